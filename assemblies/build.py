@@ -1,0 +1,52 @@
+"""From a spec to a model with fresh weights."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pairform.assemblies.fresh import draw
+from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.model import Model
+from pairform.assemblies.specs import ModelSpec
+from pairform.blocks.initial import Constant, Normal, initial_of
+
+
+def build(
+    spec: str | Path | Mapping[str, Any] | ModelSpec,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = None,
+) -> Model:
+    """A model with fresh weights, in eval mode.
+
+    Each weight depends on `seed` and its own name alone, so an equal part of another model gets equal weights. Without a
+    seed, torch's own random state decides. On the device "meta" nothing is allocated.
+    """
+    model = skeleton(load_spec(spec), dtype)
+    if torch.device(device).type == "meta":
+        return model
+    if seed is None:
+        seed = int(torch.randint(2**62, ()).item())
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for name, parameter, initial in distributions(model):
+            parameter.copy_(draw(initial, name, tuple(parameter.shape), dtype, seed))
+    return model
+
+
+def skeleton(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> Model:
+    """The model's modules on the meta device: names and shapes without weights."""
+    with torch.device("meta"):
+        model = Model(spec)
+    return model.to(dtype).eval()
+
+
+def distributions(model: Model) -> Iterator[tuple[str, nn.Parameter, Constant | Normal]]:
+    """Every parameter with its name and the distribution of its fresh values."""
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            yield f"{prefix}.{name}", parameter, initial_of(module, name, model.spec.initializer_range)

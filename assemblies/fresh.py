@@ -1,0 +1,31 @@
+"""Fresh values that depend on a seed and the tensor's name alone."""
+
+import hashlib
+from collections.abc import Iterator
+from math import prod
+
+import torch
+from torch import Tensor
+
+from pairform.blocks.initial import Constant, Normal
+
+CHUNK = 1 << 20
+"""Elements drawn from one generator; the next chunk has a generator of its own, so that any part can be drawn alone."""
+
+
+def chunks(initial: Constant | Normal, name: str, count: int, dtype: torch.dtype, seed: int, begin: int = 0) -> Iterator[Tensor]:
+    """Elements `begin` to `count` of the flat tensor called `name`, at most `CHUNK` at a time."""
+    for start in range(begin - begin % CHUNK, count, CHUNK):
+        size = min(CHUNK, count - start)
+        if isinstance(initial, Constant):
+            values = torch.full((size,), initial.value)
+        else:
+            key = hashlib.sha256(f"{seed}/{name}/{start // CHUNK}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=True))
+            values = torch.randn(size, generator=generator) * initial.std
+        yield values[max(begin - start, 0) :].to(dtype)
+
+
+def draw(initial: Constant | Normal, name: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
+    """The whole tensor."""
+    return torch.cat([*chunks(initial, name, prod(shape), dtype, seed)]).reshape(shape)

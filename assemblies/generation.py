@@ -1,0 +1,183 @@
+"""Writing tokens: greedy or sampled, with or without a cache."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from pairform.assemblies.sampling import Sampling
+from pairform.blocks.cache import Cache
+from pairform.blocks.context import Source
+from pairform.registry import InputError, Problem
+
+if TYPE_CHECKING:
+    from pairform.assemblies.model import Model, ModelOutput
+
+Streamer = Callable[[Tensor], object]
+"""Called with the new token of every row, `[batch]`, after each step."""
+
+
+class Choose(Protocol):
+    def __call__(self, logits: Tensor) -> Tensor: ...
+
+
+class GenerationMixin:
+    """Adds `generate` to a model whose head is an LM head."""
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Int[Tensor, "batch length"] | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        do_sample: bool = False,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
+        decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: "Tensor | ModelOutput | None" = None,
+        use_cache: bool = True,
+        cache: Cache | None = None,
+        streamer: Streamer | None = None,
+    ) -> Int[Tensor, "batch written"]:
+        """The decoder's tokens: its prompt (the start token by default), then at most `max_new_tokens` more.
+
+        A decoder-only model's prompt is `input_ids`. Rows end at any of `eos_token_id` (default: the spec's) and are then
+        filled with pad; all stop when every row has ended. Prompts may be padded left or right. `cache` may hold the
+        beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
+        the same tokens.
+        """
+        model = cast("Model", self)
+        choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
+        ends = model.spec.tokens.ends if eos_token_id is None else as_ids(eos_token_id)
+        check_request(model, max_new_tokens, use_cache, cache)
+        mode = model.training
+        model.eval()
+        try:
+            if model.encoder is None:
+                source, prompt, mask = None, input_ids, attention_mask
+            else:
+                source = encode(model, input_ids, attention_mask, encoder_outputs)
+                prompt, mask = decoder_input_ids, decoder_attention_mask
+            prompt, valid = starting_point(model, prompt, mask, source)
+            warn_if_long(model, prompt.shape[1] + max_new_tokens)
+            cache = (cache or Cache()) if use_cache else None
+            written = write(model, prompt, valid, source, cache, choose, ends, max_new_tokens, streamer)
+        finally:
+            model.train(mode)
+        return written
+
+
+def write(
+    model: "Model",
+    prompt: Int[Tensor, "batch prompt"],
+    valid: Bool[Tensor, "batch prompt"] | None,
+    source: Source | None,
+    cache: Cache | None,
+    choose: Choose,
+    ends: tuple[int, ...],
+    max_new_tokens: int,
+    streamer: Streamer | None,
+) -> Int[Tensor, "batch written"]:
+    """The loop: run the tokens that the cache does not hold yet, choose the next ones, until every row has ended."""
+    decoder = model.decoder
+    assert decoder is not None
+    written, aligned = prompt, prompt
+    if valid is not None:
+        order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that every row goes on at the right
+        aligned, valid = prompt.gather(1, order), valid.gather(1, order)
+    end_ids = torch.tensor(ends, device=prompt.device, dtype=prompt.dtype)
+    filler = model.spec.tokens.pad if model.spec.tokens.pad is not None else (ends[0] if ends else 0)
+    finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    for _ in range(max_new_tokens):
+        begin = 0 if cache is None else cache.length
+        positions = None if valid is None else (valid.long().cumsum(1) - 1).clamp(min=0)[:, begin:]
+        ran = decoder(aligned[:, begin:], valid=valid, positions=positions, source=source, cache=cache)
+        logits = model.head(ran.hidden[:, -1:], None, model.tied())[:, 0]
+        token = choose(logits).masked_fill(finished, filler)
+        written, aligned = (torch.cat((ids, token[:, None]), dim=1) for ids in (written, aligned))
+        if valid is not None:
+            valid = torch.cat((valid, torch.ones_like(valid[:, :1])), dim=1)
+        if streamer is not None:
+            streamer(token)
+        finished |= torch.isin(token, end_ids)
+        if finished.all():
+            break
+    return written
+
+
+def chooser(
+    do_sample: bool,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    device: torch.device,
+) -> Choose:
+    """How the next token is taken from the logits."""
+    if not do_sample:
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise InputError(Problem(unused[0], f"{given[unused[0]]} without do_sample", "do_sample=True beside it"))
+        return lambda logits: logits.argmax(-1)
+    sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
+    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    return lambda logits: sampling.draw(logits, generator)
+
+
+def check_request(model: "Model", max_new_tokens: int, use_cache: bool, cache: Cache | None) -> None:
+    """Refuse what cannot be generated."""
+    if model.decoder is None or model.spec.head.name != "lm":
+        found = f"a {model.spec.assembly} model with the head {model.spec.head.name!r}"
+        raise InputError(Problem("model", found, "a decoder with an LM head"))
+    if max_new_tokens < 1:
+        raise InputError(Problem("max_new_tokens", str(max_new_tokens), "1 or more"))
+    if cache is not None and not use_cache:
+        raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
+
+
+def encode(model: "Model", ids: Tensor | None, mask: Tensor | None, outputs: "Tensor | ModelOutput | None") -> Source:
+    """The source that the decoder reads, run through the encoder unless its output is given."""
+    from pairform.assemblies.model import as_mask, encoder_hidden
+
+    assert model.encoder is not None
+    valid = as_mask(mask)
+    if valid is None and ids is not None and model.spec.tokens.pad is not None:
+        valid = ids != model.spec.tokens.pad
+    hidden = model.encoder(ids, valid=valid).hidden if outputs is None else encoder_hidden(outputs)
+    return Source(hidden, valid)
+
+
+def starting_point(
+    model: "Model", prompt: Tensor | None, mask: Tensor | None, source: Source | None
+) -> tuple[Tensor, Tensor | None]:
+    """The decoder's first tokens, and which of them are real (None: all)."""
+    from pairform.assemblies.model import as_mask
+
+    tokens = model.spec.tokens
+    if prompt is None:
+        if source is None or tokens.first is None:
+            raise InputError(Problem("input_ids", "no tokens to start from", "input_ids, or a bos (or start) token in the spec"))
+        return torch.full((len(source.hidden), 1), tokens.first, device=source.hidden.device), None
+    valid = as_mask(mask)
+    if valid is None and source is None and tokens.pad is not None:
+        valid = prompt != tokens.pad
+    return prompt, None if valid is None or bool(valid.all()) else valid
+
+
+def warn_if_long(model: "Model", length: int) -> None:
+    """Say so when a decoder will see more tokens than it was trained for."""
+    longest = None if model.spec.decoder is None else model.spec.decoder.max_length
+    if longest is not None and length > longest:
+        warnings.warn(f"{length} tokens are more than the decoder's max_length of {longest}", stacklevel=3)
+
+
+def as_ids(ids: int | Sequence[int]) -> tuple[int, ...]:
+    return (ids,) if isinstance(ids, int) else tuple(ids)

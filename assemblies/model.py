@@ -1,0 +1,190 @@
+"""The model: one or two stacks and a head, put together from a `ModelSpec`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pairform.assemblies.generation import GenerationMixin
+from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.stack import Stack, StackOutput
+from pairform.blocks.cache import Cache
+from pairform.blocks.context import Source
+from pairform.registry import InputError, Problem, build_block
+
+
+@dataclass
+class ModelOutput:
+    """What a forward pass gives; a part that the model lacks or that was not asked for is None.
+
+    A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
+    the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
+    """
+
+    logits: Tensor | None = None
+    loss: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    cache: Cache | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand."""
+
+    ids: Int[Tensor, "batch length"] | None = None
+    embeds: Float[Tensor, "batch length width"] | None = None
+    valid: Bool[Tensor, "batch total_length"] | None = None
+    positions: Int[Tensor, "batch length"] | None = None
+
+
+class Model(GenerationMixin, nn.Module):
+    """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = None if spec.encoder is None else Stack(spec.encoder, spec.sizes("encoder"))
+        self.decoder = None if spec.decoder is None else Stack(spec.decoder, spec.sizes("decoder"))
+        self.head = build_block(spec.head, spec.head_sizes, "head")
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch length"] | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Int[Tensor, "batch target_length"] | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Float[Tensor, "batch length width"] | None = None,
+        decoder_inputs_embeds: Float[Tensor, "batch target_length width"] | None = None,
+        position_ids: Int[Tensor, "batch length"] | None = None,
+        decoder_position_ids: Int[Tensor, "batch target_length"] | None = None,
+        encoder_outputs: Tensor | ModelOutput | None = None,
+        cache: Cache | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> ModelOutput:
+        """Logits, and with `labels` the loss.
+
+        attention_mask:  1 at tokens, 0 at padding, over cached tokens and new ones. Without it, tokens equal to
+                         `tokens.pad` are padding to the encoder and to cross-attention; a decoder masks only what its own
+                         mask says, since a decoder may begin with or write the pad token.
+        labels:          `-100` is ignored. Encoder-decoders take them in place, and without `decoder_input_ids` read them
+                         shifted right; decoder-only models predict the next token.
+        encoder_outputs: from an earlier call, to run the decoder alone.
+        cache:           an empty `Cache()` to start with; it grows with each call.
+        """
+        wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids)
+        if self.encoder is None:
+            ran = self._run_decoder(read, None, cache, wanted)
+            return self._answer(ran, read, labels, cache, shift=True)
+
+        encoded = None
+        if encoder_outputs is None:
+            read = self._mask_padding(read)
+            encoded = self.encoder(read.ids, read.embeds, valid=read.valid, positions=read.positions, **wanted)
+        elif read.valid is None and read.ids is not None:
+            read = self._mask_padding(read)
+        if self.decoder is None:
+            if encoded is None:
+                raise InputError(Problem("encoder_outputs", "encoder outputs", "inputs: this model has no decoder to read them"))
+            return self._answer(encoded, read, labels, None, shift=False)
+
+        hidden = encoded.hidden if encoded is not None else encoder_hidden(encoder_outputs)
+        written = Inputs(decoder_input_ids, decoder_inputs_embeds, as_mask(decoder_attention_mask), decoder_position_ids)
+        if written.ids is None and written.embeds is None:
+            written = self._derive_decoder_inputs(written, read, labels)
+        ran = self._run_decoder(written, Source(hidden, read.valid), cache, wanted)
+        output = self._answer(ran, written, labels, cache, shift=False)
+        output.encoder_last_hidden_state = hidden
+        output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
+        output.decoder_attentions, output.attentions = output.attentions, None
+        output.cross_attentions = attentions_of(ran, "cross_attention")
+        if encoded is not None:
+            output.encoder_hidden_states = encoded.hidden_states
+            output.encoder_attentions = attentions_of(encoded, "self_attention")
+        return output
+
+    def _run_decoder(self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]) -> StackOutput:
+        assert self.decoder is not None
+        ran: StackOutput = self.decoder(
+            inputs.ids, inputs.embeds, valid=inputs.valid, positions=inputs.positions, source=source, cache=cache, **wanted
+        )
+        return ran
+
+    def _answer(self, ran: StackOutput, inputs: Inputs, labels: Tensor | None, cache: Cache | None, shift: bool) -> ModelOutput:
+        valid = inputs.valid
+        if valid is None and inputs.ids is not None and self.spec.tokens.pad is not None:
+            valid = inputs.ids != self.spec.tokens.pad
+        logits = self.head(ran.hidden, valid, self.tied())
+        loss = None if labels is None else self.head.loss(logits, labels, shift)
+        attentions = attentions_of(ran, "self_attention")
+        return ModelOutput(logits, loss, ran.hidden, ran.hidden_states, attentions, cache=cache)
+
+    def tied(self) -> Tensor | None:
+        """The embedding table that the head shares, if it shares one."""
+        tie = getattr(self.spec.head, "tie", None)
+        if tie is None:
+            return None
+        table: Tensor = self.get_submodule(tie).embedding.weight
+        return table
+
+    def _mask_padding(self, inputs: Inputs) -> Inputs:
+        """Without a mask, tokens equal to pad are padding."""
+        pad = self.spec.tokens.pad
+        if inputs.valid is not None or inputs.ids is None or pad is None:
+            return inputs
+        return Inputs(inputs.ids, inputs.embeds, inputs.ids != pad, inputs.positions)
+
+    def _derive_decoder_inputs(self, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:
+        """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right."""
+        if self.spec.head.name == "lm" and labels is not None:
+            return Inputs(self.shift_right(labels), None, written.valid, written.positions)
+        if self.spec.head.name != "lm" and read.ids is not None:
+            shifted = Inputs(self.shift_right(read.ids), None, written.valid, written.positions)
+            return self._mask_padding(shifted)
+        wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if self.spec.head.name == "lm" else " or input_ids")
+        raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
+
+    def shift_right(self, ids: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+        """`ids` one place later, behind the start token; ignored labels become padding."""
+        start, pad = self.spec.tokens.first, self.spec.tokens.pad
+        if start is None or pad is None:
+            raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
+        shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
+        return shifted.masked_fill(shifted < 0, pad)
+
+
+def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
+    """A mask in any dtype as booleans, `[batch, length]`."""
+    if mask is None:
+        return None
+    if mask.ndim != 2:
+        raise InputError(Problem("attention_mask", f"the shape {tuple(mask.shape)}", "[batch, length]"))
+    return mask.bool()
+
+
+def encoder_hidden(outputs: Tensor | ModelOutput | None) -> Tensor:
+    """The encoder's last hidden states out of what a caller kept."""
+    hidden = outputs.encoder_last_hidden_state if isinstance(outputs, ModelOutput) else outputs
+    if hidden is None and isinstance(outputs, ModelOutput):
+        hidden = outputs.last_hidden_state
+    if hidden is None:
+        raise InputError(Problem("encoder_outputs", "no hidden states", "an output of the encoder, or its hidden states"))
+    return hidden
+
+
+def attentions_of(ran: StackOutput, branch: str) -> tuple[Tensor, ...] | None:
+    """The weights of one branch in every layer that has it."""
+    return None if ran.attentions is None else ran.attentions.get(branch)

@@ -1,0 +1,1 @@
+"""Attention: masks as data, kernels by name, and the branches that use them."""

@@ -1,0 +1,47 @@
+"""Attention of a decoder to its source."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec
+from pairform.blocks.attention.masks import Mask, MaskSpec
+from pairform.blocks.cache import KeyValues
+from pairform.blocks.context import Context
+from pairform.registry import InputError, Problem, Sizes
+
+FULL = MaskSpec()
+
+
+class CrossAttention(AttentionHeads):
+    """Queries from the decoder, keys and values from the encoder's output, whatever its width.
+
+    No positional encoding and no window (T5Gemma, arXiv 2504.06225, section 3.1). Keys and values of the source are
+    computed once and kept in the cache.
+    """
+
+    class Spec(AttentionSpec):
+        name: Literal["cross_attention"] = "cross_attention"
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            yield from super().check(sizes)
+            if sizes.source_width is None:
+                yield Problem("", "cross-attention in a stack without a source", "a decoder beside an encoder")
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        assert sizes.source_width is not None, "checked by the spec"
+        super().__init__(spec, sizes, key_width=sizes.source_width)
+        self.spec = spec
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        if context.source is None:
+            raise InputError(Problem("encoder_outputs", "no source", "the encoder's output for cross-attention to read"))
+        held = context.cache.source.get(context.place) if context.cache is not None else None
+        if held is None:
+            held = KeyValues(*self.keys_values(context.source.hidden))
+            if context.cache is not None:
+                context.cache.source[context.place] = held
+        mask = Mask(FULL, 0, hidden.shape[1], 0, held.keys.shape[2], context.source.valid, reads="source")
+        return self.mix(self.queries(hidden), held.keys, held.values, mask, context)

@@ -1,0 +1,102 @@
+"""Projections and options that every softmax attention shares."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from pairform.blocks.attention.kernels import KERNELS, Work, attend
+from pairform.blocks.attention.masks import Mask
+from pairform.blocks.context import Context
+from pairform.registry import (
+    BlockSpec,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Problem,
+    Sizes,
+    Slot,
+    build_block,
+)
+
+
+class AttentionSpec(BlockSpec):
+    """heads queries share kv_heads keys and values: as many is MHA, fewer GQA (Ainslie et al. 2023), one MQA.
+
+    kv_heads:  absent, as many as heads.
+    head_dim:  absent, width / heads.
+    scale:     multiplies q k; absent, head_dim ** -0.5.
+    softcap:   bounds the scores (Gemma 2 report, arXiv 2408.00118, section 2).
+    qk_norm:   normalises queries and keys along head_dim, before any rotation.
+    """
+
+    heads: PositiveInt
+    kv_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    scale: PositiveFloat | None = None
+    softcap: PositiveFloat | None = None
+    qk_norm: Annotated[BlockSpec, Slot("norm")] | None = None
+    bias: bool = False
+    dropout: Probability = 0.0
+    kernel: Literal["auto", "eager", "sdpa"] = "auto"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"kv_heads ({self.kv_heads}) to divide heads ({self.heads})")
+        if self.kernel != "auto" and (reason := KERNELS[self.kernel].refuses(softcap=bool(self.softcap), weights=False)):
+            raise ValueError(f"a kernel that can do {reason}, or auto: {self.kernel} cannot")
+        return self
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        if self.head_dim is None and sizes.width % self.heads:
+            yield Problem(
+                "heads", f"{self.heads} heads in a width of {sizes.width}", "heads that divide the width", "Or set head_dim."
+            )
+
+
+class AttentionHeads(nn.Module):
+    """q, k, v and o projections around a kernel. Subclasses say what is read and under which mask."""
+
+    def __init__(self, spec: AttentionSpec, sizes: Sizes, key_width: int) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.kv_heads = spec.kv_heads or spec.heads
+        self.head_dim = spec.head_dim or sizes.width // spec.heads
+        self.scale = spec.scale or self.head_dim**-0.5
+        self.softcap = spec.softcap
+        self.dropout = spec.dropout
+        self.kernel: str = spec.kernel
+        self.q_proj = nn.Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
+        self.k_proj = nn.Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
+        self.v_proj = nn.Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, sizes.width, bias=spec.bias)
+        if spec.qk_norm is not None:
+            self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
+            self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
+        self.normed = spec.qk_norm is not None
+
+    def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
+        heads = rearrange(self.q_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        return self.q_norm(heads) if self.normed else heads
+
+    def keys_values(self, hidden: Float[Tensor, "batch length key_width"]) -> tuple[Tensor, Tensor]:
+        """Both `[batch, kv_heads, length, head_dim]`."""
+        keys = rearrange(self.k_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        values = rearrange(self.v_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        return (self.k_norm(keys) if self.normed else keys), values
+
+    def mix(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Mask, context: Context
+    ) -> Float[Tensor, "batch length width"]:
+        """Attend, record the weights where they are asked for, and project back to the width."""
+        work = Work(
+            mask, self.scale, self.softcap, self.dropout if self.training else 0.0, weights=context.weights is not None
+        )
+        mixed, weights = attend(self.kernel, queries, keys, values, work, context)
+        context.record(weights)
+        projected: Tensor = self.o_proj(rearrange(mixed, "b h l d -> b l (h d)"))
+        return projected

@@ -1,0 +1,115 @@
+"""Attention kernels by name. `eager` is the reference for all others; `auto` takes the first that can do the work."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pairform.blocks.attention.masks import Mask
+from pairform.blocks.context import Context
+from pairform.registry import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set."""
+
+    mask: Mask
+    scale: float
+    softcap: float | None = None
+    dropout: float = 0.0
+    weights: bool = False
+
+
+Answer: TypeAlias = tuple[Tensor, Tensor | None]
+Run: TypeAlias = Callable[[Tensor, Tensor, Tensor, Work, Context], Answer]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`run` takes q `[batch, heads, q, d]`, k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`."""
+
+    run: Run
+    softcap: bool
+    weights: bool
+
+    def refuses(self, *, softcap: bool, weights: bool) -> str | None:
+        """Why this kernel cannot do the work, or None."""
+        if softcap and not self.softcap:
+            return "a softcap"
+        if weights and not self.weights:
+            return "attention weights as an output"
+        return None
+
+
+def eager(
+    queries: Float[Tensor, "batch heads q head_dim"],
+    keys: Float[Tensor, "batch kv_heads k head_dim"],
+    values: Float[Tensor, "batch kv_heads k head_dim"],
+    work: Work,
+    context: Context,
+) -> Answer:
+    """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys."""
+    groups = queries.shape[1] // keys.shape[1]
+    grouped = rearrange(queries, "b (kv g) q d -> b kv g q d", g=groups)
+    scores = grouped @ keys[:, :, None].transpose(-1, -2) * work.scale
+    if work.softcap is not None:
+        scores = torch.tanh(scores / work.softcap) * work.softcap
+    allowed = context.once(("dense", work.mask.key()), lambda: work.mask.dense(queries.device))
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed[:, :, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
+    weights = functional.dropout(weights, work.dropout)
+    mixed = rearrange(weights @ values[:, :, None], "b kv g q d -> b (kv g) q d")
+    return mixed, rearrange(weights, "b kv g q k -> b (kv g) q k")
+
+
+def sdpa(
+    queries: Float[Tensor, "batch heads q head_dim"],
+    keys: Float[Tensor, "batch kv_heads k head_dim"],
+    values: Float[Tensor, "batch kv_heads k head_dim"],
+    work: Work,
+    context: Context,
+) -> Answer:
+    """torch's fused scaled_dot_product_attention."""
+
+    def bias() -> Tensor | None:
+        allowed = work.mask.dense(queries.device)
+        if allowed is None:
+            return None
+        lowest = torch.finfo(queries.dtype).min
+        return torch.zeros_like(allowed, dtype=queries.dtype).masked_fill(~allowed, lowest)
+
+    mixed = functional.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=context.once(("bias", queries.dtype, work.mask.key()), bias),
+        dropout_p=work.dropout,
+        scale=work.scale,
+        enable_gqa=queries.shape[1] != keys.shape[1],
+    )
+    return mixed, None
+
+
+KERNELS: Mapping[str, Kernel] = {
+    "sdpa": Kernel(sdpa, softcap=False, weights=False),
+    "eager": Kernel(eager, softcap=True, weights=True),
+}
+"""Fastest first."""
+
+
+def attend(name: str, queries: Tensor, keys: Tensor, values: Tensor, work: Work, context: Context) -> Answer:
+    """Run the kernel called `name`, or for `auto` the fastest that can do the work."""
+    asked = {"softcap": work.softcap is not None, "weights": work.weights}
+    if name == "auto":
+        name = next(known for known, kernel in KERNELS.items() if not kernel.refuses(**asked))
+    elif reason := KERNELS[name].refuses(**asked):
+        able = ", ".join(known for known, kernel in KERNELS.items() if not kernel.refuses(**asked))
+        raise InputError(Problem("kernel", repr(name), f"one that does {reason}: {able}"))
+    return KERNELS[name].run(queries, keys, values, work, context)

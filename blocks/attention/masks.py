@@ -1,0 +1,69 @@
+"""A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pairform.registry import Pair, Spec
+
+
+class MaskSpec(Spec):
+    """The part of a mask that an architecture fixes.
+
+    window: how many tokens a query sees to its left and right beside itself; absent, all. `causal` cuts off the right.
+    """
+
+    causal: bool = False
+    window: Pair | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The whole mask of one attention call.
+
+    Queries stand at `query_start ...`, keys at `key_start ...`. `valid` is False at keys that are padding. `reads` names
+    the sequence that the keys come from; causality and windows only make sense within the queries' own.
+    """
+
+    spec: MaskSpec
+    query_start: int
+    query_length: int
+    key_start: int
+    key_length: int
+    valid: Bool[Tensor, "batch key_length"] | None = None
+    reads: Literal["own", "source"] = "own"
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for masks that lower to the same thing within one forward pass."""
+        lengths = (self.query_start, self.query_length, self.key_start, self.key_length)
+        return (self.spec, self.reads, *lengths)
+
+    def unrestricted(self) -> bool:
+        """Whether every query may attend to every key."""
+        last_query = self.query_start + self.query_length - 1
+        last_key = self.key_start + self.key_length - 1
+        if self.valid is not None or (self.spec.causal and last_key > self.query_start):
+            return False
+        if self.spec.window is None:
+            return True
+        left, right = self.spec.window
+        return last_query - self.key_start <= left and last_key - self.query_start <= right
+
+    def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length key_length"] | None:
+        """True where a query may attend; the batch is 1 without padding. None where nothing is masked."""
+        if self.unrestricted():
+            return None
+        queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)
+        keys = torch.arange(self.key_start, self.key_start + self.key_length, device=device)
+        distance = queries[:, None] - keys[None, :]
+        allowed = torch.ones_like(distance, dtype=torch.bool)
+        if self.spec.causal:
+            allowed &= distance >= 0
+        if self.spec.window is not None:
+            left, right = self.spec.window
+            allowed &= (distance <= left) & (distance >= -right)
+        allowed = allowed[None, None]
+        return allowed if self.valid is None else allowed & self.valid[:, None, None, :]

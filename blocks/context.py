@@ -1,0 +1,58 @@
+"""What a branch may see beside its own hidden states: one value for each forward pass of a stack."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pairform.blocks.cache import Cache, Place
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The encoder's output as a decoder sees it. `valid` is False at padding; None means that nothing is padding."""
+
+    hidden: Float[Tensor, "batch source_length source_width"]
+    valid: Bool[Tensor, "batch source_length"] | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Shared by all branches of a stack in one forward pass.
+
+    positions: what positional encodings count, `[batch or 1, length]`.
+    offset:    how many tokens of the same sequence came in earlier calls.
+    valid:     False at padding, over earlier and present tokens, `[batch, offset + length]`; None: nothing is padding.
+    source:    what cross-attention reads.
+    cache:     where keys and values are kept between calls; None to keep none.
+    weights:   attention weights by place, filled where they are asked for.
+    """
+
+    positions: Int[Tensor, "batch length"]
+    offset: int = 0
+    valid: Bool[Tensor, "batch total_length"] | None = None
+    source: Source | None = None
+    cache: Cache | None = None
+    weights: dict[Place, Tensor] | None = None
+    place: Place = (0, "")
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    def at(self, layer: int, branch: str) -> "Context":
+        """The same pass, seen from one branch."""
+        return replace(self, place=(layer, branch))
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, called only the first time that `key` is asked for in this pass."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        made: T = self.memo[key]
+        return made
+
+    def record(self, weights: Tensor | None) -> None:
+        """Keep this branch's attention weights, if the caller wants them."""
+        if self.weights is not None and weights is not None:
+            self.weights[self.place] = weights

@@ -1,0 +1,40 @@
+"""From token ids to hidden states."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.registry import BlockSpec, PositiveFloat, Sizes
+
+
+class TokenEmbedding(nn.Module):
+    """A row of the table for each token, times `scale`: a number, or `sqrt_width` as in Vaswani et al. 2017, 3.4.
+
+    The factor is rounded to the table's dtype first, as Gemma does. `scale_given` says whether embeddings that a caller
+    gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["token"] = "token"
+        scale: Literal["sqrt_width"] | PositiveFloat = 1.0
+        scale_given: bool = False
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.vocabulary is not None, "given by every model"
+        self.spec = spec
+        self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
+        self.weight = nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
+
+    def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+        return self.scaled(functional.embedding(token_ids, self.weight))
+
+    def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """What `inputs_embeds` become."""
+        return self.scaled(embeds) if self.spec.scale_given else embeds
+
+    def scaled(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        return embeds if self.factor == 1.0 else embeds * torch.tensor(self.factor, dtype=embeds.dtype)

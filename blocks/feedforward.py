@@ -1,0 +1,66 @@
+"""Feed-forward branches, `[batch, length, width]` to the same."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.context import Context
+from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "silu": functional.silu,
+    "relu": functional.relu,
+}
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+
+
+class FeedForwardSpec(BlockSpec):
+    """hidden: the inner width. dropout: applied to the inner activations."""
+
+    hidden: PositiveInt
+    activation: Activation = "gelu_tanh"
+    bias: bool = False
+    dropout: Probability = 0.0
+
+
+class GatedFeedForward(nn.Module):
+    """`down(activation(gate(x)) * up(x))` (Shazeer 2020, arXiv 2002.05202): GeGLU with gelu, SwiGLU with silu."""
+
+    class Spec(FeedForwardSpec):
+        name: Literal["gated"] = "gated"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.gate_proj = nn.Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.up_proj = nn.Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.down_proj = nn.Linear(spec.hidden, sizes.width, bias=spec.bias)
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        inner = ACTIVATIONS[self.spec.activation](self.gate_proj(hidden)) * self.up_proj(hidden)
+        projected: Tensor = self.down_proj(functional.dropout(inner, self.spec.dropout, self.training))
+        return projected
+
+
+class FeedForward(nn.Module):
+    """`down(activation(up(x)))`, the plain MLP (Vaswani et al. 2017, section 3.3)."""
+
+    class Spec(FeedForwardSpec):
+        name: Literal["mlp"] = "mlp"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.up_proj = nn.Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.down_proj = nn.Linear(spec.hidden, sizes.width, bias=spec.bias)
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        inner = ACTIVATIONS[self.spec.activation](self.up_proj(hidden))
+        projected: Tensor = self.down_proj(functional.dropout(inner, self.spec.dropout, self.training))
+        return projected

@@ -1,0 +1,141 @@
+"""From the last hidden states to the model's answer and its loss.
+
+A head's `forward(hidden, valid, tied)` takes `[batch, length, width]`, the mask of real tokens and, where it shares an
+embedding's table, that table. Its `loss(logits, labels, shift)` computes what transformers computes for the same head.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
+
+IGNORED = -100
+"""The label of tokens that do not count."""
+
+
+def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
+    """Mean cross-entropy in float32 over the labels that count."""
+    return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+
+class LMHead(nn.Module):
+    """Logits over the vocabulary, bounded to `softcap * tanh(logits / softcap)` where softcap is set.
+
+    tie: whose embedding is the projection too ("encoder" or "decoder"); absent, it has its own.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["lm"] = "lm"
+        tie: Literal["encoder", "decoder"] | None = None
+        softcap: PositiveFloat | None = None
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.vocabulary is not None, "given by every model"
+        self.spec = spec
+        self.weight = None if spec.tie else nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
+    ) -> Float[Tensor, "batch length vocabulary"]:
+        weight = self.weight if tied is None else tied
+        assert weight is not None
+        logits = functional.linear(hidden, weight)
+        if self.spec.softcap is not None:
+            logits = torch.tanh(logits / self.spec.softcap) * self.spec.softcap
+        return logits
+
+    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
+        """With `shift`, each token predicts the next; without, labels stand where their logits do."""
+        if shift:
+            labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        return token_loss(logits, labels)
+
+
+class ClassificationSpec(BlockSpec):
+    """labels: how many. dropout: before the projection. bias: of the projection."""
+
+    labels: PositiveInt = 2
+    dropout: Probability = 0.0
+    bias: bool = True
+
+
+class TokenClassificationHead(nn.Module):
+    """A class for each token: logits `[batch, length, labels]`."""
+
+    class Spec(ClassificationSpec):
+        name: Literal["token_classification"] = "token_classification"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.proj = nn.Linear(sizes.width, spec.labels, bias=spec.bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
+    ) -> Float[Tensor, "batch length labels"]:
+        logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
+        return logits
+
+    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
+        return token_loss(logits, labels)
+
+
+class SequenceClassificationHead(nn.Module):
+    """A class for each sequence, read at its last real token: logits `[batch, labels]`.
+
+    problem: what the labels are; absent, regression for one label, else single_label for integers and multi_label for
+    floats.
+    """
+
+    class Spec(ClassificationSpec):
+        name: Literal["sequence_classification"] = "sequence_classification"
+        problem: Literal["regression", "single_label", "multi_label"] | None = None
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.proj = nn.Linear(sizes.width, spec.labels, bias=spec.bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
+    ) -> Float[Tensor, "batch labels"]:
+        if valid is None:
+            last = hidden[:, -1]
+        else:
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            last = hidden[torch.arange(len(hidden), device=hidden.device), (places * valid).argmax(-1)]
+        logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))
+        return logits
+
+    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
+        problem = self.spec.problem
+        if problem is None:
+            whole = not labels.is_floating_point()
+            problem = "regression" if self.spec.labels == 1 else "single_label" if whole else "multi_label"
+        if problem == "regression":
+            return functional.mse_loss(logits.reshape(labels.shape), labels.to(logits.dtype))
+        if problem == "single_label":
+            return functional.cross_entropy(logits, labels.flatten())
+        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+class NoHead(nn.Module):
+    """No answer beside the hidden states."""
+
+    class Spec(BlockSpec):
+        name: Literal["none"] = "none"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, hidden: Tensor, valid: Tensor | None, tied: Tensor | None) -> None:
+        return None
+
+    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
+        raise InputError(Problem("labels", "labels for a model without a head", "a head in the spec", "Or leave them out."))

@@ -1,0 +1,37 @@
+"""How fresh parameters are distributed. A block says so itself; drawing the values is the assemblies' work."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from pairform.registry import Spec
+
+
+class Constant(Spec):
+    """Every element is `value`."""
+
+    name: Literal["constant"] = "constant"
+    value: float = 0.0
+
+
+class Normal(Spec):
+    """Independent elements from a normal distribution with mean zero."""
+
+    name: Literal["normal"] = "normal"
+    std: float
+
+
+Initial = Annotated[Constant | Normal, Field(discriminator="name")]
+
+
+def initial_of(module: nn.Module, parameter: str, spread: float) -> Constant | Normal:
+    """The distribution of `module.<parameter>` when fresh; `spread` is the model's `initializer_range`.
+
+    A module with a method `initial(parameter, spread)` decides itself; in all others, `bias` is zero and the rest normal.
+    """
+    decide = getattr(module, "initial", None)
+    if decide is not None:
+        chosen: Constant | Normal = decide(parameter, spread)
+        return chosen
+    return Constant() if parameter == "bias" else Normal(std=spread)

@@ -1,0 +1,74 @@
+"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in float32."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.initial import Constant, Initial
+from pairform.registry import BlockSpec, PositiveFloat, Sizes
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm (Zhang and Sennrich 2019, arXiv 1910.07467, section 4).
+
+    With `unit_offset` the scale is `1 + weight`, as in Gemma, so that a weight of zero is the identity scale.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["rmsnorm"] = "rmsnorm"
+        eps: PositiveFloat = 1e-6
+        unit_offset: bool = False
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(sizes.width))
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=0.0 if self.spec.unit_offset else 1.0)
+
+    def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        scale = self.weight.float()
+        if self.spec.unit_offset:
+            scale = 1 + scale
+        return functional.rms_norm(hidden.float(), scale.shape, scale, self.spec.eps).to(hidden.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm (Ba et al. 2016, arXiv 1607.06450, section 3): mean and variance along the width."""
+
+    class Spec(BlockSpec):
+        name: Literal["layernorm"] = "layernorm"
+        eps: PositiveFloat = 1e-5
+        bias: bool = True
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(sizes.width))
+        self.bias = nn.Parameter(torch.empty(sizes.width)) if spec.bias else None
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=1.0 if parameter == "weight" else 0.0)
+
+    def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        bias = None if self.bias is None else self.bias.float()
+        normed = functional.layer_norm(hidden.float(), self.weight.shape, self.weight.float(), bias, self.spec.eps)
+        return normed.to(hidden.dtype)
+
+
+class NoNorm(nn.Module):
+    """The identity, where an architecture leaves a norm out."""
+
+    class Spec(BlockSpec):
+        name: Literal["none"] = "none"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        return hidden

@@ -1,0 +1,126 @@
+"""Spec documents on disk: presets, files, and what they `extends`."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pairform.registry.errors import Problem, SpecError, shorten
+from pairform.registry.merge import merge_patch
+
+PRESETS = Path(__file__).resolve().parent / "presets"
+PARTS = ("encoder", "decoder")
+"""The stacks of a model document; each may itself extend another document's stack."""
+
+
+def presets() -> list[str]:
+    """The names of the architectures that come with pairform."""
+    return sorted(path.stem for path in PRESETS.glob("*.json"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Keys given twice and NaN, which `json` lets pass, are errors too."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"the key {key!r} twice in one object")
+        return dict(pairs)
+
+    def constant(name: str) -> NoReturn:
+        raise ValueError(f"{name}, which JSON does not have")
+
+    try:
+        document = json.loads(path.read_text("utf-8"), object_pairs_hook=unique, parse_constant=constant)
+    except FileNotFoundError:
+        raise SpecError(Problem(str(path), "no such file", "a JSON file")) from None
+    except OSError as error:
+        raise SpecError(Problem(str(path), error.strerror or str(error), "a readable JSON file")) from None
+    except ValueError as error:
+        raise SpecError(Problem(str(path), str(error), "a JSON document")) from None
+    except RecursionError:
+        raise SpecError(Problem(str(path), "JSON nested too deeply", "a spec")) from None
+    if not isinstance(document, dict):
+        raise SpecError(Problem(str(path), shorten(document), "a JSON object"))
+    return document
+
+
+def locate(ref: str, folder: Path) -> Path:
+    """The file that `ref` means: a preset's name, or a path relative to `folder`."""
+    if ref in presets():
+        return PRESETS / f"{ref}.json"
+    path = folder / Path(ref).expanduser()
+    if path.is_dir():
+        return path / "spec.json"
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(ref, presets(), n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "`pairform presets` lists the presets."
+    raise SpecError(Problem("", repr(ref), "the name of a preset, or a file or folder that exists", hint))
+
+
+def resolve(document: Mapping[str, Any], folder: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`document` without any `extends`: each base read, resolved and patched. `folder` anchors relative paths."""
+    own = dict(document)
+    base: Any = {}
+    if (ref := own.pop("extends", None)) is not None:
+        base = _extended(ref, folder, chain, part=None)
+    for part in PARTS:
+        stack = own.get(part)
+        if isinstance(stack, Mapping) and "extends" in stack:
+            own[part] = resolve_stack(stack, part, folder, chain)
+            base.pop(part, None)  # a part that names its own base does not inherit from the model's
+    merged: dict[str, Any] = merge_patch(base, own)
+    return merged
+
+
+def resolve_stack(stack: Mapping[str, Any], part: str, folder: Path, chain: tuple[str, ...]) -> dict[str, Any]:
+    """A stack document without `extends`. Of a model document it takes the stack of the same part, or the only one."""
+    own = dict(stack)
+    base = _extended(own.pop("extends"), folder, chain, part=part)
+    merged: dict[str, Any] = merge_patch(base, own)
+    return merged
+
+
+def _extended(ref: object, folder: Path, chain: tuple[str, ...], part: str | None) -> dict[str, Any]:
+    where = f"{part}.extends" if part else "extends"
+    if not isinstance(ref, str):
+        raise SpecError(Problem(where, shorten(ref), "the name of a preset or a path, as a string"))
+    name, _, fragment = ref.partition("#")
+    try:
+        path = locate(name, folder)
+    except SpecError as error:
+        raise SpecError([problem.inside(where) for problem in error.problems]) from None
+    step = f"{path}#{fragment or part or ''}"
+    if step in chain:
+        raise SpecError(Problem(where, " -> ".join([*chain, step]), "a chain that ends", "A document extends itself."))
+    document = read_json(path)
+    if not _is_model(document):
+        if part is None and not fragment:
+            return resolve(document, path.parent, (*chain, step))
+        if "extends" in document:
+            return resolve_stack(document, fragment or part or "", path.parent, (*chain, step))
+        return document
+    model = resolve(document, path.parent, (*chain, step))
+    if part is None and not fragment:
+        return model
+    return _pick_stack(model, fragment, part, where, ref)
+
+
+def _is_model(document: Mapping[str, Any]) -> bool:
+    return "assembly" in document or any(part in document for part in PARTS)
+
+
+def _pick_stack(model: Mapping[str, Any], fragment: str, part: str | None, where: str, ref: str) -> dict[str, Any]:
+    stacks = {name: model[name] for name in PARTS if isinstance(model.get(name), dict)}
+    if fragment:
+        if fragment not in stacks:
+            raise SpecError(Problem(where, repr(ref), f"one of {', '.join(f'#{name}' for name in stacks)} after the name"))
+        return stacks[fragment]
+    if part in stacks:
+        return stacks[part]
+    if len(stacks) == 1:
+        return next(iter(stacks.values()))
+    raise SpecError(Problem(where, repr(ref), "a document with a stack to extend"))

@@ -1,0 +1,176 @@
+"""Registries: from the names that JSON may use to the classes that are built for them."""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from pairform.registry.errors import Problem, SpecError, shorten
+
+ENTRY_POINTS = "pairform.blocks"
+"""Other packages add blocks through this entry-point group; an entry is called `kind.name`."""
+
+
+class BlockClass(Protocol):
+    """What a registry holds: an `nn.Module` whose constructor takes `(spec, sizes)`, with its `Spec` beside it."""
+
+    Spec: Any
+    __doc__: str | None
+
+    def __call__(self, spec: Any, sizes: Any) -> Any: ...
+
+
+B = TypeVar("B", bound=type)
+
+
+class Registry(Mapping[str, Any]):
+    """The blocks of one kind by name. A class may be given as `"module:Class"`; it is imported when first asked for."""
+
+    def __init__(self, kind: str, summary: str) -> None:
+        self.kind = kind
+        self.summary = summary
+        self._blocks: dict[str, Any] = {}
+        self._plugins_read = False
+
+    def add(self, name: str, block: Any) -> None:
+        """Register `block`, a class or `"module:Class"`. The same name twice is an error that names both files."""
+        known = self._blocks.get(name)
+        if known is not None and identity(known) != identity(block):
+            raise SpecError(
+                Problem(
+                    f"{self.kind}.{name}",
+                    f"a second block of this name in {location(block)}",
+                    f"one: {location(known)} registered it first",
+                    "Choose another name.",
+                )
+            )
+        self._blocks.setdefault(name, block)
+
+    def __getitem__(self, name: str) -> Any:
+        self._read_plugins()
+        if name not in self._blocks:
+            raise SpecError(self._unknown(name))
+        block = self._blocks[name]
+        if isinstance(block, str | importlib.metadata.EntryPoint):
+            block = self._blocks[name] = self._import(name, block)
+        return block
+
+    def __contains__(self, name: object) -> bool:
+        self._read_plugins()
+        return name in self._blocks
+
+    def __iter__(self) -> Iterator[str]:
+        self._read_plugins()
+        return iter(sorted(self._blocks))
+
+    def __len__(self) -> int:
+        self._read_plugins()
+        return len(self._blocks)
+
+    def _read_plugins(self) -> None:
+        if self._plugins_read:
+            return
+        self._plugins_read = True
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            kind, _, name = entry.name.partition(".")
+            if kind == self.kind:
+                self.add(name, entry)
+
+    def _import(self, name: str, block: str | importlib.metadata.EntryPoint) -> Any:
+        target = block if isinstance(block, str) else block.value
+        try:
+            if not isinstance(block, str):
+                return block.load()
+            module, _, attribute = block.partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise SpecError(
+                Problem(
+                    f"{self.kind}.{name}",
+                    f"{type(error).__name__} while importing {target}: {error}",
+                    "a block that can be imported",
+                    "Mend or uninstall the package that registers it.",
+                )
+            ) from error
+
+    def _unknown(self, name: object) -> Problem:
+        near = difflib.get_close_matches(str(name), self._blocks, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", hint)
+
+
+KINDS: Mapping[str, Registry] = {
+    registry.kind: registry
+    for registry in (
+        Registry("norm", "normalises hidden states along the width"),
+        Registry("position", "tells attention where its queries and keys stand"),
+        Registry("attention", "a residual branch that reads other tokens"),
+        Registry("feed_forward", "a residual branch that reads its own token"),
+        Registry("embedding", "turns token ids into hidden states"),
+        Registry("head", "turns the last hidden states into the model's answer"),
+    )
+}
+
+
+def register(kind: str) -> Callable[[B], B]:
+    """Class decorator: register a block of `kind` under the `name` that its `Spec` declares."""
+
+    def add(block: B) -> B:
+        registry_of(kind).add(block.Spec.model_fields["name"].default, block)  # type: ignore[attr-defined]
+        return block
+
+    return add
+
+
+def registry_of(kind: str) -> Registry:
+    """The registry of `kind`; an unknown kind is an error that lists the known ones."""
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else ""
+        raise SpecError(Problem("kind", repr(kind), f"one of {', '.join(KINDS)}", hint))
+    return KINDS[kind]
+
+
+def kind_of(name: object, kinds: tuple[str, ...]) -> Registry:
+    """The first registry among `kinds` that knows `name`."""
+    for kind in kinds:
+        if name in KINDS[kind]:
+            return KINDS[kind]
+    known = [known for kind in kinds for known in KINDS[kind]]
+    if name is None:
+        raise SpecError(Problem("name", "nothing", f"one of {', '.join(known)}"))
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "`pairform blocks` lists them all."
+    raise SpecError(Problem("name", shorten(name), f"the name of a {' or '.join(kinds)} block", hint))
+
+
+def build_block(spec: Any, sizes: Any, *kinds: str) -> Any:
+    """Build the module that `spec` names."""
+    return kind_of(spec.name, kinds)[spec.name](spec, sizes)
+
+
+def identity(block: Any) -> str:
+    """`module:Class`, however the block was registered."""
+    if isinstance(block, str):
+        return block
+    if isinstance(block, importlib.metadata.EntryPoint):
+        return block.value
+    return f"{block.__module__}:{block.__qualname__}"
+
+
+def location(block: Any) -> str:
+    """The file that holds a block."""
+    if not isinstance(block, str | importlib.metadata.EntryPoint):
+        try:
+            return inspect.getfile(block)
+        except (OSError, TypeError):
+            return identity(block)
+    module = identity(block).partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        found = None
+    return found.origin if found and found.origin else identity(block)

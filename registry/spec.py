@@ -1,0 +1,150 @@
+"""Specs: frozen plain data that describe blocks, and the slots by which one block's spec holds another's."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from pairform.registry.errors import Problem, SpecError, join_path, shorten
+from pairform.registry.registry import kind_of
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed after it was made, so that specs can be hashed and shared."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("specs are immutable: use pairform.patch(spec, {...}) to get a changed one")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (dict(self),))
+
+
+def freeze(value: object) -> Any:
+    """`value` with every dict inside it frozen and every list a tuple."""
+    if isinstance(value, Mapping):
+        return FrozenDict({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+def thaw(value: object) -> Any:
+    """The inverse of `freeze`: plain dicts and lists, as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [thaw(item) for item in value]
+    return value
+
+
+Patch = Annotated[dict[str, Any], AfterValidator(freeze)]
+"""A JSON merge patch, held unvalidated until it is applied."""
+
+Pair = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Strict(False)]
+"""Two numbers that are not negative, written as a JSON list."""
+
+
+class Spec(BaseModel):
+    """Plain, immutable data. Unknown fields and values of another type are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    @classmethod
+    def read(cls, document: object, *, where: str = "") -> Self:
+        """Validate `document`; a `SpecError` names the path of everything that is wrong in it."""
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise SpecError(list(problems_in(error, where))) from None
+
+    def document(self) -> dict[str, Any]:
+        """The expanded form: defaults written out, `null` left out. `read` takes it back unchanged."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a block learns from its parent when it is built: widths are not repeated in specs."""
+
+    width: int
+    source_width: int | None = None
+    vocabulary: int | None = None
+
+
+class BlockSpec(Spec):
+    """Base of the spec beside each block class. Subclasses narrow `name` to a `Literal` with a default."""
+
+    name: str
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        """What does not fit between this spec and its surroundings; paths are relative to this spec."""
+        yield from ()
+
+
+class Slot:
+    """Marks a spec field that holds a registered block of one of `kinds`: `Annotated[BlockSpec, Slot("norm")]`."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
+
+    @property
+    def definition(self) -> str:
+        """The name of this slot in a JSON Schema's `$defs`."""
+        return "slot." + "-or-".join(self.kinds)
+
+    def validate(self, value: object) -> BlockSpec:
+        if isinstance(value, BlockSpec):
+            value = value.document()
+        if not isinstance(value, Mapping):
+            wanted = " or ".join(self.kinds)
+            raise nested([Problem("", shorten(value), f'an object that names a {wanted} block, as {{"name": ...}}')])
+        name = value.get("name")
+        try:
+            block = kind_of(name, self.kinds)[name]
+        except SpecError as error:
+            raise nested(error.problems) from None
+        try:
+            spec: BlockSpec = block.Spec.model_validate(thaw(value))
+        except ValidationError as error:
+            raise nested(problems_in(error)) from None
+        return spec
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        dump = core_schema.plain_serializer_function_ser_schema(lambda spec: spec.document())
+        return core_schema.no_info_plain_validator_function(self.validate, serialization=dump)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"$ref": f"#/$defs/{self.definition}"}
+
+
+def nested(problems: Any) -> PydanticCustomError:
+    """Carry problems through a pydantic validator, which would otherwise flatten them into one line."""
+    return PydanticCustomError("nested", "problems inside", {"problems": list(problems)})
+
+
+def problems_in(error: ValidationError, where: str = "") -> Iterator[Problem]:
+    """Pydantic's errors as problems with JSON paths."""
+    for item in error.errors(include_url=False):
+        path = join_path(where, *(f"[{part}]" if isinstance(part, int) else str(part) for part in item["loc"]))
+        context = item.get("ctx", {})
+        if item["type"] == "nested":
+            yield from (problem.inside(path) for problem in context["problems"])
+        elif item["type"] == "extra_forbidden":
+            yield Problem(path, f"an unknown field with value {shorten(item['input'])}", "only known fields")
+        elif item["type"] == "missing":
+            yield Problem(path, "nothing", "a value: this field is required")
+        else:
+            message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            yield Problem(path, shorten(item["input"]), message)
