@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pairform.assemblies.generation import GenerationMixin
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
+from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem, build_block
@@ -156,6 +157,15 @@ class Model(GenerationMixin, nn.Module):
             return self._mask_padding(shifted)
         wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if self.spec.head.name == "lm" else " or input_ids")
         raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
+
+    def use_kernel(self, kernel: str) -> None:
+        """Let every attention block use `kernel`; one that cannot do a block's work is an error that lists which can."""
+        for name, module in self.named_modules():
+            if isinstance(module, AttentionHeads):
+                try:
+                    module.use_kernel(kernel)
+                except InputError as error:
+                    raise InputError([problem.inside(name) for problem in error.problems]) from None
 
     def shift_right(self, ids: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
         """`ids` one place later, behind the start token; ignored labels become padding."""

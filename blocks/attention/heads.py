@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from pairform.blocks.attention.kernels import KERNELS, Work, attend
+from pairform.blocks.attention.kernels import KERNELS, Work, attend, choose
 from pairform.blocks.attention.masks import Mask
 from pairform.blocks.context import Context
 from pairform.registry import (
@@ -78,6 +78,11 @@ class AttentionHeads(nn.Module):
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
         self.normed = spec.qk_norm is not None
+
+    def use_kernel(self, kernel: str) -> None:
+        """Choose another kernel after building; one that cannot do this block's work is an error."""
+        choose(kernel, softcap=self.softcap is not None, weights=False)
+        self.kernel = kernel
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         heads = rearrange(self.q_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)

@@ -104,12 +104,20 @@ KERNELS: Mapping[str, Kernel] = {
 """Fastest first."""
 
 
-def attend(name: str, queries: Tensor, keys: Tensor, values: Tensor, work: Work, context: Context) -> Answer:
-    """Run the kernel called `name`, or for `auto` the fastest that can do the work."""
-    asked = {"softcap": work.softcap is not None, "weights": work.weights}
+def choose(name: str, *, softcap: bool, weights: bool) -> Kernel:
+    """The kernel called `name`, or for "auto" the fastest that can do the work. One that cannot is an error."""
+    able = {known: kernel for known, kernel in KERNELS.items() if not kernel.refuses(softcap=softcap, weights=weights)}
     if name == "auto":
-        name = next(known for known, kernel in KERNELS.items() if not kernel.refuses(**asked))
-    elif reason := KERNELS[name].refuses(**asked):
-        able = ", ".join(known for known, kernel in KERNELS.items() if not kernel.refuses(**asked))
-        raise InputError(Problem("kernel", repr(name), f"one that does {reason}: {able}"))
-    return KERNELS[name].run(queries, keys, values, work, context)
+        return next(iter(able.values()))
+    if name not in KERNELS:
+        raise InputError(Problem("kernel", repr(name), f"auto or one of {', '.join(KERNELS)}"))
+    if name not in able:
+        reason = KERNELS[name].refuses(softcap=softcap, weights=weights)
+        raise InputError(Problem("kernel", repr(name), f"one that can do {reason}: {', '.join(able)}"))
+    return able[name]
+
+
+def attend(name: str, queries: Tensor, keys: Tensor, values: Tensor, work: Work, context: Context) -> Answer:
+    """Run the kernel called `name`, or for "auto" the fastest that can do the work."""
+    kernel = choose(name, softcap=work.softcap is not None, weights=work.weights)
+    return kernel.run(queries, keys, values, work, context)

@@ -1,0 +1,99 @@
+"""A checkpoint folder in any known format, seen under our names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pairform.assemblies.build import skeleton
+from pairform.assemblies.checkpoints.hub import find_folder
+from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
+from pairform.assemblies.families import FAMILIES, family_of_config
+from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
+
+SPEC = "spec.json"
+CONFIG = "config.json"
+OURS = "pairform"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose tensors are those of `spec`, by our names. Its header was read, its weights were not."""
+
+    folder: Path
+    format: str
+    spec: ModelSpec
+    tensors: Mapping[str, StoredTensor]
+
+
+def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub id `owner/name` at `revision`.
+
+    Its spec and the names, shapes and dtypes of its tensors are checked; all that is wrong is in one `CheckpointError`.
+    """
+    folder = find_folder(ref, revision)
+    format_, spec = spec_of(folder)
+    stored = stored_tensors(folder)
+    tensors: dict[str, StoredTensor] = {}
+    problems: list[Problem] = []
+    family = FAMILIES.get(format_)
+    for name, tensor in stored.items():
+        ours = name if family is None else family.ours(name)
+        if ours == "head.weight" and getattr(spec.head, "tie", None):
+            continue  # some writers store the tied projection a second time
+        if ours is None:
+            problems.append(Problem(f"{tensor.file}: {name}", "a tensor that this model does not have", "only the spec's tensors"))
+        elif ours in tensors:
+            problems.append(Problem(f"{tensor.file}: {name}", f"{ours} a second time", "each tensor once"))
+        else:
+            tensors[ours] = tensor
+    problems += mismatches(spec, tensors, folder)
+    if problems:
+        raise CheckpointError(problems)
+    return Checkpoint(folder, format_, spec, tensors)
+
+
+def spec_of(folder: Path) -> tuple[str, ModelSpec]:
+    """The format of a folder ("pairform" or a family) and the spec of the model in it."""
+    if (folder / SPEC).is_file():
+        return OURS, load_spec(folder / SPEC)
+    path = folder / CONFIG
+    try:
+        if not path.is_file():
+            raise SpecError(Problem("", "no such file", f"a model's folder: {SPEC} or {CONFIG}"))
+        config = read_config(path)
+        family = family_of_config(config)
+        return family.model_type, family.to_spec(config)
+    except PairformError as error:
+        raise CheckpointError([in_file(problem, path) for problem in error.problems]) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(Problem(str(path), f"{type(error).__name__}: {error}", "a configuration as transformers writes it")) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except SpecError as error:  # its problems name the file already
+        raise SpecError([Problem("", problem.found, problem.expected, problem.remedy) for problem in error.problems]) from None
+
+
+def in_file(problem: Problem, path: Path) -> Problem:
+    where = f"{path}: {problem.where}" if problem.where else str(path)
+    return Problem(where, problem.found, problem.expected, problem.remedy)
+
+
+def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
+    """Where stored tensors and those of the spec differ in name or shape."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton(spec).named_parameters()}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            yield Problem(f"{folder}: {name}", "no such tensor", f"one of shape {list(shape)}")
+        elif tensors[name].shape != shape:
+            stored = tensors[name]
+            where = f"{stored.file}: {stored.name}"
+            yield Problem(where, f"the shape {list(stored.shape)}", f"{list(shape)}, as the configuration says")
+    for name in tensors.keys() - shapes.keys():
+        where = f"{tensors[name].file}: {tensors[name].name}"
+        yield Problem(where, "a tensor that this model does not have", "only the spec's tensors")

@@ -1,0 +1,103 @@
+"""Reading models from folders and writing them to folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pairform.assemblies.build import skeleton
+from pairform.assemblies.checkpoints.checkpoint import CONFIG, OURS, SPEC, Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.stored import DTYPES
+from pairform.assemblies.checkpoints.writer import Entry, Progress, TensorContent, write_json, write_tensors
+from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.model import Model
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import CheckpointError, OutputError, Problem
+
+Format = Literal["pairform", "transformers"]
+PROVENANCE = "provenance.json"
+
+
+def load(
+    path_or_repo: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    kernel: str = "auto",
+    patch: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model in a folder or hub repository, ours or transformers', in eval mode.
+
+    dtype:  None keeps the stored one.
+    kernel: the attention kernel for every block; "auto" leaves it to the spec.
+    patch:  a JSON merge patch on its spec, to run the same weights in another way (another window, say).
+    """
+    checkpoint = open_checkpoint(path_or_repo, revision=revision)
+    spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
+    model = skeleton(spec)
+    fits(checkpoint, model)
+    with torch.no_grad():
+        state = {name: checkpoint.tensors[name].read().to(device, dtype) for name, _ in model.named_parameters()}
+    model.load_state_dict(state, assign=True)
+    if kernel != "auto":
+        model.use_kernel(kernel)
+    return model
+
+
+def fits(checkpoint: Checkpoint, model: Model) -> None:
+    """A patch may change how the weights are used, not which there are."""
+    problems = [
+        Problem(f"patch: {name}", f"the shape {list(parameter.shape)}", "the checkpoint's tensors, unchanged")
+        for name, parameter in model.named_parameters()
+        if name not in checkpoint.tensors or checkpoint.tensors[name].shape != tuple(parameter.shape)
+    ]
+    if problems:
+        raise CheckpointError(problems)
+
+
+def save(
+    model: Model,
+    directory: str | Path,
+    *,
+    format: Format = "pairform",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+) -> None:
+    """Write a model's folder. It appears whole or not at all; an existing one is replaced only with `overwrite`.
+
+    The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error.
+    """
+    tensors = dict(model.named_parameters())
+    odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
+    if odd or any(tensor.is_meta for tensor in tensors.values()):
+        raise OutputError(Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights"))
+    entries = [Entry(name, tensor.dtype, tuple(tensor.shape), TensorContent(tensor)) for name, tensor in tensors.items()]
+    size = sum(entry.size for entry in entries)
+    with new_folder(directory, overwrite=overwrite, size=size) as folder:
+        write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
+
+
+def write_model(
+    folder: Path,
+    spec: ModelSpec,
+    entries: list[Entry],
+    format_: Format,
+    provenance: Mapping[str, Any],
+    *,
+    max_shard_size: int | str = "5GB",
+    progress: Progress = lambda _: None,
+) -> None:
+    """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
+    if format_ == OURS:
+        write_json(folder / SPEC, spec.document())
+    else:
+        family, config = family_of_spec(spec)
+        entries = [Entry(family.theirs(entry.name, spec), entry.dtype, entry.shape, entry.content) for entry in entries]
+        dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
+        write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
+    checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
+    write_json(folder / PROVENANCE, {**provenance, "checksum": "crc32", "tensors": dict(sorted(checksums.items()))})

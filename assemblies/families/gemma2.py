@@ -1,0 +1,78 @@
+"""Gemma 2 (arXiv 2408.00118) in transformers' files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.families.gemma import stack_config, stack_document, with_defaults
+from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+
+ARCHITECTURES = {
+    "lm": "Gemma2ForCausalLM",
+    "sequence_classification": "Gemma2ForSequenceClassification",
+    "token_classification": "Gemma2ForTokenClassification",
+    "none": "Gemma2Model",
+}
+
+LAYER = "model.layers.{layer}."
+OURS = "decoder.layers.{layer}."
+NAMES = NameTable(
+    (
+        Row("model.embed_tokens.weight", "decoder.embedding.weight"),
+        Row("model.norm.weight", "decoder.norm.weight"),
+        Row(LAYER + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
+        Row(LAYER + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
+        Row(LAYER + "input_layernorm.weight", OURS + "self_attention.pre_norm.weight"),
+        Row(LAYER + "post_attention_layernorm.weight", OURS + "self_attention.post_norm.weight"),
+        Row(LAYER + "pre_feedforward_layernorm.weight", OURS + "feed_forward.pre_norm.weight"),
+        Row(LAYER + "post_feedforward_layernorm.weight", OURS + "feed_forward.post_norm.weight"),
+        Row("lm_head.weight", "head.weight"),
+        Row("score.{tensor}", "head.proj.{tensor}"),
+    )
+)
+
+
+def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+    config = with_defaults(config)
+    causal = not config.get("use_bidirectional_attention")
+    stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
+    head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder")
+    if head["name"] == "sequence_classification":
+        head["bias"] = False  # transformers' generic sequence classifier has none
+    if head["name"] == "token_classification":
+        head["dropout"] = next((config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1)
+    return ModelSpec.read(
+        {
+            "assembly": "decoder_only",
+            "vocabulary": config["vocab_size"],
+            "tokens": tokens_document(config),
+            "decoder": stack,
+            "head": head,
+            "initializer_range": config["initializer_range"],
+        }
+    )
+
+
+def to_config(spec: ModelSpec) -> dict[str, Any]:
+    stack = spec.last
+    attention = stack.layers[0].branches.get("self_attention")
+    config = stack_config(stack, spec.vocabulary) | tokens_config(spec)
+    config |= head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
+    dropout = getattr(spec.head, "dropout", None)
+    if spec.head.name == "token_classification":
+        config["classifier_dropout"] = dropout
+    return config | {
+        "model_type": "gemma2",
+        "attention_dropout": getattr(attention, "dropout", 0.0),
+        "initializer_range": spec.initializer_range,
+        "use_bidirectional_attention": None if causal(spec) else True,
+    }
+
+
+def causal(spec: ModelSpec) -> bool:
+    mask = getattr(spec.last.layers[0].branches.get("self_attention"), "mask", None)
+    return bool(getattr(mask, "causal", True))
+
+
+GEMMA2 = Family("gemma2", NAMES, to_spec, to_config)

@@ -1,0 +1,59 @@
+"""Heads and special tokens between config.json and our specs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError
+
+PROBLEMS = {
+    "regression": "regression",
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+}
+
+
+def head_document(config: Mapping[str, Any], architectures: Mapping[str, str], *, softcap: Any, tie: str) -> dict[str, Any]:
+    """Our head for `architectures` in config.json; a config without any means the language model, as from the hub."""
+    named = config.get("architectures") or [architectures["lm"]]
+    name = next((name for name, architecture in architectures.items() if named == [architecture]), None)
+    if name is None:
+        raise SpecError(Problem("architectures", repr(named), f"one of {', '.join(architectures.values())}"))
+    if name == "none":
+        return {"name": "none"}
+    if name == "lm":
+        tied = config.get("tie_word_embeddings", True)
+        return {"name": "lm", "softcap": softcap} | ({"tie": tie} if tied else {})
+    labels = config.get("id2label")
+    head: dict[str, Any] = {"name": name, "labels": config.get("num_labels", 2) if labels is None else len(labels)}
+    if name == "sequence_classification" and config.get("problem_type") is not None:
+        head["problem"] = PROBLEMS.get(config["problem_type"], config["problem_type"])
+    return head
+
+
+def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str) -> dict[str, Any]:
+    """The inverse of `head_document`; `softcap` names the field that bounds logits."""
+    head = spec.head
+    if head.name not in architectures:
+        raise SpecError(Problem("head.name", repr(head.name), f"one that transformers has here: {', '.join(architectures)}"))
+    config: dict[str, Any] = {"architectures": [architectures[head.name]], "tie_word_embeddings": True}
+    if head.name == "lm":
+        config |= {softcap: getattr(head, "softcap", None), "tie_word_embeddings": getattr(head, "tie", None) is not None}
+    if labels := getattr(head, "labels", None):
+        config["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
+        config["label2id"] = {f"LABEL_{label}": label for label in range(labels)}
+    if problem := getattr(head, "problem", None):
+        config["problem_type"] = next(theirs for theirs, ours in PROBLEMS.items() if ours == problem)
+    return config
+
+
+def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"pad": "pad_token_id", "bos": "bos_token_id", "eos": "eos_token_id", "start": "decoder_start_token_id"}
+    return {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
+
+
+def tokens_config(spec: ModelSpec) -> dict[str, Any]:
+    tokens = spec.tokens
+    eos = list(tokens.eos) if isinstance(tokens.eos, tuple) else tokens.eos
+    config = {"pad_token_id": tokens.pad, "bos_token_id": tokens.bos, "eos_token_id": eos}
+    return config if tokens.start is None else config | {"decoder_start_token_id": tokens.start}

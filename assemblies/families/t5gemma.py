@@ -1,0 +1,115 @@
+"""T5Gemma (arXiv 2504.06225) in transformers' files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.families.gemma import stack_config, stack_document, with_defaults
+from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError, shorten
+
+ARCHITECTURES = {
+    "lm": "T5GemmaForConditionalGeneration",
+    "sequence_classification": "T5GemmaForSequenceClassification",
+    "token_classification": "T5GemmaForTokenClassification",
+    "none": "T5GemmaModel",
+}
+ENCODER_ONLY = ARCHITECTURES | {"none": "T5GemmaEncoderModel"}
+MODULE = "t5_gemma_module"
+
+LAYER = "model.{part}.layers.{layer}."
+OURS = "{part}.layers.{layer}."
+NAMES = NameTable(
+    (
+        Row("model.{part}.embed_tokens.weight", "{part}.embedding.weight"),
+        Row("model.{part}.norm.weight", "{part}.norm.weight"),
+        Row(LAYER + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
+        Row(LAYER + "cross_attn.{projection}_proj.{tensor}", OURS + "cross_attention.block.{projection}_proj.{tensor}"),
+        Row(LAYER + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
+        Row(LAYER + "{place}_self_attn_layernorm.weight", OURS + "self_attention.{place}_norm.weight"),
+        Row(LAYER + "{place}_cross_attn_layernorm.weight", OURS + "cross_attention.{place}_norm.weight"),
+        Row(LAYER + "{place}_feedforward_layernorm.weight", OURS + "feed_forward.{place}_norm.weight"),
+        Row("lm_head.out_proj.weight", "head.weight"),
+        Row("score.out_proj.{tensor}", "head.proj.{tensor}"),
+    )
+)
+
+CROSS_FIELDS = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "dropout")
+"""What a decoder's cross-attention shares with its self-attention."""
+
+
+def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+    parts = {part: part_config(config, part) for part in ("encoder", "decoder")}
+    encoder_only = config.get("is_encoder_decoder", True) is False
+    dropout = {"dropout": config.get("dropout_rate", 0.0), "attention_dropout": config.get("attention_dropout", 0.0)}
+    last = parts["encoder" if encoder_only else "decoder"]
+    architectures = ENCODER_ONLY if encoder_only else ARCHITECTURES
+    head = head_document(config, architectures, softcap=last["final_logit_softcapping"], tie="decoder")
+    if "labels" in head:
+        head["dropout"] = config.get("classifier_dropout_rate", 0.0)
+    document: dict[str, Any] = {
+        "assembly": "encoder_only" if encoder_only else "encoder_decoder",
+        "vocabulary": last["vocab_size"],
+        "tokens": tokens_document(last),
+        "head": head,
+        "initializer_range": last["initializer_range"],
+    }
+    for part, own in parts.items():
+        if part == "decoder" and encoder_only:
+            continue
+        stack = stack_document(own, causal=part == "decoder", **dropout)
+        stack["embedding"]["scale_given"] = True
+        if part == "decoder":
+            branches = stack["layer"]["branches"]
+            shared = {field: branches["self_attention"][field] for field in CROSS_FIELDS}
+            branches["cross_attention"] = {"name": "cross_attention", **shared}
+        if own["vocab_size"] != document["vocabulary"]:
+            stack["vocabulary"] = own["vocab_size"]
+        document[part] = stack
+    return ModelSpec.read(document)
+
+
+def part_config(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    own = config.get(part) or {}
+    if not isinstance(own, Mapping):
+        raise SpecError(Problem(part, shorten(own), f"an object: the {part}'s configuration"))
+    return with_defaults(own)
+
+
+def to_config(spec: ModelSpec) -> dict[str, Any]:
+    encoder_only = spec.assembly == "encoder_only"
+    first = spec.last.layers[0]
+    shared = {
+        "dropout_rate": first.dropout,
+        "attention_dropout": getattr(first.branches.get("self_attention"), "dropout", 0.0),
+    }
+    head = head_config(spec, ENCODER_ONLY if encoder_only else ARCHITECTURES, softcap="final_logit_softcapping")
+    tied = head["tie_word_embeddings"]
+    softcap = head.pop("final_logit_softcapping", 30.0)
+    config = head | shared | tokens_config(spec)
+    for part in ("encoder", "decoder"):
+        stack = spec.stacks.get(part, spec.last)
+        config[part] = stack_config(stack, vocabulary(spec, part)) | shared | tokens_config(spec)
+        config[part] |= {
+            "model_type": MODULE,
+            "final_logit_softcapping": softcap,
+            "initializer_range": spec.initializer_range,
+            "is_decoder": part == "decoder",
+            "tie_word_embeddings": tied,
+        }
+    config["decoder"]["cross_attention_hidden_size"] = config["encoder"]["hidden_size"]
+    return config | {
+        "model_type": "t5gemma",
+        "classifier_dropout_rate": getattr(spec.head, "dropout", 0.0),
+        "initializer_range": spec.initializer_range,
+        "is_encoder_decoder": not encoder_only,
+        "vocab_size": vocabulary(spec, "decoder"),
+    }
+
+
+def vocabulary(spec: ModelSpec, part: str) -> int:
+    return spec.vocabulary_of(part) if part in spec.stacks else spec.vocabulary
+
+
+T5GEMMA = Family("t5gemma", NAMES, to_spec, to_config)

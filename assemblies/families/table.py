@@ -1,0 +1,85 @@
+"""Checkpoint families as data: a table of names and a function between configurations and specs, both ways."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tensor's name in the family's files and in our modules; `{layer}` is a number, any other placeholder a word."""
+
+    theirs: str
+    ours: str
+
+
+class NameTable:
+    """Rows read in both directions."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        rows = tuple(rows)
+        self._to_ours = [(pattern(row.theirs), row.ours) for row in rows]
+        self._to_theirs = [(pattern(row.ours), row.theirs) for row in rows]
+
+    def ours(self, theirs: str) -> str | None:
+        return translate(theirs, self._to_ours)
+
+    def theirs(self, ours: str) -> str | None:
+        return translate(ours, self._to_theirs)
+
+
+def pattern(template: str) -> re.Pattern[str]:
+    parts = PLACEHOLDER.split(template)
+    words = {"layer": r"\d+"}
+    made = [f"(?P<{part}>{words.get(part, '[a-z]+')})" if place % 2 else re.escape(part) for place, part in enumerate(parts)]
+    return re.compile("".join(made))
+
+
+def translate(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
+    for known, template in rows:
+        if match := known.fullmatch(name):
+            return template.format(**match.groupdict())
+    return None
+
+
+@dataclass(frozen=True)
+class Family:
+    """How transformers stores the models of one `model_type`.
+
+    to_spec and to_config translate config.json; a spec that `to_config` cannot say is found by reading it back.
+    base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
+    """
+
+    model_type: str
+    names: NameTable
+    to_spec: Callable[[Mapping[str, Any]], ModelSpec]
+    to_config: Callable[[ModelSpec], dict[str, Any]]
+    base_prefix: str = "model."
+
+    def ours(self, theirs: str) -> str | None:
+        """Our name for a tensor of theirs, or None for a name that the family does not have."""
+        return self.names.ours(theirs) or self.names.ours(self.base_prefix + theirs)
+
+    def theirs(self, ours: str, spec: ModelSpec) -> str:
+        """Their name for a tensor of ours."""
+        name = self.names.theirs(ours)
+        if name is None:
+            raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
+        return name.removeprefix(self.base_prefix) if spec.head.name == "none" else name
+
+    def config(self, spec: ModelSpec) -> dict[str, Any]:
+        """config.json for `spec`; a `SpecError` lists what the family's configuration cannot say."""
+        from pairform.assemblies.normal import differences
+
+        config = self.to_config(spec)
+        lost = differences(spec, self.to_spec(config))
+        if lost:
+            expected = f"what transformers' {self.model_type} can say"
+            raise SpecError([Problem(path, f"{mine!r}", f"{expected}: {theirs!r}") for path, (mine, theirs) in lost.items()])
+        return config
