@@ -1,6 +1,14 @@
-"""The blocks that come with pairform. Each line registers one; its class is imported when it is first used."""
+"""The blocks that come with pairform, registered by name; each class is imported when it is first used.
 
-from pairform.registry import KINDS
+The package is also the public function `pairform.blocks(kind=None)`.
+"""
+
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from pairform.registry import KINDS, Registry, registry_of
 
 for kind, name, block in (
     ("norm", "rmsnorm", "norms:RMSNorm"),
@@ -19,3 +27,18 @@ for kind, name, block in (
     ("head", "none", "heads:NoHead"),
 ):
     KINDS[kind].add(name, f"pairform.blocks.{block}")
+
+
+def blocks(kind: str | None = None) -> Mapping[str, Registry] | Registry:
+    """The registries by kind, or the registry of one kind: a mapping from names to block classes."""
+    return KINDS if kind is None else registry_of(kind)
+
+
+class _CallablePackage(ModuleType):
+    """`pairform.blocks` names both this folder and a function, so the package can be called."""
+
+    def __call__(self, kind: str | None = None) -> Any:
+        return blocks(kind)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

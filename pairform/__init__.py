@@ -1,1 +1,84 @@
-"""pairform"""
+"""pairform pairs any encoder with any decoder.
+
+Architectures are JSON over registered blocks (`load_spec`, `patch`, `diff`, `build`), checkpoints are read and written in
+transformers' layout and our own (`load`, `save`), and decoder-only checkpoints become encoder-decoders (`plan`, `convert`).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pairform import blocks as blocks
+    from pairform.assemblies.build import build as build
+    from pairform.assemblies.checkpoints.saving import load as load
+    from pairform.assemblies.checkpoints.saving import save as save
+    from pairform.assemblies.checkpoints.verify import verify as verify
+    from pairform.assemblies.initialisation.convert import convert as convert
+    from pairform.assemblies.initialisation.execute import execute as execute
+    from pairform.assemblies.initialisation.options import Options as Options
+    from pairform.assemblies.initialisation.plan import Plan as Plan
+    from pairform.assemblies.initialisation.planning import plan as plan
+    from pairform.assemblies.inspection import inspect as inspect
+    from pairform.assemblies.load_spec import diff as diff
+    from pairform.assemblies.load_spec import load_spec as load_spec
+    from pairform.assemblies.load_spec import patch_spec as patch
+    from pairform.assemblies.model import Model as Model
+    from pairform.assemblies.model import ModelOutput as ModelOutput
+    from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
+    from pairform.assemblies.schema import schema as schema
+    from pairform.assemblies.specs import ModelSpec as ModelSpec
+    from pairform.blocks.cache import Cache as Cache
+    from pairform.blocks.context import Context as Context
+    from pairform.registry import BlockSpec as BlockSpec
+    from pairform.registry import PairformError as PairformError
+    from pairform.registry import Sizes as Sizes
+    from pairform.registry import presets as presets
+    from pairform.registry import register as register
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "build": "assemblies.build",
+    "load": "assemblies.checkpoints.saving",
+    "save": "assemblies.checkpoints.saving",
+    "verify": "assemblies.checkpoints.verify",
+    "convert": "assemblies.initialisation.convert",
+    "execute": "assemblies.initialisation.execute",
+    "Options": "assemblies.initialisation.options",
+    "Plan": "assemblies.initialisation.plan",
+    "plan": "assemblies.initialisation.planning",
+    "inspect": "assemblies.inspection",
+    "diff": "assemblies.load_spec",
+    "load_spec": "assemblies.load_spec",
+    "patch": "assemblies.load_spec:patch_spec",
+    "Model": "assemblies.model",
+    "ModelOutput": "assemblies.model",
+    "resize_vocabulary": "assemblies.resize",
+    "schema": "assemblies.schema",
+    "ModelSpec": "assemblies.specs",
+    "Cache": "blocks.cache",
+    "Context": "blocks.context",
+    "BlockSpec": "registry",
+    "PairformError": "registry",
+    "Sizes": "registry",
+    "presets": "registry",
+    "register": "registry",
+}
+"""Where each public name lives; it is imported when it is first used, so that `import pairform` needs no torch."""
+
+__all__ = ["__version__", *sorted([*_HOMES, "blocks"])]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "blocks":
+        return importlib.import_module("pairform.blocks")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pairform' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f"pairform.{module}"), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,6 +15,7 @@ from pairform.registry import CheckpointError, PairformError, Problem, SpecError
 
 SPEC = "spec.json"
 CONFIG = "config.json"
+PROVENANCE = "provenance.json"
 OURS = "pairform"
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from pairform.assemblies.build import skeleton
-from pairform.assemblies.checkpoints.checkpoint import CONFIG, OURS, SPEC, Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.checkpoint import CONFIG, OURS, PROVENANCE, SPEC, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.stored import DTYPES
 from pairform.assemblies.checkpoints.writer import Entry, Progress, TensorContent, write_json, write_tensors
@@ -18,7 +18,6 @@ from pairform.assemblies.specs import ModelSpec
 from pairform.registry import CheckpointError, OutputError, Problem
 
 Format = Literal["pairform", "transformers"]
-PROVENANCE = "provenance.json"
 
 
 def load(

@@ -1,0 +1,92 @@
+"""Re-reading a folder: does it hold what its spec and provenance say?"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
+from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
+from pairform.assemblies.checkpoints.writer import BUFFER, Progress, checksums
+from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found. `checksums` is False where the folder has no provenance to compare with."""
+
+    folder: Path
+    tensors: int
+    parameters: int
+    checksums: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(folder: str | Path, *, progress: Progress = lambda _: None) -> Verification:
+    """Names, shapes and dtypes against the spec, checksums against provenance.json, and every value for being finite."""
+    folder = Path(folder)
+    problems: list[Problem] = []
+    try:
+        open_checkpoint(folder)
+    except PairformError as error:
+        problems += error.problems
+    try:
+        stored = stored_tensors(folder)
+    except CheckpointError as error:
+        return Verification(folder, 0, 0, False, tuple(dict.fromkeys([*problems, *error.problems])))
+    recorded = recorded_checksums(folder, problems)
+    if recorded is not None:
+        problems += changed(stored, recorded, folder)
+    for tensor in stored.values():
+        problems += not_finite(tensor)
+        progress(tensor.end - tensor.begin)
+    parameters = sum((tensor.end - tensor.begin) // tensor.dtype.itemsize for tensor in stored.values())
+    return Verification(folder, len(stored), parameters, recorded is not None, tuple(problems))
+
+
+def recorded_checksums(folder: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
+    path = folder / PROVENANCE
+    if not path.is_file():
+        return None
+    try:
+        recorded = read_json(path).get("tensors")
+    except SpecError as error:
+        problems += error.problems
+        return None
+    if not isinstance(recorded, dict):
+        problems.append(Problem(f"{path}: tensors", repr(recorded), "an object: tensor -> checksum"))
+        return None
+    return recorded
+
+
+def changed(stored: Mapping[str, StoredTensor], recorded: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
+    found: dict[str, str] = {}
+    for file in sorted({tensor.file for tensor in stored.values()}):
+        found |= checksums(file)
+    for name in sorted(found.keys() | recorded.keys()):
+        if found.get(name) != recorded.get(name):
+            where = f"{folder}: {name}"
+            yield Problem(where, f"the checksum {found.get(name)}", f"{recorded.get(name)}, as in {PROVENANCE}")
+
+
+def not_finite(tensor: StoredTensor) -> Iterator[Problem]:
+    """NaN and infinite values, looked for in slices."""
+    count = 0
+    with safe_open(tensor.file, "pt") as opened:
+        if not tensor.shape:
+            count = int((~opened.get_tensor(tensor.name).isfinite()).sum())
+        else:
+            view = opened.get_slice(tensor.name)
+            row_bytes = max((tensor.end - tensor.begin) // max(tensor.shape[0], 1), 1)
+            step = max(BUFFER // row_bytes, 1)
+            for begin in range(0, tensor.shape[0], step):
+                count += int((~torch.isfinite(view[begin : begin + step])).sum())
+    if count:
+        yield Problem(f"{tensor.file}: {tensor.name}", f"{count} values that are NaN or infinite", "finite weights")

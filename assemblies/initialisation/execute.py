@@ -1,0 +1,167 @@
+"""Carrying a plan out: a stream of bytes from the sources to a new folder."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange, reduce, repeat
+from safetensors import safe_open
+from torch import Tensor
+
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.saving import Format, write_model
+from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.assemblies.checkpoints.writer import BUFFER, Entry, Progress, Sink, TensorContent
+from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.fresh import chunks
+from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow
+from pairform.registry import CheckpointError, Problem
+
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files that come along from a source."""
+ENCODER_TOKENIZER = "encoder_tokenizer"
+"""Where the encoder's tokenizer goes if it is not the decoder's."""
+
+
+@dataclass(frozen=True)
+class CopiedContent:
+    """A stored tensor's bytes, unchanged."""
+
+    stored: StoredTensor
+
+    def write(self, sink: Sink) -> None:
+        sink.copy(self.stored.file, self.stored.begin, self.stored.end)
+
+
+@dataclass(frozen=True)
+class DerivedContent:
+    """Tensors made one piece at a time, so that none is held whole."""
+
+    pieces: Callable[[], Iterator[Tensor]]
+
+    def write(self, sink: Sink) -> None:
+        for piece in self.pieces():
+            TensorContent(piece).write(sink)
+
+
+def execute(
+    plan: Plan,
+    out: str | Path,
+    *,
+    format: Format = "pairform",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    progress: Progress = lambda _: None,
+) -> int:
+    """Write the planned model to `out` and return the number of bytes of its weights.
+
+    The folder appears whole or not at all. Equal plans and sources give equal tensors whatever the shard size.
+    """
+    if format == "transformers":
+        family_of_spec(plan.spec)  # say what cannot be said before anything is written
+    checkpoints = {
+        role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()
+    }
+    entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
+    size = sum(entry.size for entry in entries)
+    sources = tuple(checkpoint.folder for checkpoint in checkpoints.values())
+    with new_folder(out, overwrite=overwrite, sources=sources, size=size) as folder:
+        copy_companions(folder, checkpoints)
+        write_model(
+            folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress
+        )
+    return size
+
+
+def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> Entry:
+    """The row's tensor, ready to be written."""
+    dtype: torch.dtype = getattr(torch, row.dtype)
+    operation = row.operation
+    if isinstance(operation, Fresh):
+        initial, count = operation.initial, prod(row.shape)
+        return Entry(row.target, dtype, row.shape, DerivedContent(lambda: chunks(initial, row.target, count, dtype, seed)))
+    assert row.source is not None, "all other operations have a source"
+    stored = checkpoints[row.source.role].tensors.get(row.source.tensor)
+    if stored is None:
+        raise CheckpointError(Problem(str(row.source), "no such tensor", "the sources that the plan was made for"))
+    if isinstance(operation, Copy) and stored.dtype == dtype:
+        if stored.shape != row.shape:
+            found = f"the shape {list(stored.shape)}"
+            raise CheckpointError(Problem(str(row.source), found, f"{list(row.shape)}, as when the plan was made"))
+        return Entry(row.target, dtype, row.shape, CopiedContent(stored))
+    return Entry(row.target, dtype, row.shape, DerivedContent(lambda: derived(row, stored, dtype, seed)))
+
+
+def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
+    """The pieces of a target tensor, in order."""
+    operation = row.operation
+    if isinstance(operation, MeanHeads):
+        group = operation.group
+        for heads in slices(stored, operation.head_dim * group):
+            grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
+            yield reduce(grouped.float(), "h d ... -> d ...", "mean").to(dtype)
+    elif isinstance(operation, RepeatHeads):
+        for head in slices(stored, operation.head_dim):
+            yield repeat(head, "d ... -> (t d) ...", t=operation.times).to(dtype)
+    elif isinstance(operation, Rows):
+        for rows in slices(stored, rows_at_a_time(stored), stop=operation.kept):
+            yield rows.to(dtype)
+        kept = operation.kept * prod(row.shape[1:])
+        yield from chunks(operation.initial, row.target, prod(row.shape), dtype, seed, begin=kept)
+    else:
+        for rows in slices(stored, rows_at_a_time(stored)):
+            yield rows.to(dtype)
+
+
+def slices(stored: StoredTensor, step: int, stop: int | None = None) -> Iterator[Tensor]:
+    """`step` rows of a stored tensor at a time."""
+    with safe_open(stored.file, "pt") as opened:
+        view = opened.get_slice(stored.name)
+        stop = stored.shape[0] if stop is None else stop
+        for begin in range(0, stop, step):
+            yield view[begin : min(begin + step, stop)]
+
+
+def rows_at_a_time(stored: StoredTensor) -> int:
+    return max(BUFFER // max(prod(stored.shape[1:]) * stored.dtype.itemsize, 1), 1)
+
+
+def provenance(plan: Plan) -> dict[str, Any]:
+    """Where the weights come from, without what differs between equal runs."""
+    document = plan.document()
+    return {"origin": "convert", **{field: document[field] for field in ("sources", "options", "targets")}, "totals": plan.totals}
+
+
+def copy_companions(folder: Path, checkpoints: Mapping[Role, Checkpoint]) -> None:
+    """Tokenizer, chat template and generation settings of the last stack's source; another tokenizer of the encoder beside."""
+    main = checkpoints["decoder" if "decoder" in checkpoints else "encoder"].folder
+    for name in COMPANIONS:
+        if (main / name).is_file():
+            shutil.copyfile(main / name, folder / name)
+    encoder = checkpoints["encoder"].folder if "encoder" in checkpoints else main
+    own = encoder / "tokenizer.json"
+    if own.is_file() and (main / "tokenizer.json").is_file() and digest(own) != digest(main / "tokenizer.json"):
+        (folder / ENCODER_TOKENIZER).mkdir()
+        for name in COMPANIONS:
+            if name != "generation_config.json" and (encoder / name).is_file():
+                shutil.copyfile(encoder / name, folder / ENCODER_TOKENIZER / name)
+
+
+def digest(file: Path) -> str:
+    with file.open("rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()

@@ -1,0 +1,67 @@
+"""What a user may choose when an encoder-decoder is initialised."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from pairform.registry import PositiveInt, Problem, Spec, SpecError
+
+CrossAttentionMode = Literal["auto", "self_attention", "random", "zero_output"]
+NormMode = Literal["copy", "identity"]
+DtypeName = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+class Layers(Spec):
+    """Which of a source's layers are kept: every nth, the first n, or those in a list. Exactly one field is given."""
+
+    every: PositiveInt | None = None
+    first: PositiveInt | None = None
+    only: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Layers":
+        """`every:2`, `first:8` or `0,2,5`."""
+        if match := re.fullmatch(r"(every|first):([1-9]\d*)", text.strip()):
+            return cls.read({match[1]: int(match[2])})
+        if re.fullmatch(r"\d+(\s*,\s*\d+)*", text.strip()):
+            return cls.read({"only": [int(number) for number in text.split(",")]})
+        raise SpecError(Problem("layers", repr(text), "every:N, first:N or a list such as 0,2,5"))
+
+    def kept(self, depth: int, where: str) -> list[int]:
+        """The kept layers' numbers in the source, of `depth` layers."""
+        given = [value for value in (self.every, self.first, self.only) if value is not None]
+        if len(given) != 1:
+            raise SpecError(Problem(where, f"{len(given)} rules", "one of every, first and only"))
+        if self.every is not None:
+            return list(range(0, depth, self.every))
+        if self.first is not None:
+            kept = list(range(self.first))
+        else:
+            kept = list(self.only or ())
+        if not kept or kept[-1] >= depth or sorted(set(kept)) != kept:
+            raise SpecError(Problem(where, f"the layers {kept}", f"ascending numbers from 0 to {depth - 1}"))
+        return kept
+
+
+class Options(Spec):
+    """How the tensors without an exact source are made.
+
+    cross_attention:       auto copies self-attention's weights where widths and heads agree, and draws the rest;
+                           self_attention copies, or says why it cannot; random draws; zero_output is auto with an output
+                           projection of zero, so that the decoder starts exactly as its source.
+    cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
+    encoder_layers:        the source layers to keep; absent, all.
+    seed:                  fresh values depend on it and on the tensor's name alone.
+    dtype:                 of every tensor written; absent, each copy keeps its source's.
+    """
+
+    cross_attention: CrossAttentionMode = "auto"
+    cross_attention_norms: NormMode = "copy"
+    encoder_layers: Layers | None = None
+    decoder_layers: Layers | None = None
+    seed: int = 0
+    dtype: DtypeName | None = None
+
+    def layers(self, part: str) -> Layers | None:
+        return self.encoder_layers if part == "encoder" else self.decoder_layers

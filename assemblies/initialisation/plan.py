@@ -1,0 +1,148 @@
+"""A plan of initialisation: where every target tensor comes from and where every source tensor goes, as plain data."""
+
+from collections import Counter
+from math import prod
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, Strict
+
+from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.specs import ModelSpec
+from pairform.blocks.initial import Constant, Normal
+from pairform.registry import Spec
+
+Shape = Annotated[tuple[int, ...], Strict(False)]
+Role = Literal["encoder", "decoder"]
+
+
+class Copy(Spec):
+    """The source as it is."""
+
+    name: Literal["copy"] = "copy"
+
+    @property
+    def summary(self) -> str:
+        return "copy"
+
+
+class MeanHeads(Spec):
+    """Key or value heads averaged over groups of `group` neighbours, to fewer."""
+
+    name: Literal["mean_heads"] = "mean_heads"
+    head_dim: int
+    group: int
+
+    @property
+    def summary(self) -> str:
+        return f"mean of {self.group} heads"
+
+
+class RepeatHeads(Spec):
+    """Each key or value head `times` times in a row, to more; attention computes the same."""
+
+    name: Literal["repeat_heads"] = "repeat_heads"
+    head_dim: int
+    times: int
+
+    @property
+    def summary(self) -> str:
+        return f"each head {self.times} times"
+
+
+class Rows(Spec):
+    """The first `kept` rows of the source, then rows drawn from `initial` if the target has more (a vocabulary's size)."""
+
+    name: Literal["rows"] = "rows"
+    kept: int
+    initial: Annotated[Constant | Normal, Field(discriminator="name")]
+
+    @property
+    def summary(self) -> str:
+        return f"first {self.kept} rows"
+
+
+class Fresh(Spec):
+    """No source: values from a named distribution."""
+
+    name: Literal["fresh"] = "fresh"
+    initial: Annotated[Constant | Normal, Field(discriminator="name")]
+
+    @property
+    def summary(self) -> str:
+        if isinstance(self.initial, Constant):
+            return f"constant {self.initial.value:g}"
+        return f"normal, std {self.initial.std:g}"
+
+
+Operation: TypeAlias = Annotated[Copy | MeanHeads | RepeatHeads | Rows | Fresh, Field(discriminator="name")]
+
+
+class Source(Spec):
+    """A tensor of the encoder's or the decoder's source, by our name for it there."""
+
+    role: Role
+    tensor: str
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.tensor}"
+
+
+class TargetRow(Spec):
+    """How one tensor of the new model is made."""
+
+    target: str
+    shape: Shape
+    dtype: str
+    operation: Operation
+    source: Source | None = None
+
+    @property
+    def kind(self) -> str:
+        """copied, derived or fresh."""
+        return {"copy": "copied", "fresh": "fresh"}.get(self.operation.name, "derived")
+
+    @property
+    def parameters(self) -> int:
+        return prod(self.shape)
+
+
+class SourceRow(Spec):
+    """Where one tensor of a source goes; `dropped` says why it goes nowhere."""
+
+    source: Source
+    shape: Shape
+    targets: Annotated[tuple[str, ...], Strict(False)] = ()
+    dropped: str | None = None
+
+
+class SourceFolder(Spec):
+    """Where a source is, and the numbers of its layers that are kept."""
+
+    path: str
+    revision: str | None = None
+    layers: Annotated[tuple[int, ...], Strict(False)]
+
+
+class Plan(Spec):
+    """Everything that `execute` needs. Each target and each source tensor is in it exactly once."""
+
+    spec: ModelSpec
+    options: Options
+    sources: dict[Role, SourceFolder]
+    targets: Annotated[tuple[TargetRow, ...], Strict(False)]
+    origins: Annotated[tuple[SourceRow, ...], Strict(False)]
+
+    @property
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Tensors and parameters that are copied, derived, fresh and (of the sources) dropped."""
+        tensors: Counter[str] = Counter()
+        parameters: Counter[str] = Counter()
+        for row in self.targets:
+            tensors[row.kind] += 1
+            parameters[row.kind] += row.parameters
+        for origin in self.origins:
+            if origin.dropped is not None:
+                tensors["dropped"] += 1
+                parameters["dropped"] += prod(origin.shape)
+        kinds = ("copied", "derived", "fresh", "dropped")
+        return {kind: {"tensors": tensors[kind], "parameters": parameters[kind]} for kind in kinds}

@@ -1,0 +1,146 @@
+"""Making a plan from sources and a spec, with no tensor read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pairform.assemblies.build import distributions, skeleton
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.pair import pair, stack_of
+from pairform.assemblies.initialisation.plan import Plan, Role, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
+from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError
+
+Ref = str | Path | Mapping[str, Any] | ModelSpec
+
+
+def plan(
+    *,
+    encoder: str | Path | None = None,
+    decoder: str | Path | None = None,
+    spec: Ref | None = None,
+    patch: Mapping[str, Any] | None = None,
+    revisions: Mapping[str, str] | None = None,
+    options: Options | None = None,
+    **fields: Any,
+) -> Plan:
+    """How the stacks of a new model would be made from the checkpoints `encoder` and `decoder`.
+
+    spec:      what to make; absent, the T5Gemma-like pair of the two sources (or, of one source, that stack alone).
+    patch:     a JSON merge patch on it.
+    revisions: of sources on the hub, by role.
+    options:   an `Options`, or its fields as keywords.
+    """
+    options = Options.read({**(options.document() if options else {}), **fields})
+    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder}
+    sources = {
+        role: open_checkpoint(ref, revision=(revisions or {}).get(role)) for role, ref in refs.items() if ref is not None
+    }
+    target = target_spec(sources, spec, patch, options)
+    if missing := [part for part in target.stacks if part not in sources]:
+        raise SpecError(Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}"))
+    if spare := [role for role in sources if role not in target.stacks]:
+        raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(target.stacks)}"))
+    rules = {role: stack_rules(role, target, checkpoint, options) for role, checkpoint in sources.items()}
+    if problems := [problem for rule in rules.values() for problem in rule.check()]:
+        raise SpecError(problems)
+    targets = tuple(target_rows(target, rules, options))
+    return Plan(
+        spec=target,
+        options=options,
+        sources={
+            role: SourceFolder(
+                path=str(refs[role]), revision=(revisions or {}).get(role), layers=rules[role].layers
+            )
+            for role in sources
+        },
+        targets=targets,
+        origins=tuple(row for role in sources for row in source_rows(rules[role], targets)),
+    )
+
+
+def target_spec(
+    sources: Mapping[Role, Checkpoint], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
+) -> ModelSpec:
+    """The spec that was asked for, or what the sources suggest."""
+    if spec is not None:
+        return load_spec(spec, patch)
+    if len(sources) == 2:
+        return load_spec(pair(sources["encoder"].spec, sources["decoder"].spec, options), patch)
+    raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
+
+
+def stack_rules(role: Role, target: ModelSpec, checkpoint: Checkpoint, options: Options) -> StackRules:
+    _, stack = stack_of(checkpoint.spec, role)
+    rule = options.layers(role)
+    layers = range(stack.depth) if rule is None else rule.kept(stack.depth, f"{role}_layers")
+    return StackRules(role, target, checkpoint, tuple(layers), options)
+
+
+def target_rows(target: ModelSpec, rules: Mapping[Role, StackRules], options: Options) -> list[TargetRow]:
+    """One row for every tensor of the new model, in its order."""
+    last = rules["decoder" if "decoder" in rules else "encoder"]
+    rows, problems = [], []
+    for name, parameter, initial in distributions(skeleton(target)):
+        wanted = Target(name, tuple(parameter.shape), initial)
+        rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
+        try:
+            if rule is None:
+                made: Made = head_rule(wanted, target, last.part, last.checkpoint)
+            else:
+                made = rule.make(wanted)
+        except SpecError as error:
+            problems += error.problems
+            continue
+        operation, source = made
+        dtype = dtype_of(source, rules, rule or last, options)
+        rows.append(TargetRow(target=name, shape=wanted.shape, dtype=dtype, operation=operation, source=source))
+    if problems:
+        raise SpecError(problems[:20])
+    return rows
+
+
+def dtype_of(source: Source | None, rules: Mapping[Role, StackRules], rule: StackRules, options: Options) -> str:
+    """The option's, else the source tensor's, else what most of the source has."""
+    if options.dtype is not None:
+        return options.dtype
+    dtype: torch.dtype
+    if source is None:
+        dtype = majority_dtype(rule.checkpoint)
+    else:
+        dtype = rules[source.role].checkpoint.tensors[source.tensor].dtype
+    return str(dtype).removeprefix("torch.")
+
+
+def source_rows(rule: StackRules, targets: tuple[TargetRow, ...]) -> list[SourceRow]:
+    """One row for every tensor of a source."""
+    used: dict[str, list[str]] = {}
+    for row in targets:
+        if row.source is not None and row.source.role == rule.part:
+            used.setdefault(row.source.tensor, []).append(row.target)
+    return [
+        SourceRow(
+            source=Source(role=rule.part, tensor=name),
+            shape=tensor.shape,
+            targets=tuple(used.get(name, ())),
+            dropped=None if name in used else reason(rule, name),
+        )
+        for name, tensor in rule.checkpoint.tensors.items()
+    ]
+
+
+def reason(rule: StackRules, name: str) -> str:
+    """Why a source tensor goes nowhere."""
+    part, *rest = name.split(".")
+    if part == "head":
+        return "the new model's head is another, or tied"
+    if part != rule.source_part:
+        return f"of the source's {part}, which is not used"
+    if rest[0] == "layers" and int(rest[1]) not in rule.layers:
+        return f"layer {rest[1]} is not kept"
+    return "the new model has no tensor for it"

@@ -1,0 +1,194 @@
+"""Which operation makes a target tensor, and from which source tensor (T5Gemma, arXiv 2504.06225, section 3.2, and beyond it)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint
+from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.pair import stack_of
+from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Operation, RepeatHeads, Role, Rows, Source
+from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.blocks.initial import Constant, Normal
+from pairform.registry import BlockSpec, Problem, SpecError
+
+CROSS = "cross_attention"
+OWN = "self_attention"
+GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
+Made = tuple[Operation, Source | None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor of the new model."""
+
+    name: str
+    shape: tuple[int, ...]
+    initial: Constant | Normal
+
+
+@dataclass(frozen=True)
+class StackRules:
+    """The rules for one stack of the new model, from its source. `layers[i]` is the source layer of layer i."""
+
+    part: Role
+    target: ModelSpec
+    checkpoint: Checkpoint
+    layers: tuple[int, ...]
+    options: Options
+
+    @property
+    def source_part(self) -> str:
+        return stack_of(self.checkpoint.spec, self.part)[0]
+
+    @property
+    def source_stack(self) -> StackSpec:
+        return stack_of(self.checkpoint.spec, self.part)[1]
+
+    @property
+    def stack(self) -> StackSpec:
+        return self.target.stacks[self.part]
+
+    def check(self) -> Iterator[Problem]:
+        """What makes the source unfit for this stack as a whole."""
+        if self.stack.width != self.source_stack.width:
+            found = f"a width of {self.stack.width}"
+            yield Problem(f"{self.part}.width", found, f"{self.source_stack.width}, as in {self.checkpoint.folder}")
+        if self.stack.depth != len(self.layers):
+            remedy = f"Choose the layers to keep with {self.part}_layers, or change the depth."
+            yield Problem(f"{self.part}.depth", f"{self.stack.depth} layers", f"{len(self.layers)}, as kept of the source", remedy)
+
+    def make(self, target: Target) -> Made:
+        """The operation for `target`, whose name starts with this stack's."""
+        inner = target.name.removeprefix(f"{self.part}.")
+        if not inner.startswith("layers."):
+            return self.from_source(target, f"{self.source_part}.{inner}")
+        _, number, branch, rest = inner.split(".", 3)
+        index = int(number)
+        layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
+        if branch == CROSS and layer.branches[CROSS].name == CROSS and CROSS not in origin.branches:
+            return self.cross_attention(target, index, rest)
+        return self.from_branch(target, index, branch, branch, rest)
+
+    def from_branch(self, target: Target, index: int, branch: str, donor: str, rest: str) -> Made:
+        """From the same place in the branch `donor` of the source layer, where the blocks are of one kind."""
+        layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
+        if donor not in origin.branches:
+            return fresh(target)
+        if rest.startswith("block.") and branch == donor and layer.branches[branch].name != origin.branches[donor].name:
+            return fresh(target)
+        if not rest.startswith("block.") and layer.norm != origin.norm:
+            return fresh(target)
+        return self.from_source(target, f"{self.source_part}.layers.{self.layers[index]}.{donor}.{rest}")
+
+    def from_source(self, target: Target, name: str) -> Made:
+        """`name` of the source, brought to the target's shape; fresh where the source has no such tensor."""
+        stored = self.checkpoint.tensors.get(name)
+        if stored is None:
+            return fresh(target)
+        source = Source(role=self.part, tensor=name)
+        if stored.shape == target.shape:
+            return Copy(), source
+        operation = self.reshape(target, name, stored.shape)
+        if operation is None:
+            raise SpecError(
+                Problem(
+                    target.name,
+                    f"the shape {list(target.shape)} in the spec and {list(stored.shape)} in {self.checkpoint.folder}",
+                    "shapes that agree",
+                    "Only vocabularies, kv_heads and depth may differ from the source.",
+                )
+            )
+        return operation, source
+
+    def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
+        """What brings a source tensor of `shape` to the target's shape, if anything does."""
+        if name.endswith("embedding.weight") and target.shape[1:] == shape[1:]:
+            return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
+        if ".k_proj." in name or ".v_proj." in name:
+            return self.heads(target, name, shape)
+        return None
+
+    def heads(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
+        index, branch = int(name.split(".")[2]), target.name.split(".")[3]
+        spec = self.stack.layers[int(target.name.split(".")[2])].branches[branch]
+        origin = self.source_stack.layers[index].branches[name.split(".")[3]]
+        head_dim = head_width(origin, self.source_stack.width)
+        if target.shape[1:] != shape[1:] or head_dim != head_width(spec, self.stack.width):
+            return None
+        if shape[0] % target.shape[0] == 0:
+            return MeanHeads(head_dim=head_dim, group=shape[0] // target.shape[0])
+        if target.shape[0] % shape[0] == 0:
+            return RepeatHeads(head_dim=head_dim, times=target.shape[0] // shape[0])
+        return None
+
+    def cross_attention(self, target: Target, index: int, rest: str) -> Made:
+        """Cross-attention that the source lacks: copied from self-attention, drawn, or silent."""
+        mode, layer = self.options.cross_attention, self.stack.layers[index]
+        if not rest.startswith("block."):
+            silent_bias = mode == "zero_output" and rest.endswith(".bias")
+            if self.options.cross_attention_norms == "identity" or silent_bias:
+                return fresh(target)
+            return self.from_branch(target, index, CROSS, OWN, rest)
+        if mode == "zero_output":
+            self.check_silent(layer, index)
+            if rest.startswith("block.o_proj."):
+                return Fresh(initial=Constant()), None
+        reason = self.disagreement(layer)
+        if mode == "self_attention" and reason:
+            remedy = "Use auto, random or zero_output."
+            raise SpecError(Problem(target.name, reason, "widths and heads as in self-attention, to copy it", remedy))
+        if mode == "random" or reason:
+            return fresh(target)
+        return self.from_branch(target, index, CROSS, OWN, rest)
+
+    def disagreement(self, layer: LayerSpec) -> str | None:
+        """Why cross-attention cannot be a copy of self-attention."""
+        encoder = self.target.encoder
+        assert encoder is not None, "cross-attention is only valid beside an encoder"
+        if encoder.width != self.stack.width:
+            return f"an encoder of width {encoder.width} beside a decoder of width {self.stack.width}"
+        own, cross = layer.branches.get(OWN), layer.branches[CROSS]
+        for field in GEOMETRY:
+            mine, theirs = getattr(own, field, None), getattr(cross, field, None)
+            if mine != theirs:
+                return f"{field} {theirs} in cross-attention and {mine} in self-attention"
+        return None
+
+    def check_silent(self, layer: LayerSpec, index: int) -> None:
+        if layer.placement == "post":
+            where = f"decoder.layers.{index}.placement"
+            raise SpecError(Problem(where, "post", "pre or sandwich: a norm behind the sum is never silent, even of a zero"))
+
+
+def fresh(target: Target) -> Made:
+    return Fresh(initial=target.initial), None
+
+
+def head_width(spec: BlockSpec, width: int) -> int:
+    explicit: int | None = getattr(spec, "head_dim", None)
+    return explicit or width // getattr(spec, "heads", 1)
+
+
+def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Checkpoint) -> Made:
+    """The head's own tensors: the source's where it has the same, its tied table for an untied projection, or fresh."""
+    name = target.name
+    spec = checkpoint.spec
+    if plan_target.head.name == spec.head.name == "lm" and (tie := getattr(spec.head, "tie", None)):
+        name = f"{tie}.embedding.weight"
+    stored = checkpoint.tensors.get(name)
+    if stored is None or plan_target.head.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
+        return fresh(target)
+    source = Source(role=role, tensor=name)
+    if stored.shape == target.shape:
+        return Copy(), source
+    return Rows(kept=min(target.shape[0], stored.shape[0]), initial=target.initial), source
+
+
+def majority_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype of most of a checkpoint's elements."""
+    counts: dict[torch.dtype, int] = {}
+    for tensor in checkpoint.tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.end - tensor.begin
+    return max(counts, key=lambda dtype: counts[dtype])

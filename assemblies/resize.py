@@ -1,0 +1,38 @@
+"""Changing the size of a vocabulary."""
+
+import torch
+from torch import nn
+
+from pairform.assemblies.build import distributions
+from pairform.assemblies.fresh import chunks
+from pairform.assemblies.load_spec import patch_spec
+from pairform.assemblies.model import Model
+from pairform.registry import InputError, Problem
+
+
+def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
+    """Give every stack and the head of `model` a vocabulary of `size`, in place, and return it.
+
+    Rows that remain keep their values; new ones are drawn as fresh weights are. The model's spec changes with it.
+    """
+    if size < 1:
+        raise InputError(Problem("size", str(size), "1 or more"))
+    stacks = {part: {"vocabulary": None} for part in model.spec.stacks}
+    spec = patch_spec(model.spec, {"vocabulary": size, **stacks})
+    old_sizes = {part: model.spec.vocabulary_of(part) for part in model.spec.stacks}
+    last = list(model.spec.stacks)[-1]
+    with torch.no_grad():
+        for name, parameter, initial in list(distributions(model)):
+            part, _, rest = name.partition(".")
+            if (part in old_sizes and rest == "embedding.weight") or name == "head.weight":
+                kept = min(size, old_sizes.get(part, old_sizes[last]))
+                shape, width = (size, parameter.shape[1]), parameter.shape[1]
+                rows = torch.empty(shape, dtype=parameter.dtype, device=parameter.device)
+                rows[:kept] = parameter[:kept]
+                drawn = [*chunks(initial, name, size * width, parameter.dtype, seed, begin=kept * width)]
+                if drawn:
+                    rows[kept:] = torch.cat(drawn).reshape(-1, width).to(parameter.device)
+                owner, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(owner), leaf, nn.Parameter(rows, requires_grad=parameter.requires_grad))
+    model.spec = spec
+    return model
