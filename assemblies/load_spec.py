@@ -1,35 +1,74 @@
-"""From a reference (preset, path, document) to a validated spec; patches and differences of specs."""
+"""From a reference (preset, path, folder, document) to a validated spec; patches and differences of specs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.families import family_of_config
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import PairformError, Problem, SpecError, difference, locate, merge_patch, read_json, resolve, shorten
+from pairform.registry import (
+    CheckpointError,
+    PairformError,
+    Problem,
+    SpecError,
+    difference,
+    locate,
+    merge_patch,
+    read_json,
+    resolve,
+    shorten,
+)
+
+SPEC = "spec.json"
+CONFIG = "config.json"
+OURS = "pairform"
 
 
 def load_spec(ref: str | Path | Mapping[str, Any] | ModelSpec, patch: Mapping[str, Any] | None = None) -> ModelSpec:
-    """The spec that `ref` means: a preset's name, a JSON file, a folder of a saved model, or a document.
+    """The spec that `ref` means: a preset's name, a JSON file, a model's folder (ours or transformers'), or a document.
 
-    `patch`, a JSON merge patch, is applied before validation. Errors are `SpecError`s that name file and JSON path.
+    `patch`, a JSON merge patch, is applied before validation. Errors are `PairformError`s that name file and JSON path.
     """
     if isinstance(ref, ModelSpec):
         return ref if patch is None else patch_spec(ref, patch)
     if isinstance(ref, Mapping):
-        document, name = resolve(ref, Path()), ""
-    elif isinstance(ref, str | Path):
-        path = locate(str(ref), Path())
-        name = str(ref)
-        try:
-            document = resolve(read_json(path), path.parent)
-        except SpecError as error:
-            raise named(error, name) from None
-    else:
+        return read_document(ref, Path(), "", patch)
+    if not isinstance(ref, str | Path):
         raise SpecError(Problem("", shorten(ref), "a preset's name, a path or a document"))
+    path = locate(str(ref), Path())
+    if path.is_dir():
+        _, spec = spec_of_folder(path)
+        return load_spec(spec, patch)
+    return read_document(read_json(path), path.parent, str(ref), patch)
+
+
+def read_document(document: Mapping[str, Any], folder: Path, name: str, patch: Mapping[str, Any] | None) -> ModelSpec:
+    """Resolve, patch and validate; problems are named after the file they are in."""
     try:
-        return ModelSpec.read(merge_patch(document, patch or {}))
+        return ModelSpec.read(merge_patch(resolve(document, folder), patch or {}))
     except SpecError as error:
-        raise named(error, name) from None
+        raise SpecError(in_file(name, error)) from None
+
+
+def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
+    """The format of a model's folder ("pairform" or a family) and its spec."""
+    if (folder / SPEC).is_file():
+        return OURS, load_spec(folder / SPEC)
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(Problem(str(path), "no such file", f"a model's folder: {SPEC} or {CONFIG}"))
+    try:
+        config = read_json(path)
+    except SpecError as error:
+        raise CheckpointError(error.problems) from None
+    try:
+        family = family_of_config(config)
+        return family.model_type, family.to_spec(config)
+    except PairformError as error:
+        raise CheckpointError(in_file(str(path), error)) from None
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise CheckpointError(Problem(str(path), found, "a configuration as transformers writes it")) from None
 
 
 def patch_spec(spec: ModelSpec, patch: Mapping[str, Any]) -> ModelSpec:
@@ -42,7 +81,10 @@ def diff(old: ModelSpec, new: ModelSpec) -> dict[str, tuple[Any, Any]]:
     return difference(old.document(), new.document())
 
 
-def named(error: PairformError, file: str) -> SpecError:
-    """The same error, each problem prefixed by the file it is in."""
-    prefix = f"{file}: " if file else ""
-    return SpecError([Problem(prefix + problem.where, problem.found, problem.expected, problem.remedy) for problem in error.problems])
+def in_file(file: str, error: PairformError) -> list[Problem]:
+    """An error's problems, each prefixed by the file it is in."""
+    found = []
+    for problem in error.problems:
+        where = ": ".join(part for part in (file, problem.where) if part)
+        found.append(Problem(where, problem.found, problem.expected, problem.remedy))
+    return found

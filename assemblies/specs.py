@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, field_validator, model_validator
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.registry import (
@@ -26,6 +26,7 @@ from pairform.registry import (
 from pairform.registry.spec import nested
 
 SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_ID = f"urn:pairform:schema:{SCHEMA_VERSION}"
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
@@ -187,7 +188,7 @@ class ModelSpec(Spec):
     initializer_range: standard deviation of fresh weights.
     """
 
-    schema_: str | None = Field(default=None, alias="$schema")
+    schema_: str = Field(default=SCHEMA_ID, alias="$schema")
     schema_version: Literal[1] = SCHEMA_VERSION
     assembly: Literal["encoder_decoder", "encoder_only", "decoder_only"]
     vocabulary: PositiveInt
@@ -196,6 +197,12 @@ class ModelSpec(Spec):
     decoder: StackSpec | None = None
     head: Annotated[BlockSpec, Slot("head")]
     initializer_range: PositiveFloat = 0.02
+
+    @field_validator("schema_")
+    @classmethod
+    def _one_name_for_the_schema(cls, schema: str) -> str:
+        """A document may point an editor to any copy of the schema; the spec itself has one name for it."""
+        return SCHEMA_ID
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

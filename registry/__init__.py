@@ -14,6 +14,7 @@ from pairform.registry.errors import (
 from pairform.registry.merge import difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
 from pairform.registry.spec import (
+    SLOT_KEY,
     BlockSpec,
     FrozenDict,
     Pair,
@@ -30,6 +31,7 @@ from pairform.registry.spec import (
 
 __all__ = [
     "KINDS",
+    "SLOT_KEY",
     "BlockSpec",
     "CheckpointError",
     "FrozenDict",

@@ -48,13 +48,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def locate(ref: str, folder: Path) -> Path:
-    """The file that `ref` means: a preset's name, or a path relative to `folder`."""
+    """The file or folder that `ref` means: a preset's name, or a path relative to `folder`."""
     if ref in presets():
         return PRESETS / f"{ref}.json"
     path = folder / Path(ref).expanduser()
-    if path.is_dir():
-        return path / "spec.json"
-    if path.is_file():
+    if path.exists():
         return path
     near = difflib.get_close_matches(ref, presets(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`pairform presets` lists the presets."
@@ -96,7 +94,7 @@ def _extended(ref: object, folder: Path, chain: tuple[str, ...], part: str | Non
     step = f"{path}#{fragment or part or ''}"
     if step in chain:
         raise SpecError(Problem(where, " -> ".join([*chain, step]), "a chain that ends", "A document extends itself."))
-    document = read_json(path)
+    document = read_json(path / "spec.json" if path.is_dir() else path)
     if not _is_model(document):
         if part is None and not fragment:
             return resolve(document, path.parent, (*chain, step))

@@ -93,6 +93,10 @@ class BlockSpec(Spec):
         yield from ()
 
 
+SLOT_KEY = "x-pairform-slot"
+"""In a JSON Schema that pydantic makes: which of the registry's slots stands here."""
+
+
 class Slot:
     """Marks a spec field that holds a registered block of one of `kinds`: `Annotated[BlockSpec, Slot("norm")]`."""
 
@@ -126,7 +130,7 @@ class Slot:
         return core_schema.no_info_plain_validator_function(self.validate, serialization=dump)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"$ref": f"#/$defs/{self.definition}"}
+        return {SLOT_KEY: self.definition}
 
 
 def nested(problems: Any) -> PydanticCustomError:

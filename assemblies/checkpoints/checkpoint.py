@@ -3,20 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
-from pairform.assemblies.families import FAMILIES, family_of_config
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.families import FAMILIES
+from pairform.assemblies.load_spec import spec_of_folder
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
+from pairform.registry import CheckpointError, Problem
 
-SPEC = "spec.json"
-CONFIG = "config.json"
 PROVENANCE = "provenance.json"
-OURS = "pairform"
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     Its spec and the names, shapes and dtypes of its tensors are checked; all that is wrong is in one `CheckpointError`.
     """
     folder = find_folder(ref, revision)
-    format_, spec = spec_of(folder)
+    format_, spec = spec_of_folder(folder)
     stored = stored_tensors(folder)
     tensors: dict[str, StoredTensor] = {}
     problems: list[Problem] = []
@@ -54,35 +50,6 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     if problems:
         raise CheckpointError(problems)
     return Checkpoint(folder, format_, spec, tensors)
-
-
-def spec_of(folder: Path) -> tuple[str, ModelSpec]:
-    """The format of a folder ("pairform" or a family) and the spec of the model in it."""
-    if (folder / SPEC).is_file():
-        return OURS, load_spec(folder / SPEC)
-    path = folder / CONFIG
-    try:
-        if not path.is_file():
-            raise SpecError(Problem("", "no such file", f"a model's folder: {SPEC} or {CONFIG}"))
-        config = read_config(path)
-        family = family_of_config(config)
-        return family.model_type, family.to_spec(config)
-    except PairformError as error:
-        raise CheckpointError([in_file(problem, path) for problem in error.problems]) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(Problem(str(path), f"{type(error).__name__}: {error}", "a configuration as transformers writes it")) from None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except SpecError as error:  # its problems name the file already
-        raise SpecError([Problem("", problem.found, problem.expected, problem.remedy) for problem in error.problems]) from None
-
-
-def in_file(problem: Problem, path: Path) -> Problem:
-    where = f"{path}: {problem.where}" if problem.where else str(path)
-    return Problem(where, problem.found, problem.expected, problem.remedy)
 
 
 def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 
 from pairform.assemblies.build import skeleton
-from pairform.assemblies.checkpoints.checkpoint import CONFIG, OURS, PROVENANCE, SPEC, Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.stored import DTYPES
 from pairform.assemblies.checkpoints.writer import Entry, Progress, TensorContent, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import CheckpointError, OutputError, Problem

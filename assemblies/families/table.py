@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pairform.assemblies.normal import differences
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError
 
@@ -75,8 +76,6 @@ class Family:
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         """config.json for `spec`; a `SpecError` lists what the family's configuration cannot say."""
-        from pairform.assemblies.normal import differences
-
         config = self.to_config(spec)
         lost = differences(spec, self.to_spec(config))
         if lost:

@@ -1,0 +1,118 @@
+"""A JSON Schema of spec documents, with which an editor completes and checks them as they are written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.specs import SCHEMA_ID, LayerSpec, ModelSpec, StackSpec
+from pairform.registry import KINDS, SLOT_KEY
+
+Schema = dict[str, Any]
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+REF = "#/$defs/"
+PATCH = ":patch"
+"""Ends the names of definitions in which nothing is required and `null` removes a field."""
+
+EXTENDS: Schema = {
+    "type": "string",
+    "description": "A preset's name or a file's path whose document this one patches; `#encoder` or `#decoder` picks a stack.",
+}
+
+
+def schema() -> Schema:
+    """The schema of model documents over all blocks that are registered now."""
+    definitions = {**model_definitions(), **block_definitions(), **slot_definitions()}
+    definitions = {name: with_slots(definition) for name, definition in definitions.items()}
+    definitions |= {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
+    for name in (ModelSpec.__name__, StackSpec.__name__):
+        definitions[name + PATCH]["properties"]["extends"] = EXTENDS
+    return {
+        "$schema": DRAFT,
+        "$id": SCHEMA_ID,
+        "title": "pairform model",
+        "description": "An encoder-decoder, encoder-only or decoder-only model: a whole document, or a patch on another.",
+        **whole_or_extending(ModelSpec.__name__),
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def whole_or_extending(name: str) -> Schema:
+    """A whole document, or with `extends` a patch."""
+    extending = {"required": ["extends"], "properties": {"extends": True}}
+    return {"type": "object", "if": extending, "then": ref(name + PATCH), "else": ref(name)}
+
+
+def model_definitions() -> dict[str, Schema]:
+    """Model, stack, layer and what they are made of beside blocks."""
+    root = ModelSpec.model_json_schema()
+    definitions: dict[str, Schema] = root.pop("$defs")
+    definitions[ModelSpec.__name__] = root
+    for part in ("encoder", "decoder"):
+        root["properties"][part] = whole_or_extending(StackSpec.__name__)
+    stack = definitions[StackSpec.__name__]["properties"]
+    stack["cycle"]["items"] = ref(LayerSpec.__name__ + PATCH)
+    stack["overrides"] = {"type": "object", "additionalProperties": ref(LayerSpec.__name__ + PATCH)}
+    return definitions
+
+
+def block_definitions() -> dict[str, Schema]:
+    """Each block's own fields as `kind.name`, described by its class."""
+    definitions: dict[str, Schema] = {}
+    for kind, registry in KINDS.items():
+        for name, block in registry.items():
+            own = block.Spec.model_json_schema()
+            definitions |= own.pop("$defs", {})
+            own["description"] = block.__doc__ or own.get("description", "")
+            own["title"] = f"{kind} {name}"
+            own["required"] = sorted({*own.get("required", []), "name"})
+            definitions[f"{kind}.{name}"] = own
+    return definitions
+
+
+def slot_definitions() -> dict[str, Schema]:
+    """What may stand in a slot: one of the blocks of its kinds."""
+    slots = [(kind,) for kind in KINDS] + [("attention", "feed_forward")]
+    return {
+        "slot." + "-or-".join(kinds): {"anyOf": [ref(f"{kind}.{name}") for kind in kinds for name in KINDS[kind]]}
+        for kinds in slots
+    }
+
+
+def with_slots(value: Any) -> Any:
+    """`value` with every mark of a slot turned into a reference to it."""
+    if isinstance(value, Mapping):
+        items = {key: with_slots(item) for key, item in value.items()}
+        return items | ref(items.pop(SLOT_KEY)) if SLOT_KEY in items else items
+    return [with_slots(item) for item in value] if isinstance(value, list) else value
+
+
+def patch_of(name: str, definition: Schema) -> Schema:
+    """The same definition for a merge patch."""
+    patched: Schema = redirected(definition)
+    patched.pop("required", None)
+    if name == ModelSpec.__name__:
+        for part in ("encoder", "decoder"):
+            patched["properties"][part] = ref(StackSpec.__name__ + PATCH)
+    if "properties" in patched:
+        patched["properties"] = {
+            field: value if field in ("name", "extends") else {"anyOf": [value, {"type": "null"}]}
+            for field, value in patched["properties"].items()
+        }
+    if name == LayerSpec.__name__:
+        branch = patched["properties"]["branches"]["anyOf"][0]
+        branch["additionalProperties"] = {"anyOf": [branch["additionalProperties"], {"type": "null"}]}
+    return patched
+
+
+def redirected(value: Any) -> Any:
+    """`value` with every reference leading to the definition for patches, and without defaults."""
+    if isinstance(value, Mapping):
+        items = {key: redirected(item) for key, item in value.items() if key != "default"}
+        target = items.get("$ref")
+        return items | {"$ref": target + PATCH} if isinstance(target, str) and not target.endswith(PATCH) else items
+    if isinstance(value, list):
+        return [redirected(item) for item in value]
+    return value
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": REF + name}
