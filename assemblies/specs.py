@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, Strict, field_validator, model_valid
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.registry import (
     BlockSpec,
+    Depth,
     Patch,
     PositiveFloat,
     PositiveInt,
@@ -92,7 +93,7 @@ class StackSpec(Spec):
     """
 
     width: PositiveInt
-    depth: PositiveInt
+    depth: Depth
     embedding: Annotated[BlockSpec, Slot("embedding")]
     layer: LayerSpec
     cycle: Annotated[tuple[Patch, ...], Strict(False)] = ()

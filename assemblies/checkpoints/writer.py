@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, tensors_in
+from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, StoredTensor, tensors_in
 
 BUFFER = 1 << 23
 """Bytes moved at a time."""
@@ -104,6 +104,16 @@ class TensorContent:
 
     def write(self, sink: Sink) -> None:
         sink.send_tensor(self.tensor.detach().cpu())
+
+
+@dataclass(frozen=True)
+class CopiedContent:
+    """A stored tensor's bytes, unchanged."""
+
+    stored: StoredTensor
+
+    def write(self, sink: Sink) -> None:
+        sink.copy(self.stored.file, self.stored.begin, self.stored.end)
 
 
 def write_tensors(

@@ -35,7 +35,7 @@ NAMES = NameTable(
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = with_defaults(config)
-    causal = not config.get("use_bidirectional_attention")
+    causal = not config.get("use_bidirectional_attention") and config.get("is_causal") is not False
     stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
     head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder")
     if head["name"] == "sequence_classification":
@@ -62,11 +62,13 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     dropout = getattr(spec.head, "dropout", None)
     if spec.head.name == "token_classification":
         config["classifier_dropout"] = dropout
+    if not causal(spec):
+        # transformers 5 documents the first, but builds its masks from the second
+        config |= {"use_bidirectional_attention": True, "is_causal": False}
     return config | {
         "model_type": "gemma2",
         "attention_dropout": getattr(attention, "dropout", 0.0),
         "initializer_range": spec.initializer_range,
-        "use_bidirectional_attention": None if causal(spec) else True,
     }
 
 

@@ -1,7 +1,5 @@
 """Carrying a plan out: a stream of bytes from the sources to a new folder."""
 
-import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -13,40 +11,16 @@ from einops import rearrange, reduce, repeat
 from safetensors import safe_open
 from torch import Tensor
 
+from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.stored import StoredTensor
-from pairform.assemblies.checkpoints.writer import BUFFER, Entry, Progress, Sink, TensorContent
+from pairform.assemblies.checkpoints.writer import BUFFER, CopiedContent, Entry, Progress, Sink, TensorContent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow
 from pairform.registry import CheckpointError, Problem
-
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
-"""Files that come along from a source."""
-ENCODER_TOKENIZER = "encoder_tokenizer"
-"""Where the encoder's tokenizer goes if it is not the decoder's."""
-
-
-@dataclass(frozen=True)
-class CopiedContent:
-    """A stored tensor's bytes, unchanged."""
-
-    stored: StoredTensor
-
-    def write(self, sink: Sink) -> None:
-        sink.copy(self.stored.file, self.stored.begin, self.stored.end)
-
 
 @dataclass(frozen=True)
 class DerivedContent:
@@ -81,7 +55,7 @@ def execute(
     size = sum(entry.size for entry in entries)
     sources = tuple(checkpoint.folder for checkpoint in checkpoints.values())
     with new_folder(out, overwrite=overwrite, sources=sources, size=size) as folder:
-        copy_companions(folder, checkpoints)
+        copy_companions(folder, {role: checkpoint.folder for role, checkpoint in checkpoints.items()})
         write_model(
             folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress
         )
@@ -145,23 +119,3 @@ def provenance(plan: Plan) -> dict[str, Any]:
     """Where the weights come from, without what differs between equal runs."""
     document = plan.document()
     return {"origin": "convert", **{field: document[field] for field in ("sources", "options", "targets")}, "totals": plan.totals}
-
-
-def copy_companions(folder: Path, checkpoints: Mapping[Role, Checkpoint]) -> None:
-    """Tokenizer, chat template and generation settings of the last stack's source; another tokenizer of the encoder beside."""
-    main = checkpoints["decoder" if "decoder" in checkpoints else "encoder"].folder
-    for name in COMPANIONS:
-        if (main / name).is_file():
-            shutil.copyfile(main / name, folder / name)
-    encoder = checkpoints["encoder"].folder if "encoder" in checkpoints else main
-    own = encoder / "tokenizer.json"
-    if own.is_file() and (main / "tokenizer.json").is_file() and digest(own) != digest(main / "tokenizer.json"):
-        (folder / ENCODER_TOKENIZER).mkdir()
-        for name in COMPANIONS:
-            if name != "generation_config.json" and (encoder / name).is_file():
-                shutil.copyfile(encoder / name, folder / ENCODER_TOKENIZER / name)
-
-
-def digest(file: Path) -> str:
-    with file.open("rb") as raw:
-        return hashlib.file_digest(raw, "sha256").hexdigest()
