@@ -1,6 +1,6 @@
 """Names, specs and documents: everything that JSON can say, without building anything."""
 
-from pairform.registry.documents import locate, presets, read_json, resolve
+from pairform.registry.documents import as_object, locate, presets, read_json, resolve
 from pairform.registry.errors import (
     CheckpointError,
     InputError,
@@ -14,8 +14,10 @@ from pairform.registry.errors import (
 from pairform.registry.merge import difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
 from pairform.registry.spec import (
+    LIMIT,
     SLOT_KEY,
     BlockSpec,
+    Depth,
     FrozenDict,
     Pair,
     Patch,
@@ -31,9 +33,11 @@ from pairform.registry.spec import (
 
 __all__ = [
     "KINDS",
+    "LIMIT",
     "SLOT_KEY",
     "BlockSpec",
     "CheckpointError",
+    "Depth",
     "FrozenDict",
     "InputError",
     "OutputError",
@@ -49,6 +53,7 @@ __all__ = [
     "Slot",
     "Spec",
     "SpecError",
+    "as_object",
     "build_block",
     "difference",
     "freeze",

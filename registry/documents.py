@@ -1,8 +1,9 @@
 """Spec documents on disk: presets, files, and what they `extends`."""
 
+import contextlib
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,8 @@ from pairform.registry.merge import merge_patch
 PRESETS = Path(__file__).resolve().parent / "presets"
 PARTS = ("encoder", "decoder")
 """The stacks of a model document; each may itself extend another document's stack."""
+DEEPEST = 64
+"""How many objects and lists a document may nest: far above any spec, far below what would exhaust Python's stack."""
 
 
 def presets() -> list[str]:
@@ -23,11 +26,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Keys given twice and NaN, which `json` lets pass, are errors too."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
                 raise ValueError(f"the key {key!r} twice in one object")
-        return dict(pairs)
+            found[key] = value
+        return found
 
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name}, which JSON does not have")
@@ -41,10 +45,30 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise SpecError(Problem(str(path), str(error), "a JSON document")) from None
     except RecursionError:
-        raise SpecError(Problem(str(path), "JSON nested too deeply", "a spec")) from None
-    if not isinstance(document, dict):
-        raise SpecError(Problem(str(path), shorten(document), "a JSON object"))
-    return document
+        raise SpecError(too_deep(str(path))) from None
+    return as_object(document, str(path))
+
+
+def as_object(document: object, where: str = "") -> dict[str, Any]:
+    """`document`, which must be a JSON object, and not one that is nested absurdly deep or holds itself."""
+    level: list[Any] = [document]
+    for _ in range(DEEPEST):
+        level = [item for value in level for item in inside(value)]
+    if level:
+        raise SpecError(too_deep(where))
+    if not isinstance(document, Mapping):
+        raise SpecError(Problem(where, shorten(document), "a JSON object"))
+    return dict(document)
+
+
+def inside(value: object) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def too_deep(where: str) -> Problem:
+    return Problem(where, "JSON nested too deeply", f"at most {DEEPEST} levels")
 
 
 def locate(ref: str, folder: Path) -> Path:
@@ -52,16 +76,17 @@ def locate(ref: str, folder: Path) -> Path:
     if ref in presets():
         return PRESETS / f"{ref}.json"
     path = folder / Path(ref).expanduser()
-    if path.exists():
-        return path
+    with contextlib.suppress(OSError):  # a name that is too long, say
+        if path.exists():
+            return path
     near = difflib.get_close_matches(ref, presets(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`pairform presets` lists the presets."
-    raise SpecError(Problem("", repr(ref), "the name of a preset, or a file or folder that exists", hint))
+    raise SpecError(Problem("", shorten(ref), "the name of a preset, or a file or folder that exists", hint))
 
 
 def resolve(document: Mapping[str, Any], folder: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:
     """`document` without any `extends`: each base read, resolved and patched. `folder` anchors relative paths."""
-    own = dict(document)
+    own = as_object(document)
     base: Any = {}
     if (ref := own.pop("extends", None)) is not None:
         base = _extended(ref, folder, chain, part=None)
@@ -94,7 +119,8 @@ def _extended(ref: object, folder: Path, chain: tuple[str, ...], part: str | Non
     step = f"{path}#{fragment or part or ''}"
     if step in chain:
         raise SpecError(Problem(where, " -> ".join([*chain, step]), "a chain that ends", "A document extends itself."))
-    document = read_json(path / "spec.json" if path.is_dir() else path)
+    path = path / "spec.json" if path.is_dir() else path
+    document = read_json(path)
     if not _is_model(document):
         if part is None and not fragment:
             return resolve(document, path.parent, (*chain, step))

@@ -60,7 +60,7 @@ class Registry(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         self._read_plugins()
-        return name in self._blocks
+        return isinstance(name, str) and name in self._blocks
 
     def __iter__(self) -> Iterator[str]:
         self._read_plugins()

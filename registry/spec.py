@@ -11,7 +11,11 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from pairform.registry.errors import Problem, SpecError, join_path, shorten
 from pairform.registry.registry import kind_of
 
-PositiveInt = Annotated[int, Field(gt=0)]
+LIMIT = 2**30
+"""Whole numbers stay below it, so that torch can count the bytes of any tensor whose sides they are."""
+PositiveInt = Annotated[int, Field(gt=0, lt=LIMIT)]
+Depth = Annotated[int, Field(gt=0, le=10_000)]
+"""Layers are written out one by one, so their number has a bound of its own."""
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -52,7 +56,7 @@ def thaw(value: object) -> Any:
 Patch = Annotated[dict[str, Any], AfterValidator(freeze)]
 """A JSON merge patch, held unvalidated until it is applied."""
 
-Pair = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Strict(False)]
+Pair = Annotated[tuple[Annotated[int, Field(ge=0, lt=LIMIT)], Annotated[int, Field(ge=0, lt=LIMIT)]], Strict(False)]
 """Two numbers that are not negative, written as a JSON list."""
 
 

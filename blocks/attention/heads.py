@@ -12,6 +12,7 @@ from pairform.blocks.attention.kernels import KERNELS, Work, attend, choose
 from pairform.blocks.attention.masks import Mask
 from pairform.blocks.context import Context
 from pairform.registry import (
+    LIMIT,
     BlockSpec,
     PositiveFloat,
     PositiveInt,
@@ -52,6 +53,8 @@ class AttentionSpec(BlockSpec):
         return self
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
+        if self.heads * (self.head_dim or 1) >= LIMIT:
+            yield Problem("heads", f"{self.heads} heads of {self.head_dim}", f"fewer than {LIMIT:,} query channels")
         if self.head_dim is None and sizes.width % self.heads:
             yield Problem(
                 "heads", f"{self.heads} heads in a width of {sizes.width}", "heads that divide the width", "Or set head_dim."
