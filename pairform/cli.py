@@ -1,0 +1,148 @@
+"""The command line: commands about specs here, those about weights in `cli_weights`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pairform.cli_options import Json, Settings, Spec, parse_set, print_json, torch_dtype
+from pairform.cli_weights import add_weight_commands
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Pair any encoder with any decoder: architectures as JSON, decoder-only checkpoints as initialisation.",
+)
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Taken before the command; `main` looks for --debug itself."""
+
+
+@app.command()
+def presets(as_json: Json = False) -> None:
+    """List the architectures that come with pairform."""
+    from pairform.registry.documents import presets
+
+    names = presets()
+    print(json.dumps(names) if as_json else "\n".join(names))
+
+
+@app.command()
+def blocks(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind: norm, attention, ...")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the blocks that a spec may name, by kind, with their fields."""
+    from pairform import blocks as registries
+    from pairform.printing import block_rows, print_blocks
+
+    found = {kind: registries(kind)} if kind else registries()
+    if as_json:
+        print_json({kind: block_rows(registry) for kind, registry in found.items()})
+    else:
+        print_blocks(found)
+
+
+@app.command()
+def show(spec: Spec, settings: Settings = None, as_json: Json = False) -> None:
+    """Show a spec: as a tree, or with --json its expanded form."""
+    from pairform.printing import print_spec
+
+    loaded = read_spec(spec, settings)
+    if as_json:
+        print_json(loaded.document())
+    else:
+        print_spec(spec, loaded)
+
+
+@app.command()
+def diff(old: Spec, new: Spec, as_json: Json = False) -> None:
+    """Show where two specs differ."""
+    from pairform import diff as differences
+    from pairform import load_spec
+    from pairform.printing import print_diff
+
+    found = differences(load_spec(old), load_spec(new))
+    if as_json:
+        print_json({path: {"old": before, "new": after} for path, (before, after) in found.items()})
+    else:
+        print_diff(old, new, found)
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", help="Write it to this file instead of printing it.")] = None,
+) -> None:
+    """Write the JSON Schema with which an editor completes and checks specs."""
+    from pairform import schema as make
+
+    text = json.dumps(make(), indent=2) + "\n"
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, "utf-8")
+
+
+@app.command()
+def inspect(
+    spec: Spec,
+    settings: Settings = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    source_length: Annotated[int, typer.Option(min=1, help="Tokens that the encoder reads.")] = 512,
+    target_length: Annotated[int, typer.Option(min=1, help="Tokens that the decoder reads or writes.")] = 128,
+    dtype: Annotated[str, typer.Option(help="Of cached keys and values: float32, bfloat16 or float16.")] = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Show a spec's parameters, FLOPs and cache bytes by part; nothing is allocated."""
+    from pairform import inspect as measure
+    from pairform.printing import print_inspection
+
+    found = measure(
+        read_spec(spec, settings),
+        batch=batch,
+        source_length=source_length,
+        target_length=target_length,
+        dtype=torch_dtype(dtype),
+    )
+    if as_json:
+        print_json(found.document())
+    else:
+        print_inspection(spec, found)
+
+
+def read_spec(ref: str, settings: list[str] | None) -> Any:
+    from pairform import load_spec
+
+    return load_spec(ref, parse_set(settings))
+
+
+
+add_weight_commands(app)
+
+
+def main() -> None:
+    """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage."""
+    from pairform.registry.errors import PairformError
+
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except PairformError as error:
+        if debug:
+            raise
+        for problem in error.problems:
+            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {problem}")
+        sys.exit(1)
+    except (MemoryError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

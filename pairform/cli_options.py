@@ -1,0 +1,36 @@
+"""Arguments and options that several commands share."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name, a JSON file, or a model's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as in decoder.depth=4. May be given again."),
+]
+
+
+def parse_set(settings: list[str] | None) -> dict[str, Any]:
+    """The patch that --set options make; one that cannot be read is wrong usage."""
+    from pairform.registry import SpecError, parse_settings
+
+    try:
+        return parse_settings(settings or [])
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def torch_dtype(name: str) -> Any:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if name not in known:
+        raise typer.BadParameter(f"found {name!r}, expected one of {', '.join(known)}", param_hint="--dtype")
+    return known[name]
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,0 +1,232 @@
+"""The commands that read and write weights."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pairform.cli_options import Json, Settings, parse_set, print_json, torch_dtype
+
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id owner/name.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")]
+OutFormat = Annotated[str, typer.Option("--format", help="pairform, or transformers for a folder that transformers loads.")]
+ShardSize = Annotated[str, typer.Option("--max-shard-size", help="The largest file, as in 500MB or 5GB.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")]
+Encoder = Annotated[str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")]
+Decoder = Annotated[str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")]
+EncoderRevision = Annotated[str | None, typer.Option(help="Of the encoder's source on the hub.")]
+DecoderRevision = Annotated[str | None, typer.Option(help="Of the decoder's source on the hub.")]
+TargetSpec = Annotated[
+    str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, the T5Gemma-like pair of the sources.")
+]
+Cross = Annotated[
+    str,
+    typer.Option(
+        "--cross-attention",
+        help="auto copies self-attention where it fits and draws the rest; self_attention; random; zero_output starts silent.",
+    ),
+]
+CrossNorms = Annotated[str, typer.Option("--cross-attention-norms", help="copy (of self-attention's) or identity.")]
+EncoderLayers = Annotated[str | None, typer.Option(help="Layers to keep: every:2, first:8 or 0,2,5.")]
+DecoderLayers = Annotated[str | None, typer.Option(help="Likewise, of the decoder's source.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the values that are drawn.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="Of every tensor written; without it, as in the sources.")]
+
+
+def make_options(
+    cross_attention: str, norms: str, encoder_layers: str | None, decoder_layers: str | None, seed: int, dtype: str | None
+) -> Any:
+    """The options of an initialisation; what cannot be read is wrong usage."""
+    from pairform import Options
+    from pairform.assemblies.initialisation.options import Layers
+    from pairform.registry import SpecError
+
+    try:
+        return Options.read(
+            {
+                "cross_attention": cross_attention,
+                "cross_attention_norms": norms,
+                "encoder_layers": Layers.parse(encoder_layers).document() if encoder_layers else None,
+                "decoder_layers": Layers.parse(decoder_layers).document() if decoder_layers else None,
+                "seed": seed,
+                "dtype": dtype,
+            }
+        )
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def revisions(encoder: str | None, decoder: str | None) -> dict[str, str]:
+    given = {"encoder": encoder, "decoder": decoder}
+    return {role: revision for role, revision in given.items() if revision is not None}
+
+
+def check_format(name: str) -> Any:
+    if name not in ("pairform", "transformers"):
+        raise typer.BadParameter(f"found {name!r}, expected pairform or transformers", param_hint="--format")
+    return name
+
+
+def plan(
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    spec: TargetSpec = None,
+    settings: Settings = None,
+    cross_attention: Cross = "auto",
+    cross_attention_norms: CrossNorms = "copy",
+    encoder_layers: EncoderLayers = None,
+    decoder_layers: DecoderLayers = None,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    encoder_revision: EncoderRevision = None,
+    decoder_revision: DecoderRevision = None,
+    as_json: Json = False,
+) -> None:
+    """Show where every tensor of a new model would come from; no weights are read."""
+    from pairform import plan as make
+    from pairform.printing import print_plan
+
+    made = make(
+        encoder=encoder,
+        decoder=decoder,
+        spec=spec,
+        patch=parse_set(settings),
+        revisions=revisions(encoder_revision, decoder_revision),
+        options=make_options(cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype),
+    )
+    if as_json:
+        print_json(made.document() | {"totals": made.totals})
+    else:
+        print_plan(made)
+
+
+def convert(
+    out: Out,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    spec: TargetSpec = None,
+    settings: Settings = None,
+    cross_attention: Cross = "auto",
+    cross_attention_norms: CrossNorms = "copy",
+    encoder_layers: EncoderLayers = None,
+    decoder_layers: DecoderLayers = None,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    encoder_revision: EncoderRevision = None,
+    decoder_revision: DecoderRevision = None,
+    max_shard_size: ShardSize = "5GB",
+    format_: OutFormat = "pairform",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Initialise a new model from the sources and write its folder, whole or not at all."""
+    from pairform import convert as run
+    from pairform.printing import byte_progress, print_totals
+
+    options = make_options(cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype)
+    with byte_progress(shown=not as_json) as progress:
+        report = run(
+            out=out,
+            encoder=encoder,
+            decoder=decoder,
+            spec=spec,
+            patch=parse_set(settings),
+            options=options,
+            revisions=revisions(encoder_revision, decoder_revision),
+            format=check_format(format_),
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"out": str(report.out), "bytes": report.bytes, "seconds": report.seconds, "totals": report.plan.totals})
+    else:
+        print_totals(report.plan)
+        print(f"{report.out}: {report.bytes:,} bytes of weights in {report.seconds:.1f} s")
+
+
+def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder.")], as_json: Json = False) -> None:
+    """Re-read a folder: names, shapes, dtypes, checksums, values that are not finite."""
+    from pairform import verify as check
+    from pairform.printing import byte_progress
+
+    with byte_progress(shown=not as_json) as progress:
+        found = check(directory, progress=progress)
+    if as_json:
+        print_json({"ok": found.ok, "tensors": found.tensors, "problems": [str(problem) for problem in found.problems]})
+    else:
+        compared = "checksums compared" if found.checksums else "no provenance to compare checksums with"
+        for problem in found.problems:
+            print(f"error: {problem}")
+        verdict = "ok" if found.ok else f"{len(found.problems)} problems"
+        print(f"{directory}: {verdict} ({found.tensors} tensors, {found.parameters:,} parameters, {compared})")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def export(
+    directory: Folder,
+    out: Out,
+    format_: OutFormat = "transformers",
+    max_shard_size: ShardSize = "5GB",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model's folder in another format, byte for byte the same tensors."""
+    from pairform import export as run
+    from pairform.printing import byte_progress
+
+    with byte_progress() as progress:
+        written = run(
+            directory,
+            out,
+            format=check_format(format_),
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print(f"{out}: {written:,} bytes of weights")
+
+
+def generate(
+    directory: Folder,
+    text: Annotated[str | None, typer.Option(help="What to read, through the folder's tokenizer.")] = None,
+    ids: Annotated[str | None, typer.Option(help="What to read, as token ids: '5 17 3'.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens; without it, take the likeliest.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
+    seed: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="To compute in; without it, the stored one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write tokens with the model in a folder."""
+    if (text is None) == (ids is None):
+        raise typer.BadParameter("found both or neither, expected one of --text and --ids")
+    from pairform.text import Writer
+
+    writer = Writer(directory, device=device, dtype=torch_dtype(dtype) if dtype else None)
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    read = writer.encode(text) if text is not None else parse_ids(ids or "")
+    written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, **sampling)
+    answer = writer.decode(written) if text is not None else None
+    if as_json:
+        print_json({"input_ids": read, "output_ids": written, "text": answer})
+    else:
+        print(" ".join(map(str, written)) if answer is None else answer)
+
+
+def parse_ids(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise typer.BadParameter(f"found {text!r}, expected token ids such as '5 17 3'", param_hint="--ids")
+    return found
+
+
+def add_weight_commands(app: typer.Typer) -> None:
+    for command in (plan, convert, verify, export, generate):
+        app.command()(command)

@@ -1,0 +1,169 @@
+"""What the command line shows to people."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from pairform.assemblies.initialisation.plan import Plan
+    from pairform.assemblies.inspection import Inspection, Part
+    from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+
+console = Console(highlight=False, markup=False)
+
+
+def block_rows(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """Each block's summary and fields; a plugin that cannot be imported shows its error."""
+    from pairform.registry import PairformError
+
+    rows: dict[str, Any] = {}
+    for name in registry:
+        try:
+            block = registry[name]
+        except PairformError as error:
+            rows[name] = {"error": str(error)}
+            continue
+        fields = [field for field in block.Spec.model_fields if field != "name"]
+        summary = inspect.getdoc(block) or ""
+        rows[name] = {"summary": summary.partition("\n\n")[0].replace("\n", " "), "fields": fields}
+    return rows
+
+
+def print_blocks(registries: Mapping[str, Any]) -> None:
+    for kind, registry in registries.items():
+        table = Table(title=f"{kind}: {registry.summary}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("name", style="bold")
+        table.add_column("fields")
+        table.add_column("what it is")
+        for name, row in block_rows(registry).items():
+            table.add_row(name, ", ".join(row.get("fields", [])), row.get("summary") or row.get("error"))
+        console.print(table)
+        console.print()
+
+
+def print_spec(title: str, spec: "ModelSpec") -> None:
+    tree = Tree(heading(title, f"{spec.assembly}, vocabulary {spec.vocabulary:,}"))
+    for name, stack in spec.stacks.items():
+        add_stack(tree, name, stack)
+    tree.add(f"head  {words(spec.head.document())}")
+    console.print(tree)
+
+
+def heading(name: str, rest: str) -> Text:
+    return Text.assemble((name, "bold"), f"  {rest}")
+
+
+def add_stack(tree: Tree, name: str, stack: "StackSpec") -> None:
+    node = tree.add(heading(name, f"width {stack.width}, {stack.depth} layers"))
+    node.add(f"embedding  {words(stack.embedding.document())}")
+    kinds: dict[LayerSpec, list[int]] = {}
+    for index, layer in enumerate(stack.layers):
+        kinds.setdefault(layer, []).append(index)
+    for layer, places in kinds.items():
+        branch = node.add(f"layers {ranges(places)}  {layer.placement} {words(layer.norm.document())}")
+        for part in layer.present:
+            branch.add(f"{part}  {words(layer.branches[part].document())}")
+    node.add(f"norm  {words(stack.norm.document())}")
+
+
+def words(document: Mapping[str, Any]) -> str:
+    """A block in one line: its name, then what it sets."""
+    rest = [f"{key} {inline(value)}" for key, value in document.items() if key != "name" and value not in (False, 0.0, {})]
+    return ", ".join([str(document["name"]), *rest])
+
+
+def inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return words(value) if "name" in value else " ".join(f"{key} {inline(item)}" for key, item in value.items() if item)
+    if value is True:
+        return "yes"
+    return "–".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def ranges(numbers: list[int]) -> str:
+    """0, 2, 4 ... as `0, 2, …, 24`."""
+    if len(numbers) <= 3:
+        return ", ".join(map(str, numbers))
+    return f"{numbers[0]}, {numbers[1]}, …, {numbers[-1]}"
+
+
+def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None:
+    if not found:
+        console.print("no difference")
+        return
+    table = Table("path", old, new, box=None, padding=(0, 2, 0, 0))
+    for path, (before, after) in found.items():
+        table.add_row(path, *("" if value is None else str(value) for value in (before, after)))
+    console.print(table)
+
+
+def print_inspection(title: str, found: "Inspection") -> None:
+    lengths = f"batch {found.batch}, source {found.source_length}, target {found.target_length}"
+    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{title} ({lengths})", title_justify="left")
+    table.add_column("part")
+    for column in ("parameters", "share", "GFLOPs"):
+        table.add_column(column, justify="right")
+    whole = found.parameters["total"]
+
+    def add(part: "Part", depth: int) -> None:
+        name = "  " * depth + part.name + (f" x {part.count}" if part.count > 1 else "")
+        share = f"{100 * part.parameters / whole:.1f} %"
+        table.add_row(name, f"{part.parameters:,}", share, f"{part.flops / 1e9:,.1f}")
+        for inner in part.parts:
+            add(inner, depth + 1)
+
+    add(found.tree, 0)
+    console.print(table)
+    console.print()
+    numbers = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count)
+    console.print(f"parameters: {numbers}")
+    cache = found.cache_bytes
+    console.print(f"cache ({found.dtype}): self {cache['self']:,} bytes, source {cache['source']:,} bytes")
+
+
+def print_plan(plan: "Plan") -> None:
+    table = Table("tensor", "source", "operation", "shape", "dtype", box=None, padding=(0, 2, 0, 0))
+    for row in plan.targets:
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(row.target, str(row.source or ""), row.operation.summary, shape, row.dtype)
+    for origin in plan.origins:
+        if origin.dropped is not None:
+            shape = " x ".join(map(str, origin.shape))
+            table.add_row("", str(origin.source), f"dropped: {origin.dropped}", shape, "", style="dim")
+    print_wide(table)
+    print_totals(plan)
+
+
+def print_wide(table: Table) -> None:
+    """Print whole rows, also where the terminal is narrower or the output is no terminal at all."""
+    wide = Console(highlight=False, markup=False, width=10_000)
+    wide.width = wide.measure(table).maximum
+    wide.print(table, no_wrap=True, crop=False)
+
+
+def print_totals(plan: "Plan") -> None:
+    console.print(
+        ", ".join(
+            f"{kind} {total['tensors']:,} tensors ({total['parameters']:,} parameters)"
+            for kind, total in plan.totals.items()
+            if total["tensors"]
+        )
+    )
+
+
+@contextlib.contextmanager
+def byte_progress(*, shown: bool = True) -> Iterator[Callable[[int], object]]:
+    """A progress bar in bytes on the terminal's error stream; nothing where there is no terminal."""
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    errors = Console(stderr=True)
+    columns = (SpinnerColumn(), DownloadColumn(binary_units=False), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, disable=not (shown and errors.is_terminal)) as progress:
+        task = progress.add_task("bytes", total=None)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,80 @@
+"""From text to text with a model's folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pairform.registry import CheckpointError, InputError, Problem, SpecError, read_json
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+TOKENIZER = "tokenizer.json"
+
+
+class Writer:
+    """A model and, when text is asked for, the tokenizers of its folder (the encoder's own one, where it has one)."""
+
+    def __init__(self, ref: str, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> None:
+        from pairform import load
+        from pairform.assemblies.checkpoints.hub import find_folder
+
+        self.folder = find_folder(ref)
+        self.model = load(self.folder, device=device, dtype=dtype)
+        self.device = device
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` for whatever reads it, special tokens included."""
+        from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER
+
+        own = self.folder / ENCODER_TOKENIZER
+        ids: list[int] = self.tokenizer(own if own.is_dir() else self.folder).encode(text).ids
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer(self.folder).decode(ids, skip_special_tokens=True)
+        return text
+
+    def tokenizer(self, folder: Path) -> "Tokenizer":
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            remedy = "Install pairform[tokenizers], or give token ids with --ids."
+            raise InputError(Problem("--text", "no tokenizers package", "it, to turn text into tokens", remedy)) from None
+        path = folder / TOKENIZER
+        if not path.is_file():
+            raise CheckpointError(Problem(str(path), "no such file", "a tokenizer", "Give token ids with --ids."))
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(Problem(str(path), str(error), "a tokenizer that the tokenizers package reads")) from None
+
+    def generate(self, ids: list[int], **options: Any) -> list[int]:
+        """The new tokens after `ids`: without the decoder's prompt, and without what fills up behind the end."""
+        import torch
+
+        read = torch.tensor([ids], device=self.device)
+        largest = self.model.spec.vocabulary_of(next(iter(self.model.spec.stacks))) - 1
+        if max(ids) > largest:
+            raise InputError(Problem("input_ids", str(max(ids)), f"token ids up to {largest}"))
+        ones = torch.ones_like(read)
+        written = self.model.generate(read, ones, eos_token_id=self.end_tokens(), **options)
+        prompt = len(ids) if self.model.encoder is None else 1
+        new: list[int] = written[0, prompt:].tolist()
+        return new
+
+    def end_tokens(self) -> tuple[int, ...]:
+        """The end tokens of the folder's generation settings, else the spec's."""
+        from pairform.assemblies.checkpoints.companions import GENERATION
+
+        path = self.folder / GENERATION
+        eos: Any = None
+        if path.is_file():
+            try:
+                eos = read_json(path).get("eos_token_id")
+            except SpecError as error:
+                raise CheckpointError(error.problems) from None
+        ends = [eos] if isinstance(eos, int) else eos
+        if isinstance(ends, list) and all(isinstance(end, int) for end in ends):
+            return tuple(ends)
+        return self.model.spec.tokens.ends
