@@ -229,7 +229,7 @@ class ModelSpec(Spec):
     def sizes(self, part: str) -> Sizes:
         """What the blocks of a stack learn from the model."""
         source = self.encoder.width if part == "decoder" and self.encoder is not None else None
-        return Sizes(self.stacks[part].width, source, self.vocabulary_of(part))
+        return Sizes(self.stacks[part].width, source, self.vocabulary_of(part), self.tokens.pad)
 
     @property
     def head_sizes(self) -> Sizes:

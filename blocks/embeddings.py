@@ -15,6 +15,9 @@ class TokenEmbedding(nn.Module):
 
     The factor is rounded to the table's dtype first, as Gemma does. `scale_given` says whether embeddings that a caller
     gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
+
+    The row of the padding token is not trained by being read, as in transformers: it stands at zero there, where norms
+    have steep gradients that mean nothing.
     """
 
     class Spec(BlockSpec):
@@ -26,11 +29,12 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         assert sizes.vocabulary is not None, "given by every model"
         self.spec = spec
+        self.pad = sizes.pad
         self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
         self.weight = nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
 
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        return self.scaled(functional.embedding(token_ids, self.weight))
+        return self.scaled(functional.embedding(token_ids, self.weight, self.pad))
 
     def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """What `inputs_embeds` become."""

@@ -80,11 +80,12 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a block learns from its parent when it is built: widths are not repeated in specs."""
+    """What a block learns from its parent when it is built: widths are not repeated in specs. `pad` is the padding token."""
 
     width: int
     source_width: int | None = None
     vocabulary: int | None = None
+    pad: int | None = None
 
 
 class BlockSpec(Spec):

@@ -54,15 +54,18 @@ def eager(
     work: Work,
     context: Context,
 ) -> Answer:
-    """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys."""
+    """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys.
+
+    Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
+    """
     groups = queries.shape[1] // keys.shape[1]
     grouped = rearrange(queries, "b (kv g) q d -> b kv g q d", g=groups)
     scores = grouped @ keys[:, :, None].transpose(-1, -2) * work.scale
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
-    allowed = context.once(("dense", work.mask.key()), lambda: work.mask.dense(queries.device))
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed[:, :, None], torch.finfo(scores.dtype).min)
+    bias = bias_of(work.mask, queries, context)
+    if bias is not None:
+        scores = scores + bias[:, :, None]
     weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
     weights = functional.dropout(weights, work.dropout)
     mixed = rearrange(weights @ values[:, :, None], "b kv g q d -> b (kv g) q d")
@@ -77,24 +80,28 @@ def sdpa(
     context: Context,
 ) -> Answer:
     """torch's fused scaled_dot_product_attention."""
-
-    def bias() -> Tensor | None:
-        allowed = work.mask.dense(queries.device)
-        if allowed is None:
-            return None
-        lowest = torch.finfo(queries.dtype).min
-        return torch.zeros_like(allowed, dtype=queries.dtype).masked_fill(~allowed, lowest)
-
     mixed = functional.scaled_dot_product_attention(
         queries,
         keys,
         values,
-        attn_mask=context.once(("bias", queries.dtype, work.mask.key()), bias),
+        attn_mask=bias_of(work.mask, queries, context),
         dropout_p=work.dropout,
         scale=work.scale,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return mixed, None
+
+
+def bias_of(mask: Mask, queries: Tensor, context: Context) -> Tensor | None:
+    """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None: nothing is masked."""
+
+    def make() -> Tensor | None:
+        allowed = mask.dense(queries.device)
+        if allowed is None:
+            return None
+        return torch.zeros_like(allowed, dtype=queries.dtype).masked_fill(~allowed, torch.finfo(queries.dtype).min)
+
+    return context.once(("bias", queries.dtype, mask.key()), make)
 
 
 KERNELS: Mapping[str, Kernel] = {
