@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.registry import OutputError, Problem
+from pairform.registry import OutputError, Problem, shorten
 
 MODEL_FILES = ("spec.json", "config.json")
 """Only a folder that holds one of these is ever replaced."""
@@ -22,44 +22,44 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
     An error removes it. A process killed meanwhile leaves it behind under its hidden name, and the next writer of the same
     target removes it. `size` bytes must be free; `sources` may not be touched.
     """
-    target = Path(target).expanduser().absolute()
-    check_target(target, overwrite, sources)
-    parent = existing_parent(target)
-    created = [folder for folder in target.parents if parent in folder.parents]
-    free = shutil.disk_usage(parent).free
-    if size > free:
-        raise OutputError(Problem(str(target), f"{free:,} bytes free on its disk", f"{size:,} bytes to be written"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target)
-        staging = Path(tempfile.mkdtemp(prefix=staging_prefix(target), dir=target.parent))
-    except OSError as error:
-        raise write_error(target, error) from None
-    lock = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        staging.chmod(0o777 & ~umask())
-        yield staging
-        publish(staging, target)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        for folder in created:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError):
+    target = check_target(target, overwrite, sources)
+    with contextlib.ExitStack() as undo:
+        try:
+            check_space(target, size)
+            undo.callback(remove_empty, [folder for folder in target.parents if not folder.exists()])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(target)
+            check_content(target, overwrite)
+            staging = Path(tempfile.mkdtemp(prefix=staging_prefix(target), dir=target.parent))
+            undo.callback(shutil.rmtree, staging, ignore_errors=True)
+            with locked(staging):
+                staging.chmod(0o777 & ~umask())
+                yield staging
+                check_content(target, overwrite)  # another writer may have been here meanwhile
+                publish(staging, target)
+        except OSError as error:
             raise write_error(target, error) from None
-        raise
-    finally:
-        os.close(lock)
+        undo.pop_all()
 
 
-def check_target(target: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
-    """Refuse a target that would harm a source or something that is not a model."""
-    resolved = target.resolve()
-    for source in sources:
-        inner = source.resolve()
-        if inner == resolved or resolved in inner.parents or inner in resolved.parents:
-            raise OutputError(Problem(str(target), f"a folder that is, holds or is inside the source {source}", "one apart from it"))
+def check_target(target: str | Path, overwrite: bool, sources: tuple[Path, ...]) -> Path:
+    """The absolute path of a target; one that would harm a source or something that is not a model is refused."""
+    try:
+        target = Path(target).expanduser().absolute()
+        resolved = target.resolve()
+        for source in sources:
+            inner = source.resolve()
+            if inner == resolved or resolved in inner.parents or inner in resolved.parents:
+                found = f"a folder that is, holds or is inside the source {source}"
+                raise OutputError(Problem(str(target), found, "one apart from it"))
+        check_content(target, overwrite)
+    except (OSError, ValueError, TypeError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        raise OutputError(Problem(shorten(str(target)), found, "a path that a folder can have")) from None
+    return target
+
+
+def check_content(target: Path, overwrite: bool) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise OutputError(Problem(str(target), "a file or a link", "a folder's name that is free"))
     if not target.is_dir() or not any(target.iterdir()):
@@ -71,41 +71,66 @@ def check_target(target: Path, overwrite: bool, sources: tuple[Path, ...]) -> No
         raise OutputError(Problem(str(target), found, f"one with {' or '.join(MODEL_FILES)}"))
 
 
+def check_space(target: Path, size: int) -> None:
+    parent = next(parent for parent in target.parents if parent.is_dir())
+    free = shutil.disk_usage(parent).free
+    if size > free:
+        raise OutputError(Problem(str(target), f"{free:,} bytes free on its disk", f"{size:,} bytes to be written"))
+
+
 def publish(staging: Path, target: Path) -> None:
     """Give the finished folder its name; an old one goes only after the new one is in its place."""
-    old = None
+    old = target.with_name(replaced_name(target))
     if target.is_dir():
-        old = Path(tempfile.mkdtemp(prefix=staging_prefix(target), dir=target.parent))
         target.rename(old)
     try:
         staging.rename(target)
     except BaseException:
-        if old is not None:
+        if old.is_dir():
             old.rename(target)
         raise
-    if old is not None:
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_abandoned(target: Path) -> None:
-    """Remove what killed writers of the same target left; a writer at work holds a lock on its folder."""
-    for left in target.parent.glob(f"{staging_prefix(target)}*"):
-        lock = os.open(left, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)
+def clear_leftovers(target: Path) -> None:
+    """Remove what killed writers of the same target left; a writer at work holds a lock on its folder.
+
+    One that was killed between the two renames of `publish` left the old folder under its other name: it gets its own back.
+    """
+    old = target.with_name(replaced_name(target))
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    for left in [path for path in target.parent.iterdir() if path.name.startswith(staging_prefix(target))]:
+        if left.is_dir() and not left.is_symlink():
+            with contextlib.suppress(BlockingIOError), locked(left, wait=False):
+                shutil.rmtree(left)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the folder's lock, which also ends with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove the folders that hold nothing, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def staging_prefix(target: Path) -> str:
     return f".{target.name}.partial-"
 
 
-def existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.parents if parent.is_dir())
+def replaced_name(target: Path) -> str:
+    return f".{target.name}.replaced"
 
 
 def umask() -> int:

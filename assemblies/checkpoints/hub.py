@@ -3,35 +3,43 @@
 import re
 from pathlib import Path
 
-from pairform.registry import CheckpointError, Problem
+from pairform.registry import CheckpointError, Problem, shorten
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+KNOWN = "a folder, or a hub id owner/name"
 
 
 def find_folder(ref: str | Path, revision: str | None = None) -> Path:
     """The folder that `ref` names; a hub id is downloaded, or taken from the cache when the hub cannot be reached."""
+    if not isinstance(ref, str | Path) or ref == "":
+        raise CheckpointError(Problem("", shorten(ref), KNOWN))
     folder = Path(ref).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise CheckpointError(Problem(str(ref), f"the revision {revision!r} for a folder", "a hub id beside a revision"))
-        return folder
-    if folder.exists():
-        raise CheckpointError(Problem(str(ref), "a file", "the folder that holds it, or a hub id owner/name"))
-    if isinstance(ref, Path) or not REPOSITORY.fullmatch(ref):
-        raise CheckpointError(Problem(str(ref), "no such folder", "a folder, or a hub id owner/name"))
-    return download(ref, revision)
+    try:
+        folder.stat()
+    except (OSError, ValueError) as error:
+        if isinstance(ref, str) and REPOSITORY.fullmatch(ref):
+            return download(ref, revision)
+        found = "no such folder" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(Problem(shorten(str(ref)), found, KNOWN)) from None
+    if not folder.is_dir():
+        raise CheckpointError(Problem(str(ref), "a file", f"the folder that holds it, or {KNOWN}"))
+    if revision is not None:
+        raise CheckpointError(Problem(str(ref), f"the revision {revision!r} for a folder", "a hub id beside a revision"))
+    return folder
 
 
 def download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    at = f" at {revision!r}" if revision else ""
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
     except LocalEntryNotFoundError:
+        found = f"no such folder, and no such hub repository{at} in reach or cached"
         remedy = "Check the name and the connection, or download it first."
-        raise CheckpointError(Problem(repository, "no such folder, and no such hub repository in reach or cached", "one of them", remedy)) from None
+        raise CheckpointError(Problem(repository, found, "one of them", remedy)) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        at = f" at {revision!r}" if revision else ""
-        raise CheckpointError(Problem(repository, f"{str(error).strip().splitlines()[0]}", f"a hub repository in reach{at}")) from None
+        found = str(error).strip().splitlines()[0]
+        raise CheckpointError(Problem(repository, found, f"a hub repository in reach{at}")) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -15,7 +15,7 @@ from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, OutputError, Problem
+from pairform.registry import CheckpointError, OutputError, Problem, shorten
 
 Format = Literal["pairform", "transformers"]
 
@@ -91,6 +91,8 @@ def write_model(
     progress: Progress = lambda _: None,
 ) -> None:
     """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
+    if format_ not in get_args(Format):
+        raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
     if format_ == OURS:
         write_json(folder / SPEC, spec.document())
     else:

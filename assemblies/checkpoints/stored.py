@@ -1,8 +1,9 @@
 """Tensors on disk: which files a folder's weights are in, checked before anything is read from them."""
 
+import contextlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class StoredTensor:
 
     def read(self, device: str = "cpu") -> Tensor:
         """The whole tensor; on the CPU it stays mapped to the file."""
-        with safe_open(self.file, "pt", device=device) as opened:
+        with readable(self.file), safe_open(self.file, "pt", device=device) as opened:
             tensor: Tensor = opened.get_tensor(self.name)
         return tensor
 
@@ -65,16 +66,23 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def tensors_in(file: Path) -> dict[str, StoredTensor]:
     """Every tensor of one safetensors file; the library checks the header against the file's length."""
-    try:
+    with readable(file):
         with safe_open(file, "pt") as opened:
             names = set(opened.keys())
         with file.open("rb") as raw:
             (length,) = struct.unpack("<Q", raw.read(8))
             header = json.loads(raw.read(length))
+    return {name: _stored(file, name, header[name], 8 + length) for name in sorted(names)}
+
+
+@contextlib.contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """What goes wrong while a safetensors file is read is the file's fault."""
+    try:
+        yield
     except (SafetensorError, OSError, ValueError, struct.error) as error:
         remedy = "The file is truncated or damaged: fetch or write it again."
         raise CheckpointError(Problem(str(file), f"{error}", "a whole safetensors file", remedy)) from None
-    return {name: _stored(file, name, header[name], 8 + length) for name in sorted(names)}
 
 
 def _stored(file: Path, name: str, entry: Mapping[str, Any], base: int) -> StoredTensor:
@@ -91,11 +99,12 @@ def _indexed(folder: Path, index: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(error.problems) from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(Problem(str(index), f"weight_map: {shorten(weight_map)}", "an object: tensor -> file"))
+    there = {path.name for path in folder.iterdir() if path.is_file()}
     files: dict[str, dict[str, StoredTensor]] = {}
     for name in sorted(set(map(str, weight_map.values()))):
         if Path(name).name != name or name in ("", ".", ".."):
             raise CheckpointError(Problem(str(index), f"the file {name!r}", "plain file names beside the index"))
-        if not (folder / name).is_file():
+        if name not in there:
             raise CheckpointError(Problem(str(index), f"the file {name!r}, which is not there", "files beside the index"))
         files[name] = tensors_in(folder / name)
     found: dict[str, StoredTensor] = {}

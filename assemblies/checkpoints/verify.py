@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
-from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
+from pairform.assemblies.checkpoints.hub import find_folder
+from pairform.assemblies.checkpoints.stored import StoredTensor, readable, stored_tensors
 from pairform.assemblies.checkpoints.writer import BUFFER, Progress, checksums
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
 
@@ -31,22 +32,24 @@ class Verification:
 
 def verify(folder: str | Path, *, progress: Progress = lambda _: None) -> Verification:
     """Names, shapes and dtypes against the spec, checksums against provenance.json, and every value for being finite."""
-    folder = Path(folder)
+    folder = find_folder(folder)
     problems: list[Problem] = []
+    stored: dict[str, StoredTensor] = {}
+    recorded = None
     try:
         open_checkpoint(folder)
     except PairformError as error:
         problems += error.problems
     try:
         stored = stored_tensors(folder)
+        recorded = recorded_checksums(folder, problems)
+        if recorded is not None:
+            problems += changed(stored, recorded, folder)
+        for tensor in stored.values():
+            problems += not_finite(tensor)
+            progress(tensor.end - tensor.begin)
     except CheckpointError as error:
-        return Verification(folder, 0, 0, False, tuple(dict.fromkeys([*problems, *error.problems])))
-    recorded = recorded_checksums(folder, problems)
-    if recorded is not None:
-        problems += changed(stored, recorded, folder)
-    for tensor in stored.values():
-        problems += not_finite(tensor)
-        progress(tensor.end - tensor.begin)
+        problems += (problem for problem in error.problems if problem not in problems)
     parameters = sum((tensor.end - tensor.begin) // tensor.dtype.itemsize for tensor in stored.values())
     return Verification(folder, len(stored), parameters, recorded is not None, tuple(problems))
 
@@ -79,7 +82,7 @@ def changed(stored: Mapping[str, StoredTensor], recorded: Mapping[str, Any], fol
 def not_finite(tensor: StoredTensor) -> Iterator[Problem]:
     """NaN and infinite values, looked for in slices."""
     count = 0
-    with safe_open(tensor.file, "pt") as opened:
+    with readable(tensor.file), safe_open(tensor.file, "pt") as opened:
         if not tensor.shape:
             count = int((~opened.get_tensor(tensor.name).isfinite()).sum())
         else:

@@ -1,7 +1,9 @@
 """Writing safetensors shards as a stream: the header first, then each tensor's bytes, never a whole file in memory."""
 
+import errno
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +16,13 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, StoredTensor, tensors_in
+from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, StoredTensor, readable, tensors_in
+from pairform.registry import CheckpointError, OutputError, Problem, shorten
 
 BUFFER = 1 << 23
 """Bytes moved at a time."""
 PATTERN = "model{suffix}.safetensors"
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 Progress = Callable[[int], object]
 """Called with the number of bytes just written."""
 
@@ -71,27 +75,30 @@ class Sink:
 
     def copy(self, file: Path, begin: int, end: int) -> None:
         """Bytes `begin` to `end` of another file, moved by the kernel where it can."""
-        source = os.open(file, os.O_RDONLY)
+        with readable(file):
+            source = os.open(file, os.O_RDONLY)
         try:
             while begin < end:
-                moved = self._move(source, begin, min(end - begin, BUFFER))
+                moved = self._move(file, source, begin, min(end - begin, BUFFER))
                 if moved == 0:
-                    raise OSError(5, f"{file} ended at byte {begin} while it was read")
+                    found = f"its end at byte {begin}"
+                    raise CheckpointError(Problem(str(file), found, "the length it had when it was opened"))
                 begin += moved
         finally:
             os.close(source)
 
-    def _move(self, source: int, begin: int, count: int) -> int:
+    def _move(self, file: Path, source: int, begin: int, count: int) -> int:
         if self._in_kernel and hasattr(os, "copy_file_range"):
             try:
                 moved = os.copy_file_range(source, self._descriptor, count, offset_src=begin)
                 self._progress(moved)
                 return moved
             except OSError as error:
-                if error.errno in (28, 122):  # no space, quota
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 self._in_kernel = False  # another file system, or one that cannot
-        data = os.pread(source, count, begin)
+        with readable(file):
+            data = os.pread(source, count, begin)
         self.send(data)
         return len(data)
 
@@ -127,7 +134,7 @@ def write_tensors(
     split = split_state_dict_into_shards_factory(
         {entry.name: entry for entry in entries},
         get_storage_size=lambda entry: entry.size,
-        max_shard_size=max_shard_size,
+        max_shard_size=shard_bytes(max_shard_size),
         filename_pattern=PATTERN,
     )
     by_name = {entry.name: entry for entry in entries}
@@ -141,6 +148,15 @@ def write_tensors(
         parameters = sum(prod(entry.shape) for entry in entries)
         metadata = {"total_parameters": parameters, "total_size": sum(entry.size for entry in entries)}
         write_json(folder / INDEX, {"metadata": metadata, "weight_map": split.tensor_to_filename}, sort_keys=True)
+    return found
+
+
+def shard_bytes(size: int | str) -> int:
+    """A shard's size as a number of bytes: 5_000_000_000, "5GB", "500 MB"."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) *([KMGT]B|)", str(size).strip().upper())
+    found = 0 if match is None else int(float(match[1]) * UNITS[match[2]])
+    if not isinstance(size, int | str) or found < 1:
+        raise OutputError(Problem("max_shard_size", shorten(size), "a number of bytes above 0, or a size such as 5GB"))
     return found
 
 
@@ -169,7 +185,7 @@ def checksums(file: Path) -> dict[str, str]:
     """The CRC-32 of each tensor in a file, which safetensors checks as it opens."""
     found = {}
     buffer = bytearray(BUFFER)
-    with file.open("rb", buffering=0) as raw:
+    with readable(file), file.open("rb", buffering=0) as raw:
         for name, tensor in tensors_in(file).items():
             raw.seek(tensor.begin)
             found[name] = crc(pieces(raw, tensor.end - tensor.begin, memoryview(buffer)))

@@ -48,7 +48,7 @@ def convert(
     begin = time.perf_counter()
     refs = [ref for ref in (encoder, decoder) if ref is not None]
     sources = tuple(find_folder(ref) for ref in refs if Path(ref).exists())
-    check_target(Path(out).expanduser().absolute(), overwrite, sources)
+    check_target(out, overwrite, sources)
     made = plan(encoder=encoder, decoder=decoder, spec=spec, patch=patch, revisions=revisions, options=options, **fields)
     written = execute(
         made, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress

@@ -15,7 +15,7 @@ from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.assemblies.checkpoints.stored import StoredTensor, readable
 from pairform.assemblies.checkpoints.writer import BUFFER, CopiedContent, Entry, Progress, Sink, TensorContent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
@@ -104,7 +104,7 @@ def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int)
 
 def slices(stored: StoredTensor, step: int, stop: int | None = None) -> Iterator[Tensor]:
     """`step` rows of a stored tensor at a time."""
-    with safe_open(stored.file, "pt") as opened:
+    with readable(stored.file), safe_open(stored.file, "pt") as opened:
         view = opened.get_slice(stored.name)
         stop = stored.shape[0] if stop is None else stop
         for begin in range(0, stop, step):
