@@ -3,49 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pairform.assemblies.families.config import StackConfig
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu", "relu": "relu"}
-DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 256000,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "max_position_embeddings": 8192,
-    "initializer_range": 0.02,
-    "rms_norm_eps": 1e-6,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-    "final_logit_softcapping": 30.0,
-    "attn_logit_softcapping": 50.0,
-}
-"""What transformers takes for a field that config.json leaves out."""
+DEFAULTS = StackConfig()
 
 LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**DEFAULTS, **config}
-
-
 def stack_document(config: Mapping[str, Any], *, causal: bool, dropout: float, attention_dropout: float) -> dict[str, Any]:
-    """Our stack for their configuration. Windows are read as the weights were trained: distances below the window."""
-    config = with_defaults(config)
+    """Our stack for their checked configuration. Windows are read as the weights were trained: distances below the window."""
     attention = {
         "name": "self_attention",
         "heads": config["num_attention_heads"],
         "kv_heads": config["num_key_value_heads"],
         "head_dim": config["head_dim"],
-        "scale": scale_of(config["query_pre_attn_scalar"]),
+        "scale": config["query_pre_attn_scalar"] ** -0.5,
         "softcap": config["attn_logit_softcapping"],
         "bias": config["attention_bias"],
         "dropout": attention_dropout,
@@ -97,21 +72,16 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
         "hidden_size": stack.width,
         "intermediate_size": feed_forward.get("hidden", 1),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
-        "max_position_embeddings": stack.max_length or DEFAULTS["max_position_embeddings"],
+        "max_position_embeddings": stack.max_length or DEFAULTS.max_position_embeddings,
         "num_attention_heads": heads,
         "num_hidden_layers": stack.depth,
         "num_key_value_heads": attention.get("kv_heads") or heads,
         "query_pre_attn_scalar": scalar_of(attention.get("scale") or head_dim**-0.5),
-        "rms_norm_eps": getattr(layer.norm, "eps", DEFAULTS["rms_norm_eps"]),
+        "rms_norm_eps": getattr(layer.norm, "eps", DEFAULTS.rms_norm_eps),
         "rope_parameters": parameters,
-        "sliding_window": DEFAULTS["sliding_window"] if window is None else window[0] + 1,
+        "sliding_window": DEFAULTS.sliding_window if window is None else window[0] + 1,
         "vocab_size": vocabulary,
     }
-
-
-def scale_of(scalar: Any) -> Any:
-    """query_pre_attn_scalar as a scale."""
-    return scalar**-0.5 if isinstance(scalar, int | float) and scalar > 0 else scalar
 
 
 def scalar_of(scale: float) -> int | float:
@@ -137,8 +107,6 @@ def activation(config: Mapping[str, Any]) -> str:
 def rope(config: Mapping[str, Any]) -> dict[str, Any]:
     """theta and scaling, from `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(parameters, Mapping):
-        raise SpecError(Problem("rope_parameters", shorten(parameters), "an object"))
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     theta = parameters.get("rope_theta") or config.get("rope_theta") or 10000.0
     if kind not in ("default", "linear"):
@@ -151,14 +119,11 @@ def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     depth, window = config["num_hidden_layers"], config["sliding_window"]
     types = config.get("layer_types")
     if types is None:
-        types = ["sliding_attention", "full_attention"] * depth if isinstance(depth, int) else []
-        types = types[:depth]
-    if not isinstance(types, list) or len(types) != depth or any(kind not in LAYER_TYPES for kind in types):
+        types = (["sliding_attention", "full_attention"] * depth)[:depth]
+    if len(types) != depth or any(kind not in LAYER_TYPES for kind in types):
         raise SpecError(Problem("layer_types", shorten(types), f"{depth} of {' or '.join(LAYER_TYPES)}"))
     if window is None:
         return []
-    if not isinstance(window, int) or window < 1:
-        raise SpecError(Problem("sliding_window", shorten(window), "a whole number above 0"))
     local = {"branches": {"self_attention": {"mask": {"window": [window - 1, window - 1]}}}}
     return [local if LAYER_TYPES[kind] else {} for kind in shortest_cycle(types)]
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.gemma import stack_config, stack_document, with_defaults
+from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
+from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
@@ -34,7 +35,7 @@ NAMES = NameTable(
 
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
-    config = with_defaults(config)
+    config = checked(HeadConfig, checked(StackConfig, config))
     causal = not config.get("use_bidirectional_attention") and config.get("is_causal") is not False
     stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
     head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder")

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.gemma import stack_config, stack_document, with_defaults
+from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
+from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
@@ -40,14 +41,15 @@ CROSS_FIELDS = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "dr
 
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+    config = checked(HeadConfig, config)
     parts = {part: part_config(config, part) for part in ("encoder", "decoder")}
-    encoder_only = config.get("is_encoder_decoder", True) is False
-    dropout = {"dropout": config.get("dropout_rate", 0.0), "attention_dropout": config.get("attention_dropout", 0.0)}
+    encoder_only = not config["is_encoder_decoder"]
+    dropout = {"dropout": config["dropout_rate"], "attention_dropout": config["attention_dropout"]}
     last = parts["encoder" if encoder_only else "decoder"]
     architectures = ENCODER_ONLY if encoder_only else ARCHITECTURES
     head = head_document(config, architectures, softcap=last["final_logit_softcapping"], tie="decoder")
     if "labels" in head:
-        head["dropout"] = config.get("classifier_dropout_rate", 0.0)
+        head["dropout"] = config["classifier_dropout_rate"]
     document: dict[str, Any] = {
         "assembly": "encoder_only" if encoder_only else "encoder_decoder",
         "vocabulary": last["vocab_size"],
@@ -58,7 +60,10 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     for part, own in parts.items():
         if part == "decoder" and encoder_only:
             continue
-        stack = stack_document(own, causal=part == "decoder", **dropout)
+        try:
+            stack = stack_document(own, causal=part == "decoder", **dropout)
+        except SpecError as error:
+            raise SpecError([problem.inside(part) for problem in error.problems]) from None
         stack["embedding"]["scale_given"] = True
         if part == "decoder":
             branches = stack["layer"]["branches"]
@@ -74,7 +79,7 @@ def part_config(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     own = config.get(part) or {}
     if not isinstance(own, Mapping):
         raise SpecError(Problem(part, shorten(own), f"an object: the {part}'s configuration"))
-    return with_defaults(own)
+    return checked(StackConfig, own, part)
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:

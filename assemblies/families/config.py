@@ -1,0 +1,77 @@
+"""The fields of config.json that Gemma 2 and T5Gemma share, with transformers' defaults, checked before they are used."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Spec
+
+TokenId = Annotated[int, Field(ge=0)]
+
+
+class Config(Spec):
+    """Fields that are named here must have their type; all others are transformers' own business."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class RopeConfig(Config):
+    rope_type: str | None = None
+    type: str | None = None
+    rope_theta: PositiveFloat | None = None
+    factor: PositiveFloat | None = None
+
+
+class StackConfig(Config):
+    """One stack."""
+
+    vocab_size: PositiveInt = 256000
+    hidden_size: PositiveInt = 2304
+    intermediate_size: PositiveInt = 9216
+    num_hidden_layers: Depth = 26
+    num_attention_heads: PositiveInt = 8
+    num_key_value_heads: PositiveInt = 4
+    head_dim: PositiveInt = 256
+    hidden_activation: str | None = None
+    hidden_act: str | None = None
+    max_position_embeddings: PositiveInt = 8192
+    initializer_range: PositiveFloat = 0.02
+    rms_norm_eps: PositiveFloat = 1e-6
+    pad_token_id: TokenId | None = 0
+    eos_token_id: TokenId | list[TokenId] | None = 1
+    bos_token_id: TokenId | None = 2
+    decoder_start_token_id: TokenId | None = None
+    attention_bias: bool = False
+    attention_dropout: Probability = 0.0
+    query_pre_attn_scalar: Annotated[int | float, Field(gt=0, le=1e12)] = 256
+    sliding_window: PositiveInt | None = 4096
+    final_logit_softcapping: PositiveFloat | None = 30.0
+    attn_logit_softcapping: PositiveFloat | None = 50.0
+    layer_types: list[str] | None = None
+    rope_parameters: RopeConfig | None = None
+    rope_scaling: RopeConfig | None = None
+    rope_theta: PositiveFloat | None = None
+
+
+class HeadConfig(Config):
+    """What stands on the stacks."""
+
+    architectures: list[str] | None = None
+    tie_word_embeddings: bool = True
+    id2label: dict[str, Any] | None = None
+    num_labels: PositiveInt = 2
+    problem_type: str | None = None
+    dropout_rate: Probability = 0.0
+    attention_dropout: Probability = 0.0
+    classifier_dropout_rate: Probability = 0.0
+    classifier_dropout: Probability | None = None
+    hidden_dropout: Probability | None = None
+    is_encoder_decoder: bool = True
+    use_bidirectional_attention: bool | None = None
+    is_causal: bool | None = None
+
+
+def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """`config` with defaults for what it leaves out; a `SpecError` names each field of another type."""
+    return kind.read(dict(config), where=where).model_dump()
