@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pairform.assemblies.checkpoints.companions import copy_companions
+from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
@@ -20,7 +21,7 @@ from pairform.assemblies.checkpoints.writer import BUFFER, CopiedContent, Entry,
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow
-from pairform.registry import CheckpointError, Problem
+from pairform.registry import CheckpointError, Problem, SpecError
 
 @dataclass(frozen=True)
 class DerivedContent:
@@ -48,6 +49,7 @@ def execute(
     """
     if format == "transformers":
         family_of_spec(plan.spec)  # say what cannot be said before anything is written
+    check_rows(plan)
     checkpoints = {
         role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()
     }
@@ -62,6 +64,21 @@ def execute(
     return size
 
 
+def check_rows(plan: Plan) -> None:
+    """A plan may have been edited since it was made; its rows must still be the tensors of its spec."""
+    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(plan.spec).named_parameters()}
+    planned = {row.target: row.shape for row in plan.targets}
+    found = [
+        Problem(f"plan: {name}", f"the shape {planned.get(name)}", f"{wanted.get(name)}, as in the plan's spec")
+        for name in sorted(wanted.keys() | planned.keys())
+        if wanted.get(name) != planned.get(name)
+    ]
+    if len(planned) < len(plan.targets):
+        found.append(Problem("plan", "a target twice", "each once"))
+    if found:
+        raise SpecError(found)
+
+
 def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> Entry:
     """The row's tensor, ready to be written."""
     dtype: torch.dtype = getattr(torch, row.dtype)
@@ -70,13 +87,14 @@ def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> 
         initial, count = operation.initial, prod(row.shape)
         return Entry(row.target, dtype, row.shape, DerivedContent(lambda: chunks(initial, row.target, count, dtype, seed)))
     assert row.source is not None, "all other operations have a source"
-    stored = checkpoints[row.source.role].tensors.get(row.source.tensor)
+    checkpoint = checkpoints.get(row.source.role)
+    stored = checkpoint.tensors.get(row.source.tensor) if checkpoint else None
     if stored is None:
         raise CheckpointError(Problem(str(row.source), "no such tensor", "the sources that the plan was made for"))
+    if not operation.fits(stored.shape, row.shape):
+        found = f"the shape {list(stored.shape)}"
+        raise CheckpointError(Problem(str(row.source), found, f"what gives {list(row.shape)} by {operation.summary}"))
     if isinstance(operation, Copy) and stored.dtype == dtype:
-        if stored.shape != row.shape:
-            found = f"the shape {list(stored.shape)}"
-            raise CheckpointError(Problem(str(row.source), found, f"{list(row.shape)}, as when the plan was made"))
         return Entry(row.target, dtype, row.shape, CopiedContent(stored))
     return Entry(row.target, dtype, row.shape, DerivedContent(lambda: derived(row, stored, dtype, seed)))
 
@@ -88,7 +106,8 @@ def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int)
         group = operation.group
         for heads in slices(stored, operation.head_dim * group):
             grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
-            yield reduce(grouped.float(), "h d ... -> d ...", "mean").to(dtype)
+            precise = grouped.to(torch.promote_types(grouped.dtype, torch.float32))
+            yield reduce(precise, "h d ... -> d ...", "mean").to(dtype)
     elif isinstance(operation, RepeatHeads):
         for head in slices(stored, operation.head_dim):
             yield repeat(head, "d ... -> (t d) ...", t=operation.times).to(dtype)

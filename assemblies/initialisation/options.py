@@ -35,6 +35,8 @@ class Layers(Spec):
             raise SpecError(Problem(where, f"{len(given)} rules", "one of every, first and only"))
         if self.every is not None:
             return list(range(0, depth, self.every))
+        if self.first is not None and self.first > depth:
+            raise SpecError(Problem(where, f"the first {self.first} layers", f"at most {depth}, as the source has"))
         if self.first is not None:
             kept = list(range(self.first))
         else:

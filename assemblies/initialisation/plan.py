@@ -2,14 +2,14 @@
 
 from collections import Counter
 from math import prod
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, model_validator
 
-from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.options import DtypeName, Options
 from pairform.assemblies.specs import ModelSpec
 from pairform.blocks.initial import Constant, Normal
-from pairform.registry import Spec
+from pairform.registry import PositiveInt, Spec
 
 Shape = Annotated[tuple[int, ...], Strict(False)]
 Role = Literal["encoder", "decoder"]
@@ -20,6 +20,10 @@ class Copy(Spec):
 
     name: Literal["copy"] = "copy"
 
+    def fits(self, source: Shape, target: Shape) -> bool:
+        """Whether it makes a tensor of one shape from one of the other."""
+        return source == target
+
     @property
     def summary(self) -> str:
         return "copy"
@@ -29,8 +33,12 @@ class MeanHeads(Spec):
     """Key or value heads averaged over groups of `group` neighbours, to fewer."""
 
     name: Literal["mean_heads"] = "mean_heads"
-    head_dim: int
-    group: int
+    head_dim: PositiveInt
+    group: PositiveInt
+
+    def fits(self, source: Shape, target: Shape) -> bool:
+        whole = target[0] % self.head_dim == 0
+        return whole and source == (target[0] * self.group, *target[1:])
 
     @property
     def summary(self) -> str:
@@ -41,8 +49,12 @@ class RepeatHeads(Spec):
     """Each key or value head `times` times in a row, to more; attention computes the same."""
 
     name: Literal["repeat_heads"] = "repeat_heads"
-    head_dim: int
-    times: int
+    head_dim: PositiveInt
+    times: PositiveInt
+
+    def fits(self, source: Shape, target: Shape) -> bool:
+        whole = source[0] % self.head_dim == 0
+        return whole and target == (source[0] * self.times, *source[1:])
 
     @property
     def summary(self) -> str:
@@ -53,8 +65,11 @@ class Rows(Spec):
     """The first `kept` rows of the source, then rows drawn from `initial` if the target has more (a vocabulary's size)."""
 
     name: Literal["rows"] = "rows"
-    kept: int
+    kept: PositiveInt
     initial: Annotated[Constant | Normal, Field(discriminator="name")]
+
+    def fits(self, source: Shape, target: Shape) -> bool:
+        return source[1:] == target[1:] and self.kept <= min(source[0], target[0])
 
     @property
     def summary(self) -> str:
@@ -92,9 +107,15 @@ class TargetRow(Spec):
 
     target: str
     shape: Shape
-    dtype: str
+    dtype: DtypeName
     operation: Operation
     source: Source | None = None
+
+    @model_validator(mode="after")
+    def _fresh_or_from_a_source(self) -> Self:
+        if (self.source is None) != isinstance(self.operation, Fresh):
+            raise ValueError("a source for every operation but fresh")
+        return self
 
     @property
     def kind(self) -> str:

@@ -38,6 +38,8 @@ def plan(
     """
     options = Options.read({**(options.document() if options else {}), **fields})
     refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder}
+    if strange := [role for role in revisions or {} if role not in refs]:
+        raise SpecError(Problem(f"revisions.{strange[0]}", "no such source", f"one of {', '.join(refs)}"))
     sources = {
         role: open_checkpoint(ref, revision=(revisions or {}).get(role)) for role, ref in refs.items() if ref is not None
     }

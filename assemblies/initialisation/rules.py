@@ -62,6 +62,8 @@ class StackRules:
     def make(self, target: Target) -> Made:
         """The operation for `target`, whose name starts with this stack's."""
         inner = target.name.removeprefix(f"{self.part}.")
+        if inner.startswith("norm.") and not alike(self.stack.norm, self.source_stack.norm):
+            return fresh(target)
         if not inner.startswith("layers."):
             return self.from_source(target, f"{self.source_part}.{inner}")
         _, number, branch, rest = inner.split(".", 3)
@@ -78,7 +80,11 @@ class StackRules:
             return fresh(target)
         if rest.startswith("block.") and branch == donor and layer.branches[branch].name != origin.branches[donor].name:
             return fresh(target)
-        if not rest.startswith("block.") and layer.norm != origin.norm:
+        if not rest.startswith("block.") and not alike(layer.norm, origin.norm):
+            return fresh(target)
+        if rest.startswith(("block.q_norm.", "block.k_norm.")) and not alike(
+            getattr(layer.branches[branch], "qk_norm", None), getattr(origin.branches[donor], "qk_norm", None)
+        ):
             return fresh(target)
         return self.from_source(target, f"{self.source_part}.layers.{self.layers[index]}.{donor}.{rest}")
 
@@ -160,6 +166,13 @@ class StackRules:
         if layer.placement == "post":
             where = f"decoder.layers.{index}.placement"
             raise SpecError(Problem(where, "post", "pre or sandwich: a norm behind the sum is never silent, even of a zero"))
+
+
+def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
+    """Whether a norm's weights mean the same in the other: eps may differ, all else not."""
+    if norm is None or other is None:
+        return norm is other
+    return {**norm.document(), "eps": None} == {**other.document(), "eps": None}
 
 
 def fresh(target: Target) -> Made:
