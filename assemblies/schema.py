@@ -22,7 +22,8 @@ def schema() -> Schema:
     """The schema of model documents over all blocks that are registered now."""
     definitions = {**model_definitions(), **block_definitions(), **slot_definitions()}
     definitions = {name: with_slots(definition) for name, definition in definitions.items()}
-    definitions |= {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
+    patches = {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
+    definitions = {name: nullable(definition) for name, definition in definitions.items()} | patches
     for name in (ModelSpec.__name__, StackSpec.__name__):
         definitions[name + PATCH]["properties"]["extends"] = EXTENDS
     return {
@@ -50,6 +51,8 @@ def model_definitions() -> dict[str, Schema]:
         root["properties"][part] = whole_or_extending(StackSpec.__name__)
     stack = definitions[StackSpec.__name__]["properties"]
     stack["cycle"]["items"] = ref(LayerSpec.__name__ + PATCH)
+    branches = definitions[LayerSpec.__name__]["properties"]["branches"]
+    branches["additionalProperties"] = {"anyOf": [branches["additionalProperties"], {"type": "null"}]}
     stack["overrides"] = {"type": "object", "additionalProperties": ref(LayerSpec.__name__ + PATCH)}
     return definitions
 
@@ -92,15 +95,21 @@ def patch_of(name: str, definition: Schema) -> Schema:
     if name == ModelSpec.__name__:
         for part in ("encoder", "decoder"):
             patched["properties"][part] = ref(StackSpec.__name__ + PATCH)
-    if "properties" in patched:
-        patched["properties"] = {
-            field: value if field in ("name", "extends") else {"anyOf": [value, {"type": "null"}]}
-            for field, value in patched["properties"].items()
-        }
-    if name == LayerSpec.__name__:
-        branch = patched["properties"]["branches"]["anyOf"][0]
-        branch["additionalProperties"] = {"anyOf": [branch["additionalProperties"], {"type": "null"}]}
-    return patched
+    return nullable(patched)
+
+
+def nullable(definition: Schema) -> Schema:
+    """`definition` with `null` for absence, wherever a field may be absent."""
+    needed = ("name", "extends", *definition.get("required", ()))
+    properties = {
+        field: value if field in needed or allows_null(value) else {"anyOf": [value, {"type": "null"}]}
+        for field, value in definition.get("properties", {}).items()
+    }
+    return definition | ({"properties": properties} if properties else {})
+
+
+def allows_null(schema: Schema) -> bool:
+    return {"type": "null"} in schema.get("anyOf", ())
 
 
 def redirected(value: Any) -> Any:

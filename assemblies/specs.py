@@ -26,7 +26,7 @@ from pairform.registry import (
 )
 from pairform.registry.spec import nested
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION = 1
 SCHEMA_ID = f"urn:pairform:schema:{SCHEMA_VERSION}"
 
 Norm = Annotated[BlockSpec, Slot("norm")]
@@ -190,7 +190,7 @@ class ModelSpec(Spec):
     """
 
     schema_: str = Field(default=SCHEMA_ID, alias="$schema")
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     assembly: Literal["encoder_decoder", "encoder_only", "decoder_only"]
     vocabulary: PositiveInt
     tokens: TokenSpec = TokenSpec()

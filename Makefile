@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: demo test lint format schema install
+install: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install ## make small Gemma 2 checkpoints, convert an unequal pair, check it against transformers, generate
+	$(BIN)/python examples/convert.py
+
+test: install ## run every test
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+lint: install ## formatting, lint rules, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: install ## rewrite the sources as lint wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+schema: install ## rewrite the committed JSON Schema and the presets' expanded forms
+	$(BIN)/python -m tests.golden

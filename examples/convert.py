@@ -1,0 +1,117 @@
+"""The main job from end to end, offline and in seconds: what `make demo` runs.
+
+Two small Gemma 2 checkpoints in transformers' own layout become an encoder-decoder whose encoder is the larger one. The
+result is checked against transformers and against its sources, and writes a few tokens.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast, T5GemmaForConditionalGeneration
+
+import pairform
+
+WORDS = "a the cat dog bird tree river sees likes follows small large red and then sings runs home".split()
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
+LARGE: dict[str, Any] = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 6, "num_key_value_heads": 4}
+SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 112, "num_hidden_layers": 4, "num_key_value_heads": 2}
+TEXT = "the small cat follows the red bird and then the bird sings"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
+    folder: Path = parser.parse_args().out
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+    large = make_source(folder / "gemma-large", seed=1, **LARGE)
+    small = make_source(folder / "gemma-small", seed=2, **SMALL)
+
+    paired = folder / "paired"
+    report = pairform.convert(encoder=large, decoder=small, out=paired, overwrite=True)
+    kinds = {kind: total["tensors"] for kind, total in report.plan.totals.items()}
+    print(f"{paired}: an encoder of width 96 with a decoder of width 64; tensors: {kinds}")
+    print(f"  verified: {pairform.verify(paired).ok}")
+
+    silent = folder / "silent"
+    pairform.convert(encoder=large, decoder=small, out=silent, overwrite=True, cross_attention="zero_output")
+    exported = folder / "exported"
+    pairform.export(paired, exported, format="transformers", overwrite=True)
+
+    ids = read_tokens(paired)
+    print(f"  against transformers:             {against_transformers(exported, ids):.1e} of the largest logit")
+    print(f"  encoder, causal, to its source:   {encoder_to_source(paired, large, ids):.1e}")
+    print(f"  silent decoder to its source:     {decoder_to_source(silent, small, ids):.1e}")
+
+    model = pairform.load(paired)
+    written = model.generate(ids, max_new_tokens=12, do_sample=True, temperature=8.0, seed=0)
+    print(f"  reads:  {TEXT}")
+    print(f"  writes: {Tokenizer.from_file(str(paired / 'tokenizer.json')).decode(written[0].tolist())}")
+
+
+def make_source(folder: Path, *, seed: int, **sizes: Any) -> Path:
+    """A Gemma 2 folder as transformers writes it. Wide random weights make softcaps and windows matter."""
+    torch.manual_seed(seed)
+    config = Gemma2Config(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        num_attention_heads=4,
+        head_dim=16,
+        query_pre_attn_scalar=24,
+        sliding_window=6,
+        initializer_range=0.5,
+        **sizes,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, with Gemma's special ones in front of each text."""
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*SPECIAL, *WORDS])}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
+    )
+
+
+def read_tokens(folder: Path) -> torch.Tensor:
+    """`TEXT` through the tokenizer that came along."""
+    return torch.tensor([Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids])
+
+
+@torch.no_grad()
+def against_transformers(folder: Path, ids: torch.Tensor) -> float:
+    """The largest difference between our logits and transformers', relative to the largest logit."""
+    theirs = T5GemmaForConditionalGeneration.from_pretrained(folder).eval()
+    # transformers 5 counts an encoder window of w as w tokens to each side; the weights were trained with w - 1
+    theirs.config.encoder.sliding_window -= 1
+    expected = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=ids).logits
+    found = pairform.load(folder)(ids, decoder_input_ids=ids).logits
+    assert found is not None
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def encoder_to_source(folder: Path, source: Path, ids: torch.Tensor) -> float:
+    """The converted encoder, made causal again, against the decoder-only model that it was."""
+    causal = {"encoder": {"layer": {"branches": {"self_attention": {"mask": {"causal": True}}}}}}
+    hidden = pairform.load(folder, patch=causal)(ids, decoder_input_ids=ids).encoder_last_hidden_state
+    expected = Gemma2ForCausalLM.from_pretrained(source).eval().model(input_ids=ids).last_hidden_state
+    return float((hidden - expected).abs().max())
+
+
+@torch.no_grad()
+def decoder_to_source(folder: Path, source: Path, ids: torch.Tensor) -> float:
+    """A decoder whose cross-attention is still silent against the decoder-only model that it was."""
+    found = pairform.load(folder)(ids, decoder_input_ids=ids).logits
+    return float((found - Gemma2ForCausalLM.from_pretrained(source).eval()(input_ids=ids).logits).abs().max())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The JSON Schema, checked with jsonschema: it takes every preset, and refuses what the specs refuse by shape."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from jsonschema import Draft202012Validator
+
+import pairform
+from pairform.registry import locate, read_json
+from tests.documents import broken_documents
+
+SCHEMA = Draft202012Validator(pairform.schema())
+Edit = Callable[[dict[str, Any]], object]
+
+
+def test_the_schema_is_a_valid_schema() -> None:
+    Draft202012Validator.check_schema(pairform.schema())
+
+
+@pytest.mark.parametrize("name", pairform.presets())
+def test_presets_are_valid_as_written_and_expanded(name: str) -> None:
+    SCHEMA.validate(read_json(locate(name, Path())))
+    SCHEMA.validate(pairform.load_spec(name).document())
+
+
+def branch(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = document["decoder"]["layer"]["branches"][name]
+    return found
+
+
+BROKEN: dict[str, Edit] = {
+    "an unknown field of the model": lambda d: d.update(vocab=3),
+    "an unknown field of a stack": lambda d: d["decoder"].update(layers=3),
+    "an unknown field of a block": lambda d: branch(d, "self_attention").update(n_heads=3),
+    "an unknown block": lambda d: branch(d, "self_attention").update(name="self_atention"),
+    "a block of another kind": lambda d: d["decoder"]["layer"].update(norm={"name": "gated", "hidden": 3}),
+    "a string for a number": lambda d: d["decoder"].update(width="2304"),
+    "a number below its bound": lambda d: branch(d, "self_attention").update(heads=0),
+    "a choice that is none": lambda d: d["decoder"]["layer"].update(placement="middle"),
+    "a window of three": lambda d: branch(d, "self_attention").update(mask={"window": [1, 2, 3]}),
+    "an unknown field in the cycle": lambda d: d["decoder"].update(cycle=[{"branch": {}}]),
+    "an unknown field in an override": lambda d: d["decoder"].update(overrides={"0": {"placemnt": "pre"}}),
+    "no width": lambda d: d["decoder"].pop("width"),
+    "no assembly": lambda d: d.pop("assembly"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_documents_are_refused_by_schema_and_spec(what: str) -> None:
+    document = copy.deepcopy(pairform.load_spec("t5gemma-2b-2b").document())
+    BROKEN[what](document)
+    assert not SCHEMA.is_valid(document)
+    with pytest.raises(pairform.PairformError):
+        pairform.load_spec(document)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"decoder": {"layer": {"branches": {"cross_attention": None}}}},
+        {"encoder": {"extends": "gemma-2-9b", "layer": {"branches": {"self_attention": {"mask": {"causal": False}}}}}},
+        {"decoder": {"overrides": {"-1": {"branches": {"feed_forward": {"name": "mlp"}}}}}},
+        {"head": {"name": "token_classification", "labels": 5}},
+    ],
+)
+def test_patches_on_a_preset_are_valid_documents(patch: dict[str, Any]) -> None:
+    document = {"extends": "t5gemma-2b-2b", **patch}
+    SCHEMA.validate(document)
+    pairform.load_spec(document)
+
+
+@settings(max_examples=150, deadline=None)
+@given(broken_documents("t5gemma-s-s"))
+def test_what_the_schema_refuses_the_spec_refuses(broken: tuple[str, dict[str, Any]]) -> None:
+    """The schema is never stricter than the spec: an editor does not mark what would load."""
+    _, document = broken
+    if not SCHEMA.is_valid(document):
+        with pytest.raises(pairform.PairformError):
+            pairform.load_spec(document)
