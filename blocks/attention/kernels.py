@@ -79,12 +79,20 @@ def sdpa(
     work: Work,
     context: Context,
 ) -> Answer:
-    """torch's fused scaled_dot_product_attention."""
+    """torch's fused scaled_dot_product_attention.
+
+    A query with no key to attend to is set to zero and unmasked, which spreads it evenly too, and is a constant to training:
+    under a mask's huge numbers the fused backward loses the count of keys, and gradients grow by it in each layer.
+    """
+    bias = bias_of(work.mask, queries, context)
+    if bias is not None and work.mask.valid is not None:
+        lost = context.once(("lost", work.mask.key()), lambda: (bias != 0).all(-1, keepdim=True))
+        queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,
         keys,
         values,
-        attn_mask=bias_of(work.mask, queries, context),
+        attn_mask=bias,
         dropout_p=work.dropout,
         scale=work.scale,
         enable_gqa=queries.shape[1] != keys.shape[1],
@@ -93,7 +101,7 @@ def sdpa(
 
 
 def bias_of(mask: Mask, queries: Tensor, context: Context) -> Tensor | None:
-    """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None: nothing is masked."""
+    """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None for nothing."""
 
     def make() -> Tensor | None:
         allowed = mask.dense(queries.device)
