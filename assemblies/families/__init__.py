@@ -7,7 +7,7 @@ from pairform.assemblies.families.gemma2 import GEMMA2
 from pairform.assemblies.families.t5gemma import T5GEMMA
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Problem, SpecError
+from pairform.registry import Problem, SpecError, shorten
 
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (GEMMA2, T5GEMMA)}
 
@@ -15,8 +15,8 @@ FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (GEMMA
 def family_of_config(config: Mapping[str, Any]) -> Family:
     """The family that wrote a config.json."""
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
-        found = "nothing" if model_type is None else repr(model_type)
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        found = "nothing" if model_type is None else shorten(model_type)
         raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}"))
     return FAMILIES[model_type]
 
