@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from pairform.cli_options import Json, Settings, Spec, parse_set, print_json, torch_dtype
 from pairform.cli_weights import add_weight_commands
@@ -18,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Pair any encoder with any decoder: architectures as JSON, decoder-only checkpoints as initialisation.",
 )
+
 
 @app.callback()
 def options(
@@ -124,25 +124,27 @@ def read_spec(ref: str, settings: list[str] | None) -> Any:
     return load_spec(ref, parse_set(settings))
 
 
-
 add_weight_commands(app)
 
 
 def main() -> None:
     """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage."""
-    from pairform.registry.errors import PairformError
-
-    debug = "--debug" in sys.argv
     try:
         app()
-    except PairformError as error:
-        if debug:
+    except Exception as error:
+        if "--debug" in sys.argv:
             raise
-        for problem in error.problems:
-            Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {problem}")
+        for line in error_lines(error):
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    except (MemoryError, OSError) as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+
+
+def error_lines(error: Exception) -> list[str]:
+    """What went wrong, in one line for each cause."""
+    from pairform.registry.errors import PairformError
+
+    if isinstance(error, PairformError):
+        return [str(problem) for problem in error.problems]
+    if isinstance(error, OSError):
+        return [str(error)]
+    return [f"{type(error).__name__}: {error} (`pairform --debug ...` shows where it arose)"]

@@ -32,5 +32,16 @@ def torch_dtype(name: str) -> Any:
     return known[name]
 
 
+def torch_device(name: str) -> Any:
+    """A device on which torch can hold numbers here; any other is wrong usage."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError):
+        raise typer.BadParameter(f"found {name!r}, expected a device that torch can use here", param_hint="--device") from None
+    return torch.device(name)
+
+
 def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))

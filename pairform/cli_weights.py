@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_options import Json, Settings, parse_set, print_json, torch_dtype
+from pairform.cli_options import Json, Settings, parse_set, print_json, torch_device, torch_dtype
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id owner/name.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")]
@@ -204,17 +204,26 @@ def generate(
     """Write tokens with the model in a folder."""
     if (text is None) == (ids is None):
         raise typer.BadParameter("found both or neither, expected one of --text and --ids")
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    check_sampling(do_sample, sampling)
+    given = [] if ids is None else parse_ids(ids)
     from pairform.text import Writer
 
-    writer = Writer(directory, device=device, dtype=torch_dtype(dtype) if dtype else None)
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    read = writer.encode(text) if text is not None else parse_ids(ids or "")
+    writer = Writer(directory, device=torch_device(device), dtype=torch_dtype(dtype) if dtype else None)
+    read = given if text is None else writer.encode(text)
     written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, **sampling)
     answer = writer.decode(written) if text is not None else None
     if as_json:
         print_json({"input_ids": read, "output_ids": written, "text": answer})
     else:
         print(" ".join(map(str, written)) if answer is None else answer)
+
+
+def check_sampling(do_sample: bool, sampling: dict[str, Any]) -> None:
+    """Options of sampling mean nothing to greedy decoding; to pass over them would mislead."""
+    given = [f"--{name.replace('_', '-')}" for name, value in sampling.items() if value is not None]
+    if given and not do_sample:
+        raise typer.BadParameter(f"found {', '.join(given)} alone, expected --do-sample beside it")
 
 
 def parse_ids(text: str) -> list[int]:

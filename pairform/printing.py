@@ -74,16 +74,14 @@ def add_stack(tree: Tree, name: str, stack: "StackSpec") -> None:
 
 def words(document: Mapping[str, Any]) -> str:
     """A block in one line: its name, then what it sets."""
-    rest = [f"{key} {inline(value)}" for key, value in document.items() if key != "name" and value not in (False, 0.0, {})]
+    rest = [f"{key} {text}" for key, value in document.items() if key != "name" and value and (text := inline(value))]
     return ", ".join([str(document["name"]), *rest])
 
 
 def inline(value: Any) -> str:
     if isinstance(value, Mapping):
         return words(value) if "name" in value else " ".join(f"{key} {inline(item)}" for key, item in value.items() if item)
-    if value is True:
-        return "yes"
-    return "–".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "yes" if value is True else str(value)
 
 
 def ranges(numbers: list[int]) -> str:
@@ -122,9 +120,9 @@ def print_inspection(title: str, found: "Inspection") -> None:
     console.print(table)
     console.print()
     numbers = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count)
-    console.print(f"parameters: {numbers}")
+    print(f"parameters: {numbers}")
     cache = found.cache_bytes
-    console.print(f"cache ({found.dtype}): self {cache['self']:,} bytes, source {cache['source']:,} bytes")
+    print(f"cache ({found.dtype}): self {cache['self']:,} bytes, source {cache['source']:,} bytes")
 
 
 def print_plan(plan: "Plan") -> None:
@@ -148,7 +146,7 @@ def print_wide(table: Table) -> None:
 
 
 def print_totals(plan: "Plan") -> None:
-    console.print(
+    print(
         ", ".join(
             f"{kind} {total['tensors']:,} tensors ({total['parameters']:,} parameters)"
             for kind, total in plan.totals.items()

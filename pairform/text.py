@@ -15,7 +15,7 @@ TOKENIZER = "tokenizer.json"
 class Writer:
     """A model and, when text is asked for, the tokenizers of its folder (the encoder's own one, where it has one)."""
 
-    def __init__(self, ref: str, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> None:
+    def __init__(self, ref: str, *, device: "str | torch.device" = "cpu", dtype: "torch.dtype | None" = None) -> None:
         from pairform import load
         from pairform.assemblies.checkpoints.hub import find_folder
 

@@ -144,7 +144,7 @@ def kind_of(name: object, kinds: tuple[str, ...]) -> Registry:
         raise SpecError(Problem("name", "nothing", f"one of {', '.join(known)}"))
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "`pairform blocks` lists them all."
-    raise SpecError(Problem("name", shorten(name), f"the name of a {' or '.join(kinds)} block", hint))
+    raise SpecError(Problem("name", shorten(name), f"the name of a block of kind {' or '.join(kinds)}", hint))
 
 
 def build_block(spec: Any, sizes: Any, *kinds: str) -> Any:

@@ -118,7 +118,7 @@ class Slot:
             value = value.document()
         if not isinstance(value, Mapping):
             wanted = " or ".join(self.kinds)
-            raise nested([Problem("", shorten(value), f'an object that names a {wanted} block, as {{"name": ...}}')])
+            raise nested([Problem("", shorten(value), f'an object that names a block of kind {wanted}, as {{"name": ...}}')])
         name = value.get("name")
         try:
             block = kind_of(name, self.kinds)[name]
