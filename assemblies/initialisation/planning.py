@@ -97,7 +97,7 @@ def target_rows(target: ModelSpec, rules: Mapping[Role, StackRules], options: Op
             else:
                 made = rule.make(wanted)
         except SpecError as error:
-            problems += error.problems
+            problems += [problem for problem in error.problems if problem not in problems]
             continue
         operation, source = made
         dtype = dtype_of(source, rules, rule or last, options)

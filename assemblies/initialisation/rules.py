@@ -144,7 +144,7 @@ class StackRules:
         reason = self.disagreement(layer)
         if mode == "self_attention" and reason:
             remedy = "Use auto, random or zero_output."
-            raise SpecError(Problem(target.name, reason, "widths and heads as in self-attention, to copy it", remedy))
+            raise SpecError(Problem(CROSS, reason, "widths and heads as in self-attention, to copy it", remedy))
         if mode == "random" or reason:
             return fresh(target)
         return self.from_branch(target, index, CROSS, OWN, rest)
