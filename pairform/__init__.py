@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pairform.blocks import blocks as blocks
     from pairform.assemblies.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.saving import load as load
@@ -22,12 +21,13 @@ if TYPE_CHECKING:
     from pairform.assemblies.inspection import inspect as inspect
     from pairform.assemblies.load_spec import diff as diff
     from pairform.assemblies.load_spec import load_spec as load_spec
-    from pairform.assemblies.load_spec import patch_spec as patch
+    from pairform.assemblies.load_spec import patch_spec
     from pairform.assemblies.model import Model as Model
     from pairform.assemblies.model import ModelOutput as ModelOutput
     from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.schema import schema as schema
     from pairform.assemblies.specs import ModelSpec as ModelSpec
+    from pairform.blocks import blocks as blocks
     from pairform.blocks.cache import Cache as Cache
     from pairform.blocks.context import Context as Context
     from pairform.registry import BlockSpec as BlockSpec
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pairform.registry import Sizes as Sizes
     from pairform.registry import presets as presets
     from pairform.registry import register as register
+
+    patch = patch_spec
 
 __version__ = "0.1.0"
 
@@ -68,7 +70,7 @@ _HOMES = {
 }
 """Where each public name lives; it is imported when it is first used, so that `import pairform` needs no torch."""
 
-__all__ = ["__version__", *sorted([*_HOMES, "blocks"])]  # noqa: PLE0604
+__all__ = ["__version__", *sorted([*_HOMES, "blocks"])]
 
 
 def __getattr__(name: str) -> Any:

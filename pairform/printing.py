@@ -98,7 +98,7 @@ def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None
     table = Table("path", old, new, box=None, padding=(0, 2, 0, 0))
     for path, (before, after) in found.items():
         table.add_row(path, *("" if value is None else str(value) for value in (before, after)))
-    console.print(table)
+    print_wide(table)
 
 
 def print_inspection(title: str, found: "Inspection") -> None:
