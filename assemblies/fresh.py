@@ -13,7 +13,9 @@ CHUNK = 1 << 20
 """Elements drawn from one generator; the next chunk has a generator of its own, so that any part can be drawn alone."""
 
 
-def chunks(initial: Constant | Normal, name: str, count: int, dtype: torch.dtype, seed: int, begin: int = 0) -> Iterator[Tensor]:
+def chunks(
+    initial: Constant | Normal, name: str, count: int, dtype: torch.dtype, seed: int, begin: int = 0
+) -> Iterator[Tensor]:
     """Elements `begin` to `count` of the flat tensor called `name`, at most `CHUNK` at a time."""
     for start in range(begin - begin % CHUNK, count, CHUNK):
         size = min(CHUNK, count - start)

@@ -164,7 +164,9 @@ def starting_point(
     tokens = model.spec.tokens
     if prompt is None:
         if source is None or tokens.first is None:
-            raise InputError(Problem("input_ids", "no tokens to start from", "input_ids, or a bos (or start) token in the spec"))
+            raise InputError(
+                Problem("input_ids", "no tokens to start from", "input_ids, or a bos (or start) token in the spec")
+            )
         return torch.full((len(source.hidden), 1), tokens.first, device=source.hidden.device), None
     valid = as_mask(mask)
     if valid is None and source is None and tokens.pad is not None:

@@ -11,10 +11,9 @@ from pairform.registry import (
     PairformError,
     Problem,
     SpecError,
-    as_object,
+    apply_patch,
     difference,
     locate,
-    merge_patch,
     read_json,
     resolve,
     shorten,
@@ -45,9 +44,8 @@ def load_spec(ref: str | Path | Mapping[str, Any] | ModelSpec, patch: Mapping[st
 
 def read_document(document: Mapping[str, Any], folder: Path, name: str, patch: Mapping[str, Any] | None) -> ModelSpec:
     """Resolve, patch and validate; problems are named after the file they are in."""
-    changes = {} if patch is None else as_object(patch, "patch")
     try:
-        return ModelSpec.read(merge_patch(resolve(document, folder), changes))
+        return ModelSpec.read(apply_patch(resolve(document, folder), {} if patch is None else patch, Path()))
     except SpecError as error:
         raise SpecError(in_file(name, error)) from None
 
@@ -75,7 +73,7 @@ def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
 
 def patch_spec(spec: ModelSpec, patch: Mapping[str, Any]) -> ModelSpec:
     """`spec` with a JSON merge patch (RFC 7386) applied. A part may name a base to extend, as in a document."""
-    return ModelSpec.read(merge_patch(spec.document(), resolve(as_object(patch, "patch"), Path())))
+    return ModelSpec.read(apply_patch(spec.document(), patch, Path()))
 
 
 def diff(old: ModelSpec, new: ModelSpec) -> dict[str, tuple[Any, Any]]:

@@ -99,7 +99,9 @@ class Model(GenerationMixin, nn.Module):
             read = self._mask_padding(read)
         if self.decoder is None:
             if encoded is None:
-                raise InputError(Problem("encoder_outputs", "encoder outputs", "inputs: this model has no decoder to read them"))
+                raise InputError(
+                    Problem("encoder_outputs", "encoder outputs", "inputs: this model has no decoder to read them")
+                )
             return self._answer(encoded, read, labels, None, shift=False)
 
         hidden = encoded.hidden if encoded is not None else encoder_hidden(encoder_outputs)
@@ -117,7 +119,9 @@ class Model(GenerationMixin, nn.Module):
             output.encoder_attentions = attentions_of(encoded, "self_attention")
         return output
 
-    def _run_decoder(self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]) -> StackOutput:
+    def _run_decoder(
+        self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]
+    ) -> StackOutput:
         assert self.decoder is not None
         ran: StackOutput = self.decoder(
             inputs.ids, inputs.embeds, valid=inputs.valid, positions=inputs.positions, source=source, cache=cache, **wanted

@@ -139,12 +139,13 @@ class StackSpec(Spec):
         yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
         if self.final_norm is not None:
             yield from (problem.inside("final_norm") for problem in self.final_norm.check(sizes))
-        seen: set[str] = set()
+        everywhere = set(self.layer.check(sizes))
+        seen: set[Problem] = set()
         for index, layer in enumerate(self.layers):
             for problem in layer.check(sizes):
-                if str(problem) not in seen:
-                    seen.add(str(problem))
-                    yield problem.inside("layer" if layer == self.layer else f"layers[{index}]")
+                if problem not in seen:
+                    seen.add(problem)
+                    yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")
 
     def _override_patches(self) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -154,7 +155,9 @@ class StackSpec(Spec):
             except ValueError:
                 index = self.depth
             if not -self.depth <= index < self.depth:
-                raise SpecError(Problem(f"overrides.{key}", repr(key), f"a layer number from {-self.depth} to {self.depth - 1}"))
+                raise SpecError(
+                    Problem(f"overrides.{key}", repr(key), f"a layer number from {-self.depth} to {self.depth - 1}")
+                )
             if not isinstance(patch, dict):
                 raise SpecError(Problem(f"overrides.{key}", repr(patch), "an object: a patch on the layer"))
             if index % self.depth in found:

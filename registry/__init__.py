@@ -1,6 +1,6 @@
 """Names, specs and documents: everything that JSON can say, without building anything."""
 
-from pairform.registry.documents import as_object, locate, presets, read_json, resolve
+from pairform.registry.documents import apply_patch, locate, presets, read_json, resolve
 from pairform.registry.errors import (
     CheckpointError,
     InputError,
@@ -53,7 +53,7 @@ __all__ = [
     "Slot",
     "Spec",
     "SpecError",
-    "as_object",
+    "apply_patch",
     "build_block",
     "difference",
     "freeze",

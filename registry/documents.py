@@ -81,21 +81,28 @@ def locate(ref: str, folder: Path) -> Path:
             return path
     near = difflib.get_close_matches(ref, presets(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`pairform presets` lists the presets."
-    raise SpecError(Problem("", shorten(ref), "the name of a preset, or a file or folder that exists", hint))
+    raise SpecError(Problem(shorten(ref), "no preset, file or folder of that name", "one that exists", hint))
 
 
 def resolve(document: Mapping[str, Any], folder: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:
     """`document` without any `extends`: each base read, resolved and patched. `folder` anchors relative paths."""
     own = as_object(document)
-    base: Any = {}
-    if (ref := own.pop("extends", None)) is not None:
-        base = _extended(ref, folder, chain, part=None)
+    ref = own.pop("extends", None)
+    base = {} if ref is None else _extended(ref, folder, chain, part=None)
+    return apply_patch(base, own, folder, chain)
+
+
+def apply_patch(
+    document: Mapping[str, Any], patch: Mapping[str, Any], folder: Path, chain: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """`document` with a merge patch applied. A stack in the patch that names its own base replaces the document's."""
+    document, patch = dict(document), as_object(patch, "patch")
     for part in PARTS:
-        stack = own.get(part)
+        stack = patch.get(part)
         if isinstance(stack, Mapping) and "extends" in stack:
-            own[part] = resolve_stack(stack, part, folder, chain)
-            base.pop(part, None)  # a part that names its own base does not inherit from the model's
-    merged: dict[str, Any] = merge_patch(base, own)
+            patch[part] = resolve_stack(stack, part, folder, chain)
+            document.pop(part, None)
+    merged: dict[str, Any] = merge_patch(document, patch)
     return merged
 
 

@@ -53,9 +53,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         for depth, key in enumerate(keys[:-1], start=1):
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise SpecError(
-                    Problem("--set", repr(setting), f"{'.'.join(keys[:depth])} not to be set to a value as well")
-                )
+                raise SpecError(Problem("--set", repr(setting), f"{'.'.join(keys[:depth])} not to be set to a value as well"))
         node[keys[-1]] = value
     return patch
 

@@ -41,7 +41,9 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
         if ours == "head.weight" and getattr(spec.head, "tie", None):
             continue  # some writers store the tied projection a second time
         if ours is None:
-            problems.append(Problem(f"{tensor.file}: {name}", "a tensor that this model does not have", "only the spec's tensors"))
+            problems.append(
+                Problem(f"{tensor.file}: {name}", "a tensor that this model does not have", "only the spec's tensors")
+            )
         elif ours in tensors:
             problems.append(Problem(f"{tensor.file}: {name}", f"{ours} a second time", "each tensor once"))
         else:

@@ -73,7 +73,9 @@ def save(
     tensors = dict(model.named_parameters())
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):
-        raise OutputError(Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights"))
+        raise OutputError(
+            Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
+        )
     entries = [Entry(name, tensor.dtype, tuple(tensor.shape), TensorContent(tensor)) for name, tensor in tensors.items()]
     size = sum(entry.size for entry in entries)
     with new_folder(directory, overwrite=overwrite, size=size) as folder:

@@ -114,7 +114,9 @@ def _indexed(folder: Path, index: Path) -> dict[str, StoredTensor]:
             if name in found:
                 problems.append(Problem(f"{folder / file}: {name}", f"it again after {found[name].file.name}", "it once"))
             elif weight_map.get(name) != file:
-                problems.append(Problem(f"{folder / file}: {name}", f"{weight_map.get(name)!r} for it in the index", f"{file!r}"))
+                problems.append(
+                    Problem(f"{folder / file}: {name}", f"{weight_map.get(name)!r} for it in the index", f"{file!r}")
+                )
             else:
                 found[name] = tensor
     problems += [

@@ -42,7 +42,9 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     if head["name"] == "sequence_classification":
         head["bias"] = False  # transformers' generic sequence classifier has none
     if head["name"] == "token_classification":
-        head["dropout"] = next((config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1)
+        head["dropout"] = next(
+            (config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1
+        )
     return ModelSpec.read(
         {
             "assembly": "decoder_only",

@@ -50,7 +50,5 @@ def convert(
     sources = tuple(find_folder(ref) for ref in refs if Path(ref).exists())
     check_target(out, overwrite, sources)
     made = plan(encoder=encoder, decoder=decoder, spec=spec, patch=patch, revisions=revisions, options=options, **fields)
-    written = execute(
-        made, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
-    )
+    written = execute(made, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
     return ConvertReport(Path(out), made, written, time.perf_counter() - begin)

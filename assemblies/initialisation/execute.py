@@ -11,9 +11,9 @@ from einops import rearrange, reduce, repeat
 from safetensors import safe_open
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.stored import StoredTensor, readable
@@ -22,6 +22,7 @@ from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow
 from pairform.registry import CheckpointError, Problem, SpecError
+
 
 @dataclass(frozen=True)
 class DerivedContent:
@@ -50,17 +51,13 @@ def execute(
     if format == "transformers":
         family_of_spec(plan.spec)  # say what cannot be said before anything is written
     check_rows(plan)
-    checkpoints = {
-        role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()
-    }
+    checkpoints = {role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()}
     entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
     size = sum(entry.size for entry in entries)
     sources = tuple(checkpoint.folder for checkpoint in checkpoints.values())
     with new_folder(out, overwrite=overwrite, sources=sources, size=size) as folder:
         copy_companions(folder, {role: checkpoint.folder for role, checkpoint in checkpoints.items()})
-        write_model(
-            folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress
-        )
+        write_model(folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress)
     return size
 
 
@@ -137,4 +134,8 @@ def rows_at_a_time(stored: StoredTensor) -> int:
 def provenance(plan: Plan) -> dict[str, Any]:
     """Where the weights come from, without what differs between equal runs."""
     document = plan.document()
-    return {"origin": "convert", **{field: document[field] for field in ("sources", "options", "targets")}, "totals": plan.totals}
+    return {
+        "origin": "convert",
+        **{field: document[field] for field in ("sources", "options", "targets")},
+        "totals": plan.totals,
+    }

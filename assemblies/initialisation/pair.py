@@ -70,7 +70,9 @@ def with_cross_attention(stack: dict[str, Any]) -> dict[str, Any]:
     layer = stack["layer"]
     own = layer["branches"].get("self_attention", {})
     if own.get("name") != "self_attention":
-        raise SpecError(Problem("decoder.layer.branches", f"{list(layer['branches'])}", "self_attention, to shape cross-attention"))
+        raise SpecError(
+            Problem("decoder.layer.branches", f"{list(layer['branches'])}", "self_attention, to shape cross-attention")
+        )
     shared = {field: own[field] for field in CROSS_FIELDS if field in own}
     order = list(layer["order"])
     if "cross_attention" not in order:

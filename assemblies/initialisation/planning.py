@@ -45,7 +45,9 @@ def plan(
     }
     target = target_spec(sources, spec, patch, options)
     if missing := [part for part in target.stacks if part not in sources]:
-        raise SpecError(Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}"))
+        raise SpecError(
+            Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}")
+        )
     if spare := [role for role in sources if role not in target.stacks]:
         raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(target.stacks)}"))
     rules = {role: stack_rules(role, target, checkpoint, options) for role, checkpoint in sources.items()}
@@ -56,9 +58,7 @@ def plan(
         spec=target,
         options=options,
         sources={
-            role: SourceFolder(
-                path=str(refs[role]), revision=(revisions or {}).get(role), layers=rules[role].layers
-            )
+            role: SourceFolder(path=str(refs[role]), revision=(revisions or {}).get(role), layers=rules[role].layers)
             for role in sources
         },
         targets=targets,

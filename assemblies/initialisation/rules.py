@@ -57,7 +57,9 @@ class StackRules:
             yield Problem(f"{self.part}.width", found, f"{self.source_stack.width}, as in {self.checkpoint.folder}")
         if self.stack.depth != len(self.layers):
             remedy = f"Choose the layers to keep with {self.part}_layers, or change the depth."
-            yield Problem(f"{self.part}.depth", f"{self.stack.depth} layers", f"{len(self.layers)}, as kept of the source", remedy)
+            yield Problem(
+                f"{self.part}.depth", f"{self.stack.depth} layers", f"{len(self.layers)}, as kept of the source", remedy
+            )
 
     def make(self, target: Target) -> Made:
         """The operation for `target`, whose name starts with this stack's."""

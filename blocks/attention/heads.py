@@ -101,9 +101,7 @@ class AttentionHeads(nn.Module):
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Mask, context: Context
     ) -> Float[Tensor, "batch length width"]:
         """Attend, record the weights where they are asked for, and project back to the width."""
-        work = Work(
-            mask, self.scale, self.softcap, self.dropout if self.training else 0.0, weights=context.weights is not None
-        )
+        work = Work(mask, self.scale, self.softcap, self.dropout if self.training else 0.0, weights=context.weights is not None)
         mixed, weights = attend(self.kernel, queries, keys, values, work, context)
         context.record(weights)
         projected: Tensor = self.o_proj(rearrange(mixed, "b h l d -> b l (h d)"))

@@ -11,10 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.broken.damage import INDEX, SINGLE, contents, edit_header, edit_json, read_file, refused, write_file
-from tests.checkpoints import gemma2, t5gemma
 
 import pairform
+from tests.broken.damage import INDEX, SINGLE, contents, edit_header, edit_json, read_file, refused, write_file
+from tests.checkpoints import gemma2, t5gemma
 
 EMBEDDING = "model.embed_tokens.weight"
 NORM = "model.norm.weight"
@@ -97,7 +97,9 @@ WEIGHTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         (SINGLE, "model.extra.weight", "does not have"),
     ),
     "layer too many": (
-        lambda folder: resave(folder, lambda tensors: tensors.update({"model.layers.4.input_layernorm.weight": torch.ones(32)})),
+        lambda folder: resave(
+            folder, lambda tensors: tensors.update({"model.layers.4.input_layernorm.weight": torch.ones(32)})
+        ),
         (SINGLE, "model.layers.4.input_layernorm.weight", "does not have"),
     ),
     "two names for one tensor": (
@@ -195,8 +197,16 @@ def test_a_configuration_that_is_none_is_refused(kind: str, single: Path, health
 
 
 FIELDS: list[tuple[str, object]] = [
-    *((field, value) for field in ("hidden_size", "num_hidden_layers", "vocab_size") for value in ("x", [], None, -1, 0, 10**30, 1.5, True)),
-    *((field, value) for field in ("num_attention_heads", "intermediate_size", "head_dim") for value in ("x", None, -4, 10**30)),
+    *(
+        (field, value)
+        for field in ("hidden_size", "num_hidden_layers", "vocab_size")
+        for value in ("x", [], None, -1, 0, 10**30, 1.5, True)
+    ),
+    *(
+        (field, value)
+        for field in ("num_attention_heads", "intermediate_size", "head_dim")
+        for value in ("x", None, -4, 10**30)
+    ),
     *(("rms_norm_eps", value) for value in ("x", None, -1.0, {})),
     *(("query_pre_attn_scalar", value) for value in ("x", None, -1, 0, 10**400)),
     *(("attn_logit_softcapping", value) for value in ("x", -1.0, [])),
@@ -219,7 +229,9 @@ def test_a_field_of_the_wrong_type_is_named(field: str, value: object, single: P
     refused_everywhere(single, healthy, "config.json", field)
 
 
-@pytest.mark.parametrize(("field", "value"), [("num_hidden_layers", "x"), ("layer_types", ["full_attention"]), ("hidden_size", None)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("num_hidden_layers", "x"), ("layer_types", ["full_attention"]), ("hidden_size", None)]
+)
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_field_of_a_t5gemma_stack_is_named_with_its_stack(part: str, field: str, value: object, tmp_path: Path) -> None:
     folder = t5gemma(tmp_path / "t5")
@@ -334,7 +346,9 @@ def test_any_damage_to_a_header_is_refused_or_harmless(data: st.DataObject, sing
 @given(data=st.data())
 def test_any_damage_to_an_index_is_refused_or_harmless(data: st.DataObject, shards: Path, healthy_shards: Path) -> None:
     raw = bytearray((healthy_shards / INDEX).read_bytes())
-    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), min_size=1, max_size=4)):
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+    ):
         raw[place] = byte
     (shards / INDEX).write_bytes(raw[: data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
     loads_or_is_refused(shards)
