@@ -142,8 +142,7 @@ class Model(GenerationMixin, nn.Module):
         tie = getattr(self.spec.head, "tie", None)
         if tie is None:
             return None
-        table: Tensor = self.get_submodule(tie).embedding.weight
-        return table
+        return self.get_parameter(f"{tie}.embedding.weight")
 
     def _mask_padding(self, inputs: Inputs) -> Inputs:
         """Without a mask, tokens equal to pad are padding."""

@@ -6,7 +6,7 @@ The package is also the public function `pairform.blocks(kind=None)`.
 import sys
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 from pairform.registry import KINDS, Registry, registry_of
 
@@ -29,6 +29,10 @@ for kind, name, block in (
     KINDS[kind].add(name, f"pairform.blocks.{block}")
 
 
+@overload
+def blocks(kind: None = None) -> Mapping[str, Registry]: ...
+@overload
+def blocks(kind: str) -> Registry: ...
 def blocks(kind: str | None = None) -> Mapping[str, Registry] | Registry:
     """The registries by kind, or the registry of one kind: a mapping from names to block classes."""
     return KINDS if kind is None else registry_of(kind)

@@ -134,11 +134,11 @@ def registry_of(kind: str) -> Registry:
     return KINDS[kind]
 
 
-def kind_of(name: object, kinds: tuple[str, ...]) -> Registry:
-    """The first registry among `kinds` that knows `name`."""
+def find_block(name: object, kinds: tuple[str, ...]) -> Any:
+    """The class called `name` in the first of `kinds` that knows it."""
     for kind in kinds:
-        if name in KINDS[kind]:
-            return KINDS[kind]
+        if isinstance(name, str) and name in KINDS[kind]:
+            return KINDS[kind][name]
     known = [known for kind in kinds for known in KINDS[kind]]
     if name is None:
         raise SpecError(Problem("name", "nothing", f"one of {', '.join(known)}"))
@@ -149,7 +149,7 @@ def kind_of(name: object, kinds: tuple[str, ...]) -> Registry:
 
 def build_block(spec: Any, sizes: Any, *kinds: str) -> Any:
     """Build the module that `spec` names."""
-    return kind_of(spec.name, kinds)[spec.name](spec, sizes)
+    return find_block(spec.name, kinds)(spec, sizes)
 
 
 def identity(block: Any) -> str:

@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from pairform.registry.errors import Problem, SpecError, join_path, shorten
-from pairform.registry.registry import kind_of
+from pairform.registry.registry import find_block
 
 LIMIT = 2**30
 """Whole numbers stay below it, so that torch can count the bytes of any tensor whose sides they are."""
@@ -26,7 +26,7 @@ class FrozenDict(dict[str, Any]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("specs are immutable: use pairform.patch(spec, {...}) to get a changed one")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -119,9 +119,8 @@ class Slot:
         if not isinstance(value, Mapping):
             wanted = " or ".join(self.kinds)
             raise nested([Problem("", shorten(value), f'an object that names a block of kind {wanted}, as {{"name": ...}}')])
-        name = value.get("name")
         try:
-            block = kind_of(name, self.kinds)[name]
+            block = find_block(value.get("name"), self.kinds)
         except SpecError as error:
             raise nested(error.problems) from None
         try:

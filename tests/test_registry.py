@@ -32,7 +32,7 @@ class Other(Doubling):
 def doubling() -> Iterator[None]:
     pairform.register("norm")(Doubling)
     yield
-    KINDS["norm"]._blocks.pop("doubling", None)  # type: ignore[attr-defined]
+    KINDS["norm"]._blocks.pop("doubling", None)
 
 
 def test_registries_are_mappings_from_names_to_classes() -> None:

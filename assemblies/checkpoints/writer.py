@@ -71,7 +71,7 @@ class Sink:
         flat = tensor.contiguous().reshape(-1)
         step = max(BUFFER // flat.element_size(), 1)
         for begin in range(0, flat.numel(), step):
-            self.send(memoryview(flat[begin : begin + step].view(torch.uint8).numpy()))
+            self.send(flat[begin : begin + step].view(torch.uint8).numpy().data)
 
     def copy(self, file: Path, begin: int, end: int) -> None:
         """Bytes `begin` to `end` of another file, moved by the kernel where it can."""
