@@ -1,0 +1,68 @@
+"""presets, blocks, show, diff, schema, inspect."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+
+import pairform
+from tests.command_line.runner import CommandLine, document
+
+
+def test_presets_lists_them_all(run: CommandLine) -> None:
+    assert run("presets").out.split() == pairform.presets()
+    assert document(run("presets", "--json")) == pairform.presets()
+
+
+def test_blocks_lists_kinds_names_and_fields(run: CommandLine) -> None:
+    found = document(run("blocks", "--json"))
+    assert {kind: list(rows) for kind, rows in found.items()} == {
+        kind: list(names) for kind, names in pairform.blocks().items()
+    }
+    assert found["feed_forward"]["gated"]["fields"] == ["hidden", "activation", "bias", "dropout"]
+    assert document(run("blocks", "norm", "--json")) == {"norm": found["norm"]}
+    text = run("blocks", "norm").out
+    assert "rmsnorm" in text
+    assert "gated" not in text
+
+
+def test_show_prints_the_expanded_form(run: CommandLine) -> None:
+    assert document(run("show", "t5gemma-9b-2b", "--json")) == pairform.load_spec("t5gemma-9b-2b").document()
+    changed = document(run("show", "t5gemma-2b-2b", "--set", "decoder.depth=4", "--set", "tokens.start=0", "--json"))
+    assert (changed["decoder"]["depth"], changed["tokens"]["start"]) == (4, 0)
+
+
+def test_show_prints_a_tree(run: CommandLine) -> None:
+    text = run("show", "t5gemma-9b-2b").out
+    assert "encoder  width 3584, 42 layers" in text
+    assert "layers 0, 2, …, 24" in text
+    assert "mask window [4095, 4095]" in " ".join(text.replace("│", "").split())
+
+
+def test_diff_names_each_path_with_both_values(run: CommandLine) -> None:
+    found = document(run("diff", "t5gemma-2b-2b", "t5gemma-9b-2b", "--json"))
+    assert found["encoder.depth"] == {"old": 26, "new": 42}
+    text = run("diff", "t5gemma-2b-2b", "t5gemma-9b-2b").out
+    assert all(path in text for path in found)
+    assert run("diff", "t5gemma-2b-2b", "t5gemma-2b-2b").out == "no difference\n"
+
+
+def test_schema_is_a_schema_that_takes_the_presets(run: CommandLine, tmp_path: Path) -> None:
+    schema = document(run("schema"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(pairform.load_spec("t5gemma-2b-2b").document())
+    assert run("schema", "--out", tmp_path / "schema.json").out == ""
+    assert json.loads((tmp_path / "schema.json").read_text()) == schema
+
+
+def test_inspect_counts_parameters_flops_and_cache(run: CommandLine) -> None:
+    found = document(run("inspect", "t5gemma-s-s", "--json"))
+    assert found["parameters"]["total"] == 312_517_632
+    lengths = ["--batch", 2, "--source-length", 64, "--target-length", 16, "--dtype", "float32"]
+    other = document(run("inspect", "t5gemma-s-s", *lengths, "--json"))
+    assert [other[field] for field in ("batch", "source_length", "target_length", "dtype")] == [2, 64, 16, "float32"]
+    assert other["cache_bytes"]["source"] == found["cache_bytes"]["source"] * 2 * 2 * 64 // 512
+    assert other["flops"]["total"] < found["flops"]["total"]
+    text = run("inspect", "t5gemma-s-s", "--set", "decoder.depth=4").out
+    assert "layers x 4" in text
+    assert "parameters: total" in text
