@@ -34,12 +34,12 @@ class Batch:
         return self.mask.bool()
 
     @property
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> dict[str, Any]:
         """As an encoder or a decoder-only model takes them."""
         return {"input_ids": self.ids, "attention_mask": self.mask}
 
     @property
-    def decoder_inputs(self) -> dict[str, Tensor]:
+    def decoder_inputs(self) -> dict[str, Any]:
         """As a decoder beside an encoder takes them."""
         return {"decoder_input_ids": self.ids, "decoder_attention_mask": self.mask}
 

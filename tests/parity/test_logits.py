@@ -61,9 +61,8 @@ def test_the_encoder_window_is_the_trained_one_by_default(tmp_path: Path) -> Non
     folder = t5gemma(tmp_path / "model")
     inputs = {**batch().inputs, "decoder_input_ids": batch(1).ids}
     ours = pairform.load(folder)
-    patched = pairform.load(
-        folder, patch={"encoder": {"cycle": [{"branches": {"self_attention": {"mask": {"window": [4, 4]}}}}, {}]}}
-    )
+    local = {"branches": {"self_attention": {"mask": {"window": [4, 4]}}}}
+    patched = pairform.load(folder, patch={"encoder": {"cycle": [local, {}]}})
     expected = reference(folder, trained_window=False)(**inputs).logits
     assert error(patched(**inputs).logits, expected) <= FLOAT32
     assert error(ours(**inputs).logits, expected) > 100 * FLOAT32
