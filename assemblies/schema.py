@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.specs import SCHEMA_ID, LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.stack_spec import Override
 from pairform.registry import KINDS, SLOT_KEY
 
 Schema = dict[str, Any]
@@ -53,7 +54,7 @@ def model_definitions() -> dict[str, Schema]:
     stack["cycle"]["items"] = ref(LayerSpec.__name__ + PATCH)
     branches = definitions[LayerSpec.__name__]["properties"]["branches"]
     branches["additionalProperties"] = {"anyOf": [branches["additionalProperties"], {"type": "null"}]}
-    stack["overrides"] = {"type": "object", "additionalProperties": ref(LayerSpec.__name__ + PATCH)}
+    definitions[Override.__name__]["properties"]["patch"] = ref(LayerSpec.__name__ + PATCH)
     return definitions
 
 

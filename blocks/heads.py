@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.precision import wide
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 
 IGNORED = -100
@@ -18,8 +19,8 @@ IGNORED = -100
 
 
 def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
-    """Mean cross-entropy in float32 over the labels that count."""
-    return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    """Mean cross-entropy in at least float32 over the labels that count."""
+    return functional.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
 class LMHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in float32."""
+"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in at least float32."""
 
 from typing import Literal
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.initial import Constant, Initial
+from pairform.blocks.precision import wide
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
@@ -31,10 +32,10 @@ class RMSNorm(nn.Module):
         return Constant(value=0.0 if self.spec.unit_offset else 1.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        scale = self.weight.float()
+        scale = wide(self.weight)
         if self.spec.unit_offset:
             scale = 1 + scale
-        return functional.rms_norm(hidden.float(), scale.shape, scale, self.spec.eps).to(hidden.dtype)
+        return functional.rms_norm(wide(hidden), scale.shape, scale, self.spec.eps).to(hidden.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -55,8 +56,8 @@ class LayerNorm(nn.Module):
         return Constant(value=1.0 if parameter == "weight" else 0.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        bias = None if self.bias is None else self.bias.float()
-        normed = functional.layer_norm(hidden.float(), self.weight.shape, self.weight.float(), bias, self.spec.eps)
+        bias = None if self.bias is None else wide(self.bias)
+        normed = functional.layer_norm(wide(hidden), self.weight.shape, wide(self.weight), bias, self.spec.eps)
         return normed.to(hidden.dtype)
 
 

@@ -28,6 +28,7 @@ from pairform.registry.spec import (
     Slot,
     Spec,
     freeze,
+    nested,
     thaw,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "join_path",
     "locate",
     "merge_patch",
+    "nested",
     "parse_settings",
     "presets",
     "read_json",

@@ -186,7 +186,9 @@ SWAPS: dict[str, dict[str, Any]] = {
     "unscaled embedding": {"encoder": {"embedding": {"scale": 2.5}}},
     "untied head": {"head": {"tie": None, "softcap": None}},
     "order": {"decoder": {"layer": {"order": ["feed_forward", "cross_attention", "self_attention"]}}},
-    "cross-attention in one layer": {"decoder": {"overrides": {"0": {"branches": {"cross_attention": None}}}}},
+    "cross-attention in one layer": {
+        "decoder": {"overrides": [{"layers": [0], "patch": {"branches": {"cross_attention": None}}}]}
+    },
 }
 
 

@@ -13,7 +13,7 @@ SMALL = {
         "width": 48,
         "depth": 3,
         "cycle": [{"branches": {"self_attention": {"mask": {"window": [5, 5]}}}}, {}],
-        "overrides": {"2": {"branches": {"cross_attention": None}}},
+        "overrides": [{"layers": [2], "patch": {"branches": {"cross_attention": None}}}],
     },
 }
 

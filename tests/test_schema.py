@@ -43,7 +43,7 @@ BROKEN: dict[str, Edit] = {
     "a choice that is none": lambda d: d["decoder"]["layer"].update(placement="middle"),
     "a window of three": lambda d: branch(d, "self_attention").update(mask={"window": [1, 2, 3]}),
     "an unknown field in the cycle": lambda d: d["decoder"].update(cycle=[{"branch": {}}]),
-    "an unknown field in an override": lambda d: d["decoder"].update(overrides={"0": {"placemnt": "pre"}}),
+    "an unknown field in an override": lambda d: d["decoder"].update(overrides=[{"layers": [0], "patch": {"placemnt": "pre"}}]),
     "no width": lambda d: d["decoder"].pop("width"),
     "no assembly": lambda d: d.pop("assembly"),
 }
@@ -63,7 +63,7 @@ def test_broken_documents_are_refused_by_schema_and_spec(what: str) -> None:
     [
         {"decoder": {"layer": {"branches": {"cross_attention": None}}}},
         {"encoder": {"extends": "gemma-2-9b", "layer": {"branches": {"self_attention": {"mask": {"causal": False}}}}}},
-        {"decoder": {"overrides": {"-1": {"branches": {"feed_forward": {"name": "mlp"}}}}}},
+        {"decoder": {"overrides": [{"layers": [-1], "patch": {"branches": {"feed_forward": {"name": "mlp"}}}}]}},
         {"head": {"name": "token_classification", "labels": 5}},
     ],
 )

@@ -67,19 +67,36 @@ def test_specs_are_immutable() -> None:
         spec.decoder.cycle[0]["branches"] = {}
 
 
+OVERRIDES = [
+    {"layers": [-1], "patch": {"placement": "pre"}},
+    {"layers": [0, -1], "patch": {"dropout": 0.5}},
+    {"layers": [-1], "patch": {"dropout": 0.25}},
+]
+
+
 def test_a_cycle_takes_turns_and_an_override_changes_one_layer() -> None:
-    spec = pairform.load_spec("gemma-2-2b", {"decoder": {"overrides": {"-1": {"placement": "pre"}, "0": {"dropout": 0.5}}}})
+    spec = pairform.load_spec("gemma-2-2b", {"decoder": {"overrides": OVERRIDES}})
     assert spec.decoder is not None
     windows = [layer.document()["branches"]["self_attention"]["mask"].get("window") for layer in spec.decoder.layers]
     assert windows == [[4095, 4095], None] * 13
     assert [layer.placement for layer in spec.decoder.layers] == ["sandwich"] * 25 + ["pre"]
-    assert [layer.dropout for layer in spec.decoder.layers] == [0.5] + [0.0] * 25
+    assert [layer.dropout for layer in spec.decoder.layers] == [0.5] + [0.0] * 24 + [0.25]
 
 
-@pytest.mark.parametrize("key", ["26", "-27", "first", "1.5"])
-def test_an_override_of_no_layer_is_refused(key: str) -> None:
-    with pytest.raises(SpecError, match=r"decoder\.overrides"):
-        pairform.load_spec("gemma-2-2b", {"decoder": {"overrides": {key: {}}}})
+def test_a_branch_can_be_left_out_of_some_layers() -> None:
+    without = {"branches": {"cross_attention": None}}
+    cycled = pairform.load_spec("t5gemma-s-s", {"decoder": {"cycle": [{}, without]}})
+    single = pairform.load_spec("t5gemma-s-s", {"decoder": {"overrides": [{"layers": [1, 3, 5, 7], "patch": without}]}})
+    for spec in (cycled, single):
+        again = pairform.load_spec(json.loads(json.dumps(spec.document())))
+        assert again.decoder is not None
+        assert ["cross_attention" in layer.present for layer in again.decoder.layers] == [True, False] * 4
+
+
+@pytest.mark.parametrize("layer", [26, -27, "0", 1.5, None])
+def test_an_override_of_no_layer_is_refused(layer: Any) -> None:
+    with pytest.raises(SpecError, match=r"decoder\.overrides\[0\]\.layers\[0\]"):
+        pairform.load_spec("gemma-2-2b", {"decoder": {"overrides": [{"layers": [layer], "patch": {}}]}})
 
 
 def test_a_patch_that_changes_a_name_keeps_the_fields_that_fit() -> None:

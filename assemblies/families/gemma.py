@@ -5,6 +5,7 @@ from typing import Any
 
 from pairform.assemblies.families.config import StackConfig
 from pairform.assemblies.specs import LayerSpec, StackSpec
+from pairform.assemblies.stack_spec import shortest_cycle
 from pairform.registry import Problem, SpecError, shorten
 
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu", "relu": "relu"}
@@ -125,12 +126,5 @@ def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     if window is None:
         return []
     local = {"branches": {"self_attention": {"mask": {"window": [window - 1, window - 1]}}}}
-    return [local if LAYER_TYPES[kind] else {} for kind in shortest_cycle(types)]
-
-
-def shortest_cycle(items: list[Any]) -> list[Any]:
-    """The shortest list that, repeated, gives `items`; none at all where every item is a full-attention layer."""
-    for period in range(1, len(items) + 1):
-        if all(item == items[index % period] for index, item in enumerate(items)):
-            return items[:period] if items[:period] != ["full_attention"] else []
-    return items
+    turns = shortest_cycle([local if LAYER_TYPES[kind] else {} for kind in types])
+    return turns if any(turns) else []

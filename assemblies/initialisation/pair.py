@@ -5,6 +5,7 @@ from typing import Any
 from pairform.assemblies.families.t5gemma import CROSS_FIELDS
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.stack_spec import Override, shortest_cycle
 from pairform.registry import Problem, SpecError, merge_patch, thaw
 
 
@@ -44,13 +45,17 @@ def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any
     if rule is not None:
         kept = rule.kept(stack.depth, f"{part}_layers")
         turns = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
-        period = next((n for n in range(1, len(turns)) if all(t == turns[i % n] for i, t in enumerate(turns))), len(turns))
-        numbers = {int(key) % stack.depth: patch for key, patch in stack.overrides.items()}
-        overrides = {str(new): thaw(numbers[old]) for new, old in enumerate(kept) if old in numbers}
-        document |= {"depth": len(kept), "cycle": turns[:period], "overrides": overrides}
+        overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
+        document |= {"depth": len(kept), "cycle": shortest_cycle(turns), "overrides": overrides}
     if stack.embedding.name == "token":
         document["embedding"]["scale_given"] = True  # as T5Gemma treats inputs_embeds
     return document
+
+
+def kept_override(override: Override, kept: list[int], depth: int) -> dict[str, Any] | None:
+    """The override on those of its layers that are kept, by their new numbers."""
+    layers = [new for new, old in enumerate(kept) if old in override.layers or old - depth in override.layers]
+    return {"layers": layers, "patch": thaw(override.patch)} if layers else None
 
 
 def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pairform.blocks.attention.masks import Mask
 from pairform.blocks.context import Context
+from pairform.blocks.precision import wide
 from pairform.registry import InputError, Problem
 
 
@@ -66,7 +67,7 @@ def eager(
     bias = bias_of(work.mask, queries, context)
     if bias is not None:
         scores = scores + bias[:, :, None]
-    weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
+    weights = wide(scores).softmax(-1).to(queries.dtype)
     weights = functional.dropout(weights, work.dropout)
     mixed = rearrange(weights @ values[:, :, None], "b kv g q d -> b (kv g) q d")
     return mixed, rearrange(weights, "b kv g q k -> b (kv g) q k")

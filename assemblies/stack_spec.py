@@ -1,0 +1,126 @@
+"""The spec of a stack: an embedding, layers given by a template and patches on it, a final norm."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import Strict, model_validator
+
+from pairform.assemblies.layer_spec import LayerSpec, Norm
+from pairform.registry import (
+    BlockSpec,
+    Depth,
+    Patch,
+    PositiveInt,
+    Probability,
+    Problem,
+    Sizes,
+    Slot,
+    Spec,
+    SpecError,
+    merge_patch,
+    nested,
+    thaw,
+)
+
+
+T = TypeVar("T")
+
+
+def shortest_cycle(turns: list[T]) -> list[T]:
+    """The shortest list that, repeated, begins with `turns`: what to write as a stack's `cycle`."""
+    for period in range(1, len(turns)):
+        if all(turn == turns[index % period] for index, turn in enumerate(turns)):
+            return turns[:period]
+    return turns
+
+
+class Override(Spec):
+    """A merge patch on single layers, by number from 0, or from -1 for the last."""
+
+    layers: Annotated[tuple[int, ...], Strict(False)]
+    patch: Patch
+
+
+class StackSpec(Spec):
+    """An embedding, `depth` layers and a final norm.
+
+    layer:      every layer, before the patches below.
+    cycle:      merge patches on `layer`, taken in turn: with two, layers 0, 2, 4... get the first.
+    overrides:  merge patches on single layers, after the cycle's; of several on one layer, each in turn.
+    final_norm: absent, like the layers' norm.
+    dropout:    on the embeddings and on the last hidden states.
+    vocabulary: absent, the model's.
+    max_length: the longest sequence that the stack was trained for; longer ones warn in generation.
+    """
+
+    width: PositiveInt
+    depth: Depth
+    embedding: Annotated[BlockSpec, Slot("embedding")]
+    layer: LayerSpec
+    cycle: Annotated[tuple[Patch, ...], Strict(False)] = ()
+    overrides: Annotated[tuple[Override, ...], Strict(False)] = ()
+    final_norm: Norm | None = None
+    dropout: Probability = 0.0
+    vocabulary: PositiveInt | None = None
+    max_length: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _layers_validate(self) -> Self:
+        problems = list(self._check_overrides())
+        if problems:
+            raise nested(problems)
+        try:
+            _ = self.layers
+        except SpecError as error:
+            raise nested(error.problems) from None
+        return self
+
+    @cached_property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """Every layer's own spec, patches applied. Equal layers are one object."""
+        made: dict[tuple[str, ...], LayerSpec] = {}
+        layers = []
+        for index in range(self.depth):
+            patches = dict(self.patches(index))
+            kind = tuple(patches)
+            if kind not in made:
+                document, where = self.layer.document(), "layer"
+                for where, patch in patches.items():
+                    document = merge_patch(document, patch)
+                made[kind] = LayerSpec.read(document, where=where)
+            layers.append(made[kind])
+        return tuple(layers)
+
+    def patches(self, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What turns the template into layer `index`: each patch with its path in the spec."""
+        if self.cycle:
+            turn = index % len(self.cycle)
+            yield f"cycle[{turn}]", thaw(self.cycle[turn])
+        for number, override in enumerate(self.overrides):
+            if index in override.layers or index - self.depth in override.layers:
+                yield f"overrides[{number}].patch", thaw(override.patch)
+
+    @property
+    def norm(self) -> BlockSpec:
+        """The final norm's spec."""
+        return self.final_norm or self.layer.norm
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
+        if self.final_norm is not None:
+            yield from (problem.inside("final_norm") for problem in self.final_norm.check(sizes))
+        everywhere = set(self.layer.check(sizes))
+        seen: set[Problem] = set()
+        for index, layer in enumerate(self.layers):
+            for problem in layer.check(sizes):
+                if problem not in seen:
+                    seen.add(problem)
+                    yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")
+
+    def _check_overrides(self) -> Iterator[Problem]:
+        for number, override in enumerate(self.overrides):
+            for place, layer in enumerate(override.layers):
+                if not -self.depth <= layer < self.depth:
+                    expected = f"a layer number from {-self.depth} to {self.depth - 1}"
+                    yield Problem(f"overrides[{number}].layers[{place}]", str(layer), expected)
