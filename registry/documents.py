@@ -126,7 +126,11 @@ def _extended(ref: object, folder: Path, chain: tuple[str, ...], part: str | Non
     step = f"{path}#{fragment or part or ''}"
     if step in chain:
         raise SpecError(Problem(where, " -> ".join([*chain, step]), "a chain that ends", "A document extends itself."))
-    path = path / "spec.json" if path.is_dir() else path
+    if path.is_dir():
+        if not (path / "spec.json").is_file():
+            remedy = "`pairform show DIR --json > FILE` writes the spec of transformers' folders as one."
+            raise SpecError(Problem(where, f"{ref!r}, a folder without spec.json", "a folder of pairform's, or a file", remedy))
+        path = path / "spec.json"
     document = read_json(path)
     if not _is_model(document):
         if part is None and not fragment:
