@@ -23,7 +23,6 @@ from pairform.registry import (
     thaw,
 )
 
-
 T = TypeVar("T")
 
 
@@ -85,10 +84,10 @@ class StackSpec(Spec):
             patches = dict(self.patches(index))
             kind = tuple(patches)
             if kind not in made:
-                document, where = self.layer.document(), "layer"
-                for where, patch in patches.items():
+                document = self.layer.document()
+                for patch in patches.values():
                     document = merge_patch(document, patch)
-                made[kind] = LayerSpec.read(document, where=where)
+                made[kind] = LayerSpec.read(document, where=kind[-1] if kind else "layer")
             layers.append(made[kind])
         return tuple(layers)
 

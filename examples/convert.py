@@ -15,7 +15,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFas
 
 import pairform
 
-WORDS = ["a", "the", "cat", "dog", "bird", "tree", "river", "sees", "likes", "follows", "small", "large", "red", "and", "then", "sings", "runs", "home"]
+WORDS = ["the", "a", "small", "large", "red", "cat", "dog", "bird", "tree", "river"]
+WORDS += ["sees", "likes", "follows", "sings", "runs", "and", "then", "home"]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 LARGE: dict[str, Any] = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 6, "num_key_value_heads": 4}
 SMALL: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 112, "num_hidden_layers": 4, "num_key_value_heads": 2}

@@ -65,10 +65,15 @@ def difference(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]
         for key in [*old, *(key for key in new if key not in old)]:
             found |= difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
         return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        if all(isinstance(item, Mapping) for item in [*old, *new]):
-            found = {}
-            for index, (left, right) in enumerate(zip(old, new, strict=True)):
-                found |= difference(left, right, f"{path}[{index}]")
-            return found
+    if comparable_lists(old, new):
+        found = {}
+        for index, (left, right) in enumerate(zip(old, new, strict=True)):
+            found |= difference(left, right, f"{path}[{index}]")
+        return found
     return {} if old == new else {path: (old, new)}
+
+
+def comparable_lists(old: Any, new: Any) -> bool:
+    """Lists of as many objects each, as layers are: to be compared one by one."""
+    lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
+    return lists and all(isinstance(item, Mapping) for item in [*old, *new])

@@ -65,7 +65,7 @@ def test_a_name_registered_twice_names_both_files() -> None:
     with pytest.raises(SpecError) as caught:
         pairform.register("norm")(Other)
     assert str(caught.value).count(__file__) == 2
-    with pytest.raises(SpecError, match="norms.py"):
+    with pytest.raises(SpecError, match=r"norms\.py"):
         KINDS["norm"].add("rmsnorm", Other)
 
 

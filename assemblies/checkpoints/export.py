@@ -6,7 +6,8 @@ from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.companions import copy_all_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.writer import CopiedContent, Entry, Progress
+from pairform.assemblies.checkpoints.sink import CopiedContent, Progress
+from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 
 

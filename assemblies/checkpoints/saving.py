@@ -8,9 +8,11 @@ import torch
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.checksum import ALGORITHM
 from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.sink import Progress, TensorContent
 from pairform.assemblies.checkpoints.stored import DTYPES
-from pairform.assemblies.checkpoints.writer import Entry, Progress, TensorContent, write_json, write_tensors
+from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
@@ -103,4 +105,4 @@ def write_model(
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
-    write_json(folder / PROVENANCE, {**provenance, "checksum": "crc32", "tensors": dict(sorted(checksums.items()))})
+    write_json(folder / PROVENANCE, {**provenance, "checksum": ALGORITHM, "tensors": dict(sorted(checksums.items()))})

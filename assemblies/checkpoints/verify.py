@@ -9,9 +9,10 @@ import torch
 from safetensors import safe_open
 
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
+from pairform.assemblies.checkpoints.checksum import checksums
 from pairform.assemblies.checkpoints.hub import find_folder
+from pairform.assemblies.checkpoints.sink import BUFFER, Progress
 from pairform.assemblies.checkpoints.stored import StoredTensor, readable, stored_tensors
-from pairform.assemblies.checkpoints.writer import BUFFER, Progress, checksums
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
 
 

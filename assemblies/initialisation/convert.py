@@ -9,7 +9,7 @@ from typing import Any
 from pairform.assemblies.checkpoints.folder import check_target
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.saving import Format
-from pairform.assemblies.checkpoints.writer import Progress
+from pairform.assemblies.checkpoints.sink import Progress
 from pairform.assemblies.initialisation.execute import execute
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.plan import Plan

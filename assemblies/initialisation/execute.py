@@ -16,8 +16,9 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoi
 from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
+from pairform.assemblies.checkpoints.sink import BUFFER, CopiedContent, Progress, Sink, TensorContent
 from pairform.assemblies.checkpoints.stored import StoredTensor, readable
-from pairform.assemblies.checkpoints.writer import BUFFER, CopiedContent, Entry, Progress, Sink, TensorContent
+from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow

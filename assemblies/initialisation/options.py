@@ -1,8 +1,9 @@
 """What a user may choose when an encoder-decoder is initialised."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
+import torch
 from pydantic import Field, Strict
 
 from pairform.registry import PositiveInt, Problem, Spec, SpecError
@@ -10,6 +11,11 @@ from pairform.registry import PositiveInt, Problem, Spec, SpecError
 CrossAttentionMode = Literal["auto", "self_attention", "random", "zero_output"]
 NormMode = Literal["copy", "identity"]
 DtypeName = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+def dtype_name(dtype: torch.dtype) -> DtypeName:
+    """`float32` for `torch.float32`."""
+    return cast(DtypeName, str(dtype).removeprefix("torch."))
 
 
 class Layers(Spec):

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pairform.assemblies.build import distributions, skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.options import DtypeName, Options, dtype_name
 from pairform.assemblies.initialisation.pair import pair, stack_of
 from pairform.assemblies.initialisation.plan import Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
@@ -107,16 +105,13 @@ def target_rows(target: ModelSpec, rules: Mapping[Role, StackRules], options: Op
     return rows
 
 
-def dtype_of(source: Source | None, rules: Mapping[Role, StackRules], rule: StackRules, options: Options) -> str:
+def dtype_of(source: Source | None, rules: Mapping[Role, StackRules], rule: StackRules, options: Options) -> DtypeName:
     """The option's, else the source tensor's, else what most of the source has."""
     if options.dtype is not None:
         return options.dtype
-    dtype: torch.dtype
     if source is None:
-        dtype = majority_dtype(rule.checkpoint)
-    else:
-        dtype = rules[source.role].checkpoint.tensors[source.tensor].dtype
-    return str(dtype).removeprefix("torch.")
+        return dtype_name(majority_dtype(rule.checkpoint))
+    return dtype_name(rules[source.role].checkpoint.tensors[source.tensor].dtype)
 
 
 def source_rows(rule: StackRules, targets: tuple[TargetRow, ...]) -> list[SourceRow]:

@@ -1,4 +1,4 @@
-"""Which operation makes a target tensor, and from which source tensor (T5Gemma, arXiv 2504.06225, section 3.2, and beyond it)."""
+"""Which operation makes a target tensor, and from which source tensor: T5Gemma (arXiv 2504.06225, 3.2), and beyond it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -87,7 +87,7 @@ def sdpa(
     """
     bias = bias_of(work.mask, queries, context)
     if bias is not None and work.mask.valid is not None:
-        lost = context.once(("lost", work.mask.key()), lambda: (bias != 0).all(-1, keepdim=True))
+        lost = context.once(("lost", work.mask.key()), lambda: bias.ne(0).all(-1, keepdim=True))
         queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,

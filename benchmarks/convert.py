@@ -1,0 +1,62 @@
+"""Converting at real size against copying the same bytes.
+
+Two Gemma 2 folders of random bf16 weights become an encoder-decoder; then `cp -r` copies the result, and so on in turn.
+
+    python -m benchmarks.convert [--preset gemma-2-2b] [--runs 3] [--folder DIR]
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import run, save, summary
+from benchmarks.sources import write_source
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="gemma-2-2b", help="the shapes of both sources")
+    parser.add_argument("--runs", type=int, default=3, help="pairs of runs, after one of each that is not counted")
+    parser.add_argument("--folder", type=Path, default=None, help="where to work: about 6 times the size of a source")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        for seed, role in enumerate(("encoder", "decoder")):
+            size = write_source(folder / role, arguments.preset, seed=seed)
+            print(f"{role}: {size / 1e9:.2f} GB", flush=True)
+        convert = [sys.executable, "-m", "pairform", "convert", "--out", str(folder / "out")]
+        convert += ["--encoder", str(folder / "encoder"), "--decoder", str(folder / "decoder")]
+        converts, copies = [], []
+        for turn in range(arguments.runs + 1):
+            for target in ("out", "copy"):
+                shutil.rmtree(folder / target, ignore_errors=True)
+            os.sync()
+            converted = run(convert)
+            os.sync()
+            copied = run(["cp", "-r", str(folder / "out"), str(folder / "copy")])
+            ratio = converted.seconds / copied.seconds
+            print(f"convert {converted.seconds:.1f} s, cp {copied.seconds:.1f} s, ratio {ratio:.2f}", flush=True)
+            if turn:
+                converts.append(converted)
+                copies.append(copied)
+        written = sum(file.stat().st_size for file in (folder / "out").iterdir())
+    ratios = [round(ours.seconds / theirs.seconds, 3) for ours, theirs in zip(converts, copies, strict=True)]
+    save(
+        f"convert-{arguments.preset}",
+        {
+            "what": f"two {arguments.preset} folders, bf16, to one encoder-decoder, against cp -r of the result",
+            "bytes_written": written,
+            "convert": summary(converts),
+            "cp": summary(copies),
+            "ratios": ratios,
+            "median_ratio": statistics.median(ratios),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Checkpoint folders of real size with random weights, written as a stream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pairform import load_spec
+from pairform.assemblies.build import skeleton
+from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.saving import write_model
+from pairform.assemblies.checkpoints.sink import Sink
+from pairform.assemblies.checkpoints.writer import Entry
+
+POOL = 1 << 25
+"""Random elements drawn once; tensors are cut from them at places of their own."""
+
+
+@dataclass(frozen=True)
+class RandomContent:
+    """A tensor's worth of a pool of random elements, from `begin` on."""
+
+    pool: Tensor
+    begin: int
+    count: int
+
+    def write(self, sink: Sink) -> None:
+        for piece in self.pieces():
+            sink.send_tensor(piece)
+
+    def pieces(self) -> Iterator[Tensor]:
+        begin, left = self.begin, self.count
+        while left:
+            piece = self.pool[begin : begin + left]
+            yield piece
+            begin, left = 0, left - piece.numel()
+
+
+def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """A folder in transformers' layout with a preset's shapes; returns the bytes of its weights."""
+    spec = load_spec(preset)
+    generator = torch.Generator().manual_seed(seed)
+    pool = (torch.randn(POOL, generator=generator) * spec.initializer_range).to(dtype)
+    begins = torch.randint(POOL, (10_000,), generator=generator).tolist()
+    entries = [
+        Entry(name, dtype, tuple(parameter.shape), RandomContent(pool, begins[index], prod(parameter.shape)))
+        for index, (name, parameter) in enumerate(skeleton(spec).named_parameters())
+    ]
+    size = sum(entry.size for entry in entries)
+    with new_folder(folder, size=size) as staging:
+        write_model(staging, spec, entries, "transformers", {"origin": "benchmark", "seed": seed})
+    return size

@@ -1,0 +1,5 @@
+"""`python -m pairform`."""
+
+from pairform.cli import main
+
+main()
