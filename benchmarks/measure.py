@@ -6,6 +6,7 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def run(command: list[str], **environment: str) -> Run:
     return Run(seconds, usage.ru_maxrss * 1024)
 
 
-def summary(runs: list[Run]) -> dict[str, Any]:
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
     seconds = [round(run.seconds, 3) for run in runs]
     return {
         "seconds": seconds,

@@ -1,4 +1,4 @@
-"""Every command, snippet and JSON document in README.md and docs/ does what the page says."""
+"""Every command, snippet and JSON document in README.md, CONTRIBUTING.md and docs/ does what the page says."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.registries import forget_new_blocks
 from tests.tokenizers_small import tokenizer
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = ("pip", "git", "make", "cd", "source")
 """They install, fetch, or run what other tests run; `make`'s targets are checked to exist."""
 RUN = ("console", "bash", "python", "json", "toml", "text")

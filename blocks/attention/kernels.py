@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -87,7 +88,7 @@ def sdpa(
     """
     bias = bias_of(work.mask, queries, context)
     if bias is not None and work.mask.valid is not None:
-        lost = context.once(("lost", work.mask.key()), lambda: bias.ne(0).all(-1, keepdim=True))
+        lost = context.once(("lost", work.mask.key()), partial(keyless, bias))
         queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,
@@ -99,6 +100,11 @@ def sdpa(
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return mixed, None
+
+
+def keyless(bias: Tensor) -> Tensor:
+    """Which queries have no key to attend to."""
+    return bias.ne(0).all(-1, keepdim=True)
 
 
 def bias_of(mask: Mask, queries: Tensor, context: Context) -> Tensor | None:
