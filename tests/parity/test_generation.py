@@ -183,6 +183,7 @@ def test_a_cache_gives_the_logits_of_a_pass_without(build: Any, tmp_path: Path) 
         {"top_k": 5},
         {"top_k": 1000},
         {"top_p": 0.05},
+        {"top_p": 0.5},
         {"top_p": 0.8},
         {"top_p": 1.0},
         {"temperature": 1.7, "top_k": 20, "top_p": 0.6},
@@ -191,6 +192,7 @@ def test_a_cache_gives_the_logits_of_a_pass_without(build: Any, tmp_path: Path) 
 def test_sampling_filters(filters: dict[str, Any]) -> None:
     logits = torch.randn(16, 96, generator=torch.Generator().manual_seed(0)) * 3
     logits[:, 10] = logits[:, 11]  # ties
+    logits[0] = torch.full((96,), -torch.inf).index_fill(0, torch.arange(4), 0.0)  # quarters, to meet top_p exactly
     expected = logits
     for name, warper in (("temperature", TemperatureLogitsWarper), ("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper)):
         if name in filters and not (name == "top_p" and filters[name] == 1.0):
