@@ -14,7 +14,9 @@ from pairform.assemblies.checkpoints.stored import StoredTensor, readable
 from pairform.registry import CheckpointError, Problem
 
 BUFFER = 1 << 23
-"""Bytes moved at a time."""
+"""Bytes moved at a time through memory."""
+IN_KERNEL = 1 << 28
+"""Bytes that the kernel is asked to move at a time; small requests cost it up to half as much again."""
 Progress = Callable[[int], object]
 """Called with the number of bytes just written."""
 
@@ -61,7 +63,7 @@ class Sink:
             source = os.open(file, os.O_RDONLY)
         try:
             while begin < end:
-                moved = self._move(file, source, begin, min(end - begin, BUFFER))
+                moved = self._move(file, source, begin, end - begin)
                 if moved == 0:
                     found = f"its end at byte {begin}"
                     raise CheckpointError(Problem(str(file), found, "the length it had when it was opened"))
@@ -72,7 +74,7 @@ class Sink:
     def _move(self, file: Path, source: int, begin: int, count: int) -> int:
         if self._in_kernel and hasattr(os, "copy_file_range"):
             try:
-                moved = os.copy_file_range(source, self._descriptor, count, offset_src=begin)
+                moved = os.copy_file_range(source, self._descriptor, min(count, IN_KERNEL), offset_src=begin)
                 self._progress(moved)
                 return moved
             except OSError as error:
@@ -80,7 +82,7 @@ class Sink:
                     raise
                 self._in_kernel = False  # another file system, or one that cannot
         with readable(file):
-            data = os.pread(source, count, begin)
+            data = os.pread(source, min(count, BUFFER), begin)
         self.send(data)
         return len(data)
 
