@@ -1,6 +1,7 @@
 """A JSON Schema of spec documents, with which an editor completes and checks them as they are written."""
 
 from collections.abc import Mapping
+from inspect import getdoc
 from typing import Any
 
 from pairform.assemblies.specs import SCHEMA_ID, LayerSpec, ModelSpec, StackSpec
@@ -65,7 +66,7 @@ def block_definitions() -> dict[str, Schema]:
         for name, block in registry.items():
             own = block.Spec.model_json_schema()
             definitions |= own.pop("$defs", {})
-            own["description"] = block.__doc__ or own.get("description", "")
+            own["description"] = getdoc(block) or ""
             own["title"] = f"{kind} {name}"
             own["required"] = sorted({*own.get("required", []), "name"})
             definitions[f"{kind}.{name}"] = own

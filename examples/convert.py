@@ -5,13 +5,13 @@ result is checked against transformers and against its sources, and writes a few
 """
 
 import argparse
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast, T5GemmaForConditionalGeneration
+from transformers.utils import logging
 
 import pairform
 
@@ -27,7 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
     folder: Path = parser.parse_args().out
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
     large = make_source(folder / "gemma-large", seed=1, **LARGE)
     small = make_source(folder / "gemma-small", seed=2, **SMALL)

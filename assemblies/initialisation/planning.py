@@ -9,7 +9,7 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoi
 from pairform.assemblies.initialisation.options import DtypeName, Options, dtype_name
 from pairform.assemblies.initialisation.pair import pair, stack_of
 from pairform.assemblies.initialisation.plan import Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
+from pairform.assemblies.initialisation.rules import CROSS, Made, StackRules, Target, head_rule, majority_dtype
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -140,4 +140,6 @@ def reason(rule: StackRules, name: str) -> str:
         return f"of the source's {part}, which is not used"
     if rest[0] == "layers" and int(rest[1]) not in rule.layers:
         return f"layer {rest[1]} is not kept"
+    if rest[0] == "layers" and rest[2] == CROSS and CROSS in rule.stack.layer.branches:
+        return "the new model's cross-attention is made in another way"
     return "the new model has no tensor for it"

@@ -71,7 +71,7 @@ class StackRules:
         _, number, branch, rest = inner.split(".", 3)
         index = int(number)
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
-        if branch == CROSS and layer.branches[CROSS].name == CROSS and CROSS not in origin.branches:
+        if branch == CROSS and layer.branches[CROSS].name == CROSS and not self.inherits_cross_attention(origin):
             return self.cross_attention(target, index, rest)
         return self.from_branch(target, index, branch, branch, rest)
 
@@ -131,8 +131,14 @@ class StackRules:
             return RepeatHeads(head_dim=head_dim, times=target.shape[0] // shape[0])
         return None
 
+    def inherits_cross_attention(self, origin: LayerSpec) -> bool:
+        """Whether the source's own cross-attention is kept: it must have read an encoder of the same width."""
+        old, new = self.checkpoint.spec.encoder, self.target.encoder
+        same = old is not None and new is not None and old.width == new.width
+        return self.options.cross_attention == "auto" and CROSS in origin.branches and same
+
     def cross_attention(self, target: Target, index: int, rest: str) -> Made:
-        """Cross-attention that the source lacks: copied from self-attention, drawn, or silent."""
+        """Cross-attention that is not the source's: copied from self-attention, drawn, or silent."""
         mode, layer = self.options.cross_attention, self.stack.layers[index]
         if not rest.startswith("block."):
             silent_bias = mode == "zero_output" and rest.endswith(".bias")
