@@ -156,12 +156,12 @@ def print_totals(plan: "Plan") -> None:
 
 
 @contextlib.contextmanager
-def byte_progress(*, shown: bool = True) -> Iterator[Callable[[int], object]]:
+def byte_progress(*, shown: bool = True) -> Iterator[Callable[[int, int], object]]:
     """A progress bar in bytes on the terminal's error stream; nothing where there is no terminal."""
-    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     errors = Console(stderr=True)
-    columns = (SpinnerColumn(), DownloadColumn(binary_units=False), TransferSpeedColumn(), TimeElapsedColumn())
+    columns = (BarColumn(), DownloadColumn(binary_units=False), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not (shown and errors.is_terminal)) as progress:
         task = progress.add_task("bytes", total=None)
-        yield lambda count: progress.advance(task, count)
+        yield lambda moved, whole: progress.update(task, advance=moved, total=whole)

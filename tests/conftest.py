@@ -1,8 +1,11 @@
-"""Quiet libraries and one thread a process: the models are tiny, and pytest-xdist brings the parallelism."""
+"""Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
 import torch
 import transformers
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

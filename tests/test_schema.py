@@ -73,7 +73,7 @@ def test_patches_on_a_preset_are_valid_documents(patch: dict[str, Any]) -> None:
     pairform.load_spec(document)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(broken_documents("t5gemma-s-s"))
 def test_what_the_schema_refuses_the_spec_refuses(broken: tuple[str, dict[str, Any]]) -> None:
     """The schema is never stricter than the spec: an editor does not mark what would load."""

@@ -214,7 +214,7 @@ def test_specs_that_do_not_fit_are_refused_with_their_path(what: str) -> None:
         pairform.load_spec("t5gemma-s-s", patch)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(broken_documents("t5gemma-s-s"))
 def test_a_broken_document_is_a_spec_error_or_still_a_spec(broken: tuple[str, dict[str, Any]]) -> None:
     _, document = broken

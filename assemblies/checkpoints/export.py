@@ -6,7 +6,7 @@ from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.companions import copy_all_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.sink import CopiedContent, Progress
+from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 
@@ -18,7 +18,7 @@ def export(
     format: Format = "transformers",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> int:
     """Write the model in `path_or_repo` to `out` in another format and return the number of bytes of its weights.
 

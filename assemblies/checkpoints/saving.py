@@ -10,7 +10,7 @@ from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import ALGORITHM
 from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.sink import Progress, TensorContent
+from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
 from pairform.assemblies.checkpoints.stored import DTYPES
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
@@ -92,7 +92,7 @@ def write_model(
     provenance: Mapping[str, Any],
     *,
     max_shard_size: int | str = "5GB",
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> None:
     """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
     if format_ not in get_args(Format):

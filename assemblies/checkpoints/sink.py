@@ -17,8 +17,12 @@ BUFFER = 1 << 23
 """Bytes moved at a time through memory."""
 IN_KERNEL = 1 << 28
 """Bytes that the kernel is asked to move at a time; small requests cost it up to half as much again."""
-Progress = Callable[[int], object]
-"""Called with the number of bytes just written."""
+Progress = Callable[[int, int], object]
+"""Called with the number of bytes just moved, and how many there are to move in all."""
+
+
+def silent(moved: int, whole: int) -> None:
+    """No progress shown."""
 
 
 class Content(Protocol):
@@ -30,10 +34,10 @@ class Content(Protocol):
 class Sink:
     """Takes the bytes of one file in order."""
 
-    def __init__(self, file: Path, progress: Progress) -> None:
+    def __init__(self, file: Path, moved: Callable[[int], object]) -> None:
         self._file = file
         self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._progress = progress
+        self._moved = moved
         self._in_kernel = True
 
     def __enter__(self) -> Self:
@@ -48,7 +52,7 @@ class Sink:
             written = os.write(self._descriptor, view[:BUFFER])
             view = view[written:]
             if counted:
-                self._progress(written)
+                self._moved(written)
 
     def send_tensor(self, tensor: Tensor) -> None:
         """The elements of a CPU tensor, little-endian as the machine's."""
@@ -75,7 +79,7 @@ class Sink:
         if self._in_kernel and hasattr(os, "copy_file_range"):
             try:
                 moved = os.copy_file_range(source, self._descriptor, min(count, IN_KERNEL), offset_src=begin)
-                self._progress(moved)
+                self._moved(moved)
                 return moved
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import checksums
 from pairform.assemblies.checkpoints.hub import find_folder
-from pairform.assemblies.checkpoints.sink import BUFFER, Progress
+from pairform.assemblies.checkpoints.sink import BUFFER, Progress, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor, readable, stored_tensors
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
 
@@ -31,7 +31,7 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: str | Path, *, progress: Progress = lambda _: None) -> Verification:
+def verify(folder: str | Path, *, progress: Progress = silent) -> Verification:
     """Names, shapes and dtypes against the spec, checksums against provenance.json, and every value for being finite."""
     folder = find_folder(folder)
     problems: list[Problem] = []
@@ -43,12 +43,13 @@ def verify(folder: str | Path, *, progress: Progress = lambda _: None) -> Verifi
         problems += error.problems
     try:
         stored = stored_tensors(folder)
+        whole = sum(tensor.end - tensor.begin for tensor in stored.values())
         recorded = recorded_checksums(folder, problems)
         if recorded is not None:
             problems += changed(stored, recorded, folder)
         for tensor in stored.values():
             problems += not_finite(tensor)
-            progress(tensor.end - tensor.begin)
+            progress(tensor.end - tensor.begin, whole)
     except CheckpointError as error:
         problems += (problem for problem in error.problems if problem not in problems)
     parameters = sum((tensor.end - tensor.begin) // tensor.dtype.itemsize for tensor in stored.values())

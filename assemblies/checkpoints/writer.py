@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
 from pairform.assemblies.checkpoints.checksum import checksum
-from pairform.assemblies.checkpoints.sink import Content, Progress, Sink
+from pairform.assemblies.checkpoints.sink import Content, Progress, Sink, silent
 from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, tensors_in
 from pairform.registry import OutputError, Problem, shorten
 
@@ -36,7 +36,7 @@ class Entry:
 
 
 def write_tensors(
-    folder: Path, entries: Sequence[Entry], *, max_shard_size: int | str = "5GB", progress: Progress = lambda _: None
+    folder: Path, entries: Sequence[Entry], *, max_shard_size: int | str = "5GB", progress: Progress = silent
 ) -> dict[str, str]:
     """Write `entries` as shards, and an index where there is more than one. Returns each tensor's checksum by name.
 
@@ -49,17 +49,20 @@ def write_tensors(
         max_shard_size=shard_bytes(max_shard_size),
         filename_pattern=PATTERN,
     )
+    whole = sum(entry.size for entry in entries)
     by_name = {entry.name: entry for entry in entries}
     with ThreadPoolExecutor(1) as checker:
         reading: dict[str, Future[str]] = {}
         for filename, names in split.filename_to_tensors.items():
-            for entry, begin in write_shard(folder / filename, [by_name[name] for name in names], progress):
+            for entry, begin in write_shard(
+                folder / filename, [by_name[name] for name in names], lambda moved: progress(moved, whole)
+            ):
                 reading[entry.name] = checker.submit(checksum, folder / filename, begin, begin + entry.size)
             tensors_in(folder / filename)
         found = {name: future.result() for name, future in reading.items()}
     if split.is_sharded:
         parameters = sum(prod(entry.shape) for entry in entries)
-        metadata = {"total_parameters": parameters, "total_size": sum(entry.size for entry in entries)}
+        metadata = {"total_parameters": parameters, "total_size": whole}
         write_json(folder / INDEX, {"metadata": metadata, "weight_map": split.tensor_to_filename}, sort_keys=True)
     return found
 
@@ -73,7 +76,7 @@ def shard_bytes(size: int | str) -> int:
     return found
 
 
-def write_shard(file: Path, entries: Sequence[Entry], progress: Progress) -> Iterator[tuple[Entry, int]]:
+def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], object]) -> Iterator[tuple[Entry, int]]:
     """One safetensors file; larger dtypes first, then by name, as the library does.
 
     Yields each tensor as soon as it is written, with the place of its first byte.
@@ -87,7 +90,7 @@ def write_shard(file: Path, entries: Sequence[Entry], progress: Progress) -> Ite
         begin = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with Sink(file, progress) as sink:
+    with Sink(file, moved) as sink:
         sink.send(len(text).to_bytes(8, "little") + text, counted=False)
         for entry in entries:
             entry.content.write(sink)

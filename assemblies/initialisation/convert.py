@@ -9,7 +9,7 @@ from typing import Any
 from pairform.assemblies.checkpoints.folder import check_target
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.saving import Format
-from pairform.assemblies.checkpoints.sink import Progress
+from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.initialisation.execute import execute
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.plan import Plan
@@ -38,7 +38,7 @@ def convert(
     format: Format = "pairform",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
     **fields: Any,
 ) -> ConvertReport:
     """Initialise a new model from `encoder` and `decoder` checkpoints and write it to `out`.

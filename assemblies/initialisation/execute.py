@@ -16,7 +16,7 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoi
 from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.sink import BUFFER, CopiedContent, Progress, Sink, TensorContent
+from pairform.assemblies.checkpoints.sink import BUFFER, CopiedContent, Progress, Sink, TensorContent, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor, readable
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
@@ -43,7 +43,7 @@ def execute(
     format: Format = "pairform",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> int:
     """Write the planned model to `out` and return the number of bytes of its weights.
 

@@ -55,9 +55,10 @@ class Layers(Spec):
 class Options(Spec):
     """How the tensors without an exact source are made.
 
-    cross_attention:       auto copies self-attention's weights where widths and heads agree, and draws the rest;
-                           self_attention copies, or says why it cannot; random draws; zero_output is auto with an output
-                           projection of zero, so that the decoder starts exactly as its source.
+    cross_attention:       auto keeps the source's own if that read an encoder of the same width, else copies
+                           self-attention's weights where widths and heads agree, and draws the rest; self_attention copies,
+                           or says why it cannot; random draws; zero_output copies or draws, with an output projection of
+                           zero, so that the decoder starts exactly as its source.
     cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
     encoder_layers:        the source layers to keep; absent, all.
     seed:                  fresh values depend on it and on the tensor's name alone.
