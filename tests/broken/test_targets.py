@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_empty_stays_unless_overwriting_is_asked_for(write:
     assert (out / "spec.json").read_text() == "{}"
     write(out, overwrite=True)
     assert pairform.verify(out).ok
-    assert os.listdir(tmp_path) == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_that_holds_no_model_is_never_overwritten(write: Write, tmp_path: Path) -> None:
@@ -219,9 +219,9 @@ def test_a_writer_does_not_replace_what_another_wrote_meanwhile(
     plan = pairform.plan(encoder=source, decoder=source)
     written = 0
 
-    def meanwhile(count: int) -> None:
+    def meanwhile(moved: int, whole: int) -> None:
         nonlocal written
-        written += count
+        written += moved
         if not out.exists():
             filled(out, "spec.json")
 
@@ -255,4 +255,4 @@ def test_a_model_that_was_moved_aside_by_a_killed_overwrite_is_not_lost(write: W
     refused(lambda: write(tmp_path / "out"), "not empty")
     assert contents(tmp_path) == ["out", "out/spec.json"]
     write(tmp_path / "out", overwrite=True)
-    assert os.listdir(tmp_path) == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,130 @@
+"""A conversion that is killed leaves nothing under the target's name, and the next one finishes as if nothing had happened."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pairform
+from tests.checkpoints import gemma2
+
+SIZES = {"hidden_size": 512, "intermediate_size": 1024, "vocab_size": 24000, "num_attention_heads": 8, "head_dim": 64}
+START = 30.0
+"""Seconds within which a process must have begun to write."""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Sources and options whose conversion takes a second or two: every tensor is converted or drawn."""
+    parent = tmp_path_factory.mktemp("sources")
+    sources = {role: gemma2(parent / role, seed=seed, **SIZES) for seed, role in enumerate(("encoder", "decoder"))}
+    return {**sources, "cross_attention": "random", "dtype": "bfloat16", "max_shard_size": "10MB"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pair: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """The files of a conversion that was left in peace, and its seconds."""
+    report = pairform.convert(**pair, out=tmp_path_factory.mktemp("undisturbed") / "out")
+    return files(report.out), report.seconds
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    """Forks processes that have torch loaded already, so that a kill hits the conversion and not an import."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pairform.assemblies.initialisation.convert"])
+    return context
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def start(server: Any, pair: dict[str, Any], out: Path) -> BaseProcess:
+    """A conversion in another process that has begun to write."""
+    process: BaseProcess = server.Process(target=pairform.convert, kwargs={**pair, "out": out})
+    process.start()
+    deadline = time.monotonic() + START
+    while not any(out.parent.iterdir()) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert any(out.parent.iterdir()), "it never began"
+    return process
+
+
+def end(process: BaseProcess) -> None:
+    process.join(START)
+    assert process.exitcode is not None
+
+
+@pytest.mark.parametrize("moment", range(20))
+def test_a_killed_conversion_leaves_no_target_and_the_next_one_is_whole(
+    moment: int, server: Any, pair: dict[str, Any], undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    whole, seconds = undisturbed
+    out = tmp_path / "out"
+    process = start(server, pair, out)
+    time.sleep(random.Random(moment).uniform(0, 0.8 * seconds))
+    process.kill()
+    end(process)
+    if process.exitcode == 0:
+        assert files(out) == whole, "it was finished before the signal came"
+        return
+    assert process.exitcode == -signal.SIGKILL
+    assert not out.exists()
+    pairform.convert(**pair, out=out)
+    assert files(out) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_killed_overwrite_keeps_the_old_model(server: Any, pair: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    old = pairform.convert(**pair, seed=9, out=out)
+    before = files(out)
+    process = server.Process(target=pairform.convert, kwargs={**pair, "out": out, "overwrite": True})
+    process.start()
+    deadline = time.monotonic() + START
+    while len(list(tmp_path.iterdir())) == 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.kill()
+    end(process)
+    assert process.exitcode == -signal.SIGKILL
+    assert files(out) == before
+    assert pairform.verify(out).ok
+    assert old.out == out
+
+
+def test_a_terminated_conversion_leaves_no_target(
+    server: Any, pair: dict[str, Any], undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    process = start(server, pair, tmp_path / "out")
+    process.terminate()
+    end(process)
+    assert process.exitcode == -signal.SIGTERM
+    assert not (tmp_path / "out").exists()
+    pairform.convert(**pair, out=tmp_path / "out")
+    assert files(tmp_path / "out") == undisturbed[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_interrupted_conversion_cleans_up_itself(pair: dict[str, Any], tmp_path: Path) -> None:
+    arguments = {name: str(value) for name, value in pair.items()} | {"out": str(tmp_path / "new" / "out")}
+    script = f"import pairform; pairform.convert(**{arguments!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 2 * START
+    while not list(tmp_path.glob("new/.*/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=START)
+    assert process.returncode == -signal.SIGINT
+    assert b"KeyboardInterrupt" in errors
+    assert not any(tmp_path.iterdir())
