@@ -38,7 +38,6 @@ def make_options(
 ) -> Any:
     """The options of an initialisation; what cannot be read is wrong usage."""
     from pairform import Options
-    from pairform.assemblies.initialisation.options import Layers
     from pairform.registry import SpecError
 
     try:
@@ -46,8 +45,8 @@ def make_options(
             {
                 "cross_attention": cross_attention,
                 "cross_attention_norms": norms,
-                "encoder_layers": Layers.parse(encoder_layers).document() if encoder_layers else None,
-                "decoder_layers": Layers.parse(decoder_layers).document() if decoder_layers else None,
+                "encoder_layers": encoder_layers,
+                "decoder_layers": decoder_layers,
                 "seed": seed,
                 "dtype": dtype,
             }

@@ -1,12 +1,12 @@
 """What a user may choose when an encoder-decoder is initialised."""
 
 import re
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field, Strict
 
-from pairform.registry import PositiveInt, Problem, Spec, SpecError
+from pairform.registry import PositiveInt, Problem, Spec, SpecError, nested
 
 CrossAttentionMode = Literal["auto", "self_attention", "random", "zero_output"]
 NormMode = Literal["copy", "identity"]
@@ -24,15 +24,6 @@ class Layers(Spec):
     every: PositiveInt | None = None
     first: PositiveInt | None = None
     only: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Layers":
-        """`every:2`, `first:8` or `0,2,5`."""
-        if match := re.fullmatch(r"(every|first):([1-9]\d*)", text.strip()):
-            return cls.read({match[1]: int(match[2])})
-        if re.fullmatch(r"\d+(\s*,\s*\d+)*", text.strip()):
-            return cls.read({"only": [int(number) for number in text.split(",")]})
-        raise SpecError(Problem("layers", repr(text), "every:N, first:N or a list such as 0,2,5"))
 
     def kept(self, depth: int, where: str) -> list[int]:
         """The kept layers' numbers in the source, of `depth` layers."""
@@ -52,6 +43,24 @@ class Layers(Spec):
         return kept
 
 
+def written_layers(value: Any) -> Any:
+    """`every:2`, `first:8`, `0,2,5` and plain lists as the rules they stand for."""
+    if isinstance(value, list | tuple):
+        return {"only": value}
+    if not isinstance(value, str):
+        return value
+    if match := re.fullmatch(r"(every|first):([1-9]\d*)", value.strip()):
+        return {match[1]: int(match[2])}
+    if re.fullmatch(r"\d+(\s*,\s*\d+)*", value.strip()):
+        return {"only": [int(number) for number in value.split(",")]}
+    raise nested([Problem("", repr(value), "every:N, first:N or a list such as 0,2,5")])
+
+
+def written_dtype(value: Any) -> Any:
+    """The name of a torch dtype."""
+    return dtype_name(value) if isinstance(value, torch.dtype) else value
+
+
 class Options(Spec):
     """How the tensors without an exact source are made.
 
@@ -60,17 +69,17 @@ class Options(Spec):
                            or says why it cannot; random draws; zero_output copies or draws, with an output projection of
                            zero, so that the decoder starts exactly as its source.
     cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
-    encoder_layers:        the source layers to keep; absent, all.
+    encoder_layers:        the source layers to keep: a `Layers`, its fields, "every:2", "first:8", or a list; absent, all.
     seed:                  fresh values depend on it and on the tensor's name alone.
-    dtype:                 of every tensor written; absent, each copy keeps its source's.
+    dtype:                 of every tensor written, by name or torch's own; absent, each copy keeps its source's.
     """
 
     cross_attention: CrossAttentionMode = "auto"
     cross_attention_norms: NormMode = "copy"
-    encoder_layers: Layers | None = None
-    decoder_layers: Layers | None = None
+    encoder_layers: Annotated[Layers | None, BeforeValidator(written_layers)] = None
+    decoder_layers: Annotated[Layers | None, BeforeValidator(written_layers)] = None
     seed: int = 0
-    dtype: DtypeName | None = None
+    dtype: Annotated[DtypeName | None, BeforeValidator(written_dtype)] = None
 
     def layers(self, part: str) -> Layers | None:
         return self.encoder_layers if part == "encoder" else self.decoder_layers
