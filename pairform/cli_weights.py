@@ -23,7 +23,7 @@ Cross = Annotated[
     str,
     typer.Option(
         "--cross-attention",
-        help="auto copies self-attention where it fits and draws the rest; self_attention; random; zero_output starts silent.",
+        help="auto copies self-attention in balanced pairs, else draws; self_attention; random; zero_output starts silent.",
     ),
 ]
 CrossNorms = Annotated[str, typer.Option("--cross-attention-norms", help="copy (of self-attention's) or identity.")]

@@ -24,13 +24,20 @@ def batch(device: str) -> dict[str, Any]:
     return {"input_ids": ids.to(device), "attention_mask": (ids != 0).to(device)}
 
 
+def gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.cpu()
+
+
 def test_logits_and_gradients_equal_the_cpus(folder: Path) -> None:
     answers = []
     for device in ("cpu", "cuda"):
         model = pairform.load(folder, device=device)
         output = model(**batch(device), labels=batch(device)["input_ids"].masked_fill(batch(device)["input_ids"] == 0, -100))
+        assert output.loss is not None
+        assert output.logits is not None
         output.loss.backward()
-        answers.append((output.logits.detach().cpu(), {n: p.grad.cpu() for n, p in model.named_parameters()}))
+        answers.append((output.logits.detach().cpu(), {name: gradient(parameter) for name, parameter in model.named_parameters()}))
     torch.testing.assert_close(answers[1][0], answers[0][0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(answers[1][1], answers[0][1], rtol=1e-2, atol=1e-2)
 

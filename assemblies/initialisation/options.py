@@ -65,9 +65,9 @@ class Options(Spec):
     """How the tensors without an exact source are made.
 
     cross_attention:       auto keeps the source's own if that read an encoder of the same width, else copies
-                           self-attention's weights where widths and heads agree, and draws the rest; self_attention copies,
-                           or says why it cannot; random draws; zero_output copies or draws, with an output projection of
-                           zero, so that the decoder starts exactly as its source.
+                           self-attention's weights where encoder and decoder are of one configuration, and draws the rest;
+                           self_attention copies where shapes allow it, or says why they do not; random draws; zero_output
+                           is auto with an output projection of zero, so that the decoder starts exactly as its source.
     cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
     encoder_layers:        the source layers to keep: a `Layers`, its fields, "every:2", "first:8", or a list; absent, all.
     seed:                  fresh values depend on it and on the tensor's name alone.

@@ -6,10 +6,11 @@ from typing import Any
 
 from pairform.assemblies.build import distributions, skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.initialisation.cross_attention import CROSS, DecoderRules
 from pairform.assemblies.initialisation.options import DtypeName, Options, dtype_name
 from pairform.assemblies.initialisation.pair import pair, stack_of
 from pairform.assemblies.initialisation.plan import Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.rules import CROSS, Made, StackRules, Target, head_rule, majority_dtype
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -79,7 +80,8 @@ def stack_rules(role: Role, target: ModelSpec, checkpoint: Checkpoint, options: 
     _, stack = stack_of(checkpoint.spec, role)
     rule = options.layers(role)
     layers = range(stack.depth) if rule is None else rule.kept(stack.depth, f"{role}_layers")
-    return StackRules(role, target, checkpoint, tuple(layers), options)
+    kind = DecoderRules if role == "decoder" else StackRules
+    return kind(role, target, checkpoint, tuple(layers), options)
 
 
 def target_rows(target: ModelSpec, rules: Mapping[Role, StackRules], options: Options) -> list[TargetRow]:

@@ -9,13 +9,10 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pair import stack_of
 from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Operation, RepeatHeads, Role, Rows, Source
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs import ModelSpec, StackSpec
 from pairform.blocks.initial import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
-CROSS = "cross_attention"
-OWN = "self_attention"
-GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
 Made = tuple[Operation, Source | None]
 
 
@@ -69,10 +66,10 @@ class StackRules:
         if not inner.startswith("layers."):
             return self.from_source(target, f"{self.source_part}.{inner}")
         _, number, branch, rest = inner.split(".", 3)
-        index = int(number)
-        layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
-        if branch == CROSS and layer.branches[CROSS].name == CROSS and not self.inherits_cross_attention(origin):
-            return self.cross_attention(target, index, rest)
+        return self.make_in_branch(target, int(number), branch, rest)
+
+    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
+        """The operation for the tensor `rest` of a branch of layer `index`."""
         return self.from_branch(target, index, branch, branch, rest)
 
     def from_branch(self, target: Target, index: int, branch: str, donor: str, rest: str) -> Made:
@@ -130,50 +127,6 @@ class StackRules:
         if target.shape[0] % shape[0] == 0:
             return RepeatHeads(head_dim=head_dim, times=target.shape[0] // shape[0])
         return None
-
-    def inherits_cross_attention(self, origin: LayerSpec) -> bool:
-        """Whether the source's own cross-attention is kept: it must have read an encoder of the same width."""
-        old, new = self.checkpoint.spec.encoder, self.target.encoder
-        same = old is not None and new is not None and old.width == new.width
-        return self.options.cross_attention == "auto" and CROSS in origin.branches and same
-
-    def cross_attention(self, target: Target, index: int, rest: str) -> Made:
-        """Cross-attention that is not the source's: copied from self-attention, drawn, or silent."""
-        mode, layer = self.options.cross_attention, self.stack.layers[index]
-        if not rest.startswith("block."):
-            silent_bias = mode == "zero_output" and rest.endswith(".bias")
-            if self.options.cross_attention_norms == "identity" or silent_bias:
-                return fresh(target)
-            return self.from_branch(target, index, CROSS, OWN, rest)
-        if mode == "zero_output":
-            self.check_silent(layer, index)
-            if rest.startswith("block.o_proj."):
-                return Fresh(initial=Constant()), None
-        reason = self.disagreement(layer)
-        if mode == "self_attention" and reason:
-            remedy = "Use auto, random or zero_output."
-            raise SpecError(Problem(CROSS, reason, "widths and heads as in self-attention, to copy it", remedy))
-        if mode == "random" or reason:
-            return fresh(target)
-        return self.from_branch(target, index, CROSS, OWN, rest)
-
-    def disagreement(self, layer: LayerSpec) -> str | None:
-        """Why cross-attention cannot be a copy of self-attention."""
-        encoder = self.target.encoder
-        assert encoder is not None, "cross-attention is only valid beside an encoder"
-        if encoder.width != self.stack.width:
-            return f"an encoder of width {encoder.width} beside a decoder of width {self.stack.width}"
-        own, cross = layer.branches.get(OWN), layer.branches[CROSS]
-        for field in GEOMETRY:
-            mine, theirs = getattr(own, field, None), getattr(cross, field, None)
-            if mine != theirs:
-                return f"{field} {theirs} in cross-attention and {mine} in self-attention"
-        return None
-
-    def check_silent(self, layer: LayerSpec, index: int) -> None:
-        if layer.placement == "post":
-            where = f"decoder.layers.{index}.placement"
-            raise SpecError(Problem(where, "post", "pre or sandwich: a norm behind the sum is never silent, even of a zero"))
 
 
 def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:

@@ -1,0 +1,94 @@
+"""Where a decoder's cross-attention comes from (T5Gemma, arXiv 2504.06225, section 3.2), and choices beyond the paper."""
+
+from functools import cached_property
+
+from pairform.assemblies.initialisation.plan import Fresh
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
+from pairform.assemblies.specs import LayerSpec, StackSpec
+from pairform.blocks.initial import Constant
+from pairform.registry import Problem, SpecError
+
+CROSS = "cross_attention"
+OWN = "self_attention"
+GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
+NOT_SHAPE = ("mask", "kernel", "dropout")
+
+
+class DecoderRules(StackRules):
+    """The rules of a stack, and those for the cross-attention that its source may lack."""
+
+    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
+        layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
+        if branch != CROSS or layer.branches[CROSS].name != CROSS or self.inherits(origin):
+            return super().make_in_branch(target, index, branch, rest)
+        if not rest.startswith("block."):
+            return self.norm(target, index, rest)
+        return self.block(target, index, rest)
+
+    def inherits(self, origin: LayerSpec) -> bool:
+        """Whether the source's own cross-attention is kept: it must have read an encoder of the same width."""
+        old, new = self.checkpoint.spec.encoder, self.target.encoder
+        same = old is not None and new is not None and old.width == new.width
+        return self.options.cross_attention == "auto" and CROSS in origin.branches and same
+
+    def norm(self, target: Target, index: int, rest: str) -> Made:
+        """A norm around cross-attention: the one around self-attention, or the identity."""
+        silent_bias = self.options.cross_attention == "zero_output" and rest.endswith(".bias")
+        if self.options.cross_attention_norms == "identity" or silent_bias:
+            return fresh(target)
+        return self.from_branch(target, index, CROSS, OWN, rest)
+
+    def block(self, target: Target, index: int, rest: str) -> Made:
+        """Cross-attention itself: copied from self-attention, drawn, or silent."""
+        mode, layer = self.options.cross_attention, self.stack.layers[index]
+        unfit = self.disagreement(layer)
+        if mode == "self_attention" and unfit:
+            remedy = "Use auto, random or zero_output."
+            raise SpecError(Problem(CROSS, unfit, "widths and heads as in self-attention, to copy it", remedy))
+        if mode == "zero_output":
+            self.check_silent(layer, index)
+            if rest.startswith("block.o_proj."):
+                return Fresh(initial=Constant()), None
+        if mode == "random" or unfit or (mode != "self_attention" and not self.same_configuration):
+            return fresh(target)
+        return self.from_branch(target, index, CROSS, OWN, rest)
+
+    def disagreement(self, layer: LayerSpec) -> str | None:
+        """Why cross-attention cannot be a copy of self-attention."""
+        encoder = self.encoder
+        if encoder.width != self.stack.width:
+            return f"an encoder of width {encoder.width} beside a decoder of width {self.stack.width}"
+        own, cross = layer.branches.get(OWN), layer.branches[CROSS]
+        for field in GEOMETRY:
+            mine, theirs = getattr(own, field, None), getattr(cross, field, None)
+            if mine != theirs:
+                return f"{field} {theirs} in cross-attention and {mine} in self-attention"
+        return None
+
+    @cached_property
+    def same_configuration(self) -> bool:
+        """Whether encoder and decoder are of one shape, so that what self-attention learnt to read is what it will read."""
+        return shape_of(self.encoder) == shape_of(self.stack)
+
+    @property
+    def encoder(self) -> StackSpec:
+        assert self.target.encoder is not None, "cross-attention is only valid beside an encoder"
+        return self.target.encoder
+
+    def check_silent(self, layer: LayerSpec, index: int) -> None:
+        if layer.placement == "post":
+            where = f"decoder.layers.{index}.placement"
+            raise SpecError(Problem(where, "post", "pre or sandwich: a norm behind the sum is never silent, even of a zero"))
+
+
+def shape_of(stack: StackSpec) -> list[object]:
+    """Width, and of each layer the branches beside cross-attention, without what no weight depends on."""
+    branches = [
+        {
+            name: {field: value for field, value in spec.document().items() if field not in NOT_SHAPE}
+            for name, spec in layer.branches.items()
+            if name != CROSS
+        }
+        for layer in stack.layers
+    ]
+    return [stack.width, branches]
