@@ -3,8 +3,7 @@
 import zlib
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.sink import BUFFER
-from pairform.assemblies.checkpoints.stored import readable, tensors_in
+from pairform.assemblies.checkpoints.stored import BUFFER, readable, tensors_in
 
 ALGORITHM = "crc32"
 

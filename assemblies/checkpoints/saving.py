@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pairform.assemblies.build import skeleton
+from pairform.assemblies.build import check_place, skeleton
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import ALGORITHM
 from pairform.assemblies.checkpoints.folder import new_folder
@@ -37,6 +37,7 @@ def load(
     kernel: the attention kernel for every block; "auto" leaves it to the spec.
     patch:  a JSON merge patch on its spec, to run the same weights in another way (another window, say).
     """
+    check_place(device, dtype)
     checkpoint = open_checkpoint(path_or_repo, revision=revision)
     spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
     model = skeleton(spec)

@@ -10,11 +10,9 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.stored import StoredTensor, readable
+from pairform.assemblies.checkpoints.stored import BUFFER, StoredTensor, readable
 from pairform.registry import CheckpointError, Problem
 
-BUFFER = 1 << 23
-"""Bytes moved at a time through memory."""
 IN_KERNEL = 1 << 28
 """Bytes that the kernel is asked to move at a time; small requests cost it up to half as much again."""
 Progress = Callable[[int, int], object]

@@ -2,9 +2,9 @@
 
 import contextlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pairform.registry import CheckpointError, Problem, SpecError, read_json, shorten
 
+BUFFER = 1 << 23
+"""Bytes moved at a time through memory."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -44,6 +46,23 @@ class StoredTensor:
             tensor: Tensor = opened.get_tensor(self.name)
         return tensor
 
+    def pieces(self, rows: int | None = None, stop: int | None = None) -> Iterator[Tensor]:
+        """`rows` rows at a time up to row `stop`; absent, about `BUFFER` bytes at a time and all.
+
+        Each is read into memory of its own. safetensors would map the file: one that shrinks meanwhile then kills the
+        process, and an interrupt inside the library comes out as a damaged file.
+        """
+        count, *rest = self.shape or (1,)
+        stop = count if stop is None else stop
+        rows = rows or max(BUFFER // max(prod(rest) * self.dtype.itemsize, 1), 1)
+        with readable(self.file), self.file.open("rb") as raw:
+            raw.seek(self.begin)
+            for begin in range(0, stop, rows):
+                piece = torch.empty((min(rows, stop - begin), *rest), dtype=self.dtype)
+                if raw.readinto(piece.view(-1).view(torch.uint8).numpy().data) < piece.nbytes:
+                    raise EOFError("its end before that of the tensor " + self.name)
+                yield piece
+
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder by its name in the files. Only safetensors are read."""
@@ -70,7 +89,7 @@ def tensors_in(file: Path) -> dict[str, StoredTensor]:
         with safe_open(file, "pt") as opened:
             names = set(opened.keys())
         with file.open("rb") as raw:
-            (length,) = struct.unpack("<Q", raw.read(8))
+            length = int.from_bytes(raw.read(8), "little")
             header = json.loads(raw.read(length))
     return {name: _stored(file, name, header[name], 8 + length) for name in sorted(names)}
 
@@ -80,7 +99,7 @@ def readable(file: Path) -> Iterator[None]:
     """What goes wrong while a safetensors file is read is the file's fault."""
     try:
         yield
-    except (SafetensorError, OSError, ValueError, struct.error) as error:
+    except (SafetensorError, OSError, EOFError, json.JSONDecodeError) as error:
         remedy = "The file is truncated or damaged: fetch or write it again."
         raise CheckpointError(Problem(str(file), f"{error}", "a whole safetensors file", remedy)) from None
 

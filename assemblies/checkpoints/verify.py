@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import checksums
 from pairform.assemblies.checkpoints.hub import find_folder
-from pairform.assemblies.checkpoints.sink import BUFFER, Progress, silent
-from pairform.assemblies.checkpoints.stored import StoredTensor, readable, stored_tensors
+from pairform.assemblies.checkpoints.sink import Progress, silent
+from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
 
 
@@ -82,16 +79,7 @@ def changed(stored: Mapping[str, StoredTensor], recorded: Mapping[str, Any], fol
 
 
 def not_finite(tensor: StoredTensor) -> Iterator[Problem]:
-    """NaN and infinite values, looked for in slices."""
-    count = 0
-    with readable(tensor.file), safe_open(tensor.file, "pt") as opened:
-        if not tensor.shape:
-            count = int((~opened.get_tensor(tensor.name).isfinite()).sum())
-        else:
-            view = opened.get_slice(tensor.name)
-            row_bytes = max((tensor.end - tensor.begin) // max(tensor.shape[0], 1), 1)
-            step = max(BUFFER // row_bytes, 1)
-            for begin in range(0, tensor.shape[0], step):
-                count += int((~torch.isfinite(view[begin : begin + step])).sum())
+    """NaN and infinite values, looked for in pieces."""
+    count = sum(int((~piece.isfinite()).sum()) for piece in tensor.pieces())
     if count:
         yield Problem(f"{tensor.file}: {tensor.name}", f"{count} values that are NaN or infinite", "finite weights")

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from einops import rearrange, reduce, repeat
-from safetensors import safe_open
 from torch import Tensor
 
 from pairform.assemblies.build import skeleton
@@ -16,8 +15,8 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoi
 from pairform.assemblies.checkpoints.companions import copy_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.sink import BUFFER, CopiedContent, Progress, Sink, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import StoredTensor, readable
+from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, Sink, TensorContent, silent
+from pairform.assemblies.checkpoints.stored import StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
@@ -102,34 +101,21 @@ def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int)
     operation = row.operation
     if isinstance(operation, MeanHeads):
         group = operation.group
-        for heads in slices(stored, operation.head_dim * group):
+        for heads in stored.pieces(operation.head_dim * group):
             grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
             precise = grouped.to(torch.promote_types(grouped.dtype, torch.float32))
             yield reduce(precise, "h d ... -> d ...", "mean").to(dtype)
     elif isinstance(operation, RepeatHeads):
-        for head in slices(stored, operation.head_dim):
+        for head in stored.pieces(operation.head_dim):
             yield repeat(head, "d ... -> (t d) ...", t=operation.times).to(dtype)
     elif isinstance(operation, Rows):
-        for rows in slices(stored, rows_at_a_time(stored), stop=operation.kept):
+        for rows in stored.pieces(stop=operation.kept):
             yield rows.to(dtype)
         kept = operation.kept * prod(row.shape[1:])
         yield from chunks(operation.initial, row.target, prod(row.shape), dtype, seed, begin=kept)
     else:
-        for rows in slices(stored, rows_at_a_time(stored)):
+        for rows in stored.pieces():
             yield rows.to(dtype)
-
-
-def slices(stored: StoredTensor, step: int, stop: int | None = None) -> Iterator[Tensor]:
-    """`step` rows of a stored tensor at a time."""
-    with readable(stored.file), safe_open(stored.file, "pt") as opened:
-        view = opened.get_slice(stored.name)
-        stop = stored.shape[0] if stop is None else stop
-        for begin in range(0, stop, step):
-            yield view[begin : min(begin + step, stop)]
-
-
-def rows_at_a_time(stored: StoredTensor) -> int:
-    return max(BUFFER // max(prod(stored.shape[1:]) * stored.dtype.itemsize, 1), 1)
 
 
 def provenance(plan: Plan) -> dict[str, Any]:
