@@ -12,6 +12,7 @@ from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec
 from pairform.blocks.initial import Constant, Normal, initial_of
+from pairform.registry import InputError, Problem, shorten
 
 
 def build(
@@ -26,6 +27,7 @@ def build(
     Each weight depends on `seed` and its own name alone, so an equal part of another model gets equal weights. Without a
     seed, torch's own random state decides. On the device "meta" nothing is allocated.
     """
+    check_place(device, dtype)
     model = skeleton(load_spec(spec), dtype)
     if torch.device(device).type == "meta":
         return model
@@ -36,6 +38,17 @@ def build(
         for name, parameter, initial in distributions(model):
             parameter.copy_(draw(initial, name, tuple(parameter.shape), dtype, seed))
     return model
+
+
+def check_place(device: str | torch.device, dtype: torch.dtype | None) -> None:
+    """Whether weights of `dtype` can be on `device`."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(Problem("dtype", shorten(dtype), "a floating-point dtype of torch's"))
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        found = f"{device!r} ({str(error).splitlines()[0]})"
+        raise InputError(Problem("device", found, "a device that torch can use here")) from None
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> Model:
