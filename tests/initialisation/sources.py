@@ -18,7 +18,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     return {name: stored.read() for name, stored in open_checkpoint(folder).tensors.items()}
 
 
-def rows(plan: pairform.Plan) -> dict[str, pairform.Plan | Any]:
+def rows(plan: pairform.Plan) -> dict[str, Any]:
     """A plan's rows by target."""
     return {row.target: row for row in plan.targets}
 

@@ -16,7 +16,13 @@ import pytest
 import pairform
 from tests.checkpoints import gemma2
 
-SIZES = {"hidden_size": 512, "intermediate_size": 1024, "vocab_size": 24000, "num_attention_heads": 8, "head_dim": 64}
+SIZES: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "vocab_size": 24000,
+    "num_attention_heads": 8,
+    "head_dim": 64,
+}
 START = 30.0
 """Seconds within which a process must have begun to write."""
 
