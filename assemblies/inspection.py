@@ -1,16 +1,16 @@
 """What a spec costs before anything is allocated: parameters, FLOPs and cache bytes, by part."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pairform.assemblies.build import skeleton
+from pairform.assemblies.flops import count_flops
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import LayerSpec, ModelSpec
@@ -160,7 +160,7 @@ def keep_one_of_each(model: Model) -> dict[str, list[int]]:
     return counts
 
 
-def run(model: Model, batch: int, source_length: int, target_length: int) -> tuple[dict[str, int], Cache]:
+def run(model: Model, batch: int, source_length: int, target_length: int) -> tuple[Mapping[str, int], Cache]:
     """FLOPs by module path, and the decoder's cache, of one forward pass."""
     source, target = (torch.zeros(batch, length, dtype=torch.long, device="meta") for length in (source_length, target_length))
     cache = Cache()
@@ -169,10 +169,20 @@ def run(model: Model, batch: int, source_length: int, target_length: int) -> tup
         inputs["cache"] = cache
         if model.encoder is not None:
             inputs["decoder_input_ids"] = target
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), count_flops(dict(measured_modules(model))) as flops:
         model(**inputs)
-    found = {path.removeprefix("Model."): sum(flops.values()) for path, flops in counter.get_flop_counts().items()}
-    return found, cache
+    return flops, cache
+
+
+def measured_modules(model: Model) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of the tree that compute, by path."""
+    yield "head", model.head
+    for name in model.spec.stacks:
+        for part in ("embedding", "norm"):
+            yield f"{name}.{part}", model.get_submodule(f"{name}.{part}")
+        for index, layer in enumerate(model.get_submodule(f"{name}.layers").children()):
+            for branch, module in layer.named_children():
+                yield f"{name}.layers.{index}.{branch}", module
 
 
 def add_flops(tree: Part, flops: Mapping[str, int], counts: Mapping[str, list[int]]) -> None:

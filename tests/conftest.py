@@ -1,5 +1,6 @@
 """Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
+import pytest
 import torch
 import transformers
 from hypothesis import HealthCheck, settings
@@ -9,3 +10,8 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

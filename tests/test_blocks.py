@@ -112,13 +112,13 @@ def test_plain_feed_forward_is_two_linear_layers() -> None:
 
 def test_self_attention_is_torchs_multi_head_attention() -> None:
     spec = SelfAttention.Spec.read({"heads": 4, "bias": True, "mask": {"causal": True}})
-    ours = filled(SelfAttention(spec, Sizes(16)))
-    theirs = nn.MultiheadAttention(16, 4, batch_first=True)
+    ours = filled(SelfAttention(spec, Sizes(16))).double()
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([ours.q_proj.weight, ours.k_proj.weight, ours.v_proj.weight]))
         theirs.in_proj_bias.copy_(torch.cat([ours.q_proj.bias, ours.k_proj.bias, ours.v_proj.bias]))
     theirs.out_proj.load_state_dict(ours.o_proj.state_dict())
-    hidden = torch.randn(2, 7, 16)
+    hidden = torch.randn(2, 7, 16, dtype=torch.float64)
     future = torch.ones(7, 7, dtype=torch.bool).triu(1)
     torch.testing.assert_close(ours(hidden, positions(7)), theirs(hidden, hidden, hidden, attn_mask=future)[0])
 

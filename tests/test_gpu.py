@@ -37,7 +37,9 @@ def test_logits_and_gradients_equal_the_cpus(folder: Path) -> None:
         assert output.loss is not None
         assert output.logits is not None
         output.loss.backward()
-        answers.append((output.logits.detach().cpu(), {name: gradient(parameter) for name, parameter in model.named_parameters()}))
+        answers.append(
+            (output.logits.detach().cpu(), {name: gradient(parameter) for name, parameter in model.named_parameters()})
+        )
     torch.testing.assert_close(answers[1][0], answers[0][0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(answers[1][1], answers[0][1], rtol=1e-2, atol=1e-2)
 

@@ -114,7 +114,9 @@ def bias_of(mask: Mask, queries: Tensor, context: Context) -> Tensor | None:
         allowed = mask.dense(queries.device)
         if allowed is None:
             return None
-        return torch.zeros_like(allowed, dtype=queries.dtype).masked_fill(~allowed, torch.finfo(queries.dtype).min)
+        return torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device).masked_fill(
+            ~allowed, torch.finfo(queries.dtype).min
+        )
 
     return context.once(("bias", queries.dtype, mask.key()), make)
 

@@ -59,7 +59,7 @@ class Mask:
         queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)
         keys = torch.arange(self.key_start, self.key_start + self.key_length, device=device)
         distance = queries[:, None] - keys[None, :]
-        allowed = torch.ones_like(distance, dtype=torch.bool)
+        allowed = torch.ones(distance.shape, dtype=torch.bool, device=device)
         if self.spec.causal:
             allowed &= distance >= 0
         if self.spec.window is not None:

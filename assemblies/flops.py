@@ -1,0 +1,112 @@
+"""Counting floating-point operations on the meta device, with torch's own formulas and without torch's compiler."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts matrix products by the name last given to `place`, as `torch.utils.flop_counter.FlopCounterMode` does.
+
+    Element-wise operations and those in `SHAPES` only get a result of their shape here: on the meta device torch would import
+    its compiler and a computer algebra system for them, more than a second of a short command.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+        self.place = ""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, so nothing has to be kept from the compiler
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula: Any = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            out = SHAPES.get(func, func)(*args, **kwargs)
+            self.counts[self.place] += formula(*args, **kwargs, out_val=out)
+            return out
+        if func in SHAPES:
+            return SHAPES[func](*args, **kwargs)
+        if torch.Tag.pointwise in func.tags:
+            return elementwise(args, kwargs)
+        with self:
+            parts = func.decompose(*args, **kwargs)
+        return func(*args, **kwargs) if parts is NotImplemented else parts
+
+
+def elementwise(args: Any, kwargs: Mapping[str, Any]) -> Tensor:
+    """A result of the shape that the tensors among the arguments have together."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    shape = numpy.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    dtype = kwargs.get("dtype") or max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.is_floating_point)
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    return left.new_empty((*left.shape[:-1], right.shape[-1]))
+
+
+def unchanged(tensor: Tensor, *_: Any) -> Tensor:
+    return tensor.new_empty(tensor.shape)
+
+
+def concatenated(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    shape = list(tensors[0].shape)
+    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
+    return tensors[0].new_empty(shape)
+
+
+def averaged(tensor: Tensor, dims: list[int], keepdim: bool = False, **_: Any) -> Tensor:
+    axes = {dim % tensor.ndim for dim in dims}
+    kept = [1 if axis in axes else size for axis, size in enumerate(tensor.shape) if keepdim or axis not in axes]
+    return tensor.new_empty(kept)
+
+
+def counted(start: int, end: int, step: int = 1, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+    return torch.empty(len(range(start, end, step)), dtype=dtype or torch.long, device="meta")
+
+
+def looked_up(table: Tensor, ids: Tensor, *_: Any) -> Tensor:
+    return table.new_empty((*ids.shape, *table.shape[1:]))
+
+
+SHAPES: Mapping[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.mm.default: product,
+    torch.ops.aten.bmm.default: product,
+    torch.ops.aten.embedding.default: looked_up,
+    torch.ops.aten._softmax.default: unchanged,
+    torch.ops.aten.cat.default: concatenated,
+    torch.ops.aten.mean.dim: averaged,
+    torch.ops.aten.arange.start: counted,
+    torch.ops.aten.arange.start_step: counted,
+}
+"""Operations whose result is known by its shape alone."""
+
+
+@contextmanager
+def count_flops(modules: Mapping[str, nn.Module]) -> Iterator[Counter[str]]:
+    """Count by module: what runs inside `modules[name]` goes to `name`, all else to ""."""
+    counter = FlopCounter()
+
+    def enter(name: str) -> Any:
+        return lambda *_: setattr(counter, "place", name)
+
+    hooks = [module.register_forward_pre_hook(enter(name)) for name, module in modules.items()]
+    hooks += [module.register_forward_hook(enter("")) for module in modules.values()]
+    try:
+        with counter:
+            yield counter.counts
+    finally:
+        for hook in hooks:
+            hook.remove()
