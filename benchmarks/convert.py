@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measure import run, save, summary
-from benchmarks.sources import write_source
 
 
 def main() -> None:
@@ -27,8 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         for seed, role in enumerate(("encoder", "decoder")):
-            size = write_source(folder / role, arguments.preset, seed=seed)
-            print(f"{role}: {size / 1e9:.2f} GB", flush=True)
+            run([sys.executable, "-m", "benchmarks.sources", str(folder / role), arguments.preset, str(seed)])
         convert = [sys.executable, "-m", "pairform", "convert", "--out", str(folder / "out")]
         convert += ["--encoder", str(folder / "encoder"), "--decoder", str(folder / "decoder")]
         converts, copies = [], []

@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process: wall time and the largest resident memory of it or any child."""
+    """One finished process: wall time and its largest resident memory, which is never below that of this process."""
 
     seconds: float
     peak_bytes: int

@@ -1,5 +1,9 @@
-"""Checkpoint folders of real size with random weights, written as a stream."""
+"""A checkpoint folder of real size with random weights, written as a stream.
 
+python -m benchmarks.sources FOLDER PRESET SEED
+"""
+
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -53,3 +57,7 @@ def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = t
     with new_folder(folder, size=size) as staging:
         write_model(staging, spec, entries, "transformers", {"origin": "benchmark", "seed": seed})
     return size
+
+
+if __name__ == "__main__":
+    write_source(Path(sys.argv[1]), sys.argv[2], seed=int(sys.argv[3]))

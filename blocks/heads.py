@@ -4,10 +4,11 @@ A head's `forward(hidden, valid, tied)` takes `[batch, length, width]`, the mask
 embedding's table, that table. Its `loss(logits, labels, shift)` computes what transformers computes for the same head.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,11 +59,15 @@ class LMHead(nn.Module):
 
 
 class ClassificationSpec(BlockSpec):
-    """labels: how many. dropout: before the projection. bias: of the projection."""
+    """labels: how many, or their names. dropout: before the projection. bias: of the projection."""
 
-    labels: PositiveInt = 2
+    labels: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)] = 2
     dropout: Probability = 0.0
     bias: bool = True
+
+    @property
+    def count(self) -> int:
+        return self.labels if isinstance(self.labels, int) else len(self.labels)
 
 
 class TokenClassificationHead(nn.Module):
@@ -74,7 +79,7 @@ class TokenClassificationHead(nn.Module):
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.proj = nn.Linear(sizes.width, spec.labels, bias=spec.bias)
+        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
@@ -100,7 +105,7 @@ class SequenceClassificationHead(nn.Module):
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.proj = nn.Linear(sizes.width, spec.labels, bias=spec.bias)
+        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
@@ -117,7 +122,7 @@ class SequenceClassificationHead(nn.Module):
         problem = self.spec.problem
         if problem is None:
             whole = not labels.is_floating_point()
-            problem = "regression" if self.spec.labels == 1 else "single_label" if whole else "multi_label"
+            problem = "regression" if self.spec.count == 1 else "single_label" if whole else "multi_label"
         if problem == "regression":
             return functional.mse_loss(logits.reshape(labels.shape), labels.to(logits.dtype))
         if problem == "single_label":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Problem, SpecError
+from pairform.registry import Problem, SpecError, shorten
 
 PROBLEMS = {
     "regression": "regression",
@@ -24,8 +24,7 @@ def head_document(config: Mapping[str, Any], architectures: Mapping[str, str], *
     if name == "lm":
         tied = config.get("tie_word_embeddings", True)
         return {"name": "lm", "softcap": softcap} | ({"tie": tie} if tied else {})
-    labels = config.get("id2label")
-    head: dict[str, Any] = {"name": name, "labels": config.get("num_labels", 2) if labels is None else len(labels)}
+    head: dict[str, Any] = {"name": name, "labels": label_names(config)}
     if name == "sequence_classification" and config.get("problem_type") is not None:
         head["problem"] = PROBLEMS.get(config["problem_type"], config["problem_type"])
     return head
@@ -40,11 +39,27 @@ def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: s
     if head.name == "lm":
         config |= {softcap: getattr(head, "softcap", None), "tie_word_embeddings": getattr(head, "tie", None) is not None}
     if labels := getattr(head, "labels", None):
-        config["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
-        config["label2id"] = {f"LABEL_{label}": label for label in range(labels)}
+        names = nameless(labels) if isinstance(labels, int) else labels
+        config["id2label"] = {str(label): name for label, name in enumerate(names)}
+        config["label2id"] = {name: label for label, name in enumerate(names)}
     if problem := getattr(head, "problem", None):
         config["problem_type"] = next(theirs for theirs, ours in PROBLEMS.items() if ours == problem)
     return config
+
+
+def label_names(config: Mapping[str, Any]) -> int | list[str]:
+    """The labels' names, or how many there are where they only have transformers' numbers for names."""
+    labels = config.get("id2label")
+    if labels is None:
+        return config.get("num_labels", 2)
+    names = [labels.get(str(label)) for label in range(len(labels))]
+    if not all(isinstance(name, str) for name in names):
+        raise SpecError(Problem("id2label", shorten(labels), f"a name for each of 0 to {len(labels) - 1}"))
+    return len(names) if names == nameless(len(names)) else names
+
+
+def nameless(count: int) -> list[str]:
+    return [f"LABEL_{label}" for label in range(count)]
 
 
 def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:

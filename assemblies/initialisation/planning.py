@@ -6,6 +6,7 @@ from typing import Any
 
 from pairform.assemblies.build import distributions, skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.hub import commit_of
 from pairform.assemblies.initialisation.cross_attention import CROSS, DecoderRules
 from pairform.assemblies.initialisation.options import DtypeName, Options, dtype_name
 from pairform.assemblies.initialisation.pair import pair, stack_of
@@ -57,12 +58,17 @@ def plan(
         spec=target,
         options=options,
         sources={
-            role: SourceFolder(path=str(refs[role]), revision=(revisions or {}).get(role), layers=rules[role].layers)
-            for role in sources
+            role: SourceFolder(path=str(refs[role]), revision=commit(refs[role], checkpoint), layers=rules[role].layers)
+            for role, checkpoint in sources.items()
         },
         targets=targets,
         origins=tuple(row for role in sources for row in source_rows(rules[role], targets)),
     )
+
+
+def commit(ref: str | Path | None, checkpoint: Checkpoint) -> str | None:
+    """The hub commit that a source was read at, so that the plan means the same later; None for a folder."""
+    return None if Path(str(ref)).expanduser().is_dir() else commit_of(checkpoint.folder)
 
 
 def target_spec(

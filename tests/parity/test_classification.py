@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import T5GemmaConfig, T5GemmaForSequenceClassification
 
 import pairform
+from tests.checkpoints import SMALL
 from tests.parity.compare import FLOAT32, PADDINGS, batch, create, error, reference
 
 UNEQUAL: dict[str, Any] = {
@@ -110,3 +112,16 @@ def test_with_embeddings_the_mask_says_where_a_sequence_ends(kind: str, tmp_path
     read = batch(padding="right")
     got = ours(inputs_embeds=theirs.get_input_embeddings()(read.ids), attention_mask=read.mask).logits
     assert error(got, theirs(**read.inputs).logits) <= FLOAT32
+
+
+def test_names_of_labels_survive(tmp_path: Path) -> None:
+    names = {0: "calm", 1: "glad", 2: "sad"}
+    config = T5GemmaConfig(
+        encoder=SMALL, decoder=SMALL, id2label=names, label2id={name: label for label, name in names.items()}
+    )
+    T5GemmaForSequenceClassification(config).save_pretrained(tmp_path / "theirs")
+    model = pairform.load(tmp_path / "theirs")
+    assert model.spec.head.document()["labels"] == ["calm", "glad", "sad"]
+    pairform.save(model, tmp_path / "ours")
+    pairform.export(tmp_path / "ours", tmp_path / "back")
+    assert T5GemmaForSequenceClassification.from_pretrained(tmp_path / "back").config.id2label == names
