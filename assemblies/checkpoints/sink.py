@@ -14,7 +14,7 @@ from pairform.assemblies.checkpoints.stored import BUFFER, StoredTensor, readabl
 from pairform.registry import CheckpointError, Problem
 
 IN_KERNEL = 1 << 28
-"""Bytes that the kernel is asked to move at a time; small requests cost it up to half as much again."""
+"""Bytes that the kernel is asked to move at a time."""
 Progress = Callable[[int, int], object]
 """Called with the number of bytes just moved, and how many there are to move in all."""
 
