@@ -149,8 +149,8 @@ def encode(model: "Model", ids: Tensor | None, mask: Tensor | None, outputs: "Te
 
     assert model.encoder is not None
     valid = as_mask(mask)
-    if valid is None and ids is not None and model.spec.tokens.pad is not None:
-        valid = ids != model.spec.tokens.pad
+    if valid is None:
+        valid = model.real_tokens(ids)
     hidden = model.encoder(ids, valid=valid).hidden if outputs is None else encoder_hidden(outputs)
     return Source(hidden, valid)
 
@@ -169,8 +169,8 @@ def starting_point(
             )
         return torch.full((len(source.hidden), 1), tokens.first, device=source.hidden.device), None
     valid = as_mask(mask)
-    if valid is None and source is None and tokens.pad is not None:
-        valid = prompt != tokens.pad
+    if valid is None and source is None:
+        valid = model.real_tokens(prompt)
     return prompt, None if valid is None or bool(valid.all()) else valid
 
 

@@ -1,7 +1,7 @@
 """The model: one or two stacks and a head, put together from a `ModelSpec`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,11 +92,9 @@ class Model(GenerationMixin, nn.Module):
             return self._answer(ran, read, labels, cache, shift=True)
 
         encoded = None
+        read = self._mask_padding(read)
         if encoder_outputs is None:
-            read = self._mask_padding(read)
             encoded = self.encoder(read.ids, read.embeds, valid=read.valid, positions=read.positions, **wanted)
-        elif read.valid is None and read.ids is not None:
-            read = self._mask_padding(read)
         if self.decoder is None:
             if encoded is None:
                 raise InputError(
@@ -129,10 +127,7 @@ class Model(GenerationMixin, nn.Module):
         return ran
 
     def _answer(self, ran: StackOutput, inputs: Inputs, labels: Tensor | None, cache: Cache | None, shift: bool) -> ModelOutput:
-        valid = inputs.valid
-        if valid is None and inputs.ids is not None and self.spec.tokens.pad is not None:
-            valid = inputs.ids != self.spec.tokens.pad
-        logits = self.head(ran.hidden, valid, self.tied())
+        logits = self.head(ran.hidden, self._mask_padding(inputs).valid, self.tied())
         loss = None if labels is None else self.head.loss(logits, labels, shift)
         attentions = attentions_of(ran, "self_attention")
         return ModelOutput(logits, loss, ran.hidden, ran.hidden_states, attentions, cache=cache)
@@ -146,10 +141,12 @@ class Model(GenerationMixin, nn.Module):
 
     def _mask_padding(self, inputs: Inputs) -> Inputs:
         """Without a mask, tokens equal to pad are padding."""
+        return inputs if inputs.valid is not None else replace(inputs, valid=self.real_tokens(inputs.ids))
+
+    def real_tokens(self, ids: Tensor | None) -> Bool[Tensor, "batch length"] | None:
+        """False where `ids` are the pad token; None without ids or without such a token."""
         pad = self.spec.tokens.pad
-        if inputs.valid is not None or inputs.ids is None or pad is None:
-            return inputs
-        return Inputs(inputs.ids, inputs.embeds, inputs.ids != pad, inputs.positions)
+        return None if ids is None or pad is None else ids != pad
 
     def _derive_decoder_inputs(self, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:
         """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right."""

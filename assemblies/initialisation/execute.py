@@ -21,6 +21,7 @@ from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow
+from pairform.blocks.precision import wide
 from pairform.registry import CheckpointError, Problem, SpecError
 
 
@@ -103,8 +104,7 @@ def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int)
         group = operation.group
         for heads in stored.pieces(operation.head_dim * group):
             grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
-            precise = grouped.to(torch.promote_types(grouped.dtype, torch.float32))
-            yield reduce(precise, "h d ... -> d ...", "mean").to(dtype)
+            yield reduce(wide(grouped), "h d ... -> d ...", "mean").to(dtype)
     elif isinstance(operation, RepeatHeads):
         for head in stored.pieces(operation.head_dim):
             yield repeat(head, "d ... -> (t d) ...", t=operation.times).to(dtype)
