@@ -7,18 +7,31 @@ from pairform.assemblies.checkpoints.stored import readable, tensors_in
 
 ALGORITHM = "crc32"
 PIECE = 1 << 20
-"""Bytes summed at a time: few enough to stay in the processor's cache."""
+"""Bytes moved and summed at a time: few enough to stay in the processor's cache."""
+
+
+class Checksum:
+    """The CRC-32 of bytes as they come."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def add(self, data: memoryview) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def __str__(self) -> str:
+        return f"{self._value:08x}"
 
 
 def checksum(file: Path, begin: int, end: int) -> str:
     """The CRC-32 of bytes `begin` to `end` of a file."""
-    value, buffer = 0, memoryview(bytearray(min(PIECE, end - begin)))
+    total, buffer = Checksum(), memoryview(bytearray(min(PIECE, end - begin)))
     with readable(file), file.open("rb", buffering=0) as raw:
         raw.seek(begin)
         while begin < end and (read := raw.readinto(buffer[: end - begin])):
-            value = zlib.crc32(buffer[:read], value)
+            total.add(buffer[:read])
             begin += read
-    return f"{value:08x}"
+    return str(total)
 
 
 def checksums(file: Path) -> dict[str, str]:

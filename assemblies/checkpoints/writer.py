@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
-from pairform.assemblies.checkpoints.checksum import checksum
+from pairform.assemblies.checkpoints.direct import DirectFile
 from pairform.assemblies.checkpoints.sink import Content, Progress, Sink, silent
 from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, tensors_in
 from pairform.registry import OutputError, Problem, shorten
@@ -41,7 +40,7 @@ def write_tensors(
     """Write `entries` as shards, and an index where there is more than one. Returns each tensor's checksum by name.
 
     The layout is that of safetensors' own writer, so equal tensors give equal files, and safetensors opens each file at the
-    end. Checksums are read back from the files, each tensor's while the next one is being written.
+    end. Checksums are of the bytes as they pass: reading them back costs as much again as writing them.
     """
     split = split_state_dict_into_shards_factory(
         {entry.name: entry for entry in entries},
@@ -51,15 +50,10 @@ def write_tensors(
     )
     whole = sum(entry.size for entry in entries)
     by_name = {entry.name: entry for entry in entries}
-    with ThreadPoolExecutor(1) as checker:
-        reading: dict[str, Future[str]] = {}
-        for filename, names in split.filename_to_tensors.items():
-            for entry, begin in write_shard(
-                folder / filename, [by_name[name] for name in names], lambda moved: progress(moved, whole)
-            ):
-                reading[entry.name] = checker.submit(checksum, folder / filename, begin, begin + entry.size)
-            tensors_in(folder / filename)
-        found = {name: future.result() for name, future in reading.items()}
+    found: dict[str, str] = {}
+    for filename, names in split.filename_to_tensors.items():
+        found |= write_shard(folder / filename, [by_name[name] for name in names], lambda moved: progress(moved, whole))
+        tensors_in(folder / filename)
     if split.is_sharded:
         parameters = sum(prod(entry.shape) for entry in entries)
         metadata = {"total_parameters": parameters, "total_size": whole}
@@ -76,11 +70,8 @@ def shard_bytes(size: int | str) -> int:
     return found
 
 
-def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], object]) -> Iterator[tuple[Entry, int]]:
-    """One safetensors file; larger dtypes first, then by name, as the library does.
-
-    Yields each tensor as soon as it is written, with the place of its first byte.
-    """
+def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], object]) -> dict[str, str]:
+    """One safetensors file; larger dtypes first, then by name, as the library does. Returns each tensor's checksum."""
     entries = sorted(entries, key=lambda entry: (-entry.dtype.itemsize, entry.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
@@ -90,11 +81,14 @@ def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], obj
         begin = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with Sink(file, moved) as sink:
-        sink.send(len(text).to_bytes(8, "little") + text, counted=False)
+    found = {}
+    with DirectFile(file) as out:
+        out.append(len(text).to_bytes(8, "little") + text)
+        sink = Sink(out, moved)
         for entry in entries:
             entry.content.write(sink)
-            yield entry, 8 + len(text) + header[entry.name]["data_offsets"][0]
+            found[entry.name] = sink.checksum()
+    return found
 
 
 def write_json(file: Path, document: Mapping[str, Any], *, sort_keys: bool = False) -> None:

@@ -1,6 +1,7 @@
 """A target that cannot or may not be written is refused, and a write that fails leaves nothing behind."""
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 import pairform
+from pairform.assemblies.checkpoints import direct
 from tests.broken.damage import SINGLE, contents, refused
 from tests.checkpoints import gemma2
 
@@ -153,7 +155,7 @@ def test_a_disk_that_fails_while_it_is_written_leaves_nothing_behind(
 ) -> None:
     wrap = failing(error, after)
     monkeypatch.setattr(os, "write", wrap(os.write))
-    monkeypatch.setattr(os, "copy_file_range", wrap(os.copy_file_range))
+    monkeypatch.setattr(direct, "BUFFER", direct.BLOCK)
     out = tmp_path / "new" / "out"
     space = [] if error == errno.EIO else ["Free some space"]
     refused_without_trace(write, out, tmp_path, str(out), os.strerror(error), "Nothing was left behind", *space)
@@ -164,7 +166,7 @@ def test_a_failed_overwrite_keeps_the_old_model(write: Write, tmp_path: Path, mo
     with monkeypatch.context() as patched:
         wrap = failing(errno.ENOSPC, 30)
         patched.setattr(os, "write", wrap(os.write))
-        patched.setattr(os, "copy_file_range", wrap(os.copy_file_range))
+        patched.setattr(direct, "BUFFER", direct.BLOCK)
         refused_without_trace(write, out, tmp_path, "Nothing was left behind", overwrite=True)
     assert (out / "spec.json").read_text() == "{}"
 
@@ -175,8 +177,7 @@ def test_a_source_that_cannot_be_read_is_named_and_the_target_is_not_blamed(
     def broken(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "copy_file_range", broken)
-    monkeypatch.setattr(os, "pread", broken)
+    monkeypatch.setattr(os, "preadv", broken)
     out = tmp_path / "new" / "out"
     message = refused(
         lambda: pairform.convert(encoder=source, decoder=source, out=out), str(source / SINGLE), "Input/output error"
@@ -186,19 +187,29 @@ def test_a_source_that_cannot_be_read_is_named_and_the_target_is_not_blamed(
 
 
 def test_a_source_that_shrinks_meanwhile_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "copy_file_range", lambda *_, **__: 0)
+    monkeypatch.setattr(os, "preadv", lambda *_, **__: 0)
     refused(lambda: pairform.export(source, tmp_path / "out"), str(source / SINGLE), "its end at byte")
     assert contents(tmp_path) == []
 
 
-def test_bytes_are_the_same_where_the_kernel_cannot_copy(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(*_: object, **__: object) -> NoReturn:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+@pytest.mark.parametrize("function", ["open", "write"])
+def test_bytes_are_the_same_where_direct_writes_are_refused(
+    function: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "BUFFER", 4 * direct.BLOCK)
+    pairform.export(source, tmp_path / "direct")
+    real = getattr(os, function)
 
-    pairform.export(source, tmp_path / "kernel")
-    monkeypatch.setattr(os, "copy_file_range", unsupported)
-    pairform.export(source, tmp_path / "user")
-    assert (tmp_path / "kernel" / SINGLE).read_bytes() == (tmp_path / "user" / SINGLE).read_bytes()
+    def refuse(first: Any, second: Any, *rest: Any) -> Any:
+        flags = second if function == "open" else fcntl.fcntl(first, fcntl.F_GETFL)
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(first, second, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, function, refuse)
+        pairform.export(source, tmp_path / "plain")
+    assert (tmp_path / "direct" / SINGLE).read_bytes() == (tmp_path / "plain" / SINGLE).read_bytes()
 
 
 def test_a_parent_that_cannot_be_written_is_reported(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
