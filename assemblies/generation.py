@@ -42,6 +42,7 @@ class GenerationMixin:
         eos_token_id: int | Sequence[int] | None = None,
         decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
         decoder_attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         encoder_outputs: "Tensor | ModelOutput | None" = None,
         use_cache: bool = True,
         cache: Cache | None = None,
@@ -62,14 +63,14 @@ class GenerationMixin:
         model.eval()
         try:
             if model.encoder is None:
-                source, prompt, mask = None, input_ids, attention_mask
+                source, prompt, mask, pixels = None, input_ids, attention_mask, pixel_values
             else:
-                source = encode(model, input_ids, attention_mask, encoder_outputs)
-                prompt, mask = decoder_input_ids, decoder_attention_mask
+                source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs)
+                prompt, mask, pixels = decoder_input_ids, decoder_attention_mask, None
             prompt, valid = starting_point(model, prompt, mask, source)
             warn_if_long(model, prompt.shape[1] + max_new_tokens)
             cache = (cache or Cache()) if use_cache else None
-            written = write(model, prompt, valid, source, cache, choose, ends, max_new_tokens, streamer)
+            written = write(model, prompt, valid, source, pixels, cache, choose, ends, max_new_tokens, streamer)
         finally:
             model.train(mode)
         return written
@@ -80,6 +81,7 @@ def write(
     prompt: Int[Tensor, "batch prompt"],
     valid: Bool[Tensor, "batch prompt"] | None,
     source: Source | None,
+    pixels: Tensor | None,
     cache: Cache | None,
     choose: Choose,
     ends: tuple[int, ...],
@@ -98,8 +100,8 @@ def write(
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     for _ in range(max_new_tokens):
         begin = 0 if cache is None else cache.length
-        positions = None if valid is None else (valid.long().cumsum(1) - 1).clamp(min=0)[:, begin:]
-        ran = decoder(aligned[:, begin:], valid=valid, positions=positions, source=source, cache=cache)
+        ran = decoder(aligned[:, begin:], pixel_values=pixels, valid=valid, source=source, cache=cache)
+        pixels = pixels if cache is None else None
         logits = model.head(ran.hidden[:, -1:], None, model.tied())[:, 0]
         token = choose(logits).masked_fill(finished, filler)
         written, aligned = (torch.cat((ids, token[:, None]), dim=1) for ids in (written, aligned))
@@ -143,7 +145,9 @@ def check_request(model: "Model", max_new_tokens: int, use_cache: bool, cache: C
         raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
 
 
-def encode(model: "Model", ids: Tensor | None, mask: Tensor | None, outputs: "Tensor | ModelOutput | None") -> Source:
+def encode(
+    model: "Model", ids: Tensor | None, mask: Tensor | None, pixels: Tensor | None, outputs: "Tensor | ModelOutput | None"
+) -> Source:
     """The source that the decoder reads, run through the encoder unless its output is given."""
     from pairform.assemblies.model import as_mask, encoder_hidden
 
@@ -151,8 +155,8 @@ def encode(model: "Model", ids: Tensor | None, mask: Tensor | None, outputs: "Te
     valid = as_mask(mask)
     if valid is None:
         valid = model.real_tokens(ids)
-    hidden = model.encoder(ids, valid=valid).hidden if outputs is None else encoder_hidden(outputs)
-    return Source(hidden, valid)
+    hidden = model.encoder(ids, pixel_values=pixels, valid=valid).hidden if outputs is None else encoder_hidden(outputs)
+    return model.source(hidden, valid)
 
 
 def starting_point(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +13,7 @@ from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.cache import Cache
-from pairform.blocks.context import Source
+from pairform.blocks.context import Reads, Source
 from pairform.registry import InputError, Problem, build_block
 
 
@@ -46,6 +47,7 @@ class Inputs:
     embeds: Float[Tensor, "batch length width"] | None = None
     valid: Bool[Tensor, "batch total_length"] | None = None
     positions: Int[Tensor, "batch length"] | None = None
+    pixels: Float[Tensor, "pictures channels height width"] | None = None
 
 
 class Model(GenerationMixin, nn.Module):
@@ -56,6 +58,11 @@ class Model(GenerationMixin, nn.Module):
         self.spec = spec
         self.encoder = None if spec.encoder is None else Stack(spec.encoder, spec.sizes("encoder"))
         self.decoder = None if spec.decoder is None else Stack(spec.decoder, spec.sizes("decoder"))
+        if spec.tie_embeddings:
+            assert self.encoder is not None, "checked by the spec"
+            assert self.decoder is not None, "checked by the spec"
+            self.decoder.embedding = self.encoder.embedding
+        self.bridge = build_block(spec.bridge, spec.bridge_sizes, "bridge")
         self.head = build_block(spec.head, spec.head_sizes, "head")
 
     def forward(
@@ -70,6 +77,7 @@ class Model(GenerationMixin, nn.Module):
         decoder_inputs_embeds: Float[Tensor, "batch target_length width"] | None = None,
         position_ids: Int[Tensor, "batch length"] | None = None,
         decoder_position_ids: Int[Tensor, "batch target_length"] | None = None,
+        pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
         encoder_outputs: Tensor | ModelOutput | None = None,
         cache: Cache | None = None,
         output_hidden_states: bool = False,
@@ -82,11 +90,12 @@ class Model(GenerationMixin, nn.Module):
                          mask says, since a decoder may begin with or write the pad token.
         labels:          `-100` is ignored. Encoder-decoders take them in place, and without `decoder_input_ids` read them
                          shifted right; decoder-only models predict the next token.
+        pixel_values:    of the pictures in `input_ids`, in their order over the whole batch.
         encoder_outputs: from an earlier call, to run the decoder alone.
         cache:           an empty `Cache()` to start with; it grows with each call.
         """
         wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
-        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids)
+        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values)
         if self.encoder is None:
             ran = self._run_decoder(read, None, cache, wanted)
             return self._answer(ran, read, labels, cache, shift=True)
@@ -94,7 +103,7 @@ class Model(GenerationMixin, nn.Module):
         encoded = None
         read = self._mask_padding(read)
         if encoder_outputs is None:
-            encoded = self.encoder(read.ids, read.embeds, valid=read.valid, positions=read.positions, **wanted)
+            encoded = run(self.encoder, read, **wanted)
         if self.decoder is None:
             if encoded is None:
                 raise InputError(
@@ -106,30 +115,31 @@ class Model(GenerationMixin, nn.Module):
         written = Inputs(decoder_input_ids, decoder_inputs_embeds, as_mask(decoder_attention_mask), decoder_position_ids)
         if written.ids is None and written.embeds is None:
             written = self._derive_decoder_inputs(written, read, labels)
-        ran = self._run_decoder(written, Source(hidden, read.valid), cache, wanted)
+        ran = self._run_decoder(written, self.source(hidden, read.valid), cache, wanted)
         output = self._answer(ran, written, labels, cache, shift=False)
         output.encoder_last_hidden_state = hidden
         output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
         output.decoder_attentions, output.attentions = output.attentions, None
-        output.cross_attentions = attentions_of(ran, "cross_attention")
+        output.cross_attentions = attentions_of(ran, "source")
         if encoded is not None:
             output.encoder_hidden_states = encoded.hidden_states
-            output.encoder_attentions = attentions_of(encoded, "self_attention")
+            output.encoder_attentions = attentions_of(encoded, "own")
         return output
 
     def _run_decoder(
         self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]
     ) -> StackOutput:
         assert self.decoder is not None
-        ran: StackOutput = self.decoder(
-            inputs.ids, inputs.embeds, valid=inputs.valid, positions=inputs.positions, source=source, cache=cache, **wanted
-        )
-        return ran
+        return run(self.decoder, inputs, source=source, cache=cache, **wanted)
+
+    def source(self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None) -> Source:
+        """The encoder's output as the decoder reads it: over the bridge."""
+        return Source(self.bridge(hidden), valid)
 
     def _answer(self, ran: StackOutput, inputs: Inputs, labels: Tensor | None, cache: Cache | None, shift: bool) -> ModelOutput:
         logits = self.head(ran.hidden, self._mask_padding(inputs).valid, self.tied())
         loss = None if labels is None else self.head.loss(logits, labels, shift)
-        attentions = attentions_of(ran, "self_attention")
+        attentions = attentions_of(ran, "own")
         return ModelOutput(logits, loss, ran.hidden, ran.hidden_states, attentions, cache=cache)
 
     def tied(self) -> Tensor | None:
@@ -195,6 +205,13 @@ def encoder_hidden(outputs: Tensor | ModelOutput | None) -> Tensor:
     return hidden
 
 
-def attentions_of(ran: StackOutput, branch: str) -> tuple[Tensor, ...] | None:
-    """The weights of one branch in every layer that has it."""
-    return None if ran.attentions is None else ran.attentions.get(branch)
+def run(stack: Stack, inputs: Inputs, **rest: Any) -> StackOutput:
+    ran: StackOutput = stack(
+        inputs.ids, inputs.embeds, pixel_values=inputs.pixels, valid=inputs.valid, positions=inputs.positions, **rest
+    )
+    return ran
+
+
+def attentions_of(ran: StackOutput, reads: Reads) -> tuple[Tensor, ...] | None:
+    """The weights over one sequence in every layer that reads it."""
+    return None if ran.attentions is None else ran.attentions.get(reads)

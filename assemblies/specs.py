@@ -1,20 +1,20 @@
 """The spec of a model. It validates everything that can be known without building anything."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, field_validator, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec
-from pairform.assemblies.stack_spec import StackSpec
+from pairform.assemblies.stack_spec import StackSpec, TokenId, VisionSpec
+from pairform.blocks.bridges import NoBridge
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, Spec, join_path, nested
 
-__all__ = ["SCHEMA_ID", "SCHEMA_VERSION", "LayerSpec", "ModelSpec", "StackSpec", "TokenSpec"]
+__all__ = ["SCHEMA_ID", "SCHEMA_VERSION", "LayerSpec", "ModelSpec", "StackSpec", "TokenSpec", "VisionSpec"]
 
 SCHEMA_VERSION = 1
 SCHEMA_ID = f"urn:pairform:schema:{SCHEMA_VERSION}"
-
-TokenId = Annotated[int, Field(ge=0)]
 
 
 class TokenSpec(Spec):
@@ -40,6 +40,8 @@ class TokenSpec(Spec):
 class ModelSpec(Spec):
     """An assembly of stacks with a head: everything that is needed to build a model.
 
+    bridge:            between the encoder's output and a decoder that cannot read its width.
+    tie_embeddings:    the decoder has the encoder's embedding.
     initializer_range: standard deviation of fresh weights.
     """
 
@@ -50,6 +52,8 @@ class ModelSpec(Spec):
     tokens: TokenSpec = TokenSpec()
     encoder: StackSpec | None = None
     decoder: StackSpec | None = None
+    bridge: Annotated[BlockSpec, Slot("bridge")] = NoBridge.Spec()
+    tie_embeddings: bool = False
     head: Annotated[BlockSpec, Slot("head")]
     initializer_range: PositiveFloat = 0.02
 
@@ -82,8 +86,16 @@ class ModelSpec(Spec):
 
     def sizes(self, part: str) -> Sizes:
         """What the blocks of a stack learn from the model."""
-        source = self.encoder.width if part == "decoder" and self.encoder is not None else None
-        return Sizes(self.stacks[part].width, source, self.vocabulary_of(part), self.tokens.pad)
+        sizes = Sizes(self.stacks[part].width, vocabulary=self.vocabulary_of(part), pad=self.tokens.pad)
+        if part == "encoder" or self.encoder is None:
+            return sizes
+        bridge: Any = self.bridge
+        return replace(sizes, source_width=bridge.source_width(self.encoder.width, sizes.width), source_keys=bridge.source_keys)
+
+    @property
+    def bridge_sizes(self) -> Sizes:
+        """What the bridge learns from the model: it leads from the encoder's width to the decoder's."""
+        return Sizes(self.last.width, self.stacks["encoder"].width if "encoder" in self.stacks else None)
 
     @property
     def head_sizes(self) -> Sizes:
@@ -101,6 +113,7 @@ class ModelSpec(Spec):
         if self.stacks:
             yield from (problem.inside("head") for problem in self.head.check(self.head_sizes))
             yield from self._check_tie()
+            yield from self._check_pair()
             yield from self._check_tokens()
 
     def _check_tie(self) -> Iterator[Problem]:
@@ -114,6 +127,30 @@ class ModelSpec(Spec):
         needed = (self.head_sizes.vocabulary, self.last.width)
         if table != needed:
             yield Problem("head.tie", f"the {tie}'s table of {table}", f"a table of {needed}", "Leave tie out for an own one.")
+
+    def _check_pair(self) -> Iterator[Problem]:
+        """What only concerns an encoder beside a decoder."""
+        if self.encoder is None or self.decoder is None:
+            if self.bridge.name != "none":
+                yield Problem("bridge", repr(self.bridge.name), f"none: the assembly is {self.assembly}")
+            if self.tie_embeddings:
+                yield Problem("tie_embeddings", "true", f"false: the assembly is {self.assembly}")
+            return
+        yield from (problem.inside("bridge") for problem in self.bridge.check(self.bridge_sizes))
+        separate = getattr(self.bridge, "source_keys", "shared") == "separate"
+        if separate and not any(
+            branch.name == "merged_attention" for layer in self.decoder.layers for branch in layer.branches.values()
+        ):
+            yield Problem("bridge", repr(self.bridge.name), "a decoder with merged attention, whose keys these are")
+        if self.tie_embeddings:
+            tables = [(self.vocabulary_of(part), stack.width) for part, stack in self.stacks.items()]
+            if tables[0] != tables[1]:
+                found = f"true, with tables of {tables[0]} and {tables[1]}"
+                yield Problem(
+                    "tie_embeddings", found, "one vocabulary and one width in encoder and decoder", "Set it to false."
+                )
+            elif self.encoder.embedding != self.decoder.embedding:
+                yield Problem("decoder.embedding", "another than the encoder's", "the same: tie_embeddings is true")
 
     def _check_tokens(self) -> Iterator[Problem]:
         smallest = min(self.vocabulary_of(part) for part in self.stacks)

@@ -1,5 +1,6 @@
 """A stack: embedding, layers, final norm. The one class behind every encoder, decoder and decoder-only model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,9 @@ from torch.nn import functional
 
 from pairform.assemblies.layer import Layer
 from pairform.assemblies.specs import StackSpec
-from pairform.blocks.cache import Cache
-from pairform.blocks.context import Context, Source
+from pairform.assemblies.vision import Vision, runs
+from pairform.blocks.cache import Cache, Place
+from pairform.blocks.context import Context, Reads, Source
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 
@@ -18,12 +20,12 @@ from pairform.registry import InputError, Problem, Sizes, build_block
 class StackOutput:
     """hidden: after the final norm. hidden_states: the embeddings, then each layer's output, the last one normed.
 
-    attentions: by branch name, the weights of each layer that has it, `[batch, heads, queries, keys]`.
+    attentions: by what is read ("own" or "source"), the weights of each layer that reads it, `[batch, heads, queries, keys]`.
     """
 
     hidden: Float[Tensor, "batch length width"]
     hidden_states: tuple[Tensor, ...] | None = None
-    attentions: dict[str, tuple[Tensor, ...]] | None = None
+    attentions: Mapping[Reads, tuple[Tensor, ...]] | None = None
 
 
 class Stack(nn.Module):
@@ -35,12 +37,14 @@ class Stack(nn.Module):
         self.embedding = build_block(spec.embedding, sizes, "embedding")
         self.layers = nn.ModuleList(Layer(layer, sizes) for layer in spec.layers)
         self.norm = build_block(spec.norm, sizes, "norm")
+        self.vision = None if spec.vision is None else Vision(spec.vision, sizes.width)
 
     def forward(
         self,
         token_ids: Int[Tensor, "batch length"] | None = None,
         embeds: Float[Tensor, "batch length width"] | None = None,
         *,
+        pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
         valid: Bool[Tensor, "batch total_length"] | None = None,
         positions: Int[Tensor, "batch length"] | None = None,
         source: Source | None = None,
@@ -48,16 +52,23 @@ class Stack(nn.Module):
         hidden_states: bool = False,
         attentions: bool = False,
     ) -> StackOutput:
-        """Run on `token_ids` or `embeds`. `valid` covers the cached tokens and the new ones; False is padding."""
-        hidden = self._embed(token_ids, embeds)
+        """Run on `token_ids` or `embeds`, with pictures at image tokens.
+
+        valid:     over the cached tokens and the new ones; False is padding.
+        positions: absent, they count from each row's first real token, so that left padding (at places
+                   below zero) changes nothing.
+        """
         offset = 0 if cache is None else cache.length
+        hidden, blocks = self._embed(token_ids, embeds, pixel_values, offset)
         length = hidden.shape[1]
         if valid is not None and valid.shape != (hidden.shape[0], offset + length):
             expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
             raise InputError(Problem("attention_mask", f"the shape {tuple(valid.shape)}", expected))
         if positions is None:
             positions = torch.arange(offset, offset + length, device=hidden.device)[None]
-        context = Context(positions, offset, valid, source, cache, weights={} if attentions else None)
+            if valid is not None:
+                positions = positions - valid.long().argmax(1, keepdim=True)
+        context = Context(positions, offset, valid, source, cache, blocks, weights={} if attentions else None)
         hidden = functional.dropout(hidden, self.spec.dropout, self.training)
         seen = [hidden]
         for index, layer in enumerate(self.layers):
@@ -69,21 +80,40 @@ class Stack(nn.Module):
         return StackOutput(
             hidden,
             (*seen[:-1], hidden) if hidden_states else None,
-            self._by_branch(context),
+            None if context.weights is None else by_reading(context.weights),
         )
 
-    def _embed(self, token_ids: Tensor | None, embeds: Tensor | None) -> Tensor:
+    def _embed(
+        self, token_ids: Tensor | None, embeds: Tensor | None, pixel_values: Tensor | None, offset: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The first hidden states, and the numbers of the runs of image tokens among them."""
         if (token_ids is None) == (embeds is None):
             found = "neither" if token_ids is None else "both"
             raise InputError(Problem("inputs", found, "either token ids or embeddings for each stack"))
-        embedded: Tensor = self.embedding(token_ids) if embeds is None else self.embedding.given(embeds)
-        return embedded
+        if self.vision is None:
+            if pixel_values is not None:
+                raise InputError(
+                    Problem("pixel_values", "pictures for a stack without vision", "a spec whose stack has vision")
+                )
+            embedded: Tensor = self.embedding(token_ids) if embeds is None else self.embedding.given(embeds)
+            return embedded, None
+        if token_ids is None:
+            if pixel_values is not None:
+                raise InputError(
+                    Problem("pixel_values", "pictures beside inputs_embeds", "input_ids, which say where they stand")
+                )
+            return self.vision.untouched(self.embedding.given(embeds)), None
+        places = self.vision.places(token_ids, pixel_values, first=offset == 0)
+        embedded = self.embedding(token_ids if places is None else token_ids.masked_fill(places, 0))
+        if places is None or pixel_values is None:
+            return self.vision.untouched(embedded), None
+        blocks = functional.pad(runs(places), (offset, 0), value=-1)
+        return self.vision(embedded, places, pixel_values), blocks
 
-    @staticmethod
-    def _by_branch(context: Context) -> dict[str, tuple[Tensor, ...]] | None:
-        if context.weights is None:
-            return None
-        found: dict[str, list[Tensor]] = {}
-        for (_, branch), weights in sorted(context.weights.items()):
-            found.setdefault(branch, []).append(weights)
-        return {branch: tuple(weights) for branch, weights in found.items()}
+
+def by_reading(found: Mapping[tuple[Reads, Place], Tensor]) -> dict[Reads, tuple[Tensor, ...]]:
+    """Attention weights in the order of layers, by what they read."""
+    kinds: dict[Reads, list[Tensor]] = {}
+    for (reads, _), weights in sorted(found.items(), key=lambda item: item[0][1]):
+        kinds.setdefault(reads, []).append(weights)
+    return {reads: tuple(weights) for reads, weights in kinds.items()}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Strict, model_validator
+from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec, Norm
 from pairform.registry import (
@@ -24,6 +24,7 @@ from pairform.registry import (
 )
 
 T = TypeVar("T")
+TokenId = Annotated[int, Field(ge=0)]
 
 
 def shortest_cycle(turns: list[T]) -> list[T]:
@@ -49,6 +50,7 @@ class StackSpec(Spec):
     overrides:  merge patches on single layers, after the cycle's; of several on one layer, each in turn.
     final_norm: absent, like the layers' norm.
     dropout:    on the embeddings and on the last hidden states.
+    vision:     how pictures among the tokens are read; absent, they are not.
     vocabulary: absent, the model's.
     max_length: the longest sequence that the stack was trained for; longer ones warn in generation.
     """
@@ -61,6 +63,7 @@ class StackSpec(Spec):
     overrides: Annotated[tuple[Override, ...], Strict(False)] = ()
     final_norm: Norm | None = None
     dropout: Probability = 0.0
+    vision: "VisionSpec | None" = None
     vocabulary: PositiveInt | None = None
     max_length: PositiveInt | None = None
 
@@ -109,6 +112,8 @@ class StackSpec(Spec):
         yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
         if self.final_norm is not None:
             yield from (problem.inside("final_norm") for problem in self.final_norm.check(sizes))
+        if self.vision is not None:
+            yield from (problem.inside("vision") for problem in self.vision.check(sizes))
         everywhere = set(self.layer.check(sizes))
         seen: set[Problem] = set()
         for index, layer in enumerate(self.layers):
@@ -123,3 +128,34 @@ class StackSpec(Spec):
                 if not -self.depth <= layer < self.depth:
                     expected = f"a layer number from {-self.depth} to {self.depth - 1}"
                     yield Problem(f"overrides[{number}].layers[{place}]", str(layer), expected)
+
+
+class VisionSpec(Spec):
+    """Pictures in a stack's input: each is read by `tower`, and what `projector` makes of it stands at image tokens.
+
+    tower:       a stack whose embedding is of patches.
+    image_token: the id that holds a place for one embedding of a picture.
+    begin_token, end_token: the ids before and after a picture in a text; for those who prepare inputs.
+    frozen:      whether the tower is kept as it is in training.
+    """
+
+    tower: StackSpec
+    projector: Annotated[BlockSpec, Slot("projector")]
+    image_token: TokenId
+    begin_token: TokenId | None = None
+    end_token: TokenId | None = None
+    frozen: bool = True
+
+    def sizes(self, width: int) -> Sizes:
+        """What the projector learns from its surroundings: a text of `width`."""
+        return Sizes(width, self.tower.width, source_length=getattr(self.tower.embedding, "patches", None))
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        yield from (problem.inside("tower") for problem in self.tower.check(Sizes(self.tower.width)))
+        if not hasattr(self.tower.embedding, "patches"):
+            yield Problem("tower.embedding", f"{self.tower.embedding.name!r}", "an embedding of pictures, such as patches")
+            return
+        yield from (problem.inside("projector") for problem in self.projector.check(self.sizes(sizes.width)))
+
+
+StackSpec.model_rebuild()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from pairform.blocks.cache import Cache, Place
 
 T = TypeVar("T")
+Reads: TypeAlias = Literal["own", "source"]
+"""Which sequence attention reads: the one its queries are of, or the encoder's output."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Context:
     valid:     False at padding, over earlier and present tokens, `[batch, offset + length]`; None: nothing is padding.
     source:    what cross-attention reads.
     cache:     where keys and values are kept between calls; None to keep none.
-    weights:   attention weights by place, filled where they are asked for.
+    blocks:    numbers of the runs of image tokens that attend to each other, `[batch, offset + length]`; -1 is none.
+    weights:   attention weights by what they read and their place, filled where they are asked for.
     """
 
     positions: Int[Tensor, "batch length"]
@@ -37,7 +40,8 @@ class Context:
     valid: Bool[Tensor, "batch total_length"] | None = None
     source: Source | None = None
     cache: Cache | None = None
-    weights: dict[Place, Tensor] | None = None
+    blocks: Int[Tensor, "batch total_length"] | None = None
+    weights: dict[tuple[Reads, Place], Tensor] | None = None
     place: Place = (0, "")
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -52,7 +56,7 @@ class Context:
         made: T = self.memo[key]
         return made
 
-    def record(self, weights: Tensor | None) -> None:
-        """Keep this branch's attention weights, if the caller wants them."""
-        if self.weights is not None and weights is not None:
-            self.weights[self.place] = weights
+    def record(self, reads: Reads, weights: Tensor) -> None:
+        """Keep this branch's attention weights over one sequence, if the caller wants them."""
+        if self.weights is not None:
+            self.weights[reads, self.place] = weights

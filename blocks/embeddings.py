@@ -1,9 +1,10 @@
 """From token ids to hidden states."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,6 +17,8 @@ class TokenEmbedding(nn.Module):
     The factor is rounded to the table's dtype first, as Gemma does. `scale_given` says whether embeddings that a caller
     gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
 
+    end_of_image: an id whose embedding is a row of its own, not scaled; T5Gemma 2 adds it (arXiv 2512.14856, section 2).
+
     The row of the padding token is not trained by being read, as in transformers: it stands at zero there, where norms
     have steep gradients that mean nothing.
     """
@@ -24,6 +27,7 @@ class TokenEmbedding(nn.Module):
         name: Literal["token"] = "token"
         scale: Literal["sqrt_width"] | PositiveFloat = 1.0
         scale_given: bool = False
+        end_of_image: Annotated[int, Field(ge=0)] | None = None
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -32,9 +36,13 @@ class TokenEmbedding(nn.Module):
         self.pad = sizes.pad
         self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
         self.weight = nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
+        self.end_of_image = None if spec.end_of_image is None else nn.Parameter(torch.empty(sizes.width))
 
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        return self.scaled(functional.embedding(token_ids, self.weight, self.pad))
+        embedded: Tensor = self.scaled(functional.embedding(token_ids, self.weight, self.pad))
+        if self.end_of_image is None or self.spec.end_of_image is None:
+            return embedded
+        return torch.where(token_ids.eq(self.spec.end_of_image)[..., None], self.end_of_image, embedded)
 
     def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """What `inputs_embeds` become."""

@@ -109,7 +109,9 @@ KINDS: Mapping[str, Registry] = {
         Registry("position", "tells attention where its queries and keys stand"),
         Registry("attention", "a residual branch that reads other tokens"),
         Registry("feed_forward", "a residual branch that reads its own token"),
-        Registry("embedding", "turns token ids into hidden states"),
+        Registry("embedding", "turns token ids or pictures into hidden states"),
+        Registry("projector", "turns a vision tower's output into embeddings of image tokens"),
+        Registry("bridge", "stands between the encoder's output and a decoder of another width"),
         Registry("head", "turns the last hidden states into the model's answer"),
     )
 }

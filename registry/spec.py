@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -80,12 +80,20 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a block learns from its parent when it is built: widths are not repeated in specs. `pad` is the padding token."""
+    """What a block learns from its parent when it is built: widths are not repeated in specs.
+
+    source_width:  of the hidden states that the block reads beside its own: an encoder's output, or a vision tower's.
+    source_length: how many of them there are, where the architecture fixes it (the patches of a picture).
+    source_keys:   whether merged attention projects its source with its own keys' weights, or with weights for it alone.
+    pad:           the padding token.
+    """
 
     width: int
     source_width: int | None = None
     vocabulary: int | None = None
     pad: int | None = None
+    source_length: int | None = None
+    source_keys: Literal["shared", "separate"] = "shared"
 
 
 class BlockSpec(Spec):

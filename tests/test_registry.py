@@ -40,7 +40,16 @@ def test_registries_are_mappings_from_names_to_classes() -> None:
     assert isinstance(norms, Mapping)
     assert list(norms) == ["layernorm", "none", "rmsnorm"]
     assert norms["rmsnorm"].Spec().eps == 1e-6
-    assert set(pairform.blocks()) == {"norm", "position", "attention", "feed_forward", "embedding", "head"}
+    assert set(pairform.blocks()) == {
+        "norm",
+        "position",
+        "attention",
+        "feed_forward",
+        "embedding",
+        "projector",
+        "bridge",
+        "head",
+    }
 
 
 def test_a_wrong_name_suggests_near_ones() -> None:

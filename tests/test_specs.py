@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a tied table that is not there": ({"head": {"tie": "both"}}, r"head\.tie"),
     "cross-attention without an encoder": (
         {"assembly": "decoder_only", "encoder": None},
-        r"decoder\.layer\.branches\.cross_attention: found cross-attention in a stack without a source",
+        r"decoder\.layer\.branches\.cross_attention: found cross_attention in a stack without a source",
     ),
     "a missing stack": ({"decoder": None}, r"decoder: found nothing, expected a stack"),
     "a stack too many": ({"assembly": "encoder_only"}, r"decoder: found a stack, expected none"),

@@ -44,7 +44,7 @@ def load(
     fits(checkpoint, model)
     with torch.no_grad():
         state = {name: checkpoint.tensors[name].read().to(device, dtype) for name, _ in model.named_parameters()}
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
     return model

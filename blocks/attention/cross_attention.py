@@ -1,6 +1,6 @@
 """Attention of a decoder to its source."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from jaxtyping import Float
@@ -15,6 +15,24 @@ from pairform.registry import InputError, Problem, Sizes
 FULL = MaskSpec()
 
 
+def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context) -> tuple[KeyValues, Mask]:
+    """The source's keys and values, projected once and then kept in the cache, and the mask of `queries` new queries on them:
+    padding, and no window."""
+    if context.source is None:
+        raise InputError(Problem("encoder_outputs", "no source", "the encoder's output for attention to read"))
+    held = context.cache.source.get(context.place) if context.cache is not None else None
+    if held is None:
+        held = KeyValues(*project(context.source.hidden))
+        if context.cache is not None:
+            context.cache.source[context.place] = held
+    return held, Mask(FULL, 0, queries, 0, held.keys.shape[2], context.source.valid, reads="source")
+
+
+def check_source(name: str, sizes: Sizes) -> Iterator[Problem]:
+    if sizes.source_width is None:
+        yield Problem("", f"{name} in a stack without a source", "a decoder beside an encoder")
+
+
 class CrossAttention(AttentionHeads):
     """Queries from the decoder, keys and values from the encoder's output, whatever its width.
 
@@ -27,8 +45,7 @@ class CrossAttention(AttentionHeads):
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             yield from super().check(sizes)
-            if sizes.source_width is None:
-                yield Problem("", "cross-attention in a stack without a source", "a decoder beside an encoder")
+            yield from check_source(self.name, sizes)
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         assert sizes.source_width is not None, "checked by the spec"
@@ -36,12 +53,5 @@ class CrossAttention(AttentionHeads):
         self.spec = spec
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        if context.source is None:
-            raise InputError(Problem("encoder_outputs", "no source", "the encoder's output for cross-attention to read"))
-        held = context.cache.source.get(context.place) if context.cache is not None else None
-        if held is None:
-            held = KeyValues(*self.keys_values(context.source.hidden))
-            if context.cache is not None:
-                context.cache.source[context.place] = held
-        mask = Mask(FULL, 0, hidden.shape[1], 0, held.keys.shape[2], context.source.valid, reads="source")
+        held, mask = read_source(self.keys_values, hidden.shape[1], context)
         return self.mix(self.queries(hidden), held.keys, held.values, mask, context)

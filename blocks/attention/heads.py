@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.attention.kernels import KERNELS, Work, attend, choose
-from pairform.blocks.attention.masks import Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.registry import (
     LIMIT,
@@ -98,11 +99,14 @@ class AttentionHeads(nn.Module):
         return (self.k_norm(keys) if self.normed else keys), values
 
     def mix(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Mask, context: Context
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | JoinedMask, context: Context
     ) -> Float[Tensor, "batch length width"]:
-        """Attend, record the weights where they are asked for, and project back to the width."""
+        """Attend, record the weights where they are asked for (a part for each sequence read), project back to the width."""
         work = Work(mask, self.scale, self.softcap, self.dropout if self.training else 0.0, weights=context.weights is not None)
         mixed, weights = attend(self.kernel, queries, keys, values, work, context)
-        context.record(weights)
+        if weights is not None:
+            parts = mask.parts if isinstance(mask, JoinedMask) else (mask,)
+            for part, own in zip(parts, torch.split(weights, [part.key_length for part in parts], dim=-1), strict=True):
+                context.record(part.reads, own)
         projected: Tensor = self.o_proj(rearrange(mixed, "b h l d -> b l (h d)"))
         return projected

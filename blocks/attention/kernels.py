@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.masks import Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.precision import wide
 from pairform.registry import InputError, Problem
@@ -21,7 +21,7 @@ from pairform.registry import InputError, Problem
 class Work:
     """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set."""
 
-    mask: Mask
+    mask: Mask | JoinedMask
     scale: float
     softcap: float | None = None
     dropout: float = 0.0
@@ -87,7 +87,7 @@ def sdpa(
     under a mask's huge numbers the fused backward loses the count of keys, and gradients grow by it in each layer.
     """
     bias = bias_of(work.mask, queries, context)
-    if bias is not None and work.mask.valid is not None:
+    if bias is not None and work.mask.padded:
         lost = context.once(("lost", work.mask.key()), partial(keyless, bias))
         queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
@@ -107,7 +107,7 @@ def keyless(bias: Tensor) -> Tensor:
     return bias.ne(0).all(-1, keepdim=True)
 
 
-def bias_of(mask: Mask, queries: Tensor, context: Context) -> Tensor | None:
+def bias_of(mask: Mask | JoinedMask, queries: Tensor, context: Context) -> Tensor | None:
     """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None for nothing."""
 
     def make() -> Tensor | None:

@@ -1,12 +1,12 @@
 """A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pairform.blocks.context import Reads
 from pairform.registry import Pair, Spec
 
 
@@ -25,7 +25,8 @@ class Mask:
     """The whole mask of one attention call.
 
     Queries stand at `query_start ...`, keys at `key_start ...`. `valid` is False at keys that are padding. `reads` names
-    the sequence that the keys come from; causality and windows only make sense within the queries' own.
+    the sequence that the keys come from; causality and windows only make sense within the queries' own. `blocks` numbers
+    the runs of tokens that see each other whatever causality says (a picture's), and -1 elsewhere.
     """
 
     spec: MaskSpec
@@ -34,7 +35,13 @@ class Mask:
     key_start: int
     key_length: int
     valid: Bool[Tensor, "batch key_length"] | None = None
-    reads: Literal["own", "source"] = "own"
+    reads: Reads = "own"
+    blocks: Int[Tensor, "batch total_length"] | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Whether some query may be left with no key at all."""
+        return self.valid is not None
 
     def key(self) -> tuple[object, ...]:
         """Equal for masks that lower to the same thing within one forward pass."""
@@ -63,7 +70,39 @@ class Mask:
         if self.spec.causal:
             allowed &= distance >= 0
         if self.spec.window is not None:
-            left, right = self.spec.window
-            allowed &= (distance <= left) & (distance >= -right)
+            allowed &= distance >= -self.spec.window[1]
         allowed = allowed[None, None]
+        if self.blocks is not None:
+            of_queries, of_keys = (self.blocks[:, None, places] for places in (queries, keys))
+            allowed = allowed | ((of_queries[..., :, None] == of_keys[..., None, :]) & (of_keys >= 0)[..., None, :])
+        if self.spec.window is not None:
+            allowed = allowed & (distance <= self.spec.window[0])
         return allowed if self.valid is None else allowed & self.valid[:, None, None, :]
+
+
+@dataclass(frozen=True)
+class JoinedMask:
+    """Masks over keys that stand one part after the other, as in merged attention."""
+
+    parts: tuple[Mask, ...]
+
+    @property
+    def padded(self) -> bool:
+        return any(part.padded for part in self.parts)
+
+    def key(self) -> tuple[object, ...]:
+        return tuple(part.key() for part in self.parts)
+
+    def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length key_length"] | None:
+        """True where a query may attend; None where nothing is masked."""
+        found = [(part, part.dense(device)) for part in self.parts]
+        if all(allowed is None for _, allowed in found):
+            return None
+        batch = max(1 if allowed is None else len(allowed) for _, allowed in found)
+        whole = [
+            torch.ones((1, 1, part.query_length, part.key_length), dtype=torch.bool, device=device)
+            if allowed is None
+            else allowed
+            for part, allowed in found
+        ]
+        return torch.cat([allowed.expand(batch, -1, -1, -1) for allowed in whole], dim=-1)

@@ -30,6 +30,7 @@ def logits(architecture: str, dtype: torch.dtype, seed: int, folder: Path) -> tu
     if architecture != "Gemma2ForCausalLM":
         real, inputs = torch.ones_like(real), inputs | {"decoder_input_ids": batch(seed + 1).ids}
     theirs = reference(folder)
+    inputs["position_ids"] = torch.arange(read.ids.shape[1])[None]  # by default ours count from the first real token
     with torch.no_grad():
         found = [pairform.load(folder, kernel=kernel)(**inputs).logits for kernel in ("eager", "auto")]
         found += [theirs(**inputs).logits, theirs.float()(**inputs).logits]

@@ -1,0 +1,76 @@
+"""Pictures among a stack's tokens."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pairform.assemblies.specs import VisionSpec
+from pairform.registry import InputError, Problem, Sizes, build_block
+
+
+class Vision(nn.Module):
+    """A tower that reads pictures, and a projector that turns what it saw into embeddings of image tokens."""
+
+    def __init__(self, spec: VisionSpec, width: int) -> None:
+        from pairform.assemblies.stack import Stack
+
+        super().__init__()
+        self.spec = spec
+        self.tower = Stack(spec.tower, Sizes(spec.tower.width)).requires_grad_(not spec.frozen)
+        self.projector = build_block(spec.projector, spec.sizes(width), "projector")
+
+    def places(
+        self, token_ids: Int[Tensor, "batch length"], pixel_values: Tensor | None, *, first: bool
+    ) -> Bool[Tensor, "batch length"] | None:
+        """Where pictures stand. There must be as many image tokens as the pictures have; without pictures, none.
+
+        After the `first` call of a sequence an image token is one that the model wrote itself.
+        """
+        if pixel_values is None and (token_ids.is_meta or not first):
+            return None
+        places = token_ids == self.spec.image_token
+        if token_ids.is_meta:
+            return places
+        found = int(places.sum())
+        if pixel_values is None:
+            if found:
+                token = self.spec.image_token
+                raise InputError(
+                    Problem("input_ids", f"{found} image tokens ({token}) without pictures", "pixel_values for them")
+                )
+            return None
+        each: int = getattr(self.spec.projector, "tokens", 0)
+        if found != len(pixel_values) * each:
+            expected = f"{len(pixel_values) * each}: {each} for each of {len(pixel_values)} pictures"
+            remedy = f"Put {each} times the image token {self.spec.image_token} where a picture stands."
+            raise InputError(Problem("input_ids", f"{found} image tokens", expected, remedy))
+        return places
+
+    def forward(
+        self,
+        embedded: Float[Tensor, "batch length width"],
+        places: Bool[Tensor, "batch length"],
+        pixel_values: Float[Tensor, "pictures channels height width"],
+    ) -> Float[Tensor, "batch length width"]:
+        """`embedded` with the pictures' embeddings at `places`, in order."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.spec.frozen):
+            seen = self.tower(pixel_values).hidden
+        return embedded.masked_scatter(places[..., None], self.projector(seen).to(embedded.dtype))
+
+    def untouched(self, embedded: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """`embedded` as it is, with a gradient of zero to every parameter here that is trained.
+
+        Data-parallel training waits for each parameter's gradient, also after a batch of text alone.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return embedded
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                embedded = embedded + parameter.flatten()[:0].sum().to(embedded.dtype)
+        return embedded
+
+
+def runs(places: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+    """The number of each run of neighbouring places, and -1 elsewhere."""
+    begins = places & ~nn.functional.pad(places[:, :-1], (1, 0))
+    return begins.long().cumsum(1).sub(1).masked_fill(~places, -1)

@@ -1,0 +1,61 @@
+"""Self-attention and cross-attention as one."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pairform.blocks.attention.cross_attention import check_source, read_source
+from pairform.blocks.attention.masks import JoinedMask
+from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
+from pairform.blocks.context import Context
+from pairform.registry import Problem, Sizes
+
+
+class MergedAttention(OwnSequenceAttention):
+    """One softmax over the decoder's own tokens and the encoder's output (T5Gemma 2, arXiv 2512.14856, section 2).
+
+    Queries, keys, values and output share one set of projections and q/k norms; the source does not pass the norm before
+    attention. Positions and the mask concern the own part; the source is seen whole, in local layers too. Behind the bridge
+    `separate_keys` the source has a key and a value projection of its own.
+    """
+
+    class Spec(OwnSequenceSpec):
+        name: Literal["merged_attention"] = "merged_attention"
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            yield from super().check(sizes)
+            yield from check_source(self.name, sizes)
+            if sizes.source_keys == "shared" and sizes.source_width not in (None, sizes.width):
+                found = f"merged attention of width {sizes.width} to a source of width {sizes.source_width}"
+                remedy = 'Set the model\'s bridge: {"name": "linear"} or {"name": "separate_keys"}.'
+                yield Problem("", found, "a source of the same width, or a bridge to it", remedy)
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        assert sizes.source_width is not None, "checked by the spec"
+        super().__init__(spec, sizes)
+        self.spec = spec
+        self.separate = sizes.source_keys == "separate"
+        if self.separate:
+            out = self.kv_heads * self.head_dim
+            self.source_k_proj = nn.Linear(sizes.source_width, out, bias=spec.bias)
+            self.source_v_proj = nn.Linear(sizes.source_width, out, bias=spec.bias)
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        queries = self.position(self.queries(hidden), context)
+        own, own_mask = self.read_own(hidden, context)
+        source, source_mask = read_source(self.source_keys_values, hidden.shape[1], context)
+        keys = torch.cat((own.keys, source.keys), dim=2)
+        values = torch.cat((own.values, source.values), dim=2)
+        return self.mix(queries, keys, values, JoinedMask((own_mask, source_mask)), context)
+
+    def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
+        """Both `[batch, kv_heads, length, head_dim]`, without a position."""
+        if not self.separate:
+            return self.keys_values(source)
+        keys = rearrange(self.source_k_proj(source), "b l (h d) -> b h l d", d=self.head_dim)
+        values = rearrange(self.source_v_proj(source), "b l (h d) -> b h l d", d=self.head_dim)
+        return (self.k_norm(keys) if self.normed else keys), values

@@ -1,0 +1,91 @@
+"""Pictures: patches as hidden states, and a vision tower's output as embeddings of image tokens."""
+
+from collections.abc import Iterator
+from math import isqrt
+from typing import Annotated, Literal, Self
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
+
+
+class PatchEmbedding(nn.Module):
+    """A square picture cut into patches, each projected and added to a learnt position (SigLIP, arXiv 2303.15343; ViT,
+    arXiv 2010.11929, section 3.1).
+
+    image_size, patch_size: sides in pixels.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["patches"] = "patches"
+        image_size: PositiveInt
+        patch_size: PositiveInt
+        channels: PositiveInt = 3
+
+        @model_validator(mode="after")
+        def _patches_fill_the_picture(self) -> Self:
+            if self.image_size % self.patch_size:
+                raise ValueError(f"patch_size ({self.patch_size}) to divide image_size ({self.image_size})")
+            return self
+
+        @property
+        def patches(self) -> int:
+            """Of one picture."""
+            return (self.image_size // self.patch_size) ** 2
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if sizes.vocabulary is not None:
+                yield Problem(
+                    "name", "patches for a stack that reads tokens", "an embedding of tokens", "A vision tower has patches."
+                )
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(sizes.width, spec.channels, spec.patch_size, spec.patch_size))
+        self.bias = nn.Parameter(torch.empty(sizes.width))
+        self.position = nn.Parameter(torch.empty(spec.patches, sizes.width))
+
+    def forward(self, pixels: Float[Tensor, "pictures channels height width"]) -> Float[Tensor, "pictures patches width"]:
+        wanted = (self.spec.channels, self.spec.image_size, self.spec.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+            expected = f"[pictures, {', '.join(map(str, wanted))}]"
+            raise InputError(Problem("pixel_values", f"the shape {list(pixels.shape)}", expected))
+        patches = functional.conv2d(pixels.to(self.weight.dtype), self.weight, self.bias, stride=self.spec.patch_size)
+        return rearrange(patches, "n d h w -> n (h w) d") + self.position
+
+
+class AveragePoolProjector(nn.Module):
+    """Neighbouring patches averaged to `tokens` a picture, normed, and projected to the text's width (Gemma 3 report,
+    arXiv 2503.19786, section 2)."""
+
+    class Spec(BlockSpec):
+        name: Literal["average_pool"] = "average_pool"
+        tokens: PositiveInt
+        norm: Annotated[BlockSpec, Slot("norm")]
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            patches = sizes.source_length or 0
+            side, kept = isqrt(patches), isqrt(self.tokens)
+            if kept**2 != self.tokens or side**2 != patches or side % kept:
+                yield Problem(
+                    "tokens", f"{self.tokens} tokens of {patches} patches", "a square whose side divides that of the patches"
+                )
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.source_width is not None, "the tower's"
+        self.spec = spec
+        self.norm = build_block(spec.norm, Sizes(sizes.source_width), "norm")
+        self.weight = nn.Parameter(torch.empty(sizes.source_width, sizes.width))
+
+    def forward(self, hidden: Float[Tensor, "pictures patches tower_width"]) -> Float[Tensor, "pictures tokens width"]:
+        side, kept = isqrt(hidden.shape[1]), isqrt(self.spec.tokens)
+        pooled = reduce(hidden, "n (h p w q) d -> n (h w) d", "mean", h=kept, w=kept, p=side // kept, q=side // kept)
+        projected: Tensor = self.norm(pooled) @ self.weight
+        return projected
