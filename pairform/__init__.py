@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pairform.assemblies.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
+    from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.saving import load as load
     from pairform.assemblies.checkpoints.saving import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "build": "assemblies.build",
     "export": "assemblies.checkpoints.export",
+    "extract": "assemblies.checkpoints.extract",
     "load": "assemblies.checkpoints.saving",
     "save": "assemblies.checkpoints.saving",
     "verify": "assemblies.checkpoints.verify",

@@ -14,10 +14,21 @@ ShardSize = Annotated[str, typer.Option("--max-shard-size", help="The largest fi
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")]
 Encoder = Annotated[str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")]
 Decoder = Annotated[str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")]
+Vision = Annotated[
+    str | None, typer.Option("--vision", metavar="SRC", help="Source of the vision tower, where the encoder's has none.")
+]
 EncoderRevision = Annotated[str | None, typer.Option(help="Of the encoder's source on the hub.")]
 DecoderRevision = Annotated[str | None, typer.Option(help="Of the decoder's source on the hub.")]
+VisionRevision = Annotated[str | None, typer.Option(help="Of the vision tower's source on the hub.")]
 TargetSpec = Annotated[
-    str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, the T5Gemma-like pair of the sources.")
+    str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, the pair of the two sources.")
+]
+SourceAttention = Annotated[
+    str,
+    typer.Option(
+        "--source-attention",
+        help="Of a pair of two sources: merged as in T5Gemma 2, separate as in T5Gemma; auto: merged for two Gemma 3.",
+    ),
 ]
 Cross = Annotated[
     str,
@@ -34,7 +45,13 @@ Dtype = Annotated[str | None, typer.Option("--dtype", help="Of every tensor writ
 
 
 def make_options(
-    cross_attention: str, norms: str, encoder_layers: str | None, decoder_layers: str | None, seed: int, dtype: str | None
+    source_attention: str,
+    cross_attention: str,
+    norms: str,
+    encoder_layers: str | None,
+    decoder_layers: str | None,
+    seed: int,
+    dtype: str | None,
 ) -> Any:
     """The options of an initialisation; what cannot be read is wrong usage."""
     from pairform import Options
@@ -43,6 +60,7 @@ def make_options(
     try:
         return Options.read(
             {
+                "source_attention": source_attention,
                 "cross_attention": cross_attention,
                 "cross_attention_norms": norms,
                 "encoder_layers": encoder_layers,
@@ -55,8 +73,7 @@ def make_options(
         raise typer.BadParameter(str(error)) from None
 
 
-def revisions(encoder: str | None, decoder: str | None) -> dict[str, str]:
-    given = {"encoder": encoder, "decoder": decoder}
+def revisions(**given: str | None) -> dict[str, str]:
     return {role: revision for role, revision in given.items() if revision is not None}
 
 
@@ -69,8 +86,10 @@ def check_format(name: str) -> Any:
 def plan(
     encoder: Encoder = None,
     decoder: Decoder = None,
+    vision: Vision = None,
     spec: TargetSpec = None,
     settings: Settings = None,
+    source_attention: SourceAttention = "auto",
     cross_attention: Cross = "auto",
     cross_attention_norms: CrossNorms = "copy",
     encoder_layers: EncoderLayers = None,
@@ -79,6 +98,7 @@ def plan(
     dtype: Dtype = None,
     encoder_revision: EncoderRevision = None,
     decoder_revision: DecoderRevision = None,
+    vision_revision: VisionRevision = None,
     as_json: Json = False,
 ) -> None:
     """Show where every tensor of a new model would come from; no weights are read."""
@@ -88,10 +108,13 @@ def plan(
     made = make(
         encoder=encoder,
         decoder=decoder,
+        vision=vision,
         spec=spec,
         patch=parse_set(settings),
-        revisions=revisions(encoder_revision, decoder_revision),
-        options=make_options(cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype),
+        revisions=revisions(encoder=encoder_revision, decoder=decoder_revision, vision=vision_revision),
+        options=make_options(
+            source_attention, cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype
+        ),
     )
     if as_json:
         print_json(made.document() | {"totals": made.totals})
@@ -103,8 +126,10 @@ def convert(
     out: Out,
     encoder: Encoder = None,
     decoder: Decoder = None,
+    vision: Vision = None,
     spec: TargetSpec = None,
     settings: Settings = None,
+    source_attention: SourceAttention = "auto",
     cross_attention: Cross = "auto",
     cross_attention_norms: CrossNorms = "copy",
     encoder_layers: EncoderLayers = None,
@@ -113,6 +138,7 @@ def convert(
     dtype: Dtype = None,
     encoder_revision: EncoderRevision = None,
     decoder_revision: DecoderRevision = None,
+    vision_revision: VisionRevision = None,
     max_shard_size: ShardSize = "5GB",
     format_: OutFormat = "pairform",
     overwrite: Overwrite = False,
@@ -122,16 +148,19 @@ def convert(
     from pairform import convert as run
     from pairform.printing import byte_progress, print_totals
 
-    options = make_options(cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype)
+    options = make_options(
+        source_attention, cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype
+    )
     with byte_progress(shown=not as_json) as progress:
         report = run(
             out=out,
             encoder=encoder,
             decoder=decoder,
+            vision=vision,
             spec=spec,
             patch=parse_set(settings),
             options=options,
-            revisions=revisions(encoder_revision, decoder_revision),
+            revisions=revisions(encoder=encoder_revision, decoder=decoder_revision, vision=vision_revision),
             format=check_format(format_),
             max_shard_size=max_shard_size,
             overwrite=overwrite,
@@ -178,6 +207,33 @@ def export(
         written = run(
             directory,
             out,
+            format=check_format(format_),
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print(f"{out}: {written:,} bytes of weights")
+
+
+def extract(
+    directory: Folder,
+    out: Out,
+    part: Annotated[str, typer.Option("--part", help="encoder, or a decoder that reads no source.")] = "encoder",
+    format_: OutFormat = "pairform",
+    max_shard_size: ShardSize = "5GB",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write one stack of a model to a folder of its own, to work alone."""
+    from pairform import extract as run
+    from pairform.printing import byte_progress
+
+    if part not in ("encoder", "decoder"):
+        raise typer.BadParameter(f"found {part!r}, expected encoder or decoder", param_hint="--part")
+    with byte_progress() as progress:
+        written = run(
+            directory,
+            out,
+            part="encoder" if part == "encoder" else "decoder",
             format=check_format(format_),
             max_shard_size=max_shard_size,
             overwrite=overwrite,
@@ -236,5 +292,5 @@ def parse_ids(text: str) -> list[int]:
 
 
 def add_weight_commands(app: typer.Typer) -> None:
-    for command in (plan, convert, verify, export, generate):
+    for command in (plan, convert, verify, export, extract, generate):
         app.command()(command)

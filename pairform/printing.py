@@ -135,6 +135,13 @@ def print_plan(plan: "Plan") -> None:
             shape = " x ".join(map(str, origin.shape))
             table.add_row("", str(origin.source), f"dropped: {origin.dropped}", shape, "", style="dim")
     print_wide(table)
+    if plan.edits:
+        from pairform.registry import shorten
+
+        changes = Table("edits beside weights", "source", "new", box=None, padding=(0, 2, 0, 0))
+        for edit in plan.edits:
+            changes.add_row(edit.path, *("" if value is None else shorten(value, 60) for value in (edit.before, edit.after)))
+        print_wide(changes)
     print_totals(plan)
 
 

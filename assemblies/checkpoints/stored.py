@@ -46,18 +46,19 @@ class StoredTensor:
             tensor: Tensor = opened.get_tensor(self.name)
         return tensor
 
-    def pieces(self, rows: int | None = None, stop: int | None = None) -> Iterator[Tensor]:
-        """`rows` rows at a time up to row `stop`; absent, about `BUFFER` bytes at a time and all.
+    def pieces(self, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
+        """`rows` rows at a time from row `start` up to row `stop`; absent, about `BUFFER` bytes at a time and all.
 
         Each is read into memory of its own. safetensors would map the file: one that shrinks meanwhile then kills the
         process, and an interrupt inside the library comes out as a damaged file.
         """
         count, *rest = self.shape or (1,)
         stop = count if stop is None else stop
-        rows = rows or max(BUFFER // max(prod(rest) * self.dtype.itemsize, 1), 1)
+        row_bytes = prod(rest) * self.dtype.itemsize
+        rows = rows or max(BUFFER // max(row_bytes, 1), 1)
         with readable(self.file), self.file.open("rb") as raw:
-            raw.seek(self.begin)
-            for begin in range(0, stop, rows):
+            raw.seek(self.begin + start * row_bytes)
+            for begin in range(start, stop, rows):
                 piece = torch.empty((min(rows, stop - begin), *rest), dtype=self.dtype)
                 if raw.readinto(piece.view(-1).view(torch.uint8).numpy().data) < piece.nbytes:
                     raise EOFError("its end before that of the tensor " + self.name)

@@ -31,6 +31,7 @@ def convert(
     out: str | Path,
     encoder: str | Path | None = None,
     decoder: str | Path | None = None,
+    vision: str | Path | None = None,
     spec: Ref | None = None,
     patch: Mapping[str, Any] | None = None,
     options: Options | None = None,
@@ -41,14 +42,14 @@ def convert(
     progress: Progress = silent,
     **fields: Any,
 ) -> ConvertReport:
-    """Initialise a new model from `encoder` and `decoder` checkpoints and write it to `out`.
+    """Initialise a new model from `encoder`, `decoder` and `vision` checkpoints and write it to `out`.
 
     Arguments up to `revisions`, and `fields`, are those of `plan`; `format` is "pairform" or "transformers".
     """
     begin = time.perf_counter()
-    refs = [ref for ref in (encoder, decoder) if ref is not None]
-    sources = tuple(find_folder(ref) for ref in refs if Path(ref).exists())
+    refs = {"encoder": encoder, "decoder": decoder, "vision": vision}
+    sources = tuple(find_folder(ref) for ref in refs.values() if ref is not None and Path(ref).exists())
     check_target(out, overwrite, sources)
-    made = plan(encoder=encoder, decoder=decoder, spec=spec, patch=patch, revisions=revisions, options=options, **fields)
+    made = plan(**refs, spec=spec, patch=patch, revisions=revisions, options=options, **fields)
     written = execute(made, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
     return ConvertReport(Path(out), made, written, time.perf_counter() - begin)

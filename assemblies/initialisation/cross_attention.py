@@ -1,14 +1,18 @@
 """Where a decoder's cross-attention comes from (T5Gemma, arXiv 2504.06225, section 3.2), and choices beyond the paper."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 from pairform.assemblies.initialisation.plan import Fresh
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
+from pairform.assemblies.initialisation.rules import KIN, Made, StackRules, Target, fresh
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.blocks.initial import Constant
 from pairform.registry import Problem, SpecError
 
 CROSS = "cross_attention"
+MERGED = "merged_attention"
+SEPARATE = "block.source_"
+"""How the names of merged attention's projections of the source begin, if it has any."""
 OWN = "self_attention"
 GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
 NOT_SHAPE = ("mask", "kernel", "dropout")
@@ -19,6 +23,8 @@ class DecoderRules(StackRules):
 
     def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
+        if layer.branches[branch].name == MERGED and rest.startswith(SEPARATE):
+            return self.separate_keys(target, index, branch, rest, origin)
         if branch != CROSS or layer.branches[CROSS].name != CROSS or self.inherits(origin):
             return super().make_in_branch(target, index, branch, rest)
         if not rest.startswith("block."):
@@ -30,6 +36,28 @@ class DecoderRules(StackRules):
         old, new = self.checkpoint.spec.encoder, self.target.encoder
         same = old is not None and new is not None and old.width == new.width
         return self.options.cross_attention == "auto" and CROSS in origin.branches and same
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        names = {branch.name for layer in self.stack.layers for branch in layer.branches.values()}
+        mode = self.options.cross_attention
+        if mode != "auto" and CROSS not in names and (mode == "zero_output" or self.target.bridge.name != "separate_keys"):
+            expected = "auto: the decoder has no cross-attention with weights of its own"
+            yield Problem("cross_attention", repr(mode), expected)
+
+    def separate_keys(self, target: Target, index: int, branch: str, rest: str, origin: LayerSpec) -> Made:
+        """Merged attention's projections of the source alone: the source's own, copies of its keys' and values', or fresh."""
+        mode, encoder = self.options.cross_attention, self.checkpoint.spec.encoder
+        kept = f"{self.source_part}.layers.{self.layers[index]}.{branch}.{rest}"
+        if mode == "auto" and kept in self.checkpoint.tensors and encoder is not None and encoder.width == self.encoder.width:
+            return self.from_source(target, kept)
+        unfit = self.encoder.width != self.stack.width or KIN.get(origin.branches[branch].name, OWN) != OWN
+        if mode == "self_attention" and unfit:
+            found = f"an encoder of width {self.encoder.width} beside a decoder of width {self.stack.width}"
+            raise SpecError(Problem(CROSS, found, "one width, to copy self-attention", "Use auto or random."))
+        if mode == "random" or unfit:
+            return fresh(target)
+        return self.from_source(target, kept.replace(SEPARATE, "block."))
 
     def norm(self, target: Target, index: int, rest: str) -> Made:
         """A norm around cross-attention: the one around self-attention, or the identity."""

@@ -20,7 +20,7 @@ from pairform.assemblies.checkpoints.stored import StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
-from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, TargetRow
+from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, ScaledRow, TargetRow
 from pairform.blocks.precision import wide
 from pairform.registry import CheckpointError, Problem, SpecError
 
@@ -113,6 +113,9 @@ def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int)
             yield rows.to(dtype)
         kept = operation.kept * prod(row.shape[1:])
         yield from chunks(operation.initial, row.target, prod(row.shape), dtype, seed, begin=kept)
+    elif isinstance(operation, ScaledRow):
+        for rows in stored.pieces(start=operation.row, stop=operation.row + 1):
+            yield (rows * torch.tensor(operation.factor, dtype=rows.dtype)).to(dtype)
     else:
         for rows in stored.pieces():
             yield rows.to(dtype)
@@ -123,6 +126,6 @@ def provenance(plan: Plan) -> dict[str, Any]:
     document = plan.document()
     return {
         "origin": "convert",
-        **{field: document[field] for field in ("sources", "options", "targets")},
+        **{field: document[field] for field in ("sources", "options", "targets", "edits")},
         "totals": plan.totals,
     }

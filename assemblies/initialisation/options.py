@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, Strict
 from pairform.registry import PositiveInt, Problem, Spec, SpecError, nested
 
 CrossAttentionMode = Literal["auto", "self_attention", "random", "zero_output"]
+SourceAttention = Literal["auto", "separate", "merged"]
 NormMode = Literal["copy", "identity"]
 DtypeName = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -64,16 +65,20 @@ def written_dtype(value: Any) -> Any:
 class Options(Spec):
     """How the tensors without an exact source are made.
 
+    source_attention:      how the pair of two sources reads the encoder: merged with self-attention (as T5Gemma 2), or in a
+                           cross-attention of its own (as T5Gemma). auto is merged for sources of Gemma 3's kind.
     cross_attention:       auto keeps the source's own if that read an encoder of the same width, else copies
                            self-attention's weights where encoder and decoder are of one configuration, and draws the rest;
                            self_attention copies where shapes allow it, or says why they do not; random draws; zero_output
                            is auto with an output projection of zero, so that the decoder starts exactly as its source.
+                           In merged attention it concerns the source's own keys behind the bridge separate_keys.
     cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
     encoder_layers:        the source layers to keep: a `Layers`, its fields, "every:2", "first:8", or a list; absent, all.
     seed:                  fresh values depend on it and on the tensor's name alone.
     dtype:                 of every tensor written, by name or torch's own; absent, each copy keeps its source's.
     """
 
+    source_attention: SourceAttention = "auto"
     cross_attention: CrossAttentionMode = "auto"
     cross_attention_norms: NormMode = "copy"
     encoder_layers: Annotated[Layers | None, BeforeValidator(written_layers)] = None

@@ -1,34 +1,60 @@
-"""The encoder-decoder that two decoder-only models make (T5Gemma, arXiv 2504.06225, section 3.2)."""
+"""The encoder-decoder that two decoder-only models make: T5Gemma (arXiv 2504.06225, section 3.2) or T5Gemma 2."""
 
 from typing import Any
 
 from pairform.assemblies.families.t5gemma import CROSS_FIELDS
+from pairform.assemblies.initialisation import t5gemma2
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.initialisation.t5gemma2 import OWN, of_gemma3
+from pairform.assemblies.specs import ModelSpec, StackSpec, VisionSpec
 from pairform.assemblies.stack_spec import Override, shortest_cycle
-from pairform.registry import Problem, SpecError, merge_patch, thaw
+from pairform.registry import Problem, SpecError, freeze, merge_patch, thaw
 
 
-def pair(encoder: ModelSpec, decoder: ModelSpec, options: Options | None = None) -> ModelSpec:
-    """`encoder`'s stack without its causal mask, and `decoder`'s stack with cross-attention to it.
+def pair(
+    encoder: ModelSpec, decoder: ModelSpec, options: Options | None = None, vision: ModelSpec | None = None
+) -> dict[str, Any]:
+    """The document of `encoder`'s stack without its causal mask beside `decoder`'s stack that reads it.
 
-    Vocabulary, tokens and head are the decoder's.
+    Vocabulary, tokens and head are the decoder's; pictures are read as in `vision`, or as in the encoder's source. Two sources
+    of Gemma 3's kind get what T5Gemma 2 has: merged attention, one embedding where the sizes allow it, and its other edits.
     """
     options = options or Options()
     if decoder.head.name != "lm":
         found = f"a model with the head {decoder.head.name!r}"
         raise SpecError(Problem("decoder", found, "a language model", "Give a spec to say what the head should be."))
-    return ModelSpec.read(
-        {
-            "assembly": "encoder_decoder",
-            "vocabulary": decoder.vocabulary,
-            "tokens": decoder.tokens.document(),
-            "encoder": with_vocabulary(bidirectional(source_stack(encoder, "encoder", options)), encoder, decoder),
-            "decoder": with_cross_attention(source_stack(decoder, "decoder", options)),
-            "head": decoder.head.document() | ({"tie": "decoder"} if getattr(decoder.head, "tie", None) else {}),
-            "initializer_range": decoder.initializer_range,
-        }
-    )
+    sources = {"encoder": encoder, "decoder": decoder}
+    gemma3 = all(of_gemma3(source, stack_of(source, part)[0]) for part, source in sources.items())
+    merged = options.source_attention == "merged" or (options.source_attention == "auto" and gemma3)
+    stacks = {part: source_stack(source, part, options) for part, source in sources.items()}
+    vocabularies = {part: source.vocabulary_of(stack_of(source, part)[0]) for part, source in sources.items()}
+    stacks["decoder"].pop("vision", None)
+    if vision is not None:
+        stacks["encoder"]["vision"] = vision_of(vision)[1].document()
+    head = decoder.head.document() | ({"tie": "decoder"} if getattr(decoder.head, "tie", None) else {})
+    tied = False
+    if merged and gemma3:
+        vocabularies = {part: min(size, t5gemma2.VOCABULARY) for part, size in vocabularies.items()}
+        for part, stack in stacks.items():
+            stacks[part] = t5gemma2.adapted(stack, part, vocabularies[part])
+            token = t5gemma2.end_of_image(stacks["encoder"].get("vision"), vocabularies[part])
+            stacks[part]["embedding"] |= {} if token is None else {"end_of_image": token}
+        tables = {(vocabularies[part], stack["width"], freeze(stack["embedding"])) for part, stack in stacks.items()}
+        tied = len(tables) == 1
+    if tied and "tie" in head:
+        head["tie"] = "encoder"
+    if vocabularies["encoder"] != vocabularies["decoder"]:
+        stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
+    return {
+        "assembly": "encoder_decoder",
+        "vocabulary": vocabularies["decoder"],
+        "tokens": decoder.tokens.document(),
+        "encoder": bidirectional(stacks["encoder"]),
+        "decoder": with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"]),
+        "tie_embeddings": tied,
+        "head": head,
+        "initializer_range": decoder.initializer_range,
+    }
 
 
 def stack_of(model: ModelSpec, part: str) -> tuple[str, StackSpec]:
@@ -64,25 +90,40 @@ def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:
     return patched
 
 
-def with_vocabulary(stack: dict[str, Any], own: ModelSpec, other: ModelSpec) -> dict[str, Any]:
-    part, _ = stack_of(own, "encoder")
-    differs = own.vocabulary_of(part) != other.vocabulary
-    return stack | ({"vocabulary": own.vocabulary_of(part)} if differs else {})
+def vision_of(model: ModelSpec) -> tuple[str, VisionSpec]:
+    """The stack of a model that reads pictures, and how it does."""
+    for part, stack in model.stacks.items():
+        if stack.vision is not None:
+            return part, stack.vision
+    raise SpecError(Problem("vision", "a source that reads no pictures", "one with a vision tower, as multimodal Gemma 3"))
+
+
+def with_merged_attention(stack: dict[str, Any]) -> dict[str, Any]:
+    """Self-attention that reads the source too, in place of any cross-attention."""
+    own_attention(stack)
+    patch = {"layer": {"branches": {OWN: {"name": "merged_attention"}, "cross_attention": None}}}
+    patched: dict[str, Any] = merge_patch(stack, patch)
+    return patched
+
+
+def own_attention(stack: dict[str, Any]) -> dict[str, Any]:
+    """The self-attention of a decoder's layers."""
+    branches = stack["layer"]["branches"]
+    own: dict[str, Any] = branches.get(OWN, {})
+    if own.get("name") not in ("self_attention", "merged_attention"):
+        raise SpecError(Problem("decoder.layer.branches", f"{list(branches)}", f"{OWN}, to shape what reads the source"))
+    return own
 
 
 def with_cross_attention(stack: dict[str, Any]) -> dict[str, Any]:
     """Cross-attention behind self-attention, with its heads; it has neither position nor window."""
-    layer = stack["layer"]
-    own = layer["branches"].get("self_attention", {})
-    if own.get("name") != "self_attention":
-        raise SpecError(
-            Problem("decoder.layer.branches", f"{list(layer['branches'])}", "self_attention, to shape cross-attention")
-        )
-    shared = {field: own[field] for field in CROSS_FIELDS if field in own}
+    layer, own = stack["layer"], own_attention(stack)
+    shared = {field: own[field] for field in (*CROSS_FIELDS, "qk_norm") if field in own}
     order = list(layer["order"])
     if "cross_attention" not in order:
-        order.insert(order.index("self_attention") + 1, "cross_attention")
-    patch = {"layer": {"order": order, "branches": {"cross_attention": {"name": "cross_attention", **shared}}}}
+        order.insert(order.index(OWN) + 1, "cross_attention")
+    branches = {OWN: {"name": "self_attention"}, "cross_attention": {"name": "cross_attention", **shared}}
+    patch = {"layer": {"order": order, "branches": branches}}
     if "cross_attention" in layer["branches"]:
         return stack
     patched: dict[str, Any] = merge_patch(stack, patch)

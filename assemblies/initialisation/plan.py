@@ -2,7 +2,7 @@
 
 from collections import Counter
 from math import prod
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, Strict, model_validator
 
@@ -12,7 +12,7 @@ from pairform.blocks.initial import Constant, Normal
 from pairform.registry import PositiveInt, Spec
 
 Shape = Annotated[tuple[int, ...], Strict(False)]
-Role = Literal["encoder", "decoder"]
+Role = Literal["encoder", "decoder", "vision"]
 
 
 class Copy(Spec):
@@ -76,6 +76,21 @@ class Rows(Spec):
         return f"first {self.kept} rows"
 
 
+class ScaledRow(Spec):
+    """One row of the source times `factor`, rounded to the source's dtype as the embedding rounds it."""
+
+    name: Literal["scaled_row"] = "scaled_row"
+    row: Annotated[int, Field(ge=0)]
+    factor: float
+
+    def fits(self, source: Shape, target: Shape) -> bool:
+        return source[1:] == target and self.row < source[0]
+
+    @property
+    def summary(self) -> str:
+        return f"row {self.row} times {self.factor:g}"
+
+
 class Fresh(Spec):
     """No source: values from a named distribution."""
 
@@ -89,11 +104,11 @@ class Fresh(Spec):
         return f"normal, std {self.initial.std:g}"
 
 
-Operation: TypeAlias = Annotated[Copy | MeanHeads | RepeatHeads | Rows | Fresh, Field(discriminator="name")]
+Operation: TypeAlias = Annotated[Copy | MeanHeads | RepeatHeads | Rows | ScaledRow | Fresh, Field(discriminator="name")]
 
 
 class Source(Spec):
-    """A tensor of the encoder's or the decoder's source, by our name for it there."""
+    """A tensor of one of the sources, by our name for it there."""
 
     role: Role
     tensor: str
@@ -144,14 +159,26 @@ class SourceFolder(Spec):
     layers: Annotated[tuple[int, ...], Strict(False)]
 
 
+class Edit(Spec):
+    """A change that no weight shows: a field of the spec as the source has it and as the new model does; None is absent."""
+
+    path: str
+    before: Any = None
+    after: Any = None
+
+
 class Plan(Spec):
-    """Everything that `execute` needs. Each target and each source tensor is in it exactly once."""
+    """Everything that `execute` needs. Each target and each source tensor is in it exactly once.
+
+    edits: where the new stacks' specs are not their sources'.
+    """
 
     spec: ModelSpec
     options: Options
     sources: dict[Role, SourceFolder]
     targets: Annotated[tuple[TargetRow, ...], Strict(False)]
     origins: Annotated[tuple[SourceRow, ...], Strict(False)]
+    edits: Annotated[tuple[Edit, ...], Strict(False)] = ()
 
     @property
     def totals(self) -> dict[str, dict[str, int]]:

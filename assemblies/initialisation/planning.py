@@ -1,6 +1,6 @@
 """Making a plan from sources and a spec, with no tensor read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from pairform.assemblies.checkpoints.hub import commit_of
 from pairform.assemblies.initialisation.cross_attention import CROSS, DecoderRules
 from pairform.assemblies.initialisation.options import DtypeName, Options, dtype_name
 from pairform.assemblies.initialisation.pair import pair, stack_of
-from pairform.assemblies.initialisation.plan import Plan, Role, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
+from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, vision_rule
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Problem, SpecError
+from pairform.registry import Problem, SpecError, difference
 
 Ref = str | Path | Mapping[str, Any] | ModelSpec
 
@@ -23,6 +24,7 @@ def plan(
     *,
     encoder: str | Path | None = None,
     decoder: str | Path | None = None,
+    vision: str | Path | None = None,
     spec: Ref | None = None,
     patch: Mapping[str, Any] | None = None,
     revisions: Mapping[str, str] | None = None,
@@ -31,13 +33,14 @@ def plan(
 ) -> Plan:
     """How the stacks of a new model would be made from the checkpoints `encoder` and `decoder`.
 
-    spec:      what to make; absent, the T5Gemma-like pair of the two sources (or, of one source, that stack alone).
+    vision:    a third source, of which only the vision tower and its projector are taken, for the encoder.
+    spec:      what to make; absent, the pair of the two sources: like T5Gemma 2 of two Gemma 3, else like T5Gemma.
     patch:     a JSON merge patch on it.
     revisions: of sources on the hub, by role.
     options:   an `Options`, or its fields as keywords.
     """
     options = Options.read({**(options.document() if options else {}), **fields})
-    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder}
+    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder, "vision": vision}
     if strange := [role for role in revisions or {} if role not in refs]:
         raise SpecError(Problem(f"revisions.{strange[0]}", "no such source", f"one of {', '.join(refs)}"))
     sources = {
@@ -48,21 +51,29 @@ def plan(
         raise SpecError(
             Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}")
         )
-    if spare := [role for role in sources if role not in target.stacks]:
-        raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(target.stacks)}"))
-    rules = {role: stack_rules(role, target, checkpoint, options) for role, checkpoint in sources.items()}
+    has = [*target.stacks] + (["vision"] if any(stack.vision is not None for stack in target.stacks.values()) else [])
+    if spare := [role for role in sources if role not in has]:
+        raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
+    rules: dict[Role, StackRules] = {
+        role: stack_rules(role, target, sources[role], options) for role in sources if role != "vision"
+    }
     if problems := [problem for rule in rules.values() for problem in rule.check()]:
         raise SpecError(problems)
-    targets = tuple(target_rows(target, rules, options))
+    targets = tuple(target_rows(target, rules, sources, options))
     return Plan(
         spec=target,
         options=options,
         sources={
-            role: SourceFolder(path=str(refs[role]), revision=commit(refs[role], checkpoint), layers=rules[role].layers)
+            role: SourceFolder(
+                path=str(refs[role]),
+                revision=commit(refs[role], checkpoint),
+                layers=rules[role].layers if role in rules else (),
+            )
             for role, checkpoint in sources.items()
         },
         targets=targets,
-        origins=tuple(row for role in sources for row in source_rows(rules[role], targets)),
+        origins=tuple(row for role in sources for row in source_rows(role, sources[role], rules.get(role), targets)),
+        edits=tuple(edits(target, rules)),
     )
 
 
@@ -77,8 +88,9 @@ def target_spec(
     """The spec that was asked for, or what the sources suggest."""
     if spec is not None:
         return load_spec(spec, patch)
-    if len(sources) == 2:
-        return load_spec(pair(sources["encoder"].spec, sources["decoder"].spec, options), patch)
+    if "encoder" in sources and "decoder" in sources:
+        vision = sources["vision"].spec if "vision" in sources else None
+        return load_spec(pair(sources["encoder"].spec, sources["decoder"].spec, options, vision), patch)
     raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
 
 
@@ -90,7 +102,9 @@ def stack_rules(role: Role, target: ModelSpec, checkpoint: Checkpoint, options: 
     return kind(role, target, checkpoint, tuple(layers), options)
 
 
-def target_rows(target: ModelSpec, rules: Mapping[Role, StackRules], options: Options) -> list[TargetRow]:
+def target_rows(
+    target: ModelSpec, rules: Mapping[Role, StackRules], sources: Mapping[Role, Checkpoint], options: Options
+) -> list[TargetRow]:
     """One row for every tensor of the new model, in its order."""
     last = rules["decoder" if "decoder" in rules else "encoder"]
     rows, problems = [], []
@@ -98,44 +112,62 @@ def target_rows(target: ModelSpec, rules: Mapping[Role, StackRules], options: Op
         wanted = Target(name, tuple(parameter.shape), initial)
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
-            if rule is None:
-                made: Made = head_rule(wanted, target, last.part, last.checkpoint)
+            if VISION in name:
+                made: Made = vision_rule(wanted, target, sources)
+            elif name.startswith("bridge."):
+                made = bridge_rule(wanted, target, sources)
+            elif rule is None:
+                made = head_rule(wanted, target, last.part, last.checkpoint)
             else:
                 made = rule.make(wanted)
         except SpecError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             continue
         operation, source = made
-        dtype = dtype_of(source, rules, rule or last, options)
+        dtype = dtype_of(source, sources, rule or last, options)
         rows.append(TargetRow(target=name, shape=wanted.shape, dtype=dtype, operation=operation, source=source))
     if problems:
         raise SpecError(problems[:20])
     return rows
 
 
-def dtype_of(source: Source | None, rules: Mapping[Role, StackRules], rule: StackRules, options: Options) -> DtypeName:
+def dtype_of(source: Source | None, sources: Mapping[Role, Checkpoint], rule: StackRules, options: Options) -> DtypeName:
     """The option's, else the source tensor's, else what most of the source has."""
     if options.dtype is not None:
         return options.dtype
     if source is None:
         return dtype_name(majority_dtype(rule.checkpoint))
-    return dtype_name(rules[source.role].checkpoint.tensors[source.tensor].dtype)
+    return dtype_name(sources[source.role].tensors[source.tensor].dtype)
 
 
-def source_rows(rule: StackRules, targets: tuple[TargetRow, ...]) -> list[SourceRow]:
-    """One row for every tensor of a source."""
+def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]:
+    """Where the new stacks, the head and the tokens are not as in their sources; what no weight shows."""
+    last = rules["decoder" if "decoder" in rules else "encoder"].checkpoint.spec
+    old = {field: last.document().get(field) for field in ("tokens", "head", "bridge", "tie_embeddings")}
+    new = {field: target.document().get(field) for field in old}
+    for part, rule in rules.items():
+        old[part], new[part] = (
+            model.stacks[name].document() | {"vocabulary": model.vocabulary_of(name)}
+            for model, name in ((rule.checkpoint.spec, rule.source_part), (target, part))
+        )
+    for path, (before, after) in difference(old, new).items():
+        yield Edit(path=path, before=before, after=after)
+
+
+def source_rows(role: Role, checkpoint: Checkpoint, rule: StackRules | None, targets: tuple[TargetRow, ...]) -> list[SourceRow]:
+    """One row for every tensor of a source; `rule` is that of the stack it becomes, if it becomes one."""
     used: dict[str, list[str]] = {}
     for row in targets:
-        if row.source is not None and row.source.role == rule.part:
+        if row.source is not None and row.source.role == role:
             used.setdefault(row.source.tensor, []).append(row.target)
     return [
         SourceRow(
-            source=Source(role=rule.part, tensor=name),
+            source=Source(role=role, tensor=name),
             shape=tensor.shape,
             targets=tuple(used.get(name, ())),
-            dropped=None if name in used else reason(rule, name),
+            dropped=None if name in used else "only the pictures are read as here" if rule is None else reason(rule, name),
         )
-        for name, tensor in rule.checkpoint.tensors.items()
+        for name, tensor in checkpoint.tensors.items()
     ]
 
 
@@ -146,6 +178,10 @@ def reason(rule: StackRules, name: str) -> str:
         return "the new model's head is another, or tied"
     if part != rule.source_part:
         return f"of the source's {part}, which is not used"
+    if rest[0] == "vision":
+        return "pictures are read in another way, or in the encoder"
+    if rest[0] == "embedding" and rule.target.tie_embeddings:
+        return "the new model has the encoder's embedding"
     if rest[0] == "layers" and int(rest[1]) not in rule.layers:
         return f"layer {rest[1]} is not kept"
     if rest[0] == "layers" and rest[2] == CROSS and CROSS in rule.stack.layer.branches:

@@ -8,12 +8,24 @@ import torch
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pair import stack_of
-from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Operation, RepeatHeads, Role, Rows, Source
+from pairform.assemblies.initialisation.plan import (
+    Copy,
+    Fresh,
+    MeanHeads,
+    Operation,
+    RepeatHeads,
+    Role,
+    Rows,
+    ScaledRow,
+    Source,
+)
 from pairform.assemblies.specs import ModelSpec, StackSpec
 from pairform.blocks.initial import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
 Made = tuple[Operation, Source | None]
+KIN = {"merged_attention": "self_attention"}
+"""Blocks whose weights mean the same as another block's."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,24 @@ class StackRules:
         inner = target.name.removeprefix(f"{self.part}.")
         if inner.startswith("norm.") and not alike(self.stack.norm, self.source_stack.norm):
             return fresh(target)
+        if inner == "embedding.end_of_image":
+            return self.end_of_image(target)
         if not inner.startswith("layers."):
             return self.from_source(target, f"{self.source_part}.{inner}")
         _, number, branch, rest = inner.split(".", 3)
         return self.make_in_branch(target, int(number), branch, rest)
+
+    def end_of_image(self, target: Target) -> Made:
+        """The source's own row, or that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
+        own = stored_name(self.checkpoint, f"{self.source_part}.embedding.end_of_image")
+        table = stored_name(self.checkpoint, f"{self.source_part}.embedding.weight")
+        token, scale = getattr(self.stack.embedding, "end_of_image", 0), getattr(self.source_stack.embedding, "scale", 1.0)
+        if own in self.checkpoint.tensors:
+            return self.from_source(target, own)
+        if table not in self.checkpoint.tensors or token >= self.checkpoint.tensors[table].shape[0]:
+            return fresh(target)
+        factor = self.source_stack.width**0.5 if scale == "sqrt_width" else float(scale)
+        return ScaledRow(row=token, factor=factor), Source(role=self.part, tensor=table)
 
     def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
         """The operation for the tensor `rest` of a branch of layer `index`."""
@@ -77,7 +103,8 @@ class StackRules:
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         if donor not in origin.branches:
             return fresh(target)
-        if rest.startswith("block.") and branch == donor and layer.branches[branch].name != origin.branches[donor].name:
+        kinds = {KIN.get(spec.name, spec.name) for spec in (layer.branches[branch], origin.branches[donor])}
+        if rest.startswith("block.") and branch == donor and len(kinds) > 1:
             return fresh(target)
         if not rest.startswith("block.") and not alike(layer.norm, origin.norm):
             return fresh(target)
@@ -89,6 +116,7 @@ class StackRules:
 
     def from_source(self, target: Target, name: str) -> Made:
         """`name` of the source, brought to the target's shape; fresh where the source has no such tensor."""
+        name = stored_name(self.checkpoint, name)
         stored = self.checkpoint.tensors.get(name)
         if stored is None:
             return fresh(target)
@@ -129,6 +157,12 @@ class StackRules:
         return None
 
 
+def stored_name(checkpoint: Checkpoint, name: str) -> str:
+    """The name under which a checkpoint has a tensor: tied embeddings are the encoder's."""
+    tied = checkpoint.spec.tie_embeddings and name.startswith("decoder.embedding.")
+    return name.replace("decoder.", "encoder.", 1) if tied else name
+
+
 def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
     """Whether a norm's weights mean the same in the other: eps may differ, all else not."""
     if norm is None or other is None:
@@ -150,7 +184,7 @@ def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Ch
     name = target.name
     spec = checkpoint.spec
     if plan_target.head.name == spec.head.name == "lm" and (tie := getattr(spec.head, "tie", None)):
-        name = f"{tie}.embedding.weight"
+        name = stored_name(checkpoint, f"{tie}.embedding.weight")
     stored = checkpoint.tensors.get(name)
     if stored is None or plan_target.head.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
         return fresh(target)

@@ -1,0 +1,74 @@
+"""What T5Gemma 2 changes in Gemma 3 beside the weights (arXiv 2512.14856, section 2, and the released configurations)."""
+
+from typing import Any
+
+from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.registry import merge_patch
+
+OWN = "self_attention"
+ROPE_FACTOR = 8.0
+"""Global layers count positions in eighths; Gemma 3's own do from 4B on."""
+VOCABULARY = 262144
+"""The ids above it are Gemma 3's placeholders for pictures."""
+IMAGE_TOKEN = 256001
+END_OF_IMAGE = 256000
+
+
+def of_gemma3(model: ModelSpec, part: str) -> bool:
+    """Whether a stack is of Gemma 3's kind: with norms on queries and keys in all its layers."""
+    branches = [layer.branches.get(OWN) for layer in model.stacks[part].layers]
+    return all(getattr(branch, "qk_norm", None) is not None for branch in branches)
+
+
+def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
+    """A Gemma 3 stack's document with T5Gemma 2's positions and, in the encoder, its windows; `vocabulary` is the new one."""
+    stack = with_layer_patches(stack, [layer_patch(layer, part) for layer in StackSpec.read(stack | {"vision": None}).layers])
+    embedding = {key: value for key, value in stack["embedding"].items() if key != "scale_given"}
+    vision = stack.get("vision")
+    if vision is not None and vocabulary > IMAGE_TOKEN:
+        stack = stack | {"vision": vision | {"image_token": IMAGE_TOKEN}}
+    return stack | {"embedding": embedding}
+
+
+def end_of_image(vision: dict[str, Any] | None, vocabulary: int) -> int | None:
+    """The id whose embedding becomes a row of its own: what ends a picture in the source, or in Gemma 3's vocabulary."""
+    token: int = END_OF_IMAGE if vision is None or vision.get("end_token") is None else vision["end_token"]
+    return token if token < vocabulary else None
+
+
+def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
+    """What changes in one layer's attention to its own sequence."""
+    own: Any = layer.branches[OWN]
+    window = own.mask.window
+    if window is None:
+        scaling = getattr(own.position, "scaling", None)
+        if scaling is None or scaling.name != "default":
+            return {}
+        return {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}
+    if part == "decoder" or not own.mask.causal:
+        return {}
+    width = window[0] + 1
+    return {"mask": {"window": [(width + 1) // 2 - 1, width // 2]}}
+
+
+def with_layer_patches(stack: dict[str, Any], patches: list[dict[str, Any]]) -> dict[str, Any]:
+    """A stack's document with `patches[i]` on attention in layer i: in its cycle where that says it, else as overrides."""
+    cycle = list(stack.get("cycle") or [{}])
+    turns = [[patch for index, patch in enumerate(patches) if index % len(cycle) == turn] for turn in range(len(cycle))]
+    if not stack.get("overrides") and all(patch == turn[0] for turn in turns for patch in turn):
+        wanted = [turn[0] if turn else {} for turn in turns]
+        made = [merge_patch(old, branch_patch(patch)) if patch else old for old, patch in zip(cycle, wanted, strict=True)]
+        return stack | {"cycle": made if any(made) else []}
+    overrides = list(stack.get("overrides") or [])
+    kinds: list[dict[str, Any]] = []
+    for patch in patches:
+        if patch and patch not in kinds:
+            kinds.append(patch)
+    for kind in kinds:
+        layers = [index for index, patch in enumerate(patches) if patch == kind]
+        overrides.append({"layers": layers, "patch": branch_patch(kind)})
+    return stack | {"overrides": overrides}
+
+
+def branch_patch(patch: dict[str, Any]) -> dict[str, Any]:
+    return {"branches": {OWN: patch}}
