@@ -1,5 +1,6 @@
 """From token ids to hidden states."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -8,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.registry import BlockSpec, PositiveFloat, Sizes
+from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 
 class TokenEmbedding(nn.Module):
@@ -28,6 +29,11 @@ class TokenEmbedding(nn.Module):
         scale: Literal["sqrt_width"] | PositiveFloat = 1.0
         scale_given: bool = False
         end_of_image: Annotated[int, Field(ge=0)] | None = None
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if self.end_of_image is not None and sizes.vocabulary is not None and self.end_of_image >= sizes.vocabulary:
+                expected = f"an id below the vocabulary's size, {sizes.vocabulary}"
+                yield Problem("end_of_image", str(self.end_of_image), expected)
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

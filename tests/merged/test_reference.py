@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 
 import pairform
@@ -151,7 +152,7 @@ def reference(
 def linear(weights: dict[str, Tensor], name: str, hidden: Tensor, heads: int) -> Tensor:
     """`[batch, length, heads, head_dim]`."""
     projected = hidden @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", torch.zeros((), dtype=torch.float64))
-    return projected.unflatten(-1, (heads, 6))
+    return rearrange(projected, "b l (h d) -> b l h d", h=heads)
 
 
 def normed(weights: dict[str, Tensor], name: str, heads: Tensor) -> Tensor:
