@@ -1,6 +1,5 @@
 """From token ids to hidden states."""
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -9,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
+from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
 class TokenEmbedding(nn.Module):
@@ -18,7 +17,8 @@ class TokenEmbedding(nn.Module):
     The factor is rounded to the table's dtype first, as Gemma does. `scale_given` says whether embeddings that a caller
     gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
 
-    end_of_image: an id whose embedding is a row of its own, not scaled; T5Gemma 2 adds it (arXiv 2512.14856, section 2).
+    end_of_image: an id whose embedding is a row of its own, not scaled; T5Gemma 2 adds it (arXiv 2512.14856, section 2). Small
+    models of that family have the row and no such id, so it may lie beyond the vocabulary.
 
     The row of the padding token is not trained by being read, as in transformers: it stands at zero there, where norms
     have steep gradients that mean nothing.
@@ -29,11 +29,6 @@ class TokenEmbedding(nn.Module):
         scale: Literal["sqrt_width"] | PositiveFloat = 1.0
         scale_given: bool = False
         end_of_image: Annotated[int, Field(ge=0)] | None = None
-
-        def check(self, sizes: Sizes) -> Iterator[Problem]:
-            if self.end_of_image is not None and sizes.vocabulary is not None and self.end_of_image >= sizes.vocabulary:
-                expected = f"an id below the vocabulary's size, {sizes.vocabulary}"
-                yield Problem("end_of_image", str(self.end_of_image), expected)
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
