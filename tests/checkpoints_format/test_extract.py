@@ -1,0 +1,68 @@
+"""A stack cut out of a model works alone and computes the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pairform
+from tests.broken.damage import contents, refused
+from tests.checkpoints import gemma2
+from tests.initialisation.sources import tensors
+from tests.merged.pairs import pair
+from tests.parity.compare import batch
+
+
+@pytest.fixture(params=["own", "tied", "cross"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Models whose encoder has an embedding of its own, or shares it with the decoder."""
+    target = tmp_path / "whole"
+    if request.param == "cross":
+        source = gemma2(tmp_path / "gemma")
+        pairform.convert(encoder=source, decoder=source, out=target)
+    else:
+        pairform.save(pairform.build(pair(tie_embeddings=request.param == "tied"), seed=0), target)
+    return target
+
+
+@torch.no_grad()
+def test_an_encoder_alone_computes_the_same(folder: Path, tmp_path: Path) -> None:
+    written = pairform.extract(folder, tmp_path / "encoder", part="encoder")
+    whole, alone = pairform.load(folder), pairform.load(tmp_path / "encoder")
+    assert (alone.spec.assembly, alone.spec.head.name, alone.decoder) == ("encoder_only", "none", None)
+    read = batch(padding="left", vocabulary=90)
+    expected = whole(**read.inputs, decoder_input_ids=read.ids).encoder_last_hidden_state
+    assert torch.equal(alone(**read.inputs).last_hidden_state, expected)
+    assert written == sum(tensor.nbytes for tensor in tensors(tmp_path / "encoder").values())
+    assert pairform.verify(tmp_path / "encoder").ok
+
+
+def test_a_decoder_that_reads_a_source_cannot_stand_alone(folder: Path, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    refused(lambda: pairform.extract(folder, tmp_path / "new" / "decoder", part="decoder"), "cannot stand alone")
+    assert contents(tmp_path) == before
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    source = gemma2(tmp_path / "gemma")
+    refused(lambda: pairform.extract(source, tmp_path / "out", part="encoder"), "part", "decoder")
+    wrong: Any = "head"
+    refused(lambda: pairform.extract(source, tmp_path / "out", part=wrong), "part", "'head'")
+    refused(lambda: pairform.extract(tmp_path / "nothing", tmp_path / "out"), "nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_for_transformers(tmp_path: Path) -> None:
+    """As `T5GemmaEncoderModel`, with the tokenizer's files beside it."""
+    import transformers
+
+    source = gemma2(tmp_path / "gemma")
+    (source / "tokenizer_config.json").write_text("{}")
+    pairform.convert(encoder=source, decoder=source, out=tmp_path / "pair")
+    pairform.extract(tmp_path / "pair", tmp_path / "encoder", format="transformers")
+    theirs, info = transformers.T5GemmaEncoderModel.from_pretrained(tmp_path / "encoder", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert theirs.config.is_encoder_decoder is False
+    assert (tmp_path / "encoder" / "tokenizer_config.json").is_file()
