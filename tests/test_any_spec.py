@@ -1,4 +1,4 @@
-"""What holds for every spec: it builds, trains, decodes the same with a cache, and survives saving."""
+"""What holds for every spec: it builds, trains, decodes the same with a cache or padded, and survives saving."""
 
 import tempfile
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 import pairform
 
@@ -31,17 +32,26 @@ def attentions(draw: st.DrawFn, name: str) -> dict[str, Any]:
     return spec
 
 
+EMBEDDINGS = st.fixed_dictionaries(
+    {"name": st.just("token"), "scale": st.sampled_from(["sqrt_width", 1.0, 3.0])},
+    optional={"end_of_image": st.integers(3, VOCABULARY - 1)},
+)
+
+
 @st.composite
 def stacks(draw: st.DrawFn, *, causal: bool, source: bool) -> dict[str, Any]:
-    own = draw(attentions("self_attention")) | {"position": draw(POSITIONS), "mask": {"causal": causal}}
+    merged = source and draw(st.booleans())
+    own = draw(attentions("merged_attention" if merged else "self_attention"))
+    own |= {"position": draw(POSITIONS), "mask": {"causal": causal}}
     feed_forward = {"name": draw(st.sampled_from(["gated", "mlp"])), "hidden": draw(SMALL) * 4}
-    branches = {"own": own, "feed": feed_forward} | ({"cross": draw(attentions("cross_attention"))} if source else {})
+    separate = source and (not merged or draw(st.booleans()))
+    branches = {"own": own, "feed": feed_forward} | ({"cross": draw(attentions("cross_attention"))} if separate else {})
     window = [draw(st.integers(0, 4)), draw(st.integers(0, 4))]
     local = {"branches": {"own": {"mask": {"window": window}}}}
     return {
         "width": 4 * draw(SMALL),
         "depth": draw(SMALL),
-        "embedding": {"name": "token", "scale": draw(st.sampled_from(["sqrt_width", 1.0, 3.0]))},
+        "embedding": draw(EMBEDDINGS),
         "layer": {
             "norm": draw(NORMS),
             "placement": draw(st.sampled_from(["pre", "post", "sandwich"])),
@@ -66,7 +76,23 @@ def specs(draw: st.DrawFn) -> pairform.ModelSpec:
     }
     if assembly == "encoder_decoder":
         document["encoder"] = draw(stacks(causal=False, source=False))
+        pair(draw, document)
     return pairform.load_spec(document)
+
+
+def pair(draw: st.DrawFn, document: dict[str, Any]) -> None:
+    """Give the two stacks a bridge that fits them, or one embedding."""
+    encoder, decoder = document["encoder"], document["decoder"]
+    document["tie_embeddings"] = draw(st.booleans())
+    if document["tie_embeddings"]:
+        encoder |= {"width": decoder["width"], "embedding": decoder["embedding"]}
+    bridges = ["linear"]
+    merged = decoder["layer"]["branches"]["own"]["name"] == "merged_attention"
+    if merged:
+        bridges.append("separate_keys")
+    if not merged or encoder["width"] == decoder["width"]:
+        bridges.append("none")
+    document["bridge"] = {"name": draw(st.sampled_from(bridges))}
 
 
 def inputs(spec: pairform.ModelSpec) -> dict[str, torch.Tensor]:
@@ -104,6 +130,21 @@ def test_it_is_the_same_after_saving_and_loading(spec: pairform.ModelSpec) -> No
         assert again.spec == spec
         with torch.no_grad():
             assert torch.equal(again(**inputs(spec)).logits, model(**inputs(spec)).logits)
+
+
+@settings(max_examples=40)
+@given(specs(), st.sampled_from(["left", "right"]))
+def test_padding_changes_nothing(spec: pairform.ModelSpec, side: str) -> None:
+    model = pairform.build(spec, seed=0, dtype=torch.float64)
+    batch = inputs(spec)
+    ends = (3, 0) if side == "left" else (0, 2)
+    wider = {name: functional.pad(ids, ends) for name, ids in batch.items()}
+    masks = {
+        name.replace("input_ids", "attention_mask"): functional.pad(torch.ones_like(ids), ends) for name, ids in batch.items()
+    }
+    with torch.no_grad():
+        alone, padded = model(**batch).logits, model(**wider, **masks).logits
+    torch.testing.assert_close(padded[:, ends[0] : padded.shape[1] - ends[1]], alone, rtol=1e-9, atol=1e-9)
 
 
 def decoded(spec: pairform.ModelSpec) -> str:

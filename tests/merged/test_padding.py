@@ -67,13 +67,12 @@ def test_so_in_float32(what: str, sides: tuple[str, str]) -> None:
     assert largest(wide(PAIRS[what], torch.float32), sides, ()) <= FLOAT32
 
 
-@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
 @pytest.mark.parametrize("sides", SIDES, ids="-".join)
 @pytest.mark.parametrize("what", PAIRS)
-def test_a_padded_prompt_goes_on_as_it_does_alone(what: str, sides: tuple[str, str], use_cache: bool) -> None:
+def test_a_padded_prompt_goes_on_as_it_does_alone(what: str, sides: tuple[str, str]) -> None:
     model = wide(PAIRS[what])
     source, prompt = padded(SOURCES, sides[0]), padded([target[:6] for target in TARGETS[:2]] + TARGETS[2:], sides[1])
-    options: dict[str, Any] = {"max_new_tokens": 12, "eos_token_id": (), "use_cache": use_cache}
+    options: dict[str, Any] = {"max_new_tokens": 12, "eos_token_id": ()}
     together = model.generate(
         source.ids, source.mask, decoder_input_ids=prompt.ids, decoder_attention_mask=prompt.mask, **options
     )
@@ -81,6 +80,18 @@ def test_a_padded_prompt_goes_on_as_it_does_alone(what: str, sides: tuple[str, s
         start = prompt.ids[row][prompt.mask[row].bool()]
         alone = model.generate(SOURCES[row][None], decoder_input_ids=start[None], **options)
         assert torch.equal(together[row, -12:], alone[0, -12:])
+
+
+def test_a_decoder_that_sees_both_ways_tells_its_own_padding_from_the_sources() -> None:
+    document = pair("cross")
+    document["decoder"] |= {"cycle": []}
+    document["decoder"]["layer"]["branches"]["self_attention"]["mask"]["causal"] = False
+    model = wide(document)
+    source, target = texts(0, (9, 5)), texts(1, (4, 9))
+    together = model(padded(source, "left").ids, None, padded(target, "left").ids, padded(target, "left").mask).logits
+    for row in range(2):
+        alone = model(source[row][None], decoder_input_ids=target[row][None]).logits
+        torch.testing.assert_close(together[row, -len(target[row]) :], alone[0], rtol=1e-9, atol=1e-9)
 
 
 def test_without_a_mask_the_pad_token_is_padding_to_the_source_alone() -> None:
