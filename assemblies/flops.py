@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy
@@ -57,6 +58,10 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return left.new_empty((*left.shape[:-1], right.shape[-1]))
 
 
+def product_and_sum(bias: Tensor, left: Tensor, right: Tensor, **_: Any) -> Tensor:
+    return product(left, right)
+
+
 def unchanged(tensor: Tensor, *_: Any) -> Tensor:
     return tensor.new_empty(tensor.shape)
 
@@ -67,10 +72,31 @@ def concatenated(tensors: list[Tensor], dim: int = 0) -> Tensor:
     return tensors[0].new_empty(shape)
 
 
-def averaged(tensor: Tensor, dims: list[int], keepdim: bool = False, **_: Any) -> Tensor:
-    axes = {dim % tensor.ndim for dim in dims}
+def reduced(tensor: Tensor, dims: int | list[int], keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    axes = {dim % tensor.ndim for dim in ([dims] if isinstance(dims, int) else dims)}
     kept = [1 if axis in axes else size for axis, size in enumerate(tensor.shape) if keepdim or axis not in axes]
-    return tensor.new_empty(kept)
+    return tensor.new_empty(kept, dtype=dtype)
+
+
+def padded(tensor: Tensor, pad: list[int], *_: Any) -> Tensor:
+    """`pad` is how much more there is before and after, the last axis first."""
+    shape = list(tensor.shape)
+    for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        shape[-axis] += before + after
+    return tensor.new_empty(shape)
+
+
+def convolved(
+    tensor: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int], *_: Any
+) -> Tensor:
+    sizes = zip(tensor.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    shape = [(size + 2 * pad - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, step in sizes]
+    return tensor.new_empty((len(tensor), len(weight), *shape))
+
+
+def layer_normed(tensor: Tensor, shape: list[int], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    rows = (*tensor.shape[: -len(shape)], *(1 for _ in shape))
+    return tensor.new_empty(tensor.shape), tensor.new_empty(rows), tensor.new_empty(rows)
 
 
 def counted(start: int, end: int, step: int = 1, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
@@ -81,13 +107,22 @@ def looked_up(table: Tensor, ids: Tensor, *_: Any) -> Tensor:
     return table.new_empty((*ids.shape, *table.shape[1:]))
 
 
-SHAPES: Mapping[Any, Callable[..., Tensor]] = {
+SHAPES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.mm.default: product,
     torch.ops.aten.bmm.default: product,
+    torch.ops.aten.addmm.default: product_and_sum,
     torch.ops.aten.embedding.default: looked_up,
     torch.ops.aten._softmax.default: unchanged,
+    torch.ops.aten._safe_softmax.default: unchanged,
     torch.ops.aten.cat.default: concatenated,
-    torch.ops.aten.mean.dim: averaged,
+    torch.ops.aten.mean.dim: reduced,
+    torch.ops.aten.all.dim: partial(reduced, dtype=torch.bool),
+    torch.ops.aten.argmax.default: partial(reduced, dtype=torch.long),
+    torch.ops.aten.cumsum.default: unchanged,
+    torch.ops.aten.masked_scatter.default: unchanged,
+    torch.ops.aten.constant_pad_nd.default: padded,
+    torch.ops.aten.convolution.default: convolved,
+    torch.ops.aten.native_layer_norm.default: layer_normed,
     torch.ops.aten.arange.start: counted,
     torch.ops.aten.arange.start_step: counted,
 }

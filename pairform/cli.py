@@ -98,6 +98,7 @@ def inspect(
     batch: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
     source_length: Annotated[int, typer.Option(min=1, help="Tokens that the encoder reads.")] = 512,
     target_length: Annotated[int, typer.Option(min=1, help="Tokens that the decoder reads or writes.")] = 128,
+    pictures: Annotated[int, typer.Option(min=0, help="Pictures in the batch, their tokens among the others.")] = 0,
     dtype: Annotated[str, typer.Option(help="Of cached keys and values: float32, bfloat16 or float16.")] = "bfloat16",
     as_json: Json = False,
 ) -> None:
@@ -110,6 +111,7 @@ def inspect(
         batch=batch,
         source_length=source_length,
         target_length=target_length,
+        pictures=pictures,
         dtype=torch_dtype(dtype),
     )
     if as_json:

@@ -15,6 +15,7 @@ from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.normal import differences
 from pairform.assemblies.specs import StackSpec
 from tests.golden import HERE, golden_files, text_of
+from tests.sizes import TOWER, pieces
 
 TOTALS = {
     "gemma-2-2b": 2_614_341_888,
@@ -41,7 +42,7 @@ TOTALS = {
     "t5gemma2-1b-4b": 5_301_132_400,
 }
 """Parameters of the published checkpoints. Gemma 3's are of the text models: 12B and 27B were counted on transformers' model of
-that size, as all five are below. The unequal T5Gemma 2 are not published: `pieces` says what they consist of."""
+that size, as all five are below. The unequal T5Gemma 2 are not published: `tests.sizes` says what they consist of."""
 
 PARTS = {
     "t5gemma-s-s": (20_988_416, 29_385_216, 8_388_608),
@@ -55,26 +56,9 @@ PARTS = {
 }
 """Encoder and decoder without their embeddings, and cross-attention alone."""
 
-TEXT = {"270m": 100_326_016, "1b": 697_896_064, "4b": 3_209_010_688}
-"""A Gemma 3 stack without its embedding, as it stands on each side of T5Gemma 2."""
-WIDTHS = {"270m": 640, "1b": 1152, "4b": 2560}
-TOWER = 416_866_032
-PROJECTORS = {"270m": 738_432, "1b": 1_328_256, "4b": 2_950_272}
 UNEQUAL = ("t5gemma2-4b-1b", "t5gemma2-4b-270m", "t5gemma2-1b-4b")
 """Which transformers cannot build."""
 T5GEMMA2 = [name for name in TOTALS if name.startswith("t5gemma2-")]
-
-
-def pieces(name: str) -> dict[str, int]:
-    """What a T5Gemma 2 consists of: tables with a row more for the end of a picture, one of them where widths agree."""
-    encoder, decoder = name.split("-")[1:]
-    return {
-        "embedding": sum(262_145 * WIDTHS[size] for size in {encoder, decoder}),
-        "encoder": TEXT[encoder],
-        "decoder": TEXT[decoder],
-        "vision": TOWER + PROJECTORS[encoder],
-        "bridge": 0 if encoder == decoder else WIDTHS[encoder] * WIDTHS[decoder],
-    }
 
 
 def test_presets_are_the_expected_ones() -> None:

@@ -1,0 +1,116 @@
+"""A model as a tree of parts with their parameters."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from pairform.assemblies.model import Model
+from pairform.assemblies.specs import StackSpec
+
+CROSS = "cross_attention"
+
+
+@dataclass
+class Part:
+    """A part of the model. `count` is how many layers have it; `parameters` and `flops` are of all of them together.
+
+    A tensor that several parts share counts in the first of them.
+    """
+
+    name: str
+    count: int = 1
+    parameters: int = 0
+    flops: int = 0
+    parts: list["Part"] = field(default_factory=list)
+
+    def document(self, whole: int) -> dict[str, Any]:
+        share = self.parameters / whole if whole else 0.0
+        document = {"name": self.name, "count": self.count, "parameters": self.parameters, "share": share, "flops": self.flops}
+        return document | ({"parts": [part.document(whole) for part in self.parts]} if self.parts else {})
+
+    def size(self, name: str) -> int:
+        """Parameters of the part inside this one that has `name`, and 0 without one."""
+        return sum(part.parameters for part in self.parts if part.name == name)
+
+
+def whole(name: str, parts: list[Part]) -> Part:
+    return Part(name, parameters=sum(part.parameters for part in parts), parts=parts)
+
+
+def stacks_of(model: Model) -> Iterator[tuple[str, StackSpec]]:
+    """Every stack by its path in the model, towers that read pictures among them."""
+    for name, stack in model.spec.stacks.items():
+        yield name, stack
+        if stack.vision is not None:
+            yield f"{name}.vision.tower", stack.vision.tower
+
+
+class Tree:
+    """Takes a model apart. Each tensor is counted where it is met first."""
+
+    def __init__(self, model: Model) -> None:
+        self.seen: set[int] = set()
+        parts = [self.stack(name, model.get_submodule(name)) for name in model.spec.stacks]
+        if model.spec.bridge.name != "none":
+            parts.insert(1, Part("bridge", parameters=self.new_parameters(model.bridge)))
+        self.root = whole("model", [*parts, Part("head", parameters=self.new_parameters(model.head))])
+
+    def new_parameters(self, module: nn.Module) -> int:
+        """Elements of the module's parameters that no earlier part has."""
+        new = {id(parameter): parameter.numel() for parameter in module.parameters() if id(parameter) not in self.seen}
+        self.seen.update(new)
+        return sum(new.values())
+
+    def stack(self, name: str, stack: nn.Module) -> Part:
+        """The embedding, what reads pictures, the branches summed over layers, and the final norm."""
+        parts = [Part("embedding", parameters=self.new_parameters(stack.get_submodule("embedding")))]
+        children = dict(stack.named_children())
+        if "vision" in children:
+            vision = children["vision"]
+            tower = self.stack("tower", vision.get_submodule("tower"))
+            projector = Part("projector", parameters=self.new_parameters(vision.get_submodule("projector")))
+            parts.append(whole("vision", [tower, projector]))
+        parts.append(self.layers(stack.get_submodule("layers")))
+        parts.append(Part("norm", parameters=self.new_parameters(stack.get_submodule("norm"))))
+        return whole(name, parts)
+
+    def layers(self, layers: nn.Module) -> Part:
+        by_branch: dict[str, Part] = {}
+        for layer in layers.children():
+            for name, branch in layer.named_children():
+                part = by_branch.setdefault(name, Part(name, count=0))
+                part.count += 1
+                part.parameters += self.new_parameters(branch)
+        part = whole("layers", list(by_branch.values()))
+        part.count = len(list(layers.children()))
+        return part
+
+
+def count_parameters(tree: Part, model: Model) -> dict[str, int]:
+    """By purpose: `encoder` and `decoder` are layers and final norm."""
+    stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
+    bodies = {name: stack.size("layers") + stack.size("norm") for name, stack in stacks.items()}
+    return {
+        "total": tree.parameters,
+        "embedding": sum(stack.size("embedding") for stack in stacks.values()),
+        "encoder": bodies.get("encoder", 0),
+        "decoder": bodies.get("decoder", 0),
+        "cross_attention": cross_attention_parameters(model),
+        "vision": sum(stack.size("vision") for stack in stacks.values()),
+        "bridge": tree.size("bridge"),
+        "head": tree.size("head"),
+    }
+
+
+def cross_attention_parameters(model: Model) -> int:
+    """Elements of all cross-attention blocks, without the norms around them."""
+    return sum(
+        parameter.numel()
+        for part, stack in model.spec.stacks.items()
+        for layer, module in zip(stack.layers, model.get_submodule(f"{part}.layers").children(), strict=True)
+        for name, branch in module.named_children()
+        if layer.branches[name].name == CROSS
+        for parameter in branch.get_submodule("block").parameters()
+    )
