@@ -11,6 +11,7 @@ import pairform
 from tests.registries import forget_new_blocks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SPECS = [file for file in sorted(EXAMPLES.glob("*.json")) if "variants" not in json.loads(file.read_text())]
 CROSS_27B_2B = 26 * (2 * 2304 * 8 * 256 + 2 * 4608 * 4 * 256)
 
 
@@ -60,7 +61,14 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "verified: True" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.json")), ids=lambda file: file.name)
+def test_t5gemma2_table1(capsys: pytest.CaptureFixture[str]) -> None:
+    run("t5gemma2_table1.py")
+    *_, half, sixth = capsys.readouterr().out.splitlines()
+    assert half.split()[6:8] == ["4233M", "4233M"]
+    assert sixth.endswith("127M fewer than printed")
+
+
+@pytest.mark.parametrize("file", SPECS, ids=lambda file: file.name)
 def test_documents_follow_the_schema_that_they_name(file: Path) -> None:
     document = json.loads(file.read_text())
     schema = json.loads((file.parent / document["$schema"]).read_text())
