@@ -60,18 +60,17 @@ def eager(
 
     Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
-    groups = queries.shape[1] // keys.shape[1]
-    grouped = rearrange(queries, "b (kv g) q d -> b kv g q d", g=groups)
-    scores = grouped @ keys[:, :, None].transpose(-1, -2) * work.scale
+    kv_heads, length = keys.shape[1], queries.shape[2]
+    grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=kv_heads)  # so that no key is repeated
+    scores = rearrange(grouped @ keys.transpose(-1, -2) * work.scale, "b kv (g q) k -> b (kv g) q k", q=length)
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
     bias = bias_of(work.mask, queries, context)
     if bias is not None:
-        scores = scores + bias[:, :, None]
-    weights = wide(scores).softmax(-1).to(queries.dtype)
-    weights = functional.dropout(weights, work.dropout)
-    mixed = rearrange(weights @ values[:, :, None], "b kv g q d -> b (kv g) q d")
-    return mixed, rearrange(weights, "b kv g q k -> b (kv g) q k")
+        scores = scores + bias
+    weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)
+    mixed = rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads) @ values
+    return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length), weights
 
 
 def sdpa(
