@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pairform.assemblies.load_spec import patch_spec
     from pairform.assemblies.model import Model as Model
     from pairform.assemblies.model import ModelOutput as ModelOutput
+    from pairform.assemblies.pictures import picture_tokens as picture_tokens
+    from pairform.assemblies.pictures import read_pictures as read_pictures
     from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.schema import schema as schema
     from pairform.assemblies.specs import ModelSpec as ModelSpec
@@ -59,6 +61,8 @@ _HOMES = {
     "patch": "assemblies.load_spec:patch_spec",
     "Model": "assemblies.model",
     "ModelOutput": "assemblies.model",
+    "picture_tokens": "assemblies.pictures",
+    "read_pictures": "assemblies.pictures",
     "resize_vocabulary": "assemblies.resize",
     "schema": "assemblies.schema",
     "ModelSpec": "assemblies.specs",

@@ -1,0 +1,125 @@
+"""Image files as the pixel values that a model with vision reads, and the tokens that hold their places in a text."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.model import Model
+from pairform.assemblies.specs import ModelSpec, VisionSpec
+from pairform.registry import InputError, Problem, shorten
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture: TypeAlias = "str | os.PathLike[str] | Image"
+Pictures: TypeAlias = "Picture | Sequence[Picture]"
+Declared: TypeAlias = "Model | ModelSpec | str | Path | Mapping[str, Any]"
+"""A model, or whatever `load_spec` takes."""
+
+
+def read_pictures(pictures: Pictures, size: "int | Declared") -> Float[Tensor, "pictures 3 size size"]:
+    """Files, or Pillow's images, as `pixel_values`: float32 between -1 and 1, on the CPU.
+
+    Each becomes RGB, then a square of `size` pixels (bilinear, antialiased; proportions are not kept), then
+    `(value / 255 - 0.5) / 0.5`, as Gemma 3 is fed. A file is turned upright by its EXIF orientation and loses its
+    transparency; an image that the caller opened is taken as it lies, and transparency shows white. Both are what
+    transformers does. Of several frames the first is read.
+
+    size: in pixels, or the model or spec whose tower will read them.
+    """
+    side = size if isinstance(size, int) else image_size(size)
+    if side < 1:
+        raise InputError(Problem("size", str(side), "1 pixel or more"))
+    given = [pictures] if isinstance(pictures, str) or not isinstance(pictures, Sequence) else pictures
+    pixels = torch.empty(len(given), 3, side, side)
+    for index, picture in enumerate(given):
+        pixels[index] = square(as_rgb(picture, f"pictures[{index}]"), side)
+    return pixels
+
+
+def picture_tokens(model: Declared) -> list[int]:
+    """The ids that stand for one picture in a text: begin, as many image tokens as it has embeddings, end.
+
+    Of begin and end, those that the spec names.
+    """
+    vision = vision_of(model)
+    each: int = getattr(vision.projector, "tokens", 0)
+    ids = [vision.begin_token, *[vision.image_token] * each, vision.end_token]
+    return [token for token in ids if token is not None]
+
+
+def vision_of(model: Declared) -> VisionSpec:
+    """How the first stack, the one that pictures are given to, reads them."""
+    spec = model.spec if isinstance(model, Model) else load_spec(model)
+    part, stack = next(iter(spec.stacks.items()))
+    if stack.vision is None:
+        raise InputError(Problem(f"{part}.vision", "nothing", "vision: without it a model reads no pictures"))
+    return stack.vision
+
+
+def image_size(model: Declared) -> int:
+    """The side of the pictures that the tower reads, in pixels."""
+    patches = vision_of(model).tower.embedding
+    side: int | None = getattr(patches, "image_size", None)
+    if side is None:
+        found = f"an embedding {patches.name!r} without image_size"
+        raise InputError(Problem("vision.tower", found, "one that says its image_size", "Give the size in pixels."))
+    channels = getattr(patches, "channels", 3)
+    if channels != 3:
+        raise InputError(Problem("vision.tower.embedding.channels", str(channels), "3: image files are read as RGB"))
+    return side
+
+
+def as_rgb(picture: Picture, where: str) -> "Image":
+    """One picture's colours, decoded whole."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError:
+        remedy = "Run: pip install pairform[pictures]"
+        raise InputError(Problem("read_pictures", "no Pillow", "Pillow, which decodes images", remedy)) from None
+    if not isinstance(picture, str | os.PathLike | Image.Image):
+        raise InputError(Problem(where, shorten(picture), "a path, or an image opened with Pillow"))
+    try:
+        if isinstance(picture, Image.Image):
+            rgb = on_white(picture)
+        else:
+            where = str(picture)
+            with Image.open(picture) as file:
+                rgb = ImageOps.exif_transpose(file).convert("RGB")
+    except UnidentifiedImageError:
+        raise InputError(Problem(where, "no image", "a file in a format that Pillow reads, as PNG or JPEG")) from None
+    except Image.DecompressionBombError as error:
+        remedy = "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
+        raise InputError(Problem(where, f"a huge image ({error})", "fewer pixels", remedy)) from None
+    except OSError as error:
+        raise InputError(Problem(where, error.strerror or str(error), "a readable, whole image")) from None
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files: RuntimeError, SyntaxError, ...
+        raise InputError(Problem(where, f"{type(error).__name__}: {error}", "a readable, whole image")) from None
+    if 0 in rgb.size:
+        raise InputError(Problem(where, f"{rgb.width} x {rgb.height} pixels", "at least one"))
+    return rgb
+
+
+def on_white(picture: "Image") -> "Image":
+    """RGB, with white behind what is transparent."""
+    from PIL import Image
+
+    if "A" not in picture.getbands() and picture.info.get("transparency") is None:
+        return picture.convert("RGB")
+    coloured = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert("RGB")
+
+
+def square(picture: "Image", side: int) -> Float[Tensor, "3 side side"]:
+    """Resized and between -1 and 1; divided in float64 and rounded once, as transformers does."""
+    from PIL import Image
+
+    resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    return torch.from_numpy(resized * (1 / 255)).permute(2, 0, 1).float().sub(0.5).div(0.5)
