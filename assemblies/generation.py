@@ -100,7 +100,14 @@ def write(
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     for _ in range(max_new_tokens):
         begin = 0 if cache is None else cache.length
-        ran = decoder(aligned[:, begin:], pixel_values=pixels, valid=valid, source=source, cache=cache)
+        ran = decoder(
+            aligned[:, begin:],
+            pixel_values=pixels,
+            valid=valid,
+            source=source,
+            cache=cache,
+            prompt_length=prompt.shape[1],
+        )
         pixels = pixels if cache is None else None
         logits = model.head(ran.hidden[:, -1:], None, model.tied())[:, 0]
         token = choose(logits).masked_fill(finished, filler)

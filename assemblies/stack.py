@@ -49,6 +49,7 @@ class Stack(nn.Module):
         positions: Int[Tensor, "batch length"] | None = None,
         source: Source | None = None,
         cache: Cache | None = None,
+        prompt_length: int | None = None,
         hidden_states: bool = False,
         attentions: bool = False,
     ) -> StackOutput:
@@ -57,9 +58,11 @@ class Stack(nn.Module):
         valid:     over the cached tokens and the new ones; False is padding.
         positions: absent, they count from each row's first real token, so that left padding (at places
                    below zero) changes nothing.
+        prompt_length: image tokens behind so many, counted with the cached ones, hold no picture: the model wrote them.
         """
         offset = 0 if cache is None else cache.length
-        hidden, blocks = self._embed(token_ids, embeds, pixel_values, offset)
+        prompt = None if prompt_length is None else max(prompt_length - offset, 0)
+        hidden, blocks = self._embed(token_ids, embeds, pixel_values, offset, prompt)
         length = hidden.shape[1]
         if valid is not None and valid.shape != (hidden.shape[0], offset + length):
             expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
@@ -84,7 +87,7 @@ class Stack(nn.Module):
         )
 
     def _embed(
-        self, token_ids: Tensor | None, embeds: Tensor | None, pixel_values: Tensor | None, offset: int
+        self, token_ids: Tensor | None, embeds: Tensor | None, pixel_values: Tensor | None, offset: int, prompt: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """The first hidden states, and the numbers of the runs of image tokens among them."""
         if (token_ids is None) == (embeds is None):
@@ -103,7 +106,7 @@ class Stack(nn.Module):
                     Problem("pixel_values", "pictures beside inputs_embeds", "input_ids, which say where they stand")
                 )
             return self.vision.untouched(self.embedding.given(embeds)), None
-        places = self.vision.places(token_ids, pixel_values, first=offset == 0)
+        places = self.vision.places(token_ids, pixel_values, first=offset == 0, prompt=prompt)
         embedded = self.embedding(token_ids if places is None else token_ids.masked_fill(places, 0))
         if places is None or pixel_values is None:
             return self.vision.untouched(embedded), None

@@ -20,29 +20,32 @@ class Vision(nn.Module):
         self.projector = build_block(spec.projector, spec.sizes(width), "projector")
 
     def places(
-        self, token_ids: Int[Tensor, "batch length"], pixel_values: Tensor | None, *, first: bool
+        self, token_ids: Int[Tensor, "batch length"], pixel_values: Tensor | None, *, first: bool, prompt: int | None = None
     ) -> Bool[Tensor, "batch length"] | None:
         """Where pictures stand. There must be as many image tokens as the pictures have; without pictures, none.
 
-        After the `first` call of a sequence an image token is one that the model wrote itself.
+        An image token that the model wrote itself holds no picture: one after the `first` call of a sequence, and one
+        behind the first `prompt` tokens.
         """
+        if pixel_values is not None:
+            check_pixels(pixel_values)
         if pixel_values is None and (token_ids.is_meta or not first):
             return None
         places = token_ids == self.spec.image_token
         if token_ids.is_meta:
             return places
+        if prompt is not None:
+            places[:, prompt:] = False
         found = int(places.sum())
+        token = self.spec.image_token
         if pixel_values is None:
-            if found:
-                token = self.spec.image_token
-                raise InputError(
-                    Problem("input_ids", f"{found} image tokens ({token}) without pictures", "pixel_values for them")
-                )
-            return None
+            if not found:
+                return None
+            raise InputError(Problem("input_ids", f"{found} image tokens ({token}) without pictures", "pixel_values for them"))
         each: int = getattr(self.spec.projector, "tokens", 0)
         if found != len(pixel_values) * each:
             expected = f"{len(pixel_values) * each}: {each} for each of {len(pixel_values)} pictures"
-            remedy = f"Put {each} times the image token {self.spec.image_token} where a picture stands."
+            remedy = f"Put {each} times the image token {token} where a picture stands."
             raise InputError(Problem("input_ids", f"{found} image tokens", expected, remedy))
         return places
 
@@ -53,8 +56,7 @@ class Vision(nn.Module):
         pixel_values: Float[Tensor, "pictures channels height width"],
     ) -> Float[Tensor, "batch length width"]:
         """`embedded` with the pictures' embeddings at `places`, in order."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.spec.frozen):
-            seen = self.tower(pixel_values).hidden
+        seen = self.tower(pixel_values).hidden
         return embedded.masked_scatter(places[..., None], self.projector(seen).to(embedded.dtype))
 
     def untouched(self, embedded: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
@@ -68,6 +70,16 @@ class Vision(nn.Module):
             if parameter.requires_grad:
                 embedded = embedded + parameter.flatten()[:0].sum().to(embedded.dtype)
         return embedded
+
+
+def check_pixels(pixel_values: Tensor) -> None:
+    """Refuse what a tower could only misread; its embedding checks the sizes."""
+    if pixel_values.ndim != 4:
+        found = f"the shape {list(pixel_values.shape)}"
+        raise InputError(Problem("pixel_values", found, "[pictures, channels, height, width], of the whole batch"))
+    if not pixel_values.is_floating_point():
+        expected = "floating-point numbers between -1 and 1, as read_pictures gives"
+        raise InputError(Problem("pixel_values", f"{pixel_values.dtype}", expected))
 
 
 def runs(places: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
