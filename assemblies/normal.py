@@ -12,30 +12,40 @@ def differences(old: ModelSpec, new: ModelSpec) -> dict[str, tuple[Any, Any]]:
 
 
 def normal_form(spec: ModelSpec) -> dict[str, Any]:
-    """The spec with every layer written out, and without what changes no number: kernels, places kept for absent branches."""
+    """The spec with every layer and every default written out, and without what changes no number: kernels, places kept for
+    absent branches, what is frozen."""
     document = spec.document()
     document.pop("$schema", None)
     for name, stack in spec.stacks.items():
         document[name] = normal_stack(stack, spec.vocabulary_of(name))
     document.pop("vocabulary")
+    if spec.tie_embeddings and getattr(spec.head, "tie", None) is not None:
+        document["head"]["tie"] = "encoder"  # both stacks have its table
     return document
 
 
-def normal_stack(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
+def normal_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
     document = stack.document()
     for field in ("layer", "cycle", "overrides"):
         document.pop(field)
+    if stack.vision is not None:
+        document["vision"]["tower"] = normal_stack(stack.vision.tower, None)
+        document["vision"].pop("frozen")
     return document | {
         "vocabulary": vocabulary,
         "final_norm": stack.norm.document(),
-        "layers": [normal_layer(layer) for layer in stack.layers],
+        "layers": [normal_layer(layer, stack.width) for layer in stack.layers],
     }
 
 
-def normal_layer(layer: LayerSpec) -> dict[str, Any]:
+def normal_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
     document = layer.document() | {"order": layer.present}
     for branch in document["branches"].values():
         branch.pop("kernel", None)
+        if "heads" in branch:
+            branch["kv_heads"] = branch.get("kv_heads") or branch["heads"]
+            branch["head_dim"] = branch.get("head_dim") or width // branch["heads"]
+            branch["scale"] = branch.get("scale") or branch["head_dim"] ** -0.5
         mask = branch.get("mask", {})
         if mask.get("causal") and "window" in mask:
             mask["window"] = [mask["window"][0], 0]

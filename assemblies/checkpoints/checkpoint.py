@@ -38,8 +38,10 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     family = FAMILIES.get(format_)
     for name, tensor in stored.items():
         ours = name if family is None else family.ours(name)
-        if ours == "head.weight" and getattr(spec.head, "tie", None):
-            continue  # some writers store the tied projection a second time
+        if family is not None and not family.reads(name):
+            continue
+        if tied(ours, spec):
+            continue  # some writers store tied tensors a second time
         if ours is None:
             problems.append(
                 Problem(f"{tensor.file}: {name}", "a tensor that this model does not have", "only the spec's tensors")
@@ -52,6 +54,13 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     if problems:
         raise CheckpointError(problems)
     return Checkpoint(folder, format_, spec, tensors)
+
+
+def tied(name: str | None, spec: ModelSpec) -> bool:
+    """Whether a tensor is one that another stands for."""
+    if name == "head.weight":
+        return getattr(spec.head, "tie", None) is not None
+    return spec.tie_embeddings and name is not None and name.startswith("decoder.embedding.")
 
 
 def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:

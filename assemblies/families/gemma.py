@@ -57,11 +57,6 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
     attention, feed_forward = branch(layer, "self_attention"), branch(layer, "feed_forward")
     windows = [branch(layer, "self_attention").get("mask", {}).get("window") for layer in stack.layers]
     window = next((window for window in windows if window is not None), None)
-    position = attention.get("position", {})
-    scaling = position.get("scaling", {})
-    parameters = {"rope_type": scaling.get("name", "default"), "rope_theta": position.get("theta")}
-    if "factor" in scaling:
-        parameters["factor"] = scaling["factor"]
     named = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     heads = attention.get("heads", 1)
     head_dim = attention.get("head_dim") or stack.width // heads
@@ -79,7 +74,7 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
         "num_key_value_heads": attention.get("kv_heads") or heads,
         "query_pre_attn_scalar": scalar_of(attention.get("scale") or head_dim**-0.5),
         "rms_norm_eps": getattr(layer.norm, "eps", DEFAULTS.rms_norm_eps),
-        "rope_parameters": parameters,
+        "rope_parameters": rope_config(attention.get("position", {})),
         "sliding_window": DEFAULTS.sliding_window if window is None else window[0] + 1,
         "vocab_size": vocabulary,
     }
@@ -113,6 +108,13 @@ def rope(config: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in ("default", "linear"):
         raise SpecError(Problem("rope_parameters.rope_type", repr(kind), "default or linear"))
     return {"theta": theta, "scaling": {"name": kind} | ({"factor": parameters.get("factor")} if kind == "linear" else {})}
+
+
+def rope_config(position: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `rope`."""
+    scaling = position.get("scaling", {})
+    parameters = {"rope_type": scaling.get("name", "default"), "rope_theta": position.get("theta")}
+    return parameters | ({"factor": scaling["factor"]} if "factor" in scaling else {})
 
 
 def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,15 +21,32 @@ class Row:
 
 
 class NameTable:
-    """Rows read in both directions."""
+    """Rows read in both directions.
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    spellings: beginnings of names in files of another age, each with what the rows say in its place; taken one after another.
+    unread:    beginnings of names of tensors that change nothing that we compute.
+    """
+
+    def __init__(
+        self, rows: Iterable[Row], *, spellings: tuple[tuple[str, str], ...] = (), unread: tuple[str, ...] = ()
+    ) -> None:
         rows = tuple(rows)
         self._to_ours = [(pattern(row.theirs), row.ours) for row in rows]
         self._to_theirs = [(pattern(row.ours), row.theirs) for row in rows]
+        self._spellings = spellings
+        self._unread = unread
 
     def ours(self, theirs: str) -> str | None:
-        return translate(theirs, self._to_ours)
+        return translate(self._respelt(theirs), self._to_ours)
+
+    def reads(self, theirs: str) -> bool:
+        return not self._respelt(theirs).startswith(self._unread)
+
+    def _respelt(self, name: str) -> str:
+        for old, new in self._spellings:
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+        return name
 
     def theirs(self, ours: str) -> str | None:
         return translate(ours, self._to_theirs)
@@ -66,6 +83,10 @@ class Family:
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs, or None for a name that the family does not have."""
         return self.names.ours(theirs) or self.names.ours(self.base_prefix + theirs)
+
+    def reads(self, theirs: str) -> bool:
+        """Whether a tensor of theirs is of account; if not, it is left in its file."""
+        return self.names.reads(theirs) and self.names.reads(self.base_prefix + theirs)
 
     def theirs(self, ours: str, spec: ModelSpec) -> str:
         """Their name for a tensor of ours."""

@@ -1,0 +1,81 @@
+"""Gemma 3 with pictures (arXiv 2503.19786) in transformers' files, of any age.
+
+transformers stores `final_logit_softcapping` for these models and never applies it; it is read as what it says.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.families.config import HeadConfig, checked
+from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, part_config, stack_document
+from pairform.assemblies.families.gemma3_text import text_config, text_rows
+from pairform.assemblies.families.heads import head_config, head_document, tokens_document
+from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError
+
+ARCHITECTURES = {
+    "lm": "Gemma3ForConditionalGeneration",
+    "sequence_classification": "Gemma3ForSequenceClassification",
+    "none": "Gemma3Model",
+}
+
+NAMES = NameTable(
+    (
+        *text_rows("language_model.model."),
+        *vision_rows("", "decoder"),
+        Row("language_model.lm_head.weight", "head.weight"),
+        Row("score.{tensor}", "head.proj.{tensor}"),
+    ),
+    spellings=(
+        ("model.language_model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+        ("model.vision_tower.", "vision_tower."),
+        ("vision_tower.vision_model.", "vision_tower."),
+        ("model.multi_modal_projector.", "multi_modal_projector."),
+    ),
+    unread=("vision_tower.head.",),
+)
+
+
+def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+    config = checked(HeadConfig, checked(PicturesConfig, config))
+    text = part_config(Gemma3StackConfig, config, "text_config")
+    if text["use_bidirectional_attention"]:
+        where = "text_config.use_bidirectional_attention"
+        raise SpecError(Problem(where, "true", "false: transformers runs it in models without pictures alone"))
+    stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"], where="text_config")
+    head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder")
+    if head["name"] == "sequence_classification":
+        head["bias"] = False  # transformers' generic sequence classifier has none
+    return ModelSpec.read(
+        {
+            "assembly": "decoder_only",
+            "vocabulary": text["vocab_size"],
+            "tokens": tokens_document(text) | tokens_document(config),
+            "decoder": stack | {"vision": vision_document(config)},
+            "head": head,
+            "initializer_range": text["initializer_range"],
+        }
+    )
+
+
+def to_config(spec: ModelSpec) -> dict[str, Any]:
+    vision = spec.last.vision
+    if vision is None:
+        raise SpecError(Problem("decoder.vision", "nothing", "a vision tower: gemma3_text is the family without"))
+    head = head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
+    head.pop("final_logit_softcapping", None)
+    return (
+        head
+        | vision_config(vision)
+        | {
+            "model_type": "gemma3",
+            "initializer_range": spec.initializer_range,
+            "text_config": text_config(spec, "past") | {"tie_word_embeddings": head["tie_word_embeddings"]},
+        }
+    )
+
+
+GEMMA3 = Family("gemma3", NAMES, to_spec, to_config)

@@ -1,0 +1,133 @@
+"""What the configurations of Gemma 3 and T5Gemma 2 share: one stack, with local and global layers that differ in positions.
+
+`attn_logit_softcapping` is read as what it says, a bound on attention's scores. transformers stores it for these models and
+never applies it; all published ones leave it out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pairform.assemblies.families import gemma
+from pairform.assemblies.families.config import Config, RopeConfig, StackConfig, checked
+from pairform.assemblies.specs import StackSpec
+from pairform.assemblies.stack_spec import shortest_cycle
+from pairform.registry import PositiveFloat, PositiveInt, Problem, SpecError, shorten
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+THETA = {LOCAL: 10_000.0, GLOBAL: 1_000_000.0}
+OLDER_THETA = {LOCAL: "rope_local_base_freq", GLOBAL: "rope_theta"}
+
+Reach = Literal["past", "both", "half"]
+"""How `sliding_window` counts. past: tokens up to the query itself (causal); both: all that a query sees (T5Gemma 2's encoder);
+half: twice as many as it sees to each side (Gemma 3 with use_bidirectional_attention)."""
+
+
+class RopeByType(RopeConfig):
+    full_attention: RopeConfig | None = None
+    sliding_attention: RopeConfig | None = None
+
+
+class Gemma3StackConfig(StackConfig):
+    """One stack, with transformers' defaults for Gemma 3 and T5Gemma 2."""
+
+    vocab_size: PositiveInt = 262_208
+    max_position_embeddings: PositiveInt = 131_072
+    final_logit_softcapping: PositiveFloat | None = None
+    attn_logit_softcapping: PositiveFloat | None = None
+    rope_parameters: RopeByType | None = None
+    rope_local_base_freq: PositiveFloat | None = None
+    sliding_window_pattern: PositiveInt = 6
+    use_bidirectional_attention: bool | None = None
+
+
+def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A configuration inside another, checked; absent, all of it is left to defaults."""
+    own = config.get(part)
+    own = {} if own is None else own
+    if not isinstance(own, Mapping):
+        raise SpecError(Problem(part, shorten(own), f"an object: the configuration of {part}"))
+    return checked(kind, own, part)
+
+
+def stack_document(
+    config: Mapping[str, Any], *, reach: Reach, dropout: float, attention_dropout: float, where: str = ""
+) -> dict[str, Any]:
+    """Our stack for their checked configuration; errors are at `where`. Its template is the local layer."""
+    try:
+        types = layer_types(config)
+        local = LOCAL if LOCAL in types else GLOBAL
+        plain = {**config, "layer_types": types, "sliding_window": None, "rope_parameters": None, "rope_scaling": None}
+        document = gemma.stack_document(plain, causal=reach == "past", dropout=dropout, attention_dropout=attention_dropout)
+        attention = document["layer"]["branches"]["self_attention"]
+        attention["qk_norm"] = document["layer"]["norm"]
+        attention["position"] = position(config, local)
+        if local == LOCAL:
+            attention["mask"]["window"] = window_pair(config["sliding_window"], reach)
+        if GLOBAL in types and local == LOCAL:
+            patch = global_layer(attention["position"], position(config, GLOBAL))
+            document["cycle"] = shortest_cycle([{} if kind == LOCAL else patch for kind in types])
+    except SpecError as error:
+        raise SpecError([problem.inside(where) for problem in error.problems] if where else error.problems) from None
+    return document
+
+
+def layer_types(config: Mapping[str, Any]) -> list[str]:
+    depth, period = config["num_hidden_layers"], config["sliding_window_pattern"]
+    types: list[str] | None = config["layer_types"]
+    if types is None:
+        return [LOCAL if (layer + 1) % period else GLOBAL for layer in range(depth)]
+    return types
+
+
+def global_layer(local: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that makes a local layer a global one."""
+    scaling = own["scaling"] if own["scaling"] != local["scaling"] else None
+    if scaling is not None and "factor" in local["scaling"]:
+        scaling = {"factor": None} | scaling
+    turned = {"name": "rope", "theta": own["theta"]} | ({} if scaling is None else {"scaling": scaling})
+    return {"branches": {"self_attention": {"position": turned, "mask": {"window": None}}}}
+
+
+def position(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Of layers of one kind, from `rope_parameters` or from older files' fields."""
+    by_type = config["rope_parameters"] or {}
+    if any(by_type.get(field) is not None for field in ("rope_type", "type", "rope_theta", "factor")):
+        raise SpecError(Problem("rope_parameters", shorten(by_type), f"an object for each of {GLOBAL} and {LOCAL}"))
+    older = config["rope_scaling"] if kind == GLOBAL else None
+    parameters = {**(by_type.get(kind) or {}), **{key: value for key, value in (older or {}).items() if value is not None}}
+    parameters["rope_theta"] = parameters.get("rope_theta") or config.get(OLDER_THETA[kind]) or THETA[kind]
+    try:
+        return {"name": "rope", **gemma.rope({"rope_parameters": parameters})}
+    except SpecError as error:
+        expected = error.problems[0].expected
+        raise SpecError(Problem(f"rope_parameters.{kind}.rope_type", error.problems[0].found, expected)) from None
+
+
+def window_pair(width: int | None, reach: Reach) -> list[int]:
+    """How far a query sees to its left and right."""
+    if width is None:
+        raise SpecError(Problem("sliding_window", "nothing", f"a number of tokens: some layers are {LOCAL}"))
+    if reach == "both":
+        return [(width + 1) // 2 - 1, width // 2]
+    return [width // 2, width // 2] if reach == "half" else [width - 1, width - 1]
+
+
+def window_width(window: tuple[int, int], reach: Reach) -> int:
+    """The inverse of `window_pair`."""
+    left, right = window
+    return {"past": left + 1, "both": left + right + 1, "half": max(2 * left, 1)}[reach]
+
+
+def stack_config(stack: StackSpec, vocabulary: int, reach: Reach) -> dict[str, Any]:
+    """Their configuration for our stack. What it cannot say is found by whoever reads it back."""
+    config = gemma.stack_config(stack, vocabulary)
+    attentions = [gemma.branch(layer, "self_attention") for layer in stack.layers]
+    kinds = dict(reversed(list(zip(config["layer_types"], attentions, strict=True))))  # the first of each kind stays
+    window = kinds[LOCAL]["mask"]["window"] if LOCAL in kinds else None
+    return config | {
+        "max_position_embeddings": stack.max_length or Gemma3StackConfig().max_position_embeddings,
+        "rope_parameters": {
+            kind: gemma.rope_config(kinds.get(kind, {}).get("position") or {"theta": THETA[kind]}) for kind in (GLOBAL, LOCAL)
+        },
+        "sliding_window": config["sliding_window"] if window is None else window_width(window, reach),
+    }
