@@ -8,11 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pairform
-from pairform.blocks.attention.cross_attention import CrossAttention
-from pairform.blocks.attention.kernels import KERNELS
-from pairform.blocks.attention.masks import Mask, MaskSpec
-from pairform.blocks.attention.self_attention import SelfAttention
-from pairform.blocks.context import Context, Source
+from pairform.blocks.context import Context
 from pairform.blocks.feedforward import FeedForward, GatedFeedForward
 from pairform.blocks.norms import LayerNorm, RMSNorm
 from pairform.blocks.positions import RotaryPosition
@@ -110,63 +106,6 @@ def test_plain_feed_forward_is_two_linear_layers() -> None:
     torch.testing.assert_close(block(hidden, positions(3)), nn.Sequential(block.up_proj, nn.ReLU(), block.down_proj)(hidden))
 
 
-def test_self_attention_is_torchs_multi_head_attention() -> None:
-    spec = SelfAttention.Spec.read({"heads": 4, "bias": True, "mask": {"causal": True}})
-    ours = filled(SelfAttention(spec, Sizes(16))).double()
-    theirs = nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64)
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.q_proj.weight, ours.k_proj.weight, ours.v_proj.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.q_proj.bias, ours.k_proj.bias, ours.v_proj.bias]))
-    theirs.out_proj.load_state_dict(ours.o_proj.state_dict())
-    hidden = torch.randn(2, 7, 16, dtype=torch.float64)
-    future = torch.ones(7, 7, dtype=torch.bool).triu(1)
-    torch.testing.assert_close(ours(hidden, positions(7)), theirs(hidden, hidden, hidden, attn_mask=future)[0])
-
-
-def test_cross_attention_reads_a_source_of_another_width() -> None:
-    ours = filled(CrossAttention(CrossAttention.Spec(heads=4, kv_heads=1), Sizes(16, source_width=10)))
-    hidden, source = torch.randn(2, 3, 16), torch.randn(2, 5, 10)
-    valid = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    context = Context(torch.arange(3)[None], source=Source(source, valid))
-    cut = Context(torch.arange(3)[None], source=Source(source[1:, :2]))
-    torch.testing.assert_close(ours(hidden, context)[1:], ours(hidden[1:], cut))
-
-
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("mask", [{}, {"causal": True}, {"window": [2, 1]}, {"causal": True, "window": [2, 0]}])
-def test_kernels_agree_in_outputs_and_gradients(kv_heads: int, mask: dict[str, Any]) -> None:
-    valid = torch.tensor([[True] * 6, [False, False, True, True, True, True]])
-    answers = []
-    for kernel in KERNELS:
-        spec = SelfAttention.Spec.read({"heads": 4, "kv_heads": kv_heads, "mask": mask, "kernel": kernel})
-        torch.manual_seed(0)
-        block = filled(SelfAttention(spec, Sizes(16))).double()
-        hidden = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
-        mixed = block(hidden, Context(torch.arange(6)[None], valid=valid))
-        mixed[valid].square().sum().backward()
-        answers.append((mixed[valid].detach(), hidden.grad, block.k_proj.weight.grad))
-    for answer in answers[1:]:
-        torch.testing.assert_close(answer, answers[0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "spec", [MaskSpec(), MaskSpec(causal=True), MaskSpec(window=(2, 1)), MaskSpec(causal=True, window=(2, 2))]
-)
-@pytest.mark.parametrize("start", [0, 3])
-def test_a_mask_allows_what_its_words_say(spec: MaskSpec, start: int) -> None:
-    valid = torch.tensor([[True, False, True, True, True, True, True]])
-    mask = Mask(spec, query_start=start, query_length=4, key_start=0, key_length=7, valid=valid)
-    dense = mask.dense(torch.device("cpu"))
-    assert dense is not None
-    for query in range(4):
-        for key in range(7):
-            distance = start + query - key
-            expected = bool(valid[0, key]) and not (spec.causal and distance < 0)
-            if spec.window is not None:
-                expected = expected and -spec.window[1] <= distance <= spec.window[0]
-            assert bool(dense[0, 0, query, key]) == expected
-
-
 SWAPS: dict[str, dict[str, Any]] = {
     "norm": {"decoder": {"layer": {"norm": {"name": "layernorm"}}}},
     "no norm": {"encoder": {"final_norm": {"name": "none"}}},
@@ -186,6 +125,26 @@ SWAPS: dict[str, dict[str, Any]] = {
     "unscaled embedding": {"encoder": {"embedding": {"scale": 2.5}}},
     "untied head": {"head": {"tie": None, "softcap": None}},
     "order": {"decoder": {"layer": {"order": ["feed_forward", "cross_attention", "self_attention"]}}},
+    "merged attention": {
+        "encoder": {"width": 24},
+        "decoder": {"layer": {"branches": {"self_attention": {"name": "merged_attention"}, "cross_attention": None}}},
+    },
+    "merged attention behind a bridge, in one layer": {
+        "bridge": {"name": "linear"},
+        "decoder": {
+            "overrides": [
+                {
+                    "layers": [-1],
+                    "patch": {"branches": {"self_attention": {"name": "merged_attention"}, "cross_attention": None}},
+                }
+            ]
+        },
+    },
+    "separate source keys beside cross-attention": {
+        "bridge": {"name": "separate_keys"},
+        "decoder": {"layer": {"branches": {"self_attention": {"name": "merged_attention"}}}},
+    },
+    "tied embeddings": {"tie_embeddings": True, "encoder": {"width": 24}, "head": {"tie": "encoder"}},
     "cross-attention in one layer": {
         "decoder": {"overrides": [{"layers": [0], "patch": {"branches": {"cross_attention": None}}}]}
     },

@@ -53,5 +53,5 @@ class CrossAttention(AttentionHeads):
         self.spec = spec
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        held, mask = read_source(self.keys_values, hidden.shape[1], context)
-        return self.mix(self.queries(hidden), held.keys, held.values, mask, context)
+        source = read_source(self.keys_values, hidden.shape[1], context)
+        return self.mix(self.queries(hidden), (source,), context)

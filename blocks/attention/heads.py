@@ -1,6 +1,6 @@
 """Projections and options that every softmax attention shares."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pairform.blocks.attention.kernels import KERNELS, Work, attend, choose
 from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.registry import (
     LIMIT,
@@ -99,14 +100,17 @@ class AttentionHeads(nn.Module):
         return (self.k_norm(keys) if self.normed else keys), values
 
     def mix(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | JoinedMask, context: Context
+        self, queries: Tensor, parts: Sequence[tuple[KeyValues, Mask]], context: Context
     ) -> Float[Tensor, "batch length width"]:
-        """Attend, record the weights where they are asked for (a part for each sequence read), project back to the width."""
+        """Attend to `parts` as one, record the weights on each where they are asked for, project back to the width."""
+        mask = JoinedMask(tuple(mask for _, mask in parts))
         work = Work(mask, self.scale, self.softcap, self.dropout if self.training else 0.0, weights=context.weights is not None)
+        keys, values = tuple(held.keys for held, _ in parts), tuple(held.values for held, _ in parts)
         mixed, weights = attend(self.kernel, queries, keys, values, work, context)
         if weights is not None:
-            parts = mask.parts if isinstance(mask, JoinedMask) else (mask,)
-            for part, own in zip(parts, torch.split(weights, [part.key_length for part in parts], dim=-1), strict=True):
+            for part, own in zip(
+                mask.parts, torch.split(weights, [part.key_length for part in mask.parts], dim=-1), strict=True
+            ):
                 context.record(part.reads, own)
         projected: Tensor = self.o_proj(rearrange(mixed, "b h l d -> b l (h d)"))
         return projected

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import TypeAlias
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.context import Context
 from pairform.blocks.precision import wide
 from pairform.registry import InputError, Problem
@@ -21,7 +21,7 @@ from pairform.registry import InputError, Problem
 class Work:
     """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set."""
 
-    mask: Mask | JoinedMask
+    mask: JoinedMask
     scale: float
     softcap: float | None = None
     dropout: float = 0.0
@@ -29,12 +29,14 @@ class Work:
 
 
 Answer: TypeAlias = tuple[Tensor, Tensor | None]
-Run: TypeAlias = Callable[[Tensor, Tensor, Tensor, Work, Context], Answer]
+Parts: TypeAlias = tuple[Tensor, ...]
+"""Keys or values of the sequences that are read as one (own tokens, a source), `[batch, kv_heads, k, head_dim]` each."""
+Run: TypeAlias = Callable[[Tensor, Parts, Parts, Work, Context], Answer]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """`run` takes q `[batch, heads, q, d]`, k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`."""
+    """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`."""
 
     run: Run
     softcap: bool
@@ -51,32 +53,36 @@ class Kernel:
 
 def eager(
     queries: Float[Tensor, "batch heads q head_dim"],
-    keys: Float[Tensor, "batch kv_heads k head_dim"],
-    values: Float[Tensor, "batch kv_heads k head_dim"],
+    keys: Parts,
+    values: Parts,
     work: Work,
     context: Context,
 ) -> Answer:
     """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys.
 
+    Parts are joined as scores: joining keys and values would copy a long source at each step of decoding.
     Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
-    kv_heads, length = keys.shape[1], queries.shape[2]
+    kv_heads, length = keys[0].shape[1], queries.shape[2]
     grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=kv_heads)  # so that no key is repeated
-    scores = rearrange(grouped @ keys.transpose(-1, -2) * work.scale, "b kv (g q) k -> b (kv g) q k", q=length)
+    scores = join(tuple(grouped @ part.transpose(-1, -2) for part in keys), -1) * work.scale
+    scores = rearrange(scores, "b kv (g q) k -> b (kv g) q k", q=length)
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
     bias = bias_of(work.mask, queries, context)
     if bias is not None:
         scores = scores + bias
     weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)
-    mixed = rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads) @ values
+    shares = rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads)
+    by_part = zip(torch.split(shares, [part.shape[2] for part in values], dim=-1), values, strict=True)
+    mixed = reduce(torch.add, (share @ part for share, part in by_part))
     return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length), weights
 
 
 def sdpa(
     queries: Float[Tensor, "batch heads q head_dim"],
-    keys: Float[Tensor, "batch kv_heads k head_dim"],
-    values: Float[Tensor, "batch kv_heads k head_dim"],
+    keys: Parts,
+    values: Parts,
     work: Work,
     context: Context,
 ) -> Answer:
@@ -91,14 +97,19 @@ def sdpa(
         queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,
-        keys,
-        values,
+        join(keys, 2),
+        join(values, 2),
         attn_mask=bias,
         dropout_p=work.dropout,
         scale=work.scale,
-        enable_gqa=queries.shape[1] != keys.shape[1],
+        enable_gqa=queries.shape[1] != keys[0].shape[1],
     )
     return mixed, None
+
+
+def join(parts: Parts, dim: int) -> Tensor:
+    """Parts as one; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def keyless(bias: Tensor) -> Tensor:
@@ -106,7 +117,7 @@ def keyless(bias: Tensor) -> Tensor:
     return bias.ne(0).all(-1, keepdim=True)
 
 
-def bias_of(mask: Mask | JoinedMask, queries: Tensor, context: Context) -> Tensor | None:
+def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | None:
     """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None for nothing."""
 
     def make() -> Tensor | None:
@@ -140,7 +151,7 @@ def choose(name: str, *, softcap: bool, weights: bool) -> Kernel:
     return able[name]
 
 
-def attend(name: str, queries: Tensor, keys: Tensor, values: Tensor, work: Work, context: Context) -> Answer:
+def attend(name: str, queries: Tensor, keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
     """Run the kernel called `name`, or for "auto" the fastest that can do the work."""
     kernel = choose(name, softcap=work.softcap is not None, weights=work.weights)
     return kernel.run(queries, keys, values, work, context)

@@ -82,7 +82,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class JoinedMask:
-    """Masks over keys that stand one part after the other, as in merged attention."""
+    """Masks over keys that stand one part after the other: two in merged attention, else one."""
 
     parts: tuple[Mask, ...]
 

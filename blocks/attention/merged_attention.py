@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pairform.blocks.attention.cross_attention import check_source, read_source
-from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.context import Context
 from pairform.registry import Problem, Sizes
@@ -46,11 +44,9 @@ class MergedAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        own, own_mask = self.read_own(hidden, context)
-        source, source_mask = read_source(self.source_keys_values, hidden.shape[1], context)
-        keys = torch.cat((own.keys, source.keys), dim=2)
-        values = torch.cat((own.values, source.values), dim=2)
-        return self.mix(queries, keys, values, JoinedMask((own_mask, source_mask)), context)
+        own = self.read_own(hidden, context)
+        source = read_source(self.source_keys_values, hidden.shape[1], context)
+        return self.mix(queries, (own, source), context)
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Both `[batch, kv_heads, length, head_dim]`, without a position."""

@@ -69,5 +69,4 @@ class SelfAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        held, mask = self.read_own(hidden, context)
-        return self.mix(queries, held.keys, held.values, mask, context)
+        return self.mix(queries, (self.read_own(hidden, context),), context)
