@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,10 @@ def print_blocks(registries: Mapping[str, Any]) -> None:
 def print_spec(title: str, spec: "ModelSpec") -> None:
     tree = Tree(heading(title, f"{spec.assembly}, vocabulary {spec.vocabulary:,}"))
     for name, stack in spec.stacks.items():
-        add_stack(tree, name, stack)
+        shared = spec.tie_embeddings and name == "decoder"
+        add_stack(tree, name, stack, "the encoder's" if shared else words(stack.embedding.document()))
+        if name == "encoder" and spec.bridge.name != "none":
+            tree.add(f"bridge  {words(spec.bridge.document())}")
     tree.add(f"head  {words(spec.head.document())}")
     console.print(tree)
 
@@ -59,9 +63,15 @@ def heading(name: str, rest: str) -> Text:
     return Text.assemble((name, "bold"), f"  {rest}")
 
 
-def add_stack(tree: Tree, name: str, stack: "StackSpec") -> None:
+def add_stack(tree: Tree, name: str, stack: "StackSpec", embedding: str) -> None:
     node = tree.add(heading(name, f"width {stack.width}, {stack.depth} layers"))
-    node.add(f"embedding  {words(stack.embedding.document())}")
+    node.add(f"embedding  {embedding}")
+    if stack.vision is not None:
+        vision = node.add(
+            heading("vision", f"image token {stack.vision.image_token}{', frozen' if stack.vision.frozen else ''}")
+        )
+        add_stack(vision, "tower", stack.vision.tower, words(stack.vision.tower.embedding.document()))
+        vision.add(f"projector  {words(stack.vision.projector.document())}")
     kinds: dict[LayerSpec, list[int]] = {}
     for index, layer in enumerate(stack.layers):
         kinds.setdefault(layer, []).append(index)
@@ -85,10 +95,17 @@ def inline(value: Any) -> str:
 
 
 def ranges(numbers: list[int]) -> str:
-    """0, 2, 4 ... as `0, 2, …, 24`."""
-    if len(numbers) <= 3:
-        return ", ".join(map(str, numbers))
-    return f"{numbers[0]}, {numbers[1]}, …, {numbers[-1]}"
+    """0, 2, 4 ... as `0, 2, …, 24`, and what has no such step by its runs: `0-4, 6-10, …, 30-33`."""
+    steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
+    parts = list(map(str, numbers)) if len(steps) <= 1 else runs(numbers)
+    return ", ".join(parts) if len(parts) <= 3 else f"{parts[0]}, {parts[1]}, …, {parts[-1]}"
+
+
+def runs(numbers: list[int]) -> list[str]:
+    """Neighbouring numbers, each run as its first and last."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    return [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
 
 
 def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None:
@@ -103,7 +120,8 @@ def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None
 
 def print_inspection(title: str, found: "Inspection") -> None:
     lengths = f"batch {found.batch}, source {found.source_length}, target {found.target_length}"
-    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{title} ({lengths})", title_justify="left")
+    lengths += f", pictures {found.pictures}" if found.pictures else ""
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("part")
     for column in ("parameters", "share", "GFLOPs"):
         table.add_column(column, justify="right")
@@ -117,6 +135,7 @@ def print_inspection(title: str, found: "Inspection") -> None:
             add(inner, depth + 1)
 
     add(found.tree, 0)
+    console.print(f"{title} ({lengths})", style="italic")
     console.print(table)
     console.print()
     numbers = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count)

@@ -175,7 +175,7 @@ def test_t5gemma_2b_2b_is_what_transformers_configures_by_default() -> None:
 
 
 def family_of(name: str) -> str:
-    return {"gemma-2": "gemma2", "gemma-3": "gemma3"}.get(name.rpartition("-")[0], name.partition("-")[0])
+    return {"gemma-2": "gemma2", "gemma-3": "gemma3_text"}.get(name.rpartition("-")[0], name.partition("-")[0])
 
 
 @pytest.mark.parametrize("name", [name for name in TOTALS if family_of(name) in FAMILIES and name not in UNEQUAL])

@@ -39,6 +39,16 @@ def test_show_prints_a_tree(run: CommandLine) -> None:
     assert "mask window [4095, 4095]" in " ".join(text.replace("│", "").split())
 
 
+def test_show_prints_pictures_a_bridge_and_a_shared_embedding(run: CommandLine) -> None:
+    text = run("show", "t5gemma2-4b-1b").out
+    shown = [line.strip("│├└─ ") for line in text.splitlines()]
+    wanted = ("vision  image token 256001, frozen", "tower  width 1152, 27 layers", "bridge  linear")
+    assert all(line in shown for line in wanted)
+    assert any(line.startswith("layers 0-4, 6-10, …, 30-33") for line in shown)
+    assert "embedding  the encoder's" not in text
+    assert "embedding  the encoder's" in run("show", "t5gemma2-1b-1b").out
+
+
 def test_diff_names_each_path_with_both_values(run: CommandLine) -> None:
     found = document(run("diff", "t5gemma-2b-2b", "t5gemma-9b-2b", "--json"))
     assert found["encoder.depth"] == {"old": 26, "new": 42}
@@ -63,6 +73,9 @@ def test_inspect_counts_parameters_flops_and_cache(run: CommandLine) -> None:
     assert [other[field] for field in ("batch", "source_length", "target_length", "dtype")] == [2, 64, 16, "float32"]
     assert other["cache_bytes"]["source"] == found["cache_bytes"]["source"] * 2 * 2 * 64 // 512
     assert other["flops"]["total"] < found["flops"]["total"]
+    seeing = document(run("inspect", "t5gemma2-270m-270m", "--pictures", 1, "--json"))
+    assert (seeing["pictures"], seeing["parameters"]["vision"]) == (1, 417_604_464)
+    assert "pictures 1" in run("inspect", "t5gemma2-270m-270m", "--pictures", 1).out
     text = run("inspect", "t5gemma-s-s", "--set", "decoder.depth=4").out
     assert "layers x 4" in text
     assert "parameters: total" in text
