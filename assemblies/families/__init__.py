@@ -7,11 +7,14 @@ from pairform.assemblies.families.gemma2 import GEMMA2
 from pairform.assemblies.families.gemma3 import GEMMA3
 from pairform.assemblies.families.gemma3_text import GEMMA3_TEXT
 from pairform.assemblies.families.t5gemma import T5GEMMA
+from pairform.assemblies.families.t5gemma2 import T5GEMMA2
+from pairform.assemblies.families.t5gemma2_encoder import T5GEMMA2_ENCODER
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA)}
+ALL = (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA, T5GEMMA2, T5GEMMA2_ENCODER)
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
 
 
 def family_of_config(config: Mapping[str, Any]) -> Family:
@@ -32,8 +35,13 @@ def family_of_spec(spec: ModelSpec) -> tuple[Family, dict[str, Any]]:
 def nearest_family(spec: ModelSpec) -> Family:
     """The family that comes nearest; whether it can say all of `spec` shows in its config."""
     attentions = [layer.branches.get("self_attention") for layer in spec.last.layers]
+    normed = any(getattr(attention, "qk_norm", None) is not None for attention in attentions)
     if spec.assembly == "decoder_only":
+        if spec.last.vision is not None:
+            return GEMMA3
         positions = {getattr(attention, "position", None) for attention in attentions}
-        normed = any(getattr(attention, "qk_norm", None) is not None for attention in attentions)
-        return GEMMA3 if spec.last.vision is not None else GEMMA3_TEXT if normed or len(positions) > 1 else GEMMA2
-    return T5GEMMA
+        return GEMMA3_TEXT if normed or len(positions) > 1 else GEMMA2
+    if spec.assembly == "encoder_only":
+        return T5GEMMA2_ENCODER if normed or spec.last.vision is not None else T5GEMMA
+    merged = any(attention is not None and attention.name == "merged_attention" for attention in attentions)
+    return T5GEMMA2 if merged else T5GEMMA

@@ -60,10 +60,8 @@ def vision_rows(theirs: str, ours: str) -> tuple[Row, ...]:
     )
 
 
-def vision_document(
-    config: Mapping[str, Any], *, image_token: int | None = None, attention_dropout: float | None = None
-) -> dict[str, Any]:
-    """Our vision for their checked `PicturesConfig`; what is given here goes before what is in it."""
+def vision_document(config: Mapping[str, Any], *, attention_dropout: float | None = None) -> dict[str, Any]:
+    """Our vision for their checked `PicturesConfig`; a dropout that is given goes before the tower's own."""
     own = part_config(VisionConfig, config, "vision_config")
     if own["model_type"] != SIGLIP:
         raise SpecError(Problem("vision_config.model_type", repr(own["model_type"]), SIGLIP))
@@ -103,7 +101,7 @@ def vision_document(
             "tokens": config["mm_tokens_per_image"],
             "norm": {"name": "rmsnorm", "eps": own["layer_norm_eps"], "unit_offset": True},
         },
-        "image_token": config["image_token_index"] if image_token is None else image_token,
+        "image_token": config["image_token_index"],
         "begin_token": config["boi_token_index"],
         "end_token": config["eoi_token_index"],
     }

@@ -1,0 +1,164 @@
+"""T5Gemma 2 (arXiv 2512.14856) in transformers' files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.families.config import HeadConfig, TokenId, checked
+from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, part_config, stack_config, stack_document
+from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Probability, Problem, SpecError
+
+ARCHITECTURES = {
+    "lm": "T5Gemma2ForConditionalGeneration",
+    "sequence_classification": "T5Gemma2ForSequenceClassification",
+    "token_classification": "T5Gemma2ForTokenClassification",
+    "none": "T5Gemma2Model",
+}
+OURS = "{part}.layers.{layer}."
+
+
+class T5Gemma2Config(HeadConfig):
+    image_token_index: TokenId = 256_001
+
+
+class TextConfig(Gemma3StackConfig):
+    dropout_rate: Probability = 0.0
+
+
+def stack_rows(theirs: str) -> tuple[Row, ...]:
+    """`theirs` is what the names of a stack begin with."""
+    layer = theirs + "layers.{layer}."
+    return (
+        Row(theirs + "embed_tokens.weight", "{part}.embedding.weight"),
+        Row(theirs + "embed_tokens.eoi_embedding", "{part}.embedding.end_of_image"),
+        Row(theirs + "norm.weight", "{part}.norm.weight"),
+        Row(layer + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
+        Row(layer + "self_attn.{side}_norm.weight", OURS + "self_attention.block.{side}_norm.weight"),
+        Row(layer + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
+        Row(layer + "{place}_self_attn_layernorm.weight", OURS + "self_attention.{place}_norm.weight"),
+        Row(layer + "{place}_feedforward_layernorm.weight", OURS + "feed_forward.{place}_norm.weight"),
+    )
+
+
+NAMES = NameTable(
+    (
+        *vision_rows("model.encoder.", "encoder"),
+        *stack_rows("model.{part}."),
+        Row("lm_head.out_proj.weight", "head.weight"),
+        Row("score.out_proj.{tensor}", "head.proj.{tensor}"),
+    ),
+    spellings=(
+        ("model.encoder.text_model.", "model.encoder."),
+        ("model.encoder.vision_tower.vision_model.", "model.encoder.vision_tower."),
+    ),
+    unread=("model.encoder.vision_tower.head.",),
+)
+
+
+def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+    config = checked(T5Gemma2Config, config)
+    if not config["is_encoder_decoder"]:
+        raise SpecError(Problem("is_encoder_decoder", "false", "true: an encoder alone is a t5gemma2_encoder"))
+    theirs = part_config(PicturesConfig, config, "encoder") | {"image_token_index": config["image_token_index"]}
+    decoder = part_config(TextConfig, config, "decoder")
+    dropout = {"dropout": config["dropout_rate"], "attention_dropout": config["attention_dropout"]}
+    try:
+        text = part_config(TextConfig, theirs, "text_config")
+        encoder = encoder_document(theirs, text, vision_dropout=config["attention_dropout"], **dropout)
+    except SpecError as error:
+        raise SpecError([problem.inside("encoder") for problem in error.problems]) from None
+    for field in ("hidden_size", "vocab_size"):
+        if text[field] != decoder[field]:
+            expected = f"the encoder's, {text[field]}: transformers has no other pairs"
+            raise SpecError(Problem(f"decoder.{field}", str(decoder[field]), expected))
+    stack = stack_document(decoder, reach="past", where="decoder", **dropout) | {"embedding": encoder["embedding"]}
+    stack["layer"]["branches"]["self_attention"]["name"] = "merged_attention"
+    head = head_document(config, ARCHITECTURES, softcap=decoder["final_logit_softcapping"], tie="encoder")
+    if "labels" in head:
+        head["dropout"] = config["classifier_dropout_rate"]
+    return ModelSpec.read(
+        {
+            "assembly": "encoder_decoder",
+            "vocabulary": decoder["vocab_size"],
+            "tokens": tokens_document(decoder),
+            "encoder": encoder,
+            "decoder": stack,
+            "tie_embeddings": config["tie_word_embeddings"],
+            "head": head,
+            "initializer_range": decoder["initializer_range"],
+        }
+    )
+
+
+def encoder_document(
+    config: Mapping[str, Any],
+    text: Mapping[str, Any],
+    *,
+    dropout: float,
+    attention_dropout: float,
+    vision_dropout: float | None = None,
+) -> dict[str, Any]:
+    """Our encoder for checked configurations: their encoder's and its text part's."""
+    stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout, where="text_config")
+    if config["eoi_token_index"] is None:
+        raise SpecError(Problem("eoi_token_index", "nothing", "an id: these models have an embedding for it"))
+    stack["embedding"]["end_of_image"] = config["eoi_token_index"]
+    return stack | {"vision": vision_document(config, attention_dropout=vision_dropout)}
+
+
+def to_config(spec: ModelSpec) -> dict[str, Any]:
+    if spec.bridge.name != "none":
+        raise SpecError(Problem("bridge", repr(spec.bridge.name), "none: transformers has only pairs of one width"))
+    head = head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
+    softcap = head.pop("final_logit_softcapping", None)
+    encoder = encoder_config(spec)
+    decoder = text_config(spec, "decoder", "past")
+    same = ("attention_dropout", "dropout_rate", "initializer_range", "pad_token_id", "bos_token_id", "eos_token_id")
+    return (
+        head
+        | {field: decoder[field] for field in (*same, "vocab_size")}
+        | {
+            "model_type": "t5gemma2",
+            "encoder": encoder,
+            "decoder": decoder | {"model_type": "t5gemma2_decoder", "final_logit_softcapping": softcap},
+            "image_token_index": encoder["image_token_index"],
+            "eoi_token_index": encoder["eoi_token_index"],
+            "classifier_dropout_rate": getattr(spec.head, "dropout", 0.0),
+            "is_encoder_decoder": True,
+            "tie_word_embeddings": spec.tie_embeddings,
+        }
+    )
+
+
+def encoder_config(spec: ModelSpec) -> dict[str, Any]:
+    """The encoder's configuration, with what it holds."""
+    vision = spec.stacks["encoder"].vision
+    if vision is None:
+        raise SpecError(Problem("encoder.vision", "nothing", "a vision tower, which transformers' T5Gemma 2 always has"))
+    return vision_config(vision) | {
+        "model_type": "t5gemma2_encoder",
+        "initializer_range": spec.initializer_range,
+        "text_config": text_config(spec, "encoder", "both") | {"model_type": "t5gemma2_text"},
+    }
+
+
+def text_config(spec: ModelSpec, part: str, reach: Reach) -> dict[str, Any]:
+    """One stack's configuration."""
+    stack = spec.stacks[part]
+    first = stack.layers[0]
+    return (
+        stack_config(stack, spec.vocabulary_of(part), reach)
+        | tokens_config(spec)
+        | {
+            "attention_dropout": getattr(first.branches.get("self_attention"), "dropout", 0.0),
+            "dropout_rate": first.dropout,
+            "initializer_range": spec.initializer_range,
+            "final_logit_softcapping": None,
+        }
+    )
+
+
+T5GEMMA2 = Family("t5gemma2", NAMES, to_spec, to_config)

@@ -1,0 +1,57 @@
+"""The encoder of T5Gemma 2 alone (arXiv 2512.14856) in transformers' files.
+
+transformers gives an encoder alone its end-of-image embedding at the id 256000, whatever the file says. The file is read as
+what it says; an encoder with another id is not written.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairform.assemblies.families.config import HeadConfig, checked
+from pairform.assemblies.families.gemma3_stack import part_config
+from pairform.assemblies.families.heads import head_config, head_document, tokens_document
+from pairform.assemblies.families.siglip import PicturesConfig, vision_rows
+from pairform.assemblies.families.t5gemma2 import TextConfig, encoder_config, encoder_document, stack_rows
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError
+
+ARCHITECTURES = {"none": "T5Gemma2Encoder", "lm": "T5Gemma2Encoder"}
+"""A file that names none means the first too."""
+END_OF_IMAGE = 256_000
+
+NAMES = NameTable(
+    (
+        *vision_rows("", "encoder"),
+        *(Row(row.theirs, row.ours.replace("{part}", "encoder")) for row in stack_rows("")),
+    ),
+    spellings=(("text_model.", ""), ("vision_tower.vision_model.", "vision_tower.")),
+    unread=("vision_tower.head.",),
+)
+
+
+def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+    config = checked(HeadConfig, checked(PicturesConfig, config))
+    text = part_config(TextConfig, config, "text_config")
+    dropout = {"dropout": text["dropout_rate"], "attention_dropout": text["attention_dropout"]}
+    return ModelSpec.read(
+        {
+            "assembly": "encoder_only",
+            "vocabulary": text["vocab_size"],
+            "tokens": tokens_document(text),
+            "encoder": encoder_document(config, text, **dropout),
+            "head": head_document(config, ARCHITECTURES, softcap=None, tie="encoder"),
+            "initializer_range": text["initializer_range"],
+        }
+    )
+
+
+def to_config(spec: ModelSpec) -> dict[str, Any]:
+    end = getattr(spec.stacks["encoder"].embedding, "end_of_image", None)
+    if end != END_OF_IMAGE:
+        expected = f"{END_OF_IMAGE}, which transformers gives every T5Gemma 2 encoder that stands alone"
+        raise SpecError(Problem("encoder.embedding.end_of_image", str(end), expected))
+    return head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping") | encoder_config(spec)
+
+
+T5GEMMA2_ENCODER = Family("t5gemma2_encoder", NAMES, to_spec, to_config, base_prefix="")
