@@ -51,7 +51,8 @@ def test_a_local_layer_keeps_its_window_and_the_source_is_read_once(what: str) -
     assert set(first) == {(layer, reading) for layer in range(4)}
     assert {part.keys.shape for part in first.values()} == {(3, 2, 24, 8)}
     prompt = {"decoder_input_ids": begun, "decoder_attention_mask": torch.cat((inputs["decoder_attention_mask"], one(3)), 1)}
-    model.generate(**{**inputs, **prompt}, max_new_tokens=NEW, eos_token_id=NEVER, cache=cache)
+    written = model.generate(**{**inputs, **prompt}, max_new_tokens=NEW, eos_token_id=NEVER, cache=cache)
+    assert torch.equal(written, model.generate(**inputs, max_new_tokens=1 + NEW, eos_token_id=NEVER, use_cache=False))
     assert all(cache.source[place] is part for place, part in first.items())
     assert cache.length == 7 + NEW
     held = {place[0]: part.keys.shape[2] for place, part in cache.own.items()}
