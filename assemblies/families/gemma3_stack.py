@@ -5,13 +5,15 @@ never applies it; all published ones leave it out.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.config import Config, RopeConfig, StackConfig, checked
 from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
-from pairform.registry import PositiveFloat, PositiveInt, Problem, SpecError, shorten
+from pairform.registry import LIMIT, PositiveFloat, PositiveInt, Problem, SpecError, shorten
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETA = {LOCAL: 10_000.0, GLOBAL: 1_000_000.0}
@@ -36,6 +38,7 @@ class Gemma3StackConfig(StackConfig):
     attn_logit_softcapping: PositiveFloat | None = None
     rope_parameters: RopeByType | None = None
     rope_local_base_freq: PositiveFloat | None = None
+    sliding_window: Annotated[int, Field(ge=0, lt=LIMIT)] | None = 4096
     sliding_window_pattern: PositiveInt = 6
     use_bidirectional_attention: bool | None = None
 
@@ -105,8 +108,9 @@ def position(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 def window_pair(width: int | None, reach: Reach) -> list[int]:
     """How far a query sees to its left and right."""
-    if width is None:
-        raise SpecError(Problem("sliding_window", "nothing", f"a number of tokens: some layers are {LOCAL}"))
+    if width is None or (width == 0 and reach != "half"):
+        found = "nothing" if width is None else "0"
+        raise SpecError(Problem("sliding_window", found, f"a number of tokens: some layers are {LOCAL}"))
     if reach == "both":
         return [(width + 1) // 2 - 1, width // 2]
     return [width // 2, width // 2] if reach == "half" else [width - 1, width - 1]
@@ -115,7 +119,7 @@ def window_pair(width: int | None, reach: Reach) -> list[int]:
 def window_width(window: tuple[int, int], reach: Reach) -> int:
     """The inverse of `window_pair`."""
     left, right = window
-    return {"past": left + 1, "both": left + right + 1, "half": max(2 * left, 1)}[reach]
+    return {"past": left + 1, "both": left + right + 1, "half": 2 * left}[reach]
 
 
 def stack_config(stack: StackSpec, vocabulary: int, reach: Reach) -> dict[str, Any]:

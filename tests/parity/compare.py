@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 import pairform
-from pairform.assemblies.families import FAMILIES
+from pairform.assemblies.families import nearest_family
 from tests.checkpoints import SMALL, randomise_norms
 
 FLOAT32 = 1e-4
@@ -117,10 +117,10 @@ def error(ours: Tensor | None, theirs: Tensor, real: Tensor | None = None) -> fl
 
 def parameters(ours: pairform.Model, theirs: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
     """Every parameter of ours beside the same one of theirs; each of theirs comes exactly once."""
-    family = FAMILIES["gemma2" if ours.spec.assembly == "decoder_only" else "t5gemma"]
-    known = dict(theirs.named_parameters())
+    family = nearest_family(ours.spec)
+    known = {family.ours(name): parameter for name, parameter in theirs.named_parameters()}
     for name, parameter in ours.named_parameters():
-        yield name, parameter, known.pop(family.theirs(name, ours.spec))
+        yield name, parameter, known.pop(name)
     assert not known
 
 

@@ -45,7 +45,7 @@ def check_gradients(ours: pairform.Model, theirs: nn.Module, inputs: dict[str, T
         if wanted.abs().max() > zero:
             assert error(got, wanted) <= RELATIVE, name
         else:
-            assert ".q_proj." in name or ".k_proj." in name
+            assert any(f".{side}_{part}." in name for side in "qk" for part in ("proj", "norm"))
             assert got.abs().max() <= zero, name
 
 
