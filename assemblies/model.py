@@ -115,7 +115,8 @@ class Model(GenerationMixin, nn.Module):
         written = Inputs(decoder_input_ids, decoder_inputs_embeds, as_mask(decoder_attention_mask), decoder_position_ids)
         if written.ids is None and written.embeds is None:
             written = self._derive_decoder_inputs(written, read, labels)
-        ran = self._run_decoder(written, self.source(hidden, read.valid), cache, wanted)
+        seen = Source(hidden, read.valid) if cache is not None and cache.source else self.source(hidden, read.valid)
+        ran = self._run_decoder(written, seen, cache, wanted)
         output = self._answer(ran, written, labels, cache, shift=False)
         output.encoder_last_hidden_state = hidden
         output.decoder_hidden_states, output.hidden_states = output.hidden_states, None

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from pairform.blocks.attention.kernels import KERNELS, Work, attend, choose
+from pairform.blocks.attention.kernels import KERNELS, attend, choose
 from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.registry import (
@@ -44,7 +45,7 @@ class AttentionSpec(BlockSpec):
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = None
     bias: bool = False
     dropout: Probability = 0.0
-    kernel: Literal["auto", "eager", "sdpa"] = "auto"
+    kernel: Literal["auto", "eager", "sdpa", "chunked"] = "auto"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

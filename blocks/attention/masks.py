@@ -1,6 +1,6 @@
 """A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -48,6 +48,30 @@ class Mask:
         lengths = (self.query_start, self.query_length, self.key_start, self.key_length)
         return (self.spec, self.reads, *lengths)
 
+    def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
+        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
+        first, last = self.query_start + begin, self.query_start + end - 1
+        low, high = self.key_start, self.key_start + self.key_length
+        left, right = self.spec.window or (None, None)
+        if left is not None:
+            low = max(low, first - left)
+        if self.blocks is None:
+            high = high if right is None else min(high, last + right + 1)
+            high = min(high, last + 1) if self.spec.causal else high
+        low, high = min(low, high - 1), max(high, low + 1)  # some key, for a query that sees none
+        place = slice(low - self.key_start, high - self.key_start)
+        valid = None if self.valid is None else self.valid[:, place]
+        return place, replace(
+            self, query_start=first, query_length=end - begin, key_start=low, key_length=high - low, valid=valid
+        )
+
+    def seen_by(self, count: int) -> int:
+        """The most keys that `count` neighbouring queries see together."""
+        if self.spec.window is None or (self.blocks is not None):
+            return self.key_length
+        left, right = self.spec.window
+        return min(self.key_length, count + left + (0 if self.spec.causal else right))
+
     def unrestricted(self) -> bool:
         """Whether every query may attend to every key."""
         last_query = self.query_start + self.query_length - 1
@@ -59,10 +83,15 @@ class Mask:
         left, right = self.spec.window
         return last_query - self.key_start <= left and last_key - self.query_start <= right
 
-    def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length key_length"] | None:
-        """True where a query may attend; the batch is 1 without padding. None where nothing is masked."""
+    def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 queries key_length"] | None:
+        """True where a query may attend. None where nothing is masked; one row where only keys decide, one batch where
+        padding does not.
+        """
         if self.unrestricted():
             return None
+        if not self.spec.causal and self.spec.window is None:
+            assert self.valid is not None, "or it would be unrestricted"
+            return self.valid[:, None, None, :]
         queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)
         keys = torch.arange(self.key_start, self.key_start + self.key_length, device=device)
         distance = queries[:, None] - keys[None, :]
@@ -90,8 +119,21 @@ class JoinedMask:
     def padded(self) -> bool:
         return any(part.padded for part in self.parts)
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """How many queries and how many keys there are."""
+        return self.parts[0].query_length, sum(part.key_length for part in self.parts)
+
     def key(self) -> tuple[object, ...]:
         return tuple(part.key() for part in self.parts)
+
+    def within(self, begin: int, end: int) -> tuple[tuple[slice, ...], "JoinedMask"]:
+        """`Mask.within`, of each part."""
+        found = [part.within(begin, end) for part in self.parts]
+        return tuple(place for place, _ in found), JoinedMask(tuple(mask for _, mask in found))
+
+    def seen_by(self, count: int) -> int:
+        return sum(part.seen_by(count) for part in self.parts)
 
     def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length key_length"] | None:
         """True where a query may attend; None where nothing is masked."""
@@ -105,4 +147,5 @@ class JoinedMask:
             else allowed
             for part, allowed in found
         ]
-        return torch.cat([allowed.expand(batch, -1, -1, -1) for allowed in whole], dim=-1)
+        length = self.lengths[0]
+        return torch.cat([allowed.expand(batch, -1, length, -1) for allowed in whole], dim=-1)

@@ -1,0 +1,43 @@
+"""torch's fused scaled_dot_product_attention."""
+
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join
+from pairform.blocks.context import Context
+
+
+def sdpa(
+    queries: Float[Tensor, "batch heads q head_dim"],
+    keys: Parts,
+    values: Parts,
+    work: Work,
+    context: Context,
+) -> Answer:
+    """torch's fused scaled_dot_product_attention.
+
+    A query with no key to attend to is set to zero and unmasked, which spreads it evenly too, and is a constant to training:
+    under a mask's huge numbers the fused backward loses the count of keys, and gradients grow by it in each layer.
+    """
+    bias = bias_of(work.mask, queries, context)
+    if bias is not None and work.mask.padded:
+        lost = context.once(("lost", work.mask.key()), partial(keyless, bias))
+        queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
+    mixed = functional.scaled_dot_product_attention(
+        queries,
+        join(keys, 2),
+        join(values, 2),
+        attn_mask=bias,
+        dropout_p=work.dropout,
+        scale=work.scale,
+        enable_gqa=queries.shape[1] != keys[0].shape[1],
+    )
+    return mixed, None
+
+
+def keyless(bias: Tensor) -> Tensor:
+    """Which queries have no key to attend to."""
+    return bias.ne(0).all(-1, keepdim=True)

@@ -1,0 +1,64 @@
+"""What every attention kernel is given, and what several of them share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from pairform.blocks.attention.masks import JoinedMask
+from pairform.blocks.context import Context
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set."""
+
+    mask: JoinedMask
+    scale: float
+    softcap: float | None = None
+    dropout: float = 0.0
+    weights: bool = False
+
+
+Answer: TypeAlias = tuple[Tensor, Tensor | None]
+Parts: TypeAlias = tuple[Tensor, ...]
+"""Keys or values of the sequences that are read as one (own tokens, a source), `[batch, kv_heads, k, head_dim]` each."""
+Run: TypeAlias = Callable[[Tensor, Parts, Parts, Work, Context], Answer]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`."""
+
+    run: Run
+    softcap: bool
+    weights: bool
+
+    def refuses(self, *, softcap: bool, weights: bool) -> str | None:
+        """Why this kernel cannot do the work, or None."""
+        if softcap and not self.softcap:
+            return "a softcap"
+        if weights and not self.weights:
+            return "attention weights as an output"
+        return None
+
+
+def join(parts: Parts, dim: int) -> Tensor:
+    """Parts as one; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | None:
+    """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None for nothing."""
+
+    def make() -> Tensor | None:
+        allowed = mask.dense(queries.device)
+        if allowed is None:
+            return None
+        return torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device).masked_fill(
+            ~allowed, torch.finfo(queries.dtype).min
+        )
+
+    return context.once(("bias", queries.dtype, mask.key()), make)

@@ -1,0 +1,100 @@
+"""Attention in chunks gives what it gives as a whole: outputs and gradients, under any mask."""
+
+from itertools import accumulate
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pairform.blocks.attention import chunked as chunks
+from pairform.blocks.attention.chunked import chunked
+from pairform.blocks.attention.eager import eager
+from pairform.blocks.attention.kernels import LONG, chunks_pay
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.work import Work
+from pairform.blocks.context import Context
+
+ROWS, HEAD_DIM = 2, 8
+places = st.integers(0, 9)
+specs = st.builds(MaskSpec, causal=st.booleans(), window=st.none() | st.tuples(places, places))
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "MOST", 8)
+    monkeypatch.setattr(chunks, "FEWEST", 4)
+
+
+def padding(length: int, count: int) -> Tensor | None:
+    """`count` tokens of padding before the second row; None for none."""
+    valid = torch.ones(ROWS, length, dtype=torch.bool)
+    valid[1, : min(count, length - 1)] = False
+    return valid if count else None
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> JoinedMask:
+    """Own tokens with some of them in a cache, pictures among them; with or without a source; padding anywhere."""
+    length, earlier = draw(st.integers(1, 40)), draw(st.integers(0, 6))
+    spec, whole = draw(specs), length + earlier
+    blocks = None
+    if spec.causal and draw(st.booleans()):
+        starts = list(accumulate(draw(st.lists(st.integers(1, 12), max_size=4)), initial=draw(places)))
+        blocks = torch.full((ROWS, whole), -1)
+        for number, (begin, end) in enumerate(zip(starts[::2], starts[1::2], strict=False)):
+            blocks[:, begin:end] = number
+    own = Mask(spec, earlier, length, 0, whole, padding(whole, draw(places)), "own", blocks)
+    if not draw(st.booleans()):
+        return JoinedMask((own,))
+    source = draw(st.integers(1, 30))
+    return JoinedMask((own, Mask(MaskSpec(), 0, length, 0, source, padding(source, draw(places)), "source")))
+
+
+@given(masks(), st.sampled_from([(1, 1), (2, 1), (2, 3)]), st.sampled_from([None, 2.0]))
+def test_outputs_and_gradients_are_those_of_eager(mask: JoinedMask, heads: tuple[int, int], softcap: float | None) -> None:
+    torch.manual_seed(0)
+    kv_heads, groups = heads
+    queries = torch.randn(ROWS, kv_heads * groups, mask.lengths[0], HEAD_DIM, requires_grad=True)
+    keys, values = (
+        tuple(torch.randn(ROWS, kv_heads, part.key_length, HEAD_DIM, requires_grad=True) for part in mask.parts) for _ in "kv"
+    )
+    allowed = mask.dense(queries.device)
+    real = torch.ones(1) if allowed is None else allowed.any(-1, keepdim=True)  # where a query sees a key
+    answers = []
+    for kernel in (eager, chunked):
+        mixed, _ = kernel(queries, keys, values, Work(mask, 0.3, softcap), Context(torch.arange(mask.lengths[0])[None]))
+        gradients = torch.autograd.grad((mixed * real).square().sum(), (queries, *keys, *values))
+        answers.append((mixed * real, *gradients))
+    for expected, found in zip(*answers, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_no_more_scores_are_held_than_a_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = chunks.attend_whole
+
+    def watched(queries: Tensor, bias: Tensor | None, work: Work, *seen: Tensor) -> Tensor:
+        sizes.append((queries.shape[2], seen[0].shape[2]))
+        return real(queries, bias, work, *seen)
+
+    monkeypatch.setattr(chunks, "attend_whole", watched)
+    mask = JoinedMask((Mask(MaskSpec(window=(3, 2)), 0, 64, 0, 64),))
+    heads = tuple(torch.randn(ROWS, 2, 64, HEAD_DIM) for _ in range(3))
+    chunked(heads[0], heads[1:2], heads[2:], Work(mask, 1.0), Context(torch.arange(64)[None]))
+    assert len(sizes) == 8
+    assert all(queries == 8 and keys <= 8 + 3 + 2 for queries, keys in sizes)
+
+
+def test_auto_takes_chunks_where_they_pay() -> None:
+    def pay(length: int, softcap: float | None, window: tuple[int, int] | None) -> bool:
+        mask = JoinedMask((Mask(MaskSpec(window=window), 0, length, 0, length),))
+        return chunks_pay(Work(mask, 1.0, softcap))
+
+    long = int(LONG**0.5) * 2
+    assert pay(long, 50.0, None)
+    assert pay(long, None, (16, 16))
+    assert not pay(long, None, None), "sdpa holds no scores either"
+    assert not pay(64, 50.0, None)
