@@ -61,6 +61,15 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "verified: True" in capsys.readouterr().out
 
 
+def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    run("pictures.py")
+    before, after, *answers = capsys.readouterr().out.splitlines()
+    named = [int(line.split("%")[0].rpartition(" ")[2]) for line in (before, after)]
+    assert named[0] < 30
+    assert named[1] > 70
+    assert len(answers) == 3
+
+
 def test_t5gemma2_table1(capsys: pytest.CaptureFixture[str]) -> None:
     run("t5gemma2_table1.py")
     *_, half, sixth = capsys.readouterr().out.splitlines()
