@@ -1,11 +1,12 @@
-"""The fields of config.json that Gemma 2 and T5Gemma share, with transformers' defaults, checked before they are used."""
+"""The fields of config.json that the families share, with transformers' defaults, checked before they are used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Spec
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, Spec, SpecError, shorten
 
 TokenId = Annotated[int, Field(ge=0)]
 
@@ -75,3 +76,21 @@ class HeadConfig(Config):
 def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`config` with defaults for what it leaves out; a `SpecError` names each field of another type."""
     return kind.read(dict(config), where=where).model_dump()
+
+
+def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A configuration inside another, checked; absent, all of it is left to defaults."""
+    own = config.get(part)
+    own = {} if own is None else own
+    if not isinstance(own, Mapping):
+        raise SpecError(Problem(part, shorten(own), f"an object: the configuration of {part}"))
+    return checked(kind, own, part)
+
+
+@contextmanager
+def inside(part: str) -> Iterator[None]:
+    """Problems with what is read here are problems of a part."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError([problem.inside(part) for problem in error.problems]) from None

@@ -6,8 +6,8 @@ transformers stores `final_logit_softcapping` for these models and never applies
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, checked
-from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, part_config, stack_document
+from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config
+from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, stack_document
 from pairform.assemblies.families.gemma3_text import text_config, text_rows
 from pairform.assemblies.families.heads import head_config, head_document, tokens_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
@@ -45,7 +45,8 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     if text["use_bidirectional_attention"]:
         where = "text_config.use_bidirectional_attention"
         raise SpecError(Problem(where, "true", "false: transformers runs it in models without pictures alone"))
-    stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"], where="text_config")
+    with inside("text_config"):
+        stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"])
     head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder")
     if head["name"] == "sequence_classification":
         head["bias"] = False  # transformers' generic sequence classifier has none

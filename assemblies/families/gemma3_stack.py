@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pairform.assemblies.families import gemma
-from pairform.assemblies.families.config import Config, RopeConfig, StackConfig, checked
+from pairform.assemblies.families.config import RopeConfig, StackConfig
 from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
 from pairform.registry import LIMIT, PositiveFloat, PositiveInt, Problem, SpecError, shorten
@@ -43,34 +43,20 @@ class Gemma3StackConfig(StackConfig):
     use_bidirectional_attention: bool | None = None
 
 
-def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """A configuration inside another, checked; absent, all of it is left to defaults."""
-    own = config.get(part)
-    own = {} if own is None else own
-    if not isinstance(own, Mapping):
-        raise SpecError(Problem(part, shorten(own), f"an object: the configuration of {part}"))
-    return checked(kind, own, part)
-
-
-def stack_document(
-    config: Mapping[str, Any], *, reach: Reach, dropout: float, attention_dropout: float, where: str = ""
-) -> dict[str, Any]:
-    """Our stack for their checked configuration; errors are at `where`. Its template is the local layer."""
-    try:
-        types = layer_types(config)
-        local = LOCAL if LOCAL in types else GLOBAL
-        plain = {**config, "layer_types": types, "sliding_window": None, "rope_parameters": None, "rope_scaling": None}
-        document = gemma.stack_document(plain, causal=reach == "past", dropout=dropout, attention_dropout=attention_dropout)
-        attention = document["layer"]["branches"]["self_attention"]
-        attention["qk_norm"] = document["layer"]["norm"]
-        attention["position"] = position(config, local)
-        if local == LOCAL:
-            attention["mask"]["window"] = window_pair(config["sliding_window"], reach)
-        if GLOBAL in types and local == LOCAL:
-            patch = global_layer(attention["position"], position(config, GLOBAL))
-            document["cycle"] = shortest_cycle([{} if kind == LOCAL else patch for kind in types])
-    except SpecError as error:
-        raise SpecError([problem.inside(where) for problem in error.problems] if where else error.problems) from None
+def stack_document(config: Mapping[str, Any], *, reach: Reach, dropout: float, attention_dropout: float) -> dict[str, Any]:
+    """Our stack for their checked configuration. Its template is the local layer."""
+    types = layer_types(config)
+    local = LOCAL if LOCAL in types else GLOBAL
+    plain = {**config, "layer_types": types, "sliding_window": None, "rope_parameters": None, "rope_scaling": None}
+    document = gemma.stack_document(plain, causal=reach == "past", dropout=dropout, attention_dropout=attention_dropout)
+    attention = document["layer"]["branches"]["self_attention"]
+    attention["qk_norm"] = document["layer"]["norm"]
+    attention["position"] = position(config, local)
+    if local == LOCAL:
+        attention["mask"]["window"] = window_pair(config["sliding_window"], reach)
+    if GLOBAL in types and local == LOCAL:
+        patch = global_layer(attention["position"], position(config, GLOBAL))
+        document["cycle"] = shortest_cycle([{} if kind == LOCAL else patch for kind in types])
     return document
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import Config, TokenId
+from pairform.assemblies.families.config import Config, TokenId, part_config
 from pairform.assemblies.families.gemma import ACTIVATIONS, branch
-from pairform.assemblies.families.gemma3_stack import part_config
 from pairform.assemblies.families.table import Row
 from pairform.assemblies.specs import VisionSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError

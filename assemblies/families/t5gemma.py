@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
+from pairform.assemblies.families.config import HeadConfig, StackConfig, checked, inside, part_config
 from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Problem, SpecError, shorten
 
 ARCHITECTURES = {
     "lm": "T5GemmaForConditionalGeneration",
@@ -42,7 +41,7 @@ CROSS_FIELDS = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "dr
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, config)
-    parts = {part: part_config(config, part) for part in ("encoder", "decoder")}
+    parts = {part: part_config(StackConfig, config, part) for part in ("encoder", "decoder")}
     encoder_only = not config["is_encoder_decoder"]
     dropout = {"dropout": config["dropout_rate"], "attention_dropout": config["attention_dropout"]}
     last = parts["encoder" if encoder_only else "decoder"]
@@ -60,10 +59,8 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     for part, own in parts.items():
         if part == "decoder" and encoder_only:
             continue
-        try:
+        with inside(part):
             stack = stack_document(own, causal=part == "decoder", **dropout)
-        except SpecError as error:
-            raise SpecError([problem.inside(part) for problem in error.problems]) from None
         stack["embedding"]["scale_given"] = True
         if part == "decoder":
             branches = stack["layer"]["branches"]
@@ -73,13 +70,6 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
             stack["vocabulary"] = own["vocab_size"]
         document[part] = stack
     return ModelSpec.read(document)
-
-
-def part_config(config: Mapping[str, Any], part: str) -> dict[str, Any]:
-    own = config.get(part) or {}
-    if not isinstance(own, Mapping):
-        raise SpecError(Problem(part, shorten(own), f"an object: the {part}'s configuration"))
-    return checked(StackConfig, own, part)
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:

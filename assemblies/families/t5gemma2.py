@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, TokenId, checked
-from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, part_config, stack_config, stack_document
+from pairform.assemblies.families.config import HeadConfig, TokenId, checked, inside, part_config
+from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
@@ -65,16 +65,15 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     theirs = part_config(PicturesConfig, config, "encoder") | {"image_token_index": config["image_token_index"]}
     decoder = part_config(TextConfig, config, "decoder")
     dropout = {"dropout": config["dropout_rate"], "attention_dropout": config["attention_dropout"]}
-    try:
+    with inside("encoder"):
         text = part_config(TextConfig, theirs, "text_config")
         encoder = encoder_document(theirs, text, vision_dropout=config["attention_dropout"], **dropout)
-    except SpecError as error:
-        raise SpecError([problem.inside("encoder") for problem in error.problems]) from None
     for field in ("hidden_size", "vocab_size"):
         if text[field] != decoder[field]:
             expected = f"the encoder's, {text[field]}: transformers has no other pairs"
             raise SpecError(Problem(f"decoder.{field}", str(decoder[field]), expected))
-    stack = stack_document(decoder, reach="past", where="decoder", **dropout) | {"embedding": encoder["embedding"]}
+    with inside("decoder"):
+        stack = stack_document(decoder, reach="past", **dropout) | {"embedding": encoder["embedding"]}
     stack["layer"]["branches"]["self_attention"]["name"] = "merged_attention"
     head = head_document(config, ARCHITECTURES, softcap=decoder["final_logit_softcapping"], tie="encoder")
     if "labels" in head:
@@ -102,7 +101,8 @@ def encoder_document(
     vision_dropout: float | None = None,
 ) -> dict[str, Any]:
     """Our encoder for checked configurations: their encoder's and its text part's."""
-    stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout, where="text_config")
+    with inside("text_config"):
+        stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout)
     if config["eoi_token_index"] is None:
         raise SpecError(Problem("eoi_token_index", "nothing", "an id: these models have an embedding for it"))
     stack["embedding"]["end_of_image"] = config["eoi_token_index"]

@@ -7,8 +7,7 @@ what it says; an encoder with another id is not written.
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, checked
-from pairform.assemblies.families.gemma3_stack import part_config
+from pairform.assemblies.families.config import HeadConfig, checked, part_config
 from pairform.assemblies.families.heads import head_config, head_document, tokens_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_rows
 from pairform.assemblies.families.t5gemma2 import TextConfig, encoder_config, encoder_document, stack_rows
