@@ -151,6 +151,14 @@ class VisionSpec(Spec):
         return Sizes(width, self.tower.width, source_length=getattr(self.tower.embedding, "patches", None))
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
+        if sizes.source_width is not None:
+            yield Problem("", "pictures in a decoder beside an encoder", "vision in the encoder, which reads the input")
+        if self.tower.vision is not None:
+            yield Problem("tower.vision", "pictures inside pictures", "none")
+        others = {"the padding token": sizes.pad, "begin_token": self.begin_token, "end_token": self.end_token}
+        for name, token in others.items():
+            if token == self.image_token:
+                yield Problem("image_token", f"{token}, as {name}", "an id of its own")
         yield from (problem.inside("tower") for problem in self.tower.check(Sizes(self.tower.width)))
         if not hasattr(self.tower.embedding, "patches"):
             yield Problem("tower.embedding", f"{self.tower.embedding.name!r}", "an embedding of pictures, such as patches")

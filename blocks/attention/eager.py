@@ -22,7 +22,7 @@ def eager(
 ) -> Answer:
     """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys.
 
-    Parts are joined as scores: joining keys and values would copy a long source at each step of decoding.
+    Parts are joined as scores: joining keys and values would copy a long source at each step of decoding, of one query.
     Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
     kv_heads, length = keys[0].shape[1], queries.shape[2]
@@ -36,6 +36,8 @@ def eager(
         scores = scores + bias
     weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)
     shares = rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads)
+    if length > 1:
+        values = (join(values, 2),)  # one product rounds once, as transformers' does
     by_part = zip(torch.split(shares, [part.shape[2] for part in values], dim=-1), values, strict=True)
     mixed = reduce(torch.add, (share @ part for share, part in by_part))
     return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length), weights

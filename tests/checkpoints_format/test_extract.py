@@ -33,7 +33,8 @@ def test_an_encoder_alone_computes_the_same(folder: Path, tmp_path: Path) -> Non
     assert (alone.spec.assembly, alone.spec.head.name, alone.decoder) == ("encoder_only", "none", None)
     read = batch(padding="left", vocabulary=90)
     expected = whole(**read.inputs, decoder_input_ids=read.ids).encoder_last_hidden_state
-    assert torch.equal(alone(**read.inputs).last_hidden_state, expected)
+    found = alone(**read.inputs).last_hidden_state
+    torch.testing.assert_close(found[read.real], expected[read.real], rtol=1e-5, atol=1e-5)
     assert written == sum(tensor.nbytes for tensor in tensors(tmp_path / "encoder").values())
     assert pairform.verify(tmp_path / "encoder").ok
 

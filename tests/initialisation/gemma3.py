@@ -37,7 +37,12 @@ VISION: dict[str, Any] = {
     "patch_size": 4,
     "vision_use_head": False,
 }
-REAL: dict[str, Any] = {"vocab_size": 262208, "hidden_size": 8, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+REAL: dict[str, Any] = {
+    "vocab_size": 262208,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 """The real vocabulary at the smallest width, for the edits that concern its ids."""
 REAL_IDS = {"boi_token_index": 255999, "eoi_token_index": 256000, "image_token_index": 262144}
 SMALL_IDS = {"boi_token_index": 4, "eoi_token_index": 5, "image_token_index": 6}
