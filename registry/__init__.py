@@ -2,6 +2,7 @@
 
 from pairform.registry.documents import apply_patch, locate, presets, read_json, resolve
 from pairform.registry.errors import (
+    PATH,
     CheckpointError,
     InputError,
     OutputError,
@@ -35,6 +36,7 @@ from pairform.registry.spec import (
 __all__ = [
     "KINDS",
     "LIMIT",
+    "PATH",
     "SLOT_KEY",
     "BlockSpec",
     "CheckpointError",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pairform.registry.errors import Problem, SpecError, shorten
+from pairform.registry.errors import PATH, Problem, SpecError, shorten
 from pairform.registry.merge import merge_patch
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -81,7 +81,7 @@ def locate(ref: str, folder: Path) -> Path:
             return path
     near = difflib.get_close_matches(ref, presets(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`pairform presets` lists the presets."
-    raise SpecError(Problem(shorten(ref), "no preset, file or folder of that name", "one that exists", hint))
+    raise SpecError(Problem(shorten(ref, PATH), "no preset, file or folder of that name", "one that exists", hint))
 
 
 def resolve(document: Mapping[str, Any], folder: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -59,6 +59,10 @@ def join_path(*parts: str) -> str:
     return path
 
 
+PATH = 1000
+"""Characters that a path is cut to: its end says which file it is."""
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """`value` as it would be written in Python, cut to about `limit` characters."""
     text = repr(value)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.registry import OutputError, Problem, shorten
+from pairform.registry import PATH, OutputError, Problem, shorten
 
 MODEL_FILES = ("spec.json", "config.json")
 """Only a folder that holds one of these is ever replaced."""
@@ -55,7 +55,7 @@ def check_target(target: str | Path, overwrite: bool, sources: tuple[Path, ...])
         check_content(target, overwrite)
     except (OSError, ValueError, TypeError) as error:
         found = getattr(error, "strerror", None) or str(error)
-        raise OutputError(Problem(shorten(str(target)), found, "a path that a folder can have")) from None
+        raise OutputError(Problem(shorten(str(target), PATH), found, "a path that a folder can have")) from None
     return target
 
 

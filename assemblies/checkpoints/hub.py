@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pairform.registry import CheckpointError, Problem, shorten
+from pairform.registry import PATH, CheckpointError, Problem, shorten
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -21,7 +21,7 @@ def find_folder(ref: str | Path, revision: str | None = None) -> Path:
         if isinstance(ref, str) and REPOSITORY.fullmatch(ref):
             return download(ref, revision)
         found = "no such folder" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(Problem(shorten(str(ref)), found, KNOWN)) from None
+        raise CheckpointError(Problem(shorten(str(ref), PATH), found, KNOWN)) from None
     if not folder.is_dir():
         raise CheckpointError(Problem(str(ref), "a file", f"the folder that holds it, or {KNOWN}"))
     if revision is not None:
