@@ -1,7 +1,5 @@
 """Attention over some queries at a time, each chunk with only the keys that its mask lets it see."""
 
-from functools import reduce
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -10,7 +8,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join
+from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted
 from pairform.blocks.context import Context
 from pairform.blocks.precision import wide
 
@@ -57,17 +55,14 @@ def chunk_size(queries: Tensor, mask: JoinedMask) -> int:
 def attend_whole(queries: Tensor, bias: Tensor | None, work: Work, *seen: Tensor) -> Tensor:
     """One chunk; the first half of `seen` are the parts of its keys, the second those of its values."""
     keys, values = seen[: len(seen) // 2], seen[len(seen) // 2 :]
-    kv_heads, length = keys[0].shape[1], queries.shape[2]
-    grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=kv_heads)
-    scores = join(tuple(grouped @ part.transpose(-1, -2) for part in keys), -1)
+    length = queries.shape[2]
+    scores = products(queries, keys)
     scores = scaled(wide(scores), work, rough=scores.dtype.itemsize < 4)
     if bias is not None:
         scores = rearrange(scores, "b kv (g q) k -> b kv g q k", q=length) + bias[:, :, None]
         scores = rearrange(scores, "b kv g q k -> b kv (g q) k")
     weights = functional.dropout(scores.softmax(-1).to(queries.dtype), work.dropout)
-    shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
-    mixed = reduce(torch.add, (share @ part for share, part in zip(shares, values, strict=True)))
-    return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length)
+    return weighted(weights, values, length)
 
 
 def scaled(scores: Tensor, work: Work, *, rough: bool) -> Tensor:

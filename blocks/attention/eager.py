@@ -1,14 +1,12 @@
 """The reference for all other kernels."""
 
-from functools import reduce
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join
+from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted
 from pairform.blocks.context import Context
 from pairform.blocks.precision import wide
 
@@ -26,18 +24,13 @@ def eager(
     Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
     kv_heads, length = keys[0].shape[1], queries.shape[2]
-    grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=kv_heads)  # so that no key is repeated
-    scores = join(tuple(grouped @ part.transpose(-1, -2) for part in keys), -1) * work.scale
-    scores = rearrange(scores, "b kv (g q) k -> b (kv g) q k", q=length)
+    scores = rearrange(products(queries, keys) * work.scale, "b kv (g q) k -> b (kv g) q k", q=length)
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
     bias = bias_of(work.mask, queries, context)
     if bias is not None:
         scores = scores + bias
     weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)
-    shares = rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads)
     if length > 1:
         values = (join(values, 2),)  # one product rounds once, as transformers' does
-    by_part = zip(torch.split(shares, [part.shape[2] for part in values], dim=-1), values, strict=True)
-    mixed = reduce(torch.add, (share @ part for share, part in by_part))
-    return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length), weights
+    return weighted(rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads), values, length), weights

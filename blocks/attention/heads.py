@@ -96,8 +96,12 @@ class AttentionHeads(nn.Module):
 
     def keys_values(self, hidden: Float[Tensor, "batch length key_width"]) -> tuple[Tensor, Tensor]:
         """Both `[batch, kv_heads, length, head_dim]`."""
-        keys = rearrange(self.k_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
-        values = rearrange(self.v_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        return self.project(hidden, self.k_proj, self.v_proj)
+
+    def project(self, hidden: Tensor, k_proj: nn.Linear, v_proj: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Keys and values by these projections."""
+        keys = rearrange(k_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        values = rearrange(v_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
         return (self.k_norm(keys) if self.normed else keys), values
 
     def mix(

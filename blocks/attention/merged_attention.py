@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -50,8 +49,4 @@ class MergedAttention(OwnSequenceAttention):
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Both `[batch, kv_heads, length, head_dim]`, without a position."""
-        if not self.separate:
-            return self.keys_values(source)
-        keys = rearrange(self.source_k_proj(source), "b l (h d) -> b h l d", d=self.head_dim)
-        values = rearrange(self.source_v_proj(source), "b l (h d) -> b h l d", d=self.head_dim)
-        return (self.k_norm(keys) if self.normed else keys), values
+        return self.project(source, self.source_k_proj, self.source_v_proj) if self.separate else self.keys_values(source)

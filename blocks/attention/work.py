@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from pairform.blocks.attention.masks import JoinedMask
@@ -48,6 +51,19 @@ class Kernel:
 def join(parts: Parts, dim: int) -> Tensor:
     """Parts as one; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def products(queries: Tensor, keys: Parts) -> Float[Tensor, "batch kv_heads groups_times_q k"]:
+    """Queries times the keys of all parts; the heads that share keys stand one after the other, so that no key is repeated."""
+    grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=keys[0].shape[1])
+    return join(tuple(grouped @ part.transpose(-1, -2) for part in keys), -1)
+
+
+def weighted(weights: Float[Tensor, "batch kv_heads groups_times_q k"], values: Parts, length: int) -> Tensor:
+    """Weights, as `products` orders them, times the values of all parts: `[batch, heads, length, head_dim]`."""
+    shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
+    mixed = reduce(torch.add, (share @ part for share, part in zip(shares, values, strict=True)))
+    return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length)
 
 
 def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | None:
