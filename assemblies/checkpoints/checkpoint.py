@@ -24,6 +24,11 @@ class Checkpoint:
     spec: ModelSpec
     tensors: Mapping[str, StoredTensor]
 
+    def stored_name(self, name: str) -> str:
+        """The name under which a tensor of the model is stored: tied embeddings are the encoder's."""
+        tied = self.spec.tie_embeddings and name.startswith("decoder.embedding.")
+        return name.replace("decoder.", "encoder.", 1) if tied else name
+
 
 def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder, or of a hub id `owner/name` at `revision`.

@@ -1,14 +1,17 @@
 """From one format to another, as a stream of bytes."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.companions import copy_all_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.specs import ModelSpec
 
 
 def export(
@@ -25,12 +28,22 @@ def export(
     The tensors are the same bytes; memory does not grow with the model.
     """
     checkpoint = open_checkpoint(path_or_repo)
-    if format == "transformers":
-        family_of_spec(checkpoint.spec)  # say what cannot be said before anything is written
-    entries = [Entry(name, tensor.dtype, tensor.shape, CopiedContent(tensor)) for name, tensor in checkpoint.tensors.items()]
-    size = sum(entry.size for entry in entries)
-    with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=size) as folder:
+    with copied(checkpoint, checkpoint.spec, list(checkpoint.tensors), out, format, overwrite) as (folder, entries):
         copy_all_companions(folder, checkpoint.folder)
         provenance = {"origin": "export", "source": str(path_or_repo)}
         write_model(folder, checkpoint.spec, entries, format, provenance, max_shard_size=max_shard_size, progress=progress)
-    return size
+    return sum(entry.size for entry in entries)
+
+
+@contextlib.contextmanager
+def copied(
+    checkpoint: Checkpoint, spec: ModelSpec, names: Sequence[str], out: str | Path, format_: Format, overwrite: bool
+) -> Iterator[tuple[Path, list[Entry]]]:
+    """A new folder for a model whose tensors `names` are a checkpoint's unchanged, and these ready to be written."""
+    if format_ == "transformers":
+        family_of_spec(spec)  # say what cannot be said before anything is written
+    stored = {name: checkpoint.tensors[checkpoint.stored_name(name)] for name in names}
+    entries = [Entry(name, tensor.dtype, tensor.shape, CopiedContent(tensor)) for name, tensor in stored.items()]
+    size = sum(entry.size for entry in entries)
+    with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=size) as folder:
+        yield folder, entries

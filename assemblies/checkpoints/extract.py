@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pairform.assemblies.build import skeleton
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.companions import copy_companions
-from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER, copy_companions
+from pairform.assemblies.checkpoints.export import copied
 from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
-from pairform.assemblies.checkpoints.writer import Entry
-from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import InputError, OutputError, Problem, SpecError
 
@@ -34,15 +32,18 @@ def extract(
     """
     checkpoint = open_checkpoint(path_or_repo)
     spec = part_spec(checkpoint.spec, part)
-    if format == "transformers":
-        family_of_spec(spec)  # say what cannot be said before anything is written
-    entries = list(part_entries(checkpoint, spec, part))
-    size = sum(entry.size for entry in entries)
-    with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=size) as folder:
-        copy_companions(folder, {part: checkpoint.folder})
+    names = [name for name, _ in skeleton(spec).named_parameters()]
+    with copied(checkpoint, spec, names, out, format, overwrite) as (folder, entries):
+        copy_companions(folder, {part: own_companions(checkpoint.folder, part)})
         provenance = {"origin": "extract", "source": str(path_or_repo), "part": part}
         write_model(folder, spec, entries, format, provenance, max_shard_size=max_shard_size, progress=progress)
-    return size
+    return sum(entry.size for entry in entries)
+
+
+def own_companions(folder: Path, part: str) -> Path:
+    """Where the tokenizer of a stack is: an encoder may have another than the decoder."""
+    own = folder / ENCODER_TOKENIZER
+    return own if part == "encoder" and own.is_dir() else folder
 
 
 def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
@@ -66,14 +67,3 @@ def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
     except SpecError as error:
         found = f"a {part} that cannot stand alone ({error.problems[0]})"
         raise OutputError(Problem("part", found, "a stack that reads no other")) from None
-
-
-def part_entries(checkpoint: Checkpoint, spec: ModelSpec, part: str) -> list[Entry]:
-    """The tensors of `spec`, from the whole model's; a tied embedding is stored as the encoder's."""
-    entries = []
-    for name, _ in skeleton(spec).named_parameters():
-        stored = checkpoint.tensors.get(name)
-        if stored is None:  # tied to the encoder
-            stored = checkpoint.tensors[name.replace(f"{part}.embedding.", "encoder.embedding.", 1)]
-        entries.append(Entry(name, stored.dtype, stored.shape, CopiedContent(stored)))
-    return entries

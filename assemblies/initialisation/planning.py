@@ -12,7 +12,7 @@ from pairform.assemblies.initialisation.options import DtypeName, Options, dtype
 from pairform.assemblies.initialisation.pair import pair, stack_of
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
-from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, vision_rule
+from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, check_vision, vision_rule
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError, difference
@@ -57,7 +57,7 @@ def plan(
     rules: dict[Role, StackRules] = {
         role: stack_rules(role, target, sources[role], options) for role in sources if role != "vision"
     }
-    if problems := [problem for rule in rules.values() for problem in rule.check()]:
+    if problems := [*(problem for rule in rules.values() for problem in rule.check()), *check_vision(target, sources)]:
         raise SpecError(problems)
     targets = tuple(target_rows(target, rules, sources, options))
     return Plan(
@@ -113,7 +113,7 @@ def target_rows(
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
             if VISION in name:
-                made: Made = vision_rule(wanted, target, sources)
+                made: Made = vision_rule(wanted, sources)
             elif name.startswith("bridge."):
                 made = bridge_rule(wanted, target, sources)
             elif rule is None:
@@ -143,8 +143,10 @@ def dtype_of(source: Source | None, sources: Mapping[Role, Checkpoint], rule: St
 def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]:
     """Where the new stacks, the head and the tokens are not as in their sources; what no weight shows."""
     last = rules["decoder" if "decoder" in rules else "encoder"].checkpoint.spec
-    old = {field: last.document().get(field) for field in ("tokens", "head", "bridge", "tie_embeddings")}
-    new = {field: target.document().get(field) for field in old}
+    old, new = (
+        {field: document.get(field) for field in ("tokens", "head", "bridge", "tie_embeddings")}
+        for document in (last.document(), target.document())
+    )
     for part, rule in rules.items():
         old[part], new[part] = (
             model.stacks[name].document() | {"vocabulary": model.vocabulary_of(name)}

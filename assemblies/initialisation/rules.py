@@ -84,8 +84,8 @@ class StackRules:
 
     def end_of_image(self, target: Target) -> Made:
         """The source's own row, or that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
-        own = stored_name(self.checkpoint, f"{self.source_part}.embedding.end_of_image")
-        table = stored_name(self.checkpoint, f"{self.source_part}.embedding.weight")
+        own = self.checkpoint.stored_name(f"{self.source_part}.embedding.end_of_image")
+        table = self.checkpoint.stored_name(f"{self.source_part}.embedding.weight")
         token, scale = getattr(self.stack.embedding, "end_of_image", 0), getattr(self.source_stack.embedding, "scale", 1.0)
         if own in self.checkpoint.tensors:
             return self.from_source(target, own)
@@ -116,7 +116,7 @@ class StackRules:
 
     def from_source(self, target: Target, name: str) -> Made:
         """`name` of the source, brought to the target's shape; fresh where the source has no such tensor."""
-        name = stored_name(self.checkpoint, name)
+        name = self.checkpoint.stored_name(name)
         stored = self.checkpoint.tensors.get(name)
         if stored is None:
             return fresh(target)
@@ -157,12 +157,6 @@ class StackRules:
         return None
 
 
-def stored_name(checkpoint: Checkpoint, name: str) -> str:
-    """The name under which a checkpoint has a tensor: tied embeddings are the encoder's."""
-    tied = checkpoint.spec.tie_embeddings and name.startswith("decoder.embedding.")
-    return name.replace("decoder.", "encoder.", 1) if tied else name
-
-
 def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
     """Whether a norm's weights mean the same in the other: eps may differ, all else not."""
     if norm is None or other is None:
@@ -184,7 +178,7 @@ def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Ch
     name = target.name
     spec = checkpoint.spec
     if plan_target.head.name == spec.head.name == "lm" and (tie := getattr(spec.head, "tie", None)):
-        name = stored_name(checkpoint, f"{tie}.embedding.weight")
+        name = checkpoint.stored_name(f"{tie}.embedding.weight")
     stored = checkpoint.tensors.get(name)
     if stored is None or plan_target.head.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
         return fresh(target)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pairform.assemblies.families.gemma3_stack import window_pair, window_width
 from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 from pairform.registry import merge_patch
 
@@ -47,8 +48,7 @@ def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
         return {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}
     if part == "decoder" or not own.mask.causal:
         return {}
-    width = window[0] + 1
-    return {"mask": {"window": [(width + 1) // 2 - 1, width // 2]}}
+    return {"mask": {"window": window_pair(window_width(window, "past"), "both")}}
 
 
 def with_layer_patches(stack: dict[str, Any], patches: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where the tensors come from that stand beside the stacks: the vision tower's, its projector's, the bridge's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.pair import vision_of
@@ -8,7 +8,7 @@ from pairform.assemblies.initialisation.plan import Copy, Role, Source
 from pairform.assemblies.initialisation.rules import Made, Target, fresh
 from pairform.assemblies.normal import normal_stack
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Problem, SpecError, difference
+from pairform.registry import Problem, difference
 
 VISION = ".vision."
 
@@ -22,25 +22,26 @@ def vision_source(part: str, sources: Mapping[Role, Checkpoint]) -> tuple[Role, 
     return None
 
 
-def vision_rule(target: Target, spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Made:
+def check_vision(spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Iterator[Problem]:
+    """Where a tower differs from the one in its source."""
+    for part, stack in spec.stacks.items():
+        found = vision_source(part, sources)
+        if stack.vision is None or found is None:
+            continue
+        _, checkpoint = found
+        origin = vision_of(checkpoint.spec)[1].tower
+        for path, (old, new) in difference(normal_stack(origin, 0), normal_stack(stack.vision.tower, 0)).items():
+            yield Problem(f"{part}.vision.tower.{path}", repr(new), f"{old!r}, as in {checkpoint.folder}")
+
+
+def vision_rule(target: Target, sources: Mapping[Role, Checkpoint]) -> Made:
     """The tower as it is; the projector too, where the text is as wide as in its source; fresh without a source."""
     part, _, rest = target.name.partition(VISION)
     found = vision_source(part, sources)
     if found is None:
         return fresh(target)
     role, checkpoint = found
-    owner, origin = vision_of(checkpoint.spec)
-    wanted = spec.stacks[part].vision
-    assert wanted is not None, "the tensor is of it"
-    lost = difference(normal_stack(origin.tower, 0), normal_stack(wanted.tower, 0))
-    if rest.startswith("tower.") and lost:
-        raise SpecError(
-            [
-                Problem(f"{part}.vision.tower.{path}", repr(new), f"{old!r}, as in {checkpoint.folder}")
-                for path, (old, new) in lost.items()
-            ]
-        )
-    name = f"{owner}{VISION}{rest}"
+    name = f"{vision_of(checkpoint.spec)[0]}{VISION}{rest}"
     stored = checkpoint.tensors.get(name)
     if stored is None or stored.shape != target.shape:
         return fresh(target)

@@ -54,6 +54,16 @@ def test_a_part_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_encoder_comes_with_its_own_tokenizer(tmp_path: Path) -> None:
+    folder = tmp_path / "whole"
+    pairform.save(pairform.build(pair(), seed=0), folder)
+    for place, name in ((folder, "decoder's"), (folder / "encoder_tokenizer", "encoder's")):
+        place.mkdir(exist_ok=True)
+        (place / "tokenizer.json").write_text(name)
+    pairform.extract(folder, tmp_path / "encoder")
+    assert (tmp_path / "encoder" / "tokenizer.json").read_text() == "encoder's"
+
+
 def test_an_encoder_for_transformers(tmp_path: Path) -> None:
     """As `T5GemmaEncoderModel`, with the tokenizer's files beside it."""
     import transformers
