@@ -85,10 +85,17 @@ def t5gemma(
     return folder
 
 
-def gemma3_text(folder: Path, architecture: str = "Gemma3ForCausalLM", *, seed: int = 0, **changes: Any) -> Path:
+def gemma3_text(
+    folder: Path,
+    architecture: str = "Gemma3ForCausalLM",
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
+) -> Path:
     """A Gemma 3 folder without pictures; `changes` replace fields of `SMALL3`."""
     torch.manual_seed(seed)
-    return write_wide(folder, getattr(modeling_gemma3, architecture)(Gemma3TextConfig(**{**SMALL3, **changes})))
+    return write_wide(folder, getattr(modeling_gemma3, architecture)(Gemma3TextConfig(**{**SMALL3, **changes})), dtype)
 
 
 def gemma3(
@@ -129,14 +136,14 @@ def t5gemma2(
     return write_wide(folder, getattr(modeling_t5gemma2, architecture)(config))
 
 
-def write_wide(folder: Path, model: PreTrainedModel) -> Path:
+def write_wide(folder: Path, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Path:
     """Save a model that no part of leaves its input as it is, whatever transformers starts its parameters at."""
     randomise_norms(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "vision_tower" in name or "projector" in name or name.endswith(("bias", "eoi_embedding")):
                 parameter.normal_(std=0.3)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     return folder
 
 

@@ -13,9 +13,8 @@ import jsonschema
 import pytest
 
 import pairform
-from tests.checkpoints import gemma2
+from tests.checkpoints import gemma2, gemma3, gemma3_text
 from tests.command_line.runner import CommandLine, Result
-from tests.initialisation.gemma3 import picture_source, text_source
 from tests.pages import Block, Command, blocks, commands, links, missing_line
 from tests.registries import forget_new_blocks
 from tests.tokenizers_small import tokenizer
@@ -33,9 +32,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     tokenizer(gemma2(folder / "gemma-large", seed=1, hidden_size=48, num_hidden_layers=6, intermediate_size=96))
     tokenizer(gemma2(folder / "gemma-small", seed=2))
-    text_source(folder / "gemma3", seed=3)
-    text_source(folder / "gemma3-wide", seed=4, hidden_size=48)
-    picture_source(folder / "gemma3-seeing", seed=5)
+    gemma3_text(folder / "gemma3", seed=3)
+    gemma3_text(folder / "gemma3-wide", seed=4, hidden_size=48)
+    gemma3(folder / "gemma3-seeing", seed=5)
     return folder
 
 

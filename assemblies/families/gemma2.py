@@ -16,21 +16,27 @@ ARCHITECTURES = {
     "none": "Gemma2Model",
 }
 
-LAYER = "model.layers.{layer}."
 OURS = "decoder.layers.{layer}."
-NAMES = NameTable(
-    (
-        Row("model.embed_tokens.weight", "decoder.embedding.weight"),
-        Row("model.norm.weight", "decoder.norm.weight"),
-        Row(LAYER + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
-        Row(LAYER + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
-        Row(LAYER + "input_layernorm.weight", OURS + "self_attention.pre_norm.weight"),
-        Row(LAYER + "post_attention_layernorm.weight", OURS + "self_attention.post_norm.weight"),
-        Row(LAYER + "pre_feedforward_layernorm.weight", OURS + "feed_forward.pre_norm.weight"),
-        Row(LAYER + "post_feedforward_layernorm.weight", OURS + "feed_forward.post_norm.weight"),
-        Row("lm_head.weight", "head.weight"),
-        Row("score.{tensor}", "head.proj.{tensor}"),
+
+
+def text_rows(theirs: str) -> tuple[Row, ...]:
+    """`theirs` is what the names of the language model begin with. Gemma 3 adds the norms of queries and keys."""
+    layer = theirs + "layers.{layer}."
+    return (
+        Row(theirs + "embed_tokens.weight", "decoder.embedding.weight"),
+        Row(theirs + "norm.weight", "decoder.norm.weight"),
+        Row(layer + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
+        Row(layer + "self_attn.{side}_norm.weight", OURS + "self_attention.block.{side}_norm.weight"),
+        Row(layer + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
+        Row(layer + "input_layernorm.weight", OURS + "self_attention.pre_norm.weight"),
+        Row(layer + "post_attention_layernorm.weight", OURS + "self_attention.post_norm.weight"),
+        Row(layer + "pre_feedforward_layernorm.weight", OURS + "feed_forward.pre_norm.weight"),
+        Row(layer + "post_feedforward_layernorm.weight", OURS + "feed_forward.post_norm.weight"),
     )
+
+
+NAMES = NameTable(
+    (*text_rows("model."), Row("lm_head.weight", "head.weight"), Row("score.{tensor}", "head.proj.{tensor}")),
 )
 
 
@@ -38,9 +44,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(StackConfig, config))
     causal = not config.get("use_bidirectional_attention") and config.get("is_causal") is not False
     stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
-    head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder")
-    if head["name"] == "sequence_classification":
-        head["bias"] = False  # transformers' generic sequence classifier has none
+    head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder", classifier_bias=False)
     if head["name"] == "token_classification":
         head["dropout"] = next(
             (config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1

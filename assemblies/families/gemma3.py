@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config
+from pairform.assemblies.families.gemma2 import text_rows
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, stack_document
-from pairform.assemblies.families.gemma3_text import text_config, text_rows
+from pairform.assemblies.families.gemma3_text import text_config
 from pairform.assemblies.families.heads import head_config, head_document, tokens_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
@@ -47,9 +48,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
         raise SpecError(Problem(where, "true", "false: transformers runs it in models without pictures alone"))
     with inside("text_config"):
         stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"])
-    head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder")
-    if head["name"] == "sequence_classification":
-        head["bias"] = False  # transformers' generic sequence classifier has none
+    head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder", classifier_bias=False)
     return ModelSpec.read(
         {
             "assembly": "decoder_only",

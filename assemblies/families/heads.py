@@ -13,8 +13,13 @@ PROBLEMS = {
 }
 
 
-def head_document(config: Mapping[str, Any], architectures: Mapping[str, str], *, softcap: Any, tie: str) -> dict[str, Any]:
-    """Our head for `architectures` in config.json; a config without any means the language model, as from the hub."""
+def head_document(
+    config: Mapping[str, Any], architectures: Mapping[str, str], *, softcap: Any, tie: str, classifier_bias: bool = True
+) -> dict[str, Any]:
+    """Our head for `architectures` in config.json; a config without any means the language model, as from the hub.
+
+    classifier_bias: of sequence classification; transformers' generic one has none.
+    """
     named = config.get("architectures") or [architectures["lm"]]
     name = next((name for name, architecture in architectures.items() if named == [architecture]), None)
     if name is None:
@@ -25,6 +30,8 @@ def head_document(config: Mapping[str, Any], architectures: Mapping[str, str], *
         tied = config.get("tie_word_embeddings", True)
         return {"name": "lm", "softcap": softcap} | ({"tie": tie} if tied else {})
     head: dict[str, Any] = {"name": name, "labels": label_names(config)}
+    if name == "sequence_classification" and not classifier_bias:
+        head["bias"] = False
     if name == "sequence_classification" and config.get("problem_type") is not None:
         head["problem"] = PROBLEMS.get(config["problem_type"], config["problem_type"])
     return head

@@ -9,13 +9,20 @@ import transformers
 
 import pairform
 from tests.broken.damage import contents, refused
-from tests.checkpoints import gemma2
-from tests.initialisation.gemma3 import REAL, REAL_IDS, picture_source, pixels, text_source
+from tests.checkpoints import gemma2, gemma3, gemma3_text
 from tests.initialisation.sources import rows, tensors
 from tests.parity.compare import FLOAT32, batch, error
 
 KEPT = 1e-5
 """Largest difference between a stack and its source over the source's largest value."""
+REAL: dict[str, Any] = {
+    "vocab_size": 262208,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+"""The real vocabulary at the smallest width, for the edits that concern its ids."""
+REAL_IDS: dict[str, Any] = {"boi_token_index": 255999, "eoi_token_index": 256000, "image_token_index": 262144}
 UNSCALED = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
@@ -24,17 +31,17 @@ UNSCALED = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_source(tmp_path_factory.mktemp("text") / "gemma")
+    return gemma3_text(tmp_path_factory.mktemp("text") / "gemma")
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_source(tmp_path_factory.mktemp("other") / "gemma", seed=1)
+    return gemma3_text(tmp_path_factory.mktemp("other") / "gemma", seed=1)
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return picture_source(tmp_path_factory.mktemp("real") / "gemma", ids=REAL_IDS, **REAL)
+    return gemma3(tmp_path_factory.mktemp("real") / "gemma", text=REAL, **REAL_IDS)
 
 
 def edits(plan: pairform.Plan) -> dict[str, tuple[Any, Any]]:
@@ -71,7 +78,7 @@ def test_the_encoder_under_its_sources_mask_is_its_source(source: Path, tmp_path
 
 
 def test_edits_that_are_not_weights_are_in_the_plan(tmp_path: Path) -> None:
-    folder = text_source(tmp_path / "gemma", rope_parameters=UNSCALED)
+    folder = gemma3_text(tmp_path / "gemma", sliding_window=5, rope_parameters=UNSCALED)
     plan = pairform.plan(encoder=folder, decoder=folder)
     found = edits(plan)
     assert found["encoder.layer.branches.self_attention.mask.causal"] == (True, False)
@@ -118,7 +125,7 @@ def test_the_end_of_an_image_is_as_in_the_source(real: Path, tmp_path: Path) -> 
 
 @torch.no_grad()
 def test_transformers_loads_the_pair_strictly_and_computes_the_same(tmp_path: Path) -> None:
-    source = picture_source(tmp_path / "gemma")
+    source = gemma3(tmp_path / "gemma")
     pairform.convert(encoder=source, decoder=source, out=tmp_path / "pair", format="transformers")
     theirs, info = transformers.T5Gemma2ForConditionalGeneration.from_pretrained(tmp_path / "pair", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -127,13 +134,18 @@ def test_transformers_loads_the_pair_strictly_and_computes_the_same(tmp_path: Pa
     ids = read.ids.masked_fill((read.ids == 5) | (read.ids == 6), 7)
     ids[:, 1:5], ids[:, 0] = 6, 5
     mask = (ids != 0).long()
-    inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels(3), "decoder_input_ids": batch(1).ids}
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": torch.randn(3, 3, 16, 16),
+        "decoder_input_ids": batch(1).ids,
+    }
     assert error(ours(**inputs).logits, theirs(**inputs).logits) <= FLOAT32
 
 
 def test_vision_from_the_encoders_source_from_a_third_or_fresh(source: Path, tmp_path: Path) -> None:
-    seeing = picture_source(tmp_path / "seeing", seed=3)
-    wide = picture_source(tmp_path / "wide", seed=4, hidden_size=48)
+    seeing = gemma3(tmp_path / "seeing", seed=3)
+    wide = gemma3(tmp_path / "wide", seed=4, text={"hidden_size": 48})
     for encoder, vision, origin in ((seeing, None, "encoder"), (source, seeing, "vision")):
         plan = pairform.plan(encoder=encoder, decoder=source, vision=vision)
         made = {name: row for name, row in rows(plan).items() if ".vision." in name}
@@ -150,14 +162,14 @@ def test_vision_from_the_encoders_source_from_a_third_or_fresh(source: Path, tmp
 
 def test_vision_asked_for_in_vain(source: Path, tmp_path: Path) -> None:
     refused(lambda: pairform.plan(encoder=source, decoder=source, vision=source), "vision", "reads no pictures")
-    seeing = picture_source(tmp_path / "seeing")
+    seeing = gemma3(tmp_path / "seeing")
     patch = {"encoder": {"vision": {"tower": {"layer": {"branches": {"self_attention": {"heads": 4}}}}}}}
     refused(lambda: pairform.plan(encoder=seeing, decoder=source, patch=patch), "encoder.vision.tower", "heads")
 
 
 @pytest.mark.parametrize("bridge", ["linear", "separate_keys"])
 def test_unequal_sources_need_a_bridge(bridge: str, source: Path, tmp_path: Path) -> None:
-    wide = text_source(tmp_path / "wide", hidden_size=48, vocab_size=112)
+    wide = gemma3_text(tmp_path / "wide", hidden_size=48, vocab_size=112)
     arguments: dict[str, Any] = {"encoder": wide, "decoder": source, "out": tmp_path / "new" / "pair"}
     before = contents(tmp_path)
     refused(lambda: pairform.convert(**arguments), "a source of width 48", "bridge", "separate_keys")
@@ -211,7 +223,7 @@ def test_gemma_2_with_merged_attention(tmp_path: Path) -> None:
 
 def test_rows_are_scaled_in_the_dtype_of_the_source(tmp_path: Path) -> None:
     """As the embedding itself rounds its factor."""
-    folder = text_source(tmp_path / "gemma", dtype=torch.bfloat16)
+    folder = gemma3_text(tmp_path / "gemma", dtype=torch.bfloat16)
     patch = {part: {"embedding": {"end_of_image": 5}} for part in ("encoder", "decoder")}
     pairform.convert(encoder=folder, decoder=folder, out=tmp_path / "pair", patch=patch)
     made, table = tensors(tmp_path / "pair"), tensors(folder)["decoder.embedding.weight"]

@@ -90,7 +90,7 @@ def test_pictures_matter(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_bidirectional_windows(window: int, padding: str | None, tmp_path: Path) -> None:
     """As in EmbeddingGemma: half of `sliding_window` to each side."""
-    changes = {"use_bidirectional_attention": True, "sliding_window": window}
+    changes: dict[str, Any] = {"use_bidirectional_attention": True, "sliding_window": window}
     folder = gemma3_text(tmp_path / "model", "Gemma3TextModel", **changes)
     read = text(padding=padding)
     ours = pairform.load(folder)
