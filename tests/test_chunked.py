@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pairform.blocks.attention import chunked as chunks
+from pairform.blocks.attention import tiles
 from pairform.blocks.attention.chunked import chunked
 from pairform.blocks.attention.eager import eager
 from pairform.blocks.attention.kernels import LONG, chunks_pay
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.tiles import Tile, Tiles
 from pairform.blocks.attention.work import Work
 from pairform.blocks.context import Context
 
@@ -23,8 +24,9 @@ specs = st.builds(MaskSpec, causal=st.booleans(), window=st.none() | st.tuples(p
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "MOST", 8)
-    monkeypatch.setattr(chunks, "FEWEST", 4)
+    monkeypatch.setattr(tiles, "MOST", 8)
+    monkeypatch.setattr(tiles, "FEWEST", 4)
+    monkeypatch.setattr(tiles, "ON_CPU", 128)
 
 
 def padding(length: int, count: int) -> Tensor | None:
@@ -74,18 +76,33 @@ def test_outputs_and_gradients_are_those_of_eager(mask: JoinedMask, heads: tuple
 @torch.no_grad()
 def test_no_more_scores_are_held_than_a_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    real = chunks.attend_whole
+    real = Tiles.weights
 
-    def watched(queries: Tensor, bias: Tensor | None, work: Work, *seen: Tensor) -> Tensor:
-        sizes.append((queries.shape[2], seen[0].shape[2]))
-        return real(queries, bias, work, *seen)
+    def watched(self: Tiles, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
+        weights, bent = real(self, tile, queries, slope=slope)
+        sizes.append(weights.shape)
+        return weights, bent
 
-    monkeypatch.setattr(chunks, "attend_whole", watched)
+    monkeypatch.setattr(Tiles, "weights", watched)
     mask = JoinedMask((Mask(MaskSpec(window=(3, 2)), 0, 64, 0, 64),))
     heads = tuple(torch.randn(ROWS, 2, 64, HEAD_DIM) for _ in range(3))
     chunked(heads[0], heads[1:2], heads[2:], Work(mask, 1.0), Context(torch.arange(64)[None]))
-    assert len(sizes) == 8
-    assert all(queries == 8 and keys <= 8 + 3 + 2 for queries, keys in sizes)
+    assert len(sizes) == 8 * ROWS * 2
+    assert all(heads == 1 and queries == 8 and keys <= 8 + 3 + 2 for heads, queries, keys in sizes)
+
+
+def test_dropout_is_drawn_again_for_gradients() -> None:
+    """A seed's dropout is one linear map of the values, so its gradient is that map's transpose."""
+    torch.manual_seed(0)
+    mask = JoinedMask((Mask(MaskSpec(causal=True), 0, 20, 0, 20),))
+    queries, keys = (torch.randn(1, 2, 20, HEAD_DIM, dtype=torch.float64) for _ in "qk")
+    values = torch.randn(1, 2, 20, HEAD_DIM, dtype=torch.float64, requires_grad=True)
+    context = Context(torch.arange(20)[None])
+    mixed, _ = chunked(queries, (keys,), (values,), Work(mask, 0.3, 2.0, dropout=0.5), context)
+    whole, _ = chunked(queries, (keys,), (values,), Work(mask, 0.3, 2.0), context)
+    (gradient,) = torch.autograd.grad(mixed.square().sum() / 2, values)
+    torch.testing.assert_close((gradient * values).sum(), mixed.square().sum())
+    assert not torch.allclose(mixed, whole)
 
 
 def test_auto_takes_chunks_where_they_pay() -> None:

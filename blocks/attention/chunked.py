@@ -1,80 +1,92 @@
-"""Attention over some queries at a time, each chunk with only the keys that its mask lets it see."""
+"""Attention a tile of scores at a time, small enough for a processor's caches, over only the keys that its queries may see.
+
+Memory grows with the length and not with its square; a window's work too. Gradients compute each tile again (Rabe and Staats
+2021, arXiv 2112.05682). It is an operator of its own, so that a compiled layer calls it instead of unrolling its loop.
+"""
+
+from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted
+from pairform.blocks.attention.packing import pack, unpack
+from pairform.blocks.attention.tiles import FEWEST as FEWEST
+from pairform.blocks.attention.tiles import Tiles
+from pairform.blocks.attention.work import Answer, Parts, Work
 from pairform.blocks.context import Context
-from pairform.blocks.precision import wide
-
-ELEMENTS = 1 << 21
-"""Scores that are held at a time, over all rows and heads: few enough to stay in a processor's caches."""
-FEWEST, MOST = 32, 512
-"""Queries in a chunk."""
 
 
 def chunked(
     queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context
 ) -> Answer:
-    """Memory grows with the length and not with its square; a window's work too. In training each chunk is computed again
-    when its gradient is wanted (Rabe and Staats 2021, arXiv 2112.05682).
-
-    Softcap and softmax are in at least float32. A query with no key to attend to spreads evenly over its chunk's keys.
-    """
-    length = queries.shape[2]
-    queries, *seen = (tensor.contiguous() for tensor in (queries, *keys, *values))  # or each chunk's products copy them
-    train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (queries, *seen))
-    out = []
-    for begin in range(0, length, size := chunk_size(queries, work.mask)):
-        end = min(begin + size, length)
-        places, mask = work.mask.within(begin, end)
-        chunk = queries[:, :, begin:end]
-        parts = [part[:, :, place] for part, place in zip(seen, (*places, *places), strict=True)]
-        bias = bias_of(mask, chunk, context)
-        if train:
-            out.append(checkpoint(attend_whole, chunk, bias, work, *parts, use_reentrant=False))
-        else:
-            out.append(attend_whole(chunk, bias, work, *parts))
-    return join(tuple(out), 2), None
+    """Softcap and softmax are in at least float32. A query with no key to attend to spreads evenly over its tile's keys."""
+    numbers, tensors = pack(work.mask)
+    seed = torch.randint(2**62, (1,)) if work.dropout else None
+    mixed: Tensor = operator(queries, list(keys), list(values), work.scale, work.softcap, work.dropout, seed, numbers, tensors)
+    return mixed, None
 
 
-def chunk_size(queries: Tensor, mask: JoinedMask) -> int:
-    """How many queries' scores are `ELEMENTS` together; a power of two."""
-    batch, heads = queries.shape[:2]
-    size = MOST
-    while size > FEWEST and batch * heads * size * mask.seen_by(size) > ELEMENTS:
-        size //= 2
-    return size
+def tiles(inputs: tuple[Any, ...]) -> Tiles:
+    queries, keys, values, scale, softcap, dropout, seed, numbers, tensors = inputs
+    start = None if seed is None else int(seed)
+    return Tiles(queries, tuple(keys), tuple(values), Work(unpack(numbers, tensors), scale, softcap, dropout), start)
 
 
-def attend_whole(queries: Tensor, bias: Tensor | None, work: Work, *seen: Tensor) -> Tensor:
-    """One chunk; the first half of `seen` are the parts of its keys, the second those of its values."""
-    keys, values = seen[: len(seen) // 2], seen[len(seen) // 2 :]
-    length = queries.shape[2]
-    scores = products(queries, keys)
-    scores = scaled(wide(scores), work, rough=scores.dtype.itemsize < 4)
-    if bias is not None:
-        scores = rearrange(scores, "b kv (g q) k -> b kv g q k", q=length) + bias[:, :, None]
-        scores = rearrange(scores, "b kv g q k -> b kv (g q) k")
-    weights = functional.dropout(scores.softmax(-1).to(queries.dtype), work.dropout)
-    return weighted(weights, values, length)
+@torch.library.custom_op("pairform::chunked_attention", mutates_args=())
+def operator(
+    queries: Tensor,
+    keys: list[Tensor],
+    values: list[Tensor],
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+    seed: Tensor | None,
+    numbers: list[int],
+    tensors: list[Tensor],
+) -> Tensor:
+    return tiles((queries, keys, values, scale, softcap, dropout, seed, numbers, tensors)).forward()
 
 
-def scaled(scores: Tensor, work: Work, *, rough: bool) -> Tensor:
-    """Scaled and capped, up to a constant that softmax does not see; in place where no gradient is wanted.
+@torch.library.custom_op("pairform::chunked_attention_backward", mutates_args=())
+def backward_operator(
+    gradient: Tensor,
+    queries: Tensor,
+    keys: list[Tensor],
+    values: list[Tensor],
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+    seed: Tensor | None,
+    numbers: list[int],
+    tensors: list[Tensor],
+) -> list[Tensor]:
+    found = tiles((queries, keys, values, scale, softcap, dropout, seed, numbers, tensors))
+    return found.backward(gradient)
 
-    For scores that were `rough` in half precision, tanh(x) = 2 sigmoid(2 x) - 1, ten times as quick on a CPU; its error of some
-    1e-7 of the cap is far below theirs.
-    """
-    cap = work.softcap
-    if cap is None:
-        return scores * work.scale if scores.requires_grad else scores.mul_(work.scale)
-    inner, outer, bound = (2 * work.scale / cap, 2 * cap, torch.sigmoid) if rough else (work.scale / cap, cap, torch.tanh)
-    if scores.requires_grad:
-        return bound(scores * inner) * outer
-    return bound(scores.mul_(inner), out=scores).mul_(outer)
+
+@operator.register_fake
+def _(queries: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(queries, memory_format=torch.contiguous_format)
+
+
+@backward_operator.register_fake
+def _(gradient: Tensor, queries: Tensor, keys: list[Tensor], values: list[Tensor], *rest: Any) -> list[Tensor]:
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (queries, *keys, *values)]
+
+
+def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    queries, keys, values, *numbers, seed, places, tensors = inputs
+    ctx.save_for_backward(queries, seed, *keys, *values, *tensors)
+    ctx.parts, ctx.numbers, ctx.places = len(keys), numbers, places
+
+
+def differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    queries, seed, *saved = ctx.saved_tensors
+    keys, values, tensors = saved[: ctx.parts], saved[ctx.parts : 2 * ctx.parts], saved[2 * ctx.parts :]
+    found = backward_operator(gradient, queries, keys, values, *ctx.numbers, seed, ctx.places, tensors)
+    own, of_keys, of_values = found[0], found[1 : 1 + ctx.parts], found[1 + ctx.parts :]
+    return own, of_keys, of_values, *(None for _ in ctx.numbers), None, None, [None] * len(tensors)
+
+
+operator.register_autograd(differentiate, setup_context=remember)

@@ -1,0 +1,61 @@
+"""A mask as plain numbers and tensors, the only arguments that an operator of torch takes, and back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+
+TENSORS = ("valid", "blocks")
+"""Fields of a mask, `[batch, ...]` or None."""
+WIDTH = 8
+"""How many numbers beside."""
+
+
+def pack(mask: JoinedMask) -> tuple[list[int], list[Tensor]]:
+    """Each part's numbers, among them which tensors it has; and these tensors."""
+    numbers: list[int] = []
+    tensors: list[Tensor] = []
+    for part in mask.parts:
+        left, right = part.spec.window or (-1, -1)
+        held = held_by(part)
+        numbers += [part.query_start, part.query_length, part.key_start, part.key_length, left, right]
+        numbers += [int(part.spec.causal), int(part.reads == "source")]
+        numbers += [int(tensor is not None) for tensor in held]
+        tensors += [tensor for tensor in held if tensor is not None]
+    return numbers, tensors
+
+
+def unpack(numbers: Sequence[int], tensors: Sequence[Tensor]) -> JoinedMask:
+    """The mask that `pack` was given."""
+    parts = []
+    rest = iter(tensors)
+    for begin in range(0, len(numbers), WIDTH + len(TENSORS)):
+        places, (left, right, causal, source) = numbers[begin : begin + 4], numbers[begin + 4 : begin + WIDTH]
+        present = numbers[begin + WIDTH : begin + WIDTH + len(TENSORS)]
+        spec = MaskSpec(causal=bool(causal), window=None if left < 0 else (left, right))
+        bare = Mask(spec, places[0], places[1], places[2], places[3], reads="source" if source else "own")
+        parts.append(holding(bare, [next(rest) if there else None for there in present]))
+    return JoinedMask(tuple(parts))
+
+
+def of_row(mask: JoinedMask, row: int) -> JoinedMask:
+    """The mask of one row of the batch; a row without padding has none."""
+    parts = []
+    for part in mask.parts:
+        valid, *rest = (None if tensor is None else tensor[row : row + 1] for tensor in held_by(part))
+        parts.append(holding(part, [None if valid is not None and bool(valid.all()) else valid, *rest]))
+    return JoinedMask(tuple(parts))
+
+
+def held_by(mask: Mask) -> list[Tensor | None]:
+    """The tensors of a mask, `[batch, ...]` each."""
+    return [getattr(mask, name) for name in TENSORS]
+
+
+def holding(mask: Mask, tensors: Sequence[Tensor | None]) -> Mask:
+    """A mask with these tensors in place of its own."""
+    fields: dict[str, Any] = dict(zip(TENSORS, tensors, strict=True))
+    return replace(mask, **fields)

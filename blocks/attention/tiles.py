@@ -1,0 +1,189 @@
+"""The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from pairform.blocks.attention.masks import JoinedMask
+from pairform.blocks.attention.packing import of_row
+from pairform.blocks.attention.work import Parts, Work
+
+ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
+"""Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
+FEWEST, MOST = 32, 128
+"""Queries in a tile, times those that share a key."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some queries of some heads of one row. bias: `[queries or 1, keys]`, what is added to scores. number: its place."""
+
+    row: int
+    queries: slice
+    kv_heads: slice
+    keys: tuple[slice, ...]
+    bias: Tensor | None
+    number: int
+
+
+class Tiles:
+    """Attention of `queries` `[batch, heads, q, head_dim]` to parts of keys and values `[batch, kv_heads, k, head_dim]`."""
+
+    def __init__(self, queries: Tensor, keys: Parts, values: Parts, work: Work, seed: int | None) -> None:
+        self.queries = queries
+        self.keys, self.values = (tuple(part.contiguous() for part in parts) for parts in (keys, values))
+        self.work, self.seed = work, seed
+        self.kv_heads = keys[0].shape[1]
+        self.groups = queries.shape[1] // self.kv_heads
+        self.wide = torch.promote_types(queries.dtype, torch.float32)
+        self.buffers: dict[str, Tensor] = {}
+
+    def forward(self) -> Tensor:
+        """`[batch, heads, q, head_dim]`."""
+        mixed = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
+        for tile in self:
+            weights, _ = self.weights(tile, self.of_queries(self.queries, tile))
+            self.drop(weights, tile)
+            self.write(mixed, tile, self.products(self.narrow(weights), self.of_keys(self.values, tile)))
+        return mixed
+
+    def backward(self, gradient: Tensor) -> list[Tensor]:
+        """The gradients of queries, of each part of keys and of each part of values, given the output's."""
+        of_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
+        of_keys, of_values = ([torch.zeros_like(part, dtype=self.wide) for part in parts] for parts in (self.keys, self.values))
+        for tile in self:
+            queries, given = self.of_queries(self.queries, tile), self.of_queries(gradient, tile)
+            weights, slope = self.weights(tile, queries, slope=True)
+            steps = self.scores("steps", given, self.of_keys(self.values, tile))
+            self.drop(steps, tile)
+            # softmax: a weight's gradient reaches its score as weight * (gradient - the weighted mean of gradients)
+            mean = torch.mul(weights, steps, out=self.buffer("spare", weights.shape, self.wide)).sum(-1, keepdim=True)
+            steps.sub_(mean).mul_(weights).mul_(self.work.scale if slope is None else slope)
+            self.drop(weights, tile)
+            self.add(of_values, tile, self.narrow(weights), given)
+            narrow = self.narrow(steps)
+            self.add(of_keys, tile, narrow, queries)
+            self.write(of_queries, tile, self.products(narrow, self.of_keys(self.keys, tile)))
+        return [of_queries, *(part.to(self.queries.dtype) for part in (*of_keys, *of_values))]
+
+    def weights(self, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and what a score grows by with q k, where a
+        softcap bends it.
+        """
+        scores = self.scores("scores", queries, self.of_keys(self.keys, tile))
+        bent = None
+        cap = self.work.softcap
+        if cap is None:
+            scores.mul_(self.work.scale)
+        else:
+            # tanh(x) = 2 sigmoid(2 x) - 1, and a sigmoid is nine times as quick on a CPU; softmax does not see the constant
+            torch.sigmoid(scores.mul_(2 * self.work.scale / cap), out=scores)
+            if slope:
+                bent = self.buffer("bent", scores.shape, self.wide).copy_(scores)
+                bent.mul_(4 * self.work.scale).addcmul_(scores, scores, value=-4 * self.work.scale)
+            scores.mul_(2 * cap)
+        if tile.bias is not None:
+            scores.view(len(scores), self.groups, -1, scores.shape[-1]).add_(tile.bias)
+        return torch.softmax(scores, -1, out=self.buffer("weights", scores.shape, self.wide)), bent
+
+    def scores(self, name: str, queries: Tensor, keys: Parts) -> Tensor:
+        """Queries times keys `[kv_heads, groups * queries, keys of all parts]`, in a buffer, at least in float32."""
+        shape = (*queries.shape[:2], sum(part.shape[1] for part in keys))
+        scores = self.buffer(name, shape, self.wide)
+        begin = 0
+        for part in keys:
+            end = begin + part.shape[1]
+            place = scores if len(keys) == 1 else scores[..., begin:end]
+            if len(keys) == 1 and self.wide == self.queries.dtype:
+                torch.bmm(queries, part.mT, out=place)
+            else:
+                product = self.buffer("product", (*shape[:2], end - begin), self.queries.dtype)
+                place.copy_(torch.bmm(queries, part.mT, out=product))
+            begin = end
+        return scores
+
+    def products(self, weights: Tensor, parts: Parts) -> Tensor:
+        """Weights over all parts' keys, times these: `[kv_heads, groups * queries, head_dim]`."""
+        shares = torch.split(weights, [part.shape[1] for part in parts], dim=-1)
+        return sum((share @ part for share, part in zip(shares[1:], parts[1:], strict=True)), start=shares[0] @ parts[0])
+
+    def add(self, gradients: list[Tensor], tile: Tile, weights: Tensor, given: Tensor) -> None:
+        """Weights of the tile's queries times what stands at these, added at its keys."""
+        shares = torch.split(weights, [place.stop - place.start for place in tile.keys], dim=-1)
+        for gradient, place, share in zip(gradients, tile.keys, shares, strict=True):
+            gradient[tile.row, tile.kv_heads, place] += share.mT @ given
+
+    def drop(self, weights: Tensor, tile: Tile) -> None:
+        """Dropout in place; the same for the same tile."""
+        if self.seed is None:
+            return
+        generator = torch.Generator(weights.device).manual_seed(self.seed + tile.number)
+        kept = torch.empty_like(weights).bernoulli_(1 - self.work.dropout, generator=generator)
+        weights.mul_(kept.div_(1 - self.work.dropout))
+
+    def narrow(self, weights: Tensor) -> Tensor:
+        """In the dtype of queries."""
+        if weights.dtype == self.queries.dtype:
+            return weights
+        return self.buffer("narrow", weights.shape, self.queries.dtype).copy_(weights)
+
+    def of_queries(self, whole: Tensor, tile: Tile) -> Tensor:
+        """The tile's `[kv_heads, groups * queries, head_dim]` of `[batch, heads, q, head_dim]`."""
+        heads = slice(tile.kv_heads.start * self.groups, tile.kv_heads.stop * self.groups)
+        return rearrange(whole[tile.row, heads, tile.queries], "(kv g) q d -> kv (g q) d", g=self.groups)
+
+    def write(self, whole: Tensor, tile: Tile, part: Tensor) -> None:
+        """Put the tile's `[kv_heads, groups * queries, head_dim]` into its place."""
+        heads = slice(tile.kv_heads.start * self.groups, tile.kv_heads.stop * self.groups)
+        whole[tile.row, heads, tile.queries] = rearrange(part, "kv (g q) d -> (kv g) q d", g=self.groups)
+
+    def of_keys(self, parts: Parts, tile: Tile) -> Parts:
+        """Each part's `[kv_heads, keys, head_dim]` that the tile sees."""
+        return tuple(part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True))
+
+    def buffer(self, name: str, shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory called `name`, allocated once and grown where a tile needs more."""
+        count = prod(shape)
+        held = self.buffers.get(name)
+        if held is None or held.numel() < count:
+            held = self.buffers[name] = torch.empty(count, dtype=dtype, device=self.queries.device)
+        return held[:count].view(shape)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Every tile; those of the same queries follow each other and share a bias."""
+        batch, _, length, _ = self.queries.shape
+        size, heads = self.sizes()
+        number = 0
+        for row in range(batch):
+            mask = of_row(self.work.mask, row)
+            for begin in range(0, length, size):
+                queries = slice(begin, min(begin + size, length))
+                keys, seen = mask.within(begin, queries.stop)
+                bias = self.bias(seen)
+                for first in range(0, self.kv_heads, heads):
+                    kv_heads = slice(first, min(first + heads, self.kv_heads))
+                    yield Tile(row, queries, kv_heads, keys, bias, number)
+                    number += 1
+
+    def sizes(self) -> tuple[int, int]:
+        """How many queries and how many heads of keys make a tile."""
+        cpu = self.queries.device.type == "cpu"
+        scores = ON_CPU * torch.get_num_threads() if cpu else ELSEWHERE
+        rows = MOST if cpu else scores
+        while rows > FEWEST and rows * self.work.mask.seen_by(max(rows // self.groups, 1)) > scores:
+            rows //= 2
+        size = min(max(rows // self.groups, 1), self.queries.shape[2])
+        heads = scores // (size * self.groups * self.work.mask.seen_by(size))
+        return size, min(max(heads, 1), self.kv_heads)
+
+    def bias(self, mask: JoinedMask) -> Tensor | None:
+        """The lowest number where a query may not attend, `[queries or 1, keys]`; None where it may everywhere."""
+        allowed = mask.dense(self.queries.device)
+        if allowed is None:
+            return None
+        bias = torch.zeros(allowed.shape[2:], dtype=self.wide, device=self.queries.device)
+        return bias.masked_fill_(~allowed[0, 0], torch.finfo(self.wide).min)
