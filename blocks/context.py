@@ -1,6 +1,6 @@
 """What a branch may see beside its own hidden states: one value for each forward pass of a stack."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -23,6 +23,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class TokenSlot:
+    """Where a step of decoding writes its one token in the cache's buffers, and where each row's first real token lies (None:
+    at their beginning). Tensors, so that one compiled step serves every place."""
+
+    token: Int[Tensor, "1"]
+    first: Int[Tensor, "batch 1"] | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """Shared by all branches of a stack in one forward pass.
 
@@ -32,6 +41,7 @@ class Context:
     source:    what cross-attention reads.
     cache:     where keys and values are kept between calls; None to keep none.
     blocks:    numbers of the runs of image tokens that attend to each other, `[batch, offset + length]`; -1 is none.
+    slots:     by window (None: no window), for a step that writes one token in whole buffers; `offset` is not read then.
     weights:   attention weights by what they read and their place, filled where they are asked for.
     """
 
@@ -41,6 +51,7 @@ class Context:
     source: Source | None = None
     cache: Cache | None = None
     blocks: Int[Tensor, "batch total_length"] | None = None
+    slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
     place: Place = (0, "")
     memo: dict[Hashable, Any] = field(default_factory=dict)

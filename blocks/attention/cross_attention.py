@@ -24,6 +24,7 @@ def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int
     if held is None:
         held = KeyValues(*project(context.source.hidden))
         if context.cache is not None:
+            held = KeyValues(held.keys.contiguous(), held.values.contiguous())  # each head's keys in a row: quicker to read
             context.cache.source[context.place] = held
     return held, Mask(FULL, 0, queries, 0, held.keys.shape[2], context.source.valid, reads="source")
 

@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec
 from pairform.blocks.attention.masks import Mask, MaskSpec
-from pairform.blocks.cache import KeyValues
-from pairform.blocks.context import Context
+from pairform.blocks.cache import KeyValues, OwnKeys
+from pairform.blocks.context import Context, TokenSlot
 from pairform.blocks.positions import NoPosition
 from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
+
+ANY = MaskSpec()
 
 
 class OwnSequenceSpec(AttentionSpec):
@@ -38,13 +41,15 @@ class OwnSequenceAttention(AttentionHeads):
         """Keys and values of the sequence so far, and which of them each query may see. A local layer's cache is as long as
         its window."""
         keys, values = self.keys_values(hidden)
-        held = KeyValues(self.position(keys, context), values, context.offset)
+        keys = self.position(keys, context)
+        if context.slots is not None:
+            return self.read_slots(keys, values, context.slots[self.reach], context)
+        held = KeyValues(keys, values, context.offset)
         if context.cache is not None:
-            if (earlier := context.cache.own.get(context.place)) is not None:
-                held = earlier.then(held.keys, held.values)
-            window = self.mask.window
-            bounded = window is not None and self.mask.causal
-            context.cache.own[context.place] = held.last(window[0]) if window and bounded else held
+            if (own := context.cache.own.get(context.place)) is None:
+                own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
+                context.cache.own[context.place] = own
+            held = own.write(keys, values, context.cache.room)
         mask = Mask(
             self.mask,
             query_start=context.offset,
@@ -55,6 +60,28 @@ class OwnSequenceAttention(AttentionHeads):
             blocks=context.blocks if self.mask.causal else None,
         )
         return held, mask
+
+    @property
+    def reach(self) -> int | None:
+        """How many earlier tokens a later one may need: a causal window. None where all."""
+        return self.mask.window[0] if self.mask.window is not None and self.mask.causal else None
+
+    def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> tuple[KeyValues, Mask]:
+        """For a step of one token: the cache's buffers whole, and a mask of those places in them that it may see."""
+        assert context.cache is not None
+        whole = context.cache.own[context.place].put(keys, values, slot.token)
+        capacity, reach = whole.keys.shape[2], self.reach
+
+        def make() -> Tensor:
+            places = torch.arange(capacity, device=keys.device)[None]
+            seen = places <= slot.token
+            if reach is not None:
+                seen = seen & (places >= slot.token - reach)
+            return seen if slot.first is None else seen & (places >= slot.first)
+
+        valid = context.once(("slots", reach, capacity), make)
+        start = 0 if reach is None else reach + 1  # where all counts is `valid`, this only tells masks of unequal reach apart
+        return whole, Mask(ANY, start, 1, start, capacity, valid)
 
 
 class SelfAttention(OwnSequenceAttention):
