@@ -37,6 +37,13 @@ def test_flops_agree_with_torchs_counter_on_the_meta_device(kernel: str) -> None
     assert found.flops["total"] == sum(found.flops[part] for part in ("encoder", "decoder", "head"))
 
 
+def test_flops_are_those_of_every_kernel() -> None:
+    spec = pairform.load_spec("t5gemma-s-s", SMALL)
+    tiles = pairform.patch(spec, {"encoder": {"layer": {"branches": {"self_attention": {"kernel": "chunked"}}}}})
+    found, chunked = (pairform.inspect(spec, source_length=9) for spec in (spec, tiles))
+    assert chunked.flops == found.flops
+
+
 def test_cache_bytes_are_those_of_a_real_cache() -> None:
     spec = pairform.load_spec("t5gemma-s-s", SMALL)
     found = pairform.inspect(spec, batch=2, source_length=9, target_length=7, dtype=torch.float32)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from pairform.blocks.attention.packing import pack, unpack
 from pairform.blocks.attention.tiles import FEWEST as FEWEST
@@ -90,3 +91,16 @@ def differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 operator.register_autograd(differentiate, setup_context=remember)
+
+
+@register_flop_formula(torch.ops.pairform.chunked_attention)
+def flops(queries: torch.Size, keys: list[torch.Size], *_: Any, **__: Any) -> int:
+    """Both products over all keys, as torch counts attention, whatever a mask leaves out."""
+    batch, heads, length, head_dim = queries
+    return 4 * batch * heads * length * sum(part[2] for part in keys) * head_dim
+
+
+@register_flop_formula(torch.ops.pairform.chunked_attention_backward)
+def backward_flops(gradient: torch.Size, queries: torch.Size, keys: list[torch.Size], *_: Any, **__: Any) -> int:
+    """Five products: scores again, and the gradients of weights, values, queries and keys."""
+    return flops(queries, keys) * 5 // 2
