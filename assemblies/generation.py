@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
+from torch.nn import functional
 
+from pairform.assemblies.decoding import Decoding, in_bucket
 from pairform.assemblies.sampling import Sampling
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
@@ -47,13 +49,15 @@ class GenerationMixin:
         use_cache: bool = True,
         cache: Cache | None = None,
         streamer: Streamer | None = None,
+        compile: bool = False,
     ) -> Int[Tensor, "batch written"]:
         """The decoder's tokens: its prompt (the start token by default), then at most `max_new_tokens` more.
 
         A decoder-only model's prompt is `input_ids`. Rows end at any of `eos_token_id` (default: the spec's) and are then
         filled with pad; all stop when every row has ended. Prompts may be padded left or right. `cache` may hold the
         beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
-        the same tokens.
+        the same tokens. `compile` compiles the step of one token when it is first needed, and again only for buckets of
+        lengths and batches that this model has not met; it pays where much is written.
         """
         model = cast("Model", self)
         choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
@@ -69,57 +73,53 @@ class GenerationMixin:
                 prompt, mask, pixels = decoder_input_ids, decoder_attention_mask, None
             prompt, valid = starting_point(model, prompt, mask, source)
             warn_if_long(model, prompt.shape[1] + max_new_tokens)
-            cache = (cache or Cache()) if use_cache else None
-            written = write(model, prompt, valid, source, pixels, cache, choose, ends, max_new_tokens, streamer)
+            aligned, first = prompt, None
+            if valid is not None:
+                order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that rows go on at the right
+                aligned, first = prompt.gather(1, order), (~valid).sum(1, keepdim=True)
+            if cache is None and use_cache:
+                cache = Cache()
+            if compile and source is not None:
+                source = in_bucket(source)
+            longest = prompt.shape[1] + max_new_tokens
+            decoding = Decoding(model, source, cache, first, length=longest, compile=compile)
+            filler = model.spec.tokens.pad if model.spec.tokens.pad is not None else (ends[0] if ends else 0)
+            written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
         finally:
             model.train(mode)
         return written
 
 
 def write(
-    model: "Model",
+    decoding: Decoding,
     prompt: Int[Tensor, "batch prompt"],
-    valid: Bool[Tensor, "batch prompt"] | None,
-    source: Source | None,
+    aligned: Int[Tensor, "batch prompt"],
     pixels: Tensor | None,
-    cache: Cache | None,
     choose: Choose,
     ends: tuple[int, ...],
+    filler: int,
     max_new_tokens: int,
     streamer: Streamer | None,
 ) -> Int[Tensor, "batch written"]:
     """The loop: run the tokens that the cache does not hold yet, choose the next ones, until every row has ended."""
-    decoder = model.decoder
-    assert decoder is not None
-    written, aligned = prompt, prompt
-    if valid is not None:
-        order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that every row goes on at the right
-        aligned, valid = prompt.gather(1, order), valid.gather(1, order)
+    length = prompt.shape[1]
+    running = functional.pad(aligned, (0, max_new_tokens), value=filler)
     end_ids = torch.tensor(ends, device=prompt.device, dtype=prompt.dtype)
-    filler = model.spec.tokens.pad if model.spec.tokens.pad is not None else (ends[0] if ends else 0)
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
-    for _ in range(max_new_tokens):
-        begin = 0 if cache is None else cache.length
-        ran = decoder(
-            aligned[:, begin:],
-            pixel_values=pixels,
-            valid=valid,
-            source=source,
-            cache=cache,
-            prompt_length=prompt.shape[1],
-        )
-        pixels = pixels if cache is None else None
-        logits = model.head(ran.hidden[:, -1:], None, model.tied())[:, 0]
-        token = choose(logits).masked_fill(finished, filler)
-        written, aligned = (torch.cat((ids, token[:, None]), dim=1) for ids in (written, aligned))
-        if valid is not None:
-            valid = torch.cat((valid, torch.ones_like(valid[:, :1])), dim=1)
+    for end in range(length, length + max_new_tokens):
+        logits = decoding(running[:, :end], pixels)
+        pixels = pixels if decoding.cache is None else None
+        token = choose(logits)
+        if ends:
+            token = token.masked_fill(finished, filler)
+        running[:, end] = token
         if streamer is not None:
             streamer(token)
-        finished |= torch.isin(token, end_ids)
-        if finished.all():
-            break
-    return written
+        if ends:
+            finished |= torch.isin(token, end_ids)
+            if finished.all():
+                break
+    return torch.cat((prompt, running[:, length : end + 1]), dim=1)
 
 
 def chooser(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.context import Context
+from pairform.blocks.linear import Linear
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -38,9 +39,9 @@ class GatedFeedForward(nn.Module):
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.gate_proj = nn.Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.up_proj = nn.Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.down_proj = nn.Linear(spec.hidden, sizes.width, bias=spec.bias)
+        self.gate_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.down_proj = Linear(spec.hidden, sizes.width, bias=spec.bias)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         inner = ACTIVATIONS[self.spec.activation](self.gate_proj(hidden)) * self.up_proj(hidden)
@@ -57,8 +58,8 @@ class FeedForward(nn.Module):
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.up_proj = nn.Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.down_proj = nn.Linear(spec.hidden, sizes.width, bias=spec.bias)
+        self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.down_proj = Linear(spec.hidden, sizes.width, bias=spec.bias)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         inner = ACTIVATIONS[self.spec.activation](self.up_proj(hidden))

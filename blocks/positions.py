@@ -41,11 +41,13 @@ class RotaryPosition(nn.Module):
         super().__init__()
         self.spec = spec
         self.head_dim = sizes.width
+        scaling = spec.scaling
+        self.key = ("rope", spec.theta, scaling.factor if isinstance(scaling, LinearScaling) else 1.0, self.head_dim)
 
     def forward(
         self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
     ) -> Float[Tensor, "batch heads length head_dim"]:
-        cos, sin = context.once((self.spec, self.head_dim, heads.dtype), lambda: self._tables(heads, context))
+        cos, sin = context.once((*self.key, heads.dtype), lambda: self._tables(heads, context))
         first, second = heads.chunk(2, dim=-1)
         return heads * cos + torch.cat((-second, first), dim=-1) * sin
 

@@ -14,6 +14,7 @@ from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
+from pairform.blocks.linear import Linear
 from pairform.registry import (
     LIMIT,
     BlockSpec,
@@ -76,10 +77,10 @@ class AttentionHeads(nn.Module):
         self.softcap = spec.softcap
         self.dropout = spec.dropout
         self.kernel: str = spec.kernel
-        self.q_proj = nn.Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
-        self.k_proj = nn.Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
-        self.v_proj = nn.Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, sizes.width, bias=spec.bias)
+        self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
+        self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
+        self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
+        self.o_proj = Linear(self.heads * self.head_dim, sizes.width, bias=spec.bias)
         if spec.qk_norm is not None:
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")

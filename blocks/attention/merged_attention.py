@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pairform.blocks.attention.cross_attention import check_source, read_source
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.context import Context
+from pairform.blocks.linear import Linear
 from pairform.registry import Problem, Sizes
 
 
@@ -38,8 +39,8 @@ class MergedAttention(OwnSequenceAttention):
         self.separate = sizes.source_keys == "separate"
         if self.separate:
             out = self.kv_heads * self.head_dim
-            self.source_k_proj = nn.Linear(sizes.source_width, out, bias=spec.bias)
-            self.source_v_proj = nn.Linear(sizes.source_width, out, bias=spec.bias)
+            self.source_k_proj = Linear(sizes.source_width, out, bias=spec.bias)
+            self.source_v_proj = Linear(sizes.source_width, out, bias=spec.bias)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
