@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pairform.assemblies.generation import GenerationMixin
+from pairform.assemblies.quantisation import quantised
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.heads import AttentionHeads
@@ -168,6 +169,13 @@ class Model(GenerationMixin, nn.Module):
             return self._mask_padding(shifted)
         wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if self.spec.head.name == "lm" else " or input_ids")
         raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, where dropout is at work; quantised weights, which get no gradient, are an error."""
+        if mode and quantised(self):
+            remedy = "Load it again without quantise."
+            raise InputError(Problem("train", "quantised weights, which get no gradient", "floating-point weights", remedy))
+        return super().train(mode)
 
     def use_kernel(self, kernel: str) -> None:
         """Let every attention block use `kernel`; one that cannot do a block's work is an error that lists which can."""

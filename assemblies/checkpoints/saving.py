@@ -16,6 +16,7 @@ from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tens
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
+from pairform.assemblies.quantisation import quantised, quantiser
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import CheckpointError, OutputError, Problem, shorten
 
@@ -30,20 +31,24 @@ def load(
     revision: str | None = None,
     kernel: str = "auto",
     patch: Mapping[str, Any] | None = None,
+    quantise: str | None = None,
 ) -> Model:
     """The model in a folder or hub repository, ours or transformers', in eval mode.
 
-    dtype:  None keeps the stored one.
-    kernel: the attention kernel for every block; "auto" leaves it to the spec.
-    patch:  a JSON merge patch on its spec, to run the same weights in another way (another window, say).
+    dtype:    None keeps the stored one.
+    kernel:   the attention kernel for every block; "auto" leaves it to the spec.
+    patch:    a JSON merge patch on its spec, to run the same weights in another way (another window, say).
+    quantise: "int8" keeps each linear weight of the stacks in eight bits, quantised as it is read: a model to run in about
+              half the memory of bfloat16, not to train or to save. Needs torchao.
     """
     check_place(device, dtype)
     checkpoint = open_checkpoint(path_or_repo, revision=revision)
     spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
     model = skeleton(spec)
     fits(checkpoint, model)
+    prepare = quantiser(model, quantise)
     with torch.no_grad():
-        state = {name: checkpoint.tensors[name].read().to(device, dtype) for name, _ in model.named_parameters()}
+        state = {name: prepare(name, checkpoint.tensors[name].read().to(device, dtype)) for name, _ in model.named_parameters()}
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
@@ -73,6 +78,9 @@ def save(
 
     The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error.
     """
+    if quantised(model):
+        remedy = "Export the folder that it was loaded from, or load it again without quantise."
+        raise OutputError(Problem("model", "quantised weights", "floating-point weights", remedy))
     tensors = dict(model.named_parameters())
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):

@@ -1,0 +1,107 @@
+"""Weights of eight bits: what `load(..., quantise="int8")` puts in the place of a model's linear layers.
+
+Weight-only: each row of a weight is 256 steps of its own largest value over 127 (symmetric, Dettmers et al. 2022, arXiv
+2208.07339, section 2.1), activations and products stay in the model's dtype. torchao makes and holds the quantised tensors.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.registry import InputError, Problem, shorten
+
+SCHEMES = ("int8",)
+STEP = 16
+"""torch's CPU product of int8 weights reads this many columns at once, past the end of a row that they do not divide."""
+FEW = 8
+"""Up to this many tokens that product is the quicker one."""
+ROWS = 1024
+"""Rows of a weight that are widened at a time, so that they are still in the processor's cache when they are multiplied."""
+
+
+class Int8Linear(nn.Linear):
+    """`nn.Linear` whose weight is torchao's `Int8Tensor`, `[out, in]`; the weight is a constant, the input may need a gradient.
+
+    On the CPU it multiplies by itself: torchao would widen the whole weight anew for each token unless it is compiled, and its
+    compiled form takes the product for few tokens however many there are.
+    """
+
+    def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        if input.device.type != "cpu" or (torch.is_grad_enabled() and input.requires_grad):
+            return super().forward(input)
+        weight: Any = self.weight
+        rows = input.reshape(-1, self.in_features)
+        few = len(rows) <= FEW and input.dtype == weight.scale.dtype == torch.bfloat16
+        product = (few_rows if few else many_rows)(rows, weight.qdata, weight.scale.view(-1))
+        return (product if self.bias is None else product + self.bias).view(*input.shape[:-1], self.out_features)
+
+
+def few_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
+    """`rows @ (scale * quantised)^T`, limited by reading the weight once."""
+    return torch._weight_int8pack_mm(rows, quantised, scale)
+
+
+def many_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
+    """The same in the model's dtype, some rows of the weight at a time in one piece of memory."""
+    widened = rows.new_empty(min(ROWS, len(quantised)), quantised.shape[1])
+    product = rows.new_empty(len(rows), len(quantised))
+    for begin in range(0, len(quantised), ROWS):
+        part = quantised[begin : begin + ROWS]
+        product[:, begin : begin + ROWS] = functional.linear(rows, widened[: len(part)].copy_(part))
+    return product.mul_(scale)
+
+
+def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], Tensor]:
+    """Make a skeleton ready for weights quantised by `scheme`; the answer turns each `(name, tensor)` into what it shall hold.
+
+    Every linear layer of the stacks is quantised; embeddings, a head (tied or not), norms and bridges are not, nor is a layer
+    whose input width is no multiple of 16. All parameters are frozen.
+    """
+    if scheme is None:
+        return lambda name, tensor: tensor
+    if scheme not in SCHEMES:
+        raise InputError(Problem("quantise", shorten(scheme), f"{' or '.join(SCHEMES)}, or nothing"))
+    tensors, per_row = torchao()
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("head.") and module.in_features % STEP == 0
+    ]
+    for name, module in layers:
+        with torch.device("meta"):
+            layer = Int8Linear(module.in_features, module.out_features, module.bias is not None)
+        model.set_submodule(name, layer.to(module.weight.dtype).train(module.training))
+    model.requires_grad_(False)
+    weights = {f"{name}.weight" for name, _ in layers}
+
+    def prepare(name: str, tensor: Tensor) -> Tensor:
+        if name not in weights:
+            return tensor
+        made: Any = tensors.from_hp(tensor, per_row)
+        made.scale = made.scale.to(tensor.dtype)  # as the product for few tokens reads it
+        return made
+
+    return prepare
+
+
+def torchao() -> tuple[Any, Any]:
+    """torchao's type of quantised tensors, and "one scale a row"."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # without a GPU it warns of each kernel for one
+    try:
+        from torchao.quantization import Int8Tensor, PerRow
+    except ImportError:
+        remedy = "Run: pip install pairform[quantise]"
+        raise InputError(Problem("quantise", "no torchao 0.18 or later", "torchao, which quantises weights", remedy)) from None
+    finally:
+        logging.disable(disabled)
+    return Int8Tensor, PerRow()
+
+
+def quantised(model: nn.Module) -> bool:
+    return any(isinstance(module, Int8Linear) for module in model.modules())
