@@ -15,6 +15,7 @@ from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Reads, Source
+from pairform.blocks.prediction import Prediction
 from pairform.registry import InputError, Problem, build_block
 
 
@@ -24,9 +25,12 @@ class ModelOutput:
 
     A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
     the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
+
+    `logits` is None without a head. Beside a language model's loss, which needs no logits held, they are computed when they
+    are first read, from the weights of that moment.
     """
 
-    logits: Tensor | None = None
+    prediction: Prediction | None = None
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -38,6 +42,10 @@ class ModelOutput:
     decoder_attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     cache: Cache | None = None
+
+    @property
+    def logits(self) -> Tensor | None:
+        return None if self.prediction is None else self.prediction.logits
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Model(GenerationMixin, nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> ModelOutput:
-        """Logits, and with `labels` the loss.
+        """Logits; with `labels` the loss, and logits if they are read.
 
         attention_mask:  1 at tokens, 0 at padding, over cached tokens and new ones. Without it, tokens equal to
                          `tokens.pad` are padding to the encoder and to cross-attention; a decoder masks only what its own
@@ -139,10 +147,14 @@ class Model(GenerationMixin, nn.Module):
         return Source(self.bridge(hidden), valid)
 
     def _answer(self, ran: StackOutput, inputs: Inputs, labels: Tensor | None, cache: Cache | None, shift: bool) -> ModelOutput:
-        logits = self.head(ran.hidden, self._mask_padding(inputs).valid, self.tied())
-        loss = None if labels is None else self.head.loss(logits, labels, shift)
+        prediction = Prediction(self.head, ran.hidden, self._mask_padding(inputs).valid, self.tied())
+        loss = None
+        if labels is None:
+            _ = prediction.logits
+        else:
+            loss = self.head.loss(prediction, labels, shift)
         attentions = attentions_of(ran, "own")
-        return ModelOutput(logits, loss, ran.hidden, ran.hidden_states, attentions, cache=cache)
+        return ModelOutput(prediction, loss, ran.hidden, ran.hidden_states, attentions, cache=cache)
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, if it shares one."""

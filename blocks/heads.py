@@ -1,7 +1,8 @@
 """From the last hidden states to the model's answer and its loss.
 
 A head's `forward(hidden, valid, tied)` takes `[batch, length, width]`, the mask of real tokens and, where it shares an
-embedding's table, that table. Its `loss(logits, labels, shift)` computes what transformers computes for the same head.
+embedding's table, that table. Its `loss(prediction, labels, shift)` computes what transformers computes for the same head, from
+the prediction's logits or from its hidden states.
 """
 
 from typing import Annotated, Literal
@@ -12,11 +13,10 @@ from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.linear_cross_entropy import IGNORED, linear_cross_entropy
 from pairform.blocks.precision import wide
+from pairform.blocks.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
-
-IGNORED = -100
-"""The label of tokens that do not count."""
 
 
 def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
@@ -44,18 +44,21 @@ class LMHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        weight = self.weight if tied is None else tied
-        assert weight is not None
-        logits = functional.linear(hidden, weight)
+        logits = functional.linear(hidden, self.projection(tied))
         if self.spec.softcap is not None:
             logits = torch.tanh(logits / self.spec.softcap) * self.spec.softcap
         return logits
 
-    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
-        """With `shift`, each token predicts the next; without, labels stand where their logits do."""
+    def projection(self, tied: Tensor | None) -> Float[Tensor, "vocabulary width"]:
+        weight = self.weight if tied is None else tied
+        assert weight is not None
+        return weight
+
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+        """With `shift`, each token predicts the next; without, labels stand where their logits do. No logits are held."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        return token_loss(logits, labels)
+        return linear_cross_entropy(prediction.hidden, self.projection(prediction.tied), labels, self.spec.softcap)
 
 
 class ClassificationSpec(BlockSpec):
@@ -87,8 +90,8 @@ class TokenClassificationHead(nn.Module):
         logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
         return logits
 
-    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
-        return token_loss(logits, labels)
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+        return token_loss(prediction.logits, labels)
 
 
 class SequenceClassificationHead(nn.Module):
@@ -118,8 +121,8 @@ class SequenceClassificationHead(nn.Module):
         logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))
         return logits
 
-    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
-        problem = self.spec.problem
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+        logits, problem = prediction.logits, self.spec.problem
         if problem is None:
             whole = not labels.is_floating_point()
             problem = "regression" if self.spec.count == 1 else "single_label" if whole else "multi_label"
@@ -143,5 +146,5 @@ class NoHead(nn.Module):
     def forward(self, hidden: Tensor, valid: Tensor | None, tied: Tensor | None) -> None:
         return None
 
-    def loss(self, logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
         raise InputError(Problem("labels", "labels for a model without a head", "a head in the spec", "Or leave them out."))
