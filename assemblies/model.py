@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.generation import GenerationMixin
 from pairform.assemblies.quantisation import quantised
 from pairform.assemblies.specs import ModelSpec
@@ -188,6 +189,14 @@ class Model(GenerationMixin, nn.Module):
             remedy = "Load it again without quantise."
             raise InputError(Problem("train", "quantised weights, which get no gradient", "floating-point weights", remedy))
         return super().train(mode)
+
+    def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:
+        """In training, keep only the input of these layers and compute the rest again in the backward pass, bit for bit.
+
+        "all", "none", 2 for every second layer from the first on, numbers such as `[0, 3, -1]`, or any of these by stack:
+        `{"decoder": "all"}`, where stacks that are not named have none. It is a setting of this object, and not saved.
+        """
+        checkpoint_layers(self, layers)
 
     def use_kernel(self, kernel: str) -> None:
         """Let every attention block use `kernel`; one that cannot do a block's work is an error that lists which can."""

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pairform.assemblies.layer import Layer
 from pairform.assemblies.specs import StackSpec
@@ -29,7 +30,11 @@ class StackOutput:
 
 
 class Stack(nn.Module):
-    """Hidden states of a sequence; with a `source`, of a decoder that reads it."""
+    """Hidden states of a sequence; with a `source`, of a decoder that reads it.
+
+    checkpointed: numbers of the layers that in training are computed again in the backward pass (Chen et al. 2016, arXiv
+                  1604.06174), which changes no number: see `Model.checkpoint_layers`.
+    """
 
     def __init__(self, spec: StackSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -38,6 +43,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(layer, sizes) for layer in spec.layers)
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision = None if spec.vision is None else Vision(spec.vision, sizes.width)
+        self.checkpointed: frozenset[int] = frozenset()
 
     def forward(
         self,
@@ -74,8 +80,12 @@ class Stack(nn.Module):
         context = Context(positions, offset, valid, source, cache, blocks, weights={} if attentions else None)
         hidden = functional.dropout(hidden, self.spec.dropout, self.training)
         seen = [hidden]
+        again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, context, index)
+            if index in again:
+                hidden = checkpoint(layer, hidden, context, index, use_reentrant=False)
+            else:
+                hidden = layer(hidden, context, index)
             seen.append(hidden)
         hidden = functional.dropout(self.norm(hidden), self.spec.dropout, self.training)
         if cache is not None:
