@@ -21,14 +21,19 @@ def build(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     seed: int | None = None,
+    kernel: str = "auto",
 ) -> Model:
     """A model with fresh weights, in eval mode.
 
     Each weight depends on `seed` and its own name alone, so an equal part of another model gets equal weights. Without a
     seed, torch's own random state decides. On the device "meta" nothing is allocated.
+
+    kernel: the attention kernel for every block; "auto" leaves it to the spec.
     """
     check_place(device, dtype)
     model = skeleton(load_spec(spec), dtype)
+    if kernel != "auto":
+        model.use_kernel(kernel)
     if torch.device(device).type == "meta":
         return model
     if seed is None:

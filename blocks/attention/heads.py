@@ -1,7 +1,7 @@
 """Projections and options that every softmax attention shares."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from einops import rearrange
@@ -9,7 +9,8 @@ from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from pairform.blocks.attention.kernels import KERNELS, attend, choose
+from pairform.blocks.attention.demand import Demand
+from pairform.blocks.attention.kernels import KERNELS, able, attend, choose
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
@@ -38,6 +39,9 @@ class AttentionSpec(BlockSpec):
     qk_norm:   normalises queries and keys along head_dim, before any rotation.
     """
 
+    merged: ClassVar[bool] = False
+    """Whether keys of two sequences come under one softmax."""
+
     heads: PositiveInt
     kv_heads: PositiveInt | None = None
     head_dim: PositiveInt | None = None
@@ -46,15 +50,20 @@ class AttentionSpec(BlockSpec):
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = None
     bias: bool = False
     dropout: Probability = 0.0
-    kernel: Literal["auto", "eager", "sdpa", "chunked"] = "auto"
+    kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = "auto"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"kv_heads ({self.kv_heads}) to divide heads ({self.heads})")
-        if self.kernel != "auto" and (reason := KERNELS[self.kernel].refuses(softcap=bool(self.softcap), weights=False)):
-            raise ValueError(f"a kernel that can do {reason}, or auto: {self.kernel} cannot")
+        if self.kernel != "auto" and (reason := KERNELS[self.kernel].refuses(self.demand)):
+            raise ValueError(f"auto or one of {', '.join(able(self.demand))} as kernel: {self.kernel} {reason}")
         return self
+
+    @property
+    def demand(self) -> Demand:
+        """What is asked of a kernel, as far as a spec tells."""
+        return Demand(softcap=self.softcap is not None, merged=self.merged, head_dim=self.head_dim)
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         if self.heads * (self.head_dim or 1) >= LIMIT:
@@ -77,6 +86,7 @@ class AttentionHeads(nn.Module):
         self.softcap = spec.softcap
         self.dropout = spec.dropout
         self.kernel: str = spec.kernel
+        self.demand = spec.demand
         self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
         self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
         self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
@@ -88,7 +98,7 @@ class AttentionHeads(nn.Module):
 
     def use_kernel(self, kernel: str) -> None:
         """Choose another kernel after building; one that cannot do this block's work is an error."""
-        choose(kernel, softcap=self.softcap is not None, weights=False)
+        choose(kernel, self.demand)
         self.kernel = kernel
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:

@@ -1,45 +1,95 @@
 """Attention kernels by name. `eager` is the reference for all others; `auto` takes the fastest that can do the work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
+from pairform.blocks.attention import flash, flex, memory_efficient
 from pairform.blocks.attention.chunked import FEWEST, chunked
+from pairform.blocks.attention.demand import Demand, Kernel
 from pairform.blocks.attention.eager import eager
 from pairform.blocks.attention.sdpa import sdpa
-from pairform.blocks.attention.work import Answer, Kernel, Parts, Work
+from pairform.blocks.attention.varlen import runs_of
+from pairform.blocks.attention.work import Answer, Parts, Work
 from pairform.blocks.context import Context
 from pairform.registry import InputError, Problem
 
+HALF = frozenset({torch.float16, torch.bfloat16})
+CUDA = frozenset({"cuda"})
 KERNELS: Mapping[str, Kernel] = {
-    "sdpa": Kernel(sdpa, softcap=False, weights=False),
-    "eager": Kernel(eager, softcap=True, weights=True),
-    "chunked": Kernel(chunked, softcap=True, weights=False),
+    "sdpa": Kernel(sdpa, softcap=False, dropout=True),
+    "eager": Kernel(eager, weights=True, dropout=True),
+    "chunked": Kernel(chunked, dropout=True),
+    "flex": Kernel(flex.flex, devices=CUDA | {"cpu"}, gradients=CUDA, dtypes=HALF | {torch.float32}, lacks=flex.lacks),
+    "xformers": Kernel(
+        memory_efficient.xformers,
+        softcap=False,
+        dropout=True,
+        devices=CUDA,
+        dtypes=HALF | {torch.float32},
+        lacks=memory_efficient.lacks,
+    ),
+    "flash": Kernel(flash.flash, merged=False, pictures=False, devices=CUDA, dtypes=HALF, widest=256, lacks=flash.lacks),
 }
 """For short sequences, fastest first."""
 LONG = 1 << 18
-"""Queries times keys from which on chunks pay."""
+"""Queries times keys from which on it pays not to hold the scores."""
 
 
-def choose(name: str, *, softcap: bool, weights: bool) -> Kernel:
-    """The kernel called `name`, or for "auto" the fastest that can do the work. One that cannot is an error."""
-    able = {known: kernel for known, kernel in KERNELS.items() if not kernel.refuses(softcap=softcap, weights=weights)}
+def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Kernel:
+    """The kernel called `name`, or for "auto" the first of `preferred` that can do the work. One that cannot is an error."""
     if name == "auto":
-        return next(iter(able.values()))
+        return next(KERNELS[known] for known in preferred if KERNELS[known].refuses(demand) is None)
     if name not in KERNELS:
         raise InputError(Problem("kernel", repr(name), f"auto or one of {', '.join(KERNELS)}"))
-    if name not in able:
-        reason = KERNELS[name].refuses(softcap=softcap, weights=weights)
-        raise InputError(Problem("kernel", repr(name), f"one that can do {reason}: {', '.join(able)}"))
-    return able[name]
+    if reason := KERNELS[name].refuses(demand):
+        raise InputError(Problem("kernel", f"{name!r}, which {reason}", f"auto or one of {', '.join(able(demand))}"))
+    return KERNELS[name]
+
+
+def able(demand: Demand) -> list[str]:
+    """The names of the kernels that can do the work."""
+    return [name for name, kernel in KERNELS.items() if kernel.refuses(demand) is None]
 
 
 def attend(name: str, queries: Tensor, keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
     """Run the kernel called `name`, or for "auto" the fastest that can do the work."""
-    if name == "auto" and not work.weights and chunks_pay(work):
-        name = "chunked"
-    kernel = choose(name, softcap=work.softcap is not None, weights=work.weights)
+    demand = demand_of(queries, keys, values, work)
+    if demand.device == "meta" and name in KERNELS and KERNELS[name].devices is not None:
+        name = "auto"  # only shapes are wanted there
+    kernel = choose(name, demand, preferred(demand, queries, work, context) if name == "auto" else ())
     return kernel.run(queries, keys, values, work, context)
+
+
+def demand_of(queries: Tensor, keys: Parts, values: Parts, work: Work) -> Demand:
+    return Demand(
+        softcap=work.softcap is not None,
+        weights=work.weights,
+        dropout=work.dropout > 0,
+        merged=len(keys) > 1,
+        pictures=any(part.blocks is not None for part in work.mask.parts),
+        gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (queries, *keys, *values)),
+        head_dim=queries.shape[-1],
+        device=queries.device.type,
+        dtype=queries.dtype,
+    )
+
+
+def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> tuple[str, ...]:
+    """Names to try, the fastest first. On a GPU flash-attn holds no scores either and skips what a window hides, as flex does
+    once it is compiled; on a CPU chunks do both."""
+    if queries.shape[2] == 1:
+        return ("eager",)  # it joins no parts and copies no keys that beams share; on a CPU sdpa takes ten times as long
+    short = ("sdpa", "eager")
+    if work.weights or not chunks_pay(work):
+        return short
+    if demand.device != "cuda":
+        return ("chunked", *short)
+    flashes = KERNELS["flash"].refuses(demand) is None and (
+        context.once(("runs", work.mask.key()), lambda: runs_of(work.mask, len(queries), queries.device)) is not None
+    )
+    return ("flash" if flashes else "flex", "flex", "chunked")
 
 
 def chunks_pay(work: Work) -> bool:

@@ -5,9 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pairform.blocks.context import Reads
 from pairform.registry import Pair, Spec
+
+ROWS = 512
+"""Queries whose whole row of a mask is held at a time."""
 
 
 class MaskSpec(Spec):
@@ -26,7 +30,8 @@ class Mask:
 
     Queries stand at `query_start ...`, keys at `key_start ...`. `valid` is False at keys that are padding. `reads` names
     the sequence that the keys come from; causality and windows only make sense within the queries' own. `blocks` numbers
-    the runs of tokens that see each other whatever causality says (a picture's), and -1 elsewhere.
+    the runs of tokens that see each other whatever causality says (a picture's), and -1 elsewhere. Segments number the
+    documents that are packed in one row: a query sees its own document's keys alone.
     """
 
     spec: MaskSpec
@@ -37,33 +42,48 @@ class Mask:
     valid: Bool[Tensor, "batch key_length"] | None = None
     reads: Reads = "own"
     blocks: Int[Tensor, "batch total_length"] | None = None
+    query_segments: Int[Tensor, "batch query_length"] | None = None
+    key_segments: Int[Tensor, "batch key_length"] | None = None
 
     @property
     def padded(self) -> bool:
         """Whether some query may be left with no key at all."""
-        return self.valid is not None
+        return self.valid is not None or self.key_segments is not None
+
+    @property
+    def window(self) -> tuple[int | None, int | None]:
+        """How many tokens a query sees to its left and right by its spec; None is all."""
+        left, right = self.spec.window or (None, None)
+        return left, 0 if self.spec.causal else right
 
     def key(self) -> tuple[object, ...]:
         """Equal for masks that lower to the same thing within one forward pass."""
         lengths = (self.query_start, self.query_length, self.key_start, self.key_length)
-        return (self.spec, self.reads, *lengths)
+        return (self.spec.causal, self.spec.window, self.reads, *lengths)
 
     def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
         """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
         first, last = self.query_start + begin, self.query_start + end - 1
         low, high = self.key_start, self.key_start + self.key_length
-        left, right = self.spec.window or (None, None)
+        left, right = self.window
         if left is not None:
             low = max(low, first - left)
-        if self.blocks is None:
-            high = high if right is None else min(high, last + right + 1)
-            high = min(high, last + 1) if self.spec.causal else high
+        if self.blocks is None and right is not None:
+            high = min(high, last + right + 1)
         low, high = min(low, high - 1), max(high, low + 1)  # some key, for a query that sees none
         place = slice(low - self.key_start, high - self.key_start)
-        valid = None if self.valid is None else self.valid[:, place]
         return place, replace(
-            self, query_start=first, query_length=end - begin, key_start=low, key_length=high - low, valid=valid
+            self.rows(begin, end),
+            key_start=low,
+            key_length=high - low,
+            valid=None if self.valid is None else self.valid[:, place],
+            key_segments=None if self.key_segments is None else self.key_segments[:, place],
         )
+
+    def rows(self, begin: int, end: int) -> "Mask":
+        """The mask of queries `begin` to `end` on all keys."""
+        segments = None if self.query_segments is None else self.query_segments[:, begin:end]
+        return replace(self, query_start=self.query_start + begin, query_length=end - begin, query_segments=segments)
 
     def seen_by(self, count: int) -> int:
         """The most keys that `count` neighbouring queries see together."""
@@ -74,39 +94,50 @@ class Mask:
 
     def unrestricted(self) -> bool:
         """Whether every query may attend to every key."""
+        left, right = self.window
         last_query = self.query_start + self.query_length - 1
         last_key = self.key_start + self.key_length - 1
-        if self.valid is not None or (self.spec.causal and last_key > self.query_start):
-            return False
-        if self.spec.window is None:
-            return True
-        left, right = self.spec.window
-        return last_query - self.key_start <= left and last_key - self.query_start <= right
+        near = left is None or last_query - self.key_start <= left
+        return not self.padded and near and (right is None or last_key - self.query_start <= right)
+
+    def interval(self, device: torch.device) -> tuple[Int[Tensor, "rows queries"], Int[Tensor, "rows queries"]]:
+        """The first and the last place among the keys that each query may see by causality, window and blocks. One row
+        where all have the same.
+        """
+        queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)[None]
+        left, right = self.window
+        low = torch.zeros_like(queries) if left is None else (queries - left - self.key_start).clamp(min=0)
+        most = self.key_length - 1
+        high = torch.full_like(queries, most) if right is None else (queries + right - self.key_start).clamp(max=most)
+        if self.blocks is not None:
+            high = torch.maximum(high, last_of_run(self.blocks)[:, queries[0]] - self.key_start).clamp(max=most)
+        return low, high
 
     def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 queries key_length"] | None:
         """True where a query may attend. None where nothing is masked; one row where only keys decide, one batch where
-        padding does not.
+        neither padding nor packing does.
         """
         if self.unrestricted():
             return None
-        if not self.spec.causal and self.spec.window is None:
-            assert self.valid is not None, "or it would be unrestricted"
-            return self.valid[:, None, None, :]
-        queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)
-        keys = torch.arange(self.key_start, self.key_start + self.key_length, device=device)
-        distance = queries[:, None] - keys[None, :]
-        allowed = torch.ones(distance.shape, dtype=torch.bool, device=device)
-        if self.spec.causal:
-            allowed &= distance >= 0
-        if self.spec.window is not None:
-            allowed &= distance >= -self.spec.window[1]
-        allowed = allowed[None, None]
-        if self.blocks is not None:
-            of_queries, of_keys = (self.blocks[:, None, places] for places in (queries, keys))
-            allowed = allowed | ((of_queries[..., :, None] == of_keys[..., None, :]) & (of_keys >= 0)[..., None, :])
-        if self.spec.window is not None:
-            allowed = allowed & (distance <= self.spec.window[0])
-        return allowed if self.valid is None else allowed & self.valid[:, None, None, :]
+        allowed = None if self.valid is None else self.valid[:, None, None, :]
+        if self.query_segments is not None and self.key_segments is not None:
+            same = self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :]
+            allowed = same if allowed is None else allowed & same
+        if self.window != (None, None):
+            low, high = (bound[:, None, :, None] for bound in self.interval(device))
+            keys = torch.arange(self.key_length, device=device)
+            near = (keys >= low) & (keys <= high)
+            allowed = near if allowed is None else allowed & near
+        return allowed
+
+
+def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+    """The last place of the run of equal numbers that each place is in; -1 where the number is -1."""
+    length = numbers.shape[1]
+    places = torch.arange(length, device=numbers.device)
+    ends = numbers != functional.pad(numbers[:, 1:], (0, 1), value=-2)
+    last = torch.where(ends, places, length).flip(1).cummin(1).values.flip(1)
+    return last.masked_fill(numbers < 0, -1)
 
 
 @dataclass(frozen=True)
@@ -126,6 +157,10 @@ class JoinedMask:
 
     def key(self) -> tuple[object, ...]:
         return tuple(part.key() for part in self.parts)
+
+    def rows(self, begin: int, end: int) -> "JoinedMask":
+        """The mask of queries `begin` to `end` on all keys."""
+        return JoinedMask(tuple(part.rows(begin, end) for part in self.parts))
 
     def within(self, begin: int, end: int) -> tuple[tuple[slice, ...], "JoinedMask"]:
         """`Mask.within`, of each part."""
@@ -149,3 +184,14 @@ class JoinedMask:
         ]
         length = self.lengths[0]
         return torch.cat([allowed.expand(batch, -1, length, -1) for allowed in whole], dim=-1)
+
+    def lost(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length 1"] | None:
+        """True at queries that may attend to no key; None where each has one."""
+        if not self.padded:
+            return None
+        found, length = [], self.lengths[0]
+        for begin in range(0, length, ROWS):
+            allowed = self.rows(begin, min(begin + ROWS, length)).dense(device)
+            assert allowed is not None, "it is padded"
+            found.append(~allowed.any(-1, keepdim=True))
+        return torch.cat(found, dim=2)

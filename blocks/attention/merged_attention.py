@@ -1,7 +1,7 @@
 """Self-attention and cross-attention as one."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +22,7 @@ class MergedAttention(OwnSequenceAttention):
     """
 
     class Spec(OwnSequenceSpec):
+        merged: ClassVar[bool] = True
         name: Literal["merged_attention"] = "merged_attention"
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
 
-TENSORS = ("valid", "blocks")
+TENSORS = ("valid", "blocks", "query_segments", "key_segments")
 """Fields of a mask, `[batch, ...]` or None."""
 WIDTH = 8
 """How many numbers beside."""

@@ -31,38 +31,30 @@ Parts: TypeAlias = tuple[Tensor, ...]
 Run: TypeAlias = Callable[[Tensor, Parts, Parts, Work, Context], Answer]
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`."""
-
-    run: Run
-    softcap: bool
-    weights: bool
-
-    def refuses(self, *, softcap: bool, weights: bool) -> str | None:
-        """Why this kernel cannot do the work, or None."""
-        if softcap and not self.softcap:
-            return "a softcap"
-        if weights and not self.weights:
-            return "attention weights as an output"
-        return None
-
-
 def join(parts: Parts, dim: int) -> Tensor:
     """Parts as one; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
+def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sources kv_heads x y"]) -> Tensor:
+    """`rows @ part`, where neighbouring rows of the batch (beams) may share what they read: it is read once for all."""
+    if len(rows) == len(part):
+        return rows @ part
+    beams = len(rows) // len(part)
+    together = rearrange(rows, "(b n) kv r x -> b kv (n r) x", n=beams) @ part
+    return rearrange(together, "b kv (n r) y -> (b n) kv r y", n=beams)
+
+
 def products(queries: Tensor, keys: Parts) -> Float[Tensor, "batch kv_heads groups_times_q k"]:
     """Queries times the keys of all parts; the heads that share keys stand one after the other, so that no key is repeated."""
     grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=keys[0].shape[1])
-    return join(tuple(grouped @ part.transpose(-1, -2) for part in keys), -1)
+    return join(tuple(product(grouped, part.transpose(-1, -2)) for part in keys), -1)
 
 
 def weighted(weights: Float[Tensor, "batch kv_heads groups_times_q k"], values: Parts, length: int) -> Tensor:
     """Weights, as `products` orders them, times the values of all parts: `[batch, heads, length, head_dim]`."""
     shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
-    mixed = reduce(torch.add, (share @ part for share, part in zip(shares, values, strict=True)))
+    mixed = reduce(torch.add, (product(share, part) for share, part in zip(shares, values, strict=True)))
     return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length)
 
 
@@ -78,3 +70,13 @@ def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | Non
         )
 
     return context.once(("bias", queries.dtype, mask.key()), make)
+
+
+def spread(mixed: Tensor, values: Parts, work: Work, context: Context) -> Tensor:
+    """`mixed` with the mean of all values for a query that sees no key, as in `eager`, whatever a kernel says of it."""
+    lost = context.once(("lost queries", work.mask.key()), lambda: work.mask.lost(mixed.device))
+    if lost is None:
+        return mixed
+    count = sum(part.shape[2] for part in values)
+    even = reduce(torch.add, (part.sum(2, keepdim=True) for part in values)) / count
+    return torch.where(lost, even.repeat_interleave(mixed.shape[1] // even.shape[1], dim=1), mixed)

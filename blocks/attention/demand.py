@@ -1,0 +1,77 @@
+"""What an attention call asks of a kernel, and what a kernel can do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pairform.blocks.attention.work import Run
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is asked. Fields are False or None while they are not known: a spec tells less than a call.
+
+    merged:   keys of two sequences under one softmax.
+    pictures: runs of tokens that see each other whatever causality says.
+    """
+
+    softcap: bool = False
+    weights: bool = False
+    dropout: bool = False
+    merged: bool = False
+    pictures: bool = False
+    gradient: bool = False
+    head_dim: int | None = None
+    device: str | None = None
+    dtype: torch.dtype | None = None
+
+
+def nothing(device: str) -> str | None:
+    """For a kernel that needs only torch."""
+    return None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`.
+
+    All kernels do windows, causality, padding, packed segments and grouped heads. `devices`, `gradients` (on which devices),
+    `dtypes` and `widest` (the head_dim) are None for all. `lacks` says what is not installed for work on a device.
+    """
+
+    run: Run
+    softcap: bool = True
+    weights: bool = False
+    dropout: bool = False
+    merged: bool = True
+    pictures: bool = True
+    devices: frozenset[str] | None = None
+    gradients: frozenset[str] | None = None
+    dtypes: frozenset[torch.dtype] | None = None
+    widest: int | None = None
+    lacks: Callable[[str], str | None] = nothing
+
+    def refuses(self, demand: Demand) -> str | None:
+        """Why this kernel cannot do the work, as what follows its name; or None."""
+        asked = {
+            "a softcap": demand.softcap and not self.softcap,
+            "attention weights as an output": demand.weights and not self.weights,
+            "dropout": demand.dropout and not self.dropout,
+            "merged attention": demand.merged and not self.merged,
+            "pictures in a causal stack": demand.pictures and not self.pictures,
+            f"heads of {demand.head_dim}": bool(self.widest and demand.head_dim and demand.head_dim > self.widest),
+        }
+        for what, refused in asked.items():
+            if refused:
+                return f"cannot do {what}"
+        device, dtype = demand.device, demand.dtype
+        if device is None:
+            return None
+        if self.devices is not None and device not in self.devices:
+            return f"cannot run on {device}"
+        if self.dtypes is not None and dtype is not None and dtype not in self.dtypes:
+            return f"cannot compute in {dtype}"
+        if demand.gradient and self.gradients is not None and device not in self.gradients:
+            return f"has no gradient on {device}"
+        return self.lacks(device)

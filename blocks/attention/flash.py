@@ -1,0 +1,57 @@
+"""flash-attn's fused attention over runs of several lengths (Dao 2023, arXiv 2307.08691), with windows and a softcap."""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pairform.blocks.attention.varlen import Runs, gathered, runs_of, scattered
+from pairform.blocks.attention.work import Answer, Parts, Work, spread
+from pairform.blocks.context import Context
+from pairform.registry import InputError, Problem
+
+
+def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
+    """Padding is taken out before. Under a window, queries that are padding are answered by zeros, which no real token sees."""
+    runs = context.once(("runs", work.mask.key()), lambda: runs_of(work.mask, len(queries), queries.device))
+    if runs is None:
+        raise InputError(Problem("attention_mask", "padding within a sequence, under a window", "padding before or behind it"))
+    mixed = import_module("flash_attn").flash_attn_varlen_func(
+        gathered(queries, runs.queries),
+        *(gathered(heads, runs.keys) for (heads,) in (keys, values)),
+        **arguments(runs, queries.device),
+        softmax_scale=work.scale,
+        softcap=work.softcap or 0.0,
+    )
+    return spread(scattered(mixed, runs.queries, len(queries), queries.shape[2]), values, work, context), None
+
+
+def arguments(runs: Runs, device: torch.device) -> dict[str, object]:
+    """What flash_attn_varlen_func is told about the runs: where each begins, the longest, and the window (-1 is all)."""
+    starts = [
+        torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+        for lengths in (runs.query_lengths, runs.key_lengths)
+    ]
+    left, right = runs.window
+    return {
+        "cu_seqlens_q": starts[0],
+        "cu_seqlens_k": starts[1],
+        "max_seqlen_q": max(runs.query_lengths, default=0),
+        "max_seqlen_k": max(runs.key_lengths, default=0),
+        "causal": right == 0,
+        "window_size": (-1 if left is None else left, -1 if right is None else right),
+    }
+
+
+@cache
+def lacks(device: str) -> str | None:
+    """Whether flash-attn is here and the device can run it."""
+    if find_spec("flash_attn") is None:
+        return "needs the package flash-attn, which is not installed"
+    if torch.cuda.get_device_capability() < (8, 0):
+        return "needs a GPU of compute capability 8.0"
+    return None

@@ -1,0 +1,107 @@
+"""xformers' memory_efficient_attention, from `mslk`, where its code lives now, or from `xformers`."""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pairform.blocks.attention.varlen import Runs, gathered, runs_of, scattered
+from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, spread
+from pairform.blocks.context import Context
+
+PLACES = {"mslk": "mslk.attention.fmha", "xformers": "xformers.ops.fmha"}
+"""Packages that have it, by preference, and where."""
+ALIGNED = 8
+"""A bias in memory has rows of a multiple of so many numbers."""
+
+
+def xformers(
+    queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context
+) -> Answer:
+    """Masks that its bias classes can say are never written down; the others are, once for each forward pass. Padding is
+    taken out before; under a window, queries that are padding are answered by zeros, which no real token sees."""
+    batch, heads, length, _ = queries.shape
+    kv_heads = keys[0].shape[1]
+
+    def lower() -> tuple[Runs | None, Any]:
+        runs = runs_of(work.mask, batch, queries.device)
+        bias = None if runs is None else bias_class(runs, queries.device)
+        return (runs, bias) if runs is not None and bias is not NO_CLASS else (None, None)
+
+    runs, bias = context.once(("xformers", work.mask.key()), lower)
+    if runs is None:
+        bias = written_bias(work, queries, kv_heads, context)
+        tokens = [rearrange(part, "b h l d -> b l h d") for part in (queries, join(keys, 2), join(values, 2))]
+    else:
+        (own,), (read,) = keys, values
+        packed = [gathered(queries, runs.queries), gathered(own, runs.keys), gathered(read, runs.keys)]
+        rows = batch if runs.queries is None else 1
+        tokens = [rearrange(part, "(b l) h d -> b l h d", b=rows) for part in packed]
+    grouped = [rearrange(part, "b l (kv g) d -> b l kv g d", kv=kv_heads) for part in tokens]
+    group = heads // kv_heads
+    expanded = [grouped[0], *(part.expand(-1, -1, -1, group, -1) for part in grouped[1:])]
+    mixed = fmha().memory_efficient_attention(*expanded, attn_bias=bias, p=work.dropout, scale=work.scale)
+    mixed = rearrange(mixed, "b l kv g d -> (b l) (kv g) d")
+    mixed = scattered(mixed, None if runs is None else runs.queries, batch, length)
+    return spread(mixed, values, work, context), None
+
+
+NO_CLASS = object()
+"""For runs that no bias class can say."""
+
+
+def bias_class(runs: Runs, device: torch.device) -> Any:
+    """The bias object for runs: None where a query sees its whole run, `NO_CLASS` where there is no such class."""
+    biases = fmha().attn_bias
+    left, right = runs.window
+    if runs.queries is None:
+        count = max(runs.key_lengths)
+        if (left, right) == (None, None):
+            return None
+        if right != 0:
+            return biases.LocalAttentionFromBottomRightMask(count if left is None else left, count if right is None else right)
+        causal = biases.LowerTriangularFromBottomRightMask()
+        return causal if left is None else causal.make_local_attention(left + 1)
+    blocks = biases.BlockDiagonalMask.from_seqlens(runs.query_lengths, runs.key_lengths, device=device)
+    if (left, right) == (None, None):
+        return blocks
+    if right != 0:
+        return NO_CLASS
+    return blocks.make_causal_from_bottomright() if left is None else blocks.make_local_attention_from_bottomright(left + 1)
+
+
+def written_bias(work: Work, queries: Tensor, kv_heads: int, context: Context) -> Tensor | None:
+    """The mask as numbers to add, `[batch, kv_heads, groups, q, k]`, of which only `[batch, 1, 1, q, k]` are in memory."""
+
+    def make() -> Tensor | None:
+        bias = bias_of(work.mask, queries, context)
+        if bias is None:
+            return None
+        length = bias.shape[-1]
+        return functional.pad(bias, (0, -length % ALIGNED))[:, :, None, :, :length]
+
+    bias = context.once(("aligned bias", queries.dtype, work.mask.key()), make)
+    if bias is None:
+        return None
+    batch, heads, _, _ = queries.shape
+    return bias.expand(batch, kv_heads, heads // kv_heads, -1, -1)
+
+
+@cache
+def fmha() -> Any:
+    """The package's module of attention."""
+    return import_module(next(place for package, place in PLACES.items() if find_spec(package) is not None))
+
+
+@cache
+def lacks(device: str) -> str | None:
+    """Whether one of the packages is here."""
+    if any(find_spec(package) is not None for package in PLACES):
+        return None
+    return "needs the package xformers, which is not installed (pip install 'pairform[xformers]')"

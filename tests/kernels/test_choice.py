@@ -1,0 +1,125 @@
+"""Which kernel does the work: by the spec, by an argument, by layer; and what is said of one that cannot."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+
+import pairform
+from pairform.blocks.attention import kernels
+from pairform.blocks.attention.demand import Demand, Kernel
+from pairform.blocks.attention.flex import lacks
+from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.work import Work
+from pairform.blocks.context import Context
+from pairform.registry import InputError, SpecError
+from tests.test_blocks import TINY
+
+IDS = torch.arange(3, 9)[None]
+
+
+def branches(**fields: Any) -> dict[str, Any]:
+    """A patch on every attention of the decoder."""
+    return {"decoder": {"layer": {"branches": dict.fromkeys(("self_attention", "cross_attention"), fields)}}}
+
+
+def test_a_spec_that_no_kernel_of_that_name_can_do_is_refused_when_read() -> None:
+    merged = {"self_attention": {"name": "merged_attention", "kernel": "flash"}, "cross_attention": None}
+    layer = {"order": ["self_attention", "feed_forward"], "branches": merged}
+    separate = {"bridge": {"name": "separate_keys"}, "decoder": {"layer": layer}}
+    for patch, message in (
+        (branches(kernel="xformers"), "auto or one of eager, chunked, flex, flash as kernel: xformers cannot do a softcap"),
+        (branches(kernel="flash", head_dim=320), "flash cannot do heads of 320"),
+        (separate, "flash cannot do merged attention"),
+        (branches(kernel="fastest"), "kernel"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            pairform.load_spec(TINY, patch)
+
+
+def test_build_and_load_take_a_kernel_for_all_layers(tmp_path: Any) -> None:
+    pairform.save(pairform.build(TINY, seed=0), tmp_path / "model")
+    for model in (pairform.build(TINY, seed=0, kernel="chunked"), pairform.load(tmp_path / "model", kernel="chunked")):
+        assert {getattr(module, "kernel", "chunked") for module in model.modules()} == {"chunked"}
+    message = r"self_attention\.block.*'sdpa', which cannot do a softcap"
+    with pytest.raises(InputError, match=message):
+        pairform.build(TINY, kernel="sdpa")
+    with pytest.raises(InputError, match=message):
+        pairform.load(tmp_path / "model", kernel="sdpa")
+
+
+def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    def watched(name: str) -> Any:
+        def run(*arguments: Any) -> Any:
+            used.append(name)
+            return KERNELS[name].run(*arguments)
+
+        return Kernel(run)
+
+    spec = pairform.load_spec(
+        TINY, {"decoder": {"overrides": [{"layers": [-1], "patch": branches(kernel="chunked")["decoder"]["layer"]}]}}
+    )
+    plain = pairform.build(TINY, seed=0)(IDS, decoder_input_ids=IDS).logits
+    monkeypatch.setattr(kernels, "KERNELS", {name: watched(name) for name in ("eager", "chunked")} | {"sdpa": KERNELS["sdpa"]})
+    mixed = pairform.build(spec, seed=0)(IDS, decoder_input_ids=IDS).logits
+    assert used == ["eager"] * 4 + ["chunked"] * 2
+    torch.testing.assert_close(mixed, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flash", "'flash', which cannot run on cpu"),
+        ("flex", "'flex', which has no gradient on cpu"),
+    ],
+)
+def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str, message: str) -> None:
+    model = pairform.build(TINY, seed=0, kernel=name)
+    with pytest.raises(InputError, match=f"{message}, expected auto or one of eager, chunked"):
+        model(IDS, decoder_input_ids=IDS)
+
+
+def test_flex_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    lacks.cache_clear()
+    try:
+        with pytest.raises(InputError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler"):
+            choose("flex", Demand(device="cpu"))
+        assert "flex" not in able(Demand(device="cpu"))
+    finally:
+        lacks.cache_clear()
+
+
+def test_what_is_measured_on_the_meta_device_needs_no_gpu() -> None:
+    plain, flash = (pairform.inspect(pairform.load_spec(TINY, patch)) for patch in ({}, branches(kernel="flash")))
+    assert plain.flops == flash.flops
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "softcap", "expected"),
+    [
+        ("cpu", {"flex", "flash"}, 50.0, ["eager", "chunked"]),
+        ("cpu", {"flex", "flash"}, None, ["sdpa", "sdpa"]),
+        ("cuda", {"flex", "flash"}, 50.0, ["eager", "flash"]),
+        ("cuda", {"flex"}, 50.0, ["eager", "flex"]),
+        ("cuda", set(), 50.0, ["eager", "chunked"]),
+        ("cuda", {"flex", "flash"}, None, ["sdpa", "sdpa"]),
+    ],
+)
+def test_auto_holds_no_scores_where_sequences_are_long(
+    device: str, installed: set[str], softcap: float | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("flex", "flash"):
+        answers = {} if name in installed else {device: "is not there"}
+        monkeypatch.setitem(cast(dict[str, Kernel], KERNELS), name, replace(KERNELS[name], lacks=answers.get))
+    demand = Demand(softcap=softcap is not None, device=device, dtype=torch.bfloat16)
+    found = []
+    for length in (64, 4096):
+        work = Work(JoinedMask((Mask(MaskSpec(), 0, length, 0, length),)), 1.0, softcap)
+        names = preferred(demand, torch.empty(1, 1, length, 8), work, Context(torch.zeros(1, 1, dtype=torch.long)))
+        found.append(next(name for name in names if KERNELS[name].refuses(demand) is None))
+    assert found == expected
