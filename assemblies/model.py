@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.generation import GenerationMixin
 from pairform.assemblies.quantisation import quantised
+from pairform.assemblies.segments import begins, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Reads, Source
+from pairform.blocks.linear_cross_entropy import IGNORED
 from pairform.blocks.prediction import Prediction
 from pairform.registry import InputError, Problem, build_block
 
@@ -58,6 +60,7 @@ class Inputs:
     valid: Bool[Tensor, "batch total_length"] | None = None
     positions: Int[Tensor, "batch length"] | None = None
     pixels: Float[Tensor, "pictures channels height width"] | None = None
+    segments: Int[Tensor, "batch total_length"] | None = None
 
 
 class Model(GenerationMixin, nn.Module):
@@ -87,6 +90,8 @@ class Model(GenerationMixin, nn.Module):
         decoder_inputs_embeds: Float[Tensor, "batch target_length width"] | None = None,
         position_ids: Int[Tensor, "batch length"] | None = None,
         decoder_position_ids: Int[Tensor, "batch target_length"] | None = None,
+        segment_ids: Int[Tensor, "batch length"] | None = None,
+        decoder_segment_ids: Int[Tensor, "batch target_length"] | None = None,
         pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
         encoder_outputs: Tensor | ModelOutput | None = None,
         cache: Cache | None = None,
@@ -100,12 +105,15 @@ class Model(GenerationMixin, nn.Module):
                          mask says, since a decoder may begin with or write the pad token.
         labels:          `-100` is ignored. Encoder-decoders take them in place, and without `decoder_input_ids` read them
                          shifted right; decoder-only models predict the next token.
+        segment_ids:     numbers of the documents packed in a row, the same in both stacks: tokens of each stand together, count
+                         their positions from its beginning, and see and predict no other's. Over cached tokens and new ones.
         pixel_values:    of the pictures in `input_ids`, in their order over the whole batch.
         encoder_outputs: from an earlier call, to run the decoder alone.
         cache:           an empty `Cache()` to start with; it grows with each call.
         """
         wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
-        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values)
+        check_segments(self.spec, segment_ids, decoder_segment_ids)
+        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values, segment_ids)
         if self.encoder is None:
             ran = self._run_decoder(read, None, cache, wanted)
             return self._answer(ran, read, labels, cache, shift=True)
@@ -122,10 +130,12 @@ class Model(GenerationMixin, nn.Module):
             return self._answer(encoded, read, labels, None, shift=False)
 
         hidden = encoded.hidden if encoded is not None else encoder_hidden(encoder_outputs)
-        written = Inputs(decoder_input_ids, decoder_inputs_embeds, as_mask(decoder_attention_mask), decoder_position_ids)
+        valid = as_mask(decoder_attention_mask)
+        written = Inputs(decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, segments=decoder_segment_ids)
         if written.ids is None and written.embeds is None:
             written = self._derive_decoder_inputs(written, read, labels)
-        seen = Source(hidden, read.valid) if cache is not None and cache.source else self.source(hidden, read.valid)
+        bridged = hidden if cache is not None and cache.source else self.bridge(hidden)
+        seen = Source(bridged, read.valid, read.segments)
         ran = self._run_decoder(written, seen, cache, wanted)
         output = self._answer(ran, written, labels, cache, shift=False)
         output.encoder_last_hidden_state = hidden
@@ -150,6 +160,8 @@ class Model(GenerationMixin, nn.Module):
     def _answer(self, ran: StackOutput, inputs: Inputs, labels: Tensor | None, cache: Cache | None, shift: bool) -> ModelOutput:
         prediction = Prediction(self.head, ran.hidden, self._mask_padding(inputs).valid, self.tied())
         loss = None
+        if shift and labels is not None and inputs.segments is not None:  # no document foretells the next
+            labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
         if labels is None:
             _ = prediction.logits
         else:
@@ -176,10 +188,9 @@ class Model(GenerationMixin, nn.Module):
     def _derive_decoder_inputs(self, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:
         """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right."""
         if self.spec.head.name == "lm" and labels is not None:
-            return Inputs(self.shift_right(labels), None, written.valid, written.positions)
+            return replace(written, ids=self.shift_right(labels, written.segments))
         if self.spec.head.name != "lm" and read.ids is not None:
-            shifted = Inputs(self.shift_right(read.ids), None, written.valid, written.positions)
-            return self._mask_padding(shifted)
+            return self._mask_padding(replace(written, ids=self.shift_right(read.ids, written.segments)))
         wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if self.spec.head.name == "lm" else " or input_ids")
         raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
 
@@ -207,12 +218,14 @@ class Model(GenerationMixin, nn.Module):
                 except InputError as error:
                     raise InputError([problem.inside(name) for problem in error.problems]) from None
 
-    def shift_right(self, ids: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
-        """`ids` one place later, behind the start token; ignored labels become padding."""
+    def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
+        """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""
         start, pad = self.spec.tokens.first, self.spec.tokens.pad
         if start is None or pad is None:
             raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
         shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
+        if segments is not None:
+            shifted = shifted.masked_fill(begins(segments), start)
         return shifted.masked_fill(shifted < 0, pad)
 
 
@@ -237,7 +250,13 @@ def encoder_hidden(outputs: Tensor | ModelOutput | None) -> Tensor:
 
 def run(stack: Stack, inputs: Inputs, **rest: Any) -> StackOutput:
     ran: StackOutput = stack(
-        inputs.ids, inputs.embeds, pixel_values=inputs.pixels, valid=inputs.valid, positions=inputs.positions, **rest
+        inputs.ids,
+        inputs.embeds,
+        pixel_values=inputs.pixels,
+        valid=inputs.valid,
+        segments=inputs.segments,
+        positions=inputs.positions,
+        **rest,
     )
     return ran
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pairform.assemblies.layer import Layer
+from pairform.assemblies.segments import places_in_segments
 from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.vision import Vision, runs
 from pairform.blocks.cache import Cache, Place
@@ -52,6 +53,7 @@ class Stack(nn.Module):
         *,
         pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
         valid: Bool[Tensor, "batch total_length"] | None = None,
+        segments: Int[Tensor, "batch total_length"] | None = None,
         positions: Int[Tensor, "batch length"] | None = None,
         source: Source | None = None,
         cache: Cache | None = None,
@@ -62,8 +64,9 @@ class Stack(nn.Module):
         """Run on `token_ids` or `embeds`, with pictures at image tokens.
 
         valid:     over the cached tokens and the new ones; False is padding.
-        positions: absent, they count from each row's first real token, so that left padding (at places
-                   below zero) changes nothing.
+        segments:  over the same tokens, the numbers of the documents packed in a row.
+        positions: absent, they count from the first real token of each row, or of each document in it, so that left padding
+                   (at places below zero) changes nothing.
         prompt_length: image tokens behind so many, counted with the cached ones, hold no picture: the model wrote them.
         """
         offset = 0 if cache is None else cache.length
@@ -73,11 +76,16 @@ class Stack(nn.Module):
         if valid is not None and valid.shape != (hidden.shape[0], offset + length):
             expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
             raise InputError(Problem("attention_mask", f"the shape {tuple(valid.shape)}", expected))
-        if positions is None:
+        if segments is not None and segments.shape != (hidden.shape[0], offset + length):
+            expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
+            raise InputError(Problem("segment_ids", f"the shape {tuple(segments.shape)}", expected))
+        if positions is None and segments is not None:
+            positions = places_in_segments(segments, valid)[:, offset:]
+        elif positions is None:
             positions = torch.arange(offset, offset + length, device=hidden.device)[None]
             if valid is not None:
                 positions = positions - valid.long().argmax(1, keepdim=True)
-        context = Context(positions, offset, valid, source, cache, blocks, weights={} if attentions else None)
+        context = Context(positions, offset, valid, source, cache, blocks, segments, weights={} if attentions else None)
         hidden = functional.dropout(hidden, self.spec.dropout, self.training)
         seen = [hidden]
         again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()

@@ -16,10 +16,12 @@ Reads: TypeAlias = Literal["own", "source"]
 
 @dataclass(frozen=True)
 class Source:
-    """The encoder's output as a decoder sees it. `valid` is False at padding; None means that nothing is padding."""
+    """The encoder's output as a decoder sees it. `valid` is False at padding; None means that nothing is padding. `segments`
+    numbers the documents packed in a row, as the decoder's do."""
 
     hidden: Float[Tensor, "batch source_length source_width"]
     valid: Bool[Tensor, "batch source_length"] | None = None
+    segments: Int[Tensor, "batch source_length"] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Context:
     source:    what cross-attention reads.
     cache:     where keys and values are kept between calls; None to keep none.
     blocks:    numbers of the runs of image tokens that attend to each other, `[batch, offset + length]`; -1 is none.
+    segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: each row is one.
     slots:     by window (None: no window), for a step that writes one token in whole buffers; `offset` is not read then.
     weights:   attention weights by what they read and their place, filled where they are asked for.
     """
@@ -51,6 +54,7 @@ class Context:
     source: Source | None = None
     cache: Cache | None = None
     blocks: Int[Tensor, "batch total_length"] | None = None
+    segments: Int[Tensor, "batch total_length"] | None = None
     slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
     place: Place = (0, "")

@@ -1,5 +1,6 @@
 """What a head says, worked out only if somebody reads it."""
 
+from contextlib import ExitStack
 from functools import cached_property
 
 import torch
@@ -21,10 +22,14 @@ class Prediction:
         self.head, self.hidden, self.valid, self.tied = head, hidden, valid, tied
         device = hidden.device.type
         self.gradients = torch.is_grad_enabled()
-        self.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        casts = torch.amp.is_autocast_available(device)  # not on the meta device
+        self.autocast = [(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))] if casts else []
 
     @cached_property
     def logits(self) -> Tensor:
-        with torch.set_grad_enabled(self.gradients), torch.autocast(*self.autocast):
+        with ExitStack() as modes:
+            modes.enter_context(torch.set_grad_enabled(self.gradients))
+            for autocast in self.autocast:
+                modes.enter_context(torch.autocast(*autocast))
             made: Tensor = self.head(self.hidden, self.valid, self.tied)
         return made

@@ -1,6 +1,7 @@
 """Attention of a decoder to its source."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 from jaxtyping import Float
@@ -17,7 +18,7 @@ FULL = MaskSpec()
 
 def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context) -> tuple[KeyValues, Mask]:
     """The source's keys and values, projected once and then kept in the cache, and the mask of `queries` new queries on them:
-    padding, and no window."""
+    padding, packed documents, and no window."""
     if context.source is None:
         raise InputError(Problem("encoder_outputs", "no source", "the encoder's output for attention to read"))
     held = context.cache.source.get(context.place) if context.cache is not None else None
@@ -26,7 +27,10 @@ def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int
         if context.cache is not None:
             held = KeyValues(held.keys.contiguous(), held.values.contiguous())  # each head's keys in a row: quicker to read
             context.cache.source[context.place] = held
-    return held, Mask(FULL, 0, queries, 0, held.keys.shape[2], context.source.valid, reads="source")
+    mask = Mask(FULL, 0, queries, 0, held.keys.shape[2], context.source.valid, reads="source")
+    if context.segments is not None:
+        mask = replace(mask, query_segments=context.segments[:, context.offset :], key_segments=context.source.segments)
+    return held, mask
 
 
 def check_source(name: str, sizes: Sizes) -> Iterator[Problem]:

@@ -58,6 +58,8 @@ class OwnSequenceAttention(AttentionHeads):
             key_length=held.keys.shape[2],
             valid=None if context.valid is None else context.valid[:, held.start :],
             blocks=context.blocks if self.mask.causal else None,
+            query_segments=None if context.segments is None else context.segments[:, context.offset :],
+            key_segments=None if context.segments is None else context.segments[:, held.start :],
         )
         return held, mask
 

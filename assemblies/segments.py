@@ -1,0 +1,39 @@
+"""Documents packed in one row, numbered by `segment_ids`: the tokens of each stand together and see no other's."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn import functional
+
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import InputError, Problem
+
+
+def check_segments(spec: ModelSpec, read: Tensor | None, written: Tensor | None) -> None:
+    """Refuse numbers that do not fit the model: an encoder-decoder takes them for both stacks or neither."""
+    for argument, ids in (("segment_ids", read), ("decoder_segment_ids", written)):
+        if ids is not None and (ids.ndim != 2 or ids.is_floating_point()):
+            found = f"{str(ids.dtype).removeprefix('torch.')} of the shape {tuple(ids.shape)}"
+            raise InputError(Problem(argument, found, "whole numbers, [batch, length]"))
+    both = spec.encoder is not None and spec.decoder is not None
+    if (written is not None) if not both else (read is None) != (written is None):
+        found = f"segment_ids {'absent' if read is None else 'given'}, this {'absent' if written is None else 'given'}"
+        raise InputError(Problem("decoder_segment_ids", found, "both for an encoder-decoder, else segment_ids alone"))
+    if read is not None and spec.head.name == "sequence_classification":
+        raise InputError(Problem("segment_ids", "packed rows for a head that answers once for each", "one document a row"))
+
+
+def begins(segments: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+    """True at the first token of each document."""
+    return functional.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+
+
+def places_in_segments(
+    segments: Int[Tensor, "batch length"], valid: Bool[Tensor, "batch length"] | None
+) -> Int[Tensor, "batch length"]:
+    """The place of each token in its document, counted from its first real token."""
+    places = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    document = begins(segments).long().cumsum(1) - 1
+    real = places if valid is None else places.masked_fill(~valid, segments.shape[1])
+    first = torch.full_like(places, segments.shape[1]).scatter_reduce(1, document, real, "amin")
+    return places - first.gather(1, document)
