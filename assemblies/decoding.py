@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import BUCKET, Cache
 from pairform.blocks.context import Context, Source, TokenSlot
@@ -47,7 +48,7 @@ class Decoding:
         device = next(model.parameters()).device
         self.places = torch.arange(length, device=device)[None]
         self.valid = None if first is None else self.places >= first
-        self.static = StaticStep(model, source, first) if compile else None
+        self.step = CompiledStep(model) if compile else None
         if compile and cache is not None:
             cache.room = max(cache.room, bucket(length))
 
@@ -56,8 +57,8 @@ class Decoding:
         length, begin = tokens.shape[1], 0 if self.cache is None else self.cache.length
         if self.prompt is None:
             self.prompt = length
-        if self.static is not None and self.cache is not None and self.cache.own and begin == length - 1:
-            return self.static(tokens[:, begin:], self.cache)
+        if self.step is not None and self.cache is not None and self.cache.own and begin == length - 1:
+            return self.step(tokens[:, begin:], self.first, self.source, self.cache)
         whole = self.cache is None or pixels is not None or not in_order(self.model)
         ends = [length] if whole else [*range(begin + PIECE, length, PIECE), length]
         for end in ends:
@@ -80,36 +81,92 @@ class Decoding:
         ).hidden
         return hidden
 
+    def spread(self, beams: int) -> None:
+        """Go on with each row as often as it has beams. They share the source's keys where attention can read them so."""
+        assert self.model.decoder is not None
+        if self.cache is not None:
+            blocks = (module for module in self.model.decoder.modules() if isinstance(module, AttentionHeads))
+            self.cache = self.cache.spread(beams, share=all(block.kernel in ("auto", "eager") for block in blocks))
+        if self.source is not None:
+            valid = None if self.source.valid is None else self.source.valid.repeat_interleave(beams, 0)
+            hidden = self.source.hidden  # not read again where keys are kept
+            self.source = Source(hidden if self.cache is not None else hidden.repeat_interleave(beams, 0), valid)
+        if self.first is not None:
+            self.first = self.first.repeat_interleave(beams, 0)
+            self.valid = self.places >= self.first
+
     def reorder(self, rows: Int[Tensor, " batch"]) -> None:
         """Go on with these rows, in this order."""
         if self.cache is not None:
             self.cache = self.cache.rows(rows)
 
 
-class StaticStep:
-    """Steps of one token whose inputs are tensors of constant shape, compiled."""
+class CompiledStep:
+    """Runs `step` compiled, and on a CUDA device as one graph for as long as a cache's buffers stay where they are."""
 
-    def __init__(self, model: "Model", source: Source | None, first: Int[Tensor, "batch 1"] | None) -> None:
-        self.model, self.source, self.first = model, source, first
+    def __init__(self, model: "Model") -> None:
+        self.model = model
         self.run = compiled_step(model)
-        self.inputs: tuple[Tensor, ...] | None = None
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.logits: Tensor | None = None
+        self.captured: Captured | None = None
+        self.buffers: list[int] = []
 
-    def __call__(self, token: Int[Tensor, "batch 1"], cache: Cache) -> Float[Tensor, "batch vocabulary"]:
-        slots: dict[int | None, tuple[int, int]] = {}
-        for own in cache.own.values():
-            slot = own.advance()
-            slots[own.window] = slot, own.start - own.begin
+    def __call__(
+        self, token: Int[Tensor, "batch 1"], first: Int[Tensor, "batch 1"] | None, source: Source | None, cache: Cache
+    ) -> Float[Tensor, "batch vocabulary"]:
+        slots: dict[int | None, TokenSlot] = {}
+        for own in cache.own.values():  # those with the same window are written alike
+            slot, shift = own.advance(), own.start - own.begin
+            if own.window not in slots:
+                begin = None if first is None else first - shift
+                slots[own.window] = TokenSlot(torch.full((1,), slot, device=token.device), begin)
         position = torch.full((1, 1), cache.length, device=token.device)
-        given = {
-            window: TokenSlot(torch.full((1,), slot, device=token.device), None if self.first is None else self.first - shift)
-            for window, (slot, shift) in slots.items()
-        }
-        if self.first is not None:
-            position = position - self.first
+        position = position if first is None else position - first
         cache.length += 1
-        return self.run(self.model, token, position, given, self.source, cache)
+        if token.device.type != "cuda":
+            return self.run(self.model, token, position, slots, source, cache)
+        return self.replay(token, position, slots, source, cache)
+
+    def replay(
+        self, token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot], source: Source | None, cache: Cache
+    ) -> Tensor:
+        """The first step runs as it is, the second one is captured, and later ones are replays of it."""
+        buffers = [own.buffers.keys.data_ptr() for own in cache.own.values()]
+        if buffers != self.buffers:
+            self.buffers, self.captured = buffers, None
+            return self.run(self.model, token, position, slots, source, cache)
+        if self.captured is None:
+
+            def run(token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot]) -> Tensor:
+                return self.run(self.model, token, position, slots, source, cache)
+
+            self.captured = Captured(run, token, position, slots)
+        return self.captured(token, position, slots)
+
+
+class Captured:
+    """A CUDA graph of one step: its inputs are copied to where they lay when it was captured."""
+
+    def __init__(self, run: Callable[..., Tensor], token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot]):
+        token, position = token.clone(), position.clone()
+        slots = {
+            window: TokenSlot(slot.token.clone(), None if slot.first is None else slot.first.clone())
+            for window, slot in slots.items()
+        }
+        self.inputs = tensors_of(token, position, slots)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = run(token, position, slots)
+
+    def __call__(self, token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot]) -> Tensor:
+        for held, new in zip(self.inputs, tensors_of(token, position, slots), strict=True):
+            held.copy_(new)
+        self.graph.replay()
+        return self.logits
+
+
+def tensors_of(token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot]) -> list[Tensor]:
+    firsts = [slot.first for slot in slots.values() if slot.first is not None]
+    return [token, position, *(slot.token for slot in slots.values()), *firsts]
 
 
 def step(

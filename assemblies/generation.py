@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
+from pairform.assemblies.beam_search import BeamSearch
 from pairform.assemblies.decoding import Decoding, in_bucket
 from pairform.assemblies.sampling import Sampling
 from pairform.blocks.cache import Cache
@@ -50,6 +51,10 @@ class GenerationMixin:
         cache: Cache | None = None,
         streamer: Streamer | None = None,
         compile: bool = False,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool | Literal["never"] = False,
+        num_return_sequences: int = 1,
     ) -> Int[Tensor, "batch written"]:
         """The decoder's tokens: its prompt (the start token by default), then at most `max_new_tokens` more.
 
@@ -58,11 +63,16 @@ class GenerationMixin:
         beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
         the same tokens. `compile` compiles the step of one token when it is first needed, and again only for buckets of
         lengths and batches that this model has not met; it pays where much is written.
+
+        With `num_beams`, beam search as in transformers: see `BeamSearch` for its options. It gives
+        `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
         """
         model = cast("Model", self)
         choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
         ends = model.spec.tokens.ends if eos_token_id is None else as_ids(eos_token_id)
         check_request(model, max_new_tokens, use_cache, cache)
+        search = BeamSearch(num_beams, length_penalty, early_stopping, num_return_sequences)
+        check_beams(num_beams, do_sample=do_sample, streamer=streamer)
         mode = model.training
         model.eval()
         try:
@@ -84,7 +94,11 @@ class GenerationMixin:
             longest = prompt.shape[1] + max_new_tokens
             decoding = Decoding(model, source, cache, first, length=longest, compile=compile)
             filler = model.spec.tokens.pad if model.spec.tokens.pad is not None else (ends[0] if ends else 0)
-            written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
+            if num_beams > 1:
+                new, _ = search(decoding, aligned, pixels, torch.tensor(ends, device=prompt.device), filler, max_new_tokens)
+                written = torch.cat((prompt.repeat_interleave(num_return_sequences, 0), new), dim=1)
+            else:
+                written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
         finally:
             model.train(mode)
         return written
@@ -150,6 +164,12 @@ def check_request(model: "Model", max_new_tokens: int, use_cache: bool, cache: C
         raise InputError(Problem("max_new_tokens", str(max_new_tokens), "1 or more"))
     if cache is not None and not use_cache:
         raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
+
+
+def check_beams(num_beams: int, **given: object) -> None:
+    """Refuse what beams cannot do."""
+    if num_beams > 1 and (unable := [name for name, value in given.items() if value]):
+        raise InputError(Problem(unable[0], f"{unable[0]} beside num_beams={num_beams}", "one or the other"))
 
 
 def encode(

@@ -161,7 +161,7 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Bytes of keys and values held now; own buffers have room for more."""
-        return sum(part.bytes for part in (*self.own.values(), *self.source.values()))
+        return sum(own.bytes for own in self.own.values()) + sum(part.bytes for part in self.source.values())
 
     def rows(self, index: Tensor) -> "Cache":
         """A cache of the batch rows that `index` names: to reorder beams or drop finished sequences.
@@ -171,13 +171,13 @@ class Cache:
         source = self.source if self.beams > 1 else {place: part.rows(index) for place, part in self.source.items()}
         return Cache({place: part.rows(index) for place, part in self.own.items()}, source, self.length, self.room, self.beams)
 
-    def spread(self, beams: int) -> "Cache":
-        """A cache of each row as often as it has beams, one after the other."""
-        repeated = {
-            place: part.rows(torch.arange(len(part.buffers.keys), device=part.buffers.keys.device).repeat_interleave(beams))
-            for place, part in self.own.items()
-        }
-        return Cache(repeated, self.source, self.length, self.room, beams)
+    def spread(self, beams: int, *, share: bool = True) -> "Cache":
+        """A cache of each row as often as it has beams, one after the other. With `share`, the source's keys are not copied."""
+        some = next(iter(self.own.values())).buffers.keys
+        index = torch.arange(len(some), device=some.device).repeat_interleave(beams)
+        spread = self.rows(index) if not share else Cache({}, self.source, self.length, self.room, beams)
+        spread.own = {place: part.rows(index) for place, part in self.own.items()}
+        return spread
 
 
 def rounded(count: int) -> int:
