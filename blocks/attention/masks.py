@@ -106,9 +106,10 @@ class Mask:
         """
         queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)[None]
         left, right = self.window
-        low = torch.zeros_like(queries) if left is None else (queries - left - self.key_start).clamp(min=0)
+        left = self.query_start + self.query_length if left is None else left  # far enough to see all
+        right = self.key_start + self.key_length if right is None else right
         most = self.key_length - 1
-        high = torch.full_like(queries, most) if right is None else (queries + right - self.key_start).clamp(max=most)
+        low, high = (queries - left - self.key_start).clamp(min=0), (queries + right - self.key_start).clamp(max=most)
         if self.blocks is not None:
             high = torch.maximum(high, last_of_run(self.blocks)[:, queries[0]] - self.key_start).clamp(max=most)
         return low, high
@@ -125,7 +126,7 @@ class Mask:
             allowed = same if allowed is None else allowed & same
         if self.window != (None, None):
             low, high = (bound[:, None, :, None] for bound in self.interval(device))
-            keys = torch.arange(self.key_length, device=device)
+            keys = torch.arange(0, self.key_length, device=device)
             near = (keys >= low) & (keys <= high)
             allowed = near if allowed is None else allowed & near
         return allowed
