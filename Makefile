@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint format schema install
+.PHONY: demo test lint format schema bench install
 install: $(BIN)/.installed
 
 $(BIN)/.installed: pyproject.toml constraints.txt
@@ -28,3 +28,7 @@ format: install ## rewrite the sources as lint wants them
 
 schema: install ## rewrite the committed JSON Schema and the presets' expanded forms
 	$(BIN)/python -m tests.golden
+
+bench: install ## measure everything against transformers (about 15 minutes); BENCH="--only forward" or "--device cuda"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
+	$(BIN)/python -m benchmarks.all $(BENCH)

@@ -4,10 +4,11 @@ Two Gemma 2 folders of random bf16 weights become an encoder-decoder; then `cp -
 start alike: the page cache holds the input of the one that is timed and none of the other files, nothing is left to be written,
 and its target is not there.
 
-    python -m benchmarks.convert [--preset gemma-2-2b] [--runs 3] [--folder DIR]
+    python -m benchmarks.convert [--preset gemma-2-2b] [--runs 3] [--folder DIR] [--quick]
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -16,23 +17,30 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import run, save, summary
+from benchmarks.measure import RESULTS, run, save, summary
+from benchmarks.sources import write_source
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="gemma-2-2b", help="the shapes of both sources")
     parser.add_argument("--runs", type=int, default=3, help="pairs of runs, after one of each that is not counted")
     parser.add_argument("--folder", type=Path, default=None, help="where to work: about 6 times the size of a source")
-    arguments = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, only to see that it works; keeps no result")
+    parser.add_argument("--device", choices=["cpu"], default="cpu", help="files are converted without a GPU")
+    arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
+        if arguments.quick:
+            arguments.runs, arguments.preset = 1, str(folder / "small.json")
+            small = {"extends": "gemma-2-2b", "vocabulary": 500, "decoder": {"width": 96, "depth": 2}}
+            Path(arguments.preset).write_text(json.dumps(small))
         for seed, role in enumerate(("encoder", "decoder")):
-            run([sys.executable, "-m", "benchmarks.sources", str(folder / role), arguments.preset, str(seed)])
+            write([str(folder / role), arguments.preset, str(seed)], apart=not arguments.quick)
         convert = [sys.executable, "-m", "pairform", "convert", "--out", str(folder / "out")]
         convert += ["--encoder", str(folder / "encoder"), "--decoder", str(folder / "decoder")]
         converts, copies = [], []
-        for turn in range(arguments.runs + 1):
+        for turn in range(arguments.runs + (not arguments.quick)):
             shutil.rmtree(folder / "out", ignore_errors=True)
             prepare([folder / "encoder", folder / "decoder"], [folder / "copy"])
             converted = run(convert)
@@ -41,7 +49,7 @@ def main() -> None:
             copied = run(["cp", "-r", str(folder / "out"), str(folder / "copy")])
             ratio = converted.seconds / copied.seconds
             print(f"convert {converted.seconds:.1f} s, cp {copied.seconds:.1f} s, ratio {ratio:.2f}", flush=True)
-            if turn:
+            if turn or arguments.quick:
                 converts.append(converted)
                 copies.append(copied)
         written = sum(file.stat().st_size for file in (folder / "out").iterdir())
@@ -56,7 +64,16 @@ def main() -> None:
             "ratios": ratios,
             "median_ratio": statistics.median(ratios),
         },
+        None if arguments.quick else RESULTS,
     )
+
+
+def write(words: list[str], *, apart: bool) -> None:
+    """A source, in a process of its own where its memory would count for those that are measured."""
+    if apart:
+        run([sys.executable, "-m", "benchmarks.sources", *words])
+    else:
+        write_source(Path(words[0]), words[1], seed=int(words[2]))
 
 
 def prepare(read: Sequence[Path], forget: Sequence[Path]) -> None:

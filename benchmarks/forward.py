@@ -1,71 +1,105 @@
-"""One forward pass of encoder and decoder against transformers with its default settings: the same folder, in turn.
+"""One forward pass of encoder and decoder against transformers: its default, flex_attention, and compiled as a whole.
 
-The model has the shapes of T5Gemma B-B with a vocabulary of 32000 and windows of 256 tokens, and random weights.
+The model has the shapes of T5Gemma B-B with a vocabulary of 32000 and windows of 256 tokens, and random weights. transformers
+refuses sdpa for it, since sdpa cannot cap scores. Compiling the whole model with flex_attention fails on a CPU in torch 2.13;
+flex_attention without that compiles the attention itself.
 
-    python -m benchmarks.forward [--source 2048] [--target 128] [--batch 2] [--dtype bfloat16] [--threads 2] [--runs 5]
+    python -m benchmarks.forward [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
 """
 
-import argparse
-import statistics
-import tempfile
-import time
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from torch import Tensor
 
 import pairform
-from benchmarks.measure import save
+from benchmarks import models
+from benchmarks.cases import Benchmark, Case
+from benchmarks.compare import Call, Make
+from benchmarks.options import Options
+from benchmarks.rates import matrix_rate
 
-WINDOWS = {"cycle": [{"branches": {"self_attention": {"mask": {"window": [255, 255]}}}}, {}]}
-PATCH = {"vocabulary": 32000, "encoder": WINDOWS, "decoder": WINDOWS}
-INCLUSIVE = {"encoder": {"cycle": [{"branches": {"self_attention": {"mask": {"window": [256, 256]}}}}, {}]}}
-"""transformers' encoder windows reach one token further than the weights were trained with; here ours do too."""
+CASES: list[Case] = [
+    {"source": 512, "target": 128, "batch": 2, "dtype": "float32", "runs": 5},
+    {"source": 512, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 5},
+    {"source": 2048, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 3},
+    {"source": 8192, "target": 128, "batch": 1, "dtype": "bfloat16", "runs": 1, "apart": True},
+]
+QUICK: list[Case] = [{"source": 24, "target": 8, "batch": 2, "dtype": "float32"}]
 
 
-@torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"source": 2048, "target": 128, "batch": 2, "threads": 2, "runs": 5}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    transformers.utils.logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as name:
-        spec = pairform.patch(pairform.load_spec("t5gemma-b-b"), PATCH)
-        model = pairform.build(spec, dtype=getattr(torch, arguments.dtype), seed=0)
-        pairform.save(model, Path(name) / "model", format="transformers")
-        ours: Any = pairform.load(Path(name) / "model", patch=INCLUSIVE)
-        theirs: Any = transformers.T5GemmaForConditionalGeneration.from_pretrained(Path(name) / "model").eval()
-    read, written = (torch.randint(3, 32000, (arguments.batch, length)) for length in (arguments.source, arguments.target))
-    inputs = {"input_ids": read, "attention_mask": torch.ones_like(read), "decoder_input_ids": written}
-    seconds: dict[str, list[float]] = {"pairform": [], "transformers": []}
-    answers: dict[str, Any] = {}
-    for turn in range(arguments.runs + 1):
-        for name, other in (("pairform", ours), ("transformers", theirs)):
-            begin = time.perf_counter()
-            answers[name] = other(**inputs).logits
-            taken = time.perf_counter() - begin
-            if turn:
-                seconds[name].append(round(taken, 3))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    largest = answers["transformers"].float().abs().max()
-    case = f"source {arguments.source}, target {arguments.target}, batch {arguments.batch}, {arguments.dtype}"
-    save(
-        f"forward-{arguments.source}-{arguments.batch}-{arguments.dtype}",
-        {
-            "what": f"T5Gemma B-B shapes, {case}: forward, against transformers' default (eager, since it has a softcap)",
-            "transformers_version": transformers.__version__,
-            "threads": arguments.threads,
-            "seconds": seconds,
-            "medians": medians,
-            "speedup": round(medians["transformers"] / medians["pairform"], 2),
-            "largest_difference": float((answers["pairform"] - answers["transformers"]).float().abs().max() / largest),
-        },
-    )
+def write(folder: Path, case: Case) -> None:
+    models.write(models.t5gemma(models.VOCABULARY, quick=case["source"] < 128), folder, case["dtype"])
 
+
+def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
+    """Compiled settings share their weights with the plain ones."""
+    device = options.device
+    default = cache(lambda: models.theirs(folder, device))
+    ours = cache(lambda: models.ours(folder, device))
+
+    def forward(model: Callable[[], Any]) -> Call:
+        return passes(model(), models.inputs(case, device))
+
+    table: dict[str, Make] = {
+        "pairform": lambda: forward(ours),
+        "transformers": lambda: forward(default),
+        "transformers flex": lambda: forward(lambda: models.theirs(folder, device, "flex_attention")),
+        "transformers compiled": lambda: forward(lambda: torch.compile(default())),
+    }
+    return {name: make for name, make in table.items() if name in chosen(case, options)}
+
+
+def chosen(case: Case, options: Options) -> set[str]:
+    """Compiled scores of 8192 tokens are still held whole, and take minutes; what is quick is not compiled."""
+    names = {"pairform", "transformers"}
+    if not options.quick:
+        names |= {"transformers flex"} | (
+            {"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set()
+        )
+    return names
+
+
+def passes(model: Any, inputs: dict[str, Tensor]) -> Call:
+    @torch.no_grad()
+    def call() -> Tensor:
+        logits: Tensor = model(**inputs).logits
+        return logits
+
+    return call
+
+
+def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The share of the measured matrix rate that our fastest setting reaches."""
+    dtype = getattr(torch, case["dtype"])
+    spec = models.t5gemma(models.VOCABULARY, quick=options.quick)
+    lengths = {"source_length": case["source"], "target_length": case["target"]}
+    flops = pairform.inspect(spec, batch=case["batch"], dtype=dtype, **lengths).flops["total"]
+    rate = matrix_rate(dtype, options)
+    done = {
+        name: round(flops / found["median_seconds"] / rate, 2)
+        for name, found in result["settings"].items()
+        if "median_seconds" in found
+    }
+    return {"flops": flops, "matrix_rate": rate, "share_of_matrix_rate": done}
+
+
+BENCHMARK = Benchmark(
+    module="benchmarks.forward",
+    cases=[case | {"folder": case["dtype"]} for case in CASES],
+    quick=QUICK,
+    write=write,
+    settings=settings,
+    name=lambda case: f"forward-{case['source']}-{case['batch']}-{case['dtype']}",
+    what=lambda case: (
+        f"T5Gemma B-B shapes, source {case['source']}, target {case['target']}, batch {case['batch']}, {case['dtype']}: "
+        "forward of encoder and decoder"
+    ),
+    more=more,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.run(__doc__)

@@ -1,4 +1,4 @@
-"""Commands timed as whole processes, and the machine they ran on."""
+"""Commands timed as whole processes, the machine they ran on, and where results go."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Run:
 
     seconds: float
     peak_bytes: int
+    printed: str = ""
 
 
 def run(command: list[str], **environment: str) -> Run:
@@ -35,7 +37,7 @@ def run(command: list[str], **environment: str) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{printed}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+    return Run(seconds, usage.ru_maxrss * 1024, printed)
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """What a reader needs to judge the numbers."""
     import torch
 
@@ -56,14 +58,23 @@ def machine() -> dict[str, Any]:
     if info.is_file():
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
+    found = {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
+    return found if device == "cpu" else {"gpu": torch.cuda.get_device_name(), **found}
 
 
-def save(name: str, result: dict[str, Any]) -> Path:
-    """Write a result beside the others and print it."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    text = json.dumps({"machine": machine(), **result}, indent=2) + "\n"
-    path.write_text(text)
-    print(text)
-    return path
+def peers(threads: int) -> dict[str, Any]:
+    """The rest of it where something runs beside transformers."""
+    return {"transformers": version("transformers"), "threads": threads}
+
+
+def save(name: str, result: dict[str, Any], folder: Path | None = RESULTS, device: str = "cpu") -> dict[str, Any]:
+    """Write a result beside the others, a GPU's under its name, and print it. Without a folder it is only printed."""
+    host = machine(device)
+    result = {"machine": {**host, **result.pop("machine", {})}, **result}
+    text = json.dumps(result, indent=2) + "\n"
+    print(text, flush=True)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        of = "" if device == "cpu" else "-" + "-".join(host["gpu"].lower().split())
+        (folder / f"{name}{of}.json").write_text(text)
+    return result

@@ -1,0 +1,168 @@
+"""Running the cases of a benchmark: the folder written once, settings in turn, memory in processes of their own."""
+
+import ctypes
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks.compare import Difference, Judge, Make, Timed, ratios, relative, synchronise, take_turns, timed
+from benchmarks.measure import peers, run, save
+from benchmarks.options import Options, parse
+
+Case = dict[str, Any]
+"""Plain data: its lengths, batch and dtype; `runs`; and `apart`, for a case that takes minutes: every setting runs in
+processes of its own, in turn, once each a turn, which times it and measures its memory at once."""
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+"""Of an answer, in units of its largest value."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What differs between benchmarks.
+
+    module:     its name, to start processes of it.
+    write:      the checkpoint of a case, into a folder. Cases with the same `folder` share it.
+    settings:   what makes each setting's callable, by name, from a folder and a case.
+    name, what: of the result's file, and in words.
+    difference: between the reference's answer and another, for a folder and a case.
+    more:       what else the result says, from the document so far.
+    others:     settings that compute something else: timed, and held to no answer.
+    """
+
+    module: str
+    cases: Sequence[Case]
+    quick: Sequence[Case]
+    write: Callable[[Path, Case], None]
+    settings: Callable[[Path, Case, Options], Mapping[str, Make]]
+    name: Callable[[Case], str]
+    what: Callable[[Case], str]
+    difference: Callable[[Path, Case, Options], Difference] = lambda *_: relative
+    more: Callable[[Case, Options, Mapping[str, Any]], dict[str, Any]] = lambda *_: {}
+    memory: bool = True
+    others: frozenset[str] = frozenset()
+
+    def run(self, description: str | None, arguments: list[str] | None = None) -> None:
+        options = parse(description, arguments)
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        if options.alone is not None:
+            assert options.case is not None
+            assert options.folder is not None
+            print(json.dumps(alone(self.settings(options.folder, options.case, options)[options.alone], options)))
+            return
+        cases = self.quick if options.quick else self.cases
+        with tempfile.TemporaryDirectory() as place:
+            for case in cases:
+                if options.only and self.name(case) not in options.only:
+                    continue
+                folder = Path(place) / str(case.get("folder", "model"))
+                if not folder.exists():
+                    self.write(folder, case)
+                self.run_case(folder, case, options)
+
+    def run_case(self, folder: Path, case: Case, options: Options) -> None:
+        print(self.name(case), flush=True)
+        begin = time.perf_counter()
+        settings = self.settings(folder, case, options)
+        runs = options.runs or (1 if options.quick else int(case.get("runs", 3)))
+        judge = Judge(self.difference(folder, case, options), TOLERANCE[case["dtype"]], self.others)
+        if case.get("apart"):
+            found = self.take_turns_apart(settings, runs, folder, case, options, judge)
+        else:
+            found = take_turns(settings, runs, judge)
+            measured = settings if self.memory and not options.quick else ()
+            for name in [name for name in measured if found[name].refused is None]:
+                found[name].peak_bytes = self.process(name, folder, case, options)["peak_bytes"]
+        result: dict[str, Any] = {
+            "machine": peers(options.threads),
+            "what": self.what(case),
+            "case": {key: value for key, value in case.items() if key not in ("folder", "runs")},
+            "settings": {name: timed.document() for name, timed in found.items()},
+            **ratios({name: timed for name, timed in found.items() if name not in self.others}),
+        }
+        save(self.name(case), result | self.more(case, options, result), options.results, options.device)
+        print(f"  took {time.perf_counter() - begin:.0f} s", flush=True)
+
+    def take_turns_apart(
+        self,
+        settings: Mapping[str, Make],
+        runs: int,
+        folder: Path,
+        case: Case,
+        options: Options,
+        judge: Judge,
+    ) -> dict[str, Timed]:
+        found, answers = {name: Timed() for name in settings}, {}
+        for _ in range(runs):
+            for name in [name for name in settings if found[name].refused is None]:
+                told = self.process(name, folder, case, options)
+                if "refused" in told:
+                    found[name].refused = told["refused"]
+                    continue
+                found[name].seconds.append(told["seconds"])
+                found[name].peak_bytes = max(told["peak_bytes"], found[name].peak_bytes or 0)
+                answers[name] = torch.load(told["answer"])
+                print(f"  {name}: {told['seconds']:.4g} s, {told['peak_bytes'] / 1e6:.0f} MB", flush=True)
+        judge(found, answers)
+        return found
+
+    def process(self, name: str, folder: Path, case: Case, options: Options) -> dict[str, Any]:
+        """What one setting tells of itself from a process that runs nothing else."""
+        command = [sys.executable, "-m", self.module, "--alone", name, "--folder", str(folder), "--case", json.dumps(case)]
+        command += ["--threads", str(options.threads), "--device", options.device] + ["--quick"] * options.quick
+        told: dict[str, Any] = json.loads(run(command).printed.strip().splitlines()[-1])
+        return told
+
+
+def alone(make: Make, options: Options) -> dict[str, Any]:
+    """Time one call and find how much memory it takes at its height beyond what was held before it.
+
+    What has to be compiled, which takes memory once, is called once before.
+    """
+    assert options.alone is not None
+    assert options.folder is not None
+    try:
+        call = make()
+        if " " in options.alone:
+            call()
+        gc.collect()
+        before = forget_peak(options.device)
+        seconds, answer = timed(call)
+        peak = peak_bytes(options.device) - before
+    except Exception as error:
+        if options.alone in ("pairform", "transformers"):
+            raise
+        return {"refused": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"}
+    path = options.folder.parent / f"answer-{options.alone}.pt"
+    torch.save(answer.detach().cpu(), path)
+    return {"seconds": seconds, "peak_bytes": peak, "answer": str(path)}
+
+
+def forget_peak(device: str) -> int:
+    """Bytes held now; the peak counts from here. Memory that is free but not yet given back does not hide what is taken."""
+    if device != "cpu":
+        synchronise()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def peak_bytes(device: str) -> int:
+    return resident("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
+
+
+def resident(field: str) -> int:
+    """A size in this process's status, in bytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024

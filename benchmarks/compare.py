@@ -1,0 +1,147 @@
+"""Settings of a case in turn: answers that must agree, medians, peak memory, ratios against transformers.
+
+A setting is a name and what makes its callable. Names begin with whose it is: `pairform`, `pairform compiled`,
+`transformers` (its default, and the reference), `transformers flex`. One that cannot run, or whose answer is not the
+reference's, stays in the result with the reason and is no peer.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REFERENCE = "transformers"
+Call = Callable[[], Tensor]
+Make = Callable[[], Call]
+Difference = Callable[[Tensor, Tensor], float]
+
+
+@dataclass
+class Timed:
+    """What is known about one setting."""
+
+    seconds: list[float] = field(default_factory=list)
+    first: float | None = None
+    difference: float | None = None
+    peak_bytes: int | None = None
+    refused: str | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def document(self) -> dict[str, Any]:
+        if self.refused is not None:
+            return {"refused": self.refused}
+        document: dict[str, Any] = {
+            "seconds": [rounded(value) for value in self.seconds],
+            "median_seconds": rounded(self.median),
+        }
+        if self.first is not None:
+            document["first_seconds"] = rounded(self.first)
+        if self.difference is not None:
+            document["difference"] = float(f"{self.difference:.2g}")
+        if self.peak_bytes is not None:
+            document["peak_megabytes"] = round(self.peak_bytes / 1e6)
+        return document
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def timed(call: Call) -> tuple[float, Tensor]:
+    gc.collect()
+    synchronise()
+    begin = time.perf_counter()
+    answer = call()
+    synchronise()
+    return time.perf_counter() - begin, answer
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def take_turns(settings: Mapping[str, Make], runs: int, judge: "Judge") -> dict[str, Timed]:
+    """Time every setting `runs` times in turn, after one call of each that compiles and answers."""
+    found = {name: Timed() for name in settings}
+    calls: dict[str, Call] = {}
+    answers: dict[str, Tensor] = {}
+    for name, make in settings.items():
+        try:
+            calls[name] = make()
+            found[name].first, answers[name] = timed(calls[name])
+        except Exception as error:
+            if name in (REFERENCE, "pairform"):
+                raise
+            found[name].refused = f"{type(error).__name__}: {first_line(error)}"
+        print(f"  {name}: first call {found[name].refused or rounded(found[name].first or 0)}", flush=True)
+    judge(found, answers)
+    for _ in range(runs):
+        for name in [name for name in calls if found[name].refused is None]:
+            found[name].seconds.append(timed(calls[name])[0])
+            print(f"  {name}: {found[name].seconds[-1]:.4g} s", flush=True)
+    return found
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Holds each answer to the reference's, but for `others`. A wrong one of ours is an error, one of theirs no peer."""
+
+    difference: Difference
+    tolerance: float
+    others: frozenset[str] = frozenset()
+
+    def __call__(self, found: Mapping[str, Timed], answers: Mapping[str, Tensor]) -> None:
+        for name in answers.keys() - {REFERENCE} - self.others:
+            apart = found[name].difference = self.difference(answers[REFERENCE], answers[name])
+            if apart <= self.tolerance:
+                continue
+            if name.startswith("pairform"):
+                raise SystemExit(f"{name} differs from {REFERENCE} by {apart:.3g}, more than {self.tolerance:.3g}")
+            found[name].refused = f"its answer differs by {apart:.2g}"
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else ""
+
+
+def ratios(found: Mapping[str, Timed]) -> dict[str, Any]:
+    """Each of our settings against transformers' default and against the fastest of its settings; memory likewise."""
+    peers = {name: timed for name, timed in found.items() if not name.startswith("pairform") and timed.refused is None}
+    ours = {name: timed for name, timed in found.items() if name.startswith("pairform") and timed.refused is None}
+    best = min(peers, key=lambda name: peers[name].median)
+    document: dict[str, Any] = {
+        "best_of_transformers": best,
+        "speedup": {
+            name: {
+                "default": round(peers[REFERENCE].median / timed.median, 2),
+                "best": round(peers[best].median / timed.median, 2),
+            }
+            for name, timed in ours.items()
+        },
+    }
+    memory = {
+        name: {
+            key: round(timed.peak_bytes / peer.peak_bytes, 2)
+            for key, peer in {"default": peers[REFERENCE], "best": peers[best]}.items()
+            if peer.peak_bytes
+        }
+        for name, timed in ours.items()
+        if timed.peak_bytes is not None
+    }
+    return document | ({"memory_ratio": memory} if memory else {})
+
+
+def relative(reference: Tensor, answer: Tensor) -> float:
+    """The largest difference, in units of the reference's largest value."""
+    reference, answer = reference.float(), answer.float()
+    return float((answer - reference).abs().max() / reference.abs().max())

@@ -1,0 +1,144 @@
+"""Greedy decoding of 128 tokens against transformers' `generate`: its default, and a static cache with the step compiled.
+
+Both sides are given the same encoder's output, so that only the decoder is timed, with its reading of the source. The share of
+the bandwidth limit is the time in which the machine reads the decoder's weights and all cached keys and values once for each
+token, over the time taken; both are measured in one run.
+
+Greedy tokens may differ where two logits are equal but for rounding, and all later ones with them. So each token is held to
+transformers' logits after the tokens before it: its logit must be the largest but for rounding.
+
+    python -m benchmarks.decode [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CompileConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+import pairform
+from benchmarks import models
+from benchmarks.cases import Benchmark, Case
+from benchmarks.compare import Difference, Make, rounded
+from benchmarks.options import Options
+from benchmarks.rates import bandwidth
+
+CASES: list[Case] = [
+    {"source": source, "tokens": 128, "batch": batch, "dtype": "bfloat16", "runs": 3 if batch == 1 else 2}
+    for source in (512, 4096)
+    for batch in (1, 8)
+]
+QUICK: list[Case] = [{"source": 12, "tokens": 6, "batch": 2, "dtype": "float32"}]
+
+
+def write(folder: Path, case: Case) -> None:
+    models.write(models.t5gemma(models.VOCABULARY, quick=case["source"] < 128), folder, case["dtype"])
+
+
+def source(case: Case, device: str) -> tuple[Tensor, Tensor]:
+    """An encoder's output and the mask of it: of size 1, as a norm leaves it. What it says does not matter for the time."""
+    width = 96 if case["source"] < 128 else 768
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(case["batch"], case["source"], width, generator=generator).to(getattr(torch, case["dtype"]))
+    return hidden.to(device), torch.ones(case["batch"], case["source"], dtype=torch.long, device=device)
+
+
+def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
+    device = options.device
+    default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
+    hidden, mask = source(case, device)
+
+    def generate(model: Callable[[], Any], encoded: Any, **given: Any) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            written: Tensor = loaded.generate(
+                attention_mask=mask, encoder_outputs=encoded, max_new_tokens=case["tokens"], **given
+            )
+            return written
+
+        loaded = model()
+        return call
+
+    def peer(**given: Any) -> Callable[[], Tensor]:
+        model = default()
+        model.generation_config.eos_token_id = None  # random weights may end anywhere
+        return generate(lambda: model, BaseModelOutput(last_hidden_state=hidden), do_sample=False, **given)
+
+    def static() -> Callable[[], Tensor]:
+        compiled = CompileConfig()
+        compiled._compile_all_devices = True  # by itself transformers compiles on accelerators only
+        return peer(cache_implementation="static", compile_config=compiled)
+
+    table: dict[str, Make] = {
+        "pairform": lambda: generate(ours, hidden, eos_token_id=()),
+        "pairform compiled": lambda: generate(ours, hidden, eos_token_id=(), compile=True),
+        "transformers": peer,
+        "transformers static compiled": static,
+    }
+    return {name: make for name, make in table.items() if not (options.quick and "compiled" in name)}
+
+
+def difference(folder: Path, case: Case, options: Options) -> Difference:
+    """How far the logit of a written token is below the largest one, in units of the largest."""
+    hidden, mask = source(case, options.device)
+    model = cache(lambda: models.theirs(folder, options.device))
+
+    @torch.no_grad()
+    def below(reference: Tensor, written: Tensor) -> float:
+        if written.shape != reference.shape:
+            return float("inf")
+        encoded = BaseModelOutput(last_hidden_state=hidden)
+        ran = model()(attention_mask=mask, encoder_outputs=encoded, decoder_input_ids=written[:, :-1], use_cache=False)
+        logits = ran.logits.float()
+        taken = logits.gather(-1, written[:, 1:, None])[..., 0]
+        return float((logits.max(-1).values - taken).max() / logits.abs().max())
+
+    return below
+
+
+def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Bytes that each token needs, and which share of the machine's bandwidth a setting makes of it."""
+    spec = models.t5gemma(models.VOCABULARY, quick=options.quick)
+    dtype = getattr(torch, case["dtype"])
+    lengths = {"source_length": case["source"], "target_length": case["tokens"] // 2}
+    costs = pairform.inspect(spec, batch=case["batch"], dtype=dtype, **lengths)
+    assert spec.decoder is not None
+    weights = (costs.parameters["decoder"] + spec.vocabulary * spec.decoder.width) * dtype.itemsize
+    cached = costs.cache_bytes["total"]
+    rate = bandwidth(options)
+    limit = case["tokens"] * (weights + cached) / rate
+    share = {
+        name: round(limit / found["median_seconds"], 2)
+        for name, found in result["settings"].items()
+        if "median_seconds" in found
+    }
+    return {
+        "weight_bytes": weights,
+        "cached_bytes": cached,
+        "read_bytes_a_second": rounded(rate),
+        "limit_seconds": rounded(limit),
+        "share_of_bandwidth": share,
+    }
+
+
+BENCHMARK = Benchmark(
+    module="benchmarks.decode",
+    cases=CASES,
+    quick=QUICK,
+    write=write,
+    settings=settings,
+    name=lambda case: f"decode-{case['source']}-{case['batch']}-{case['dtype']}",
+    what=lambda case: (
+        f"T5Gemma B-B shapes, {case['dtype']}: greedy decoding of {case['tokens']} tokens after a source of {case['source']}, "
+        f"batch {case['batch']}, from the encoder's output on"
+    ),
+    difference=difference,
+    more=more,
+    memory=False,
+)
+
+if __name__ == "__main__":
+    BENCHMARK.run(__doc__)

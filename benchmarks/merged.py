@@ -1,0 +1,100 @@
+"""T5Gemma 2 with text alone: our merged attention against our separate attention and against transformers.
+
+The shapes are those of T5Gemma 2 270M-270M without its vision tower and with a vocabulary of 32000. The separate variant has a
+cross-attention of its own beside self-attention, so it has more weights; transformers knows the merged form alone.
+
+    python -m benchmarks.merged [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pairform
+from benchmarks import models
+from benchmarks.cases import Benchmark, Case
+from benchmarks.compare import Call, Make
+from benchmarks.forward import passes
+from benchmarks.options import Options
+from pairform.assemblies.specs import ModelSpec
+
+CASES: list[Case] = [
+    {"source": source, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": runs} for source, runs in ((512, 5), (2048, 3))
+]
+QUICK: list[Case] = [{"source": 24, "target": 8, "batch": 2, "dtype": "float32"}]
+
+
+SEPARATE = "pairform separate"
+END, IMAGE, BEGIN = (models.VOCABULARY - 1 - place for place in range(3))
+
+
+def merged(*, quick: bool) -> ModelSpec:
+    """transformers' T5Gemma 2 always has a vision tower; this one is as small as can be, and reads nothing."""
+    attention = {"heads": 2, "kv_heads": 2, "head_dim": 16}
+    tower = {"width": 32, "depth": 1, "layer": {"branches": {"self_attention": attention, "feed_forward": {"hidden": 32}}}}
+    vision = {"tower": tower, "image_token": IMAGE, "begin_token": BEGIN, "end_token": END}
+    stack: dict[str, Any] = {"embedding": {"end_of_image": END}} | (models.TINY if quick else {})
+    patch = {"vocabulary": models.VOCABULARY, "encoder": stack | {"vision": vision}, "decoder": stack}
+    return pairform.patch(pairform.load_spec("t5gemma2-270m-270m"), patch)
+
+
+def separate(*, quick: bool) -> ModelSpec:
+    """The same with a cross-attention of its own, of the same heads."""
+    spec = merged(quick=quick)
+    attention = spec.document()["decoder"]["layer"]["branches"]["self_attention"]
+    cross = {key: attention[key] for key in ("heads", "kv_heads", "head_dim", "scale", "qk_norm")}
+    branches = {"self_attention": {"name": "self_attention"}, "cross_attention": {"name": "cross_attention", **cross}}
+    return pairform.patch(spec, {"decoder": {"layer": {"branches": branches}}})
+
+
+def write(folder: Path, case: Case) -> None:
+    quick = case["source"] < 128
+    folder.mkdir()
+    models.write(merged(quick=quick), folder / "merged", case["dtype"])
+    apart = pairform.build(separate(quick=quick), dtype=getattr(torch, case["dtype"]), seed=0)
+    pairform.save(apart, folder / "separate")
+
+
+def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
+    device = options.device
+    default = cache(lambda: models.theirs(folder / "merged", device))
+
+    def forward(model: Any) -> Call:
+        return passes(model, models.inputs(case, device))
+
+    table: dict[str, Make] = {
+        "pairform": lambda: forward(models.ours(folder / "merged", device, patch=None)),
+        SEPARATE: lambda: forward(models.ours(folder / "separate", device, patch=None)),
+        "transformers": lambda: forward(default()),
+        "transformers eager": lambda: forward(models.theirs(folder / "merged", device, "eager")),
+        "transformers compiled": lambda: forward(torch.compile(default())),
+    }
+    return {name: make for name, make in table.items() if not (options.quick and "compiled" in name)}
+
+
+def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Merged against separate attention of ours."""
+    found = result["settings"]
+    return {"speedup_over_separate": round(found[SEPARATE]["median_seconds"] / found["pairform"]["median_seconds"], 2)}
+
+
+BENCHMARK = Benchmark(
+    module="benchmarks.merged",
+    cases=CASES,
+    quick=QUICK,
+    write=write,
+    settings=settings,
+    name=lambda case: f"merged-{case['source']}-{case['batch']}-{case['dtype']}",
+    what=lambda case: (
+        f"T5Gemma 2 270M-270M shapes, text, source {case['source']}, target {case['target']}, batch {case['batch']}, "
+        f"{case['dtype']}: forward of encoder and decoder"
+    ),
+    more=more,
+    others=frozenset({SEPARATE}),
+)
+
+if __name__ == "__main__":
+    BENCHMARK.run(__doc__)

@@ -1,0 +1,56 @@
+"""The models that are compared: the shapes of T5Gemma B-B or T5Gemma 2, random weights, one folder that both sides load."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+import pairform
+from pairform.assemblies.specs import ModelSpec
+
+WINDOW = 256
+VOCABULARY = 32000
+TINY = {"width": 96, "depth": 2, "layer": {"branches": {"feed_forward": {"hidden": 128}}}}
+INCLUSIVE = {"encoder": {"cycle": [{"branches": {"self_attention": {"mask": {"window": [WINDOW, WINDOW]}}}}, {}]}}
+"""transformers' encoder windows reach one token further than T5Gemma was trained with; here ours do too."""
+
+
+def t5gemma(vocabulary: int, *, quick: bool = False) -> ModelSpec:
+    """T5Gemma B-B with windows of 256 tokens and the vocabulary given."""
+    windows = {"cycle": [{"branches": {"self_attention": {"mask": {"window": [WINDOW - 1, WINDOW - 1]}}}}, {}]}
+    patch: dict[str, Any] = {"vocabulary": vocabulary, "encoder": windows, "decoder": windows}
+    if quick:
+        patch |= dict.fromkeys(("encoder", "decoder"), windows | TINY)
+    return pairform.patch(pairform.load_spec("t5gemma-b-b"), patch)
+
+
+def write(spec: ModelSpec, folder: Path, dtype: str) -> None:
+    """A folder in transformers' layout, the same weights each time."""
+    model = pairform.build(spec, dtype=getattr(torch, dtype), seed=0)
+    pairform.save(model, folder, format="transformers")
+
+
+def ours(folder: Path, device: str, patch: dict[str, Any] | None = INCLUSIVE) -> Any:
+    return pairform.load(folder, device=device, patch=patch).eval()
+
+
+def theirs(folder: Path, device: str, attention: str | None = None) -> Any:
+    """transformers' model; without `attention` the implementation is what transformers takes by default."""
+    kind = transformers.AutoConfig.from_pretrained(folder).architectures[0]
+    given = {} if attention is None else {"attn_implementation": attention}
+    return getattr(transformers, kind).from_pretrained(folder, dtype="auto", **given).to(device).eval()
+
+
+def tokens(batch: int, length: int, device: str, seed: int, vocabulary: int = VOCABULARY) -> Tensor:
+    """Token ids without special ones, which are the first and the last, `[batch, length]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocabulary - 3, (batch, length), generator=generator).to(device)
+
+
+def inputs(case: dict[str, Any], device: str) -> dict[str, Tensor]:
+    """What both models read: a full source and a target."""
+    read = tokens(case["batch"], case["source"], device, 0)
+    written = tokens(case["batch"], case["target"], device, 1)
+    return {"input_ids": read, "attention_mask": torch.ones_like(read), "decoder_input_ids": written}

@@ -1,0 +1,83 @@
+"""The table of speed in README.md: one row for each kind of benchmark, from the committed results."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Results = Mapping[str, dict[str, Any]]
+
+
+def summary(found: Results) -> str:
+    """What is not in the results is not in the table, but for a GPU: without one its row says so."""
+    rows = ["| what | figure | by |", "|---|---|---|"]
+    for row in ROWS:
+        rows += [f"| {what} | {figure} | `python -m benchmarks.{script}` |" for what, figure, script in row(found)]
+    if not any("gpu" in result["machine"] for result in found.values()):
+        rows.append('| anything on a GPU | not measured | `make bench BENCH="--device cuda"` |')
+    return "\n".join(rows)
+
+
+Row = Iterator[tuple[str, str, str]]
+
+
+def convert(found: Results) -> Row:
+    for name, result in found.items():
+        if name.startswith("convert-"):
+            what = (
+                f"{result['what'].split(',')[0]}, {result['bytes_written'] / 1e9:.1f} GB written, against `cp -r` of the result"
+            )
+            yield (
+                what,
+                f"{result['median_ratio']:.2f} x the time, {result['convert']['peak_megabytes']} MB of memory",
+                "convert",
+            )
+
+
+def inspect(found: Results) -> Row:
+    for name, result in found.items():
+        if name.startswith("inspect-"):
+            of = f"`pairform inspect {name.removeprefix('inspect-')}`"
+            torch = result["import_torch"]["median_seconds"]
+            took = result["inspect"]
+            yield (
+                f"{of}, of which importing torch {torch:.1f} s",
+                f"{took['median_seconds']:.1f} s, {took['peak_megabytes']} MB",
+                "inspect",
+            )
+
+
+def compared(kind: str, what: str) -> Callable[[Results], Row]:
+    """A row for each case: our fastest setting against transformers' default and its best, and the least memory of ours."""
+
+    def rows(found: Results) -> Row:
+        for name, result in found.items():
+            if not name.startswith(f"{kind}-"):
+                continue
+            case = result["case"]
+            words = [f"{key} {case[key]}" for key in ("source", "batch") if key in case] + [case["dtype"]]
+            on = f" ({result['machine']['gpu']})" if "gpu" in result["machine"] else ""
+            yield f"{what}, {', '.join(words)}{on}", figure(result), kind
+
+    return rows
+
+
+def figure(result: Mapping[str, Any]) -> str:
+    name, speed = max(result["speedup"].items(), key=lambda item: item[1]["default"])
+    words = [f"{speed['default']:.2f} x as fast as transformers' default"]
+    if "best" in speed:
+        best = result["best_of_transformers"]
+        words.append("its best" if best == "transformers" else f"{speed['best']:.2f} x its best ({best.partition(' ')[2]})")
+    if name != "pairform":
+        words[0] = f"{name.partition(' ')[2]}: {words[0]}"
+    memory = [ratio["default"] for ratio in result.get("memory_ratio", {}).values() if "default" in ratio]
+    return ", ".join(words + ([f"{min(memory):.2f} x the memory"] if memory else []))
+
+
+ROWS: tuple[Callable[[Results], Row], ...] = (
+    convert,
+    inspect,
+    compared("load", "a folder of 1.2 GB loaded"),
+    compared("forward", "forward of T5Gemma B-B shapes"),
+    compared("merged", "forward of T5Gemma 2 270M-270M shapes, text"),
+    compared("decode", "128 tokens, greedy, T5Gemma B-B shapes"),
+    compared("train", "training step, vocabulary 256000, T5Gemma B-B shapes"),
+)

@@ -1,0 +1,165 @@
+"""Tables of the committed results, written into the marked regions of README.md and docs/benchmarks.md.
+
+A region begins with `<!-- results: NAME -->` and ends with `<!-- end of results -->`; what is between comes from here alone.
+
+    python -m benchmarks.tables
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS
+from benchmarks.summary import summary
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+REGION = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+Result = dict[str, Any]
+Results = Mapping[str, Result]
+
+
+def results(folder: Path = RESULTS) -> dict[str, Result]:
+    """All results by name, short sequences and small batches first."""
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    return dict(sorted(found.items(), key=lambda item: [int(word) if word.isdigit() else 0 for word in item[0].split("-")]))
+
+
+def of_kind(found: Results, kind: str) -> dict[str, Result]:
+    return {name: result for name, result in found.items() if name.partition("-")[0] == kind}
+
+
+def device(result: Result) -> str:
+    return result["machine"].get("gpu", result["machine"]["cpu"])
+
+
+def case(result: Result) -> str:
+    """A case in words."""
+    given = result.get("case", {})
+    words = [f"{word} {given[key]}" for key, word in CASE_WORDS.items() if key in given]
+    return ", ".join([*words, given["dtype"]] if "dtype" in given else words)
+
+
+CASE_WORDS = {"source": "source", "target": "target", "tokens": "tokens", "vocabulary": "vocabulary", "batch": "batch"}
+
+
+def compared(found: Results, kind: str) -> str:
+    """Every setting of every case beside transformers' default."""
+    rows = ["| case | setting | seconds | speed, default = 1 | peak memory | share of the limit |", "|---|---|---|---|---|---|"]
+    for result in of_kind(found, kind).values():
+        default = result["settings"]["transformers"]["median_seconds"]
+        shares = result.get("share_of_bandwidth") or result.get("share_of_matrix_rate") or {}
+        for name, setting in result["settings"].items():
+            if "refused" in setting:
+                rows.append(f"| {case(result)} | {name} | | no peer: {escaped(setting['refused'])} | | |")
+                continue
+            speed = default / setting["median_seconds"]
+            memory = f"{setting['peak_megabytes']} MB" if "peak_megabytes" in setting else ""
+            seconds = f"{setting['median_seconds']:.3g}"
+            rows.append(f"| {case(result)} | {name} | {seconds} | {speed:.2f} | {memory} | {shares.get(name, '')} |")
+    return "\n".join(rows) if len(rows) > 2 else "Not measured."
+
+
+def page_part(found: Results, kind: str) -> str:
+    """The plots of a kind and its table."""
+    drawn = [f"![{plot.title}](figures/{name}.svg)" for name, plot in figures(found, kind).items()]
+    return "\n\n".join([*drawn, compared(found, kind)])
+
+
+def escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def latency(found: Results) -> str:
+    if not of_kind(found, "latency"):
+        return "GPU: not measured."
+    rows = ["| model | seconds | ratio | in the paper |", "|---|---|---|---|"]
+    for result in of_kind(found, "latency").values():
+        for name, setting in result["settings"].items():
+            rows.append(f"| {name} | {setting['median_seconds']} | {setting['ratio']} | {setting['ratio_of_paper']} |")
+    return "\n".join(rows)
+
+
+def machines(found: Results) -> str:
+    """Which machines the results are from, and whether a GPU is among them."""
+    cpus = {f"{m['cpu']}, {m['cores']} cores, Python {m['python']}, torch {m['torch']}" for m in hosts(found) if "gpu" not in m}
+    gpus = {f"{m['gpu']}, torch {m['torch']}" for m in hosts(found) if "gpu" in m}
+    lines = [f"- CPU: {name}" for name in sorted(cpus)] + [f"- GPU: {name}" for name in sorted(gpus)]
+    return "\n".join(lines if gpus else [*lines, "- GPU: not measured"])
+
+
+def hosts(found: Results) -> list[dict[str, Any]]:
+    return [result["machine"] for result in found.values()]
+
+
+KINDS = {
+    "forward": "Forward of encoder and decoder",
+    "merged": "Forward of T5Gemma 2 shapes, text",
+    "decode": "Greedy decoding of 128 tokens",
+    "train": "Training step, vocabulary 256000",
+    "load": "Loading a folder of 1.2 GB",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Values by case and setting, in units of transformers' default."""
+
+    title: str
+    axis: str
+    cases: Mapping[str, Mapping[str, float]]
+
+
+def figures(found: Results, kind: str) -> dict[str, Plot]:
+    """The plots of a kind by their files' names: speed, and memory where it was measured, on each device."""
+    plots: dict[str, Plot] = {}
+    for name in dict.fromkeys(device(result) for result in of_kind(found, kind).values()):
+        here = [result for result in of_kind(found, kind).values() if device(result) == name]
+        of = f"-{'-'.join(name.lower().split())}" if "gpu" in here[0]["machine"] else ""
+        for what, (values, axis) in MEASURES.items():
+            if cases := {case(result): measured for result in here if (measured := values(result))}:
+                plots[f"{kind}-{what}{of}"] = Plot(f"{KINDS[kind]}: {what} ({name})", axis, cases)
+    return plots
+
+
+def speeds(result: Result) -> dict[str, float]:
+    default = result["settings"]["transformers"]["median_seconds"]
+    ran = {name: setting for name, setting in result["settings"].items() if "refused" not in setting}
+    return {name: default / setting["median_seconds"] for name, setting in ran.items()}
+
+
+def memories(result: Result) -> dict[str, float]:
+    default = result["settings"]["transformers"].get("peak_megabytes")
+    measured = {name: setting["peak_megabytes"] for name, setting in result["settings"].items() if "peak_megabytes" in setting}
+    return {name: peak / default for name, peak in measured.items()} if default else {}
+
+
+MEASURES: Mapping[str, tuple[Callable[[Result], dict[str, float]], str]] = {
+    "speed": (speeds, "speed, transformers' default = 1 (more is better)"),
+    "memory": (memories, "peak memory, transformers' default = 1 (less is better)"),
+}
+REGIONS: Mapping[str, Callable[[Results], str]] = {
+    **{kind: partial(page_part, kind=kind) for kind in KINDS},
+    "latency": latency,
+    "machines": machines,
+    "summary": summary,
+}
+
+
+def filled(page: str, found: Results) -> str:
+    """A page with its regions as the results have them."""
+    return REGION.sub(lambda match: f"{match[1]}{REGIONS[match['name']](found)}\n{match[3]}", page)
+
+
+def main() -> None:
+    found = results()
+    for page in PAGES:
+        page.write_text(filled(page.read_text("utf-8"), found), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

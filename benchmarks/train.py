@@ -1,0 +1,85 @@
+"""Forward, loss and backward with a vocabulary of 256000 against transformers: its default, and compiled as a whole.
+
+The optimiser's update is not timed, since it is the same code on both sides. Memory is what the step takes at its height beyond
+the weights, the gradients it leaves included.
+
+    python -m benchmarks.train [--runs N] [--threads 2] [--device cpu] [--quick]
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import models
+from benchmarks.cases import Benchmark, Case
+from benchmarks.compare import Call, Make
+from benchmarks.options import Options
+
+CASES: list[Case] = [{"vocabulary": 256000, "source": 512, "target": 512, "batch": 4, "dtype": "bfloat16", "runs": 2}]
+QUICK: list[Case] = [{"vocabulary": 500, "source": 24, "target": 24, "batch": 2, "dtype": "float32"}]
+
+
+def write(folder: Path, case: Case) -> None:
+    models.write(models.t5gemma(case["vocabulary"], quick=case["source"] < 128), folder, case["dtype"])
+
+
+def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
+    device = options.device
+    default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
+    table: dict[str, Make] = {
+        "pairform": lambda: step(ours(), ours(), case, device),
+        "transformers": lambda: step(default(), default(), case, device),
+        "transformers compiled": lambda: step(torch.compile(default()), default(), case, device),
+    }
+    return {name: make for name, make in table.items() if not (options.quick and "compiled" in name)}
+
+
+def step(forward: Callable[..., Any], model: Any, case: Case, device: str) -> Call:
+    """One step; its answer is the loss and the sizes of the first gradients."""
+    read = models.tokens(case["batch"], case["source"], device, 0, case["vocabulary"])
+    labels = models.tokens(case["batch"], case["target"], device, 1, case["vocabulary"])
+    model.train()
+
+    def call() -> Tensor:
+        loss = forward(input_ids=read, attention_mask=torch.ones_like(read), labels=labels).loss
+        loss.backward()
+        norms = [table.weight.grad.float().norm() for table in tables(model)]
+        model.zero_grad(set_to_none=True)
+        return torch.stack([loss.detach().float(), *norms])
+
+    return call
+
+
+def tables(model: Any) -> list[Any]:
+    """The embeddings of encoder and decoder, which the gradient reaches last."""
+    names = ("encoder", "decoder")
+    inner = getattr(model, "model", model)
+    stacks = [getattr(inner, name) for name in names]
+    return [stack.embedding if hasattr(stack, "embedding") else stack.embed_tokens for stack in stacks]
+
+
+def largest_relative(reference: Tensor, answer: Tensor) -> float:
+    """Each number by itself."""
+    return float(((answer - reference) / reference).abs().max())
+
+
+BENCHMARK = Benchmark(
+    module="benchmarks.train",
+    cases=CASES,
+    quick=QUICK,
+    write=write,
+    settings=settings,
+    name=lambda case: f"train-{case['source']}-{case['target']}-{case['batch']}-{case['dtype']}",
+    what=lambda case: (
+        f"T5Gemma B-B shapes, vocabulary {case['vocabulary']}, source {case['source']}, target {case['target']}, "
+        f"batch {case['batch']}, {case['dtype']}: forward, loss and backward"
+    ),
+    difference=lambda *_: largest_relative,
+)
+
+if __name__ == "__main__":
+    BENCHMARK.run(__doc__)
