@@ -1,6 +1,6 @@
 """What a head says, worked out only if somebody reads it."""
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import cached_property
 
 import torch
@@ -23,13 +23,11 @@ class Prediction:
         device = hidden.device.type
         self.gradients = torch.is_grad_enabled()
         casts = torch.amp.is_autocast_available(device)  # not on the meta device
-        self.autocast = [(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))] if casts else []
+        self.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)) if casts else None
 
     @cached_property
     def logits(self) -> Tensor:
-        with ExitStack() as modes:
-            modes.enter_context(torch.set_grad_enabled(self.gradients))
-            for autocast in self.autocast:
-                modes.enter_context(torch.autocast(*autocast))
+        autocast = nullcontext() if self.autocast is None else torch.autocast(*self.autocast)
+        with torch.set_grad_enabled(self.gradients), autocast:
             made: Tensor = self.head(self.hidden, self.valid, self.tied)
         return made
