@@ -58,7 +58,8 @@ class Decoding:
         if self.prompt is None:
             self.prompt = length
         if self.step is not None and self.cache is not None and self.cache.own and begin == length - 1:
-            return self.step(tokens[:, begin:], self.first, self.source, self.cache)
+            token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)  # or its stride would be the text's length
+            return self.step(token, self.first, self.source, self.cache)
         whole = self.cache is None or pixels is not None or not in_order(self.model)
         ends = [length] if whole else [*range(begin + PIECE, length, PIECE), length]
         for end in ends:

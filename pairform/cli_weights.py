@@ -252,6 +252,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
     top_p: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
     seed: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Texts that beam search follows; 1 is greedy.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="To compute in; without it, the stored one.")] = None,
     as_json: Json = False,
@@ -266,7 +267,7 @@ def generate(
 
     writer = Writer(directory, device=torch_device(device), dtype=torch_dtype(dtype) if dtype else None)
     read = given if text is None else writer.encode(text)
-    written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, **sampling)
+    written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **sampling)
     answer = writer.decode(written) if text is not None else None
     if as_json:
         print_json({"input_ids": read, "output_ids": written, "text": answer})
