@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pairform.blocks.attention.cross_attention import CrossAttention
-from pairform.blocks.attention.masks import Mask, MaskSpec
 from pairform.blocks.attention.merged_attention import MergedAttention
 from pairform.blocks.attention.self_attention import SelfAttention
 from pairform.blocks.context import Context, Source
@@ -59,22 +58,3 @@ def test_kernels_agree_in_outputs_and_gradients(block: Any, kv_heads: int, mask:
         answers.append((mixed[valid].detach(), hidden.grad, attention.k_proj.weight.grad, *seen))
     for answer in answers[1:]:
         torch.testing.assert_close(answer, answers[0], rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "spec", [MaskSpec(), MaskSpec(causal=True), MaskSpec(window=(2, 1)), MaskSpec(causal=True, window=(2, 2))]
-)
-@pytest.mark.parametrize("start", [0, 3])
-def test_a_mask_allows_what_its_words_say(spec: MaskSpec, start: int) -> None:
-    valid = torch.tensor([[True, False, True, True, True, True, True]])
-    mask = Mask(spec, query_start=start, query_length=4, key_start=0, key_length=7, valid=valid)
-    dense = mask.dense(torch.device("cpu"))
-    assert dense is not None
-    dense = dense.expand(-1, -1, 4, -1)
-    for query in range(4):
-        for key in range(7):
-            distance = start + query - key
-            expected = bool(valid[0, key]) and not (spec.causal and distance < 0)
-            if spec.window is not None:
-                expected = expected and -spec.window[1] <= distance <= spec.window[0]
-            assert bool(dense[0, 0, query, key]) == expected

@@ -74,4 +74,10 @@ class Kernel:
             return f"cannot compute in {dtype}"
         if demand.gradient and self.gradients is not None and device not in self.gradients:
             return f"has no gradient on {device}"
-        return self.lacks(device)
+        return lacking(self, device)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def lacking(kernel: Kernel, device: str) -> str | None:
+    """What `kernel` lacks: a constant to torch.compile, which would look into the search for it."""
+    return kernel.lacks(device)

@@ -6,32 +6,37 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.flex_blocks import Blocks, Lists, blocks_of
+from pairform.blocks.attention.flex_blocks import Lists, blocks_of
 from pairform.blocks.attention.work import Answer, Parts, Work, join, spread
 from pairform.blocks.context import Context
+
+Call: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Lists], Tensor]
+"""Queries, keys and values `[batch, heads, length, head_dim]`, and the two parts of `Blocks`."""
 
 
 def flex(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
     """FlexAttention (Dong et al. 2024, arXiv 2412.05496). One kind of layer is compiled once, for all masks."""
-    joined = join(keys, 2)
+    heads = (queries, join(keys, 2), join(values, 2))
     blocks = context.once(("flex", work.mask.key()), lambda: blocks_of(work.mask, len(queries), queries.device))
-    ones = tuple(size == 1 for size in (len(queries), queries.shape[2], joined.shape[2]))  # torch compiles for these alone
-    kind = (queries.shape[1], joined.shape[1], queries.shape[3], queries.dtype, queries.device, torch.is_grad_enabled(), ones)
-    mixed = compiled(work.scale, work.softcap, kind)(queries, joined, join(values, 2), blocks)
+    if torch.compiler.is_compiling():
+        mixed = call_of(work.scale, work.softcap)(*heads, *blocks)
+    else:
+        ones = tuple(
+            size == 1 for size in (len(queries), queries.shape[2], heads[1].shape[2])
+        )  # torch compiles for these alone
+        layer = (queries.shape[1], heads[1].shape[1], queries.shape[3], queries.dtype, queries.device)
+        mixed = compiled(work.scale, work.softcap, (*layer, torch.is_grad_enabled(), ones))(*heads, *blocks)
     return spread(mixed, values, work, context), None
 
 
-@cache
-def compiled(scale: float, softcap: float | None, kind: object) -> Callable[[Tensor, Tensor, Tensor, Blocks], Tensor]:
-    """The compiled call for one kind of layer. Numbers are constants of it: flex cannot take them as symbols. Lengths are
-    symbols, so that a new one compiles nothing. On a CPU torch 2.13 finds its own symbol ks4 in ks44 too, and numbers sizes by
-    a hash of the argument's name: those of `mask_table` are 93 and 86, those of some other names do not compile.
-    """
+def call_of(scale: float, softcap: float | None) -> Call:
+    """The call that is compiled. Numbers are constants of it: flex cannot take them as symbols."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
     def cap(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -47,19 +52,29 @@ def compiled(scale: float, softcap: float | None, kind: object) -> Callable[[Ten
         score_mod = None if softcap is None else cap
         return flex_attention(queries, keys, values, score_mod, block_mask, scale, enable_gqa=True)
 
+    return call
+
+
+@cache
+def compiled(scale: float, softcap: float | None, kind: object) -> Call:
+    """The compiled call for one kind of layer. Lengths and batch are symbols of it, so that new ones compile nothing.
+
+    On a CPU torch 2.13 finds its own symbol ks4 in ks44 too, and numbers sizes by a hash of the argument's name: those of
+    `mask_table` are 93 and 86; with some other names the call does not compile.
+    """
+    call = call_of(scale, softcap)
     call.__code__ = call.__code__.replace()  # torch counts recompilations by code object: each kind has its own
     run = torch.compile(call, fullgraph=True)
 
-    def lengths_as_symbols(queries: Tensor, keys: Tensor, values: Tensor, blocks: Blocks) -> Tensor:
-        if not torch.compiler.is_compiling():
-            for tensor in (queries, keys, values):
-                torch._dynamo.maybe_mark_dynamic(tensor, (0, 2))
-            torch._dynamo.maybe_mark_dynamic(blocks.table, (0, 1))
-            for tensor in blocks.lists:
-                torch._dynamo.maybe_mark_dynamic(tensor, (0, *range(2, tensor.ndim)))
-        return run(queries, keys, values, *blocks)
+    def run_marked(queries: Tensor, keys: Tensor, values: Tensor, mask_table: Tensor, lists: Lists) -> Tensor:
+        for tensor in (queries, keys, values):
+            torch._dynamo.maybe_mark_dynamic(tensor, (0, 2))
+        torch._dynamo.maybe_mark_dynamic(mask_table, (0, 1))
+        for tensor in lists:
+            torch._dynamo.maybe_mark_dynamic(tensor, (0, *range(2, tensor.ndim)))
+        return run(queries, keys, values, mask_table, lists)
 
-    return lengths_as_symbols
+    return run_marked
 
 
 @cache

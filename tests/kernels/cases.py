@@ -101,3 +101,9 @@ def real_queries(mask: JoinedMask) -> Tensor:
     if own.valid is None or own.window == (None, None):
         return torch.ones(ROWS, 1, own.query_length, 1, dtype=torch.bool)
     return own.valid[:, None, own.query_start - own.key_start :][:, :, : own.query_length, None]
+
+
+def sees_a_key(mask: JoinedMask) -> Tensor:
+    """True at queries that see some key, `[rows, 1, queries, 1]`."""
+    lost = mask.lost(torch.device("cpu"))
+    return torch.ones(ROWS, 1, 1, 1, dtype=torch.bool) if lost is None else ~lost

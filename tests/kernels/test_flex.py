@@ -1,14 +1,18 @@
 """flex_attention against the reference. Each kind of layer takes seconds to compile on a CPU, so there are two."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 
+import pairform
 from pairform.blocks.attention.flex import flex, lacks
 from pairform.blocks.attention.flex_blocks import blocks_of
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
 from pairform.blocks.attention.work import Work
 from tests.kernels.cases import answer, expected, heads_for, masks
+from tests.test_blocks import TINY
 
 pytestmark = pytest.mark.skipif(lacks("cpu") is not None, reason=f"flex {lacks('cpu')}")
 
@@ -51,3 +55,14 @@ def test_a_block_that_no_query_sees_is_not_looked_into() -> None:
     part, _, whole, *_ = blocks_of(JoinedMask((Mask(MaskSpec(), 0, 256, 0, 384),)), 1, torch.device("cpu")).lists
     assert part[0, 0].tolist() == [0, 0]
     assert whole[0, 0].tolist() == [3, 3]
+
+
+@torch.no_grad()
+def test_a_compiled_stack_takes_it_in_whole() -> None:
+    ids = torch.randint(3, 48, (2, 30), generator=torch.Generator().manual_seed(0))
+    hidden = []
+    for kernel in ("flex", "eager"):
+        encoder: Any = pairform.build(TINY, seed=0, kernel=kernel).encoder
+        compiled: Any = torch.compile(encoder, backend="eager", fullgraph=True)
+        hidden.append(compiled(ids, valid=ids > 5).hidden)
+    torch.testing.assert_close(hidden[0], hidden[1], rtol=1e-5, atol=1e-5)

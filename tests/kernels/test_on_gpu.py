@@ -1,0 +1,84 @@
+"""The kernels for a GPU, on one: answers and gradients beside the reference's in float32 on the CPU."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+import pairform
+from pairform.blocks.attention.demand import Demand
+from pairform.blocks.attention.eager import eager
+from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.work import Parts, Run, Work
+from tests.kernels.cases import answer, heads_for, masks, real_queries, sees_a_key
+from tests.test_blocks import TINY
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
+NAMES = ("flex", "xformers", "flash")
+CASES = [
+    *((name, torch.bfloat16, 2e-2, (4, 2)) for name in NAMES),
+    *((name, torch.float32, 1e-5, (3, 1)) for name in ("flex", "xformers")),
+]
+
+
+@pytest.fixture(autouse=True)
+def _installed(request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["name"]
+    if reason := KERNELS[name].lacks("cuda"):
+        pytest.skip(f"{name} {reason}")
+
+
+def moved(mask: JoinedMask, device: str) -> JoinedMask:
+    def move(part: Mask) -> Mask:
+        held: dict[str, Any] = {name: value.to(device) for name, value in vars(part).items() if isinstance(value, Tensor)}
+        return replace(part, **held)
+
+    return JoinedMask(tuple(move(part) for part in mask.parts))
+
+
+def gradients(run: Run, heads: tuple[Tensor, Parts, Parts], work: Work, real: Tensor) -> tuple[Tensor, ...]:
+    """The answer and its gradients at queries that count."""
+    queries, keys, values = heads
+    leaves = [tensor.requires_grad_() for tensor in (queries, *keys, *values)]
+    mixed = answer(run, (queries, keys, values), work) * real
+    return mixed.detach(), *torch.autograd.grad(mixed.float().square().sum(), leaves)
+
+
+@pytest.mark.parametrize(("name", "dtype", "most", "counts"), CASES)
+@settings(max_examples=30)
+@given(mask=masks())
+def test_answers_and_gradients(name: str, dtype: torch.dtype, most: float, counts: tuple[int, int], mask: JoinedMask) -> None:
+    kernel = KERNELS[name]
+    pictures = any(part.blocks is not None for part in mask.parts)
+    demand = Demand(merged=len(mask.parts) > 1, pictures=pictures, gradient=True, device="cuda", dtype=dtype)
+    if kernel.refuses(demand):
+        return
+    work = Work(mask, 0.3, 2.0 if kernel.softcap else None)
+    real = real_queries(mask) & sees_a_key(mask)
+    queries, keys, values = heads_for(mask, *counts, dtype)
+    wide = queries.float(), tuple(part.float() for part in keys), tuple(part.float() for part in values)
+    there = queries.cuda(), tuple(part.cuda() for part in keys), tuple(part.cuda() for part in values)
+    expected = gradients(eager, wide, work, real)
+    found = gradients(kernel.run, there, replace(work, mask=moved(mask, "cuda")), real.cuda())
+    for one, other in zip(found, expected, strict=True):
+        assert (one.cpu().float() - other).norm() <= most * other.norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", ["flex", "flash"])
+def test_a_model_trains_and_writes_as_by_the_reference(name: str) -> None:
+    ids = torch.randint(3, 48, (2, 150), generator=torch.Generator().manual_seed(0)).cuda()
+    ids[0, :20] = 0
+    models = [
+        pairform.build(TINY, device="cuda", dtype=torch.bfloat16, seed=0, kernel=kernel).train() for kernel in (name, "eager")
+    ]
+    losses = [model(ids, labels=ids[:, 20:]).loss for model in models]
+    torch.testing.assert_close(losses[0], losses[1], rtol=2e-2, atol=0)
+    for loss, model in zip(losses, models, strict=True):
+        assert loss is not None
+        loss.backward()
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+        assert model.generate(ids, max_new_tokens=4).shape[0] == 2
