@@ -4,7 +4,10 @@ Architectures are JSON over registered blocks (`load_spec`, `patch`, `diff`, `bu
 transformers' layout and our own (`load`, `save`), and decoder-only checkpoints become encoder-decoders (`plan`, `convert`).
 """
 
+import contextlib
+import gc
 import importlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,9 +88,22 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pairform' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(importlib.import_module(f"pairform.{module}"), attribute or name)
+    with _uncollected():
+        value = getattr(importlib.import_module(f"pairform.{module}"), attribute or name)
     globals()[name] = value
     return value
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without garbage collection: one pass over all that torch holds takes a third of our own import's time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

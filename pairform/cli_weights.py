@@ -255,6 +255,7 @@ def generate(
     beams: Annotated[int, typer.Option(min=1, help="Texts that beam search follows; 1 is greedy.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="To compute in; without it, the stored one.")] = None,
+    quantise: Annotated[str | None, typer.Option(help="int8: linear weights in eight bits, to half the memory.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write tokens with the model in a folder."""
@@ -265,7 +266,8 @@ def generate(
     given = [] if ids is None else parse_ids(ids)
     from pairform.text import Writer
 
-    writer = Writer(directory, device=torch_device(device), dtype=torch_dtype(dtype) if dtype else None)
+    chosen = torch_dtype(dtype) if dtype else None
+    writer = Writer(directory, device=torch_device(device), dtype=chosen, quantise=quantise)
     read = given if text is None else writer.encode(text)
     written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **sampling)
     answer = writer.decode(written) if text is not None else None

@@ -15,12 +15,19 @@ TOKENIZER = "tokenizer.json"
 class Writer:
     """A model and, when text is asked for, the tokenizers of its folder (the encoder's own one, where it has one)."""
 
-    def __init__(self, ref: str, *, device: "str | torch.device" = "cpu", dtype: "torch.dtype | None" = None) -> None:
+    def __init__(
+        self,
+        ref: str,
+        *,
+        device: "str | torch.device" = "cpu",
+        dtype: "torch.dtype | None" = None,
+        quantise: str | None = None,
+    ) -> None:
         from pairform import load
         from pairform.assemblies.checkpoints.hub import find_folder
 
         self.folder = find_folder(ref)
-        self.model = load(self.folder, device=device, dtype=dtype)
+        self.model = load(self.folder, device=device, dtype=dtype, quantise=quantise)
         self.device = device
 
     def encode(self, text: str) -> list[int]:

@@ -63,7 +63,7 @@ Pair = Annotated[tuple[Annotated[int, Field(ge=0, lt=LIMIT)], Annotated[int, Fie
 class Spec(BaseModel):
     """Plain, immutable data. Unknown fields and values of another type are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, defer_build=True)
 
     @classmethod
     def read(cls, document: object, *, where: str = "") -> Self:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = ("pip", "git", "make", "cd", "source")
 """They install, fetch, or run what other tests run; `make`'s targets are checked to exist."""
+NEEDS = {"quantise.md": "torchao"}
+"""Pages that are about an optional package."""
 RUN = ("console", "bash", "python", "json", "toml", "text")
 
 
@@ -118,6 +121,8 @@ def targets() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name if page.parent == ROOT else f"docs/{page.name}")
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
+    if page.name in NEEDS and find_spec(NEEDS[page.name]) is None:
+        pytest.skip(f"{NEEDS[page.name]} is not installed")
     for block in blocks(page):
         assert block.language in RUN, f"{page.name}:{block.line}: a block in {block.language!r}"
         reader.follow(block, page)
