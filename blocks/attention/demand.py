@@ -77,7 +77,10 @@ class Kernel:
         return lacking(self, device)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def lacking(kernel: Kernel, device: str) -> str | None:
-    """What `kernel` lacks: a constant to torch.compile, which would look into the search for it."""
+    """What `kernel` lacks."""
     return kernel.lacks(device)
+
+
+lacking._dynamo_marked_constant = True  # type: ignore[attr-defined]
+"""As torch.compiler.assume_constant_result does, which imports the compiler: it is not to look into the search for packages."""
