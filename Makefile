@@ -29,6 +29,6 @@ format: install ## rewrite the sources as lint wants them
 schema: install ## rewrite the committed JSON Schema and the presets' expanded forms
 	$(BIN)/python -m tests.golden
 
-bench: install ## measure everything against transformers (about 15 minutes); BENCH="--only forward" or "--device cuda"
+bench: install ## measure everything against transformers (about half an hour); BENCH="--only forward" or "--device cuda"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python -m benchmarks.all $(BENCH)

@@ -14,7 +14,19 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.compare import Difference, Judge, Make, Timed, ratios, relative, synchronise, take_turns, timed
+from benchmarks.compare import (
+    REFERENCE,
+    Difference,
+    Judge,
+    Make,
+    Timed,
+    best_of_transformers,
+    ratios,
+    relative,
+    synchronise,
+    take_turns,
+    timed,
+)
 from benchmarks.measure import peers, run, save
 from benchmarks.options import Options, parse
 
@@ -79,8 +91,7 @@ class Benchmark:
             found = self.take_turns_apart(settings, runs, folder, case, options, judge)
         else:
             found = take_turns(settings, runs, judge)
-            measured = settings if self.memory and not options.quick else ()
-            for name in [name for name in measured if found[name].refused is None]:
+            for name in measured_alone(found) if self.memory and not options.quick else ():
                 found[name].peak_bytes = self.process(name, folder, case, options)["peak_bytes"]
         result: dict[str, Any] = {
             "machine": peers(options.threads),
@@ -121,6 +132,12 @@ class Benchmark:
         command += ["--threads", str(options.threads), "--device", options.device] + ["--quick"] * options.quick
         told: dict[str, Any] = json.loads(run(command).printed.strip().splitlines()[-1])
         return told
+
+
+def measured_alone(found: Mapping[str, Timed]) -> list[str]:
+    """Ours, transformers' default and its best: others' memory is compared with nothing."""
+    wanted = {REFERENCE, best_of_transformers(found)}
+    return [name for name, timed in found.items() if timed.refused is None and (name.startswith("pairform") or name in wanted)]
 
 
 def alone(make: Make, options: Options) -> dict[str, Any]:

@@ -54,13 +54,12 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
 
 
 def chosen(case: Case, options: Options) -> set[str]:
-    """Compiled scores of 8192 tokens are still held whole, and take minutes; what is quick is not compiled."""
+    """On a CPU only what may be the best is compiled, which takes a minute: short sources as a whole, long ones with flex."""
     names = {"pairform", "transformers"}
-    if not options.quick:
-        names |= {"transformers flex"} | (
-            {"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set()
-        )
-    return names
+    if options.quick or (case["dtype"] == "float32" and options.device == "cpu"):
+        return names
+    names.add("transformers flex")
+    return names | ({"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set())
 
 
 def passes(model: Any, inputs: dict[str, Tensor]) -> Call:

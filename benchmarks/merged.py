@@ -69,10 +69,10 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         "pairform": lambda: forward(models.ours(folder / "merged", device, patch=None)),
         SEPARATE: lambda: forward(models.ours(folder / "separate", device, patch=None)),
         "transformers": lambda: forward(default()),
-        "transformers eager": lambda: forward(models.theirs(folder / "merged", device, "eager")),
         "transformers compiled": lambda: forward(torch.compile(default())),
     }
-    return {name: make for name, make in table.items() if not (options.quick and "compiled" in name)}
+    long = case["source"] > 512 and device == "cpu"  # compiling takes minutes, and most of the time goes to sdpa
+    return {name: make for name, make in table.items() if not ((options.quick or long) and "compiled" in name)}
 
 
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:

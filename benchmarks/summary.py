@@ -45,6 +45,15 @@ def inspect(found: Results) -> Row:
             )
 
 
+def start(found: Results) -> Row:
+    for name, result in found.items():
+        if name == "start":
+            yield "importing pairform, beyond torch", f"{result['import_beyond_torch_seconds']:.2f} s", "start"
+            yield "`pairform presets`", f"{result['least_seconds']['presets']:.2f} s", "start"
+            ratio = result["first_token_median_ratio"]
+            yield "a cold process to a small model's first token", f"{ratio:.2f} x as fast as transformers", "start"
+
+
 def compared(kind: str, what: str) -> Callable[[Results], Row]:
     """A row for each case: our fastest setting against transformers' default and its best, and the least memory of ours."""
 
@@ -75,6 +84,7 @@ def figure(result: Mapping[str, Any]) -> str:
 ROWS: tuple[Callable[[Results], Row], ...] = (
     convert,
     inspect,
+    start,
     compared("load", "a folder of 1.2 GB loaded"),
     compared("forward", "forward of T5Gemma B-B shapes"),
     compared("merged", "forward of T5Gemma 2 270M-270M shapes, text"),

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from benchmarks import convert, decode, forward, inspect, latency, load, measure, merged, rates, tables, train
+from benchmarks import convert, decode, forward, inspect, latency, load, measure, merged, rates, start, tables, train
 from benchmarks.compare import Call, Judge, Timed, ratios, relative, take_turns
 
 
@@ -31,7 +31,7 @@ def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> N
     assert '"pairform"' in printed
 
 
-@pytest.mark.parametrize("main", [convert.main, inspect.main, latency.main], ids=lambda main: main.__module__)
+@pytest.mark.parametrize("main", [convert.main, inspect.main, latency.main, start.main], ids=lambda main: main.__module__)
 def test_a_script_runs(main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]) -> None:
     main(["--quick"])
     assert '"machine"' in capsys.readouterr().out
