@@ -1,65 +1,67 @@
 """Positional encodings that attention applies to its queries and keys, both `[batch, heads, length, head_dim]`."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes, Spec
-
-
-class DefaultScaling(Spec):
-    """Frequencies as they are."""
-
-    name: Literal["default"] = "default"
-
-
-class LinearScaling(Spec):
-    """Every frequency divided by `factor` (position interpolation, Chen et al. 2023, arXiv 2306.15595)."""
-
-    name: Literal["linear"] = "linear"
-    factor: PositiveFloat
+from pairform.blocks.rope_scaling import DefaultScaling, DynamicScaling, Fraction, Scaling
+from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 
 class RotaryPosition(nn.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against each other as in Gemma."""
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against each other as in Gemma.
+
+    fraction: how much of each head is rotated, from its first channel on; the rest has no position (GPT-NeoX, arXiv 2204.06745,
+              section 2.1.1).
+    """
 
     class Spec(BlockSpec):
         name: Literal["rope"] = "rope"
         theta: PositiveFloat = 10000.0
-        scaling: Annotated[DefaultScaling | LinearScaling, Field(discriminator="name")] = DefaultScaling()
+        fraction: Fraction = 1.0
+        scaling: Scaling = DefaultScaling()
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
-            if sizes.width % 2:
-                yield Problem("", f"rope over a head_dim of {sizes.width}", "an even head_dim")
+            channels = self.channels(sizes)
+            least = 4 if isinstance(self.scaling, DynamicScaling) else 2
+            if channels % 2 or channels < least:
+                of = "" if self.fraction == 1 else f"{self.fraction} of "
+                expected = "an even head_dim" if self.fraction == 1 else "an even number of channels"
+                yield Problem("", f"rope over {of}a head_dim of {sizes.width}", f"{expected}, {least} or more")
+
+        def channels(self, sizes: Sizes) -> int:
+            """How many of a head's channels are rotated."""
+            return int(sizes.width * self.fraction)
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.head_dim = sizes.width
-        scaling = spec.scaling
-        self.key = ("rope", spec.theta, scaling.factor if isinstance(scaling, LinearScaling) else 1.0, self.head_dim)
+        self.channels = spec.channels(sizes)
+        self.key = ("rope", spec.model_dump_json(), self.channels)
 
     def forward(
         self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
     ) -> Float[Tensor, "batch heads length head_dim"]:
         cos, sin = context.once((*self.key, heads.dtype), lambda: self._tables(heads, context))
-        first, second = heads.chunk(2, dim=-1)
-        return heads * cos + torch.cat((-second, first), dim=-1) * sin
+        rest = heads[..., self.channels :]
+        turned = heads[..., : self.channels]
+        first, second = turned.chunk(2, dim=-1)
+        turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+        return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
 
     def _tables(self, heads: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `[batch, 1, length, head_dim]`, computed in float32."""
-        steps = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=heads.device)
-        frequencies = 1.0 / (self.spec.theta ** (steps / self.head_dim))
-        if isinstance(self.spec.scaling, LinearScaling):
-            frequencies = frequencies / self.spec.scaling.factor
-        angles = context.positions[:, None, :, None].float() * frequencies
+        """Cosines and sines `[batch, 1, length, channels]`, computed in float32."""
+        scaling = self.spec.scaling
+        frequencies = scaling.frequencies(self.spec.theta, self.channels, context.positions)
+        angles = context.positions[:, None, :, None].float() * frequencies.view(-1, 1, 1, self.channels // 2)
         angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+        factor = scaling.attention_factor
+        cos, sin = (angles.cos(), angles.sin()) if factor == 1.0 else (angles.cos() * factor, angles.sin() * factor)
+        return cos.to(heads.dtype), sin.to(heads.dtype)
 
 
 class NoPosition(nn.Module):

@@ -1,0 +1,147 @@
+"""How rotary frequencies are stretched, so that a model reads further than it was trained to.
+
+Each scaling gives the angle by which every pair of channels turns from one token to the next, in float32.
+"""
+
+from math import ceil, floor, log, pi
+from typing import Annotated, Literal, Self, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from pairform.registry import PositiveFloat, PositiveInt, Spec
+
+Stretch = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class DefaultScaling(Spec):
+    """Frequencies as they are: theta ** (-2 i / channels)."""
+
+    name: Literal["default"] = "default"
+
+    @property
+    def attention_factor(self) -> float:
+        """Multiplies queries and keys."""
+        return 1.0
+
+    def frequencies(
+        self, theta: float | Tensor, channels: int, positions: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "*batch pairs"]:
+        """Radians a token for each of `channels / 2` pairs; `positions` are those of this call."""
+        return 1.0 / (theta ** (steps(channels, positions) / channels))
+
+
+class LinearScaling(DefaultScaling):
+    """Every frequency divided by `factor` (position interpolation, Chen et al. 2023, arXiv 2306.15595)."""
+
+    name: Literal["linear"] = "linear"  # type: ignore[assignment]
+    factor: PositiveFloat
+
+    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        return super().frequencies(theta, channels, positions) / self.factor
+
+
+class ProportionalScaling(LinearScaling):
+    """Only the quickest `fraction` of pairs turn; the others stand still. Pairs span the whole head, unlike partial rotation's
+    (Gemma 4)."""
+
+    name: Literal["proportional"] = "proportional"  # type: ignore[assignment]
+    fraction: Fraction
+    factor: PositiveFloat = 1.0
+
+    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        turning = int(self.fraction * channels // 2)
+        pairs = torch.arange(channels // 2, device=positions.device)
+        return super().frequencies(theta, channels, positions).masked_fill(pairs >= turning, 0.0)
+
+
+class DynamicScaling(DefaultScaling):
+    """NTK-aware scaling whose theta grows with a row's length beyond `original_length` (YaRN paper, arXiv 2309.00071, 3.3).
+
+    Cached keys keep the rotation of the call that computed them, as in transformers: beyond `original_length`, decoding with a
+    cache is not decoding without.
+    """
+
+    name: Literal["dynamic"] = "dynamic"  # type: ignore[assignment]
+    factor: Stretch
+    original_length: PositiveInt
+
+    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
+        growth = self.factor * length / self.original_length - (self.factor - 1)
+        return super().frequencies(theta * growth ** (channels / (channels - 2)), channels, positions)
+
+
+class YarnScaling(DefaultScaling):
+    """Quick pairs as they are, slow ones divided by `factor`, a ramp between (YaRN, Peng et al. 2023, arXiv
+    2309.00071, sections 3.2 to 3.4).
+
+    beta_fast, beta_slow: how often a pair turns within `original_length` where the ramp begins and ends.
+    attention:            multiplies queries and keys; absent, 0.1 ln(factor) + 1.
+    truncate:             whether the ramp begins and ends at whole pairs.
+    """
+
+    name: Literal["yarn"] = "yarn"  # type: ignore[assignment]
+    factor: Stretch
+    original_length: PositiveInt
+    beta_fast: PositiveFloat = 32.0
+    beta_slow: PositiveFloat = 1.0
+    attention: PositiveFloat | None = None
+    truncate: bool = True
+
+    @property
+    def attention_factor(self) -> float:
+        return 0.1 * log(self.factor) + 1.0 if self.attention is None else self.attention
+
+    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        assert isinstance(theta, float), "a spec's"
+        plain = super().frequencies(theta, channels, positions)
+        begin, end = (
+            channels * log(self.original_length / (2 * pi * turns)) / (2 * log(theta))
+            for turns in (self.beta_fast, self.beta_slow)
+        )
+        if self.truncate:
+            begin, end = floor(begin), ceil(end)
+        begin, end = max(begin, 0), min(end, channels - 1)
+        pairs = torch.arange(channels // 2, dtype=torch.float32, device=positions.device)
+        slow = ((pairs - begin) / (end - begin if end != begin else 0.001)).clamp(0, 1)
+        return plain / self.factor * slow + plain * (1 - slow)
+
+
+class Llama3Scaling(DefaultScaling):
+    """Slow pairs divided by `factor`, with a smooth change between two wavelengths (Llama 3.1, arXiv 2407.21783, 3.4.2).
+
+    low_frequency, high_frequency: how often a pair turns within `original_length` where the change begins and ends.
+    """
+
+    name: Literal["llama3"] = "llama3"  # type: ignore[assignment]
+    factor: Stretch
+    original_length: PositiveInt
+    low_frequency: PositiveFloat = 1.0
+    high_frequency: PositiveFloat = 4.0
+
+    @model_validator(mode="after")
+    def _low_before_high(self) -> Self:
+        if self.low_frequency >= self.high_frequency:
+            raise ValueError(f"low_frequency ({self.low_frequency}) below high_frequency ({self.high_frequency})")
+        return self
+
+    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        plain = super().frequencies(theta, channels, positions)
+        turns = plain * (self.original_length / (2 * pi))
+        quick = ((turns - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
+        return plain / self.factor * (1 - quick) + plain * quick
+
+
+def steps(channels: int, positions: Tensor) -> Float[Tensor, " pairs"]:
+    """0, 2, 4, ... below `channels`, where `positions` lie."""
+    return torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device)
+
+
+Scaling: TypeAlias = Annotated[
+    DefaultScaling | LinearScaling | ProportionalScaling | DynamicScaling | YarnScaling | Llama3Scaling,
+    Field(discriminator="name"),
+]
