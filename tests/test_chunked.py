@@ -11,7 +11,7 @@ from torch import Tensor
 from pairform.blocks.attention import tiles
 from pairform.blocks.attention.chunked import chunked
 from pairform.blocks.attention.eager import eager
-from pairform.blocks.attention.kernels import LONG, chunks_pay
+from pairform.blocks.attention.kernels import LONG, LONG_CAPPED, chunks_pay
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
 from pairform.blocks.attention.tiles import Tile, Tiles
 from pairform.blocks.attention.work import Work
@@ -106,12 +106,14 @@ def test_dropout_is_drawn_again_for_gradients() -> None:
 
 
 def test_auto_takes_chunks_where_they_pay() -> None:
-    def pay(length: int, softcap: float | None, window: tuple[int, int] | None) -> bool:
+    def pay(length: int, softcap: float | None, window: tuple[int, int] | None, device: str = "cpu") -> bool:
         mask = JoinedMask((Mask(MaskSpec(window=window), 0, length, 0, length),))
-        return chunks_pay(Work(mask, 1.0, softcap))
+        return chunks_pay(Work(mask, 1.0, softcap), device)
 
-    long = int(LONG**0.5) * 2
-    assert pay(long, 50.0, None)
-    assert pay(long, None, (16, 16))
-    assert not pay(long, None, None), "sdpa holds no scores either"
+    capped, long = int(LONG_CAPPED**0.5), int(LONG**0.5)
+    assert pay(capped, 50.0, None)
+    assert not pay(capped, None, None)
     assert not pay(64, 50.0, None)
+    assert pay(long, None, None)
+    assert pay(long, None, (16, 16), "cuda")
+    assert not pay(long, None, None, "cuda"), "sdpa holds no scores either"

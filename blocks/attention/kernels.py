@@ -33,8 +33,8 @@ KERNELS: Mapping[str, Kernel] = {
     "flash": Kernel(flash.flash, merged=False, pictures=False, devices=CUDA, dtypes=HALF, widest=256, lacks=flash.lacks),
 }
 """For short sequences, fastest first."""
-LONG = 1 << 18
-"""Queries times keys from which on it pays not to hold the scores."""
+LONG_CAPPED, LONG = 1 << 16, 1 << 18
+"""Queries times keys from which on it pays not to hold the scores, with a softcap and without."""
 
 
 def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Kernel:
@@ -82,7 +82,7 @@ def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> 
     if queries.shape[2] == 1:
         return ("eager",)  # it joins no parts and copies no keys that beams share; on a CPU sdpa takes ten times as long
     short = ("sdpa", "eager")
-    if work.weights or not chunks_pay(work):
+    if work.weights or not chunks_pay(work, demand.device):
         return short
     if demand.device != "cuda":
         return ("chunked", *short)
@@ -92,8 +92,10 @@ def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> 
     return ("flash" if flashes else "flex", "flex", "chunked")
 
 
-def chunks_pay(work: Work) -> bool:
-    """Long sequences whose scores would be held whole, or of which each query sees a small part."""
+def chunks_pay(work: Work, device: str | None) -> bool:
+    """Whether scores are many enough to do without holding them. On a GPU sdpa holds none either, where it can do the work and
+    no window leaves most of it out."""
     queries, keys = work.mask.lengths
-    narrow = 2 * work.mask.seen_by(FEWEST) <= keys
-    return queries > FEWEST and queries * keys >= LONG and (work.softcap is not None or narrow)
+    if queries <= FEWEST or queries * keys < (LONG if work.softcap is None else LONG_CAPPED):
+        return False
+    return device == "cpu" or work.softcap is not None or 2 * work.mask.seen_by(FEWEST) <= keys
