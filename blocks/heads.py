@@ -13,6 +13,7 @@ from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.linear import linear
 from pairform.blocks.linear_cross_entropy import IGNORED, linear_cross_entropy
 from pairform.blocks.precision import wide
 from pairform.blocks.prediction import Prediction
@@ -44,7 +45,7 @@ class LMHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        logits = functional.linear(hidden, self.projection(tied))
+        logits = linear(hidden, self.projection(tied))
         if self.spec.softcap is not None:
             logits = torch.tanh(logits / self.spec.softcap) * self.spec.softcap
         return logits
