@@ -6,14 +6,15 @@ from typing import Any
 from pairform.assemblies.families.gemma2 import GEMMA2
 from pairform.assemblies.families.gemma3 import GEMMA3
 from pairform.assemblies.families.gemma3_text import GEMMA3_TEXT
+from pairform.assemblies.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from pairform.assemblies.families.t5gemma import T5GEMMA
 from pairform.assemblies.families.t5gemma2 import T5GEMMA2
 from pairform.assemblies.families.t5gemma2_encoder import T5GEMMA2_ENCODER
 from pairform.assemblies.families.table import Family
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs import ModelSpec, StackSpec
 from pairform.registry import Problem, SpecError, shorten
 
-ALL = (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA, T5GEMMA2, T5GEMMA2_ENCODER)
+ALL = (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA, T5GEMMA2, T5GEMMA2_ENCODER, LLAMA, MISTRAL, QWEN2, QWEN3)
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
 
 
@@ -39,9 +40,23 @@ def nearest_family(spec: ModelSpec) -> Family:
     if spec.assembly == "decoder_only":
         if spec.last.vision is not None:
             return GEMMA3
+        if spec.last.layers[0].placement == "pre":
+            return nearest_llama(spec.last)
         positions = {getattr(attention, "position", None) for attention in attentions}
         return GEMMA3_TEXT if normed or len(positions) > 1 else GEMMA2
     if spec.assembly == "encoder_only":
         return T5GEMMA2_ENCODER if normed or spec.last.vision is not None else T5GEMMA
     merged = any(attention is not None and attention.name == "merged_attention" for attention in attentions)
     return T5GEMMA2 if merged else T5GEMMA
+
+
+def nearest_llama(stack: StackSpec) -> Family:
+    """The family of a decoder with norms before its branches alone: Llama's where it can say all, as more programs read it."""
+    attentions = [layer.branches.get("self_attention") for layer in stack.layers]
+    if any(getattr(attention, "qk_norm", None) is not None for attention in attentions):
+        return QWEN3
+    if any(getattr(attention, "bias", False) == "qkv" for attention in attentions):
+        return QWEN2
+    windowed = any(getattr(getattr(attention, "mask", None), "window", None) is not None for attention in attentions)
+    divides = stack.width % getattr(attentions[0], "heads", 1) == 0
+    return MISTRAL if windowed or not divides else LLAMA

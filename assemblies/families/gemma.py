@@ -58,13 +58,14 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
     windows = [branch(layer, "self_attention").get("mask", {}).get("window") for layer in stack.layers]
     window = next((window for window in windows if window is not None), None)
     named = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    act = feed_forward.get("activation", "gelu_tanh")
     heads = attention.get("heads", 1)
     head_dim = attention.get("head_dim") or stack.width // heads
     return {
-        "attention_bias": attention.get("bias", False),
+        "attention_bias": bool(attention.get("bias", False)),
         "attn_logit_softcapping": attention.get("softcap"),
         "head_dim": head_dim,
-        "hidden_activation": named[feed_forward.get("activation", "gelu_tanh")],
+        "hidden_activation": named.get(act, act),
         "hidden_size": stack.width,
         "intermediate_size": feed_forward.get("hidden", 1),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
@@ -94,9 +95,10 @@ def branch(layer: LayerSpec, name: str) -> dict[str, Any]:
 
 
 def activation(config: Mapping[str, Any]) -> str:
-    name = config.get("hidden_activation") or config.get("hidden_act") or "gelu_pytorch_tanh"
+    field = "hidden_act" if config.get("hidden_activation") is None else "hidden_activation"
+    name = config.get(field) or "gelu_pytorch_tanh"
     if name not in ACTIVATIONS:
-        raise SpecError(Problem("hidden_activation", repr(name), f"one of {', '.join(ACTIVATIONS)}"))
+        raise SpecError(Problem(field, repr(name), f"one of {', '.join(ACTIVATIONS)}"))
     return ACTIVATIONS[name]
 
 
@@ -123,10 +125,16 @@ def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     types = config.get("layer_types")
     if types is None:
         types = (["sliding_attention", "full_attention"] * depth)[:depth]
-    if len(types) != depth or any(kind not in LAYER_TYPES for kind in types):
-        raise SpecError(Problem("layer_types", shorten(types), f"{depth} of {' or '.join(LAYER_TYPES)}"))
+    windowed = local_layers(types, depth)
     if window is None:
         return []
     local = {"branches": {"self_attention": {"mask": {"window": [window - 1, window - 1]}}}}
-    turns = shortest_cycle([local if LAYER_TYPES[kind] else {} for kind in types])
+    turns = shortest_cycle([local if has_window else {} for has_window in windowed])
     return turns if any(turns) else []
+
+
+def local_layers(types: list[str], depth: int) -> list[bool]:
+    """Whether each layer has a window, from `layer_types`."""
+    if len(types) != depth or any(kind not in LAYER_TYPES for kind in types):
+        raise SpecError(Problem("layer_types", shorten(types), f"{depth} of {' or '.join(LAYER_TYPES)}"))
+    return [LAYER_TYPES[kind] for kind in types]

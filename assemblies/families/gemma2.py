@@ -5,7 +5,7 @@ from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
 from pairform.assemblies.families.gemma import stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.heads import head_config, head_document, token_dropout, tokens_config, tokens_document
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
 
@@ -19,8 +19,19 @@ ARCHITECTURES = {
 OURS = "decoder.layers.{layer}."
 
 
-def text_rows(theirs: str) -> tuple[Row, ...]:
-    """`theirs` is what the names of the language model begin with. Gemma 3 adds the norms of queries and keys."""
+SANDWICH = {
+    "input_layernorm": "self_attention.pre_norm",
+    "post_attention_layernorm": "self_attention.post_norm",
+    "pre_feedforward_layernorm": "feed_forward.pre_norm",
+    "post_feedforward_layernorm": "feed_forward.post_norm",
+}
+
+
+def text_rows(theirs: str, norms: Mapping[str, str] = SANDWICH) -> tuple[Row, ...]:
+    """`theirs` is what the names of the language model begin with. Gemma 3 and Qwen3 add the norms of queries and keys.
+
+    norms: a layer's norms by the families' names for them, which say in Gemma and in Llama different places.
+    """
     layer = theirs + "layers.{layer}."
     return (
         Row(theirs + "embed_tokens.weight", "decoder.embedding.weight"),
@@ -28,10 +39,7 @@ def text_rows(theirs: str) -> tuple[Row, ...]:
         Row(layer + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
         Row(layer + "self_attn.{side}_norm.weight", OURS + "self_attention.block.{side}_norm.weight"),
         Row(layer + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
-        Row(layer + "input_layernorm.weight", OURS + "self_attention.pre_norm.weight"),
-        Row(layer + "post_attention_layernorm.weight", OURS + "self_attention.post_norm.weight"),
-        Row(layer + "pre_feedforward_layernorm.weight", OURS + "feed_forward.pre_norm.weight"),
-        Row(layer + "post_feedforward_layernorm.weight", OURS + "feed_forward.post_norm.weight"),
+        *(Row(f"{layer}{norm}.weight", f"{OURS}{ours}.weight") for norm, ours in norms.items()),
     )
 
 
@@ -46,9 +54,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
     head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder", classifier_bias=False)
     if head["name"] == "token_classification":
-        head["dropout"] = next(
-            (config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1
-        )
+        head["dropout"] = token_dropout(config)
     return ModelSpec.read(
         {
             "assembly": "decoder_only",

@@ -37,6 +37,11 @@ def head_document(
     return head
 
 
+def token_dropout(config: Mapping[str, Any]) -> Any:
+    """The dropout of transformers' generic token classification."""
+    return next((config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1)
+
+
 def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str) -> dict[str, Any]:
     """The inverse of `head_document`; `softcap` names the field that bounds logits."""
     head = spec.head

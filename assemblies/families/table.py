@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pairform.assemblies.normal import differences
@@ -24,23 +25,24 @@ class NameTable:
     """Rows read in both directions.
 
     spellings: beginnings of names in files of another age, each with what the rows say in its place; taken one after another.
-    unread:    beginnings of names of tensors that change nothing that we compute.
+    unread:    beginnings of names of tensors that change nothing that we compute; placeholders as in rows.
     """
 
     def __init__(
         self, rows: Iterable[Row], *, spellings: tuple[tuple[str, str], ...] = (), unread: tuple[str, ...] = ()
     ) -> None:
         rows = tuple(rows)
-        self._to_ours = [(pattern(row.theirs), row.ours) for row in rows]
-        self._to_theirs = [(pattern(row.ours), row.theirs) for row in rows]
+        self._to_ours = [(row.theirs, row.ours) for row in rows]
+        self._to_theirs = [(row.ours, row.theirs) for row in rows]
         self._spellings = spellings
-        self._unread = unread
+        self._unread = [pattern(name) for name in unread]
 
     def ours(self, theirs: str) -> str | None:
         return translate(self._respelt(theirs), self._to_ours)
 
     def reads(self, theirs: str) -> bool:
-        return not self._respelt(theirs).startswith(self._unread)
+        name = self._respelt(theirs)
+        return not any(unread.match(name) for unread in self._unread)
 
     def _respelt(self, name: str) -> str:
         for old, new in self._spellings:
@@ -52,16 +54,18 @@ class NameTable:
         return translate(ours, self._to_theirs)
 
 
+@cache
 def pattern(template: str) -> re.Pattern[str]:
+    """What finds names like `template`; compiled when a name is first looked for, most families being for other models."""
     parts = PLACEHOLDER.split(template)
     words = {"layer": r"\d+"}
     made = [f"(?P<{part}>{words.get(part, '[a-z]+')})" if place % 2 else re.escape(part) for place, part in enumerate(parts)]
     return re.compile("".join(made))
 
 
-def translate(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
+def translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
     for known, template in rows:
-        if match := known.fullmatch(name):
+        if match := pattern(known).fullmatch(name):
             return template.format(**match.groupdict())
     return None
 

@@ -16,9 +16,11 @@ END_OF_IMAGE = 256000
 
 
 def of_gemma3(model: ModelSpec, part: str) -> bool:
-    """Whether a stack is of Gemma 3's kind: with norms on queries and keys in all its layers."""
-    branches = [layer.branches.get(OWN) for layer in model.stacks[part].layers]
-    return all(getattr(branch, "qk_norm", None) is not None for branch in branches)
+    """Whether a stack is of Gemma 3's kind: in all its layers norms on queries and keys, and on both sides of each branch."""
+    layers = model.stacks[part].layers
+    return all(
+        layer.placement == "sandwich" and getattr(layer.branches.get(OWN), "qk_norm", None) is not None for layer in layers
+    )
 
 
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class AttentionSpec(BlockSpec):
     scale:     multiplies q k; absent, head_dim ** -0.5.
     softcap:   bounds the scores (Gemma 2 report, arXiv 2408.00118, section 2).
     qk_norm:   normalises queries and keys along head_dim, before any rotation.
+    bias:      of every projection, or of queries, keys and values alone (Qwen2, arXiv 2407.10671, section 2.2.1).
     """
 
     merged: ClassVar[bool] = False
@@ -48,7 +49,7 @@ class AttentionSpec(BlockSpec):
     scale: PositiveFloat | None = None
     softcap: PositiveFloat | None = None
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = None
-    bias: bool = False
+    bias: bool | Literal["qkv"] = False
     dropout: Probability = 0.0
     kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = "auto"
 
@@ -87,10 +88,10 @@ class AttentionHeads(nn.Module):
         self.dropout = spec.dropout
         self.kernel: str = spec.kernel
         self.demand = spec.demand
-        self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
-        self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
-        self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=spec.bias)
-        self.o_proj = Linear(self.heads * self.head_dim, sizes.width, bias=spec.bias)
+        self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=bool(spec.bias))
+        self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
+        self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
+        self.o_proj = Linear(self.heads * self.head_dim, sizes.width, bias=spec.bias is True)
         if spec.qk_norm is not None:
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")

@@ -40,8 +40,8 @@ class MergedAttention(OwnSequenceAttention):
         self.separate = sizes.source_keys == "separate"
         if self.separate:
             out = self.kv_heads * self.head_dim
-            self.source_k_proj = Linear(sizes.source_width, out, bias=spec.bias)
-            self.source_v_proj = Linear(sizes.source_width, out, bias=spec.bias)
+            self.source_k_proj = Linear(sizes.source_width, out, bias=bool(spec.bias))
+            self.source_v_proj = Linear(sizes.source_width, out, bias=bool(spec.bias))
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)

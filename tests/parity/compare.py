@@ -90,7 +90,7 @@ def reference(folder: Path, *, trained_window: bool = True) -> Any:
     (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
     model = getattr(transformers, architecture).from_pretrained(folder)
     config = getattr(model.config, "encoder", model.config)
-    if trained_window and (config is not model.config or config.use_bidirectional_attention):
+    if trained_window and (config is not model.config or getattr(config, "use_bidirectional_attention", False)):
         config.sliding_window -= 1
     return model
 

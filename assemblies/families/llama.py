@@ -1,0 +1,251 @@
+"""Llama (arXiv 2302.13971, 2407.21783) and the families that differ from it in a few options: Mistral (arXiv 2310.06825), Qwen2
+(arXiv 2407.10671) and Qwen3 (arXiv 2505.09388), in transformers' files.
+
+In half precision transformers rounds a norm's output before it is scaled, and we after; in float32 both are the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from pairform.assemblies.families import gemma
+from pairform.assemblies.families.config import HeadConfig, RopeConfig, TokenId, checked
+from pairform.assemblies.families.gemma2 import causal, text_rows
+from pairform.assemblies.families.heads import head_config, head_document, token_dropout, tokens_config, tokens_document
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Problem, SpecError
+
+LOCAL = "sliding_attention"
+HEADS = {
+    "lm": "ForCausalLM",
+    "sequence_classification": "ForSequenceClassification",
+    "token_classification": "ForTokenClassification",
+    "none": "Model",
+}
+NAMES = NameTable(
+    (
+        *text_rows(
+            "model.",
+            {"input_layernorm": "self_attention.pre_norm", "post_attention_layernorm": "feed_forward.pre_norm"},
+        ),
+        Row("lm_head.weight", "head.weight"),
+        Row("score.{tensor}", "head.proj.{tensor}"),
+    ),
+    unread=("model.layers.{layer}.self_attn.rotary_emb.",),
+)
+"""Files of 2023 hold the frequencies of positions too."""
+
+
+class LlamaConfig(HeadConfig):
+    """transformers' defaults for Llama. Where `num_key_value_heads` or `head_dim` is absent, `num_attention_heads` gives it."""
+
+    vocab_size: PositiveInt = 32_000
+    hidden_size: PositiveInt = 4096
+    intermediate_size: PositiveInt = 11_008
+    num_hidden_layers: Depth = 32
+    num_attention_heads: PositiveInt = 32
+    num_key_value_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    hidden_act: str = "silu"
+    max_position_embeddings: PositiveInt = 2048
+    initializer_range: PositiveFloat = 0.02
+    rms_norm_eps: PositiveFloat = 1e-6
+    pad_token_id: TokenId | None = None
+    bos_token_id: TokenId | None = 1
+    eos_token_id: TokenId | list[TokenId] | None = 2
+    decoder_start_token_id: TokenId | None = None
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    rope_parameters: RopeConfig | None = None
+    rope_scaling: RopeConfig | None = None
+    rope_theta: PositiveFloat | None = None
+    partial_rotary_factor: PositiveFloat | None = None
+
+
+class MistralConfig(LlamaConfig):
+    intermediate_size: PositiveInt = 14_336
+    num_key_value_heads: PositiveInt | None = 8
+    max_position_embeddings: PositiveInt = 131_072
+    sliding_window: PositiveInt | None = 4096
+
+
+class Qwen2Config(LlamaConfig):
+    vocab_size: PositiveInt = 151_936
+    intermediate_size: PositiveInt = 22_016
+    num_key_value_heads: PositiveInt | None = 32
+    max_position_embeddings: PositiveInt = 32_768
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
+    use_sliding_window: bool = False
+    sliding_window: PositiveInt | None = 4096
+    max_window_layers: int = 28
+    layer_types: list[str] | None = None
+
+
+class Qwen3Config(Qwen2Config):
+    head_dim: PositiveInt | None = 128
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one of these families from the others.
+
+    classes:        how the names of transformers' classes begin.
+    windows:        none; on all layers; or on the layers that the configuration says.
+    attention_bias: absent, what the configuration says.
+    mlp_bias:       whether the configuration's is heeded.
+    qk_norm:        whether queries and keys are normed along head_dim.
+    """
+
+    model_type: str
+    classes: str
+    config: type[LlamaConfig]
+    windows: Literal["none", "all", "some"] = "none"
+    attention_bias: bool | Literal["qkv"] | None = None
+    mlp_bias: bool = False
+    qk_norm: bool = False
+
+    @property
+    def architectures(self) -> dict[str, str]:
+        return {head: self.classes + name for head, name in HEADS.items()}
+
+
+def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
+    config = checked(kind.config, config)
+    head = head_document(config, kind.architectures, softcap=None, tie="decoder", classifier_bias=False)
+    if head["name"] == "token_classification":
+        head["dropout"] = token_dropout(config)
+    return ModelSpec.read(
+        {
+            "assembly": "decoder_only",
+            "vocabulary": config["vocab_size"],
+            "tokens": tokens_document(config),
+            "decoder": stack_document(kind, config),
+            "head": head,
+            "initializer_range": config["initializer_range"],
+        }
+    )
+
+
+def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our stack for a checked configuration."""
+    norm = {"name": "rmsnorm", "eps": config["rms_norm_eps"]}
+    mask: dict[str, Any] = {"causal": config["is_causal"] is not False}
+    windowed = windowed_layers(kind, config)
+    window = {"window": [config["sliding_window"] - 1] * 2} if any(windowed) else {}
+    attention = {
+        "name": "self_attention",
+        "heads": config["num_attention_heads"],
+        "kv_heads": config["num_key_value_heads"],
+        "head_dim": config["head_dim"],
+        "bias": config["attention_bias"] if kind.attention_bias is None else kind.attention_bias,
+        "dropout": config["attention_dropout"],
+        "position": {"name": "rope", **rope(config)},
+        "mask": mask | window if all(windowed) else mask,
+    }
+    feed_forward = {
+        "name": "gated",
+        "activation": gemma.activation({"hidden_act": config["hidden_act"]}),
+        "hidden": config["intermediate_size"],
+        "bias": config["mlp_bias"] and kind.mlp_bias,
+    }
+    mixed = [layer for layer, local in enumerate(windowed) if local] if not all(windowed) else []
+    patch = {"branches": {"self_attention": {"mask": window}}}
+    return {
+        "width": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "embedding": {"name": "token"},
+        "layer": {
+            "norm": norm,
+            "placement": "pre",
+            "order": ["self_attention", "cross_attention", "feed_forward"],
+            "branches": {
+                "self_attention": attention | ({"qk_norm": norm} if kind.qk_norm else {}),
+                "feed_forward": feed_forward,
+            },
+        },
+        "overrides": [{"layers": mixed, "patch": patch}] if mixed else [],
+        "max_length": config["max_position_embeddings"],
+    }
+
+
+def windowed_layers(kind: Kind, config: Mapping[str, Any]) -> list[bool]:
+    """Whether each layer has a window."""
+    depth = config["num_hidden_layers"]
+    if kind.windows == "none":
+        return [False] * depth
+    window = config["sliding_window"]
+    if kind.windows == "all":
+        return [window is not None] * depth
+    if not config["use_sliding_window"]:
+        window = None
+    types = config["layer_types"]
+    if types is None:
+        return [window is not None and layer >= config["max_window_layers"] for layer in range(depth)]
+    local = gemma.local_layers(types, depth)
+    if any(local) and window is None:
+        found = "nothing" if config["use_sliding_window"] else "a window that use_sliding_window turns off"
+        raise SpecError(Problem("sliding_window", found, f"a number of tokens: some layers are {LOCAL}"))
+    return local
+
+
+def rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Positions; transformers computes them for all of head_dim in some kinds of scaling and for a part of it in others."""
+    for field, holder in (
+        ("", config),
+        ("rope_parameters.", config["rope_parameters"]),
+        ("rope_scaling.", config["rope_scaling"]),
+    ):
+        part = (holder or {}).get("partial_rotary_factor")
+        if part not in (None, 1):
+            raise SpecError(Problem(f"{field}partial_rotary_factor", repr(part), "1 or nothing"))
+    return gemma.rope(config)
+
+
+def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
+    """config.json; what it cannot say is found by whoever reads it back."""
+    stack = spec.last
+    config = gemma.stack_config(stack, spec.vocabulary)
+    types, bias, window = (config.pop(field) for field in ("layer_types", "attention_bias", "sliding_window"))
+    window = window if LOCAL in types else None
+    for field in ("attn_logit_softcapping", "query_pre_attn_scalar"):
+        config.pop(field)
+    config["hidden_act"] = config.pop("hidden_activation")
+    if kind.attention_bias is None:
+        config["attention_bias"] = bias
+    if kind.mlp_bias:
+        config["mlp_bias"] = gemma.branch(stack.layers[0], "feed_forward").get("bias", False)
+    if kind.windows != "none":
+        config["sliding_window"] = window
+    if kind.windows == "some":
+        config |= {"use_sliding_window": window is not None, "layer_types": types, "max_window_layers": stack.depth}
+    if not causal(spec):
+        config["is_causal"] = False
+    head = head_config(spec, kind.architectures, softcap="final_logit_softcapping")
+    head.pop("final_logit_softcapping", None)
+    if spec.head.name == "token_classification":
+        config["classifier_dropout"] = getattr(spec.head, "dropout", None)
+    return (
+        config
+        | tokens_config(spec)
+        | head
+        | {
+            "model_type": kind.model_type,
+            "attention_dropout": getattr(stack.layers[0].branches.get("self_attention"), "dropout", 0.0),
+            "initializer_range": spec.initializer_range,
+        }
+    )
+
+
+KINDS = (
+    Kind("llama", "Llama", LlamaConfig, mlp_bias=True),
+    Kind("mistral", "Mistral", MistralConfig, windows="all", attention_bias=False),
+    Kind("qwen2", "Qwen2", Qwen2Config, windows="some", attention_bias="qkv"),
+    Kind("qwen3", "Qwen3", Qwen3Config, windows="some", qk_norm=True),
+)
+LLAMA, MISTRAL, QWEN2, QWEN3 = (
+    Family(kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind)) for kind in KINDS
+)
