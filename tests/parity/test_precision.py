@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import pairform
 from tests.parity.compare import PADDINGS, batch, create, error, random_gemma2, random_t5gemma, reference
@@ -66,8 +67,18 @@ def test_a_dtype_chosen_in_loading(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_computed_in_float32(tmp_path: Path) -> None:
-    folder = create(tmp_path / "model", "Gemma2ForCausalLM", dtype=torch.bfloat16)
-    inputs = {**batch().inputs, "labels": batch().ids}
-    loss, expected = pairform.load(folder)(**inputs).loss, reference(folder)(**inputs).loss
-    assert loss.dtype == expected.dtype == torch.float32
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    """transformers rounds capped logits to the model's dtype before its loss; ours are capped in float32 too."""
+    for softcap in (None, 30.0):
+        folder = create(tmp_path / str(softcap), "Gemma2ForCausalLM", final_logit_softcapping=softcap, dtype=torch.bfloat16)
+        inputs = {**batch().inputs, "labels": batch().ids}
+        ours, theirs = pairform.load(folder), reference(folder)
+        loss = ours(**inputs).loss
+        if softcap is None:
+            expected = theirs(**inputs).loss
+        else:
+            theirs.config.final_logit_softcapping = None
+            logits = theirs(**batch().inputs).logits.double()
+            capped = softcap * torch.tanh(logits / softcap)
+            expected = cross_entropy(capped[:, :-1].flatten(0, 1), batch().ids[:, 1:].flatten()).float()
+        assert loss.dtype == expected.dtype == torch.float32
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
