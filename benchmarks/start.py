@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> None:
         runs: dict[str, list[Run]] = {name: [] for name in commands}
         for turn in range(1 if arguments.quick else arguments.runs + 1):
             for name, command in commands.items():
-                done = run(command, OMP_NUM_THREADS="2")
+                done = run(command, OMP_NUM_THREADS="2", PYTHONDONTWRITEBYTECODE="")  # compiled once, as where installed
                 if turn or arguments.quick:
                     runs[name].append(done)
     save("start", result(runs), None if arguments.quick else RESULTS)
