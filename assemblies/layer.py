@@ -1,5 +1,6 @@
 """A layer: named residual branches around one hidden state."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,39 +11,56 @@ from pairform.registry import BlockSpec, Sizes, build_block
 
 
 class Branch(nn.Module):
-    """One residual branch: a block and the norms that its placement asks for."""
+    """One residual branch: a block, the norms that its placement asks for, and how what it adds joins the hidden states."""
 
     def __init__(self, spec: BlockSpec, layer: LayerSpec, sizes: Sizes) -> None:
         super().__init__()
         self.placement = layer.placement
         self.dropout = layer.dropout
+        self.drop_path = 0.0 if layer.drop_path is None else layer.drop_path.at(sizes)
         if self.placement in ("pre", "sandwich"):
             self.pre_norm = build_block(layer.norm, sizes, "norm")
         self.block = build_block(spec, sizes, "attention", "feed_forward")
         if self.placement in ("post", "sandwich"):
             self.post_norm = build_block(layer.norm, sizes, "norm")
+        self.residual = build_block(layer.residual, sizes, "residual")
+        if hasattr(self.residual, "prepare"):
+            self.residual.prepare(self.block)
 
-    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        added = self.block(hidden if self.placement == "post" else self.pre_norm(hidden), context)
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        context: Context,
+        read: Float[Tensor, "batch length width"] | None = None,
+    ) -> Float[Tensor, "batch length width"]:
+        """`hidden` with what the branch adds. `read`: what the block reads, if it is not `hidden` (parallel branches)."""
+        read = hidden if read is None else read
+        added = self.block(read if self.placement == "post" else self.pre_norm(read), context)
         if self.placement == "sandwich":
             added = self.post_norm(added)
-        summed = hidden + functional.dropout(added, self.dropout, self.training)
-        normed: Tensor = self.post_norm(summed) if self.placement == "post" else summed
+        added = functional.dropout(added, self.dropout, self.training)
+        if self.drop_path and self.training:  # the whole branch, row by row
+            added = added * functional.dropout(torch.ones_like(added[:, :1, :1]), self.drop_path)
+        joined: Tensor = self.residual(hidden, added)
+        normed: Tensor = self.post_norm(joined) if self.placement == "post" else joined
         return normed
 
 
 class Layer(nn.Module):
-    """The branches of a `LayerSpec`, each a child under its own name, run in order."""
+    """The branches of a `LayerSpec`, each a child under its own name, run in order. Those of one turn read the same."""
 
     def __init__(self, spec: LayerSpec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
+        self.turns = spec.turns
         for name in spec.present:
             self.add_module(name, Branch(spec.branches[name], spec, sizes))
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], context: Context, index: int
     ) -> Float[Tensor, "batch length width"]:
-        for name, branch in self.named_children():
-            hidden = branch(hidden, context.at(index, name))
+        for turn in self.turns:
+            read = hidden
+            for name in turn:
+                hidden = getattr(self, name)(hidden, context.at(index, name), read)
         return hidden

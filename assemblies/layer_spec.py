@@ -1,41 +1,74 @@
 """The spec of a layer: named residual branches, their order, and where norms stand."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
+from pairform.blocks.residuals import Add
 from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
 Placement = Literal["pre", "post", "sandwich"]
+PLACEMENTS = get_args(Placement)
+Turn = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
+
+
+class DropPath(Spec):
+    """Leave a branch out of a row of the batch at random in training (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
+    section 3).
+
+    rate:   how often, in the last layer.
+    growth: constant: in each layer; linear: in layer l of L (from 1), rate * l / L.
+    """
+
+    rate: Probability
+    growth: Literal["constant", "linear"] = "linear"
+
+    def at(self, sizes: Sizes) -> float:
+        """The rate in the layer that `sizes` tell of."""
+        return self.rate if self.growth == "constant" else self.rate * (sizes.layer + 1) / sizes.depth
 
 
 class LayerSpec(Spec):
     """Residual branches around one hidden state, in `order`.
 
-    placement: where the norm stands. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + norm(f(norm(x)))`.
-    order:     may name branches that are absent (they keep their place for a patch that adds them).
+    placement: where the norm stands. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + norm(f(norm(x)))`. Peri-LN
+               (Kim et al. 2025, arXiv 2502.02732) is sandwich in its layers.
+    order:     may name branches that are absent (they keep their place for a patch that adds them). Branches in a list of
+               their own are parallel: they read the same hidden states, each through its own norm (GPT-NeoX; Black et al. 2022,
+               arXiv 2204.06745, section 2.1).
+    residual:  how what a branch adds joins the hidden states.
     dropout:   on what each branch adds.
+    drop_path: absent, no branch is left out.
     """
 
     norm: Norm
     placement: Placement = "pre"
-    order: Annotated[tuple[str, ...], Strict(False)]
+    order: Annotated[tuple[Turn, ...], Strict(False)]
     branches: Annotated[dict[str, Branch], AfterValidator(freeze)]
+    residual: Annotated[BlockSpec, Slot("residual")] = Add.Spec()
     dropout: Probability = 0.0
+    drop_path: DropPath | None = None
 
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:
+        named = [name for turn in self._order for name in turn]
         problems = [
             Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order")
             for name in self.branches
-            if name not in self.order
+            if name not in named
         ]
-        if len(set(self.order)) < len(self.order):
-            problems.append(Problem("order", f"{list(self.order)}", "each branch once"))
+        if len(set(named)) < len(named):
+            problems.append(Problem("order", f"{named}", "each branch once"))
+        if self.placement == "post" and any(len(turn) > 1 for turn in self.turns):
+            problems.append(Problem("order", "parallel branches under the placement 'post'", "one after another, or 'pre'"))
+        if self.placement not in (fitting := getattr(self.residual, "placements", PLACEMENTS)):
+            problems.append(
+                Problem("placement", f"{self.placement!r} with {self.residual.name}", " or ".join(map(repr, fitting)))
+            )
         if not self.present:
             problems.append(Problem("branches", "none", "at least one branch"))
         problems += [
@@ -48,11 +81,22 @@ class LayerSpec(Spec):
         return self
 
     @property
+    def _order(self) -> list[tuple[str, ...]]:
+        return [(turn,) if isinstance(turn, str) else turn for turn in self.order]
+
+    @property
+    def turns(self) -> list[list[str]]:
+        """The branches that the layer has, in their order; those of one turn are parallel."""
+        turns = [[name for name in turn if name in self.branches] for turn in self._order]
+        return [turn for turn in turns if turn]
+
+    @property
     def present(self) -> list[str]:
-        """The branches that the layer has, in their order."""
-        return [name for name in self.order if name in self.branches]
+        """The same one by one."""
+        return [name for turn in self.turns for name in turn]
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         yield from (problem.inside("norm") for problem in self.norm.check(sizes))
+        yield from (problem.inside("residual") for problem in self.residual.check(sizes))
         for name in self.present:
             yield from (problem.inside(f"branches.{name}") for problem in self.branches[name].check(sizes))

@@ -39,7 +39,7 @@ def normal_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
 
 
 def normal_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
-    document = layer.document() | {"order": layer.present}
+    document = layer.document() | {"order": [turn if len(turn) > 1 else turn[0] for turn in layer.turns]}
     for branch in document["branches"].values():
         branch.pop("kernel", None)
         if "heads" in branch:

@@ -87,7 +87,9 @@ class ModelSpec(Spec):
     def sizes(self, part: str) -> Sizes:
         """What the blocks of a stack learn from the model."""
         sizes = Sizes(self.stacks[part].width, vocabulary=self.vocabulary_of(part), pad=self.tokens.pad)
-        if part == "encoder" or self.encoder is None:
+        if part == "encoder":
+            return replace(sizes, decoder_depth=None if self.decoder is None else self.decoder.depth)
+        if self.encoder is None:
             return sizes
         bridge: Any = self.bridge
         return replace(sizes, source_width=bridge.source_width(self.encoder.width, sizes.width), source_keys=bridge.source_keys)

@@ -1,7 +1,7 @@
 """A stack: embedding, layers, final norm. The one class behind every encoder, decoder and decoder-only model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,7 +41,8 @@ class Stack(nn.Module):
         super().__init__()
         self.spec = spec
         self.embedding = build_block(spec.embedding, sizes, "embedding")
-        self.layers = nn.ModuleList(Layer(layer, sizes) for layer in spec.layers)
+        inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
+        self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision = None if spec.vision is None else Vision(spec.vision, sizes.width)
         self.checkpointed: frozenset[int] = frozenset()

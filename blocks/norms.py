@@ -61,6 +61,55 @@ class LayerNorm(nn.Module):
         return normed.to(hidden.dtype)
 
 
+class ScaleNorm(nn.Module):
+    """`g * x / |x|` with one learned length g, at first sqrt(width) (Nguyen and Salazar 2019, arXiv 1910.05895, section 2.3).
+
+    eps: the least length that is divided by.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["scalenorm"] = "scalenorm"
+        eps: PositiveFloat = 1e-5
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.width = sizes.width
+        self.weight = nn.Parameter(torch.empty(1))
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=self.width**0.5)
+
+    def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        return (functional.normalize(wide(hidden), dim=-1, eps=self.spec.eps) * wide(self.weight)).to(hidden.dtype)
+
+
+class DynamicTanh(nn.Module):
+    """`weight * tanh(alpha * x) + bias`, which measures nothing (DyT; Zhu et al. 2025, arXiv 2503.10622, section 4).
+
+    alpha: the learned slope's first value.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["dynamic_tanh"] = "dynamic_tanh"
+        alpha: PositiveFloat = 0.5
+        bias: bool = True
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.weight = nn.Parameter(torch.empty(sizes.width))
+        self.bias = nn.Parameter(torch.empty(sizes.width)) if spec.bias else None
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value={"alpha": self.spec.alpha, "weight": 1.0, "bias": 0.0}[parameter])
+
+    def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        squashed = torch.tanh(wide(self.alpha) * wide(hidden)) * wide(self.weight)
+        return (squashed if self.bias is None else squashed + wide(self.bias)).to(hidden.dtype)
+
+
 class NoNorm(nn.Module):
     """The identity, where an architecture leaves a norm out."""
 

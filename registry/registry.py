@@ -106,6 +106,7 @@ KINDS: Mapping[str, Registry] = {
     registry.kind: registry
     for registry in (
         Registry("norm", "normalises hidden states along the width"),
+        Registry("residual", "joins what a branch adds to the hidden states it read"),
         Registry("position", "tells attention where its queries and keys stand"),
         Registry("attention", "a residual branch that reads other tokens"),
         Registry("feed_forward", "a residual branch that reads its own token"),

@@ -86,6 +86,9 @@ class Sizes:
     source_length: how many of them there are, where the architecture fixes it (the patches of a picture).
     source_keys:   whether merged attention projects its source with its own keys' weights, or with weights for it alone.
     pad:           the padding token.
+    depth:         how many layers the block's stack has; layer: the number of the block's own, from 0.
+    decoder_depth: how many layers the decoder has that reads the block's stack.
+    heads:         how many heads of queries the attention has that a position is of.
     """
 
     width: int
@@ -94,6 +97,10 @@ class Sizes:
     pad: int | None = None
     source_length: int | None = None
     source_keys: Literal["shared", "separate"] = "shared"
+    depth: int = 1
+    layer: int = 0
+    decoder_depth: int | None = None
+    heads: int | None = None
 
 
 class BlockSpec(Spec):

@@ -1,0 +1,128 @@
+"""How a branch's output joins the hidden states: `forward(hidden, added)` takes both as `[batch, length, width]`."""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from pairform.blocks.initial import Constant, Initial, Normal
+from pairform.blocks.linear import linear
+from pairform.registry import BlockSpec, PositiveFloat, Sizes
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Add(nn.Module):
+    """`x + f(x)` (He et al. 2015, arXiv 1512.03385, section 3.2)."""
+
+    class Spec(BlockSpec):
+        name: Literal["add"] = "add"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], added: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch length width"]:
+        return hidden + added
+
+
+class Scaled(nn.Module):
+    """`x + scale * f(x)`.
+
+    scale:   a number that stays, or the first value of what is learned.
+    learned: one number (ReZero with scale 0; Bachlechner et al. 2020, arXiv 2003.04887, section 3), or one for each channel
+             (LayerScale with scale 1e-4; Touvron et al. 2021, arXiv 2103.17239, section 2). Absent, nothing is learned.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["scaled"] = "scaled"
+        scale: Finite = 1.0
+        learned: Literal["scalar", "vector"] | None = None
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        size = sizes.width if spec.learned == "vector" else 1
+        self.weight = nn.Parameter(torch.empty(size)) if spec.learned else None
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=self.spec.scale)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], added: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch length width"]:
+        return hidden + added * (self.spec.scale if self.weight is None else self.weight)
+
+
+class Gated(nn.Module):
+    """`(1 - g) * x + g * f(x)` with `g = sigmoid(W x + b)` for each channel (Highway; Srivastava et al. 2015, arXiv 1505.00387,
+    section 2).
+
+    bias: b's first value; below zero, a deep stack begins near the identity (section 2.2).
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["gated"] = "gated"
+        bias: Finite = -2.0
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(sizes.width, sizes.width))
+        self.bias = nn.Parameter(torch.empty(sizes.width))
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=self.spec.bias) if parameter == "bias" else Normal(std=spread)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], added: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch length width"]:
+        return torch.lerp(hidden, added, torch.sigmoid(linear(hidden, self.weight, self.bias)))
+
+
+class DeepNorm(nn.Module):
+    """`alpha * x + f(x)` under post-norm, and a branch whose fresh weights are smaller by beta (Wang et al. 2022, arXiv
+    2203.00555, figure 2).
+
+    A stack of M layers alone has alpha (2M)^(1/4) and beta (8M)^(-1/4); a decoder that reads an encoder (3M)^(1/4) and
+    (12M)^(-1/4); that encoder, of N layers, 0.81 (N^4 M)^(1/16) and 0.87 (N^4 M)^(-1/16). Beta multiplies the model's
+    `initializer_range` for all linear maps but those of queries and keys; in the paper it is the gain of Xavier's distribution.
+
+    alpha, beta: absent, those.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["deepnorm"] = "deepnorm"
+        alpha: PositiveFloat | None = None
+        beta: PositiveFloat | None = None
+        placements: ClassVar = ("post",)
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        alpha, beta = deepnorm(sizes)
+        self.alpha, self.beta = spec.alpha or alpha, spec.beta or beta
+
+    def prepare(self, block: nn.Module) -> None:
+        """Let the fresh weights of a branch's block be smaller by beta."""
+        for name, module in block.named_modules():
+            if isinstance(module, nn.Linear) and not name.rpartition(".")[2].startswith(("q_", "k_")):
+                module.initial_scale = self.beta  # type: ignore[assignment]  # read by initial_of
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], added: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch length width"]:
+        return self.alpha * hidden + added
+
+
+def deepnorm(sizes: Sizes) -> tuple[float, float]:
+    """Alpha and beta of a stack by its depth, and by the other stack's where there are two."""
+    if sizes.decoder_depth is not None:
+        product = sizes.depth**4 * sizes.decoder_depth
+        return 0.81 * product ** (1 / 16), 0.87 * product ** (-1 / 16)
+    branches = 2 if sizes.source_width is None else 3
+    return float((branches * sizes.depth) ** 0.25), float((4 * branches * sizes.depth) ** -0.25)
