@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec, Norm
+from pairform.blocks.score_biases import T5RelativePosition
 from pairform.registry import (
     BlockSpec,
     Depth,
@@ -121,6 +122,28 @@ class StackSpec(Spec):
                 if problem not in seen:
                     seen.add(problem)
                     yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")
+        yield from self._check_shared_tables()
+
+    def _check_shared_tables(self) -> Iterator[Problem]:
+        """A position that reads an earlier layer's table finds one that fits."""
+        tables: dict[str, tuple[int, ...]] = {}
+        for index, layer in enumerate(self.layers):
+            for name in layer.present:
+                branch: Any = layer.branches[name]
+                position = getattr(branch, "position", None)
+                if not isinstance(position, T5RelativePosition.Spec):
+                    continue
+                table = (position.buckets, branch.heads)
+                if not position.shared:
+                    tables[name] = table
+                elif name not in tables:
+                    expected = f"an earlier layer whose {name} has a t5_relative of its own"
+                    remedy = "Set shared to false in the first of these layers, with an override."
+                    yield Problem(f"layers[{index}].branches.{name}.position.shared", "true", expected, remedy)
+                    return
+                elif tables[name] != table:
+                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[name]))
+                    yield Problem(f"layers[{index}].branches.{name}.position", found, f"the shared table's: {expected}")
 
     def _check_overrides(self) -> Iterator[Problem]:
         for number, override in enumerate(self.overrides):

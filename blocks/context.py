@@ -10,8 +10,8 @@ from torch import Tensor
 from pairform.blocks.cache import Cache, Place
 
 T = TypeVar("T")
-Reads: TypeAlias = Literal["own", "source"]
-"""Which sequence attention reads: the one its queries are of, or the encoder's output."""
+Reads: TypeAlias = Literal["own", "source", "sink"]
+"""Which sequence attention reads: the one its queries are of, the encoder's output, or a key that holds nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Context:
     segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: each row is one.
     slots:     by window (None: no window), for a step that writes one token in whole buffers; `offset` is not read then.
     weights:   attention weights by what they read and their place, filled where they are asked for.
+    losses:    auxiliary losses by place, filled in training.
     """
 
     positions: Int[Tensor, "batch length"]
@@ -57,6 +58,7 @@ class Context:
     segments: Int[Tensor, "batch total_length"] | None = None
     slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
+    losses: dict[Place, Tensor] | None = None
     place: Place = (0, "")
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -75,3 +77,12 @@ class Context:
         """Keep this branch's attention weights over one sequence, if the caller wants them."""
         if self.weights is not None:
             self.weights[reads, self.place] = weights
+
+    def lose(self, make: Callable[[], Tensor]) -> None:
+        """Add `make()`, a scalar, to the training loss."""
+        if self.losses is not None:  # by place, so that a layer that is computed again counts once
+            self.losses[self.place] = make()
+
+    def present(self, length: int) -> Bool[Tensor, "batch length"] | None:
+        """Which of the last `length` tokens are real; None: all."""
+        return None if self.valid is None else self.valid[:, -length:]

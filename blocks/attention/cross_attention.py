@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec
+from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.attention.masks import Mask, MaskSpec
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
@@ -16,7 +16,7 @@ from pairform.registry import InputError, Problem, Sizes
 FULL = MaskSpec()
 
 
-def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context) -> tuple[KeyValues, Mask]:
+def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context) -> Read:
     """The source's keys and values, projected once and then kept in the cache, and the mask of `queries` new queries on them:
     padding, packed documents, and no window."""
     if context.source is None:
@@ -30,7 +30,7 @@ def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int
     mask = Mask(FULL, 0, queries, 0, held.keys.shape[2], context.source.valid, reads="source")
     if context.segments is not None:
         mask = replace(mask, query_segments=context.segments[:, context.offset :], key_segments=context.source.segments)
-    return held, mask
+    return Read(held, mask)
 
 
 def check_source(name: str, sizes: Sizes) -> Iterator[Problem]:
@@ -59,4 +59,4 @@ class CrossAttention(AttentionHeads):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         source = read_source(self.keys_values, hidden.shape[1], context)
-        return self.mix(self.queries(hidden), (source,), context)
+        return self.mix(hidden, self.queries(hidden), (source,), context)

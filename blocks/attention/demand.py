@@ -14,6 +14,7 @@ class Demand:
 
     merged:   keys of two sequences under one softmax.
     pictures: runs of tokens that see each other whatever causality says.
+    bias:     numbers added to scores: of relative positions, or of sinks.
     """
 
     softcap: bool = False
@@ -21,6 +22,7 @@ class Demand:
     dropout: bool = False
     merged: bool = False
     pictures: bool = False
+    bias: bool = False
     gradient: bool = False
     head_dim: int | None = None
     device: str | None = None
@@ -46,6 +48,7 @@ class Kernel:
     dropout: bool = False
     merged: bool = True
     pictures: bool = True
+    bias: bool = False
     devices: frozenset[str] | None = None
     gradients: frozenset[str] | None = None
     dtypes: frozenset[torch.dtype] | None = None
@@ -58,6 +61,7 @@ class Kernel:
             "a softcap": demand.softcap and not self.softcap,
             "attention weights as an output": demand.weights and not self.weights,
             "dropout": demand.dropout and not self.dropout,
+            "a bias on scores": demand.bias and not self.bias,
             "merged attention": demand.merged and not self.merged,
             "pictures in a causal stack": demand.pictures and not self.pictures,
             f"heads of {demand.head_dim}": bool(self.widest and demand.head_dim and demand.head_dim > self.widest),

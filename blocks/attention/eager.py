@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted
+from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted, with_bias
 from pairform.blocks.context import Context
 from pairform.blocks.precision import wide
 
@@ -27,7 +27,7 @@ def eager(
     scores = rearrange(products(queries, keys) * work.scale, "b kv (g q) k -> b (kv g) q k", q=length)
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
-    bias = bias_of(work.mask, queries, context)
+    bias = with_bias(bias_of(work.mask, queries, context), work, queries)
     if bias is not None:
         scores = scores + bias
     weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)

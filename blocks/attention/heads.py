@@ -1,6 +1,7 @@
 """Projections and options that every softmax attention shares."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from pairform.blocks.attention.demand import Demand
 from pairform.blocks.attention.kernels import KERNELS, able, attend, choose
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
 from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
@@ -37,6 +38,9 @@ class AttentionSpec(BlockSpec):
     scale:     multiplies q k; absent, head_dim ** -0.5.
     softcap:   bounds the scores (Gemma 2 report, arXiv 2408.00118, section 2).
     qk_norm:   normalises queries and keys along head_dim, before any rotation.
+    gate:      a sigmoid of the hidden states on what attention gives, for each channel or each head (Qiu et al. 2025, arXiv
+               2505.06708, section 2.2).
+    sinks:     a learned score of each head for attending to nothing (gpt-oss, arXiv 2508.10925, section 2.2).
     bias:      of every projection, or of queries, keys and values alone (Qwen2, arXiv 2407.10671, section 2.2.1).
     """
 
@@ -50,6 +54,8 @@ class AttentionSpec(BlockSpec):
     softcap: PositiveFloat | None = None
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = None
     bias: bool | Literal["qkv"] = False
+    gate: Literal["elementwise", "headwise"] | None = None
+    sinks: bool = False
     dropout: Probability = 0.0
     kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = "auto"
 
@@ -64,7 +70,8 @@ class AttentionSpec(BlockSpec):
     @property
     def demand(self) -> Demand:
         """What is asked of a kernel, as far as a spec tells."""
-        return Demand(softcap=self.softcap is not None, merged=self.merged, head_dim=self.head_dim)
+        merged = self.merged or self.sinks
+        return Demand(softcap=self.softcap is not None, merged=merged, bias=self.sinks, head_dim=self.head_dim)
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         if self.heads * (self.head_dim or 1) >= LIMIT:
@@ -73,6 +80,15 @@ class AttentionSpec(BlockSpec):
             yield Problem(
                 "heads", f"{self.heads} heads in a width of {sizes.width}", "heads that divide the width", "Or set head_dim."
             )
+
+
+@dataclass(frozen=True)
+class Read:
+    """Keys and values of one sequence, which of them each query may see, and what is added to its scores."""
+
+    held: KeyValues
+    mask: Mask
+    bias: Float[Tensor, "heads q k"] | None = None
 
 
 class AttentionHeads(nn.Module):
@@ -96,6 +112,11 @@ class AttentionHeads(nn.Module):
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
         self.normed = spec.qk_norm is not None
+        self.gate_proj = None
+        if spec.gate is not None:
+            gates = self.heads * (self.head_dim if spec.gate == "elementwise" else 1)
+            self.gate_proj = Linear(sizes.width, gates, bias=bool(spec.bias))
+        self.sinks = nn.Parameter(torch.empty(self.heads)) if spec.sinks else None
 
     def use_kernel(self, kernel: str) -> None:
         """Choose another kernel after building; one that cannot do this block's work is an error."""
@@ -117,17 +138,44 @@ class AttentionHeads(nn.Module):
         return (self.k_norm(keys) if self.normed else keys), values
 
     def mix(
-        self, queries: Tensor, parts: Sequence[tuple[KeyValues, Mask]], context: Context
+        self, hidden: Float[Tensor, "batch length width"], queries: Tensor, reads: Sequence[Read], context: Context
     ) -> Float[Tensor, "batch length width"]:
-        """Attend to `parts` as one, record the weights on each where they are asked for, project back to the width."""
-        mask = JoinedMask(tuple(mask for _, mask in parts))
-        work = Work(mask, self.scale, self.softcap, self.dropout if self.training else 0.0, weights=context.weights is not None)
-        keys, values = tuple(held.keys for held, _ in parts), tuple(held.values for held, _ in parts)
+        """Attend to `reads` as one, record the weights on each where they are asked for, project back to the width.
+
+        hidden: what the queries were projected from.
+        """
+        if self.sinks is not None:
+            reads = (*reads, sink(self.sinks, queries, self.kv_heads))
+        mask = JoinedMask(tuple(read.mask for read in reads))
+        dropout = self.dropout if self.training else 0.0
+        wanted = context.weights is not None
+        work = Work(mask, self.scale, self.softcap, dropout, weights=wanted, bias=joined_bias(reads))
+        keys, values = tuple(read.held.keys for read in reads), tuple(read.held.values for read in reads)
         mixed, weights = attend(self.kernel, queries, keys, values, work, context)
         if weights is not None:
-            for part, own in zip(
-                mask.parts, torch.split(weights, [part.key_length for part in mask.parts], dim=-1), strict=True
-            ):
-                context.record(part.reads, own)
+            own = torch.split(weights, [part.key_length for part in mask.parts], dim=-1)
+            for part, seen in zip(mask.parts, own, strict=True):
+                if part.reads != "sink":
+                    context.record(part.reads, seen)
+        if self.gate_proj is not None:
+            gates = rearrange(self.gate_proj(hidden), "b l (h d) -> b h l d", h=self.heads)
+            mixed = mixed * gates.sigmoid()
         projected: Tensor = self.o_proj(rearrange(mixed, "b h l d -> b l (h d)"))
         return projected
+
+
+def joined_bias(reads: Sequence[Read]) -> Float[Tensor, "heads q k"] | None:
+    """What is added to scores over the keys of all, where anything is."""
+    given = [read.bias for read in reads if read.bias is not None]
+    if not given:
+        return None
+    heads, queries = len(given[0]), reads[0].mask.query_length
+    whole = [given[0].new_zeros(1, 1, read.mask.key_length) if read.bias is None else read.bias for read in reads]
+    return torch.cat([bias.expand(heads, queries, -1) for bias in whole], -1)
+
+
+def sink(scores: Float[Tensor, " heads"], queries: Tensor, kv_heads: int) -> Read:
+    """One key that every query sees: its score is the head's own number, and its value nothing."""
+    batch, _, length, head_dim = queries.shape
+    nothing = queries.new_zeros(batch, kv_heads, 1, head_dim)
+    return Read(KeyValues(nothing, nothing), Mask(MaskSpec(), 0, length, 0, 1, reads="sink"), scores[:, None, None])

@@ -18,8 +18,8 @@ from pairform.registry import InputError, Problem
 HALF = frozenset({torch.float16, torch.bfloat16})
 CUDA = frozenset({"cuda"})
 KERNELS: Mapping[str, Kernel] = {
-    "sdpa": Kernel(sdpa, softcap=False, dropout=True),
-    "eager": Kernel(eager, weights=True, dropout=True),
+    "sdpa": Kernel(sdpa, softcap=False, dropout=True, bias=True),
+    "eager": Kernel(eager, weights=True, dropout=True, bias=True),
     "chunked": Kernel(chunked, dropout=True),
     "flex": Kernel(flex.flex, devices=CUDA | {"cpu"}, gradients=CUDA, dtypes=HALF | {torch.float32}, lacks=flex.lacks),
     "xformers": Kernel(
@@ -69,6 +69,7 @@ def demand_of(queries: Tensor, keys: Parts, values: Parts, work: Work) -> Demand
         dropout=work.dropout > 0,
         merged=len(keys) > 1,
         pictures=any(part.blocks is not None for part in work.mask.parts),
+        bias=work.bias is not None,
         gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (queries, *keys, *values)),
         head_dim=queries.shape[-1],
         device=queries.device.type,
@@ -89,7 +90,7 @@ def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> 
     flashes = KERNELS["flash"].refuses(demand) is None and (
         context.once(("runs", work.mask.key()), lambda: runs_of(work.mask, len(queries), queries.device)) is not None
     )
-    return ("flash" if flashes else "flex", "flex", "chunked")
+    return ("flash" if flashes else "flex", "flex", "chunked", *short)
 
 
 def chunks_pay(work: Work, device: str | None) -> bool:

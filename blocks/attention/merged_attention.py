@@ -47,7 +47,7 @@ class MergedAttention(OwnSequenceAttention):
         queries = self.position(self.queries(hidden), context)
         own = self.read_own(hidden, context)
         source = read_source(self.source_keys_values, hidden.shape[1], context)
-        return self.mix(queries, (own, source), context)
+        return self.mix(hidden, queries, (own, source), context)
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Both `[batch, kv_heads, length, head_dim]`, without a position."""

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join
+from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, with_bias
 from pairform.blocks.context import Context
 
 
@@ -22,9 +22,10 @@ def sdpa(
     A query with no key to attend to is set to zero and unmasked, which spreads it evenly too, and is a constant to training:
     under a mask's huge numbers the fused backward loses the count of keys, and gradients grow by it in each layer.
     """
-    bias = bias_of(work.mask, queries, context)
-    if bias is not None and work.mask.padded:
-        lost = context.once(("lost", work.mask.key()), partial(keyless, bias))
+    hidden = bias_of(work.mask, queries, context)
+    bias = with_bias(hidden, work, queries)
+    if hidden is not None and bias is not None and work.mask.padded:
+        lost = context.once(("lost", work.mask.key()), partial(keyless, hidden))
         queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,

@@ -1,32 +1,43 @@
 """Attention of a sequence to itself."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec
+from pairform.blocks.attention.demand import Demand
+from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.attention.masks import Mask, MaskSpec
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
 from pairform.blocks.positions import NoPosition
+from pairform.blocks.score_biases import ScoreBias, ScoreBiasSpec
 from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
 
 ANY = MaskSpec()
 
 
 class OwnSequenceSpec(AttentionSpec):
-    """position: applied to queries and to the keys of their own sequence. mask: over that sequence."""
+    """position: applied to queries and to the keys of their own sequence, or to their scores. mask: over that sequence."""
 
     position: Annotated[BlockSpec, Slot("position")] = NoPosition.Spec()
     mask: MaskSpec = MaskSpec()
 
+    @property
+    def demand(self) -> Demand:
+        demand = super().demand
+        return replace(demand, bias=demand.bias or isinstance(self.position, ScoreBiasSpec))
+
+    def position_sizes(self, sizes: Sizes) -> Sizes:
+        """What the position learns from its surroundings: a head's width, and how many heads there are."""
+        return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
+
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         yield from super().check(sizes)
-        head_dim = self.head_dim or sizes.width // self.heads
-        yield from (problem.inside("position") for problem in self.position.check(Sizes(head_dim)))
+        yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
 
 
 class OwnSequenceAttention(AttentionHeads):
@@ -35,10 +46,10 @@ class OwnSequenceAttention(AttentionHeads):
     def __init__(self, spec: OwnSequenceSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes, key_width=sizes.width)
         self.mask = spec.mask
-        self.position = build_block(spec.position, Sizes(self.head_dim), "position")
+        self.position = build_block(spec.position, spec.position_sizes(sizes), "position")
 
-    def read_own(self, hidden: Float[Tensor, "batch length width"], context: Context) -> tuple[KeyValues, Mask]:
-        """Keys and values of the sequence so far, and which of them each query may see. A local layer's cache is as long as
+    def read_own(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Read:
+        """Keys and values of the sequence so far, and how each query sees them. A local layer's cache is as long as
         its window."""
         keys, values = self.keys_values(hidden)
         keys = self.position(keys, context)
@@ -61,14 +72,28 @@ class OwnSequenceAttention(AttentionHeads):
             query_segments=None if context.segments is None else context.segments[:, context.offset :],
             key_segments=None if context.segments is None else context.segments[:, held.start :],
         )
-        return held, mask
+        return Read(held, mask, self.score_bias(mask, context))
+
+    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads q k"] | None:
+        """What the position adds to the scores of keys in the cache's order."""
+        if not isinstance(self.position, ScoreBias):
+            return None
+
+        def make() -> Int[Tensor, "q k"]:
+            device = context.positions.device
+            if context.slots is not None:
+                return torch.arange(mask.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
+            queries = torch.arange(mask.query_start, mask.query_start + mask.query_length, device=device)
+            return torch.arange(mask.key_start, mask.key_start + mask.key_length, device=device) - queries[:, None]
+
+        return self.position.score_bias(context.once(("distances", mask.key()), make), context)
 
     @property
     def reach(self) -> int | None:
         """How many earlier tokens a later one may need: a causal window. None where all."""
         return self.mask.window[0] if self.mask.window is not None and self.mask.causal else None
 
-    def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> tuple[KeyValues, Mask]:
+    def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> Read:
         """For a step of one token: the cache's buffers whole, and a mask of those places in them that it may see."""
         assert context.cache is not None
         whole = context.cache.own[context.place].put(keys, values, slot.token)
@@ -83,7 +108,8 @@ class OwnSequenceAttention(AttentionHeads):
 
         valid = context.once(("slots", reach, capacity), make)
         start = 0 if reach is None else reach + 1  # where all counts is `valid`, this only tells masks of unequal reach apart
-        return whole, Mask(ANY, start, 1, start, capacity, valid)
+        mask = Mask(ANY, start, 1, start, capacity, valid)
+        return Read(whole, mask, self.score_bias(mask, context))
 
 
 class SelfAttention(OwnSequenceAttention):
@@ -98,4 +124,4 @@ class SelfAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        return self.mix(queries, (self.read_own(hidden, context),), context)
+        return self.mix(hidden, queries, (self.read_own(hidden, context),), context)

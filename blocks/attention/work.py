@@ -16,13 +16,17 @@ from pairform.blocks.context import Context
 
 @dataclass(frozen=True)
 class Work:
-    """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set."""
+    """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set.
+
+    bias: added to them, over the keys of all parts.
+    """
 
     mask: JoinedMask
     scale: float
     softcap: float | None = None
     dropout: float = 0.0
     weights: bool = False
+    bias: Float[Tensor, "heads q k"] | None = None
 
 
 Answer: TypeAlias = tuple[Tensor, Tensor | None]
@@ -70,6 +74,14 @@ def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | Non
         )
 
     return context.once(("bias", queries.dtype, mask.key()), make)
+
+
+def with_bias(hidden: Tensor | None, work: Work, queries: Tensor) -> Tensor | None:
+    """What `bias_of` says, and the work's own bias where a query may attend."""
+    if work.bias is None:
+        return hidden
+    bias = work.bias.to(queries.dtype)[None]
+    return bias if hidden is None else torch.where(hidden == 0, bias, hidden)
 
 
 def spread(mixed: Tensor, values: Parts, work: Work, context: Context) -> Tensor:

@@ -6,11 +6,17 @@ import pytest
 import torch
 import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.t5.modeling_t5 import T5Attention
 
 import pairform
-from pairform.blocks.context import Context
+from pairform.blocks.attention.merged_attention import MergedAttention
+from pairform.blocks.attention.self_attention import SelfAttention
+from pairform.blocks.context import Context, Source
 from pairform.blocks.positions import RotaryPosition
+from pairform.blocks.score_biases import T5RelativePosition, slopes
 from pairform.registry import Sizes
+from tests.test_blocks import filled
 
 HEAD_DIM, ORIGINAL = 32, 16
 SCALINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -114,3 +120,140 @@ def decoder_with(position: dict[str, Any], **stack: Any) -> pairform.ModelSpec:
             "initializer_range": 0.5,
         }
     )
+
+
+BIASES: list[dict[str, Any]] = [
+    {"name": "alibi"},
+    {"name": "t5_relative", "buckets": 8, "max_distance": 12, "bidirectional": False},
+    {"name": "t5_relative", "buckets": 8, "max_distance": 12},
+]
+
+
+def test_t5_buckets_are_those_of_transformers() -> None:
+    distances = torch.arange(-200, 201)[None]
+    for bidirectional in (True, False):
+        spec = T5RelativePosition.Spec(bidirectional=bidirectional)
+        ours = T5RelativePosition(spec, Sizes(8, heads=2)).buckets(distances)
+        theirs = T5Attention._relative_position_bucket(distances, bidirectional, 32, 128)
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("heads", [1, 4, 8, 12])
+def test_alibis_slopes_are_those_of_transformers(heads: int) -> None:
+    theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float64)[:, 0, 1]  # at the distance 1
+    ours = torch.tensor(slopes(heads), dtype=torch.float64)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)  # theirs are powers of a float32
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_t5_attention_is_that_of_transformers(causal: bool) -> None:
+    config = transformers.T5Config(
+        d_model=16, d_kv=8, num_heads=2, is_decoder=causal, relative_attention_num_buckets=8, relative_attention_max_distance=12
+    )
+    theirs = T5Attention(config, has_relative_attention_bias=True, layer_idx=0).double().eval()
+    position = {"name": "t5_relative", "buckets": 8, "max_distance": 12, "bidirectional": not causal}
+    mask = {"causal": causal}
+    document = {"heads": 2, "head_dim": 8, "scale": 1.0, "position": position, "mask": mask}
+    ours = SelfAttention(SelfAttention.Spec.read(document), Sizes(16)).double()
+    with torch.no_grad():
+        for name in "qkvo":
+            getattr(ours, f"{name}_proj").weight.copy_(getattr(theirs, name).weight.normal_())
+        ours.position.table.copy_(theirs.relative_attention_bias.weight.normal_())
+    hidden = torch.randn(2, 20, 16, dtype=torch.float64)
+    hide = torch.full((20, 20), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1) if causal else torch.zeros(20, 20)
+    expected = theirs(hidden, mask=hide.double()[None, None])[0]
+    torch.testing.assert_close(ours(hidden, Context(torch.arange(20)[None])), expected)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("block", [SelfAttention, MergedAttention])
+def test_alibi_is_a_penalty_on_distance_and_none_on_the_source(block: Any, kernel: str) -> None:
+    document = {"heads": 2, "head_dim": 8, "position": {"name": "alibi"}, "mask": {"causal": True}, "kernel": kernel}
+    attention = filled(block(block.Spec.read(document), Sizes(16, source_width=16))).double()
+    hidden, source = (torch.randn(2, length, 16, dtype=torch.float64) for length in (6, 3))
+    valid = torch.tensor([[True] * 6, [False, False, True, True, True, True]])
+    mixed = attention(hidden, Context(torch.arange(6)[None], valid=valid, source=Source(source)))
+    queries, keys, values = (
+        projection(rows).view(2, -1, 2, 8).transpose(1, 2)
+        for projection, rows in (
+            (attention.q_proj, hidden),
+            (attention.k_proj, torch.cat((hidden, source), 1)),
+            (attention.v_proj, torch.cat((hidden, source), 1)),
+        )
+    )
+    distance = (torch.arange(6)[:, None] - torch.arange(6)).double()
+    penalty = torch.tensor([2.0**-4, 2.0**-8], dtype=torch.float64)[:, None, None] * distance
+    scores = queries @ keys.mT / 8**0.5
+    scores[..., :6] = (scores[..., :6] - penalty).masked_fill((distance < 0) | ~valid[:, None, None], -torch.inf)
+    if block is SelfAttention:
+        scores, values = scores[..., :6], values[:, :, :6]
+    expected = attention.o_proj((scores.softmax(-1) @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed[valid], expected[valid])
+
+
+@pytest.mark.parametrize("position", BIASES)
+@pytest.mark.parametrize("window", [None, [3, 0]])
+def test_biases_decode_with_a_cache_as_without(position: dict[str, Any], window: list[int] | None) -> None:
+    local = {"branches": {"self_attention": {"mask": {"window": window}}}}
+    model = pairform.build(decoder_with(position, cycle=[local]), seed=0)
+    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    texts = [model.generate(ids, mask, max_new_tokens=6, use_cache=cached) for cached in (True, False)]
+    assert torch.equal(*texts)
+    with torch.no_grad():
+        whole, cache = model(ids).logits, pairform.Cache()
+        steps = [model(token, cache=cache).logits for token in torch.split(ids, 1, 1)]
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_biases_decode_in_a_compiled_step_and_in_beams() -> None:
+    position = BIASES[1] | {"shared": True}
+    own = {"layers": [0], "patch": {"branches": {"self_attention": {"position": {"shared": False}}}}}
+    local = {"branches": {"self_attention": {"mask": {"window": [5, 0]}}}}
+    model = pairform.build(decoder_with(position, cycle=[{}, local], overrides=[own]), seed=0)
+    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    plain = model.generate(ids, mask, max_new_tokens=6)
+    assert torch.equal(model.generate(ids, mask, max_new_tokens=6, compile=True), plain)
+    beams = [model.generate(ids, mask, max_new_tokens=6, num_beams=2, use_cache=cached) for cached in (True, False)]
+    assert torch.equal(*beams)
+
+
+def test_a_shared_table_is_one_parameter_that_all_layers_train_and_checkpointing_changes_nothing() -> None:
+    own = {"layers": [0], "patch": {"branches": {"self_attention": {"position": {"shared": False}}}}}
+    spec = decoder_with(BIASES[1] | {"shared": True}, depth=3, overrides=[own])
+    model = pairform.build(spec, seed=0).train()
+    tables = [name for name, _ in model.named_parameters() if "table" in name]
+    assert tables == ["decoder.layers.0.self_attention.block.position.table"]
+    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for layers in ("none", "all"):
+        model.checkpoint_layers(layers)
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+    alone = pairform.build(decoder_with(BIASES[1], depth=3), seed=0)
+    for name, parameter in alone.named_parameters():
+        owner = name if "table" not in name else tables[0]
+        parameter.data.copy_(model.get_parameter(owner))
+    torch.testing.assert_close(alone(ids).logits, model(ids).logits)
+
+
+def test_a_table_that_nobody_owns_is_refused_when_the_spec_is_read() -> None:
+    with pytest.raises(pairform.PairformError, match=r"layers\[0\].branches.self_attention.position.shared: found true"):
+        decoder_with({"name": "t5_relative", "shared": True})
+    other = {"layers": [0], "patch": {"branches": {"self_attention": {"position": {"shared": False, "buckets": 16}}}}}
+    with pytest.raises(pairform.PairformError, match="32 buckets for 2 heads, expected the shared table's: 16 buckets"):
+        decoder_with({"name": "t5_relative", "shared": True}, overrides=[other])
+    with pytest.raises(pairform.PairformError, match="4 divides"):
+        decoder_with({"name": "t5_relative", "buckets": 6})
+
+
+def test_a_kernel_that_adds_no_bias_is_refused_with_those_that_do() -> None:
+    with pytest.raises(pairform.PairformError, match=r"one of sdpa, eager as kernel: flex cannot do a bias on scores"):
+        pairform.patch(
+            decoder_with({"name": "alibi"}), {"decoder": {"layer": {"branches": {"self_attention": {"kernel": "flex"}}}}}
+        )

@@ -1,0 +1,118 @@
+"""Positions as numbers added to attention scores, by how far a key stands from a query."""
+
+from math import log
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.context import Context
+from pairform.registry import BlockSpec, PositiveInt, Sizes
+
+
+class ScoreBiasSpec(BlockSpec):
+    """Of a position that changes scores and leaves queries and keys as they are."""
+
+
+class ScoreBias(nn.Module):
+    """Base of such positions: `score_bias` says what is added after scale and softcap."""
+
+    def forward(
+        self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
+    ) -> Float[Tensor, "batch heads length head_dim"]:
+        return heads
+
+    def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
+        """`distances`: places of keys minus those of queries."""
+        raise NotImplementedError
+
+
+class T5RelativePosition(ScoreBias):
+    """A learned number for each head and bucket of distances (T5, Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+
+    Half of the buckets are single distances, the others grow with the logarithm up to `max_distance`.
+
+    bidirectional: whether half of the buckets are for keys behind the query; else all of those are one.
+    shared:        read the table of the nearest earlier layer whose branch of the same name has its own, as T5's layers but the
+                   first do.
+    """
+
+    class Spec(ScoreBiasSpec):
+        name: Literal["t5_relative"] = "t5_relative"
+        buckets: PositiveInt = 32
+        max_distance: PositiveInt = 128
+        bidirectional: bool = True
+        shared: bool = False
+
+        @model_validator(mode="after")
+        def _buckets_fit(self) -> Self:
+            sides = 2 if self.bidirectional else 1
+            if self.buckets % (2 * sides):
+                raise ValueError(f"buckets ({self.buckets}) that {2 * sides} divides")
+            if self.max_distance <= self.buckets // sides // 2:
+                raise ValueError(f"max_distance above {self.buckets // sides // 2}, the single distances")
+            return self
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.heads is not None, "given by attention"
+        self.spec = spec
+        self.table = None if spec.shared else nn.Parameter(torch.empty(spec.buckets, sizes.heads))
+
+    def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
+        return functional.embedding(self.buckets(distances), self.read_table(context)).permute(2, 0, 1)
+
+    def read_table(self, context: Context) -> Float[Tensor, "buckets heads"]:
+        """The layer's own table, which later layers may read, or an earlier one's."""
+        layer, branch = context.place
+        if self.table is not None:
+            context.memo["t5_relative", branch, layer] = self.table
+            return self.table
+        owner = next(index for index in reversed(range(layer)) if ("t5_relative", branch, index) in context.memo)
+        found: Tensor = context.memo["t5_relative", branch, owner]
+        return found
+
+    def buckets(self, distances: Int[Tensor, "q k"]) -> Int[Tensor, "q k"]:
+        """Rows of the table."""
+        count, first = self.spec.buckets, torch.zeros_like(distances)
+        if self.spec.bidirectional:
+            count //= 2
+            first = (distances > 0).long() * count
+            distances = distances.abs()
+        else:
+            distances = (-distances).clamp(min=0)
+        single = count // 2
+        growth = torch.log(distances.clamp(min=1).float() / single) / log(self.spec.max_distance / single)
+        far = (single + (growth * (count - single)).long()).clamp(max=count - 1)
+        return first + torch.where(distances < single, distances, far)
+
+
+class ALiBi(ScoreBias):
+    """Scores that fall with distance, at a slope of each head's own (Press et al. 2022, arXiv 2108.12409, section 3).
+
+    Not learned. Keys behind the query count by their distance too, where the mask lets it see them.
+    """
+
+    class Spec(ScoreBiasSpec):
+        name: Literal["alibi"] = "alibi"
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.heads is not None, "given by attention"
+        self.spec = spec
+        self.slopes = slopes(sizes.heads)
+
+    def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
+        falls = torch.tensor(self.slopes, dtype=torch.float32, device=distances.device)
+        return -distances.abs() * falls[:, None, None]
+
+
+def slopes(heads: int) -> list[float]:
+    """2 ** (-8 i / heads); for other counts than powers of two, every second one of the next power's fill up the last one's."""
+    whole = 1 << heads.bit_length() - 1
+    found = [2 ** (-8 * (index + 1) / whole) for index in range(whole)]
+    between = [2 ** (-4 * (index + 1) / whole) for index in range(0, 2 * (heads - whole), 2)]
+    return found + between
