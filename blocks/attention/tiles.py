@@ -1,11 +1,10 @@
 """The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from pairform.blocks.attention.masks import JoinedMask
@@ -18,12 +17,12 @@ FEWEST, MOST = 32, 128
 """Queries in a tile, times those that share a key."""
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """Some queries of some heads of one row. bias: `[queries or 1, keys]`, what is added to scores. number: its place."""
 
     row: int
     queries: slice
+    heads: slice
     kv_heads: slice
     keys: tuple[slice, ...]
     bias: Tensor | None
@@ -40,7 +39,8 @@ class Tiles:
         self.kv_heads = keys[0].shape[1]
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
-        self.buffers: dict[str, Tensor] = {}
+        self.memory: dict[str, Tensor] = {}
+        self.buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def forward(self) -> Tensor:
         """`[batch, heads, q, head_dim]`."""
@@ -61,7 +61,7 @@ class Tiles:
             steps = self.scores("steps", given, self.of_keys(self.values, tile))
             self.drop(steps, tile)
             # softmax: a weight's gradient reaches its score as weight * (gradient - the weighted mean of gradients)
-            mean = torch.mul(weights, steps, out=self.buffer("spare", weights.shape, self.wide)).sum(-1, keepdim=True)
+            mean = torch.mul(weights, steps, out=self.buffer("spare", tuple(weights.shape), self.wide)).sum(-1, keepdim=True)
             steps.sub_(mean).mul_(weights).mul_(self.work.scale if slope is None else slope)
             self.drop(weights, tile)
             self.add(of_values, tile, self.narrow(weights), given)
@@ -83,31 +83,31 @@ class Tiles:
             # tanh(x) = 2 sigmoid(2 x) - 1, and a sigmoid is nine times as quick on a CPU; softmax does not see the constant
             torch.sigmoid(scores.mul_(2 * self.work.scale / cap), out=scores)
             if slope:
-                bent = self.buffer("bent", scores.shape, self.wide).copy_(scores)
+                bent = self.buffer("bent", tuple(scores.shape), self.wide).copy_(scores)
                 bent.mul_(4 * self.work.scale).addcmul_(scores, scores, value=-4 * self.work.scale)
             scores.mul_(2 * cap)
         if tile.bias is not None:
             scores.view(len(scores), self.groups, -1, scores.shape[-1]).add_(tile.bias)
-        return torch.softmax(scores, -1, out=self.buffer("weights", scores.shape, self.wide)), bent
+        return torch.softmax(scores, -1, out=self.buffer("weights", tuple(scores.shape), self.wide)), bent
 
     def scores(self, name: str, queries: Tensor, keys: Parts) -> Tensor:
         """Queries times keys `[kv_heads, groups * queries, keys of all parts]`, in a buffer, at least in float32."""
-        shape = (*queries.shape[:2], sum(part.shape[1] for part in keys))
-        scores = self.buffer(name, shape, self.wide)
+        rows = tuple(queries.shape[:2])
+        if len(keys) == 1 and self.wide == self.queries.dtype:
+            return torch.bmm(queries, keys[0].mT, out=self.buffer(name, (*rows, keys[0].shape[1]), self.wide))
+        scores = self.buffer(name, (*rows, sum(part.shape[1] for part in keys)), self.wide)
         begin = 0
         for part in keys:
             end = begin + part.shape[1]
-            place = scores if len(keys) == 1 else scores[..., begin:end]
-            if len(keys) == 1 and self.wide == self.queries.dtype:
-                torch.bmm(queries, part.mT, out=place)
-            else:
-                product = self.buffer("product", (*shape[:2], end - begin), self.queries.dtype)
-                place.copy_(torch.bmm(queries, part.mT, out=product))
+            product = self.buffer("product", (*rows, end - begin), self.queries.dtype)
+            (scores if len(keys) == 1 else scores[..., begin:end]).copy_(torch.bmm(queries, part.mT, out=product))
             begin = end
         return scores
 
     def products(self, weights: Tensor, parts: Parts) -> Tensor:
         """Weights over all parts' keys, times these: `[kv_heads, groups * queries, head_dim]`."""
+        if len(parts) == 1:
+            return torch.bmm(weights, parts[0])
         shares = torch.split(weights, [part.shape[1] for part in parts], dim=-1)
         return sum((share @ part for share, part in zip(shares[1:], parts[1:], strict=True)), start=shares[0] @ parts[0])
 
@@ -129,29 +129,32 @@ class Tiles:
         """In the dtype of queries."""
         if weights.dtype == self.queries.dtype:
             return weights
-        return self.buffer("narrow", weights.shape, self.queries.dtype).copy_(weights)
+        return self.buffer("narrow", tuple(weights.shape), self.queries.dtype).copy_(weights)
 
     def of_queries(self, whole: Tensor, tile: Tile) -> Tensor:
         """The tile's `[kv_heads, groups * queries, head_dim]` of `[batch, heads, q, head_dim]`."""
-        heads = slice(tile.kv_heads.start * self.groups, tile.kv_heads.stop * self.groups)
-        return rearrange(whole[tile.row, heads, tile.queries], "(kv g) q d -> kv (g q) d", g=self.groups)
+        part = whole[tile.row, tile.heads, tile.queries]
+        return part if self.groups == 1 else part.reshape(len(part) // self.groups, -1, part.shape[-1])
 
     def write(self, whole: Tensor, tile: Tile, part: Tensor) -> None:
         """Put the tile's `[kv_heads, groups * queries, head_dim]` into its place."""
-        heads = slice(tile.kv_heads.start * self.groups, tile.kv_heads.stop * self.groups)
-        whole[tile.row, heads, tile.queries] = rearrange(part, "kv (g q) d -> (kv g) q d", g=self.groups)
+        place = whole[tile.row, tile.heads, tile.queries]
+        place.copy_(part.view(place.shape))
 
     def of_keys(self, parts: Parts, tile: Tile) -> Parts:
         """Each part's `[kv_heads, keys, head_dim]` that the tile sees."""
         return tuple(part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True))
 
-    def buffer(self, name: str, shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory called `name`, allocated once and grown where a tile needs more."""
-        count = prod(shape)
-        held = self.buffers.get(name)
-        if held is None or held.numel() < count:
-            held = self.buffers[name] = torch.empty(count, dtype=dtype, device=self.queries.device)
-        return held[:count].view(shape)
+    def buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory called `name`, allocated once and again only where a tile needs more."""
+        found = self.buffers.get((name, shape))
+        if found is None:
+            count, held = prod(shape), self.memory.get(name)
+            if held is None or held.numel() < count:
+                held = self.memory[name] = torch.empty(count, dtype=dtype, device=self.queries.device)
+                self.buffers = {key: buffer for key, buffer in self.buffers.items() if key[0] != name}
+            found = self.buffers[name, shape] = held[:count].view(shape)
+        return found
 
     def __iter__(self) -> Iterator[Tile]:
         """Every tile; those of the same queries follow each other and share a bias."""
@@ -165,8 +168,9 @@ class Tiles:
                 keys, seen = mask.within(begin, queries.stop)
                 bias = self.bias(seen)
                 for first in range(0, self.kv_heads, heads):
-                    kv_heads = slice(first, min(first + heads, self.kv_heads))
-                    yield Tile(row, queries, kv_heads, keys, bias, number)
+                    end = min(first + heads, self.kv_heads)
+                    of_queries = slice(first * self.groups, end * self.groups)
+                    yield Tile(row, queries, of_queries, slice(first, end), keys, bias, number)
                     number += 1
 
     def sizes(self) -> tuple[int, int]:
