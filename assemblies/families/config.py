@@ -22,6 +22,16 @@ class RopeConfig(Config):
     type: str | None = None
     rope_theta: PositiveFloat | None = None
     factor: PositiveFloat | None = None
+    original_max_position_embeddings: PositiveInt | None = None
+    partial_rotary_factor: PositiveFloat | None = None
+    attention_factor: PositiveFloat | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    beta_fast: PositiveFloat | None = None
+    beta_slow: PositiveFloat | None = None
+    truncate: bool | None = None
+    low_freq_factor: PositiveFloat | None = None
+    high_freq_factor: PositiveFloat | None = None
 
 
 class StackConfig(Config):

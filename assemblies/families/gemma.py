@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import StackConfig
+from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
 from pairform.registry import Problem, SpecError, shorten
@@ -100,23 +101,6 @@ def activation(config: Mapping[str, Any]) -> str:
     if name not in ACTIVATIONS:
         raise SpecError(Problem(field, repr(name), f"one of {', '.join(ACTIVATIONS)}"))
     return ACTIVATIONS[name]
-
-
-def rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """theta and scaling, from `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = parameters.get("rope_type") or parameters.get("type") or "default"
-    theta = parameters.get("rope_theta") or config.get("rope_theta") or 10000.0
-    if kind not in ("default", "linear"):
-        raise SpecError(Problem("rope_parameters.rope_type", repr(kind), "default or linear"))
-    return {"theta": theta, "scaling": {"name": kind} | ({"factor": parameters.get("factor")} if kind == "linear" else {})}
-
-
-def rope_config(position: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `rope`."""
-    scaling = position.get("scaling", {})
-    parameters = {"rope_type": scaling.get("name", "default"), "rope_theta": position.get("theta")}
-    return parameters | ({"factor": scaling["factor"]} if "factor" in scaling else {})
 
 
 def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:

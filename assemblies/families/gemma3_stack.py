@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.config import RopeConfig, StackConfig
+from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
 from pairform.registry import LIMIT, PositiveFloat, PositiveInt, Problem, SpecError, shorten
@@ -71,8 +72,8 @@ def layer_types(config: Mapping[str, Any]) -> list[str]:
 def global_layer(local: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The merge patch that makes a local layer a global one."""
     scaling = own["scaling"] if own["scaling"] != local["scaling"] else None
-    if scaling is not None and "factor" in local["scaling"]:
-        scaling = {"factor": None} | scaling
+    if scaling is not None:
+        scaling = dict.fromkeys(local["scaling"].keys() - scaling.keys()) | scaling
     turned = {"name": "rope", "theta": own["theta"]} | ({} if scaling is None else {"scaling": scaling})
     return {"branches": {"self_attention": {"position": turned, "mask": {"window": None}}}}
 
@@ -85,11 +86,9 @@ def position(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     older = config["rope_scaling"] if kind == GLOBAL else None
     parameters = {**(by_type.get(kind) or {}), **{key: value for key, value in (older or {}).items() if value is not None}}
     parameters["rope_theta"] = parameters.get("rope_theta") or config.get(OLDER_THETA[kind]) or THETA[kind]
-    try:
-        return {"name": "rope", **gemma.rope({"rope_parameters": parameters})}
-    except SpecError as error:
-        expected = error.problems[0].expected
-        raise SpecError(Problem(f"rope_parameters.{kind}.rope_type", error.problems[0].found, expected)) from None
+    length = config["max_position_embeddings"]
+    given = {"rope_parameters": parameters, "max_position_embeddings": length}
+    return {"name": "rope", **rope(given, f"rope_parameters.{kind}")}
 
 
 def window_pair(width: int | None, reach: Reach) -> list[int]:
@@ -117,7 +116,7 @@ def stack_config(stack: StackSpec, vocabulary: int, reach: Reach) -> dict[str, A
     return config | {
         "max_position_embeddings": stack.max_length or Gemma3StackConfig().max_position_embeddings,
         "rope_parameters": {
-            kind: gemma.rope_config(kinds.get(kind, {}).get("position") or {"theta": THETA[kind]}) for kind in (GLOBAL, LOCAL)
+            kind: rope_config(kinds.get(kind, {}).get("position") or {"theta": THETA[kind]}) for kind in (GLOBAL, LOCAL)
         },
         "sliding_window": config["sliding_window"] if window is None else window_width(window, reach),
     }

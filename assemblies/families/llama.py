@@ -13,6 +13,7 @@ from pairform.assemblies.families import gemma
 from pairform.assemblies.families.config import HeadConfig, RopeConfig, TokenId, checked
 from pairform.assemblies.families.gemma2 import causal, text_rows
 from pairform.assemblies.families.heads import head_config, head_document, token_dropout, tokens_config, tokens_document
+from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Problem, SpecError
@@ -190,19 +191,6 @@ def windowed_layers(kind: Kind, config: Mapping[str, Any]) -> list[bool]:
         found = "nothing" if config["use_sliding_window"] else "a window that use_sliding_window turns off"
         raise SpecError(Problem("sliding_window", found, f"a number of tokens: some layers are {LOCAL}"))
     return local
-
-
-def rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Positions; transformers computes them for all of head_dim in some kinds of scaling and for a part of it in others."""
-    for field, holder in (
-        ("", config),
-        ("rope_parameters.", config["rope_parameters"]),
-        ("rope_scaling.", config["rope_scaling"]),
-    ):
-        part = (holder or {}).get("partial_rotary_factor")
-        if part not in (None, 1):
-            raise SpecError(Problem(f"{field}partial_rotary_factor", repr(part), "1 or nothing"))
-    return gemma.rope(config)
 
 
 def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:

@@ -35,14 +35,14 @@ class NameTable:
         self._to_ours = [(row.theirs, row.ours) for row in rows]
         self._to_theirs = [(row.ours, row.theirs) for row in rows]
         self._spellings = spellings
-        self._unread = [pattern(name) for name in unread]
+        self._unread = unread
 
     def ours(self, theirs: str) -> str | None:
         return translate(self._respelt(theirs), self._to_ours)
 
     def reads(self, theirs: str) -> bool:
         name = self._respelt(theirs)
-        return not any(unread.match(name) for unread in self._unread)
+        return not any(pattern(unread).match(name) for unread in self._unread)
 
     def _respelt(self, name: str) -> str:
         for old, new in self._spellings:

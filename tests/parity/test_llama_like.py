@@ -41,6 +41,33 @@ UNLIKE: dict[str, Any] = {"hidden_size": 48, "num_attention_heads": 6, "num_key_
 """What makes a stack unlike `SMALL`."""
 
 
+SCALINGS: dict[str, dict[str, Any]] = {
+    "linear": {"rope_type": "linear", "factor": 8.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+    "yarn in full": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "attention_factor": 1.5,
+        "truncate": False,
+    },
+    "yarn with weights": {"rope_type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0.5},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "original_max_position_embeddings": 16,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    },
+}
+
+
+UNSCALED = {"layer": {"branches": {"self_attention": {"position": {"scaling": None}}}}}
+
+
 def create(folder: Path, family: str, kind: str = "ForCausalLM", *, seed: int = 0, **changes: Any) -> Path:
     """A small folder of transformers' own writing."""
     torch.manual_seed(seed)
@@ -63,8 +90,7 @@ def random_config(family: str, seed: int) -> dict[str, Any]:
         "hidden_act": rng.choice(["silu", "silu", "gelu", "relu"]),
         "rms_norm_eps": rng.choice([1e-6, 1e-3]),
         "tie_word_embeddings": rng.random() < 0.5,
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta}
-        | rng.choice([{}, {"rope_type": "linear", "factor": rng.choice([2.0, 8.0])}]),
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta} | rng.choice([{}, *SCALINGS.values()]),
     }
     if family in ("llama", "qwen3"):
         config["attention_bias"] = rng.random() < 0.5
@@ -93,6 +119,25 @@ def test_random_models(family: str, seed: int, tmp_path: Path) -> None:
     pairform.save(ours, tmp_path / "back", format="transformers")
     assert same_bytes(folder, tmp_path / "back")
     check_strict(tmp_path / "back")
+    assert torch.equal(reference(tmp_path / "back")(**read.inputs).logits, expected)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@torch.no_grad()
+def test_scaled_positions(scaling: str, tmp_path: Path) -> None:
+    """On texts longer than the model's length, where `dynamic` begins."""
+    changes: dict[str, Any] = {
+        "rope_parameters": {"rope_theta": 10_000.0, **SCALINGS[scaling]},
+        "max_position_embeddings": 8,
+        "head_dim": 16,
+    }
+    folder = create(tmp_path / "model", "llama", **changes)
+    read, ours = batch(padding="right"), pairform.load(folder)
+    expected = reference(folder)(**read.inputs).logits
+    assert error(ours(**read.inputs).logits, expected, read.real) <= FLOAT32
+    plain = pairform.load(folder, patch={"decoder": UNSCALED})
+    assert error(plain(**read.inputs).logits, expected, read.real) > 100 * FLOAT32
+    pairform.save(ours, tmp_path / "back", format="transformers")
     assert torch.equal(reference(tmp_path / "back")(**read.inputs).logits, expected)
 
 
@@ -203,7 +248,10 @@ def test_older_fields_of_positions_are_read(tmp_path: Path) -> None:
         ("llama", "hidden_size", "x"),
         ("llama", "num_key_value_heads", 3),
         ("llama", "hidden_act", "tanhshrink"),
-        ("llama", "rope_parameters", {"rope_type": "unheard"}),
+        ("llama", "rope_parameters", {"rope_type": "longrope"}),
+        ("llama", "rope_parameters", {"rope_type": "yarn"}),
+        ("llama", "rope_parameters", {"rope_type": "yarn", "factor": 0.5}),
+        ("llama", "rope_parameters", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}),
         ("llama", "partial_rotary_factor", 0.5),
         ("llama", "architectures", ["LlamaForQuestionAnswering"]),
         ("llama", "attention_bias", "qkv"),
@@ -219,7 +267,7 @@ def test_older_fields_of_positions_are_read(tmp_path: Path) -> None:
 def test_a_broken_configuration_names_its_field(family: str, field: str, value: object, tmp_path: Path) -> None:
     folder = create(tmp_path / "model", family)
     edit_json(folder / "config.json", lambda config: config.update({field: value}))
-    known = {"num_key_value_heads": "kv_heads (3) to divide heads (4)", "layer_types": ""}
+    known = {"num_key_value_heads": "kv_heads (3) to divide heads (4)", "layer_types": "", "rope_parameters": ""}
     refused(lambda: pairform.load(folder), "config.json", known.get(field, field))
 
 
