@@ -200,7 +200,7 @@ def compiled_step(model: "Model") -> Step:
 
 def logits_of(model: "Model", hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch vocabulary"]:
     """Of the last token of each row."""
-    logits: Tensor = model.head(hidden[:, -1:], None, model.tied())
+    logits: Tensor = model.head(model.lowered(hidden[:, -1:]), None, model.tied())
     return logits[:, 0]
 
 

@@ -31,6 +31,8 @@ class ModelOutput:
 
     `logits` is None without a head. Beside a language model's loss, which needs no logits held, they are computed when they
     are first read, from the weights of that moment.
+
+    `auxiliary_loss`, which only training has, is what blocks such as a mixture of experts add; `loss` contains it.
     """
 
     prediction: Prediction | None = None
@@ -45,6 +47,7 @@ class ModelOutput:
     decoder_attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     cache: Cache | None = None
+    auxiliary_loss: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
@@ -137,7 +140,7 @@ class Model(GenerationMixin, nn.Module):
         bridged = hidden if cache is not None and cache.source else self.bridge(hidden)
         seen = Source(bridged, read.valid, read.segments)
         ran = self._run_decoder(written, seen, cache, wanted)
-        output = self._answer(ran, written, labels, cache, shift=False)
+        output = self._answer(ran, written, labels, cache, shift=False, before=encoded)
         output.encoder_last_hidden_state = hidden
         output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
         output.decoder_attentions, output.attentions = output.attentions, None
@@ -157,8 +160,17 @@ class Model(GenerationMixin, nn.Module):
         """The encoder's output as the decoder reads it: over the bridge."""
         return Source(self.bridge(hidden), valid)
 
-    def _answer(self, ran: StackOutput, inputs: Inputs, labels: Tensor | None, cache: Cache | None, shift: bool) -> ModelOutput:
-        prediction = Prediction(self.head, ran.hidden, self._mask_padding(inputs).valid, self.tied())
+    def _answer(
+        self,
+        ran: StackOutput,
+        inputs: Inputs,
+        labels: Tensor | None,
+        cache: Cache | None,
+        shift: bool,
+        before: StackOutput | None = None,
+    ) -> ModelOutput:
+        """From what the last stack gave; `before` is what the encoder in front of it did."""
+        prediction = Prediction(self.head, self.lowered(ran.hidden), self._mask_padding(inputs).valid, self.tied())
         loss = None
         if shift and labels is not None and inputs.segments is not None:  # no document foretells the next
             labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
@@ -166,8 +178,12 @@ class Model(GenerationMixin, nn.Module):
             _ = prediction.logits
         else:
             loss = self.head.loss(prediction, labels, shift)
+        found = [stack.auxiliary_loss for stack in (before, ran) if stack is not None and stack.auxiliary_loss is not None]
+        auxiliary = torch.stack(found).sum() if found else None
+        if loss is not None and auxiliary is not None:
+            loss = loss + auxiliary
         attentions = attentions_of(ran, "own")
-        return ModelOutput(prediction, loss, ran.hidden, ran.hidden_states, attentions, cache=cache)
+        return ModelOutput(prediction, loss, ran.hidden, ran.hidden_states, attentions, cache=cache, auxiliary_loss=auxiliary)
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, if it shares one."""
@@ -175,6 +191,12 @@ class Model(GenerationMixin, nn.Module):
         if tie is None:
             return None
         return self.get_parameter(f"{tie}.embedding.weight")
+
+    def lowered(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... table_width"]:
+        """The last hidden states as the head reads them: as wide as the table that it shares, if it shares one."""
+        tie = getattr(self.spec.head, "tie", None)
+        lower = None if tie is None else getattr(self.get_submodule(f"{tie}.embedding"), "lower", None)
+        return hidden if lower is None else lower(hidden)
 
     def _mask_padding(self, inputs: Inputs) -> Inputs:
         """Without a mask, tokens equal to pad are padding."""

@@ -89,11 +89,14 @@ class Tree:
 
 
 def count_parameters(tree: Part, model: Model) -> dict[str, int]:
-    """By purpose: `encoder` and `decoder` are layers and final norm."""
+    """By purpose: `encoder` and `decoder` are layers and final norm. `active`, where it is not the total, is what one token
+    goes through."""
     stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
     bodies = {name: stack.size("layers") + stack.size("norm") for name, stack in stacks.items()}
+    idle = sum(getattr(module, "idle_parameters", 0) for module in model.modules())
     return {
         "total": tree.parameters,
+        **({"active": tree.parameters - idle} if idle else {}),
         "embedding": sum(stack.size("embedding") for stack in stacks.values()),
         "encoder": bodies.get("encoder", 0),
         "decoder": bodies.get("decoder", 0),

@@ -23,11 +23,13 @@ class StackOutput:
     """hidden: after the final norm. hidden_states: the embeddings, then each layer's output, the last one normed.
 
     attentions: by what is read ("own" or "source"), the weights of each layer that reads it, `[batch, heads, queries, keys]`.
+    auxiliary_loss: the sum of what blocks add to the loss, in training.
     """
 
     hidden: Float[Tensor, "batch length width"]
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: Mapping[Reads, tuple[Tensor, ...]] | None = None
+    auxiliary_loss: Float[Tensor, ""] | None = None
 
 
 class Stack(nn.Module):
@@ -86,7 +88,9 @@ class Stack(nn.Module):
             positions = torch.arange(offset, offset + length, device=hidden.device)[None]
             if valid is not None:
                 positions = positions - valid.long().argmax(1, keepdim=True)
-        context = Context(positions, offset, valid, source, cache, blocks, segments, weights={} if attentions else None)
+        weights: dict[tuple[Reads, Place], Tensor] | None = {} if attentions else None
+        losses: dict[Place, Tensor] | None = {} if self.training else None
+        context = Context(positions, offset, valid, source, cache, blocks, segments, weights=weights, losses=losses)
         hidden = functional.dropout(hidden, self.spec.dropout, self.training)
         seen = [hidden]
         again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()
@@ -102,7 +106,8 @@ class Stack(nn.Module):
         return StackOutput(
             hidden,
             (*seen[:-1], hidden) if hidden_states else None,
-            None if context.weights is None else by_reading(context.weights),
+            None if weights is None else by_reading(weights),
+            torch.stack([*losses.values()]).sum() if losses else None,
         )
 
     def _embed(

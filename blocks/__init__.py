@@ -27,9 +27,12 @@ for kind, name, block in (
     ("attention", "self_attention", "attention.self_attention:SelfAttention"),
     ("attention", "cross_attention", "attention.cross_attention:CrossAttention"),
     ("attention", "merged_attention", "attention.merged_attention:MergedAttention"),
+    ("attention", "differential_attention", "attention.differential_attention:DifferentialAttention"),
     ("feed_forward", "gated", "feedforward:GatedFeedForward"),
     ("feed_forward", "mlp", "feedforward:FeedForward"),
+    ("feed_forward", "mixture", "mixture:MixtureOfExperts"),
     ("embedding", "token", "embeddings:TokenEmbedding"),
+    ("embedding", "factorised", "embeddings:FactorisedEmbedding"),
     ("embedding", "patches", "vision:PatchEmbedding"),
     ("projector", "average_pool", "vision:AveragePoolProjector"),
     ("bridge", "none", "bridges:NoBridge"),
@@ -38,6 +41,9 @@ for kind, name, block in (
     ("head", "lm", "heads:LMHead"),
     ("head", "sequence_classification", "heads:SequenceClassificationHead"),
     ("head", "token_classification", "heads:TokenClassificationHead"),
+    ("head", "span", "heads:SpanHead"),
+    ("head", "sentence_embedding", "pooled_heads:SentenceEmbeddingHead"),
+    ("head", "contrastive", "pooled_heads:ContrastiveHead"),
     ("head", "none", "heads:NoHead"),
 ):
     KINDS[kind].add(name, f"pairform.blocks.{block}")

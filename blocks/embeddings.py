@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.registry import BlockSpec, PositiveFloat, Sizes
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Sizes
 
 
 class TokenEmbedding(nn.Module):
@@ -51,3 +51,37 @@ class TokenEmbedding(nn.Module):
 
     def scaled(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         return embeds if self.factor == 1.0 else embeds * torch.tensor(self.factor, dtype=embeds.dtype)
+
+
+class FactorisedEmbedding(nn.Module):
+    """A row of a narrow table for each token, projected to the width and times `scale` (ALBERT; Lan et al. 2020, arXiv
+    1909.11942, section 3.1). A head that is tied to it goes back the same way: to the rank, then to the vocabulary.
+
+    rank: the table's width. scale, scale_given: as of `token`.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["factorised"] = "factorised"
+        rank: PositiveInt
+        scale: Literal["sqrt_width"] | PositiveFloat = 1.0
+        scale_given: bool = False
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.vocabulary is not None, "given by every model"
+        self.spec = spec
+        self.pad = sizes.pad
+        self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
+        self.weight = nn.Parameter(torch.empty(sizes.vocabulary, spec.rank))
+        self.projection = nn.Parameter(torch.empty(sizes.width, spec.rank))
+
+    def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+        return self.factor * functional.linear(functional.embedding(token_ids, self.weight, self.pad), self.projection)
+
+    def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """What `inputs_embeds` become."""
+        return self.factor * embeds if self.spec.scale_given else embeds
+
+    def lower(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... rank"]:
+        """What a tied head multiplies with the table."""
+        return hidden @ self.projection

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,8 +18,10 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "silu": functional.silu,
     "relu": functional.relu,
+    "relu_squared": lambda tensor: functional.relu(tensor).square(),  # So et al. 2021, arXiv 2109.08668
+    "sigmoid": torch.sigmoid,  # gated: GLU itself
 }
-Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "sigmoid"]
 
 
 class FeedForwardSpec(BlockSpec):

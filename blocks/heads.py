@@ -95,6 +95,42 @@ class TokenClassificationHead(nn.Module):
         return token_loss(prediction.logits, labels)
 
 
+class SpanHead(nn.Module):
+    """Where a span of the text starts and where it ends, such as an answer: logits `[batch, length, 2]` (BERT; Devlin et al.
+    2019, arXiv 1810.04805, section 4.2).
+
+    Labels `[batch, 2]` are the places of the first and the last token, counted with padding; one beyond the text or -100 does
+    not count.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["span"] = "span"
+        dropout: Probability = 0.0
+        bias: bool = True
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.proj = nn.Linear(sizes.width, 2, bias=spec.bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
+    ) -> Float[Tensor, "batch length 2"]:
+        logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
+        return logits
+
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+        """The mean of the cross-entropies of start and end over all places."""
+        if labels.shape != (len(prediction.hidden), 2):
+            raise InputError(
+                Problem("labels", f"the shape {tuple(labels.shape)}", f"{(len(prediction.hidden), 2)}: start, end")
+            )
+        starts, ends = wide(prediction.logits).unbind(-1)
+        places = labels.masked_fill(labels >= starts.shape[1], IGNORED)
+        of_start = functional.cross_entropy(starts, places[:, 0], ignore_index=IGNORED)
+        return (of_start + functional.cross_entropy(ends, places[:, 1], ignore_index=IGNORED)) / 2
+
+
 class SequenceClassificationHead(nn.Module):
     """A class for each sequence, read at its last real token: logits `[batch, labels]`.
 

@@ -1,0 +1,132 @@
+"""A mixture of experts in the place of one feed-forward block."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.context import Context
+from pairform.blocks.precision import wide
+from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
+
+Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class MixtureOfExperts(nn.Module):
+    """Each token goes to the `top_k` experts that the router gives most weight (Shazeer et al. 2017, arXiv 1701.06538, section
+    2), and none is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
+
+    expert:    the feed-forward block that each expert is.
+    shared:    a feed-forward block that reads every token beside the chosen ones (DeepSeekMoE, arXiv 2401.06066, section 3.2).
+    normalise: whether the chosen experts' weights are divided by their sum (Mixtral, arXiv 2401.04088, section 2.1).
+    balance:   of the auxiliary loss `experts * sum_i f_i P_i`, where f_i is the share of all choices that fell on expert i and
+               P_i its mean weight over the tokens that are not padding; 1 for an even load (Switch, arXiv 2101.03961, 2.2).
+    z_loss:    of the mean square of the router's log-sum-exp (ST-MoE, arXiv 2202.08906, section 3.1).
+
+    In code that torch compiles, all experts compute all tokens: sizes that depend on the router would break the graph.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["mixture"] = "mixture"
+        experts: PositiveInt
+        top_k: PositiveInt = 2
+        expert: Annotated[BlockSpec, Slot("feed_forward")]
+        shared: Annotated[BlockSpec, Slot("feed_forward")] | None = None
+        normalise: bool = True
+        balance: Coefficient = 0.01
+        z_loss: Coefficient = 0.0
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if self.top_k > self.experts:
+                yield Problem("top_k", str(self.top_k), f"at most {self.experts}, the number of experts")
+            for name, spec in {"expert": self.expert, "shared": self.shared}.items():
+                if isinstance(spec, MixtureOfExperts.Spec):
+                    yield Problem(name, "a mixture inside a mixture", "a feed-forward block without experts")
+                elif spec is not None:
+                    yield from (problem.inside(name) for problem in spec.check(sizes))
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.router = nn.Parameter(torch.empty(spec.experts, sizes.width))
+        self.experts = nn.ModuleList(build_block(spec.expert, sizes, "feed_forward") for _ in range(spec.experts))
+        self.shared = None if spec.shared is None else build_block(spec.shared, sizes, "feed_forward")
+
+    @property
+    def idle_parameters(self) -> int:
+        """Elements of the experts that a token does not go to."""
+        each = sum(parameter.numel() for parameter in self.experts[0].parameters())
+        return (self.spec.experts - self.spec.top_k) * each
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        logits = functional.linear(wide(hidden), wide(self.router))
+        weights = logits.softmax(-1)
+        chosen, experts = weights.topk(self.spec.top_k, dim=-1)
+        if self.spec.balance or self.spec.z_loss:
+            context.lose(lambda: self.losses(logits, weights, experts, context.present(hidden.shape[1])))
+        if self.spec.normalise:
+            chosen = chosen / chosen.sum(-1, keepdim=True)
+        mix = self.everywhere if torch.compiler.is_compiling() else self.where_chosen
+        mixed = mix(hidden, chosen.to(hidden.dtype), experts, context)
+        return mixed if self.shared is None else mixed + self.shared(hidden, context)
+
+    def where_chosen(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        weights: Float[Tensor, "batch length top_k"],
+        experts: Int[Tensor, "batch length top_k"],
+        context: Context,
+    ) -> Float[Tensor, "batch length width"]:
+        """Each expert computes its tokens, which lie together once the choices are sorted by expert."""
+        flat = hidden.flatten(0, 1)
+        order = experts.flatten().argsort(stable=True)
+        tokens = order.div(self.spec.top_k, rounding_mode="floor")
+        parts = torch.split(flat[tokens], self.loads(experts))
+        every = torch.is_grad_enabled()  # so that an expert without tokens has a gradient too, of zero
+        made = [
+            expert(part[None], context)[0] if every or len(part) else part
+            for expert, part in zip(self.experts, parts, strict=True)
+        ]
+        weighted = torch.cat(made) * weights.flatten()[order, None]
+        return torch.zeros_like(flat).index_add(0, tokens, weighted).view_as(hidden)
+
+    def loads(self, experts: Int[Tensor, "batch length top_k"]) -> list[int]:
+        """How many tokens go to each expert. On the meta device, where nobody chooses, they are spread evenly."""
+        if experts.device.type != "meta":
+            counts: list[int] = experts.flatten().bincount(minlength=self.spec.experts).tolist()
+            return counts
+        ends = [experts.numel() * end // self.spec.experts for end in range(self.spec.experts + 1)]
+        return [end - begin for begin, end in pairwise(ends)]
+
+    def everywhere(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        weights: Float[Tensor, "batch length top_k"],
+        experts: Int[Tensor, "batch length top_k"],
+        context: Context,
+    ) -> Float[Tensor, "batch length width"]:
+        """The same by every expert on every token, with a weight of zero where it is not chosen."""
+        mixed = torch.zeros_like(hidden)
+        for number, expert in enumerate(self.experts):
+            mixed = mixed + expert(hidden, context) * (weights * experts.eq(number)).sum(-1, keepdim=True)
+        return mixed
+
+    def losses(
+        self,
+        logits: Float[Tensor, "batch length experts"],
+        weights: Float[Tensor, "batch length experts"],
+        experts: Int[Tensor, "batch length top_k"],
+        present: Bool[Tensor, "batch length"] | None,
+    ) -> Float[Tensor, ""]:
+        """The auxiliary losses, each by its coefficient."""
+        counts = torch.ones_like(weights[..., 0]) if present is None else present.to(weights.dtype)
+        counts = counts[..., None] / counts.sum().clamp(min=1)
+        load = (functional.one_hot(experts, self.spec.experts).sum(-2) * counts).sum((0, 1)) / self.spec.top_k
+        balance = self.spec.experts * (load * (weights * counts).sum((0, 1))).sum()
+        z_loss = (logits.logsumexp(-1).square() * counts[..., 0]).sum()
+        return self.spec.balance * balance + self.spec.z_loss * z_loss

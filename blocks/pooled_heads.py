@@ -1,0 +1,99 @@
+"""One vector for each sequence, and learning which of them belong together."""
+
+from math import log
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.initial import Constant, Initial
+from pairform.blocks.linear_cross_entropy import IGNORED
+from pairform.blocks.precision import wide
+from pairform.blocks.prediction import Prediction
+from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
+
+
+def pooled(
+    hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, pooling: str
+) -> Float[Tensor, "batch width"]:
+    """The mean of the real tokens' hidden states, the first one's or the last one's."""
+    if valid is None:
+        valid = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+    if pooling == "mean":
+        weights = wide(valid.to(hidden.dtype))[..., None]
+        return ((wide(hidden) * weights).sum(1) / weights.sum(1).clamp(min=1)).to(hidden.dtype)
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    place = (places * valid).argmax(-1) if pooling == "last" else valid.long().argmax(-1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), place]
+
+
+class SentenceEmbeddingSpec(BlockSpec):
+    """pooling: of the hidden states of real tokens (Reimers and Gurevych 2019, arXiv 1908.10084, section 3).
+    projection: the width of the embedding; absent, the stack's, and nothing is projected.
+    normalise: to length one, so that products are cosines."""
+
+    pooling: Literal["mean", "first", "last"] = "mean"
+    projection: PositiveInt | None = None
+    normalise: bool = True
+
+
+class SentenceEmbeddingHead(nn.Module):
+    """One vector for each sequence: logits `[batch, width or projection]`. It has no loss: `contrastive` trains it."""
+
+    class Spec(SentenceEmbeddingSpec):
+        name: Literal["sentence_embedding"] = "sentence_embedding"
+
+    def __init__(self, spec: SentenceEmbeddingSpec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.proj = None if spec.projection is None else nn.Linear(sizes.width, spec.projection, bias=False)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
+    ) -> Float[Tensor, "batch size"]:
+        vectors = pooled(hidden, valid, self.spec.pooling)
+        if self.proj is not None:
+            vectors = self.proj(vectors)
+        return functional.normalize(wide(vectors), dim=-1).to(vectors.dtype) if self.spec.normalise else vectors
+
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+        raise InputError(
+            Problem("labels", "labels for the head sentence_embedding", "none", "Train with the head contrastive.")
+        )
+
+
+class ContrastiveHead(SentenceEmbeddingHead):
+    """Vectors as of `sentence_embedding`, trained to be near their partner's and far from all others' in the batch (InfoNCE;
+    van den Oord et al. 2018, arXiv 1807.03748, section 2.3; over a batch as in SimCLR, arXiv 2002.05709, section 2.1).
+
+    Both sides of a pair are rows of one batch, and `labels[i]`, of `[batch]`, is the number of the row that belongs to row i. A
+    row whose label is -100 has no partner and only tells the others what they are not, as hard negatives do.
+
+    temperature: divides the products. Its logarithm is learned from this value on unless `learned` is false.
+    """
+
+    class Spec(SentenceEmbeddingSpec):
+        name: Literal["contrastive"] = "contrastive"
+        temperature: PositiveFloat = 0.07
+        learned: bool = True
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        self.temperature = spec.temperature
+        self.log_temperature = nn.Parameter(torch.empty(1)) if spec.learned else None
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=log(self.temperature))
+
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+        """Mean cross-entropy of each row's partner among all other rows."""
+        vectors = wide(prediction.logits)
+        if labels.shape != vectors.shape[:1]:
+            expected = f"{tuple(vectors.shape[:1])}: the number of each row's partner"
+            raise InputError(Problem("labels", f"the shape {tuple(labels.shape)}", expected))
+        same = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+        temperature = self.temperature if self.log_temperature is None else wide(self.log_temperature).exp()
+        scores = (vectors @ vectors.T / temperature).masked_fill(same, -torch.inf)
+        return functional.cross_entropy(scores, labels, ignore_index=IGNORED)

@@ -1,0 +1,222 @@
+"""Feed-forwards against torch's functions, transformers' mixtures and the formulas in float64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
+
+import pairform
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 3], [9, 3, 4, 8, 2, 2]])
+EXPERT = {"name": "gated", "hidden": 12, "activation": "silu"}
+ATTENTION = {"name": "self_attention", "heads": 2, "mask": {"causal": True}}
+
+
+def document(feed_forward: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    branches = {"self_attention": ATTENTION, "feed_forward": feed_forward}
+    layer = {"norm": {"name": "rmsnorm"}, "order": list(branches), "branches": branches}
+    stack = {"width": 8, "depth": 2, "embedding": {"name": "token"}, "layer": layer}
+    sides = {"decoder": stack, "assembly": "decoder_only", **fields}
+    return {"vocabulary": 11, "tokens": {"pad": 0, "bos": 2}, "head": {"name": "lm"}, "initializer_range": 0.5, **sides}
+
+
+def mixture(**fields: Any) -> dict[str, Any]:
+    return {"name": "mixture", "experts": 5, "expert": EXPERT, **fields}
+
+
+def model(feed_forward: dict[str, Any]) -> pairform.Model:
+    return pairform.build(document(feed_forward), seed=0, dtype=torch.float64)
+
+
+def block(model: pairform.Model) -> Any:
+    return model.get_submodule("decoder.layers.0.feed_forward.block")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda inner: functional.gelu(inner, approximate="tanh"),
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "relu_squared": lambda inner: inner.clamp(min=0) ** 2,
+    "sigmoid": lambda inner: 1 / (1 + (-inner).exp()),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", ["mlp", "gated"])
+def test_each_activation_is_its_formula(name: str, activation: str) -> None:
+    found = block(model({"name": name, "hidden": 12, "activation": activation}))
+    hidden = torch.randn(2, 3, 8, dtype=torch.float64)
+    inner = ACTIVATIONS[activation]((found.gate_proj if name == "gated" else found.up_proj)(hidden))
+    inner = inner * found.up_proj(hidden) if name == "gated" else inner
+    torch.testing.assert_close(found(hidden, None), inner @ found.down_proj.weight.T)
+
+
+def routed(hidden: Tensor, block: Any, normalise: bool) -> Tensor:
+    """The mixture by the definition, token by token."""
+    made = torch.zeros_like(hidden)
+    for row, place in torch.cartesian_prod(torch.arange(hidden.shape[0]), torch.arange(hidden.shape[1])):
+        token = hidden[row, place]
+        weights = (block.router @ token).softmax(0)
+        best = weights.sort(descending=True).indices[: block.spec.top_k]
+        total = weights[best].sum() if normalise else 1.0
+        for expert in best:
+            made[row, place] += weights[expert] / total * block.experts[expert](token[None, None], None)[0, 0]
+    return made
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "top 1": {"top_k": 1, "normalise": False},
+    "top 2": {},
+    "all": {"top_k": 5},
+    "shared": {"shared": {"name": "mlp", "hidden": 4}},
+    "other experts": {"expert": {"name": "mlp", "hidden": 6, "activation": "relu_squared", "bias": True}},
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_mixture_is_its_definition_and_drops_nothing(what: str) -> None:
+    built = model(mixture(**CASES[what]))
+    found = block(built)
+    hidden = torch.randn(2, 6, 8, dtype=torch.float64)
+    expected = routed(hidden, found, CASES[what].get("normalise", True))
+    if found.shared is not None:
+        expected = expected + found.shared(hidden, None)
+    torch.testing.assert_close(found(hidden, pairform.Context(torch.arange(6)[None])), expected)
+    output = built(IDS, labels=IDS)
+    assert output.loss is not None
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in built.parameters())
+    cached = built.generate(IDS, max_new_tokens=4, eos_token_id=())
+    assert torch.equal(cached, built.generate(IDS, max_new_tokens=4, eos_token_id=(), use_cache=False))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_mixture_is_transformers(normalise: bool) -> None:
+    sizes = {"hidden_size": 8, "num_experts_per_tok": 2, "hidden_act": "silu"}
+    if normalise:
+        theirs: Any = MixtralSparseMoeBlock(transformers.MixtralConfig(num_local_experts=5, intermediate_size=12, **sizes))
+    else:
+        config = transformers.Qwen3MoeConfig(num_experts=5, moe_intermediate_size=12, norm_topk_prob=False, **sizes)
+        config._experts_implementation = "eager"
+        theirs = Qwen3MoeSparseMoeBlock(config)
+    ours = block(model(mixture(normalise=normalise))).float()
+    with torch.no_grad():
+        theirs.gate.weight.copy_(ours.router)
+        for expert, gate_up, down in zip(ours.experts, theirs.experts.gate_up_proj, theirs.experts.down_proj, strict=True):
+            gate_up.copy_(torch.cat((expert.gate_proj.weight, expert.up_proj.weight)))
+            down.copy_(expert.down_proj.weight)
+    hidden = torch.randn(2, 6, 8)
+    torch.testing.assert_close(ours(hidden, pairform.Context(torch.arange(6)[None])), theirs(hidden))
+
+
+def router_logits(model: pairform.Model, mask: Tensor | None) -> list[Tensor]:
+    """What each layer's router reads and says, seen from outside."""
+    seen: list[Tensor] = []
+    layers: Any = model.get_submodule("decoder.layers")
+    blocks = [layer.feed_forward.block for layer in layers]
+    hooks = [
+        block.register_forward_hook(lambda module, inputs, _: seen.append(inputs[0] @ module.router.T)) for block in blocks
+    ]
+    model(IDS, mask)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("mask", [None, torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])])
+def test_auxiliary_losses_are_those_of_the_papers(mask: Tensor | None) -> None:
+    built = model(mixture(balance=0.3, z_loss=0.7))
+    plain = built(IDS, mask, labels=IDS)
+    logits = router_logits(built, mask)
+    # transformers' counts each token's choices, ours the share of all choices, so theirs is top_k times as large
+    balance = sum(load_balancing_loss_func((layer.flatten(0, 1),), 5, 2, mask) for layer in logits) / 2
+    real = torch.ones_like(IDS) if mask is None else mask
+    z_loss = sum((layer.logsumexp(-1)[real.bool()] ** 2).mean() for layer in logits)
+    output = built.train()(IDS, mask, labels=IDS)
+    torch.testing.assert_close(output.auxiliary_loss, 0.3 * balance + 0.7 * z_loss)
+    torch.testing.assert_close(output.loss, plain.loss + output.auxiliary_loss)
+    assert plain.auxiliary_loss is None, "a loss that is measured is the head's alone"
+
+
+def test_an_even_load_costs_one_and_training_makes_it_even() -> None:
+    built = model(mixture(balance=1.0, top_k=1)).train()
+    optimizer = torch.optim.Adam(built.parameters(), lr=0.01)
+    ids = torch.randint(3, 11, (8, 16))
+    costs = []
+    for _ in range(40):
+        loss = built(ids).auxiliary_loss
+        assert loss is not None
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        costs.append(loss.item() / 2)  # two layers
+    assert costs[0] > 1.2
+    assert min(costs) < 1.1
+
+
+PAIR = {"encoder": document(mixture())["decoder"], "assembly": "encoder_decoder"}
+
+
+def test_both_stacks_lose_and_layers_computed_again_lose_once() -> None:
+    sides = document(mixture(z_loss=0.1), **PAIR)
+    sides["decoder"]["layer"]["order"].append("cross_attention")
+    sides["decoder"]["layer"]["branches"]["cross_attention"] = {"name": "cross_attention", "heads": 2}
+    sides["encoder"]["layer"]["branches"]["self_attention"]["mask"] = {"causal": False}
+    built = pairform.build(sides, seed=0, dtype=torch.float64).train()
+    found = []
+    for layers in ("none", "all"):
+        built.checkpoint_layers(layers)
+        built.zero_grad()
+        output = built(IDS, labels=IDS)
+        assert output.loss is not None
+        assert output.auxiliary_loss is not None
+        output.loss.backward()
+        found.append((output.loss, output.auxiliary_loss, [parameter.grad for parameter in built.parameters()]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    alone = built.encoder
+    assert alone is not None
+    ran = alone(IDS, valid=IDS.ne(0))
+    assert 0 < ran.auxiliary_loss < found[0][1]
+
+
+def test_compiled_it_is_one_graph_with_the_same_numbers() -> None:
+    built = model(mixture(z_loss=0.1, shared=EXPERT)).train()
+    expected = built(IDS, labels=IDS)
+    assert expected.loss is not None
+    expected.loss.backward()
+    gradients = [parameter.grad for parameter in built.parameters()]
+    built.zero_grad()
+    found = torch.compile(built, backend="aot_eager", fullgraph=True)(IDS, labels=IDS)
+    found.loss.backward()
+    torch.testing.assert_close(found.loss, expected.loss)
+    torch.testing.assert_close([parameter.grad for parameter in built.parameters()], gradients)
+
+
+def test_inspect_counts_what_a_token_goes_through() -> None:
+    spec = pairform.load_spec(document(mixture()))
+    found = pairform.inspect(spec, target_length=10, dtype=torch.float32)
+    expert, layers = 3 * 8 * 12, 2
+    assert found.parameters["total"] == sum(p.numel() for p in pairform.build(spec, seed=0).parameters())
+    assert found.parameters["active"] == found.parameters["total"] - layers * 3 * expert
+    ids = torch.randint(3, 11, (1, 10))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        pairform.build(spec, seed=0, kernel="eager")(ids)
+    assert found.flops["total"] == counter.get_total_flops()
+    assert "active" not in pairform.inspect(document(EXPERT)).parameters
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [({"top_k": 6}, "top_k"), ({"expert": mixture()}, "expert"), ({"experts": 0}, "experts"), ({"balance": -1.0}, "balance")],
+)
+def test_what_does_not_fit_is_refused(fields: dict[str, Any], where: str) -> None:
+    with pytest.raises(pairform.PairformError, match=rf"decoder\.layer\.branches\.feed_forward\.{where}: found"):
+        pairform.load_spec(document(mixture(**fields)))
