@@ -8,12 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.attention.masks import Mask, MaskSpec
+from pairform.blocks.attention.masks import FULL, Mask
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.registry import InputError, Problem, Sizes
-
-FULL = MaskSpec()
 
 
 def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context) -> Read:

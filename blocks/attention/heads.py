@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pairform.blocks.attention.demand import Demand
 from pairform.blocks.attention.kernels import KERNELS, able, attend, choose
-from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
@@ -140,10 +140,13 @@ class AttentionHeads(nn.Module):
     def mix(
         self, hidden: Float[Tensor, "batch length width"], queries: Tensor, reads: Sequence[Read], context: Context
     ) -> Float[Tensor, "batch length width"]:
-        """Attend to `reads` as one, record the weights on each where they are asked for, project back to the width.
+        """Attend to `reads` as one and project back to the width. hidden: what the queries were projected from."""
+        return self.project_back(hidden, self.attended(queries, reads, context))
 
-        hidden: what the queries were projected from.
-        """
+    def attended(
+        self, queries: Float[Tensor, "batch heads q head_dim"], reads: Sequence[Read], context: Context
+    ) -> Float[Tensor, "batch heads q head_dim"]:
+        """What the queries find, with the weights on each sequence recorded where they are asked for."""
         if self.sinks is not None:
             reads = (*reads, sink(self.sinks, queries, self.kv_heads))
         mask = JoinedMask(tuple(read.mask for read in reads))
@@ -157,10 +160,17 @@ class AttentionHeads(nn.Module):
             for part, seen in zip(mask.parts, own, strict=True):
                 if part.reads != "sink":
                     context.record(part.reads, seen)
+        return mixed
+
+    def project_back(
+        self, hidden: Float[Tensor, "batch length width"], mixed: Float[Tensor, "batch heads length head_dim"]
+    ) -> Float[Tensor, "batch length width"]:
+        """All heads as one hidden state, behind their gates."""
+        found = rearrange(mixed, "b h l d -> b l (h d)")
         if self.gate_proj is not None:
-            gates = rearrange(self.gate_proj(hidden), "b l (h d) -> b h l d", h=self.heads)
-            mixed = mixed * gates.sigmoid()
-        projected: Tensor = self.o_proj(rearrange(mixed, "b h l d -> b l (h d)"))
+            gates = self.gate_proj(hidden).sigmoid()
+            found = found * gates.repeat_interleave(found.shape[-1] // gates.shape[-1], dim=-1)
+        projected: Tensor = self.o_proj(found)
         return projected
 
 
@@ -178,4 +188,4 @@ def sink(scores: Float[Tensor, " heads"], queries: Tensor, kv_heads: int) -> Rea
     """One key that every query sees: its score is the head's own number, and its value nothing."""
     batch, _, length, head_dim = queries.shape
     nothing = queries.new_zeros(batch, kv_heads, 1, head_dim)
-    return Read(KeyValues(nothing, nothing), Mask(MaskSpec(), 0, length, 0, 1, reads="sink"), scores[:, None, None])
+    return Read(KeyValues(nothing, nothing), Mask(FULL, 0, length, 0, 1, reads="sink"), scores[:, None, None])

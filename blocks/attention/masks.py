@@ -24,6 +24,10 @@ class MaskSpec(Spec):
     window: Pair | None = None
 
 
+FULL = MaskSpec()
+"""Every query sees every key. Made once: torch cannot compile the making of a spec."""
+
+
 @dataclass(frozen=True)
 class Mask:
     """The whole mask of one attention call.

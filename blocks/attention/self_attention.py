@@ -10,14 +10,12 @@ from torch import Tensor
 
 from pairform.blocks.attention.demand import Demand
 from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.attention.masks import Mask, MaskSpec
+from pairform.blocks.attention.masks import FULL, Mask, MaskSpec
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
 from pairform.blocks.positions import NoPosition
 from pairform.blocks.score_biases import ScoreBias, ScoreBiasSpec
 from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
-
-ANY = MaskSpec()
 
 
 class OwnSequenceSpec(AttentionSpec):
@@ -108,7 +106,7 @@ class OwnSequenceAttention(AttentionHeads):
 
         valid = context.once(("slots", reach, capacity), make)
         start = 0 if reach is None else reach + 1  # where all counts is `valid`, this only tells masks of unequal reach apart
-        mask = Mask(ANY, start, 1, start, capacity, valid)
+        mask = Mask(FULL, start, 1, start, capacity, valid)
         return Read(whole, mask, self.score_bias(mask, context))
 
 

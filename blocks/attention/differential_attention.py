@@ -1,0 +1,67 @@
+"""Self-attention as the difference of two."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import exp
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.attention.heads import Read
+from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
+from pairform.blocks.cache import KeyValues
+from pairform.blocks.context import Context
+from pairform.blocks.initial import Initial, Normal
+from pairform.blocks.precision import wide
+from pairform.registry import PositiveFloat, Problem, Sizes
+
+
+class DifferentialAttention(OwnSequenceAttention):
+    """`softmax(q1 k1) v - lambda softmax(q2 k2) v`, normalised in each pair of heads (Ye et al. 2024, arXiv 2410.05258, 2.1).
+
+    Heads of the first half are paired with those of the second; a pair reads values of twice the head_dim. lambda is learned
+    and begins between 0.2 and 0.8, by the layer's number. Projections and cache are those of self_attention with as many heads.
+    """
+
+    class Spec(OwnSequenceSpec):
+        name: Literal["differential_attention"] = "differential_attention"
+        eps: PositiveFloat = 1e-5
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            yield from super().check(sizes)
+            if (self.kv_heads or self.heads) % 2:
+                name = "heads" if self.kv_heads is None else "kv_heads"
+                yield Problem(name, str(self.kv_heads or self.heads), "an even number: differential attention pairs heads")
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        self.spec = spec
+        self.lambda_start = 0.8 - 0.6 * exp(-0.3 * sizes.layer)
+        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+            self.register_parameter(name, nn.Parameter(torch.empty(self.head_dim)))
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Normal(std=0.1 if parameter.startswith("lambda") else spread)
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        queries = self.position(self.queries(hidden), context)
+        own = self.read_own(hidden, context)
+        halves = [self.attended(queries, (with_values(own, half),), context) for half in own.held.values.chunk(2, dim=1)]
+        first, second = torch.cat(halves, dim=-1).chunk(2, dim=1)
+        mixed = first - self.share().to(first.dtype) * second
+        normed = functional.rms_norm(wide(mixed), mixed.shape[-1:], eps=self.spec.eps).to(mixed.dtype)
+        return self.project_back(hidden, normed * (1 - self.lambda_start))
+
+    def share(self) -> Float[Tensor, ""]:
+        """lambda: how much of the second attention is taken away."""
+        first = (wide(self.get_parameter("lambda_q1")) * wide(self.get_parameter("lambda_k1"))).sum().exp()
+        second = (wide(self.get_parameter("lambda_q2")) * wide(self.get_parameter("lambda_k2"))).sum().exp()
+        return first - second + self.lambda_start
+
+
+def with_values(read: Read, half: Float[Tensor, "batch half_kv_heads k head_dim"]) -> Read:
+    """The same keys, with half of the values for both halves of them."""
+    return replace(read, held=KeyValues(read.held.keys, half.repeat(1, 2, 1, 1), read.held.start))
