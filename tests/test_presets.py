@@ -47,6 +47,10 @@ TOTALS = {
     "t5gemma2-4b-1b": 5_302_754_416,
     "t5gemma2-4b-270m": 4_569_655_408,
     "t5gemma2-1b-4b": 5_301_132_400,
+    "llama-3.2-1b": 1_235_814_400,
+    "mistral-7b": 7_241_732_096,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen3-0.6b": 596_049_920,
 }
 """Parameters of the published checkpoints. Gemma 3's are of the text models: 12B and 27B were counted on transformers' model of
 that size, as all five are below. The unequal T5Gemma 2 are not published: `tests.sizes` says what they consist of."""
@@ -194,7 +198,9 @@ def test_t5gemma_2b_2b_is_what_transformers_configures_by_default() -> None:
 
 
 def family_of(name: str) -> str:
-    return {"gemma-2": "gemma2", "gemma-3": "gemma3_text"}.get(name.rpartition("-")[0], name.partition("-")[0])
+    return {"gemma-2": "gemma2", "gemma-3": "gemma3_text", "qwen2.5": "qwen2"}.get(
+        name.rpartition("-")[0], name.partition("-")[0]
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in TOTALS if name not in UNEQUAL])

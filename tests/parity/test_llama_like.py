@@ -1,5 +1,6 @@
 """Llama, Mistral, Qwen2 and Qwen3 as transformers computes them, there and back, and as encoder-decoders."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import pairform
+from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.normal import differences
 from tests.broken.damage import edit_json, refused
 from tests.parity.compare import FLOAT32, PADDINGS, batch, error, reference, write
@@ -209,6 +211,64 @@ def test_cross_attention_of_equal_sources_is_a_copy(tmp_path: Path) -> None:
     assert "o_proj.bias" not in copied
     for name in copied:
         assert torch.equal(weights[own + name], weights[f"decoder.layers.0.cross_attention.block.{name}"])
+
+
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
+PUBLISHED: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "llama-3.2-1b": (
+        "llama",
+        (2048, 16, 32, 8, 8192, 128_256),
+        {
+            "head_dim": 64,
+            "max_position_embeddings": 131_072,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "bos_token_id": 128_000,
+            "eos_token_id": 128_001,
+            "rope_theta": 500_000.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 32.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            },
+        },
+    ),
+    "mistral-7b": (
+        "mistral",
+        (4096, 32, 32, 8, 14_336, 32_000),
+        {"max_position_embeddings": 32_768, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "sliding_window": 4096},
+    ),
+    "qwen2.5-0.5b": (
+        "qwen2",
+        (896, 24, 14, 2, 4864, 151_936),
+        {"tie_word_embeddings": True, "rope_theta": 1e6, "bos_token_id": 151_643, "eos_token_id": 151_643},
+    ),
+    "qwen3-0.6b": (
+        "qwen3",
+        (1024, 28, 16, 8, 3072, 151_936),
+        {
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 40_960,
+            "rope_theta": 1e6,
+            "bos_token_id": 151_643,
+            "eos_token_id": 151_645,
+        },
+    ),
+}
+"""The family, the sizes and the other fields of published configurations."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_preset_is_what_transformers_builds_of_the_published_config(name: str) -> None:
+    family, sizes, fields = PUBLISHED[name]
+    config = getattr(transformers, f"{CLASSES[family]}Config")(**dict(zip(SIZES, sizes, strict=True)), **fields)
+    assert differences(FAMILIES[family].to_spec(json.loads(config.to_json_string())), pairform.load_spec(name)) == {}
+    with torch.device("meta"):
+        theirs = getattr(transformers, f"{CLASSES[family]}ForCausalLM")(config)
+    ours = pairform.build(name, device="meta")
+    assert sum(map(torch.numel, ours.parameters())) == sum(map(torch.numel, theirs.parameters()))
 
 
 @torch.no_grad()
