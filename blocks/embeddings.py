@@ -1,5 +1,6 @@
 """From token ids to hidden states."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -8,14 +9,48 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Sizes
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 
-class TokenEmbedding(nn.Module):
-    """A row of the table for each token, times `scale`: a number, or `sqrt_width` as in Vaswani et al. 2017, 3.4.
+class TokenEmbeddingSpec(BlockSpec):
+    """scale: a factor, or `sqrt_width` as in Vaswani et al. 2017, 3.4; rounded to the embeddings' dtype first, as Gemma does.
+    scale_given: whether embeddings that a caller gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
+    norm: of the scaled embeddings, and of given ones (Peri-LN, arXiv 2502.02732, section 3.2; BLOOM, arXiv 2211.05100, section
+    3.2.2)."""
 
-    The factor is rounded to the table's dtype first, as Gemma does. `scale_given` says whether embeddings that a caller
-    gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
+    scale: Literal["sqrt_width"] | PositiveFloat = 1.0
+    scale_given: bool = False
+    norm: Annotated[BlockSpec, Slot("norm")] | None = None
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        if self.norm is not None:
+            yield from (problem.inside("norm") for problem in self.norm.check(sizes))
+
+
+class ScaledEmbedding(nn.Module):
+    """What embeddings of tokens have in common: the factor and the norm behind the table."""
+
+    def __init__(self, spec: TokenEmbeddingSpec, sizes: Sizes) -> None:
+        super().__init__()
+        assert sizes.vocabulary is not None, "given by every model"
+        self.pad = sizes.pad
+        self.scale_given = spec.scale_given
+        self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
+        self.norm = None if spec.norm is None else build_block(spec.norm, sizes, "norm")
+
+    def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """What `inputs_embeds` become."""
+        return self.normed(self.scaled(embeds) if self.scale_given else embeds)
+
+    def scaled(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        return embeds if self.factor == 1.0 else embeds * torch.tensor(self.factor, dtype=embeds.dtype)
+
+    def normed(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        return embeds if self.norm is None else self.norm(embeds)
+
+
+class TokenEmbedding(ScaledEmbedding):
+    """A row of the table for each token, times `scale`.
 
     end_of_image: an id whose embedding is a row of its own, not scaled; T5Gemma 2 adds it (arXiv 2512.14856, section 2). Small
     models of that family have the row and no such id, so it may lie beyond the vocabulary.
@@ -24,63 +59,43 @@ class TokenEmbedding(nn.Module):
     have steep gradients that mean nothing.
     """
 
-    class Spec(BlockSpec):
+    class Spec(TokenEmbeddingSpec):
         name: Literal["token"] = "token"
-        scale: Literal["sqrt_width"] | PositiveFloat = 1.0
-        scale_given: bool = False
         end_of_image: Annotated[int, Field(ge=0)] | None = None
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        assert sizes.vocabulary is not None, "given by every model"
+        super().__init__(spec, sizes)
         self.spec = spec
-        self.pad = sizes.pad
-        self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
-        self.weight = nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
+        self.weight = nn.Parameter(torch.empty(sizes.vocabulary or 0, sizes.width))
         self.end_of_image = None if spec.end_of_image is None else nn.Parameter(torch.empty(sizes.width))
 
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
         embedded: Tensor = self.scaled(functional.embedding(token_ids, self.weight, self.pad))
-        if self.end_of_image is None or self.spec.end_of_image is None:
-            return embedded
-        return torch.where(token_ids.eq(self.spec.end_of_image)[..., None], self.end_of_image, embedded)
-
-    def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """What `inputs_embeds` become."""
-        return self.scaled(embeds) if self.spec.scale_given else embeds
-
-    def scaled(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        return embeds if self.factor == 1.0 else embeds * torch.tensor(self.factor, dtype=embeds.dtype)
+        if self.end_of_image is not None and self.spec.end_of_image is not None:
+            embedded = torch.where(token_ids.eq(self.spec.end_of_image)[..., None], self.end_of_image, embedded)
+        return self.normed(embedded)
 
 
-class FactorisedEmbedding(nn.Module):
+class FactorisedEmbedding(ScaledEmbedding):
     """A row of a narrow table for each token, projected to the width and times `scale` (ALBERT; Lan et al. 2020, arXiv
     1909.11942, section 3.1). A head that is tied to it goes back the same way: to the rank, then to the vocabulary.
 
-    rank: the table's width. scale, scale_given: as of `token`.
+    rank: the table's width.
     """
 
-    class Spec(BlockSpec):
+    class Spec(TokenEmbeddingSpec):
         name: Literal["factorised"] = "factorised"
         rank: PositiveInt
-        scale: Literal["sqrt_width"] | PositiveFloat = 1.0
-        scale_given: bool = False
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        assert sizes.vocabulary is not None, "given by every model"
+        super().__init__(spec, sizes)
         self.spec = spec
-        self.pad = sizes.pad
-        self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
-        self.weight = nn.Parameter(torch.empty(sizes.vocabulary, spec.rank))
+        self.weight = nn.Parameter(torch.empty(sizes.vocabulary or 0, spec.rank))
         self.projection = nn.Parameter(torch.empty(sizes.width, spec.rank))
 
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        return self.factor * functional.linear(functional.embedding(token_ids, self.weight, self.pad), self.projection)
-
-    def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """What `inputs_embeds` become."""
-        return self.factor * embeds if self.spec.scale_given else embeds
+        rows = functional.embedding(token_ids, self.weight, self.pad)
+        return self.normed(self.scaled(functional.linear(rows, self.projection)))
 
     def lower(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... rank"]:
         """What a tied head multiplies with the table."""

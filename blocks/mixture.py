@@ -1,6 +1,7 @@
 """A mixture of experts in the place of one feed-forward block."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -64,7 +65,10 @@ class MixtureOfExperts(nn.Module):
         return (self.spec.experts - self.spec.top_k) * each
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        logits = functional.linear(wide(hidden), wide(self.router))
+        device = hidden.device.type
+        casts = device != "meta" and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if casts else nullcontext():
+            logits = functional.linear(wide(hidden), wide(self.router))
         weights = logits.softmax(-1)
         chosen, experts = weights.topk(self.spec.top_k, dim=-1)
         if self.spec.balance or self.spec.z_loss:
@@ -87,7 +91,7 @@ class MixtureOfExperts(nn.Module):
         order = experts.flatten().argsort(stable=True)
         tokens = order.div(self.spec.top_k, rounding_mode="floor")
         parts = torch.split(flat[tokens], self.loads(experts))
-        every = torch.is_grad_enabled()  # so that an expert without tokens has a gradient too, of zero
+        every = torch.is_grad_enabled() and hidden.requires_grad  # so that an expert without tokens has a gradient too, of zero
         made = [
             expert(part[None], context)[0] if every or len(part) else part
             for expert, part in zip(self.experts, parts, strict=True)

@@ -43,6 +43,18 @@ def test_an_embedding_is_torchs(name: str, scale: Any, factor: float) -> None:
     assert ours.given(given) is given
 
 
+@pytest.mark.parametrize("embedding", [{"name": "token", "scale": 3.0}, FACTORISED])
+def test_embeddings_may_have_a_norm_as_in_peri_ln(embedding: dict[str, Any]) -> None:
+    plain, ours = (build(embedding | norm).get_submodule("decoder.embedding") for norm in ({}, {"norm": {"name": "layernorm"}}))
+    norm = nn.LayerNorm(8, dtype=torch.float64)
+    torch.testing.assert_close(ours(IDS), norm(plain(IDS)))
+    given: Any = ours.given
+    embeds = torch.randn(1, 2, 8, dtype=torch.float64)
+    torch.testing.assert_close(given(embeds), norm(embeds))
+    counted = pairform.inspect(build(embedding | {"norm": {"name": "layernorm"}}).spec).parameters
+    assert counted["embedding"] == sum(parameter.numel() for parameter in ours.parameters())
+
+
 def test_embeddings_that_are_given_are_scaled_on_request() -> None:
     ours: Any = build({**FACTORISED, "scale": 2.5, "scale_given": True}).get_submodule("decoder.embedding")
     given = torch.randn(1, 2, 8, dtype=torch.float64)

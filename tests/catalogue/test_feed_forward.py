@@ -200,6 +200,17 @@ def test_compiled_it_is_one_graph_with_the_same_numbers() -> None:
     torch.testing.assert_close([parameter.grad for parameter in built.parameters()], gradients)
 
 
+def test_the_router_computes_in_float32_under_autocast() -> None:
+    built = pairform.build(document(mixture(z_loss=0.1)), seed=0).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = built(IDS, labels=IDS)
+    assert output.auxiliary_loss is not None
+    assert output.auxiliary_loss.dtype == torch.float32
+    assert output.loss is not None
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in built.parameters())
+
+
 def test_inspect_counts_what_a_token_goes_through() -> None:
     spec = pairform.load_spec(document(mixture()))
     found = pairform.inspect(spec, target_length=10, dtype=torch.float32)
