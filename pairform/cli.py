@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pairform.cli_options import Json, Settings, Spec, parse_set, print_json, torch_dtype
+from pairform.cli_study import study
 from pairform.cli_weights import add_weight_commands
 
 app = typer.Typer(
@@ -127,6 +128,7 @@ def read_spec(ref: str, settings: list[str] | None) -> Any:
 
 
 add_weight_commands(app)
+app.add_typer(study, name="study")
 
 
 def main() -> None:

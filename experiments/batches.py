@@ -1,0 +1,93 @@
+"""Examples, pairs of a source and a target, and the batches that a model reads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pairform.assemblies.specs import ModelSpec
+from pairform.blocks.linear_cross_entropy import IGNORED
+from pairform.registry import Problem
+
+Example = tuple[list[int], list[int]]
+"""Tokens of the source, and of the target up to its end token."""
+TRAINING, VALIDATION = 1, 2
+"""The first of the numbers that random draws depend on: what is drawn for one purpose is not drawn again for another."""
+
+
+class Examples(Protocol):
+    """What a trial learns from. `lengths` are those of the longest source and target, in tokens."""
+
+    lengths: tuple[int, int]
+
+    def train(self, seed: int, step: int, count: int) -> list[Example]:
+        """The batch of a step: it depends on these numbers alone, so that each variant reads the same ones."""
+        ...
+
+    def validation(self) -> list[Example]:
+        """The same examples for every trial, none of which is trained on but by chance."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Which ids of a model's vocabulary mean what. `free` are those without a special meaning, in order."""
+
+    pad: int
+    start: int
+    end: int
+    free: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "Ids":
+        """Those of a spec that `check_spec` finds nothing wrong with."""
+        tokens = spec.tokens
+        assert tokens.pad is not None, "checked before"
+        assert tokens.first is not None, "checked before"
+        special = {tokens.pad, tokens.bos, tokens.first, *tokens.ends}
+        smallest = min(spec.vocabulary_of(part) for part in spec.stacks)
+        free = tuple(token for token in range(smallest) if token not in special)
+        return cls(tokens.pad, tokens.first, tokens.ends[0], free)
+
+
+def check_spec(spec: ModelSpec) -> Iterator[Problem]:
+    """What keeps a model from learning targets from sources."""
+    if spec.decoder is None:
+        yield Problem("assembly", repr(spec.assembly), "encoder_decoder or decoder_only: a study's models write a target")
+    elif spec.head.name != "lm":
+        yield Problem("head.name", repr(spec.head.name), "lm: a study's models write a target")
+    missing = {"pad": spec.tokens.pad is None, "bos": spec.tokens.first is None, "eos": not spec.tokens.ends}
+    for name, lacks in missing.items():
+        if lacks:
+            yield Problem(f"tokens.{name}", "nothing", "a token's id: batches of sources and targets need it")
+
+
+def generator(*numbers: int) -> np.random.Generator:
+    """Random numbers that depend on `numbers` alone, on every machine."""
+    return np.random.default_rng(numbers)
+
+
+def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
+    """The arguments of a model's forward pass, `[batch, length]`, padded on the right.
+
+    A decoder-only model reads source, start token and target as one text, and is asked for the target alone.
+    """
+    ids = Ids.of(spec)
+    if spec.encoder is None:
+        rows = [[*source, ids.start, *target] for source, target in examples]
+        labels = [[IGNORED] * (len(source) + 1) + target for source, target in examples]
+    else:
+        rows = [source for source, _ in examples]
+        labels = [target for _, target in examples]
+    read = padded(rows, ids.pad)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(read.shape[1]) < lengths[:, None]
+    return {"input_ids": read, "attention_mask": mask, "labels": padded(labels, IGNORED)}
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])

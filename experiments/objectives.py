@@ -1,0 +1,108 @@
+"""What is asked of running text: how a window of it becomes a source and a target."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, Strict
+
+from pairform.experiments.batches import Example
+from pairform.registry import PositiveFloat, PositiveInt, Problem, Spec
+
+
+class PrefixLM(Spec):
+    """The target is what follows the source in the text (T5Gemma, arXiv 2504.06225, section 3: both halves as long)."""
+
+    name: Literal["prefix_lm"]
+    source: PositiveInt = 64
+    target: PositiveInt = 64
+
+    @property
+    def window(self) -> int:
+        """Tokens of text in an example."""
+        return self.source + self.target
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return self.source, self.target
+
+    def check(self, spare: int) -> Iterator[Problem]:
+        yield from ()
+
+    def split(self, window: list[int], numbers: np.random.Generator, spare: tuple[int, ...], end: int) -> Example:
+        """Source and target; the target is cut off by its length, so no end token belongs behind it."""
+        return window[: self.source], window[self.source :]
+
+
+class Denoiser(Spec):
+    """One kind of corruption: spans of `span` tokens on average that make up `rate` of the window, drawn by `weight`.
+
+    Without `span`, there is one, at the window's end.
+    """
+
+    span: PositiveFloat | None = None
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    weight: PositiveFloat = 1.0
+
+
+UL2 = (
+    Denoiser(span=3.0, rate=0.15),
+    Denoiser(span=12.0, rate=0.5),
+    Denoiser(span=32.0, rate=0.15),
+    Denoiser(span=32.0, rate=0.5),
+    Denoiser(rate=0.75, weight=4.0),
+)
+"""T5Gemma 2's mixture (arXiv 2512.14856), after UL2 (Tay et al. 2022, arXiv 2205.05131, section 3.1)."""
+
+
+class SpanCorruption(Spec):
+    """Spans of the window are taken out; a sentinel marks each place in the source, and its span in the target.
+
+    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Sentinels are ids that no text has; each window draws its
+    denoiser, by default of UL2's mixture.
+    """
+
+    name: Literal["span_corruption"]
+    window: PositiveInt = 128
+    denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = UL2
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        counts = [self.counts(denoiser) for denoiser in self.denoisers]
+        source = max(self.window - noise + spans for noise, spans in counts)
+        return source, max(noise + spans + 1 for noise, spans in counts)
+
+    def counts(self, denoiser: Denoiser) -> tuple[int, int]:
+        """How many tokens are taken out, in how many spans: at least one token stands before and in each span."""
+        noise = min(max(round(self.window * denoiser.rate), 1), self.window - 1)
+        spans = 1 if denoiser.span is None else max(round(noise / denoiser.span), 1)
+        return noise, min(spans, noise, self.window - noise)
+
+    def check(self, spare: int) -> Iterator[Problem]:
+        needed = max(self.counts(denoiser)[1] for denoiser in self.denoisers)
+        if self.window < 2:
+            yield Problem("data.objective.window", str(self.window), "at least 2")
+        if spare < needed:
+            yield Problem("vocabulary", f"{spare} ids that no text has", f"at least {needed}, as sentinels")
+
+    def split(self, window: list[int], numbers: np.random.Generator, spare: tuple[int, ...], end: int) -> Example:
+        weights = np.array([denoiser.weight for denoiser in self.denoisers])
+        noise, spans = self.counts(self.denoisers[int(numbers.choice(len(weights), p=weights / weights.sum()))])
+        source: list[int] = []
+        target: list[int] = []
+        place = 0
+        lengths = zip(cut(len(window) - noise, spans, numbers), cut(noise, spans, numbers), strict=True)
+        for sentinel, (kept, taken) in zip(spare, lengths, strict=False):
+            source += [*window[place : place + kept], sentinel]
+            target += [sentinel, *window[place + kept : place + kept + taken]]
+            place += kept + taken
+        return source, [*target, end]
+
+
+def cut(total: int, parts: int, numbers: np.random.Generator) -> list[int]:
+    """`total` as a sum of that many lengths of at least 1, each such sum as likely."""
+    ends = sorted(int(place) + 1 for place in numbers.permutation(total - 1)[: parts - 1])
+    return [end - begin for begin, end in zip([0, *ends], [*ends, total], strict=True)]
+
+
+Objective = Annotated[PrefixLM | SpanCorruption, Field(discriminator="name")]

@@ -1,0 +1,174 @@
+"""From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pairform.assemblies.inspection import inspect
+from pairform.assemblies.load_spec import in_file
+from pairform.assemblies.specs import ModelSpec
+from pairform.experiments.batches import check_spec
+from pairform.experiments.records import Trial
+from pairform.experiments.study_spec import StudySpec, TrainingSpec
+from pairform.registry import (
+    OutputError,
+    PairformError,
+    Problem,
+    SpecError,
+    apply_patch,
+    merge_patch,
+    read_json,
+    resolve,
+    thaw,
+)
+
+LONGEST = 100
+"""Characters of a trial's name, which is a folder's."""
+BYTES = 20_000
+"""Of a trial's files at most, beside its lines of metrics."""
+LINE = 300
+"""Bytes of a line of metrics at most."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of the study: its name with the grid's values, and what was applied to the base."""
+
+    name: str
+    patches: tuple[dict[str, Any], ...]
+    spec: ModelSpec
+    training: TrainingSpec
+
+
+def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
+    """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
+    try:
+        study = StudySpec.read(merge_patch(read_json(file), patch or {}))
+        base = thaw(study.base)
+        document = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
+        return study.model_copy(update={"base": ModelSpec.read(document).document()})
+    except SpecError as error:
+        known = [problem for problem in error.problems if str(file) in problem.where]
+        raise SpecError(known or in_file(str(file), error)) from None
+
+
+def plan_trials(study: StudySpec, folder: Path) -> list[Trial]:
+    """Every trial of a study, seeds in turn so that an early end leaves each variant about as many.
+
+    Each variant is laid out on the meta device at the longest lengths of the data. Problems of all variants are told at once.
+    """
+    variants: list[Variant] = []
+    problems: list[Problem] = []
+    for name, patches, where in combinations(study):
+        try:
+            variant = make_variant(study, name, patches, folder)
+            check_variant(variant, study, folder)
+            variants.append(variant)
+        except PairformError as error:
+            problems += [problem.inside(where) for problem in error.problems]
+    if problems:
+        raise SpecError(problems)
+    names = folder_names([variant.name for variant in variants])
+    order = itertools.count()
+    return [
+        Trial(
+            name=f"{name}-seed{seed}",
+            number=next(order),
+            variant=variant.name,
+            seed=seed,
+            patches=variant.patches,
+            spec=variant.spec.document(),
+            training=variant.training,
+        )
+        for seed in study.seeds
+        for name, variant in zip(names, variants, strict=True)
+    ]
+
+
+def combinations(study: StudySpec) -> Iterator[tuple[str, tuple[dict[str, Any], ...], str]]:
+    """The name, the patches and the place in the study of every variant at every point of the grid."""
+    short = short_names(list(study.grid))
+    for name, patch in study.variants.items():
+        for values in itertools.product(*study.grid.values()):
+            point = dict(zip(study.grid, values, strict=True))
+            shown = " ".join(f"{short[path]}={value}" for path, value in point.items())
+            patches = (thaw(patch), *(patch_at(path, thaw(value)) for path, value in point.items()))
+            where = f"variants.{name}" if not point else f"variants.{name} with {shown}"
+            yield f"{name} {shown}".strip(), patches, where
+
+
+def short_names(paths: list[str]) -> dict[str, str]:
+    """The last word of each path, or all of it where two paths share that word."""
+    last = [path.rpartition(".")[2] for path in paths]
+    return {path: word if last.count(word) == 1 else path for path, word in zip(paths, last, strict=True)}
+
+
+def patch_at(path: str, value: Any) -> dict[str, Any]:
+    """`{"a": {"b": value}}` for `a.b`."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def make_variant(study: StudySpec, name: str, patches: tuple[dict[str, Any], ...], folder: Path) -> Variant:
+    """The base and the settings with the patches applied; a field that they do not have is an error."""
+    assert not isinstance(study.base, str), "written out when the study was read"
+    document: dict[str, Any] = thaw(study.base)
+    training = study.training.document()
+    for patch in patches:
+        training = merge_patch(training, patch.get("training", {}))
+        document = apply_patch(document, {key: value for key, value in patch.items() if key != "training"}, folder)
+    return Variant(name, patches, ModelSpec.read(document), TrainingSpec.read(training, where="training"))
+
+
+def check_variant(variant: Variant, study: StudySpec, folder: Path) -> None:
+    """Whether the model can learn from the data, at the data's lengths."""
+    problems = list(check_spec(variant.spec)) or list(study.data.check(folder, variant.spec))
+    if problems:
+        raise SpecError(problems)
+    check_device(variant.training.device)
+    source, target = study.data.open(folder, variant.spec).lengths
+    try:
+        inspect(variant.spec, source_length=source, target_length=target)
+    except PairformError:
+        raise
+    except Exception as error:  # whatever a block answers to lengths that it cannot take
+        found = f"{type(error).__name__}: {error}"
+        raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
+
+
+def check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise SpecError(Problem("training.device", repr(name), "a device that torch can use here")) from None
+
+
+def folder_names(names: list[str]) -> list[str]:
+    """Each name as a folder's: letters, digits and `.=_-`, and different from all others."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-.")[:LONGEST] or "variant"
+        number = itertools.count(2)
+        chosen = plain
+        while chosen in found:
+            chosen = f"{plain}-{next(number)}"
+        found.append(chosen)
+    return found
+
+
+def check_space(out: Path, trials: list[Trial]) -> None:
+    """Whether the disk has room for what the trials write."""
+    needed = sum(
+        BYTES + len(str(trial.spec)) + LINE * 2 * (1 + trial.training.steps // trial.training.log_every) for trial in trials
+    )
+    parent = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise OutputError(Problem(str(out), f"{free:,} bytes free on its disk", f"{needed:,} bytes for {len(trials)} trials"))

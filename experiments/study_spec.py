@@ -1,0 +1,123 @@
+"""A study as JSON: one base, variants of it, and how each of them is trained and measured."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from pairform.experiments.tasks import AnyTask
+from pairform.experiments.texts import Text
+from pairform.registry import Patch, PositiveFloat, PositiveInt, Probability, Problem, Spec, nested
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class OptimizerSpec(Spec):
+    """torch's optimiser of that name. `betas` are AdamW's, `momentum` is SGD's."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NotNegative = 0.0
+    betas: Annotated[tuple[Probability, Probability], Strict(False)] = (0.9, 0.95)
+    momentum: Probability = 0.0
+
+
+class ScheduleSpec(Spec):
+    """The learning rate: up in a line over `warmup` steps, then as `name` says down to `final` of the highest."""
+
+    name: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: Count = 0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class TrainingSpec(Spec):
+    """How a trial is trained.
+
+    steps:          of the optimiser; with 0 a fresh model is measured.
+    batch:          examples a step.
+    clip:           the norm that gradients are cut to; absent, they are not.
+    dtype:          in which is computed; weights are float32 throughout.
+    log_every:      steps from one line of training loss to the next.
+    evaluate_every: steps from one validation to the next; absent, only the last step is followed by one.
+    threads:        of torch, in each trial. Sums depend on it, so it does not follow from the machine.
+    """
+
+    steps: Count = 1000
+    batch: PositiveInt = 32
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    clip: PositiveFloat | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
+    log_every: PositiveInt = 10
+    evaluate_every: PositiveInt | None = None
+    threads: PositiveInt = 1
+
+
+class BudgetSpec(Spec):
+    """Bounds of a study.
+
+    trials:  a study of more is refused before it starts.
+    minutes: after so many no trial is begun; another run goes on from there.
+    """
+
+    trials: PositiveInt = 1000
+    minutes: PositiveFloat | None = None
+
+
+def base_alone() -> dict[str, dict[str, Any]]:
+    """The variants of a study that is only a grid."""
+    return {"base": {}}
+
+
+class StudySpec(Spec):
+    """Everything that a study's numbers depend on.
+
+    base:     a preset's name, a path beside the study's file, or a model's document.
+    variants: merge patches on the base by name; the first is the one that others are compared with.
+    grid:     paths in the model's spec with the values that each takes; every variant meets every combination.
+    seeds:    of weights and of the order of the data; one trial for each.
+    latency:  whether the seconds in which a trained model writes are measured too; trials beside each other disturb it.
+
+    In patches and in paths of the grid, `training` stands for the settings below.
+    """
+
+    name: str
+    base: str | Patch
+    variants: dict[str, Patch] = Field(default_factory=base_alone, min_length=1)
+    grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(default_factory=dict)
+    training: TrainingSpec = TrainingSpec()
+    data: Annotated[AnyTask | Text, Field(discriminator="name")]
+    seeds: Seeds = (0, 1, 2)
+    latency: bool = False
+    budget: BudgetSpec = BudgetSpec()
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Self:
+        problems = list(self._check())
+        if problems:
+            raise nested(problems)
+        return self
+
+    def _check(self) -> Iterator[Problem]:
+        if len(set(self.seeds)) < len(self.seeds):
+            yield Problem("seeds", str(list(self.seeds)), "each seed once")
+        for path, values in self.grid.items():
+            if not values:
+                yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
+            if not all(path.split(".")):
+                yield Problem("grid", repr(path), "a path in the spec, as in decoder.depth")
+        count = self.trials
+        if count > self.budget.trials:
+            remedy = "Shorten the grid, or raise budget.trials."
+            yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
+
+    @property
+    def trials(self) -> int:
+        """How many there are: variants times grid times seeds."""
+        count = len(self.variants) * len(self.seeds)
+        for values in self.grid.values():
+            count *= len(values)
+        return count

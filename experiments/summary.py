@@ -1,0 +1,62 @@
+"""A study's results by variant: means over seeds with the interval that the true mean is likely in."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pairform.experiments.records import result_of, trials_of
+
+CONFIDENCE = 0.95
+PANELS = 2000
+
+
+def summarise(study: Path) -> list[dict[str, Any]]:
+    """One row a variant, in the order of the study: how many trials reached what, and the mean and half-width of each number.
+
+    A half-width is None for fewer than two values.
+    """
+    trials = sorted(trials_of(study), key=lambda trial: trial.number)
+    rows = []
+    for variant in dict.fromkeys(trial.variant for trial in trials):
+        own = [trial for trial in trials if trial.variant == variant]
+        results = [result_of(study, trial.name) for trial in own if trial.status == "done"]
+        measured: dict[str, Any] = {}
+        for key in results[0] if results else ():
+            values = [result[key] for result in results if result[key] is not None]
+            if values:
+                mean, half = interval(values)
+                measured[key] = {"mean": mean, "half_width": half}
+        rows.append({"variant": variant, "trials": dict(Counter(trial.status for trial in own)), "results": measured})
+    return rows
+
+
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None]:
+    """The mean of `values` and the half-width of its confidence interval by Student's t distribution."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return mean, spread * t_quantile((1 + confidence) / 2, len(values) - 1)
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Where Student's t distribution with that many degrees of freedom reaches `probability`, which is above one half.
+
+    With x = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which is integrated by Simpson's rule.
+    """
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+
+    def reached(angle: float) -> float:
+        step = angle / PANELS
+        heights = [math.cos(step * place) ** (freedom - 1) for place in range(PANELS + 1)]
+        inner = 4 * sum(heights[1:-1:2]) + 2 * sum(heights[2:-1:2])
+        return 0.5 + scale * step / 3 * (heights[0] + inner + heights[-1])
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reached(middle) < probability else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)

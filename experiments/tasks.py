@@ -1,0 +1,187 @@
+"""Synthetic tasks: sources drawn at random, and targets that follow from them.
+
+Symbols are the ids of the model's vocabulary that have no special meaning, from the lowest on.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Strict
+
+from pairform.assemblies.specs import ModelSpec
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, generator
+from pairform.registry import PositiveInt, Problem, Spec
+
+Range = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
+"""Shortest and longest."""
+
+
+class Task(Spec):
+    """Base of the tasks. `validation` is the number of examples on which trials are measured."""
+
+    validation: PositiveInt = 256
+
+    @property
+    def needed(self) -> int:
+        """Symbols that the vocabulary must have."""
+        raise NotImplementedError
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the longest source, and of the longest target with its end."""
+        raise NotImplementedError
+
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Source and target as numbers of symbols, without an end."""
+        raise NotImplementedError
+
+    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
+        found = len(Ids.of(spec).free)
+        if found < self.needed:
+            expected = f"at least {self.needed} ids without a special meaning, for the symbols of the task"
+            yield Problem("vocabulary", f"{found} ids without a special meaning", expected)
+
+    def open(self, folder: Path, spec: ModelSpec) -> Examples:
+        return Drawn(self, Ids.of(spec))
+
+
+class Drawn:
+    """The examples of a task, in a model's ids."""
+
+    def __init__(self, task: Task, ids: Ids) -> None:
+        self.task = task
+        self.ids = ids
+        self.lengths = task.lengths
+
+    def train(self, seed: int, step: int, count: int) -> list[Example]:
+        numbers = generator(TRAINING, seed, step)
+        return [self.example(numbers) for _ in range(count)]
+
+    def validation(self) -> list[Example]:
+        numbers = generator(VALIDATION)
+        return [self.example(numbers) for _ in range(self.task.validation)]
+
+    def example(self, numbers: np.random.Generator) -> Example:
+        source, target = self.task.draw(numbers)
+        return [self.ids.free[symbol] for symbol in source], [*(self.ids.free[symbol] for symbol in target), self.ids.end]
+
+
+class SequenceTask(Task):
+    """A target as long as its source: `length` (shortest, longest) of `symbols` kinds."""
+
+    symbols: PositiveInt = 16
+    length: Range = (4, 16)
+
+    @property
+    def needed(self) -> int:
+        return self.symbols
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return self.length[1], self.length[1] + 1
+
+    def source(self, numbers: np.random.Generator) -> list[int]:
+        length = int(numbers.integers(self.length[0], self.length[1] + 1))
+        return [int(symbol) for symbol in numbers.integers(0, self.symbols, length)]
+
+    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
+        yield from super().check(folder, spec)
+        if self.length[0] > self.length[1]:
+            yield Problem("data.length", str(list(self.length)), "the shortest length, then the longest")
+
+
+class Copy(SequenceTask):
+    """The target is the source."""
+
+    name: Literal["copy"]
+
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
+        source = self.source(numbers)
+        return source, source
+
+
+class Reverse(SequenceTask):
+    """The target is the source from its end."""
+
+    name: Literal["reverse"]
+
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
+        source = self.source(numbers)
+        return source, source[::-1]
+
+
+class Sort(SequenceTask):
+    """The target is the source's symbols in ascending order."""
+
+    name: Literal["sort"]
+
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
+        source = self.source(numbers)
+        return source, sorted(source)
+
+
+class Recall(Task):
+    """Associative recall: pairs of a key and a value, then one of the keys; the target is its value."""
+
+    name: Literal["associative_recall"]
+    keys: PositiveInt = 16
+    values: PositiveInt = 16
+    pairs: PositiveInt = 8
+
+    @property
+    def needed(self) -> int:
+        return self.keys + self.values
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return 2 * self.pairs + 1, 2
+
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
+        keys = [int(key) for key in numbers.permutation(self.keys)[: self.pairs]]
+        values = [self.keys + int(value) for value in numbers.integers(0, self.values, self.pairs)]
+        asked = int(numbers.integers(self.pairs))
+        pairs = [symbol for pair in zip(keys, values, strict=True) for symbol in pair]
+        return [*pairs, keys[asked]], [values[asked]]
+
+    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
+        yield from super().check(folder, spec)
+        if self.pairs > self.keys:
+            yield Problem("data.pairs", str(self.pairs), f"at most {self.keys}, the number of keys")
+
+
+class Lookup(Task):
+    """Lookup in a long source: records hidden in `length` symbols of noise, then the key of one; the target is what it holds.
+
+    A record is its key and `width` symbols of the noise's kinds. Keys stand nowhere else.
+    """
+
+    name: Literal["lookup"]
+    symbols: PositiveInt = 16
+    records: PositiveInt = 4
+    width: PositiveInt = 3
+    length: PositiveInt = 256
+
+    @property
+    def needed(self) -> int:
+        return self.symbols + self.records
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return self.length + self.records * (1 + self.width) + 1, self.width + 1
+
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
+        noise = [self.records + int(symbol) for symbol in numbers.integers(0, self.symbols, self.length)]
+        drawn = numbers.integers(0, self.symbols, (self.records, self.width))
+        held = [[self.records + int(symbol) for symbol in row] for row in drawn]
+        places = sorted(int(place) for place in numbers.integers(0, self.length + 1, self.records))
+        order = [int(key) for key in numbers.permutation(self.records)]
+        source: list[int] = []
+        for begin, end, key in zip([0, *places], places, order, strict=False):
+            source += [*noise[begin:end], key, *held[key]]
+        asked = int(numbers.integers(self.records))
+        return [*source, *noise[places[-1] :], asked], held[asked]
+
+
+AnyTask = Copy | Reverse | Sort | Recall | Lookup

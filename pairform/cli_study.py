@@ -1,0 +1,78 @@
+"""The commands that run studies."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pairform.cli_options import Json, Settings, parse_set, print_json
+
+if TYPE_CHECKING:
+    from pairform.experiments.records import Trial
+
+study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train each, measure each.")
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that a study was run in.")]
+
+
+@study.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study, as JSON.")],
+    settings: Settings = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; else FILE without .json.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Begin anew what failed in an earlier run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the trials that are not done yet; after a kill, run it again and it goes on."""
+    import sys
+
+    from pairform.experiments.planning import read_study
+    from pairform.experiments.running import run_study
+
+    target = file.with_suffix("") if out is None else out
+    read = read_study(file, parse_set(settings))
+    ended = 0
+
+    def report(trial: "Trial") -> None:
+        nonlocal ended
+        ended += 1
+        if not as_json:
+            error = f": {trial.error.strip().splitlines()[-1]}" if trial.error else ""
+            print(f"{ended:>4}  {trial.status:<7} {trial.name}{error}", flush=True)
+
+    command = ["pairform", *sys.argv[1:]]
+    trials = run_study(read, target, source=file.parent, jobs=jobs, retry=retry, command=command, report=report)
+    show(target, as_json)
+    if any(trial.status == "failed" for trial in trials):
+        raise typer.Exit(1)
+
+
+@study.command()
+def status(directory: Folder, as_json: Json = False) -> None:
+    """How many trials of each variant reached what, and the means of those that are done."""
+    show(directory, as_json)
+
+
+def show(directory: Path, as_json: bool) -> None:
+    from pairform.experiments.summary import summarise
+
+    rows = summarise(directory)
+    if as_json:
+        print_json({"study": str(directory), "variants": rows})
+        return
+    names = {"variant", *(row["variant"] for row in rows)}
+    width = max(len(name) for name in names)
+    print(f"{'variant':{width}}  {'trials':<20}  {'loss':<15}  {'accuracy':<15}  {'parameters':>12}  {'FLOPs':>15}")
+    for row in rows:
+        trials = ", ".join(f"{count} {status}" for status, count in row["trials"].items())
+        found = row["results"]
+        loss, accuracy = (with_interval(found.get(name)) for name in ("loss", "accuracy"))
+        costs = [f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")]
+        print(f"{row['variant']:{width}}  {trials:<20}  {loss:<15}  {accuracy:<15}  {costs[0]:>12}  {costs[1]:>15}".rstrip())
+
+
+def with_interval(measured: dict[str, Any] | None) -> str:
+    if measured is None:
+        return ""
+    half = measured["half_width"]
+    return f"{measured['mean']:.4f}" + ("" if half is None else f" ±{half:.4f}")

@@ -1,0 +1,60 @@
+"""A study that takes a second: two variants of a tiny pair that copies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pairform.experiments.planning import read_study
+from pairform.experiments.records import Trial
+from pairform.experiments.running import run_study
+from pairform.registry import merge_patch
+
+HEADS = {"heads": 2, "kv_heads": 2, "head_dim": 4, "scale": 0.5}
+MERGED = {"decoder": {"layer": {"branches": {"self_attention": {"name": "merged_attention"}, "cross_attention": None}}}}
+STUDY: dict[str, Any] = {
+    "name": "small",
+    "base": {
+        "extends": "t5gemma-s-s",
+        "vocabulary": 16,
+        "initializer_range": 0.1,
+        "encoder": {
+            "width": 8,
+            "depth": 1,
+            "layer": {"branches": {"self_attention": HEADS, "feed_forward": {"hidden": 8}}},
+        },
+        "decoder": {
+            "width": 8,
+            "depth": 1,
+            "layer": {"branches": {"self_attention": HEADS, "cross_attention": HEADS, "feed_forward": {"hidden": 8}}},
+        },
+    },
+    "variants": {"separate": {}, "merged": MERGED},
+    "training": {"steps": 3, "batch": 4, "log_every": 1, "evaluate_every": 2},
+    "data": {"name": "copy", "symbols": 8, "length": [2, 4], "validation": 8},
+    "seeds": [0, 1],
+}
+
+
+def write_study(folder: Path, patch: dict[str, Any] | None = None) -> Path:
+    """A file with the study, changed by a merge patch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "study.json"
+    file.write_text(json.dumps(merge_patch(STUDY, patch or {})))
+    return file
+
+
+def run(folder: Path, patch: dict[str, Any] | None = None, **options: Any) -> list[Trial]:
+    """Run the study in `folder`/study."""
+    file = write_study(folder, patch)
+    return run_study(read_study(file), folder / "study", source=folder, **options)
+
+
+def lines(folder: Path, trial: str) -> list[dict[str, Any]]:
+    """A trial's metrics without what differs from run to run."""
+    text = (folder / "study" / "trials" / trial / "metrics.jsonl").read_text()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in text.splitlines()]
+
+
+def result(folder: Path, trial: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "study" / "trials" / trial / "result.json").read_text())
+    return found
