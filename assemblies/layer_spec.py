@@ -36,7 +36,7 @@ class LayerSpec(Spec):
     """Residual branches around one hidden state, in `order`.
 
     placement: where the norm stands. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + norm(f(norm(x)))`. Peri-LN
-               (Kim et al. 2025, arXiv 2502.02732, section 3.2) is sandwich with a norm in the embedding too.
+               (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.
     order:     may name branches that are absent (they keep their place for a patch that adds them). Branches in a list of
                their own are parallel: they read the same hidden states, each through its own norm, and join one after another
                (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1).

@@ -15,7 +15,7 @@ from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Si
 class TokenEmbeddingSpec(BlockSpec):
     """scale: a factor, or `sqrt_width` as in Vaswani et al. 2017, 3.4; rounded to the embeddings' dtype first, as Gemma does.
     scale_given: whether embeddings that a caller gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
-    norm: of the scaled embeddings, and of given ones (Peri-LN, arXiv 2502.02732, section 3.2; BLOOM, arXiv 2211.05100, section
+    norm: of the scaled embeddings, and of given ones (Peri-LN, arXiv 2502.02732; BLOOM, arXiv 2211.05100, section
     3.2.2)."""
 
     scale: Literal["sqrt_width"] | PositiveFloat = 1.0
