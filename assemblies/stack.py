@@ -43,6 +43,7 @@ class Stack(nn.Module):
         super().__init__()
         self.spec = spec
         self.embedding = build_block(spec.embedding, sizes, "embedding")
+        self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
         self.norm = build_block(spec.norm, sizes, "norm")
@@ -91,7 +92,7 @@ class Stack(nn.Module):
         weights: dict[tuple[Reads, Place], Tensor] | None = {} if attentions else None
         losses: dict[Place, Tensor] | None = {} if self.training else None
         context = Context(positions, offset, valid, source, cache, blocks, segments, weights=weights, losses=losses)
-        hidden = functional.dropout(hidden, self.spec.dropout, self.training)
+        hidden = functional.dropout(self.placed(hidden, positions), self.spec.dropout, self.training)
         seen = [hidden]
         again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()
         for index, layer in enumerate(self.layers):
@@ -109,6 +110,12 @@ class Stack(nn.Module):
             None if weights is None else by_reading(weights),
             torch.stack([*losses.values()]).sum() if losses else None,
         )
+
+    def placed(
+        self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        """Embeddings that know where they stand, where the stack has such a position."""
+        return hidden if self.position is None else self.position(hidden, positions)
 
     def _embed(
         self, token_ids: Tensor | None, embeds: Tensor | None, pixel_values: Tensor | None, offset: int, prompt: int | None

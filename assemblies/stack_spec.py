@@ -46,6 +46,7 @@ class Override(Spec):
 class StackSpec(Spec):
     """An embedding, `depth` layers and a final norm.
 
+    position:   added to the embeddings; absent, nothing is.
     layer:      every layer, before the patches below.
     cycle:      merge patches on `layer`, taken in turn: with two, layers 0, 2, 4... get the first.
     overrides:  merge patches on single layers, after the cycle's; of several on one layer, each in turn.
@@ -59,6 +60,7 @@ class StackSpec(Spec):
     width: PositiveInt
     depth: Depth
     embedding: Annotated[BlockSpec, Slot("embedding")]
+    position: Annotated[BlockSpec, Slot("absolute_position")] | None = None
     layer: LayerSpec
     cycle: Annotated[tuple[Patch, ...], Strict(False)] = ()
     overrides: Annotated[tuple[Override, ...], Strict(False)] = ()
@@ -111,6 +113,8 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
+        if self.position is not None:
+            yield from (problem.inside("position") for problem in self.position.check(sizes))
         if self.final_norm is not None:
             yield from (problem.inside("final_norm") for problem in self.final_norm.check(sizes))
         if self.vision is not None:

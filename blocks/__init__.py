@@ -24,6 +24,8 @@ for kind, name, block in (
     ("position", "t5_relative", "score_biases:T5RelativePosition"),
     ("position", "alibi", "score_biases:ALiBi"),
     ("position", "none", "positions:NoPosition"),
+    ("absolute_position", "sinusoidal", "absolute_positions:SinusoidalPosition"),
+    ("absolute_position", "learned", "absolute_positions:LearnedPosition"),
     ("attention", "self_attention", "attention.self_attention:SelfAttention"),
     ("attention", "cross_attention", "attention.cross_attention:CrossAttention"),
     ("attention", "merged_attention", "attention.merged_attention:MergedAttention"),

@@ -108,6 +108,7 @@ KINDS: Mapping[str, Registry] = {
         Registry("norm", "normalises hidden states along the width"),
         Registry("residual", "joins what a branch adds to the hidden states it read"),
         Registry("position", "tells attention where its queries and keys stand"),
+        Registry("absolute_position", "tells embeddings where they stand, before the first layer"),
         Registry("attention", "a residual branch that reads other tokens"),
         Registry("feed_forward", "a residual branch that reads its own token"),
         Registry("embedding", "turns token ids or pictures into hidden states"),

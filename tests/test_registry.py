@@ -42,7 +42,9 @@ def test_registries_are_mappings_from_names_to_classes() -> None:
     assert norms["rmsnorm"].Spec().eps == 1e-6
     assert set(pairform.blocks()) == {
         "norm",
+        "residual",
         "position",
+        "absolute_position",
         "attention",
         "feed_forward",
         "embedding",

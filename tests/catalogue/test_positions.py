@@ -103,7 +103,7 @@ def test_a_rope_that_cannot_be_is_refused_when_it_is_read(position: dict[str, An
         decoder_with(position | {"name": "rope"})
 
 
-def decoder_with(position: dict[str, Any], **stack: Any) -> pairform.ModelSpec:
+def decoder_with(position: dict[str, Any], /, **stack: Any) -> pairform.ModelSpec:
     attention = {"name": "self_attention", "heads": 2, "head_dim": 8, "position": position, "mask": {"causal": True}}
     layer = {
         "norm": {"name": "rmsnorm"},

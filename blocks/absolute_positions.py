@@ -1,0 +1,64 @@
+"""Positions added to a stack's embeddings: once, before its first layer."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
+
+
+class SinusoidalPosition(nn.Module):
+    """Sines on even channels, cosines on odd ones, of wavelengths from 2 pi to `theta` times that (Vaswani et al. 2017, 3.5).
+
+    Padding counts as the first place.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["sinusoidal"] = "sinusoidal"
+        theta: PositiveFloat = 10000.0
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if sizes.width % 2:
+                yield Problem("", f"sinusoidal positions in a width of {sizes.width}", "an even width")
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.theta, self.width = spec.theta, sizes.width
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        steps = torch.arange(0, self.width, 2, dtype=torch.float32, device=hidden.device)
+        angles = positions.clamp(min=0)[..., None].float() / self.theta ** (steps / self.width)
+        waves = rearrange(torch.stack((angles.sin(), angles.cos()), -1), "b l pairs two -> b l (pairs two)")
+        return hidden + waves.to(hidden.dtype)
+
+
+class LearnedPosition(nn.Module):
+    """A learned row for each of `length` places (Gehring et al. 2017, arXiv 1705.03122, section 3.1; GPT-2).
+
+    A longer sequence is an error. Padding counts as the first place.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["learned"] = "learned"
+        length: PositiveInt
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(spec.length, sizes.width))
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        length = len(self.weight)
+        if not torch.compiler.is_compiling() and not positions.is_meta and int(positions.max()) >= length:
+            raise InputError(
+                Problem("positions", f"the place {int(positions.max())}", f"places below {length}, which are learned")
+            )
+        return hidden + functional.embedding(positions.clamp(min=0), self.weight)
