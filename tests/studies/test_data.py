@@ -1,0 +1,157 @@
+"""What trials learn from: tasks, text, and the means over seeds that come out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pairform
+from pairform.experiments.batches import Example, Ids, collate
+from pairform.experiments.planning import read_study
+from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.summary import interval, t_quantile
+from tests.studies.small_study import lines, run, write_study
+from tests.tokenizers_small import tokenizer
+
+
+def base_of(study: StudySpec) -> pairform.ModelSpec:
+    assert not isinstance(study.base, str), "written out when it was read"
+    return pairform.load_spec(study.base)
+
+
+def examples(folder: Path, data: dict[str, Any], vocabulary: int = 400) -> tuple[list[Example], list[Example], tuple[int, int]]:
+    """A batch of training, the validation set and the lengths of some data."""
+    study = read_study(write_study(folder, {"base": {"vocabulary": vocabulary}}))
+    file = write_study(folder, {"data": None})
+    document = json.loads(file.read_text()) | {"base": study.base, "data": data}
+    file.write_text(json.dumps(document))
+    study = read_study(file)
+    opened = study.data.open(folder, base_of(study))
+    return opened.train(0, 0, 64), opened.validation(), opened.lengths
+
+
+END = 1
+TASKS: dict[str, dict[str, Any]] = {
+    "copy": {"symbols": 5, "length": [1, 6]},
+    "reverse": {"symbols": 5, "length": [2, 6]},
+    "sort": {"symbols": 5, "length": [2, 6]},
+    "associative_recall": {"keys": 5, "values": 3, "pairs": 4},
+    "lookup": {"symbols": 6, "records": 3, "width": 2, "length": 20},
+}
+
+
+def expected(name: str, source: list[int]) -> list[int]:
+    """The target by another way than the task's."""
+    if name == "associative_recall":
+        return [dict(zip(source[:-1:2], source[1::2], strict=False))[source[-1]]]
+    if name == "lookup":
+        place = source.index(source[-1])
+        return source[place + 1 : place + 3]
+    return {"copy": source, "reverse": [*reversed(source)], "sort": sorted(source)}[name]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_targets_follow_from_their_sources(name: str, tmp_path: Path) -> None:
+    train, validation, lengths = examples(tmp_path, {"name": name, "validation": 64} | TASKS[name])
+    assert train != validation
+    for source, target in train + validation:
+        assert target == [*expected(name, source), END]
+        assert not {0, 1, 2} & {*source, *target[:-1]}
+    longest = [max(len(example[side]) for example in train + validation) for side in (0, 1)]
+    assert tuple(longest) == lengths
+
+
+def test_a_step_draws_its_batch_anew_and_each_seed_its_own(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path))
+    opened = study.data.open(tmp_path, base_of(study))
+    batches = [opened.train(seed, step, 4) for seed in (0, 1) for step in (0, 1)]
+    assert all(batches.count(batch) == 1 for batch in batches)
+    assert opened.train(1, 0, 4) == batches[2]
+
+
+def test_a_decoder_alone_is_asked_for_the_target_behind_the_source() -> None:
+    pair, alone = pairform.load_spec("t5gemma-s-s"), pairform.load_spec("gemma-2-2b")
+    some: list[Example] = [([5, 6, 7], [8, 1]), ([9], [1])]
+    made = collate(some, pair)
+    assert made["input_ids"].tolist() == [[5, 6, 7], [9, 0, 0]]
+    assert made["labels"].tolist() == [[8, 1], [1, -100]]
+    made = collate(some, alone)
+    assert made["input_ids"].tolist() == [[5, 6, 7, 2, 8, 1], [9, 2, 1, 0, 0, 0]]
+    assert made["labels"].tolist() == [[-100, -100, -100, -100, 8, 1], [-100, -100, 1, -100, -100, -100]]
+    assert torch.equal(made["attention_mask"].sum(1), torch.tensor([6, 3]))
+
+
+def text(folder: Path, **fields: Any) -> dict[str, Any]:
+    (folder / "train.txt").write_text("".join(f"{number} is a number. " for number in range(200)))
+    (folder / "held.jsonl").write_text("".join(json.dumps({"body": f"Zahl {number} ü"}) + "\n" for number in range(60)))
+    held_out = {"held_out": ["*.jsonl"], "field": "body", "validation": 32}
+    return {"name": "text", "train": ["*.txt", "*.jsonl"]} | held_out | fields
+
+
+def decoded(tokens: list[int]) -> str:
+    free = Ids.of(pairform.load_spec("t5gemma-s-s")).free
+    return bytes(free.index(token) for token in tokens if token != END).decode("utf-8", "replace")
+
+
+def test_a_prefix_is_followed_by_its_text(tmp_path: Path) -> None:
+    objective = {"name": "prefix_lm", "source": 12, "target": 20}
+    train, validation, lengths = examples(tmp_path, text(tmp_path, objective=objective))
+    assert lengths == (12, 20)
+    assert all((len(source), len(target)) == lengths for source, target in train + validation)
+    content = (tmp_path / "train.txt").read_text()
+    assert all(decoded(source + target) in content for source, target in train)
+    assert all("number" not in decoded(source + target) for source, target in validation)
+
+
+def restored(source: list[int], target: list[int]) -> list[int]:
+    """The window: each sentinel of the source with what stands behind it in the target."""
+    taken: dict[int, list[int]] = {}
+    sentinels = [token for token in target if token in source and token > 258]
+    for token in target[:-1]:
+        if token in sentinels:
+            taken[token] = []
+        else:
+            taken[list(taken)[-1]].append(token)
+    return [token for place in source for token in taken.get(place, [place])]
+
+
+def test_spans_are_taken_out_and_can_be_put_back(tmp_path: Path) -> None:
+    data = text(tmp_path, objective={"name": "span_corruption", "window": 64})
+    train, _, lengths = examples(tmp_path, data)
+    content = (tmp_path / "train.txt").read_text()
+    assert all(decoded(restored(source, target)) in content for source, target in train)
+    kinds = {
+        (len(target) - 1 - len({*source} & {*target} - {*range(259)}), len({*source} - {*range(259)}))
+        for source, target in train
+    }
+    assert kinds == {(10, 3), (32, 3), (10, 1), (32, 1), (48, 1)}
+    assert lengths == (64 - 10 + 3, 48 + 1 + 1)
+
+
+def test_a_tokenizers_file_gives_the_ids(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    data = text(tmp_path, tokenizer="tokenizer.json", objective={"name": "prefix_lm", "source": 4, "target": 4})
+    train, _, _ = examples(tmp_path, data)
+    assert all(len(source) == len(target) == 4 for source, target in train)
+
+
+def test_a_model_learns_from_text(tmp_path: Path) -> None:
+    data = text(tmp_path, objective={"name": "prefix_lm", "source": 8, "target": 8}) | {"symbols": None, "length": None}
+    training = {"steps": 20, "evaluate_every": 1, "optimizer": {"learning_rate": 0.02}, "dtype": "bfloat16"}
+    (trial,) = run(
+        tmp_path, {"data": data, "base": {"vocabulary": 300}, "training": training, "variants": {"merged": None}, "seeds": [0]}
+    )
+    assert trial.status == "done", trial.error
+    losses = [line["loss"] for line in lines(tmp_path, trial.name) if line["split"] == "valid"]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_intervals_are_students() -> None:
+    printed = {1: 12.706, 2: 4.303, 4: 2.776, 10: 2.228, 30: 2.042}
+    assert {freedom: round(t_quantile(0.975, freedom), 3) for freedom in printed} == printed
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert interval([5.0]) == (5.0, None)
