@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 import pairform
+from pairform.experiments.study_spec import StudySpec
 from tests.checkpoints import gemma2, gemma3, gemma3_text
 from tests.command_line.runner import CommandLine, Result
 from tests.pages import Block, Command, blocks, commands, links, missing_line
@@ -104,7 +105,10 @@ class Reader:
 
 
 def check_document(document: dict[str, Any]) -> None:
-    """A whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
+    """A study, a whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
+    if "seeds" in document:
+        StudySpec.read(document)
+        return
     schema = pairform.schema()
     if "assembly" in document or "extends" in document:
         pairform.load_spec(document)
