@@ -72,12 +72,14 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
     write_json(out / STUDY, study.document())
     there = {trial.name: trial for trial in trials_of(out)}
     for trial in planned:
-        known = there.get(trial.name)
+        folder, known = TrialFolder(out, trial.name), there.get(trial.name)
         if known is None:
-            TrialFolder(out, trial.name).write(trial)
-        else:  # its number may be another now that there are more trials
-            reached = known.at("planned") if retry and known.status == "failed" else known
-            TrialFolder(out, trial.name).write(reached.model_copy(update={"number": trial.number}))
+            folder.write(trial)
+        elif known.number != trial.number or (retry and known.status == "failed"):
+            with folder.locked():  # a process of a killed run may be at work on it still
+                known = folder.read()
+                reached = known.at("planned") if retry and known.status == "failed" else known
+                folder.write(reached.model_copy(update={"number": trial.number}))
 
 
 def run_processes(out: Path, source: Path, names: list[str], jobs: int, minutes: float | None, report: Report) -> None:
