@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -67,7 +68,12 @@ class Context:
         return replace(self, place=(layer, branch))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, called only the first time that `key` is asked for in this pass."""
+        """`make()`, called only the first time that `key` is asked for in this pass.
+
+        Compiled code makes it each time: the compiler finds equal parts by itself, and would compile anew for each key.
+        """
+        if torch.compiler.is_compiling():
+            return make()
         if key not in self.memo:
             self.memo[key] = make()
         made: T = self.memo[key]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pairform.blocks.precision import wide
+from pairform.blocks.precision import cast_to, wide
 from pairform.registry import InputError, Problem
 
 IGNORED = -100
@@ -38,8 +38,7 @@ def linear_cross_entropy(
         raise InputError(
             Problem("labels", f"the shape {tuple(labels.shape)}", f"{tuple(hidden.shape[:-1])}: one for each token")
         )
-    if torch.is_autocast_enabled(hidden.device.type):  # as autocast does for the plain product
-        dtype = torch.get_autocast_dtype(hidden.device.type)
+    if (dtype := cast_to(hidden.device.type)) is not None:  # as autocast does for the plain product
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     train = torch.is_grad_enabled()
     wanted = train and hidden.requires_grad, train and weight.requires_grad
@@ -152,6 +151,16 @@ class LinearCrossEntropy(torch.autograd.Function):
             raise InputError(
                 Problem("loss", "a second derivative of the loss", "a first one: it is computed with the loss itself")
             )
-        kept = zip(ctx.saved_tensors, ctx.wanted, strict=True)
-        found = (made * of_loss if wanted and of_loss is not None else None for made, wanted in kept)
+        found = [
+            made if wanted and of_loss is not None else None for made, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True)
+        ]
+        if not is_one(of_loss):
+            found = [None if made is None else made * of_loss for made in found]
         return (*found, None, None, None, None)
+
+
+def is_one(of_loss: Tensor | None) -> bool:
+    """Whether gradients are as they are, as `loss.backward()` asks; looked at where that takes no waiting for a device."""
+    if of_loss is None or torch.compiler.is_compiling():
+        return of_loss is None
+    return of_loss.device.type == "cpu" and bool(of_loss == 1)

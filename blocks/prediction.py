@@ -1,11 +1,12 @@
 """What a head says, worked out only if somebody reads it."""
 
 from contextlib import nullcontext
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from pairform.blocks.precision import cast_to
 
 
 class Prediction:
@@ -20,14 +21,15 @@ class Prediction:
         tied: Float[Tensor, "vocabulary width"] | None,
     ) -> None:
         self.head, self.hidden, self.valid, self.tied = head, hidden, valid, tied
-        device = hidden.device.type
+        self.made: Tensor | None = None  # not a cached_property, whose lock in Python 3.11 breaks a compiled graph
         self.gradients = torch.is_grad_enabled()
-        casts = torch.amp.is_autocast_available(device)  # not on the meta device
-        self.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)) if casts else None
+        self.dtype = cast_to(hidden.device.type)
 
-    @cached_property
+    @property
     def logits(self) -> Tensor:
-        autocast = nullcontext() if self.autocast is None else torch.autocast(*self.autocast)
-        with torch.set_grad_enabled(self.gradients), autocast:
-            made: Tensor = self.head(self.hidden, self.valid, self.tied)
+        if self.made is None:
+            cast = nullcontext() if self.dtype is None else torch.autocast(self.hidden.device.type, self.dtype)
+            with torch.set_grad_enabled(self.gradients), cast:
+                self.made = self.head(self.hidden, self.valid, self.tied)
+        made: Tensor = self.made
         return made

@@ -1,0 +1,70 @@
+"""Compiled layers and models have no graph breaks, compute what they compute uncompiled, and serve any length.
+
+Graphs are run as they were traced: to generate machine code takes a compiler minutes.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import pairform
+from tests.small_pairs import small_pair, tokens
+
+LENGTHS = ((11, 7), (13, 9), (17, 19))
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before() -> None:
+    torch._dynamo.reset()
+
+
+def pair(preset: str, depth: int = 1) -> pairform.Model:
+    """Layers with a window."""
+    windows = {
+        name: {"cycle": [{"branches": {"self_attention": {"mask": {"window": [4, reach]}}}}]}
+        for name, reach in (("encoder", 4), ("decoder", 0))
+    }
+    return pairform.build(small_pair(preset, depth=depth, **windows), seed=0).train()
+
+
+def loss_and_gradients(model: nn.Module, source: Tensor, target: Tensor) -> list[Tensor]:
+    loss = model(source, labels=target).loss
+    return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+def check_close(got: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(got, expected, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+@pytest.mark.parametrize("preset", ["t5gemma-b-b", "t5gemma2-270m-270m"])
+def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(preset: str) -> None:
+    """Attention to the source apart and merged; with padding in the encoder and without in the decoder."""
+    compiled, model = pair(preset, depth=3), pair(preset, depth=3)
+    graphs = CompileCounterWithBackend("eager")
+    compiled.compile_layers(fullgraph=True, backend=graphs)
+    compiled.checkpoint_layers(2)
+    for target, source in LENGTHS:
+        inputs = (tokens(length=source), tokens(1, length=target))
+        check_close(loss_and_gradients(compiled, *inputs), loss_and_gradients(model, *inputs))
+    assert graphs.frame_count == 2  # one for each kind of layer
+    assert compiled.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(("preset", "labels"), [("t5gemma-b-b", True), ("t5gemma2-270m-270m", False)])
+def test_a_whole_model_compiles_without_a_break(preset: str, labels: bool) -> None:
+    model = pair(preset)
+    graphs = CompileCounterWithBackend("eager")
+    compiled: Any = torch.compile(model, fullgraph=True, backend=graphs, dynamic=True)
+    for target, source in LENGTHS:
+        inputs = (tokens(length=source), tokens(1, length=target))
+        if labels:
+            check_close(loss_and_gradients(compiled, *inputs), loss_and_gradients(model, *inputs))
+            logits = [run(inputs[0], labels=inputs[1]).logits for run in (compiled, model)]
+        else:
+            logits = [run(inputs[0], decoder_input_ids=inputs[1]).logits for run in (compiled, model)]
+        check_close(*([some] for some in logits))
+    assert graphs.frame_count == 1
