@@ -44,8 +44,14 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     def forward(model: Callable[[], Any]) -> Call:
         return passes(model(), models.inputs(case, device))
 
+    def compiled() -> Any:
+        model = models.ours(folder, device)
+        model.compile_layers()
+        return model
+
     table: dict[str, Make] = {
         "pairform": lambda: forward(ours),
+        "pairform compiled": lambda: forward(compiled),
         "transformers": lambda: forward(default),
         "transformers flex": lambda: forward(lambda: models.theirs(folder, device, "flex_attention")),
         "transformers compiled": lambda: forward(lambda: torch.compile(default())),
@@ -58,7 +64,7 @@ def chosen(case: Case, options: Options) -> set[str]:
     names = {"pairform", "transformers"}
     if options.quick or (case["dtype"] == "float32" and options.device == "cpu"):
         return names
-    names.add("transformers flex")
+    names |= {"pairform compiled", "transformers flex"}
     return names | ({"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set())
 
 

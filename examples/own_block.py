@@ -10,26 +10,26 @@ from pairform.blocks.initial import Constant
 
 
 @pairform.register("norm")
-class ScaleNorm(nn.Module):
-    """`g * x / |x|` with one learnt g, at first sqrt(width) (Nguyen and Salazar 2019, arXiv 1910.05895, section 2.2)."""
+class MaxNorm(nn.Module):
+    """`g * x / max |x|` with one learnt g: no part of what it gives is larger than g."""
 
     class Spec(pairform.BlockSpec):
-        name: Literal["scalenorm"] = "scalenorm"
+        name: Literal["maxnorm"] = "maxnorm"
         eps: float = 1e-5
 
     def __init__(self, spec: Spec, sizes: pairform.Sizes) -> None:
         super().__init__()
-        self.spec, self.width = spec, sizes.width
+        self.spec = spec
         self.gain = nn.Parameter(torch.empty(1))
 
     def initial(self, parameter: str, spread: float) -> Constant:
-        return Constant(value=self.width**0.5)
+        return Constant(value=1.0)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.gain * nn.functional.normalize(hidden, dim=-1, eps=self.spec.eps)
+        return self.gain * nn.functional.normalize(hidden, p=torch.inf, dim=-1, eps=self.spec.eps)
 
 
-SPEC = {"extends": "t5gemma-s-s", "vocabulary": 1024, "decoder": {"depth": 2, "layer": {"norm": {"name": "scalenorm"}}}}
+SPEC = {"extends": "t5gemma-s-s", "vocabulary": 1024, "decoder": {"depth": 2, "layer": {"norm": {"name": "maxnorm"}}}}
 
 if __name__ == "__main__":
     print("norms:", ", ".join(pairform.blocks("norm")))

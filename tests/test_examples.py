@@ -50,8 +50,8 @@ def test_swap_block(capsys: pytest.CaptureFixture[str]) -> None:
 def test_own_block(capsys: pytest.CaptureFixture[str]) -> None:
     run("own_block.py")
     norms, first, logits = capsys.readouterr().out.splitlines()
-    assert "scalenorm" in norms
-    assert first == "the first one: ScaleNorm()"
+    assert "maxnorm" in norms
+    assert first == "the first one: MaxNorm()"
     assert logits == "logits: (1, 2, 1024)"
 
 
