@@ -5,7 +5,7 @@ from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
 from pairform.assemblies.families.gemma import stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document, token_dropout, tokens_config, tokens_document
+from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
 
@@ -52,19 +52,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(StackConfig, config))
     causal = not config.get("use_bidirectional_attention") and config.get("is_causal") is not False
     stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
-    head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder", classifier_bias=False)
-    if head["name"] == "token_classification":
-        head["dropout"] = token_dropout(config)
-    return ModelSpec.read(
-        {
-            "assembly": "decoder_only",
-            "vocabulary": config["vocab_size"],
-            "tokens": tokens_document(config),
-            "decoder": stack,
-            "head": head,
-            "initializer_range": config["initializer_range"],
-        }
-    )
+    return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from pairform.assemblies.families.config import HeadConfig, checked
 from pairform.assemblies.families.gemma2 import NAMES, causal
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec
 
@@ -21,17 +21,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(Gemma3StackConfig, config))
     reach: Reach = "half" if config["use_bidirectional_attention"] else "past"
     stack = stack_document(config, reach=reach, dropout=0.0, attention_dropout=config["attention_dropout"])
-    head = head_document(config, ARCHITECTURES, softcap=config["final_logit_softcapping"], tie="decoder", classifier_bias=False)
-    return ModelSpec.read(
-        {
-            "assembly": "decoder_only",
-            "vocabulary": config["vocab_size"],
-            "tokens": tokens_document(config),
-            "decoder": stack,
-            "head": head,
-            "initializer_range": config["initializer_range"],
-        }
-    )
+    return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
 
 
 def text_config(spec: ModelSpec, reach: Reach) -> dict[str, Any]:

@@ -37,6 +37,25 @@ def head_document(
     return head
 
 
+def decoder_only(
+    config: Mapping[str, Any], architectures: Mapping[str, str], stack: Mapping[str, Any], *, softcap: Any
+) -> ModelSpec:
+    """The spec of a text model that transformers has with its generic classifiers; `stack` is its decoder."""
+    head = head_document(config, architectures, softcap=softcap, tie="decoder", classifier_bias=False)
+    if head["name"] == "token_classification":
+        head["dropout"] = token_dropout(config)
+    return ModelSpec.read(
+        {
+            "assembly": "decoder_only",
+            "vocabulary": config["vocab_size"],
+            "tokens": tokens_document(config),
+            "decoder": stack,
+            "head": head,
+            "initializer_range": config["initializer_range"],
+        }
+    )
+
+
 def token_dropout(config: Mapping[str, Any]) -> Any:
     """The dropout of transformers' generic token classification."""
     return next((config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1)

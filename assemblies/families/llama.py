@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.config import HeadConfig, RopeConfig, TokenId, checked
 from pairform.assemblies.families.gemma2 import causal, text_rows
-from pairform.assemblies.families.heads import head_config, head_document, token_dropout, tokens_config, tokens_document
+from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
@@ -116,19 +116,7 @@ class Kind:
 
 def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
     config = checked(kind.config, config)
-    head = head_document(config, kind.architectures, softcap=None, tie="decoder", classifier_bias=False)
-    if head["name"] == "token_classification":
-        head["dropout"] = token_dropout(config)
-    return ModelSpec.read(
-        {
-            "assembly": "decoder_only",
-            "vocabulary": config["vocab_size"],
-            "tokens": tokens_document(config),
-            "decoder": stack_document(kind, config),
-            "head": head,
-            "initializer_range": config["initializer_range"],
-        }
-    )
+    return decoder_only(config, kind.architectures, stack_document(kind, config), softcap=None)
 
 
 def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:

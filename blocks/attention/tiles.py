@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.attention.packing import of_row
-from pairform.blocks.attention.work import Parts, Work
+from pairform.blocks.attention.work import Parts, Work, lowest
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
 """Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
@@ -47,7 +47,7 @@ class Tiles:
         mixed = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         for tile in self:
             weights, _ = self.weights(tile, self.of_queries(self.queries, tile))
-            self.drop(weights, tile)
+            drop(weights, self.kept(tile, weights))
             self.write(mixed, tile, self.products(self.narrow(weights), self.of_keys(self.values, tile)))
         return mixed
 
@@ -59,11 +59,12 @@ class Tiles:
             queries, given = self.of_queries(self.queries, tile), self.of_queries(gradient, tile)
             weights, slope = self.weights(tile, queries, slope=True)
             steps = self.scores("steps", given, self.of_keys(self.values, tile))
-            self.drop(steps, tile)
+            kept = self.kept(tile, steps)
+            drop(steps, kept)
             # softmax: a weight's gradient reaches its score as weight * (gradient - the weighted mean of gradients)
             mean = torch.mul(weights, steps, out=self.buffer("spare", tuple(weights.shape), self.wide)).sum(-1, keepdim=True)
             steps.sub_(mean).mul_(weights).mul_(self.work.scale if slope is None else slope)
-            self.drop(weights, tile)
+            drop(weights, kept)
             self.add(of_values, tile, self.narrow(weights), given)
             narrow = self.narrow(steps)
             self.add(of_keys, tile, narrow, queries)
@@ -117,13 +118,13 @@ class Tiles:
         for gradient, place, share in zip(gradients, tile.keys, shares, strict=True):
             gradient[tile.row, tile.kv_heads, place] += share.mT @ given
 
-    def drop(self, weights: Tensor, tile: Tile) -> None:
-        """Dropout in place; the same for the same tile."""
+    def kept(self, tile: Tile, weights: Tensor) -> Tensor | None:
+        """What dropout multiplies the tile's weights by, the same for the same tile; None without dropout."""
         if self.seed is None:
-            return
+            return None
         generator = torch.Generator(weights.device).manual_seed(self.seed + tile.number)
         kept = torch.empty_like(weights).bernoulli_(1 - self.work.dropout, generator=generator)
-        weights.mul_(kept.div_(1 - self.work.dropout))
+        return kept.div_(1 - self.work.dropout)
 
     def narrow(self, weights: Tensor) -> Tensor:
         """In the dtype of queries."""
@@ -186,8 +187,11 @@ class Tiles:
 
     def bias(self, mask: JoinedMask) -> Tensor | None:
         """The lowest number where a query may not attend, `[queries or 1, keys]`; None where it may everywhere."""
-        allowed = mask.dense(self.queries.device)
-        if allowed is None:
-            return None
-        bias = torch.zeros(allowed.shape[2:], dtype=self.wide, device=self.queries.device)
-        return bias.masked_fill_(~allowed[0, 0], torch.finfo(self.wide).min)
+        bias = lowest(mask.dense(self.queries.device), self.wide)
+        return None if bias is None else bias[0, 0]
+
+
+def drop(weights: Tensor, kept: Tensor | None) -> None:
+    """Multiply in place by what is kept."""
+    if kept is not None:
+        weights.mul_(kept)

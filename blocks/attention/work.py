@@ -66,14 +66,16 @@ def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | Non
     """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None for nothing."""
 
     def make() -> Tensor | None:
-        allowed = mask.dense(queries.device)
-        if allowed is None:
-            return None
-        return torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device).masked_fill(
-            ~allowed, torch.finfo(queries.dtype).min
-        )
+        return lowest(mask.dense(queries.device), queries.dtype)
 
     return context.once(("bias", queries.dtype, mask.key()), make)
+
+
+def lowest(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The lowest number of `dtype` where nothing is allowed, else zero."""
+    if allowed is None:
+        return None
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def with_bias(hidden: Tensor | None, work: Work, queries: Tensor) -> Tensor | None:
