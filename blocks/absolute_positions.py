@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,7 +48,7 @@ class LearnedPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["learned"] = "learned"
-        length: PositiveInt
+        length: PositiveInt = Field(examples=[512])
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ class FactorisedEmbedding(ScaledEmbedding):
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["factorised"] = "factorised"
-        rank: PositiveInt
+        rank: PositiveInt = Field(examples=[128])
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,7 +28,7 @@ Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "sigmo
 class FeedForwardSpec(BlockSpec):
     """hidden: the inner width. dropout: applied to the inner activations."""
 
-    hidden: PositiveInt
+    hidden: PositiveInt = Field(examples=[2048])
     activation: Activation = "gelu_tanh"
     bias: bool = False
     dropout: Probability = 0.0

@@ -34,9 +34,9 @@ class MixtureOfExperts(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["mixture"] = "mixture"
-        experts: PositiveInt
+        experts: PositiveInt = Field(examples=[8])
         top_k: PositiveInt = 2
-        expert: Annotated[BlockSpec, Slot("feed_forward")]
+        expert: Annotated[BlockSpec, Slot("feed_forward")] = Field(examples=[{"name": "gated", "hidden": 512}])
         shared: Annotated[BlockSpec, Slot("feed_forward")] | None = None
         normalise: bool = True
         balance: Coefficient = 0.01

@@ -38,7 +38,7 @@ class LinearScaling(DefaultScaling):
     """Every frequency divided by `factor` (position interpolation, Chen et al. 2023, arXiv 2306.15595)."""
 
     name: Literal["linear"] = "linear"  # type: ignore[assignment]
-    factor: PositiveFloat
+    factor: PositiveFloat = Field(examples=[8.0])
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         return super().frequencies(theta, channels, positions) / self.factor
@@ -49,7 +49,7 @@ class ProportionalScaling(LinearScaling):
     (Gemma 4)."""
 
     name: Literal["proportional"] = "proportional"  # type: ignore[assignment]
-    fraction: Fraction
+    fraction: Fraction = Field(examples=[0.25])
     factor: PositiveFloat = 1.0
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ class DynamicScaling(DefaultScaling):
     """
 
     name: Literal["dynamic"] = "dynamic"  # type: ignore[assignment]
-    factor: Stretch
-    original_length: PositiveInt
+    factor: Stretch = Field(examples=[8.0])
+    original_length: PositiveInt = Field(examples=[8192])
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
@@ -85,8 +85,8 @@ class YarnScaling(DefaultScaling):
     """
 
     name: Literal["yarn"] = "yarn"  # type: ignore[assignment]
-    factor: Stretch
-    original_length: PositiveInt
+    factor: Stretch = Field(examples=[8.0])
+    original_length: PositiveInt = Field(examples=[8192])
     beta_fast: PositiveFloat = 32.0
     beta_slow: PositiveFloat = 1.0
     attention: PositiveFloat | None = None
@@ -118,8 +118,8 @@ class Llama3Scaling(DefaultScaling):
     """
 
     name: Literal["llama3"] = "llama3"  # type: ignore[assignment]
-    factor: Stretch
-    original_length: PositiveInt
+    factor: Stretch = Field(examples=[8.0])
+    original_length: PositiveInt = Field(examples=[8192])
     low_frequency: PositiveFloat = 1.0
     high_frequency: PositiveFloat = 4.0
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,8 +23,8 @@ class PatchEmbedding(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["patches"] = "patches"
-        image_size: PositiveInt
-        patch_size: PositiveInt
+        image_size: PositiveInt = Field(examples=[224])
+        patch_size: PositiveInt = Field(examples=[16])
         channels: PositiveInt = 3
 
         @model_validator(mode="after")
@@ -66,8 +66,8 @@ class AveragePoolProjector(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["average_pool"] = "average_pool"
-        tokens: PositiveInt
-        norm: Annotated[BlockSpec, Slot("norm")]
+        tokens: PositiveInt = Field(examples=[49])
+        norm: Annotated[BlockSpec, Slot("norm")] = Field(examples=[{"name": "rmsnorm"}])
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             patches = sizes.source_length or 0

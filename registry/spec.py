@@ -108,6 +108,17 @@ class BlockSpec(Spec):
 
     name: str
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """A document of such a block with as little in it as may be: what has no default is the first of its `examples`."""
+        document: dict[str, Any] = {"name": cls.model_fields["name"].default}
+        for field, info in cls.model_fields.items():
+            if info.is_required():
+                if not info.examples:
+                    raise SpecError(Problem(field, "a required field without examples", "Field(examples=[...])"))
+                document[field] = info.examples[0]
+        return document
+
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         """What does not fit between this spec and its surroundings; paths are relative to this spec."""
         yield from ()

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.attention.demand import Demand
@@ -47,7 +47,7 @@ class AttentionSpec(BlockSpec):
     merged: ClassVar[bool] = False
     """Whether keys of two sequences come under one softmax."""
 
-    heads: PositiveInt
+    heads: PositiveInt = Field(examples=[8])
     kv_heads: PositiveInt | None = None
     head_dim: PositiveInt | None = None
     scale: PositiveFloat | None = None
