@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.checkpoints.saving import load as load
     from pairform.assemblies.checkpoints.saving import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
+    from pairform.assemblies.initialisation.carry import carry as carry
     from pairform.assemblies.initialisation.convert import convert as convert
     from pairform.assemblies.initialisation.execute import execute as execute
     from pairform.assemblies.initialisation.options import Options as Options
@@ -53,6 +54,7 @@ _HOMES = {
     "load": "assemblies.checkpoints.saving",
     "save": "assemblies.checkpoints.saving",
     "verify": "assemblies.checkpoints.verify",
+    "carry": "assemblies.initialisation.carry",
     "convert": "assemblies.initialisation.convert",
     "execute": "assemblies.initialisation.execute",
     "Options": "assemblies.initialisation.options",

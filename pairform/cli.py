@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pairform.cli_carry import carry
 from pairform.cli_options import Json, Settings, Spec, parse_set, print_json, torch_dtype
 from pairform.cli_study import study
 from pairform.cli_weights import add_weight_commands
@@ -128,6 +129,7 @@ def read_spec(ref: str, settings: list[str] | None) -> Any:
 
 
 add_weight_commands(app)
+app.command()(carry)
 app.add_typer(study, name="study")
 
 

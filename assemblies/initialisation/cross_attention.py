@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from pairform.assemblies.initialisation.plan import Fresh
-from pairform.assemblies.initialisation.rules import KIN, Made, StackRules, Target, fresh
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh, kin
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.blocks.initial import Constant
 from pairform.registry import Problem, SpecError
@@ -51,7 +51,7 @@ class DecoderRules(StackRules):
         kept = f"{self.source_part}.layers.{self.layers[index]}.{branch}.{rest}"
         if mode == "auto" and kept in self.checkpoint.tensors and encoder is not None and encoder.width == self.encoder.width:
             return self.from_source(target, kept)
-        unfit = self.encoder.width != self.stack.width or KIN.get(origin.branches[branch].name, OWN) != OWN
+        unfit = self.encoder.width != self.stack.width or kin(origin.branches[branch]) != OWN
         if mode == "self_attention" and unfit:
             found = f"an encoder of width {self.encoder.width} beside a decoder of width {self.stack.width}"
             raise SpecError(Problem(CROSS, found, "one width, to copy self-attention", "Use auto or random."))

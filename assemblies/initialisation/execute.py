@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.companions import copy_companions
+from pairform.assemblies.checkpoints.companions import copy_all_companions, copy_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, Sink, TensorContent, silent
@@ -57,7 +57,10 @@ def execute(
     size = sum(entry.size for entry in entries)
     sources = tuple(checkpoint.folder for checkpoint in checkpoints.values())
     with new_folder(out, overwrite=overwrite, sources=sources, size=size) as folder:
-        copy_companions(folder, {role: checkpoint.folder for role, checkpoint in checkpoints.items()})
+        if "model" in checkpoints:
+            copy_all_companions(folder, checkpoints["model"].folder)
+        else:
+            copy_companions(folder, {role: checkpoint.folder for role, checkpoint in checkpoints.items()})
         write_model(folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress)
     return size
 
@@ -125,7 +128,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
     """Where the weights come from, without what differs between equal runs."""
     document = plan.document()
     return {
-        "origin": "convert",
+        "origin": "carry" if "model" in plan.sources else "convert",
         **{field: document[field] for field in ("sources", "options", "targets", "edits")},
         "totals": plan.totals,
     }

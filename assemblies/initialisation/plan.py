@@ -12,7 +12,8 @@ from pairform.blocks.initial import Constant, Normal
 from pairform.registry import PositiveInt, Spec
 
 Shape = Annotated[tuple[int, ...], Strict(False)]
-Role = Literal["encoder", "decoder", "vision"]
+Role = Literal["encoder", "decoder", "vision", "model"]
+"""What a source is for; "model" is the one whose weights another spec keeps (`carry`)."""
 
 
 class Copy(Spec):

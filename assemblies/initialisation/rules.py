@@ -19,7 +19,7 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     Source,
 )
-from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 from pairform.blocks.initial import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
@@ -103,14 +103,7 @@ class StackRules:
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         if donor not in origin.branches:
             return fresh(target)
-        kinds = {KIN.get(spec.name, spec.name) for spec in (layer.branches[branch], origin.branches[donor])}
-        if rest.startswith("block.") and branch == donor and len(kinds) > 1:
-            return fresh(target)
-        if not rest.startswith("block.") and not alike(layer.norm, origin.norm):
-            return fresh(target)
-        if rest.startswith(("block.q_norm.", "block.k_norm.")) and not alike(
-            getattr(layer.branches[branch], "qk_norm", None), getattr(origin.branches[donor], "qk_norm", None)
-        ):
+        if not same_meaning(layer, origin, branch, donor, rest):
             return fresh(target)
         return self.from_source(target, f"{self.source_part}.layers.{self.layers[index]}.{donor}.{rest}")
 
@@ -139,7 +132,7 @@ class StackRules:
         """What brings a source tensor of `shape` to the target's shape, if anything does."""
         if name.endswith("embedding.weight") and target.shape[1:] == shape[1:]:
             return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
-        if ".k_proj." in name or ".v_proj." in name:
+        if "k_proj." in name or "v_proj." in name:
             return self.heads(target, name, shape)
         return None
 
@@ -157,8 +150,25 @@ class StackRules:
         return None
 
 
+def same_meaning(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, rest: str) -> bool:
+    """Whether the tensor `rest` of the branch `donor` of a source layer means the same in `branch` of a new one."""
+    new, old = layer.branches[branch], origin.branches[donor]
+    owner = rest.split(".")[1]
+    if not rest.startswith("block."):
+        return layer.residual.name == origin.residual.name if rest.startswith("residual.") else alike(layer.norm, origin.norm)
+    if branch == donor and kin(new) != kin(old):
+        return False
+    field = {"q_norm": "qk_norm", "k_norm": "qk_norm", "position": "position"}.get(owner)
+    return field is None or alike(getattr(new, field, None), getattr(old, field, None))
+
+
+def kin(spec: BlockSpec) -> str:
+    """One name for all blocks whose weights mean the same."""
+    return KIN.get(spec.name, spec.name)
+
+
 def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
-    """Whether a norm's weights mean the same in the other: eps may differ, all else not."""
+    """Whether a norm's or a position's weights mean the same in the other: eps may differ, all else not."""
     if norm is None or other is None:
         return norm is other
     return {**norm.document(), "eps": None} == {**other.document(), "eps": None}

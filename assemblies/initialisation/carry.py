@@ -1,0 +1,147 @@
+"""Surgery: a model built again by another spec, with every weight that still fits."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pairform.assemblies.build import skeleton
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.saving import load
+from pairform.assemblies.checkpoints.sink import Progress, silent
+from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.assemblies.fresh import draw
+from pairform.assemblies.initialisation.carry_rules import CarryRules
+from pairform.assemblies.initialisation.execute import derived, execute
+from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.pair import stack_of
+from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
+from pairform.assemblies.load_spec import OURS, load_spec
+from pairform.assemblies.model import Model
+from pairform.assemblies.quantisation import quantised
+from pairform.registry import InputError, Problem
+
+MEMORY = Path("memory")
+"""Stands for the folder of a model that is in none."""
+
+
+@dataclass(frozen=True)
+class HeldTensor(StoredTensor):
+    """A tensor in memory, read as one on disk is."""
+
+    tensor: Tensor
+
+    def pieces(self, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
+        """As on disk; without a number of rows, all at once."""
+        yield from torch.split(self.tensor[start:stop], rows or max(len(self.tensor), 1))
+
+
+def carry(
+    source: Model | str | Path,
+    spec: Ref | None = None,
+    *,
+    patch: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> tuple[Model, Plan]:
+    """A new model of `spec`, or of the source's own spec, with `patch`, and the plan by which it got its weights.
+
+    What fits is kept, bit for bit. Key and value heads become fewer by their mean and more by repetition, vocabularies and
+    learned positions lose or gain rows; a branch under a new name, and attention to the source that becomes merged or separate,
+    take over what means the same. All else is drawn as `build(spec, seed=seed)` draws it. In plan and provenance each of the
+    source's tensors has its place, or a reason why it has none.
+
+    source: a model, which stays as it is, or a folder or hub id.
+    out:    a folder to write, of a source that is one: tensor by tensor, whatever the size; the new model is loaded from it.
+    """
+    if isinstance(source, Model):
+        if out is not None:
+            raise InputError(Problem("out", "a folder to write, of a model in memory", "a source on disk", "Use save."))
+        checkpoint = held(source)
+    else:
+        checkpoint = open_checkpoint(source)
+    plan = plan_carry(checkpoint, spec, patch=patch, seed=seed, path=str(source) if not isinstance(source, Model) else "")
+    if out is not None:
+        execute(plan, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
+        return load(out), plan
+    device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
+    return assembled(plan, checkpoint, device), plan
+
+
+def held(model: Model) -> Checkpoint:
+    """A model as a checkpoint."""
+    if quantised(model):
+        raise InputError(Problem("model", "quantised weights", "floating-point weights", "Load it again without quantise."))
+    tensors: dict[str, StoredTensor] = {}
+    for name, parameter in model.named_parameters():
+        tensor = parameter.detach().cpu()
+        tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor)
+    return Checkpoint(MEMORY, OURS, model.spec, tensors)
+
+
+def plan_carry(
+    checkpoint: Checkpoint, spec: Ref | None = None, *, patch: Mapping[str, Any] | None = None, seed: int = 0, path: str = ""
+) -> Plan:
+    """How the tensors of a new model would be made of a checkpoint's; `path` is how the checkpoint is found again."""
+    target = load_spec(checkpoint.spec if spec is None else spec, patch)
+    options = Options(seed=seed)
+    rules: dict[Role, CarryRules] = {}
+    roles: tuple[Role, ...] = ("encoder", "decoder")
+    for part in roles:
+        if part in target.stacks:
+            depth = min(target.stacks[part].depth, stack_of(checkpoint.spec, part)[1].depth)
+            rules[part] = CarryRules(part, target, checkpoint, tuple(range(depth)), options)
+    made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
+    targets = tuple(row.model_copy(update={"source": of_model(row.source)}) for row in made)
+    return Plan(
+        spec=target,
+        options=options,
+        sources={"model": SourceFolder(path=path, revision=commit(path, checkpoint) if path else None, layers=())},
+        targets=targets,
+        origins=tuple(origins(checkpoint, rules, targets)),
+        edits=tuple(edits(target, rules)),
+    )
+
+
+def of_model(source: Source | None) -> Source | None:
+    """There is one source, whichever stack a tensor went to."""
+    return None if source is None else Source(role="model", tensor=source.tensor)
+
+
+def origins(checkpoint: Checkpoint, rules: Mapping[Role, CarryRules], targets: tuple[TargetRow, ...]) -> Iterator[SourceRow]:
+    """One row for every tensor of the source."""
+    used: dict[str, list[str]] = {}
+    for row in targets:
+        if row.source is not None:
+            used.setdefault(row.source.tensor, []).append(row.target)
+    for name, tensor in checkpoint.tensors.items():
+        rule = next((rule for rule in rules.values() if name.startswith(f"{rule.source_part}.")), [*rules.values()][-1])
+        dropped = None if name in used else reason(rule, name)
+        source = Source(role="model", tensor=name)
+        yield SourceRow(source=source, shape=tensor.shape, targets=tuple(used.get(name, ())), dropped=dropped)
+
+
+def assembled(plan: Plan, checkpoint: Checkpoint, device: torch.device) -> Model:
+    """The planned model in memory, with no tensor shared with the source."""
+    model = skeleton(plan.spec)
+    with torch.no_grad():
+        state = {row.target: value(row, checkpoint, plan.options.seed).to(device) for row in plan.targets}
+    model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
+    return model
+
+
+def value(row: TargetRow, checkpoint: Checkpoint, seed: int) -> Tensor:
+    """One planned tensor."""
+    dtype: torch.dtype = getattr(torch, row.dtype)
+    if isinstance(row.operation, Fresh):
+        return draw(row.operation.initial, row.target, row.shape, dtype, seed)
+    assert row.source is not None, "all other operations have a source"
+    pieces = derived(row, checkpoint.tensors[row.source.tensor], dtype, seed)
+    return torch.cat([piece.reshape(-1) for piece in pieces]).reshape(row.shape)

@@ -1,0 +1,74 @@
+"""Which tensor of a model a tensor of its rebuilt self is made of; where nothing fits, it is fresh."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pairform.assemblies.initialisation.cross_attention import CROSS, MERGED, SEPARATE
+from pairform.assemblies.initialisation.plan import Operation, Rows
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh, kin
+from pairform.registry import Problem, SpecError
+
+
+@dataclass(frozen=True)
+class CarryRules(StackRules):
+    """The rules of a stack whose blocks, width and depth may be others than its source's."""
+
+    def check(self) -> Iterator[Problem]:
+        """Whatever does not fit is drawn."""
+        yield from ()
+
+    def make(self, target: Target) -> Made:
+        inner = target.name.removeprefix(f"{self.part}.")
+        kind = inner.split(".")[0]
+        if kind == "layers" and int(inner.split(".")[1]) >= len(self.layers):
+            return fresh(target)
+        if kind == "embedding" and self.stack.embedding.name != self.source_stack.embedding.name:
+            return fresh(target)
+        return super().make(target)
+
+    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
+        for donor, place in self.places(index, branch, rest):
+            if f"{self.source_part}.layers.{self.layers[index]}.{donor}.{place}" in self.checkpoint.tensors:
+                return self.from_branch(target, index, branch, donor, place)
+        return fresh(target)
+
+    def places(self, index: int, branch: str, rest: str) -> Iterator[tuple[str, str]]:
+        """The branches of the source's layer, and the places in them, where a branch's tensor may come from; the best first."""
+        layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
+        donor = self.donor(index, branch)
+        if donor is None:
+            return
+        projection = rest.removeprefix("block.")
+        from_merged = origin.branches[donor].name == MERGED
+        if layer.branches[branch].name == CROSS and from_merged:
+            yield donor, SEPARATE + projection
+        yield donor, rest
+        if rest.startswith(SEPARATE):
+            own = rest.replace(SEPARATE, "block.")
+            yield from ((name, own) for name, old in origin.branches.items() if old.name == CROSS)
+            if from_merged:
+                yield donor, own
+
+    def donor(self, index: int, branch: str) -> str | None:
+        """The branch of the source's layer that has this one's weights: of its name, the only other of its kind that the new
+        layer has not, or for cross-attention the merged attention that it comes out of."""
+        layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
+        if branch in origin.branches:
+            return branch
+        block = layer.branches[branch]
+        left = [name for name, old in origin.branches.items() if name not in layer.branches and kin(old) == kin(block)]
+        if len(left) == 1:
+            return left[0]
+        merged = [name for name, old in origin.branches.items() if old.name == MERGED]
+        return merged[0] if block.name == CROSS and merged else None
+
+    def from_source(self, target: Target, name: str) -> Made:
+        try:
+            return super().from_source(target, name)
+        except SpecError:  # the shapes have nothing in common
+            return fresh(target)
+
+    def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
+        if name == f"{self.source_part}.position.weight" and target.shape[1:] == shape[1:]:
+            return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
+        return super().reshape(target, name, shape)

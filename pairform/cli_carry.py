@@ -1,0 +1,43 @@
+"""The command that builds a model again by another spec."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pairform.cli_options import Json, Settings, parse_set, print_json
+from pairform.cli_weights import Folder, Overwrite, Seed, ShardSize
+
+
+def carry(
+    directory: Folder,
+    spec: Annotated[str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, DIR's own.")] = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The folder to write; without it, show where tensors come from.")
+    ] = None,
+    seed: Seed = 0,
+    max_shard_size: ShardSize = "5GB",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Build a model again by another spec, with every weight that still fits."""
+    from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
+    from pairform.assemblies.initialisation.carry import plan_carry
+    from pairform.assemblies.initialisation.execute import execute
+    from pairform.printing import byte_progress, print_plan, print_totals
+
+    made = plan_carry(open_checkpoint(directory), spec, patch=parse_set(settings), seed=seed, path=directory)
+    if out is None:
+        if as_json:
+            print_json(made.document() | {"totals": made.totals})
+        else:
+            print_plan(made)
+        return
+    with byte_progress(shown=not as_json) as progress:
+        written = execute(made, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json({"out": str(out), "bytes": written, "totals": made.totals})
+    else:
+        print_totals(made)
+        print(f"{out}: {written:,} bytes of weights")
