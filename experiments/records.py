@@ -87,8 +87,11 @@ def result_of(study: Path, name: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: object) -> None:
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write whole or not at all: under another name first."""
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     partial.write_text(text, "utf-8")
     partial.replace(path)

@@ -53,6 +53,14 @@ def status(directory: Folder, as_json: Json = False) -> None:
     show(directory, as_json)
 
 
+@study.command()
+def report(directory: Folder) -> None:
+    """Write the study's report, one HTML page, into its folder."""
+    from pairform.experiments.report import report as write
+
+    print(write(directory))
+
+
 def show(directory: Path, as_json: bool) -> None:
     from pairform.experiments.summary import summarise
 

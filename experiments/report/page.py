@@ -1,0 +1,100 @@
+"""From a study's folder to one page that needs nothing else."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pairform.experiments.records import write_text
+from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
+from pairform.experiments.report.reading import Report, read_report
+from pairform.experiments.report.table import CHANGE, columns, rows, trial_rows
+from pairform.registry import InputError, Problem
+
+PAGE = "report.html"
+COSTS = {"parameters": "parameters", "flops": "FLOPs of a forward pass", "latency": "seconds to write a target"}
+CURVES = {
+    ("train", "loss"): "Loss in training",
+    ("valid", "loss"): "Loss in validation",
+    ("valid", "accuracy"): "Accuracy in validation",
+}
+
+
+def report(directory: Path) -> Path:
+    """Write what the study in `directory` has found so far as `report.html` in it, and return the path.
+
+    The page holds its own plots, style and script: it can be sent or kept as one file. Equal folders give equal pages.
+
+    Raises `OutputError` where there is no study, and `InputError` where a package of the extra `study` is missing.
+    """
+    found = read_report(directory)
+    target = directory / PAGE
+    write_text(target, render(found))
+    return target
+
+
+def render(found: Report) -> str:
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401  (asked for here, so that one message names whatever is missing)
+    except ModuleNotFoundError as error:
+        remedy = "Run: pip install pairform[study]"
+        raise InputError(Problem("study report", f"no package {error.name}", "it", remedy)) from None
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("pairform.experiments.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["as_json"] = as_json
+    looks = styles(found.variants)
+    shown = columns(found.variants)
+    single = [column for column in shown if column.key != CHANGE]
+    return pages.get_template("report.html.jinja").render(
+        report=found,
+        study=found.study,
+        counts=counts(found),
+        failed=[trial for trial in found.trials if trial.status == "failed"],
+        columns=shown,
+        rows=rows(found.variants, shown),
+        trial_columns=single,
+        trial_rows=trial_rows(found, single),
+        looks=looks,
+        signs=SIGNS,
+        curves=present(draw_curves(found.variants, looks, key, title) for key, title in CURVES.items()),
+        fronts=present(draw_front(found.variants, looks, cost, label) for cost, label in COSTS.items()),
+        environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
+        document=json.dumps(found.study.document(), indent=2, ensure_ascii=False),
+    )
+
+
+def present(figures: Iterable[Figure | None]) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]
+
+
+def counts(found: Report) -> str:
+    """As in `3 variants, 2 seeds: 6 of 6 trials are done`."""
+    done = sum(trial.status == "done" for trial in found.trials)
+    variants = number(len(found.variants), "variant")
+    return f"{variants}, {number(len(found.study.seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
+
+
+def number(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    """Each value with its name, for people: `machine: cores` and so on. The command has a place of its own."""
+    found: list[tuple[str, Any]] = []
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            found += facts(value, f"{path}{name}: ")
+        elif value is not None and name != "command":
+            found.append((path + name, value))
+    return found
+
+
+def as_json(value: Any) -> str:
+    """A value of a spec; nothing for what is absent."""
+    return "" if value is None else json.dumps(value, ensure_ascii=False)

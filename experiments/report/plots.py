@@ -1,0 +1,166 @@
+"""The report's plots: SVG by matplotlib, to stand in a page and take the page's colours."""
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from pairform.experiments.report.front import pareto_front
+from pairform.experiments.report.reading import Curve, Measured, Variant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = "os^DvPX*"
+SIGNS = "●■▲◆▼✚✖★"
+"""The same as characters."""
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)))
+SERIES = len(MARKERS)
+"""How many variants that have a colour, a marker and a line of their own; the others are grey."""
+INK = "#000001"
+"""Stands for the colour of the page's text."""
+GREY = "#000002"
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+}
+RANGE = 10
+"""An axis whose values differ by this factor or more is logarithmic."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An SVG element and what its caption says."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+Styles = Mapping[str, int | None]
+"""Variant -> the number of its colour, marker and line; None for grey."""
+
+
+def styles(variants: list[Variant]) -> dict[str, int | None]:
+    """Where there are too many variants to tell apart, the first one and those of the lowest loss have colours."""
+    ranked = sorted(variants[1:], key=lambda variant: variant.measured["loss"].mean if variant.measured else float("inf"))
+    chosen = {variant.name for variant in [*variants[:1], *ranked[: SERIES - 1]]}
+    numbers = iter(range(SERIES))
+    return {variant.name: next(numbers) if variant.name in chosen else None for variant in variants}
+
+
+def colour(number: int | None) -> str:
+    """What stands for a series' colour until the page gives it."""
+    return GREY if number is None else f"#0001{number:02x}"
+
+
+def draw_curves(variants: list[Variant], of: Styles, key: tuple[str, str], title: str) -> Figure | None:
+    """A number over the steps of training; None where fewer than two steps were logged."""
+    curves = {variant.name: variant.curves[key] for variant in variants if key in variant.curves}
+    if max((len(curve.steps) for curve in curves.values()), default=0) < 2:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        for name, curve in sorted(curves.items(), key=lambda item: of[item[0]] is not None):
+            draw_curve(axes, name, curve, of[name])
+        axes.set_xlabel("step")
+        axes.set_ylabel(key[1])
+        if wide([value for curve in curves.values() for value in curve.mean]):
+            axes.set_yscale("log")
+
+    return Figure(title, svg(f"{key[0]}-{key[1]}", title, draw), "")
+
+
+def draw_curve(axes: "Axes", name: str, curve: Curve, number: int | None) -> None:
+    look: dict[str, Any] = {"color": colour(number), "gid": tip(name)}
+    if number is not None:
+        every = max(1, len(curve.steps) // 8)
+        look |= {"linestyle": LINES[number], "marker": MARKERS[number], "markersize": 3.5, "markevery": every}
+        axes.fill_between(curve.steps, curve.low, curve.high, color=colour(number), alpha=0.15, linewidth=0)
+    axes.plot(curve.steps, curve.mean, **look)
+
+
+def draw_front(variants: list[Variant], of: Styles, cost: str, label: str) -> Figure | None:
+    """Loss against a cost with the Pareto front; None where the cost was not measured."""
+    from matplotlib.ticker import EngFormatter
+
+    points = {
+        variant.name: (variant.measured[cost], variant.measured["loss"]) for variant in variants if cost in variant.measured
+    }
+    if not points:
+        return None
+    front = pareto_front({name: (price.mean, loss.mean) for name, (price, loss) in points.items()})
+
+    def draw(axes: "Axes") -> None:
+        corner = [(points[name][0].mean, points[name][1].mean) for name in front]
+        axes.step(*zip(*corner, strict=True), where="post", color=INK, linewidth=1, alpha=0.6, gid=tip("Pareto front"))
+        for name, (price, loss) in sorted(points.items(), key=lambda item: of[item[0]] is not None):
+            draw_point(axes, name, price, loss, of[name], name in front)
+        axes.set_xlabel(label)
+        axes.set_ylabel("loss")
+        axes.margins(0.1)
+        if wide([price.mean for price, _ in points.values()]):
+            axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+    title = f"Loss and {label}"
+    return Figure(title, svg(cost, title, draw), f"On the front: {', '.join(front)}.")
+
+
+def draw_point(axes: "Axes", name: str, price: Measured, loss: Measured, number: int | None, on_front: bool) -> None:
+    """A point on the front is filled and ringed. The line through it is the loss' confidence interval."""
+    if loss.half_width:
+        axes.errorbar(price.mean, loss.mean, loss.half_width, color=colour(number), elinewidth=1, capsize=2, alpha=0.6)
+    if on_front:
+        axes.plot(price.mean, loss.mean, "o", markersize=13, markerfacecolor="none", color=INK, markeredgewidth=1)
+    marker = "." if number is None else MARKERS[number]
+    axes.plot(price.mean, loss.mean, marker, markersize=7, color=colour(number), linewidth=0, gid=tip(name))
+
+
+def wide(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) >= RANGE * min(values)
+
+
+def tip(text: str) -> str:
+    """An id of SVG that `svg` turns into a title, which a browser shows beside the pointer."""
+    return f"tip-{text.encode().hex()}"
+
+
+def svg(name: str, title: str, draw: Callable[["Axes"], None]) -> str:
+    """An SVG element whose ids begin with `name`, so that several can stand in one page."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    file = io.StringIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        canvas = Canvas(figsize=(4.2, 2.9), layout="constrained")
+        draw(canvas.subplots())
+        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'<svg ([^>]*?)width="\S+" ([^>]*)height="\S+"', rf'<svg role="img" aria-label="{escape(title)}" \1\2', text, count=1
+    )
+    text = re.sub(
+        r'<g id="tip-([0-9a-f]+)">', lambda found: f"<g><title>{escape(bytes.fromhex(found[1]).decode())}</title>", text
+    )
+    text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = text.replace(INK, "currentColor").replace(GREY, "var(--grey)")
+    return re.sub(r"#0001([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16)})", text)

@@ -1,0 +1,135 @@
+"""A study's folder as its report tells of it."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Trial, result_of, trials_of
+from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.summary import interval
+from pairform.registry import difference, read_json, thaw
+
+CURVES = (("train", "loss"), ("valid", "loss"), ("valid", "accuracy"))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number's mean over seeds, and half of its confidence interval's width; None for fewer than two seeds."""
+
+    mean: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number as training goes on: over the seeds its mean, the lowest and the highest."""
+
+    steps: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The trials of one variant.
+
+    differences: JSON path -> (the base's value, this variant's), `training` among them; None stands for absent.
+    seeds:       what each seed that is done measured.
+    change:      of the loss against the study's first variant, seed by seed; None for the first itself.
+    """
+
+    name: str
+    trials: list[Trial]
+    differences: dict[str, tuple[Any, Any]]
+    seeds: dict[int, dict[str, Any]]
+    measured: dict[str, Measured]
+    change: Measured | None
+    curves: dict[tuple[str, str], Curve]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows."""
+
+    study: StudySpec
+    variants: list[Variant]
+    environment: dict[str, Any]
+
+    @property
+    def trials(self) -> list[Trial]:
+        return sorted((trial for variant in self.variants for trial in variant.trials), key=lambda trial: trial.number)
+
+
+def read_report(folder: Path) -> Report:
+    """Raises `OutputError` where `folder` holds no study."""
+    trials = sorted(trials_of(folder), key=lambda trial: trial.number)
+    study = StudySpec.read(read_json(folder / STUDY))
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.variant].append(trial)
+    variants: list[Variant] = []
+    for name, group in groups.items():
+        first = variants[0].seeds if variants else None
+        variants.append(read_variant(folder, study, name, group, first))
+    file = folder / ENVIRONMENT
+    return Report(study, variants, read_json(file) if file.is_file() else {})
+
+
+def read_variant(
+    folder: Path, study: StudySpec, name: str, trials: list[Trial], first: dict[int, dict[str, Any]] | None
+) -> Variant:
+    done = [trial for trial in trials if trial.status == "done"]
+    seeds = {trial.seed: result_of(folder, trial.name) for trial in done}
+    keys = dict.fromkeys(key for result in seeds.values() for key in result)
+    found = {key: measure(result.get(key) for result in seeds.values()) for key in keys}
+    pairs = [(result["loss"], first[seed]["loss"]) for seed, result in seeds.items() if seed in first] if first else []
+    return Variant(
+        name=name,
+        trials=trials,
+        differences=differences(study, trials[0]),
+        seeds=seeds,
+        measured={key: measured for key, measured in found.items() if measured is not None},
+        change=measure(own - other for own, other in pairs),
+        curves=read_curves(folder, done),
+    )
+
+
+def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
+    """Where a trial differs from the study's base and its settings of training."""
+    found = difference(thaw(study.base), thaw(trial.spec))
+    return found | difference(study.training.document(), trial.training.document(), "training")
+
+
+def measure(values: Iterable[Any]) -> Measured | None:
+    """None where no value is a number."""
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return Measured(*interval(numbers)) if numbers else None
+
+
+def read_curves(folder: Path, trials: list[Trial]) -> dict[tuple[str, str], Curve]:
+    """What these trials logged, by split and name."""
+    lines = [line for trial in trials for line in read_lines(folder / TRIALS / trial.name / METRICS)]
+    found: dict[tuple[str, str], Curve] = {}
+    for split, name in CURVES:
+        at: dict[int, list[float]] = defaultdict(list)
+        for line in lines:
+            if line.get("split") == split and isinstance(line.get(name), int | float):
+                at[line["step"]].append(line[name])
+        if at:
+            steps = sorted(at)
+            values = [at[step] for step in steps]
+            means = [statistics.fmean(seen) for seen in values]
+            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)))
+    return found
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file."""
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file if line.strip())

@@ -1,0 +1,24 @@
+"use strict";
+// A click on a column's name, or Enter or Space on it, sorts the table's rows; another one turns the order round.
+for (const table of document.querySelectorAll("table.sorts")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  heads.forEach((head, place) => {
+    head.querySelector("button").addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      const value = (row) => {
+        const cell = row.cells[place];
+        return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
+      };
+      const compare = (a, b) => {
+        const [left, right] = [value(a), value(b)];
+        if (left === "" || right === "") return (left === "") - (right === ""); // empty cells stay last
+        const order = typeof left === "number" ? left - right : left.localeCompare(right, "en", { numeric: true });
+        return down ? -order : order;
+      };
+      body.append(...[...body.rows].sort(compare));
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    });
+  });
+}

@@ -1,0 +1,130 @@
+"""The report's table: a row for each variant, a column for each number that was measured."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pairform.experiments.report.reading import Measured, Report, Variant
+
+CHANGE = "change"
+BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+DECIMAL = ("", " k", " M", " G", " T", " P")
+Format = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """`note` says in a few words what the number is. Costs stand without an interval."""
+
+    key: str
+    title: str
+    note: str
+    format: Format
+    cost: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in the table, and what it is sorted by; None for an empty cell."""
+
+    text: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant, or one trial that was begun `attempts` times."""
+
+    name: str
+    trials: str
+    cells: list[Cell]
+    attempts: int = 1
+
+
+def plain(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e-3 and value else f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def decimal(value: float) -> str:
+    return scaled(value, 1000, DECIMAL)
+
+
+def binary(value: float) -> str:
+    return scaled(value, 1024, tuple(f" {unit}" for unit in BINARY))
+
+
+def scaled(value: float, step: int, units: tuple[str, ...]) -> str:
+    """Three digits and a unit: 14.3 M."""
+    power = 0
+    while abs(value) >= 999.5 and power < len(units) - 1:
+        value, power = value / step, power + 1
+    digits = 0 if abs(value) >= 99.95 or value == int(value) else 1 if abs(value) >= 9.995 else 2
+    return f"{value:.{digits}f}{units[power]}"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.3g} s"
+
+
+COLUMNS = (
+    Column("loss", "Loss", "of a token in validation", plain, cost=False),
+    Column(CHANGE, "Loss against the first", "difference from the first variant, seed by seed", signed, cost=False),
+    Column("accuracy", "Accuracy", "part of the tokens that are the likeliest", plain, cost=False),
+    Column("exact_match", "Exact match", "part of the targets without a fault", plain, cost=False),
+    Column("parameters", "Parameters", "tied ones once", decimal),
+    Column("flops", "FLOPs", "of one forward pass at the longest lengths", decimal),
+    Column("latency", "Latency", "seconds to write one target", seconds, cost=False),
+    Column("tokens_per_second", "Tokens/s", "in training; trials beside each other share the machine", decimal),
+    Column("peak_bytes", "Peak memory", "that training took", binary),
+    Column("cache_bytes", "Cache", "of keys and values at the longest lengths", binary),
+    Column("seconds", "Seconds", "of a whole trial", decimal),
+)
+
+
+def columns(variants: list[Variant]) -> list[Column]:
+    """Those that any variant has a number for; a number that is not known here goes last, under its own name."""
+    measured = dict.fromkeys(key for variant in variants for key in variant.measured)
+    keys = [*measured, *([CHANGE] if any(variant.change for variant in variants) else [])]
+    known = [column for column in COLUMNS if column.key in keys]
+    others = [key for key in measured if key not in {column.key for column in COLUMNS}]
+    return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
+
+
+def rows(variants: list[Variant], shown: list[Column]) -> list[Row]:
+    """One row a variant."""
+    return [
+        Row(
+            variant.name,
+            ", ".join(f"{count} {status}" for status, count in Counter(trial.status for trial in variant.trials).items()),
+            [cell(variant.change if column.key == CHANGE else variant.measured.get(column.key), column) for column in shown],
+        )
+        for variant in variants
+    ]
+
+
+def cell(measured: Measured | None, column: Column) -> Cell:
+    if measured is None:
+        return Cell("", None)
+    half = f" ± {column.format(measured.half_width).lstrip('+')}" if measured.half_width and not column.cost else ""
+    return Cell(column.format(measured.mean) + half, measured.mean)
+
+
+def trial_rows(report: Report, shown: list[Column]) -> list[Row]:
+    """One row a trial, in the order in which they are run."""
+    seeds = {variant.name: variant.seeds for variant in report.variants}
+    found = []
+    for trial in report.trials:
+        result = seeds[trial.variant].get(trial.seed, {})
+        found.append(
+            Row(trial.name, trial.status, [single(result.get(column.key), column) for column in shown], trial.attempts)
+        )
+    return found
+
+
+def single(value: Any, column: Column) -> Cell:
+    return Cell(column.format(value), value) if isinstance(value, int | float) else Cell("", None)

@@ -1,0 +1,146 @@
+"""The report of a study that was run here: two variants, and one that diverges."""
+
+import json
+import platform
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pairform.experiments.report import report
+from pairform.experiments.report.front import pareto_front
+from pairform.registry import OutputError
+from tests.command_line.runner import CommandLine
+from tests.studies.small_study import MERGED, run
+
+DIVERGES = {"training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "steps": 6}}
+NAME = "merged <b>&amp;"
+"""A name that would be markup if it were not escaped."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    run(folder, {"variants": {"merged": None, NAME: MERGED, "diverges": DIVERGES}, "latency": True}, jobs=2)
+    return folder / "study"
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> str:
+    return report(study).read_text("utf-8")
+
+
+class Reader(HTMLParser):
+    """What stands in a page: ids, links, the cells of each table, and whether each element is closed where it must be."""
+
+    VOID = ("meta", "link", "br", "path", "use")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "xlink:href", "aria-labelledby") or "url(#" in (value or ""):
+                self.links.append(value or "")
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+
+def test_the_table_holds_what_the_trials_measured(page: str, study: Path) -> None:
+    results = Reader(page).tables[0]
+    head, rows = results[0], {row[0][1:]: dict(zip(results[0], row, strict=True)) for row in results[1:]}
+    assert head[:3] == ["Variant", "Loss", "Loss against the first"]
+    assert list(rows) == ["separate", NAME, "diverges"]
+    losses = {
+        variant: [
+            json.loads((study / "trials" / f"{variant}-seed{seed}" / "result.json").read_text())["loss"] for seed in (0, 1)
+        ]
+        for variant in ("separate", "merged-b-amp")
+    }
+    for name, values in ((("separate"), losses["separate"]), (NAME, losses["merged-b-amp"])):
+        half = 12.7062047 * abs(values[0] - values[1]) / 2  # Student's t for one degree of freedom, as tables print it
+        assert rows[name]["Loss"] == f"{sum(values) / 2:.4f} ± {half:.4f}"
+    changes = [new - old for old, new in zip(losses["separate"], losses["merged-b-amp"], strict=True)]
+    assert rows[NAME]["Loss against the first"].startswith(f"{sum(changes) / 2:+.4f} ±")
+    assert rows["separate"]["Loss against the first"] == ""
+    assert rows["diverges"]["Loss"] == ""
+    assert rows["diverges"]["Trials"] == "2 failed"
+
+
+def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> None:
+    read = Reader(page)
+    cells = [row for table in read.tables for row in table]
+    assert ["decoder.layer.branches.self_attention.name", '"self_attention"', '"merged_attention"'] in cells
+    assert ["training.steps", "3", "6"] in cells
+    assert "diverges-seed0" in read.text
+    assert "the loss is" in read.text
+    assert "3 variants, 2 seeds: 4 of 6 trials done" in read.text
+    assert read.text.count("On the front: ") == 3  # parameters, FLOPs, latency
+    assert ["versions: python", platform.python_version()] in cells
+
+
+def test_the_page_is_one_whole_file(page: str) -> None:
+    """It asks for nothing outside, its elements nest, each id is there once, each link inside it leads somewhere."""
+    read = Reader(page)
+    assert read.open == []
+    assert len(read.ids) == len(set(read.ids))
+    inner = [match for link in read.links for match in re.findall(r"#([\w-]+)", link) or ([] if ":" in link else [link])]
+    assert set(inner) <= set(read.ids)
+    assert {link for link in read.links if "#" not in link and link not in read.ids} == {"data:,"}
+    assert "<b>" not in page
+    assert not re.search(r"#0000\d\d|#0001\d\d", page)  # every colour is the page's
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_equal_folders_give_equal_pages(page: str, study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "other")
+    assert report(tmp_path / "other").read_text("utf-8") == page
+
+
+def test_the_command_prints_where_the_page_is(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = CommandLine(monkeypatch, capsys)("study", "report", study)
+    assert (ran.code, ran.out) == (0, f"{study / 'report.html'}\n")
+
+
+def test_a_folder_without_a_study_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"no study\.json"):
+        report(tmp_path)
+
+
+def test_the_front_is_what_nothing_betters() -> None:
+    points = {"cheap": (1.0, 9.0), "dear": (9.0, 1.0), "between": (5.0, 5.0), "same": (5.0, 5.0), "worse": (6.0, 5.0)}
+    assert pareto_front(points) == ["cheap", "between", "same", "dear"]
+    assert pareto_front({"one": (0.0, 0.0)} | points) == ["one"]
