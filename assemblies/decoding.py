@@ -76,11 +76,20 @@ class Decoding:
             pixel_values=pixels,
             valid=None if self.valid is None else self.valid[:, :end],
             positions=positions if self.first is None else positions - self.first,
+            prefix_lengths=self.prefix(len(tokens), begin),
             source=self.source,
             cache=self.cache,
             prompt_length=self.prompt,
         ).hidden
         return hidden
+
+    def prefix(self, rows: int, begin: int) -> Int[Tensor, " batch"] | None:
+        """How many tokens the prompt has in each row, where they are a prefix; of a cache's next tokens none are."""
+        assert self.model.decoder is not None
+        if self.prompt is None or not self.model.decoder.spec.prefixed or (self.cache is not None and begin > 0):
+            return None
+        whole = torch.full((rows,), self.prompt, device=self.places.device)
+        return whole if self.first is None else whole - self.first[:, 0]
 
     def spread(self, beams: int) -> None:
         """Go on with each row as often as it has beams. They share the source's keys where attention can read them so."""
@@ -207,7 +216,8 @@ def logits_of(model: "Model", hidden: Float[Tensor, "batch length width"]) -> Fl
 def in_order(model: "Model") -> bool:
     """Whether no token of the decoder sees a later one, so that a prompt may run in pieces."""
     assert model.decoder is not None
-    return all(module.mask.causal for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))
+    masks = (module.mask for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))
+    return all(mask.causal and not mask.prefix for mask in masks)
 
 
 def bucket(length: int) -> int:

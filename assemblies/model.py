@@ -12,7 +12,7 @@ from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.compiling import compile_layers
 from pairform.assemblies.generation import GenerationMixin
 from pairform.assemblies.quantisation import quantised
-from pairform.assemblies.segments import begins, check_segments
+from pairform.assemblies.segments import begins, check_prefix, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.heads import AttentionHeads
@@ -65,6 +65,7 @@ class Inputs:
     positions: Int[Tensor, "batch length"] | None = None
     pixels: Float[Tensor, "pictures channels height width"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
+    prefix: Int[Tensor, " batch"] | None = None
 
 
 class Model(GenerationMixin, nn.Module):
@@ -96,6 +97,7 @@ class Model(GenerationMixin, nn.Module):
         decoder_position_ids: Int[Tensor, "batch target_length"] | None = None,
         segment_ids: Int[Tensor, "batch length"] | None = None,
         decoder_segment_ids: Int[Tensor, "batch target_length"] | None = None,
+        prefix_lengths: Int[Tensor, " batch"] | None = None,
         pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
         encoder_outputs: Tensor | ModelOutput | None = None,
         cache: Cache | None = None,
@@ -111,15 +113,19 @@ class Model(GenerationMixin, nn.Module):
                          shifted right; decoder-only models predict the next token.
         segment_ids:     numbers of the documents packed in a row, the same in both stacks: tokens of each stand together, count
                          their positions from its beginning, and see and predict no other's. Over cached tokens and new ones.
+        prefix_lengths:  where the decoder's masks have a prefix: how many of each row's tokens, from the first real one on, see
+                         each other. Absent, none do. With a cache, of the first call: later tokens are no part of it.
         pixel_values:    of the pictures in `input_ids`, in their order over the whole batch.
         encoder_outputs: from an earlier call, to run the decoder alone.
         cache:           an empty `Cache()` to start with; it grows with each call.
         """
         wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         check_segments(self.spec, segment_ids, decoder_segment_ids)
+        if prefix_lengths is not None:
+            check_prefix(self.spec, prefix_lengths, cache, segment_ids)
         read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values, segment_ids)
         if self.encoder is None:
-            ran = self._run_decoder(read, None, cache, wanted)
+            ran = self._run_decoder(replace(read, prefix=prefix_lengths), None, cache, wanted)
             return self._answer(ran, read, labels, cache, shift=True)
 
         encoded = None
@@ -135,7 +141,9 @@ class Model(GenerationMixin, nn.Module):
 
         hidden = encoded.hidden if encoded is not None else encoder_hidden(encoder_outputs)
         valid = as_mask(decoder_attention_mask)
-        written = Inputs(decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, segments=decoder_segment_ids)
+        written = Inputs(
+            decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
+        )
         if written.ids is None and written.embeds is None:
             written = self._derive_decoder_inputs(written, read, labels)
         bridged = hidden if cache is not None and cache.source else self.bridge(hidden)
@@ -286,6 +294,7 @@ def run(stack: Stack, inputs: Inputs, **rest: Any) -> StackOutput:
         valid=inputs.valid,
         segments=inputs.segments,
         positions=inputs.positions,
+        prefix_lengths=inputs.prefix,
         **rest,
     )
     return ran

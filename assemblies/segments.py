@@ -1,4 +1,5 @@
-"""Documents packed in one row, numbered by `segment_ids`: the tokens of each stand together and see no other's."""
+"""Documents packed in one row, numbered by `segment_ids`: the tokens of each stand together and see no other's. And a row's
+prefix, whose tokens all see each other."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -6,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.specs import ModelSpec
+from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
 
@@ -21,6 +23,22 @@ def check_segments(spec: ModelSpec, read: Tensor | None, written: Tensor | None)
         raise InputError(Problem("decoder_segment_ids", found, "both for an encoder-decoder, else segment_ids alone"))
     if read is not None and spec.head.name == "sequence_classification":
         raise InputError(Problem("segment_ids", "packed rows for a head that answers once for each", "one document a row"))
+
+
+def check_prefix(spec: ModelSpec, lengths: Tensor, cache: Cache | None, segments: Tensor | None) -> None:
+    """Refuse a prefix that the decoder would not read, or not as it says."""
+    problem = None
+    if spec.decoder is None or not spec.decoder.prefixed:
+        problem = Problem("prefix_lengths", "a prefix for a model that reads none", "a decoder with `prefix` in a mask")
+    elif lengths.ndim != 1 or lengths.is_floating_point():
+        found = f"{str(lengths.dtype).removeprefix('torch.')} of the shape {tuple(lengths.shape)}"
+        problem = Problem("prefix_lengths", found, "whole numbers, [batch]")
+    elif segments is not None:
+        problem = Problem("prefix_lengths", "a prefix in packed rows", "one document a row")
+    elif cache is not None and cache.length:
+        problem = Problem("prefix_lengths", f"a prefix behind {cache.length} cached tokens", "the prefix in the first call")
+    if problem is not None:
+        raise InputError(problem)
 
 
 def begins(segments: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:

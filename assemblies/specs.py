@@ -112,6 +112,8 @@ class ModelSpec(Spec):
                 yield Problem(part, "a stack", f"none: the assembly is {self.assembly}")
         for part, stack in self.stacks.items():
             yield from (problem.inside(part) for problem in stack.check(self.sizes(part)))
+        if self.encoder is not None and self.encoder.prefixed:
+            yield Problem("encoder", "a mask with a prefix", "none: only decoders are told of one", "Set causal to false.")
         if self.stacks:
             yield from (problem.inside("head") for problem in self.head.check(self.head_sizes))
             yield from self._check_tie()

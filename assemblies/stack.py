@@ -59,6 +59,7 @@ class Stack(nn.Module):
         valid: Bool[Tensor, "batch total_length"] | None = None,
         segments: Int[Tensor, "batch total_length"] | None = None,
         positions: Int[Tensor, "batch length"] | None = None,
+        prefix_lengths: Int[Tensor, " batch"] | None = None,
         source: Source | None = None,
         cache: Cache | None = None,
         prompt_length: int | None = None,
@@ -71,6 +72,7 @@ class Stack(nn.Module):
         segments:  over the same tokens, the numbers of the documents packed in a row.
         positions: absent, they count from the first real token of each row, or of each document in it, so that left padding
                    (at places below zero) changes nothing.
+        prefix_lengths: of each row, how many tokens from its first real one on see each other, where masks have a prefix.
         prompt_length: image tokens behind so many, counted with the cached ones, hold no picture: the model wrote them.
         """
         offset = 0 if cache is None else cache.length
@@ -89,9 +91,10 @@ class Stack(nn.Module):
             positions = torch.arange(offset, offset + length, device=hidden.device)[None]
             if valid is not None:
                 positions = positions - valid.long().argmax(1, keepdim=True)
+        prefix = None if prefix_lengths is None else prefixes(prefix_lengths, offset + length, valid)
         weights: dict[tuple[Reads, Place], Tensor] | None = {} if attentions else None
         losses: dict[Place, Tensor] | None = {} if self.training else None
-        context = Context(positions, offset, valid, source, cache, blocks, segments, weights=weights, losses=losses)
+        context = Context(positions, offset, valid, source, cache, blocks, segments, prefix, weights=weights, losses=losses)
         hidden = functional.dropout(self.placed(hidden, positions), self.spec.dropout, self.training)
         seen = [hidden]
         again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()
@@ -143,6 +146,15 @@ class Stack(nn.Module):
             return self.vision.untouched(embedded), None
         blocks = functional.pad(runs(places), (offset, 0), value=-1)
         return self.vision(embedded, places, pixel_values), blocks
+
+
+def prefixes(
+    lengths: Int[Tensor, " batch"], total: int, valid: Bool[Tensor, "batch total_length"] | None
+) -> Bool[Tensor, "batch total_length"]:
+    """True at the first so many real tokens of each row."""
+    places = torch.arange(total, device=lengths.device)[None]
+    first = 0 if valid is None else valid.long().argmax(1, keepdim=True)
+    return (places >= first) & (places < first + lengths[:, None])
 
 
 def by_reading(found: Mapping[tuple[Reads, Place], Tensor]) -> dict[Reads, tuple[Tensor, ...]]:

@@ -106,6 +106,12 @@ class StackSpec(Spec):
             if index in override.layers or index - self.depth in override.layers:
                 yield f"overrides[{number}].patch", thaw(override.patch)
 
+    @cached_property
+    def prefixed(self) -> bool:
+        """Whether the mask of some branch has a prefix."""
+        masks = (getattr(layer.branches[name], "mask", None) for layer in self.layers for name in layer.present)
+        return any(getattr(mask, "prefix", False) for mask in masks)
+
     @property
     def norm(self) -> BlockSpec:
         """The final norm's spec."""

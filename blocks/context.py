@@ -44,6 +44,7 @@ class Context:
     source:    what cross-attention reads.
     cache:     where keys and values are kept between calls; None to keep none.
     blocks:    numbers of the runs of image tokens that attend to each other, `[batch, offset + length]`; -1 is none.
+    prefix:    True at tokens of the prefix, which see each other where the mask says so, `[batch, offset + length]`.
     segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: each row is one.
     slots:     by window (None: no window), for a step that writes one token in whole buffers; `offset` is not read then.
     weights:   attention weights by what they read and their place, filled where they are asked for.
@@ -57,6 +58,7 @@ class Context:
     cache: Cache | None = None
     blocks: Int[Tensor, "batch total_length"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
+    prefix: Bool[Tensor, "batch total_length"] | None = None
     slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
     losses: dict[Place, Tensor] | None = None

@@ -13,7 +13,7 @@ class Demand:
     """What is asked. Fields are False or None while they are not known: a spec tells less than a call.
 
     merged:   keys of two sequences under one softmax.
-    pictures: runs of tokens that see each other whatever causality says.
+    pictures: runs of tokens that see each other whatever causality says: pictures, or prefixes.
     bias:     numbers added to scores: of relative positions, or of sinks.
     """
 
@@ -63,7 +63,7 @@ class Kernel:
             "dropout": demand.dropout and not self.dropout,
             "a bias on scores": demand.bias and not self.bias,
             "merged attention": demand.merged and not self.merged,
-            "pictures in a causal stack": demand.pictures and not self.pictures,
+            "pictures or prefixes in a causal stack": demand.pictures and not self.pictures,
             f"heads of {demand.head_dim}": bool(self.widest and demand.head_dim and demand.head_dim > self.widest),
         }
         for what, refused in asked.items():

@@ -1,14 +1,16 @@
 """A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Int
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from pairform.blocks.context import Reads
-from pairform.registry import Pair, Spec
+from pairform.registry import Pair, Problem, Spec, nested
 
 ROWS = 512
 """Queries whose whole row of a mask is held at a time."""
@@ -18,10 +20,26 @@ class MaskSpec(Spec):
     """The part of a mask that an architecture fixes.
 
     window: how many tokens a query sees to its left and right beside itself; absent, all. `causal` cuts off the right.
+    prefix: `causal` cuts off nothing between tokens of a row's prefix, which each call tells (prefix LM; Raffel et al. 2020,
+            arXiv 1910.10683, section 3.2.1).
     """
 
     causal: bool = False
     window: Pair | None = None
+    prefix: bool = False
+
+    @model_validator(mode="after")
+    def _a_prefix_sees_ahead(self) -> Self:
+        problems = []
+        if self.prefix and not self.causal:
+            remedy = "Set causal to true, or leave prefix out: every token sees later ones."
+            problems.append(Problem("prefix", "true in a mask that is not causal", "a causal mask", remedy))
+        if self.prefix and self.window is not None and self.window[1] == 0:
+            expected = "1 or more to the right: how far a token sees ahead within its prefix"
+            problems.append(Problem("window", f"{list(self.window)} beside a prefix", expected))
+        if problems:
+            raise nested(problems)
+        return self
 
 
 FULL = MaskSpec()
@@ -34,8 +52,9 @@ class Mask:
 
     Queries stand at `query_start ...`, keys at `key_start ...`. `valid` is False at keys that are padding. `reads` names
     the sequence that the keys come from; causality and windows only make sense within the queries' own. `blocks` numbers
-    the runs of tokens that see each other whatever causality says (a picture's), and -1 elsewhere. Segments number the
-    documents that are packed in one row: a query sees its own document's keys alone.
+    the runs of tokens that see each other whatever causality says (a picture's, or a prefix), and -1 elsewhere; a window bounds
+    them on the left, and with a prefix on the right too. Segments number the documents that are packed in one row: a query sees
+    its own document's keys alone.
     """
 
     spec: MaskSpec
@@ -60,10 +79,15 @@ class Mask:
         left, right = self.spec.window or (None, None)
         return left, 0 if self.spec.causal else right
 
+    @property
+    def ahead(self) -> int | None:
+        """How many tokens a query sees to its right within its block; None is all."""
+        return self.spec.window[1] if self.spec.prefix and self.spec.window is not None else None
+
     def key(self) -> tuple[object, ...]:
         """Equal for masks that lower to the same thing within one forward pass."""
         lengths = (self.query_start, self.query_length, self.key_start, self.key_length)
-        return (self.spec.causal, self.spec.window, self.reads, *lengths)
+        return (self.spec.causal, self.spec.window, self.spec.prefix, self.reads, *lengths)
 
     def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
         """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
@@ -72,7 +96,8 @@ class Mask:
         left, right = self.window
         if left is not None:
             low = max(low, first - left)
-        if self.blocks is None and right is not None:
+        right = right if self.blocks is None else self.ahead
+        if right is not None:
             high = min(high, last + right + 1)
         low, high = min(low, high - 1), max(high, low + 1)  # some key, for a query that sees none
         place = slice(low - self.key_start, high - self.key_start)
@@ -91,10 +116,9 @@ class Mask:
 
     def seen_by(self, count: int) -> int:
         """The most keys that `count` neighbouring queries see together."""
-        if self.spec.window is None or (self.blocks is not None):
-            return self.key_length
-        left, right = self.spec.window
-        return min(self.key_length, count + left + (0 if self.spec.causal else right))
+        left, right = self.window
+        right = right if self.blocks is None else self.ahead
+        return self.key_length if left is None or right is None else min(self.key_length, count + left + right)
 
     def unrestricted(self) -> bool:
         """Whether every query may attend to every key."""
@@ -115,7 +139,9 @@ class Mask:
         most = self.key_length - 1
         low, high = (queries - left - self.key_start).clamp(min=0), (queries + right - self.key_start).clamp(max=most)
         if self.blocks is not None:
-            high = torch.maximum(high, last_of_run(self.blocks)[:, queries[0]] - self.key_start).clamp(max=most)
+            last = last_of_run(self.blocks)[:, queries[0]]
+            last = last if self.ahead is None else torch.minimum(last, queries + self.ahead)
+            high = torch.maximum(high, last - self.key_start).clamp(max=most)
         return low, high
 
     def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 queries key_length"] | None:

@@ -27,7 +27,9 @@ class OwnSequenceSpec(AttentionSpec):
     @property
     def demand(self) -> Demand:
         demand = super().demand
-        return replace(demand, bias=demand.bias or isinstance(self.position, ScoreBiasSpec))
+        return replace(
+            demand, bias=demand.bias or isinstance(self.position, ScoreBiasSpec), pictures=demand.pictures or self.mask.prefix
+        )
 
     def position_sizes(self, sizes: Sizes) -> Sizes:
         """What the position learns from its surroundings: a head's width, and how many heads there are."""
@@ -66,11 +68,25 @@ class OwnSequenceAttention(AttentionHeads):
             key_start=held.start,
             key_length=held.keys.shape[2],
             valid=None if context.valid is None else context.valid[:, held.start :],
-            blocks=context.blocks if self.mask.causal else None,
+            blocks=self.blocks(context),
             query_segments=None if context.segments is None else context.segments[:, context.offset :],
             key_segments=None if context.segments is None else context.segments[:, held.start :],
         )
         return Read(held, mask, self.score_bias(mask, context))
+
+    def blocks(self, context: Context) -> Int[Tensor, "batch total_length"] | None:
+        """Numbers of the runs of tokens that see each other whatever causality says: those of pictures, and the prefix."""
+        if not self.mask.causal:
+            return None
+        prefix = context.prefix
+        if prefix is None or not self.mask.prefix:
+            return context.blocks
+
+        def make() -> Int[Tensor, "batch total_length"]:
+            others = torch.full_like(prefix, -1, dtype=torch.long) if context.blocks is None else context.blocks
+            return others.masked_fill(prefix, torch.iinfo(torch.long).max)
+
+        return context.once("prefix", make)
 
     def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads q k"] | None:
         """What the position adds to the scores of keys in the cache's order."""

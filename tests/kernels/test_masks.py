@@ -29,7 +29,7 @@ def may_see(mask: Mask, row: int, query: int, key: int) -> bool:
     if asks - seen > left:
         return False
     if mask.blocks is not None and mask.blocks[row, asks] == mask.blocks[row, seen] >= 0:
-        return True
+        return mask.spec.prefix is False or mask.spec.window is None or seen - asks <= mask.spec.window[1]
     return seen - asks <= (0 if mask.spec.causal else right)
 
 
