@@ -110,7 +110,7 @@ def run_processes(out: Path, source: Path, names: list[str], jobs: int, minutes:
 def server() -> ForkServerContext:
     """Processes are forked from one that has imported all they need and has computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pairform.experiments.worker"])
+    context.set_forkserver_preload(["pairform.experiments.preload"])
     return context
 
 

@@ -1,5 +1,6 @@
 """A study's results by variant: means over seeds with the interval that the true mean is likely in."""
 
+import functools
 import math
 import statistics
 from collections import Counter
@@ -42,6 +43,7 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
     return mean, spread * t_quantile((1 + confidence) / 2, len(values) - 1)
 
 
+@functools.cache
 def t_quantile(probability: float, freedom: int) -> float:
     """Where Student's t distribution with that many degrees of freedom reaches `probability`, which is above one half.
 

@@ -1,10 +1,12 @@
 """Registries: from the names that JSON may use to the classes that are built for them."""
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -33,7 +35,7 @@ class Registry(Mapping[str, Any]):
         self.kind = kind
         self.summary = summary
         self._blocks: dict[str, Any] = {}
-        self._plugins_read = False
+        self._plugins_of: tuple[str, ...] | None = None
 
     def add(self, name: str, block: Any) -> None:
         """Register `block`, a class or `"module:Class"`. The same name twice is an error that names both files."""
@@ -71,10 +73,11 @@ class Registry(Mapping[str, Any]):
         return len(self._blocks)
 
     def _read_plugins(self) -> None:
-        if self._plugins_read:
+        path = tuple(sys.path)
+        if self._plugins_of == path:
             return
-        self._plugins_read = True
-        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        self._plugins_of = path
+        for entry in plugins(path):
             kind, _, name = entry.name.partition(".")
             if kind == self.kind:
                 self.add(name, entry)
@@ -100,6 +103,12 @@ class Registry(Mapping[str, Any]):
         near = difflib.get_close_matches(str(name), self._blocks, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
         return Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", hint)
+
+
+@functools.cache
+def plugins(path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """What the packages on `path`, which is `sys.path`, register: looked for once for all kinds."""
+    return tuple(importlib.metadata.entry_points(group=ENTRY_POINTS))
 
 
 KINDS: Mapping[str, Registry] = {

@@ -1,0 +1,17 @@
+"""What the process that trials are forked from does once: it imports and prepares what each would, and computes nothing.
+
+What torch imports with its first optimiser and its first count of FLOPs, and the validators of specs, take longer than a small
+trial.
+"""
+
+import importlib
+
+from pairform.assemblies.load_spec import load_spec
+from pairform.experiments.records import Trial
+from pairform.experiments.study_spec import StudySpec
+
+for module in ("pairform.experiments.worker", "torch._dynamo", "torch.utils.flop_counter"):
+    importlib.import_module(module)
+load_spec("t5gemma-s-s")
+for spec in (StudySpec, Trial):
+    spec.model_rebuild()
