@@ -1,6 +1,7 @@
 """A decoder run on a prompt and then on one token of each row at a time."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakKeyDictionary
@@ -98,9 +99,10 @@ class Decoding:
             blocks = (module for module in self.model.decoder.modules() if isinstance(module, AttentionHeads))
             self.cache = self.cache.spread(beams, share=all(block.kernel in ("auto", "eager") for block in blocks))
         if self.source is not None:
+            if self.cache is None:  # else hidden states are not read again
+                self.source = self.source.each(lambda hidden: hidden.repeat_interleave(beams, 0))
             valid = None if self.source.valid is None else self.source.valid.repeat_interleave(beams, 0)
-            hidden = self.source.hidden  # not read again where keys are kept
-            self.source = Source(hidden if self.cache is not None else hidden.repeat_interleave(beams, 0), valid)
+            self.source = replace(self.source, valid=valid)
         if self.first is not None:
             self.first = self.first.repeat_interleave(beams, 0)
             self.valid = self.places >= self.first
@@ -232,4 +234,4 @@ def in_bucket(source: Source) -> Source:
     more = bucket(length) - length
     valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
     valid = valid if source.valid is None else source.valid
-    return Source(functional.pad(source.hidden, (0, 0, 0, more)), functional.pad(valid, (0, more)))
+    return replace(source.each(lambda hidden: functional.pad(hidden, (0, 0, 0, more))), valid=functional.pad(valid, (0, more)))

@@ -176,14 +176,17 @@ def encode(
     model: "Model", ids: Tensor | None, mask: Tensor | None, pixels: Tensor | None, outputs: "Tensor | ModelOutput | None"
 ) -> Source:
     """The source that the decoder reads, run through the encoder unless its output is given."""
-    from pairform.assemblies.model import as_mask, encoder_hidden
+    from pairform.assemblies.model import as_mask
 
     assert model.encoder is not None
     valid = as_mask(mask)
     if valid is None:
         valid = model.real_tokens(ids)
-    hidden = model.encoder(ids, pixel_values=pixels, valid=valid).hidden if outputs is None else encoder_hidden(outputs)
-    return model.source(hidden, valid)
+    if outputs is not None:
+        ran = model.encoder_output(outputs)
+    else:
+        ran = model.encoder(ids, pixel_values=pixels, valid=valid, layers=model.source_layers)
+    return model.source(ran.hidden, valid, layers=ran.layers)
 
 
 def starting_point(

@@ -15,6 +15,7 @@ from pairform.assemblies.quantisation import quantised
 from pairform.assemblies.segments import begins, check_prefix, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
+from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Reads, Source
@@ -33,6 +34,8 @@ class ModelOutput:
     `logits` is None without a head. Beside a language model's loss, which needs no logits held, they are computed when they
     are first read, from the weights of that moment.
 
+    `encoder_layers` are what the decoder reads of single layers of the encoder, by number, where it does.
+
     `auxiliary_loss`, which only training has, is what blocks such as a mixture of experts add; `loss` contains it.
     """
 
@@ -42,6 +45,7 @@ class ModelOutput:
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     encoder_last_hidden_state: Tensor | None = None
+    encoder_layers: Mapping[int, Tensor] | None = None
     encoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
     decoder_hidden_states: tuple[Tensor, ...] | None = None
@@ -69,7 +73,10 @@ class Inputs:
 
 
 class Model(GenerationMixin, nn.Module):
-    """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names."""
+    """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names.
+
+    source_layers: numbers of the encoder's layers that some block of the decoder reads beside the output.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -80,6 +87,8 @@ class Model(GenerationMixin, nn.Module):
             assert self.encoder is not None, "checked by the spec"
             assert self.decoder is not None, "checked by the spec"
             self.decoder.embedding = self.encoder.embedding
+        read = {module.source_layer for module in self.modules() if isinstance(module, CrossAttention)}
+        self.source_layers = tuple(sorted(layer for layer in read if layer is not None))
         self.bridge = build_block(spec.bridge, spec.bridge_sizes, "bridge")
         self.head = build_block(spec.head, spec.head_sizes, "head")
 
@@ -131,7 +140,7 @@ class Model(GenerationMixin, nn.Module):
         encoded = None
         read = self._mask_padding(read)
         if encoder_outputs is None:
-            encoded = run(self.encoder, read, **wanted)
+            encoded = run(self.encoder, read, layers=self.source_layers, **wanted)
         if self.decoder is None:
             if encoded is None:
                 raise InputError(
@@ -139,18 +148,19 @@ class Model(GenerationMixin, nn.Module):
                 )
             return self._answer(encoded, read, labels, None, shift=False)
 
-        hidden = encoded.hidden if encoded is not None else encoder_hidden(encoder_outputs)
+        source = encoded if encoded is not None else self.encoder_output(encoder_outputs)
         valid = as_mask(decoder_attention_mask)
         written = Inputs(
             decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
         )
         if written.ids is None and written.embeds is None:
             written = self._derive_decoder_inputs(written, read, labels)
-        bridged = hidden if cache is not None and cache.source else self.bridge(hidden)
-        seen = Source(bridged, read.valid, read.segments)
+        held = cache is not None and bool(cache.source)
+        what = (source.hidden, read.valid, read.segments)
+        seen = Source(*what) if held else self.source(*what, source.layers)
         ran = self._run_decoder(written, seen, cache, wanted)
         output = self._answer(ran, written, labels, cache, shift=False, before=encoded)
-        output.encoder_last_hidden_state = hidden
+        output.encoder_last_hidden_state, output.encoder_layers = source.hidden, source.layers or None
         output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
         output.decoder_attentions, output.attentions = output.attentions, None
         output.cross_attentions = attentions_of(ran, "source")
@@ -165,9 +175,25 @@ class Model(GenerationMixin, nn.Module):
         assert self.decoder is not None
         return run(self.decoder, inputs, source=source, cache=cache, **wanted)
 
-    def source(self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None) -> Source:
-        """The encoder's output as the decoder reads it: over the bridge."""
-        return Source(self.bridge(hidden), valid)
+    def source(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        valid: Tensor | None,
+        segments: Tensor | None = None,
+        layers: Mapping[int, Tensor] | None = None,
+    ) -> Source:
+        """The encoder's output, and what single layers gave, as the decoder reads them: over the bridge."""
+        return Source(hidden, valid, segments, layers or {}).each(self.bridge)
+
+    def encoder_output(self, outputs: Tensor | ModelOutput | None) -> StackOutput:
+        """What the decoder reads out of what a caller kept."""
+        layers = (outputs.encoder_layers if isinstance(outputs, ModelOutput) else None) or {}
+        if any(layer not in layers for layer in self.source_layers):
+            found = f"no hidden states of the encoder's layers {', '.join(map(str, self.source_layers))}"
+            raise InputError(
+                Problem("encoder_outputs", found, "the whole output of an earlier call, for this decoder reads them")
+            )
+        return StackOutput(encoder_hidden(outputs), layers=layers)
 
     def _answer(
         self,

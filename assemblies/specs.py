@@ -92,7 +92,8 @@ class ModelSpec(Spec):
         if self.encoder is None:
             return sizes
         bridge: Any = self.bridge
-        return replace(sizes, source_width=bridge.source_width(self.encoder.width, sizes.width), source_keys=bridge.source_keys)
+        width = bridge.source_width(self.encoder.width, sizes.width)
+        return replace(sizes, source_width=width, source_keys=bridge.source_keys, source_depth=self.encoder.depth)
 
     @property
     def bridge_sizes(self) -> Sizes:

@@ -1,7 +1,7 @@
 """A stack: embedding, layers, final norm. The one class behind every encoder, decoder and decoder-only model."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ class StackOutput:
     """hidden: after the final norm. hidden_states: the embeddings, then each layer's output, the last one normed.
 
     attentions: by what is read ("own" or "source"), the weights of each layer that reads it, `[batch, heads, queries, keys]`.
+    layers: what the layers that were asked for gave, by number, behind the final norm.
     auxiliary_loss: the sum of what blocks add to the loss, in training.
     """
 
@@ -30,6 +31,7 @@ class StackOutput:
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: Mapping[Reads, tuple[Tensor, ...]] | None = None
     auxiliary_loss: Float[Tensor, ""] | None = None
+    layers: Mapping[int, Float[Tensor, "batch length width"]] = field(default_factory=dict)
 
 
 class Stack(nn.Module):
@@ -63,6 +65,7 @@ class Stack(nn.Module):
         source: Source | None = None,
         cache: Cache | None = None,
         prompt_length: int | None = None,
+        layers: Collection[int] = (),
         hidden_states: bool = False,
         attentions: bool = False,
     ) -> StackOutput:
@@ -73,6 +76,7 @@ class Stack(nn.Module):
         positions: absent, they count from the first real token of each row, or of each document in it, so that left padding
                    (at places below zero) changes nothing.
         prefix_lengths: of each row, how many tokens from its first real one on see each other, where masks have a prefix.
+        layers: numbers of the layers whose outputs are asked for.
         prompt_length: image tokens behind so many, counted with the cached ones, hold no picture: the model wrote them.
         """
         offset = 0 if cache is None else cache.length
@@ -104,7 +108,9 @@ class Stack(nn.Module):
             else:
                 hidden = layer(hidden, context, index)
             seen.append(hidden)
-        hidden = functional.dropout(self.norm(hidden), self.spec.dropout, self.training)
+        hidden = self.normed(hidden)
+        last = len(self.layers) - 1  # a stack that is cut short to count what it costs gives its last layer for later ones
+        kept = {index: self.normed(seen[index + 1]) if index < last else hidden for index in layers}
         if cache is not None:
             cache.length = offset + length
         return StackOutput(
@@ -112,7 +118,12 @@ class Stack(nn.Module):
             (*seen[:-1], hidden) if hidden_states else None,
             None if weights is None else by_reading(weights),
             torch.stack([*losses.values()]).sum() if losses else None,
+            kept,
         )
+
+    def normed(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """Behind the final norm and its dropout."""
+        return functional.dropout(self.norm(hidden), self.spec.dropout, self.training)
 
     def placed(
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]

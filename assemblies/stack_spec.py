@@ -1,6 +1,7 @@
 """The spec of a stack: an embedding, layers given by a template and patches on it, a final norm."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Self, TypeVar
 
@@ -118,6 +119,7 @@ class StackSpec(Spec):
         return self.final_norm or self.layer.norm
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
+        sizes = replace(sizes, depth=self.depth)
         yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
         if self.position is not None:
             yield from (problem.inside("position") for problem in self.position.check(sizes))

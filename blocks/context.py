@@ -18,11 +18,18 @@ Reads: TypeAlias = Literal["own", "source", "sink"]
 @dataclass(frozen=True)
 class Source:
     """The encoder's output as a decoder sees it. `valid` is False at padding; None means that nothing is padding. `segments`
-    numbers the documents packed in a row, as the decoder's do."""
+    numbers the documents packed in a row, as the decoder's do. `layers` holds the outputs of those of the encoder's layers that
+    some block reads, by number."""
 
     hidden: Float[Tensor, "batch source_length source_width"]
     valid: Bool[Tensor, "batch source_length"] | None = None
     segments: Int[Tensor, "batch source_length"] | None = None
+    layers: Mapping[int, Float[Tensor, "batch source_length source_width"]] = field(default_factory=dict)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Source":
+        """The same with all hidden states changed."""
+        layers = {layer: change(hidden) for layer, hidden in self.layers.items()}
+        return replace(self, hidden=change(self.hidden), layers=layers)
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ class Sizes:
     source_width:  of the hidden states that the block reads beside its own: an encoder's output, or a vision tower's.
     source_length: how many of them there are, where the architecture fixes it (the patches of a picture).
     source_keys:   whether merged attention projects its source with its own keys' weights, or with weights for it alone.
+    source_depth:  how many layers the encoder has that a decoder reads.
     pad:           the padding token.
     depth:         how many layers the block's stack has; layer: the number of the block's own, from 0.
     decoder_depth: how many layers the decoder has that reads the block's stack.
@@ -97,6 +98,7 @@ class Sizes:
     pad: int | None = None
     source_length: int | None = None
     source_keys: Literal["shared", "separate"] = "shared"
+    source_depth: int | None = None
     depth: int = 1
     layer: int = 0
     decoder_depth: int | None = None

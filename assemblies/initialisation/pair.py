@@ -85,7 +85,7 @@ def kept_override(override: Override, kept: list[int], depth: int) -> dict[str, 
 
 
 def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:
-    causal = {"layer": {"branches": {"self_attention": {"mask": {"causal": False}}}}}
+    causal = {"layer": {"branches": {"self_attention": {"mask": {"causal": False, "prefix": False}}}}}
     patched: dict[str, Any] = merge_patch(stack, causal)
     return patched
 

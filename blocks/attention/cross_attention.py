@@ -14,14 +14,16 @@ from pairform.blocks.context import Context
 from pairform.registry import InputError, Problem, Sizes
 
 
-def read_source(project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context) -> Read:
+def read_source(
+    project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context, layer: int | None = None
+) -> Read:
     """The source's keys and values, projected once and then kept in the cache, and the mask of `queries` new queries on them:
-    padding, packed documents, and no window."""
+    padding, packed documents, and no window. `layer`: of the encoder; None is its output."""
     if context.source is None:
         raise InputError(Problem("encoder_outputs", "no source", "the encoder's output for attention to read"))
     held = context.cache.source.get(context.place) if context.cache is not None else None
     if held is None:
-        held = KeyValues(*project(context.source.hidden))
+        held = KeyValues(*project(context.source.hidden if layer is None else context.source.layers[layer]))
         if context.cache is not None:
             held = KeyValues(held.keys.contiguous(), held.values.contiguous())  # each head's keys in a row: quicker to read
             context.cache.source[context.place] = held
@@ -41,20 +43,41 @@ class CrossAttention(AttentionHeads):
 
     No positional encoding and no window (T5Gemma, arXiv 2504.06225, section 3.1). Keys and values of the source are
     computed once and kept in the cache.
+
+    source_layer: "last", the encoder's output; the number of one of the encoder's layers, from 0, or from -1 for the last; or
+                  "matching", the layer with the number of the decoder's own (He et al. 2018, NeurIPS, "Layer-Wise Coordination
+                  between Encoder and Decoder", section 3.1). What a layer gives passes the encoder's final norm and the bridge.
     """
 
     class Spec(AttentionSpec):
         name: Literal["cross_attention"] = "cross_attention"
+        source_layer: Literal["last", "matching"] | int = "last"
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             yield from super().check(sizes)
             yield from check_source(self.name, sizes)
+            depth = sizes.source_depth
+            if depth is None:
+                return
+            if self.source_layer == "matching" and depth != sizes.depth:
+                found = f"'matching' between {depth} layers of the encoder and {sizes.depth} of the decoder"
+                yield Problem("source_layer", found, "as many layers in both", "Or name a layer by its number.")
+            if isinstance(self.source_layer, int) and not -depth <= self.source_layer < depth:
+                yield Problem("source_layer", str(self.source_layer), f"a layer of the encoder, from {-depth} to {depth - 1}")
+
+        def reads(self, sizes: Sizes) -> int | None:
+            """Which of the encoder's layers, by number; None is its output."""
+            if isinstance(self.source_layer, int):
+                assert sizes.source_depth is not None, "given by every model with an encoder"
+                return self.source_layer % sizes.source_depth
+            return sizes.layer if self.source_layer == "matching" else None
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         assert sizes.source_width is not None, "checked by the spec"
         super().__init__(spec, sizes, key_width=sizes.source_width)
         self.spec = spec
+        self.source_layer = spec.reads(sizes)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        source = read_source(self.keys_values, hidden.shape[1], context)
+        source = read_source(self.keys_values, hidden.shape[1], context, self.source_layer)
         return self.mix(hidden, self.queries(hidden), (source,), context)
