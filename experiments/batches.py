@@ -19,9 +19,12 @@ TRAINING, VALIDATION = 1, 2
 
 
 class Examples(Protocol):
-    """What a trial learns from. `lengths` are those of the longest source and target, in tokens."""
+    """What a trial learns from."""
 
-    lengths: tuple[int, int]
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the longest source and target."""
+        ...
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
         """The batch of a step: it depends on these numbers alone, so that each variant reads the same ones."""
@@ -29,6 +32,19 @@ class Examples(Protocol):
 
     def validation(self) -> list[Example]:
         """The same examples for every trial, none of which is trained on but by chance."""
+        ...
+
+
+class Contents(Protocol):
+    """What data holds, read once for all variants: nothing is wrong with it whatever the model."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file that was read, by its path from the study's folder on."""
+        ...
+
+    def open(self, spec: ModelSpec) -> Examples:
+        """In a model's ids; a vocabulary that is too small raises `SpecError`."""
         ...
 
 

@@ -26,7 +26,12 @@ class PrefixLM(Spec):
     def lengths(self) -> tuple[int, int]:
         return self.source, self.target
 
-    def check(self, spare: int) -> Iterator[Problem]:
+    @property
+    def sentinels(self) -> int:
+        """Ids that it needs beside those of the text."""
+        return 0
+
+    def check(self) -> Iterator[Problem]:
         yield from ()
 
     def split(self, window: list[int], numbers: np.random.Generator, spare: tuple[int, ...], end: int) -> Example:
@@ -78,12 +83,14 @@ class SpanCorruption(Spec):
         spans = 1 if denoiser.span is None else max(round(noise / denoiser.span), 1)
         return noise, min(spans, noise, self.window - noise)
 
-    def check(self, spare: int) -> Iterator[Problem]:
-        needed = max(self.counts(denoiser)[1] for denoiser in self.denoisers)
+    @property
+    def sentinels(self) -> int:
+        """Ids that it needs beside those of the text."""
+        return max(self.counts(denoiser)[1] for denoiser in self.denoisers)
+
+    def check(self) -> Iterator[Problem]:
         if self.window < 2:
             yield Problem("data.objective.window", str(self.window), "at least 2")
-        if spare < needed:
-            yield Problem("vocabulary", f"{spare} ids that no text has", f"at least {needed}, as sentinels")
 
     def split(self, window: list[int], numbers: np.random.Generator, spare: tuple[int, ...], end: int) -> Example:
         weights = np.array([denoiser.weight for denoiser in self.denoisers])

@@ -13,7 +13,8 @@ import torch
 from pairform.assemblies.inspection import inspect
 from pairform.assemblies.load_spec import in_file
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import check_spec
+from pairform.experiments.batches import Contents, check_spec
+from pairform.experiments.files import fingerprint
 from pairform.experiments.records import Trial
 from pairform.experiments.study_spec import StudySpec, TrainingSpec
 from pairform.registry import (
@@ -58,7 +59,7 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
         raise SpecError(known or in_file(str(file), error)) from None
 
 
-def plan_trials(study: StudySpec, folder: Path) -> list[Trial]:
+def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
     """Every trial of a study, seeds in turn so that an early end leaves each variant about as many.
 
     Each variant is laid out on the meta device at the longest lengths of the data. Problems of all variants are told at once.
@@ -68,12 +69,12 @@ def plan_trials(study: StudySpec, folder: Path) -> list[Trial]:
     for name, patches, where in combinations(study):
         try:
             variant = make_variant(study, name, patches, folder)
-            check_variant(variant, study, folder)
+            check_variant(variant, contents)
             variants.append(variant)
         except PairformError as error:
-            problems += [problem.inside(where) for problem in error.problems]
+            problems += [problem if problem.where.startswith("data") else problem.inside(where) for problem in error.problems]
     if problems:
-        raise SpecError(problems)
+        raise SpecError(list(dict.fromkeys(problems)))
     names = folder_names([variant.name for variant in variants])
     order = itertools.count()
     return [
@@ -85,6 +86,7 @@ def plan_trials(study: StudySpec, folder: Path) -> list[Trial]:
             patches=variant.patches,
             spec=variant.spec.document(),
             training=variant.training,
+            data=fingerprint(contents.digests),
         )
         for seed in study.seeds
         for name, variant in zip(names, variants, strict=True)
@@ -127,13 +129,13 @@ def make_variant(study: StudySpec, name: str, patches: tuple[dict[str, Any], ...
     return Variant(name, patches, ModelSpec.read(document), TrainingSpec.read(training, where="training"))
 
 
-def check_variant(variant: Variant, study: StudySpec, folder: Path) -> None:
+def check_variant(variant: Variant, contents: Contents) -> None:
     """Whether the model can learn from the data, at the data's lengths."""
-    problems = list(check_spec(variant.spec)) or list(study.data.check(folder, variant.spec))
+    problems = list(check_spec(variant.spec))
     if problems:
         raise SpecError(problems)
     check_device(variant.training.device)
-    source, target = study.data.open(folder, variant.spec).lengths
+    source, target = contents.open(variant.spec).lengths
     try:
         inspect(variant.spec, source_length=source, target_length=target)
     except PairformError:

@@ -1,6 +1,7 @@
 """A study's folder: what is written about each trial, so that a reader never sees half of it.
 
 study.json, environment.json
+data.json                    the SHA-256 of each file of the data
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
 trials/<name>/result.json    what was measured at its end
@@ -19,7 +20,7 @@ from pydantic import Field
 from pairform.experiments.study_spec import TrainingSpec
 from pairform.registry import OutputError, Patch, Problem, Spec, read_json
 
-STUDY, ENVIRONMENT, TRIALS = "study.json", "environment.json", "trials"
+STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
 TRIAL, METRICS, RESULT = "trial.json", "metrics.jsonl", "result.json"
 Status = Literal["planned", "running", "done", "failed"]
 
@@ -31,6 +32,7 @@ class Trial(Spec):
     variant:  its name, with the grid's values where there is a grid.
     patches:  what was applied to the base, in order.
     spec:     the model's, expanded.
+    data:     the fingerprint of the files that it learns from.
     attempts: how often it was begun; more than once where a run was killed.
     """
 
@@ -41,6 +43,7 @@ class Trial(Spec):
     patches: tuple[Patch, ...]
     spec: Patch
     training: TrainingSpec
+    data: str = ""
     status: Status = "planned"
     error: str | None = None
     attempts: int = 0

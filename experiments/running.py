@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pairform.experiments.environment import environment
 from pairform.experiments.planning import check_space, plan_trials
-from pairform.experiments.records import ENVIRONMENT, STUDY, TRIALS, Trial, TrialFolder, lock, trials_of, write_json
+from pairform.experiments.records import DATA, ENVIRONMENT, STUDY, TRIALS, Trial, TrialFolder, lock, trials_of, write_json
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.worker import run_trial
-from pairform.registry import InputError, OutputError, Problem
+from pairform.registry import InputError, OutputError, Problem, read_json
 
 Report = Callable[[Trial], None]
 """Called with each trial that ended."""
@@ -37,24 +37,32 @@ def run_study(
     """
     if jobs < 1:
         raise InputError(Problem("jobs", str(jobs), "1 or more"))
-    planned = plan_trials(study, source)
-    check_folder(out, study, planned)
+    contents = study.data.gather(source)
+    planned = plan_trials(study, source, contents)
+    check_folder(out, study, planned, contents.digests)
     check_space(out, planned)
     (out / TRIALS).mkdir(parents=True, exist_ok=True)
     with lock(out / ".lock", wait=False):
         prepare(out, study, planned, retry)
+        write_json(out / DATA, contents.digests)
         write_json(out / ENVIRONMENT, environment(source, command or []))
         waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
         run_processes(out, source.absolute(), waiting, jobs, study.budget.minutes, report)
     return trials_of(out)
 
 
-def check_folder(out: Path, study: StudySpec, planned: list[Trial]) -> None:
+def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
     """Whether `out` is free, or holds trials of this study: as they are planned now, or fewer."""
     if not (out / STUDY).is_file():
         if out.exists() and (not out.is_dir() or any(item.name != ".lock" for item in out.iterdir())):
             raise OutputError(Problem(str(out), "something that is no study", "a new or empty folder, or this study's"))
         return
+    kept = StudySpec.model_validate_json((out / STUDY).read_text("utf-8"))
+    known = read_json(out / DATA) if (out / DATA).is_file() else digests
+    if kept.data == study.data and known != digests:
+        names = ", ".join(sorted(name for name in {*known, *digests} if known.get(name) != digests.get(name)))
+        remedy = "Put them back, or choose another folder with --out."
+        raise OutputError(Problem(str(out), f"trials on other contents of {names}", "the files as they were", remedy))
     plans = {trial.name: trial.plan for trial in planned}
     found = trials_of(out)
     other = [trial.name for trial in found if plans.get(trial.name) != trial.plan]
@@ -62,7 +70,6 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial]) -> None:
         remedy = "Choose another folder with --out, or remove this one."
         names = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
         raise OutputError(Problem(str(out), f"trials that this study does not plan so ({names})", "this study's", remedy))
-    kept = StudySpec.model_validate_json((out / STUDY).read_text("utf-8"))
     if found and kept.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from pairform.experiments.pairs import Pairs
 from pairform.experiments.tasks import AnyTask
 from pairform.experiments.texts import Text
 from pairform.registry import Patch, PositiveFloat, PositiveInt, Probability, Problem, Spec, nested
@@ -89,7 +90,7 @@ class StudySpec(Spec):
     variants: dict[str, Patch] = Field(default_factory=base_alone, min_length=1)
     grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(default_factory=dict)
     training: TrainingSpec = TrainingSpec()
-    data: Annotated[AnyTask | Text, Field(discriminator="name")]
+    data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")]
     seeds: Seeds = (0, 1, 2)
     latency: bool = False
     budget: BudgetSpec = BudgetSpec()

@@ -5,14 +5,14 @@ Symbols are the ids of the model's vocabulary that have no special meaning, from
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Strict
 
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, generator
-from pairform.registry import PositiveInt, Problem, Spec
+from pairform.registry import PositiveInt, Problem, Spec, SpecError
 
 Range = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 """Shortest and longest."""
@@ -37,14 +37,27 @@ class Task(Spec):
         """Source and target as numbers of symbols, without an end."""
         raise NotImplementedError
 
-    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
-        found = len(Ids.of(spec).free)
-        if found < self.needed:
-            expected = f"at least {self.needed} ids without a special meaning, for the symbols of the task"
-            yield Problem("vocabulary", f"{found} ids without a special meaning", expected)
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of the files that are read: none."""
+        return {}
 
-    def open(self, folder: Path, spec: ModelSpec) -> Examples:
-        return Drawn(self, Ids.of(spec))
+    def check(self) -> Iterator[Problem]:
+        """What is wrong whatever the model."""
+        yield from ()
+
+    def gather(self, folder: Path) -> Self:
+        problems = list(self.check())
+        if problems:
+            raise SpecError(problems)
+        return self
+
+    def open(self, spec: ModelSpec) -> Examples:
+        ids = Ids.of(spec)
+        if len(ids.free) < self.needed:
+            expected = f"at least {self.needed} ids without a special meaning, for the symbols of the task"
+            raise SpecError(Problem("vocabulary", f"{len(ids.free)} ids without a special meaning", expected))
+        return Drawn(self, ids)
 
 
 class Drawn:
@@ -86,8 +99,7 @@ class SequenceTask(Task):
         length = int(numbers.integers(self.length[0], self.length[1] + 1))
         return [int(symbol) for symbol in numbers.integers(0, self.symbols, length)]
 
-    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
-        yield from super().check(folder, spec)
+    def check(self) -> Iterator[Problem]:
         if self.length[0] > self.length[1]:
             yield Problem("data.length", str(list(self.length)), "the shortest length, then the longest")
 
@@ -145,8 +157,7 @@ class Recall(Task):
         pairs = [symbol for pair in zip(keys, values, strict=True) for symbol in pair]
         return [*pairs, keys[asked]], [values[asked]]
 
-    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
-        yield from super().check(folder, spec)
+    def check(self) -> Iterator[Problem]:
         if self.pairs > self.keys:
             yield Problem("data.pairs", str(self.pairs), f"at most {self.keys}, the number of keys")
 

@@ -1,25 +1,22 @@
-"""Text files as data: windows of running text, of which the objective makes sources and targets."""
+"""Running text as data: windows of it, of which the objective makes sources and targets."""
 
-import json
-from collections.abc import Iterator
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, Strict
 
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, generator
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
+from pairform.experiments.files import Globs, digests, find_files, is_jsonl, read_lines, read_text, text_at
 from pairform.experiments.objectives import Objective, PrefixLM
-from pairform.experiments.tokens import Tokens, open_tokens
-from pairform.registry import PairformError, PositiveInt, Problem, Spec, SpecError
-
-Globs = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
-JSONL = ".jsonl"
+from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens, read_tokenizer
+from pairform.registry import PositiveInt, Problem, Spec, SpecError
 
 
 class Text(Spec):
-    """Running text out of files, given by patterns such as `docs/*.md` from the study's folder on.
+    """Running text out of files, given by patterns such as `docs/*.md` from the study's folder on. `.gz` files are unpacked.
 
     train:       files to learn from, without those that `held_out` names as well.
     held_out:    files to measure on.
@@ -36,26 +33,62 @@ class Text(Spec):
     objective: Objective = PrefixLM(name="prefix_lm")
     validation: PositiveInt = 128
 
-    def check(self, folder: Path, spec: ModelSpec) -> Iterator[Problem]:
-        try:
-            self.open(folder, spec)
-        except PairformError as error:
-            yield from error.problems
-
-    def open(self, folder: Path, spec: ModelSpec) -> Examples:
-        """The files, read and encoded. Missing, empty and unreadable ones raise `SpecError`."""
-        ids = Ids.of(spec)
-        tokens = open_tokens(ids, None if self.tokenizer is None else folder / self.tokenizer)
-        lacking = list(self.objective.check(len(tokens.spare)))
-        if lacking:
-            raise SpecError(lacking)
+    def gather(self, folder: Path) -> "Texts":
+        """The texts of all files. Missing, empty and unreadable ones raise `SpecError`."""
+        problems = list(self.objective.check())
+        if problems:
+            raise SpecError(problems)
+        tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
         held_out = find_files(folder, self.held_out, "data.held_out")
         train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
-        streams = [
-            read_stream(files, f"data.{name}", self.field, tokens, ids.end, self.objective.window)
-            for name, files in (("train", train), ("held_out", held_out))
-        ]
-        return Windows(self, streams[0], streams[1], tokens.spare, ids.end)
+        files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
+        texts = tuple([text for file in some for text in self.texts_of(file)] for some in (train, held_out))
+        return Texts(self, texts, (len(train), len(held_out)), tokenizer, digests(folder, files))
+
+    def texts_of(self, file: Path) -> list[str]:
+        """A file as one text, or each line of a `.jsonl` file."""
+        if not is_jsonl(file):
+            return [read_text(file)]
+        return [text_at(where, line, self.field) for where, line in read_lines(file)]
+
+
+class Texts:
+    """Texts to learn from and to measure on, out of so many files of each."""
+
+    def __init__(
+        self,
+        spec: Text,
+        texts: Sequence[list[str]],
+        files: tuple[int, int],
+        tokenizer: Tokenizer | None,
+        digests: dict[str, str],
+    ) -> None:
+        self.spec = spec
+        self.texts = texts
+        self.files = files
+        self.tokenizer = tokenizer
+        self.digests = digests
+        self.stream = functools.cache(self.encoded)
+
+    def open(self, spec: ModelSpec) -> "Windows":
+        """In a model's ids; too few of them, or too little text, raise `SpecError`."""
+        ids = Ids.of(spec)
+        tokens = open_tokens(ids, self.tokenizer)
+        if len(tokens.spare) < self.spec.objective.sentinels:
+            expected = f"at least {self.spec.objective.sentinels}, as sentinels"
+            raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that no text has", expected))
+        train, held_out = self.stream(tokens, ids.end)
+        return Windows(self.spec, train, held_out, tokens.spare, ids.end)
+
+    def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of all texts to learn from, then of those to measure on; an end token behind each text."""
+        window = self.spec.objective.window
+        train, held_out = (np.array([id_ for text in some for id_ in (*tokens.encode(text), end)]) for some in self.texts)
+        for name, stream, count in zip(("train", "held_out"), (train, held_out), self.files, strict=True):
+            if len(stream) < window:
+                found = f"{len(stream)} tokens in {count} files"
+                raise SpecError(Problem(f"data.{name}", found, f"at least one window: {window} tokens"))
+        return train, held_out
 
 
 class Windows:
@@ -80,49 +113,3 @@ class Windows:
         window = self.text.objective.window
         begin = int(numbers.integers(len(stream) - window + 1))
         return self.text.objective.split(stream[begin : begin + window].tolist(), numbers, self.spare, self.end)
-
-
-def find_files(folder: Path, patterns: tuple[str, ...], where: str) -> list[Path]:
-    """Files by name; a pattern that none has is an error."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        some = [file for file in folder.glob(pattern) if file.is_file()]
-        if not some:
-            raise SpecError(Problem(where, f"no file {pattern!r} in {folder.absolute()}", "at least one"))
-        found.update(file.resolve() for file in some)
-    return sorted(found)
-
-
-def read_stream(files: list[Path], where: str, field: str, tokens: Tokens, end: int, window: int) -> np.ndarray:
-    """The tokens of all texts, an end token behind each."""
-    stream: list[int] = []
-    for file in files:
-        for text in read_texts(file, field):
-            stream += [*tokens.encode(text), end]
-    if len(stream) < window:
-        raise SpecError(Problem(where, f"{len(stream)} tokens in {len(files)} files", f"at least one window: {window} tokens"))
-    return np.array(stream)
-
-
-def read_texts(file: Path, field: str) -> list[str]:
-    """A file as one text, or each line of a `.jsonl` file."""
-    try:
-        content = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(Problem(str(file), str(error), "text in UTF-8")) from None
-    if not content.strip():
-        raise SpecError(Problem(str(file), "an empty file", "text"))
-    if file.suffix != JSONL:
-        return [content]
-    return [text_of_line(file, number, line, field) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
-
-
-def text_of_line(file: Path, number: int, line: str, field: str) -> str:
-    try:
-        text = json.loads(line)[field]
-    except (ValueError, KeyError, TypeError, IndexError):
-        text = None
-    if not isinstance(text, str):
-        found = "no such text"
-        raise SpecError(Problem(f"{file}: line {number}", found, f"an object with a text in the field {field!r}"))
-    return text

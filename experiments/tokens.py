@@ -1,6 +1,5 @@
 """From text to the ids of a model: bytes, or what a file of the library `tokenizers` says."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,39 +8,50 @@ from pairform.experiments.batches import Ids
 from pairform.registry import Problem, SpecError
 
 BYTES = 256
+Tokenizer = Any
+"""Of the library `tokenizers`, which is optional."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """`encode` gives the ids of a text. `spare` are ids that no text has, in order: to mark what was left out of one."""
+    """How text is written in ids. `bytes_` has that of each byte, unless there is a tokenizer.
 
-    encode: Callable[[str], list[int]]
+    `spare` are ids that no text has, in order: to mark what was left out of one.
+    """
+
+    bytes_: tuple[int, ...]
     spare: tuple[int, ...]
+    tokenizer: Tokenizer | None = None
+
+    def encode(self, text: str) -> list[int]:
+        if self.tokenizer is None:
+            return [self.bytes_[byte] for byte in text.encode("utf-8")]
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def read_tokenizer(file: Path) -> Any:
+def read_tokenizer(file: Path) -> Tokenizer:
     """A file as `Tokenizer.save` writes it."""
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
         remedy = "`pip install pairform[tokenizers]` brings it."
         raise SpecError(Problem("data.tokenizer", "no package tokenizers", "it", remedy)) from None
+    if not file.is_file():
+        raise SpecError(Problem("data.tokenizer", f"no file {file}", "a tokenizer.json"))
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise SpecError(Problem(f"data.tokenizer {file}", str(error), "a tokenizer.json")) from None
 
 
-def open_tokens(ids: Ids, file: Path | None) -> Tokens:
-    """The tokenizer in `file`, whose ids are the model's; without one, the bytes of UTF-8 as the lowest free ids."""
-    if file is None:
+def open_tokens(ids: Ids, tokenizer: Tokenizer | None) -> Tokens:
+    """A tokenizer, whose ids are the model's; without one, the bytes of UTF-8 as the lowest free ids."""
+    if tokenizer is None:
         if len(ids.free) < BYTES:
             expected = f"at least {BYTES} ids without a special meaning: one for each byte"
             raise SpecError(Problem("vocabulary", f"{len(ids.free)} ids without a special meaning", expected))
-        return Tokens(lambda text: [ids.free[byte] for byte in text.encode("utf-8")], ids.free[BYTES:])
-    tokenizer = read_tokenizer(file)
+        return Tokens(ids.free[:BYTES], ids.free[BYTES:])
     highest = max(tokenizer.get_vocab().values())
-    spare = tuple(token for token in ids.free if token > highest)
     if highest > max(*ids.free, ids.pad, ids.start, ids.end):
         raise SpecError(Problem("vocabulary", "a smaller one than the tokenizer's", f"at least {highest + 1}"))
-    return Tokens(lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids), spare)
+    return Tokens((), tuple(token for token in ids.free if token > highest), tokenizer)

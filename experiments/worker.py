@@ -4,10 +4,11 @@ import traceback
 from pathlib import Path
 
 from pairform.assemblies.load_spec import load_spec
-from pairform.experiments.records import METRICS, RESULT, STUDY, TrialFolder, write_json
+from pairform.experiments.files import fingerprint
+from pairform.experiments.records import DATA, METRICS, RESULT, STUDY, TrialFolder, write_json
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.training import DivergedError, train, write_lines
-from pairform.registry import PairformError, read_json
+from pairform.registry import PairformError, Problem, SpecError, read_json
 
 
 def run_trial(study: Path, source: Path, name: str) -> None:
@@ -26,7 +27,12 @@ def run_trial(study: Path, source: Path, name: str) -> None:
         log, close = write_lines(folder.path / METRICS)
         try:
             spec = StudySpec.read(read_json(study / STUDY))
-            examples = spec.data.open(source, load_spec(dict(trial.spec)))
+            contents = spec.data.gather(source)
+            if fingerprint(contents.digests) != trial.data:
+                raise SpecError(
+                    Problem("data", "other contents of its files", f"those of {DATA}", "Put them back and --retry.")
+                )
+            examples = contents.open(load_spec(dict(trial.spec)))
             write_json(folder.path / RESULT, train(trial, examples, spec.latency, log))
         except (PairformError, DivergedError) as error:
             folder.write(trial.at("failed", str(error)))

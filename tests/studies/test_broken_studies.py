@@ -10,7 +10,8 @@ import pytest
 from pairform.registry import PairformError
 from tests.studies.small_study import run
 
-TEXT = {"name": "text", "train": ["*.txt"], "held_out": ["held.txt"], "symbols": None, "length": None}
+TEXT = {"name": "text", "train": ["train.txt"], "held_out": ["held.txt"], "symbols": None, "length": None}
+PAIRS = {"name": "pairs", "train": ["some.jsonl"], "held_out": ["pairs.jsonl"], "symbols": None, "length": None}
 BYTES = {"base": {"vocabulary": 300}}
 BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown path in the grid": ({"grid": {"decoder.layr.norm": [1]}}, ["variants.merged with norm=1", "decoder.layr"]),
@@ -30,12 +31,36 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "data file missing": ({"data": TEXT | {"train": ["none/*.txt"]}} | BYTES, ["data.train", "none/*.txt"]),
     "data file empty": ({"data": TEXT | {"held_out": ["empty.txt"]}} | BYTES, ["empty.txt", "an empty file"]),
     "only held-out data": ({"data": TEXT | {"train": ["held.txt"]}} | BYTES, ["data.train", "0 tokens in 0 files"]),
-    "no field": ({"data": TEXT | {"train": ["*.jsonl"], "field": "body"}} | BYTES, ["some.jsonl: line 2", "'body'"]),
+    "a file that cannot be read": ({"data": TEXT | {"train": ["packed.txt.gz"]}} | BYTES, ["packed.txt.gz", "no gzip"]),
+    "no field": ({"data": TEXT | {"train": ["some.jsonl"], "field": "body"}} | BYTES, ["some.jsonl: line 2", "'body'"]),
+    "no JSON": ({"data": TEXT | {"train": ["torn.jsonl"]}} | BYTES, ["torn.jsonl: line 3", "no JSON"]),
+    "no object": (
+        {"data": PAIRS | {"train": ["list.jsonl"]}} | BYTES,
+        ["list.jsonl: line 1", "found list, expected one object"],
+    ),
+    "no source": ({"data": PAIRS} | BYTES, ["some.jsonl: line 1", "no field 'source'", "'text', 'body'"]),
+    "a source without a token": (
+        {"data": PAIRS | {"train": ["pairs.jsonl"], "held_out": ["blank.jsonl"]}} | BYTES,
+        ["blank.jsonl: line 2", "no token in the field 'source'"],
+    ),
+    "only held-out pairs": ({"data": PAIRS | {"train": ["pairs.jsonl"]}} | BYTES, ["data.train", "not held out"]),
+    "no such tokenizer": ({"data": PAIRS | {"tokenizer": "none.json"}} | BYTES, ["data.tokenizer", "none.json"]),
+    "no tokenizer": ({"data": TEXT | {"tokenizer": "held.txt"}} | BYTES, ["data.tokenizer", "held.txt", "a tokenizer.json"]),
+    "lengths the wrong way round": ({"data": {"length": [4, 2]}}, ["data.length", "the shortest length, then"]),
     "no ids for bytes": ({"data": TEXT}, ["vocabulary", "at least 256"]),
     "no ids for sentinels": (
         {"data": TEXT | {"objective": {"name": "span_corruption"}}, "base": {"vocabulary": 260}},
         ["vocabulary", "as sentinels"],
     ),
+}
+
+LINES = {
+    "some.jsonl": ['{"text": "one", "body": "two"}', '{"text": "three"}'],
+    "torn.jsonl": ['{"text": "one"}', "", '{"text": "tw'],
+    "list.jsonl": ["[1, 2]"],
+    "pairs.jsonl": ['{"source": "one", "target": "two"}'],
+    "blank.jsonl": ['{"source": "one", "target": "two"}', '{"source": "", "target": "two"}'],
+    "packed.txt.gz": ["text"],
 }
 
 
@@ -44,11 +69,13 @@ def test_a_broken_study_is_refused(case: str, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text("a text " * 40)
     (tmp_path / "train.txt").write_text("another text " * 40)
     (tmp_path / "empty.txt").write_text("")
-    (tmp_path / "some.jsonl").write_text('{"text": "one", "body": "two"}\n{"text": "three"}\n')
+    for name, lines in LINES.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
     patch, words = BROKEN[case]
     with pytest.raises(PairformError) as caught:
         run(tmp_path, patch)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert not words[0].startswith(("data", "some")) or len(caught.value.problems) == 1, "told once, not once a variant"
     assert not (tmp_path / "study").exists()
 
 

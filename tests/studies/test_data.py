@@ -1,5 +1,6 @@
 """What trials learn from: tasks, text, and the means over seeds that come out."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def examples(folder: Path, data: dict[str, Any], vocabulary: int = 400) -> tuple
     document = json.loads(file.read_text()) | {"base": study.base, "data": data}
     file.write_text(json.dumps(document))
     study = read_study(file)
-    opened = study.data.open(folder, base_of(study))
+    opened = study.data.gather(folder).open(base_of(study))
     return opened.train(0, 0, 64), opened.validation(), opened.lengths
 
 
@@ -65,7 +66,7 @@ def test_targets_follow_from_their_sources(name: str, tmp_path: Path) -> None:
 
 def test_a_step_draws_its_batch_anew_and_each_seed_its_own(tmp_path: Path) -> None:
     study = read_study(write_study(tmp_path))
-    opened = study.data.open(tmp_path, base_of(study))
+    opened = study.data.gather(tmp_path).open(base_of(study))
     batches = [opened.train(seed, step, 4) for seed in (0, 1) for step in (0, 1)]
     assert all(batches.count(batch) == 1 for batch in batches)
     assert opened.train(1, 0, 4) == batches[2]
@@ -135,6 +136,46 @@ def test_a_tokenizers_file_gives_the_ids(tmp_path: Path) -> None:
     data = text(tmp_path, tokenizer="tokenizer.json", objective={"name": "prefix_lm", "source": 4, "target": 4})
     train, _, _ = examples(tmp_path, data)
     assert all(len(source) == len(target) == 4 for source, target in train)
+
+
+def pair_files(folder: Path, **fields: Any) -> dict[str, Any]:
+    """Questions and answers: a file to learn from, and one packed by gzip to measure on."""
+    train = [{"ask": f"{number} + 1", "answer": str(number + 1)} for number in range(50)]
+    held_out = [{"ask": f"{number} + 1", "answer": str(number + 1), "from": "held out"} for number in range(50, 60)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, train)) + "\n\n")
+    with gzip.open(folder / "held.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, held_out)))
+    named = {"source": "ask", "target": "answer", "lengths": [6, 3]}
+    return {"name": "pairs", "train": ["*.jsonl"], "held_out": ["held.*"]} | named | fields
+
+
+def test_pairs_are_learnt_from_as_they_stand_and_measured_on_each_once(tmp_path: Path) -> None:
+    train, validation, lengths = examples(tmp_path, pair_files(tmp_path))
+    assert lengths == (6, 3)
+    read = [(decoded(source), decoded(target), target[-1]) for source, target in validation]
+    assert sorted(read) == [(f"{number} + 1", str(number + 1), END) for number in range(50, 60)]
+    assert all(int(decoded(target)) == int(decoded(source).split()[0]) + 1 <= 50 for source, target in train)
+    assert len(train) == 64
+
+
+def test_what_is_longer_than_its_length_is_cut_off_and_does_not_end(tmp_path: Path) -> None:
+    _, validation, _ = examples(tmp_path, pair_files(tmp_path, lengths=[4, 2], validation=3))
+    assert [(len(source), len(target)) for source, target in validation] == [(4, 2)] * 3
+    assert END not in [target[-1] for _, target in validation]
+
+
+def test_files_that_changed_are_named_and_not_mixed_with_what_they_were(tmp_path: Path) -> None:
+    bytes_ = {"base": {"vocabulary": 300}, "training": {"steps": 0}, "variants": {"merged": None}}
+    data = {"data": pair_files(tmp_path) | {"symbols": None, "length": None}}
+    first = run(tmp_path, bytes_ | data | {"seeds": [0]})
+    kept = (tmp_path / "train.jsonl").read_text()
+    (tmp_path / "train.jsonl").write_text(kept.replace("7 + 1", "7 + 2"))
+    with pytest.raises(pairform.PairformError, match=r"found trials on other contents of train\.jsonl"):
+        run(tmp_path, bytes_ | data)
+    (tmp_path / "train.jsonl").write_text(kept)
+    grown = run(tmp_path, bytes_ | data)
+    assert [trial.name for trial in grown] == ["separate-seed0", "separate-seed1"]
+    assert grown[0] == first[0]
 
 
 def test_a_model_learns_from_text(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""Pairs of a source and a target as data, one a line of JSONL files: translations, questions and answers, summaries."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Strict
+
+from pairform.assemblies.specs import ModelSpec
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
+from pairform.experiments.files import Globs, digests, find_files, read_lines, text_at
+from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens, read_tokenizer
+from pairform.registry import PositiveInt, Problem, Spec, SpecError
+
+Lengths = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Texts, and the place they stand at."""
+
+    where: str
+    source: str
+    target: str
+
+
+class Pairs(Spec):
+    """Pairs out of JSONL files, given by patterns such as `data/*.jsonl` from the study's folder on. `.gz` files are unpacked.
+
+    train:       files to learn from, without those that `held_out` names as well.
+    held_out:    files to measure on.
+    source:      the field of each line that holds the source; target: that of the target.
+    tokenizer:   a file of the library `tokenizers`; absent, bytes are tokens.
+    lengths:     tokens of the longest source and target (with its end token); longer ones are cut off there.
+    validation:  pairs of the held-out files that trials are measured on, at most.
+    """
+
+    name: Literal["pairs"]
+    train: Globs
+    held_out: Globs
+    source: str = "source"
+    target: str = "target"
+    tokenizer: str | None = None
+    lengths: Lengths = (128, 128)
+    validation: PositiveInt = 256
+
+    def gather(self, folder: Path) -> "PairFiles":
+        """The pairs of all files. Missing, empty and unreadable ones raise `SpecError`."""
+        tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
+        held_out = find_files(folder, self.held_out, "data.held_out")
+        train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
+        if not train:
+            raise SpecError(Problem("data.train", "no file that is not held out", "at least one"))
+        files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
+        pairs = tuple([pair for file in some for pair in self.pairs_of(file)] for some in (train, held_out))
+        return PairFiles(self, pairs, tokenizer, digests(folder, files))
+
+    def pairs_of(self, file: Path) -> list[Pair]:
+        return [
+            Pair(where, *(text_at(where, line, name) for name in (self.source, self.target)))
+            for where, line in read_lines(file)
+        ]
+
+
+class PairFiles:
+    """Pairs to learn from and to measure on."""
+
+    def __init__(self, spec: Pairs, pairs: Sequence[list[Pair]], tokenizer: Tokenizer | None, digests: dict[str, str]) -> None:
+        self.spec = spec
+        self.pairs = pairs
+        self.tokenizer = tokenizer
+        self.digests = digests
+        self.examples = functools.cache(self.encoded)
+
+    def open(self, spec: ModelSpec) -> "Drawn":
+        """In a model's ids; too few of them, or a source without a token, raise `SpecError`."""
+        ids = Ids.of(spec)
+        train, held_out = self.examples(open_tokens(ids, self.tokenizer), ids.end)
+        order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
+        return Drawn(train, [held_out[place] for place in order], self.spec.lengths)
+
+    def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example]]:
+        train, held_out = ([self.example(pair, tokens, end) for pair in some] for some in self.pairs)
+        return train, held_out
+
+    def example(self, pair: Pair, tokens: Tokens, end: int) -> Example:
+        """A target that is cut off does not end."""
+        longest = self.spec.lengths
+        source = tokens.encode(pair.source)[: longest[0]]
+        if not source:
+            raise SpecError(Problem(f"data: {pair.where}", f"no token in the field {self.spec.source!r}", "at least one"))
+        return source, [*tokens.encode(pair.target), end][: longest[1]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pairs drawn at random, each as likely at each step."""
+
+    pairs: list[Example]
+    held_out: list[Example]
+    lengths: tuple[int, int]
+
+    def train(self, seed: int, step: int, count: int) -> list[Example]:
+        return [self.pairs[place] for place in generator(TRAINING, seed, step).integers(0, len(self.pairs), count)]
+
+    def validation(self) -> list[Example]:
+        return self.held_out
