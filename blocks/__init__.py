@@ -30,6 +30,7 @@ for kind, name, block in (
     ("attention", "cross_attention", "attention.cross_attention:CrossAttention"),
     ("attention", "merged_attention", "attention.merged_attention:MergedAttention"),
     ("attention", "differential_attention", "attention.differential_attention:DifferentialAttention"),
+    ("attention", "latent_attention", "attention.latent_attention:LatentAttention"),
     ("feed_forward", "gated", "feedforward:GatedFeedForward"),
     ("feed_forward", "mlp", "feedforward:FeedForward"),
     ("feed_forward", "mixture", "mixture:MixtureOfExperts"),

@@ -104,19 +104,24 @@ class AttentionHeads(nn.Module):
         self.dropout = spec.dropout
         self.kernel: str = spec.kernel
         self.demand = spec.demand
+        self.value_dim = self.head_dim
+        self.add_projections(spec, sizes, key_width)
+        self.o_proj = Linear(self.heads * self.value_dim, sizes.width, bias=spec.bias is True)
+        self.gate_proj = None
+        if spec.gate is not None:
+            gates = self.heads * (self.value_dim if spec.gate == "elementwise" else 1)
+            self.gate_proj = Linear(sizes.width, gates, bias=bool(spec.bias))
+        self.sinks = nn.Parameter(torch.empty(self.heads)) if spec.sinks else None
+
+    def add_projections(self, spec: AttentionSpec, sizes: Sizes, key_width: int) -> None:
+        """What makes queries, keys and values; these have `value_dim` channels."""
         self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=bool(spec.bias))
         self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
         self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
-        self.o_proj = Linear(self.heads * self.head_dim, sizes.width, bias=spec.bias is True)
         if spec.qk_norm is not None:
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
         self.normed = spec.qk_norm is not None
-        self.gate_proj = None
-        if spec.gate is not None:
-            gates = self.heads * (self.head_dim if spec.gate == "elementwise" else 1)
-            self.gate_proj = Linear(sizes.width, gates, bias=bool(spec.bias))
-        self.sinks = nn.Parameter(torch.empty(self.heads)) if spec.sinks else None
 
     def use_kernel(self, kernel: str) -> None:
         """Choose another kernel after building; one that cannot do this block's work is an error."""
@@ -148,7 +153,7 @@ class AttentionHeads(nn.Module):
     ) -> Float[Tensor, "batch heads q head_dim"]:
         """What the queries find, with the weights on each sequence recorded where they are asked for."""
         if self.sinks is not None:
-            reads = (*reads, sink(self.sinks, queries, self.kv_heads))
+            reads = (*reads, sink(self.sinks, queries.shape[2], reads[0].held))
         mask = JoinedMask(tuple(read.mask for read in reads))
         dropout = self.dropout if self.training else 0.0
         wanted = context.weights is not None
@@ -184,8 +189,7 @@ def joined_bias(reads: Sequence[Read]) -> Float[Tensor, "heads q k"] | None:
     return torch.cat([bias.expand(heads, queries, -1) for bias in whole], -1)
 
 
-def sink(scores: Float[Tensor, " heads"], queries: Tensor, kv_heads: int) -> Read:
-    """One key that every query sees: its score is the head's own number, and its value nothing."""
-    batch, _, length, head_dim = queries.shape
-    nothing = queries.new_zeros(batch, kv_heads, 1, head_dim)
-    return Read(KeyValues(nothing, nothing), Mask(FULL, 0, length, 0, 1, reads="sink"), scores[:, None, None])
+def sink(scores: Float[Tensor, " heads"], length: int, beside: KeyValues) -> Read:
+    """One key that each of `length` queries sees: its score is the head's own number, and its value nothing."""
+    nothing = KeyValues(torch.zeros_like(beside.keys[:, :, :1]), torch.zeros_like(beside.values[:, :, :1]))
+    return Read(nothing, Mask(FULL, 0, length, 0, 1, reads="sink"), scores[:, None, None])

@@ -49,10 +49,12 @@ class OwnSequenceAttention(AttentionHeads):
         self.position = build_block(spec.position, spec.position_sizes(sizes), "position")
 
     def read_own(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Read:
-        """Keys and values of the sequence so far, and how each query sees them. A local layer's cache is as long as
-        its window."""
+        """Keys and values of the sequence so far, and how each query sees them."""
         keys, values = self.keys_values(hidden)
-        keys = self.position(keys, context)
+        return self.remembered(self.position(keys, context), values, context)
+
+    def remembered(self, keys: Tensor, values: Tensor, context: Context) -> Read:
+        """These behind those of earlier tokens, where there is a cache. A local layer's is as long as its window."""
         if context.slots is not None:
             return self.read_slots(keys, values, context.slots[self.reach], context)
         held = KeyValues(keys, values, context.offset)
@@ -64,7 +66,7 @@ class OwnSequenceAttention(AttentionHeads):
         mask = Mask(
             self.mask,
             query_start=context.offset,
-            query_length=hidden.shape[1],
+            query_length=keys.shape[2],
             key_start=held.start,
             key_length=held.keys.shape[2],
             valid=None if context.valid is None else context.valid[:, held.start :],

@@ -1,0 +1,135 @@
+"""Self-attention whose cache holds one short vector for each token."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from pairform.blocks.attention.demand import Demand
+from pairform.blocks.attention.heads import AttentionSpec, Read
+from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
+from pairform.blocks.cache import KeyValues
+from pairform.blocks.context import Context
+from pairform.blocks.linear import Linear
+from pairform.blocks.norms import RMSNorm
+from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
+
+
+class LatentAttention(OwnSequenceAttention):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of all heads are projected from
+    one latent vector for each token, and what has a position is a further key that all heads share.
+
+    A cache holds `latent + rope_dim` numbers for each token. Keys and values are made of them where many tokens are read; for a
+    single one, as in decoding, queries are turned into the latent's space instead, which is the same sum (ibid., appendix C).
+
+    latent:       channels of the latent vector, behind `latent_norm`.
+    rope_dim:     channels of the shared key and of the part of each query that meets it, to which `position` applies.
+    head_dim:     channels of the other part.
+    value_dim:    channels of a head's values; absent, head_dim.
+    query_latent: channels of a latent vector that queries are projected from; absent, from the hidden states.
+    scale:        absent, (head_dim + rope_dim) ** -0.5.
+    bias:         of the projections from the width (qkv), and back to it (true).
+    """
+
+    class Spec(OwnSequenceSpec):
+        name: Literal["latent_attention"] = "latent_attention"
+        latent: PositiveInt = Field(examples=[16])
+        rope_dim: PositiveInt = Field(examples=[4])
+        value_dim: PositiveInt | None = None
+        query_latent: PositiveInt | None = None
+        latent_norm: Annotated[BlockSpec, Slot("norm")] = RMSNorm.Spec()
+
+        @property
+        def demand(self) -> Demand:
+            demand = super().demand
+            return replace(demand, head_dim=None if self.head_dim is None else self.head_dim + self.rope_dim)
+
+        def position_sizes(self, sizes: Sizes) -> Sizes:
+            return replace(super().position_sizes(sizes), width=self.rope_dim)
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            yield from super().check(sizes)
+            unused = {"kv_heads": self.kv_heads, "qk_norm": self.qk_norm and self.qk_norm.name}
+            for field, found in unused.items():
+                if found is not None:
+                    expected = "null: all heads have keys and values of one latent vector, which has a norm of its own"
+                    yield Problem(field, repr(found), expected)
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        self.spec = spec
+        self.scale = spec.scale or (self.head_dim + spec.rope_dim) ** -0.5
+
+    def add_projections(self, spec: AttentionSpec, sizes: Sizes, key_width: int) -> None:
+        assert isinstance(spec, self.Spec)
+        self.value_dim = spec.value_dim or self.head_dim
+        self.q_down_proj = None
+        if spec.query_latent is not None:
+            self.q_down_proj = Linear(sizes.width, spec.query_latent, bias=bool(spec.bias))
+            self.q_latent_norm = build_block(spec.latent_norm, Sizes(spec.query_latent), "norm")
+        biased = bool(spec.bias) and spec.query_latent is None
+        self.q_proj = Linear(spec.query_latent or sizes.width, self.heads * (self.head_dim + spec.rope_dim), bias=biased)
+        self.kv_down_proj = Linear(key_width, spec.latent + spec.rope_dim, bias=bool(spec.bias))
+        self.kv_latent_norm = build_block(spec.latent_norm, Sizes(spec.latent), "norm")
+        self.k_proj = Linear(spec.latent, self.heads * self.head_dim, bias=False)
+        self.v_proj = Linear(spec.latent, self.heads * self.value_dim, bias=False)
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        content, turned = torch.split(self.queries(hidden), [self.head_dim, self.spec.rope_dim], dim=-1)
+        turned = self.position(turned, context)
+        latent, shared = self.parts(self.kv_down_proj(hidden)[:, None])
+        entry = torch.cat((self.kv_latent_norm(latent), self.position(shared, context)), dim=-1)
+        own = self.remembered(entry, entry[..., :0], context)
+        mix = self.in_latents if hidden.shape[1] == 1 and self.absorbs else self.in_heads
+        return self.project_back(hidden, mix(content, turned, own, context))
+
+    def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim_and_rope_dim"]:
+        source = hidden if self.q_down_proj is None else self.q_latent_norm(self.q_down_proj(hidden))
+        return rearrange(self.q_proj(source), "b l (h d) -> b h l d", h=self.heads)
+
+    def parts(self, entry: Float[Tensor, "batch 1 length latent_and_rope_dim"]) -> tuple[Tensor, Tensor]:
+        """The latent vector and the shared key of each token."""
+        latent, shared = torch.split(entry, [self.spec.latent, self.spec.rope_dim], dim=-1)
+        return latent, shared
+
+    @property
+    def absorbs(self) -> bool:
+        """Whether weights can be multiplied with each other (quantised ones cannot), and the kernel takes heads so wide."""
+        widest = KERNELS[self.kernel].widest if self.kernel in KERNELS else None
+        return type(self.k_proj) is Linear and (widest is None or self.spec.latent + self.spec.rope_dim <= widest)
+
+    def in_heads(
+        self, content: Tensor, turned: Tensor, own: Read, context: Context
+    ) -> Float[Tensor, "batch heads length value_dim"]:
+        """Attention with keys and values of each head, filled up to one width, which kernels want."""
+        latent, shared = self.parts(own.held.keys)
+        made = [
+            rearrange(project(latent[:, 0]), "b k (h d) -> b h k d", h=self.heads) for project in (self.k_proj, self.v_proj)
+        ]
+        keys = torch.cat((made[0], shared.expand(-1, self.heads, -1, -1)), dim=-1)
+        most = max(keys.shape[-1], self.value_dim)
+        queries, keys, values = (filled(heads, most) for heads in (torch.cat((content, turned), dim=-1), keys, made[1]))
+        read = replace(own, held=KeyValues(keys, values, own.held.start))
+        return self.attended(queries, (read,), context)[..., : self.value_dim]
+
+    def in_latents(
+        self, content: Tensor, turned: Tensor, own: Read, context: Context
+    ) -> Float[Tensor, "batch heads length value_dim"]:
+        """The same as attention to the latent vectors themselves: one head of keys, which are the values too."""
+        k_proj, v_proj = (rearrange(module.weight, "(h d) r -> h d r", h=self.heads) for module in (self.k_proj, self.v_proj))
+        queries = torch.cat((torch.einsum("bhqd,hdr->bhqr", content, k_proj), turned), dim=-1)
+        read = replace(own, held=KeyValues(own.held.keys, own.held.keys, own.held.start))
+        found = self.attended(queries, (read,), context)[..., : self.spec.latent]
+        return torch.einsum("bhqr,hdr->bhqd", found, v_proj)
+
+
+def filled(heads: Float[Tensor, "batch heads length channels"], most: int) -> Float[Tensor, "batch heads length most"]:
+    """With zeros behind, which change no product."""
+    return heads if heads.shape[-1] == most else functional.pad(heads, (0, most - heads.shape[-1]))
