@@ -91,6 +91,7 @@ class Model(GenerationMixin, nn.Module):
         self.source_layers = tuple(sorted(layer for layer in read if layer is not None))
         self.bridge = build_block(spec.bridge, spec.bridge_sizes, "bridge")
         self.head = build_block(spec.head, spec.head_sizes, "head")
+        self.tie: str | None = getattr(spec.head, "tie", None)  # not asked of the spec later: torch cannot compile that
 
     def forward(
         self,
@@ -222,15 +223,11 @@ class Model(GenerationMixin, nn.Module):
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, if it shares one."""
-        tie = getattr(self.spec.head, "tie", None)
-        if tie is None:
-            return None
-        return self.get_parameter(f"{tie}.embedding.weight")
+        return None if self.tie is None else self.get_parameter(f"{self.tie}.embedding.weight")
 
     def lowered(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... table_width"]:
         """The last hidden states as the head reads them: as wide as the table that it shares, if it shares one."""
-        tie = getattr(self.spec.head, "tie", None)
-        lower = None if tie is None else getattr(self.get_submodule(f"{tie}.embedding"), "lower", None)
+        lower = None if self.tie is None else getattr(self.get_submodule(f"{self.tie}.embedding"), "lower", None)
         return hidden if lower is None else lower(hidden)
 
     def _mask_padding(self, inputs: Inputs) -> Inputs:
