@@ -53,6 +53,11 @@ class BeamSearch:
         batch, length = prompt.shape
         beams = self.num_beams
         logits = decoding(prompt, pixels).repeat_interleave(beams, 0)
+        vision = None if decoding.model.decoder is None else decoding.model.decoder.vision
+        if decoding.cache is not None or vision is None or pixels is None:
+            pixels = None
+        else:
+            pixels = vision.repeated(pixels, prompt, beams)
         decoding.spread(beams)
         running = functional.pad(prompt, (0, max_new_tokens), value=filler)[:, None].repeat(1, beams, 1)
         scores = torch.tensor([0.0] + [NEVER] * (beams - 1), device=prompt.device).repeat(batch, 1)
@@ -81,7 +86,7 @@ class BeamSearch:
             if stop:
                 break
             decoding.reorder((rows + origin).flatten())
-            logits = decoding(running[:, :, :end].flatten(0, 1))
+            logits = decoding(running[:, :, :end].flatten(0, 1), pixels)
         return found.answer(length, self.num_return_sequences)
 
     def may_improve(self, scores: Tensor, found: "Finished", written: int, most: int) -> Bool[Tensor, "batch 1"]:

@@ -29,13 +29,14 @@ class Vision(nn.Module):
         """
         if pixel_values is not None:
             check_pixels(pixel_values)
-        if pixel_values is None and (token_ids.is_meta or not first):
+        unseen = token_ids.is_meta or torch.compiler.is_compiling()  # code that is compiled takes no branch by what tokens are
+        if pixel_values is None and (unseen or not first):
             return None
         places = token_ids == self.spec.image_token
-        if token_ids.is_meta:
-            return places
         if prompt is not None:
             places[:, prompt:] = False
+        if unseen:
+            return places
         found = int(places.sum())
         token = self.spec.image_token
         if pixel_values is None:
@@ -58,6 +59,14 @@ class Vision(nn.Module):
         """`embedded` with the pictures' embeddings at `places`, in order."""
         seen = self.tower(pixel_values).hidden
         return embedded.masked_scatter(places[..., None], self.projector(seen).to(embedded.dtype))
+
+    def repeated(
+        self, pixel_values: Float[Tensor, "pictures channels height width"], token_ids: Int[Tensor, "batch length"], times: int
+    ) -> Float[Tensor, "repeated channels height width"]:
+        """The pictures for rows of which each stands so many times, one after the other."""
+        each: int = getattr(self.spec.projector, "tokens", 0)
+        counts = (token_ids == self.spec.image_token).sum(1).div(each, rounding_mode="floor").tolist()
+        return torch.cat([own for own in torch.split(pixel_values, counts) for _ in range(times)])
 
     def untouched(self, embedded: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """`embedded` as it is, with a gradient of zero to every parameter here that is trained.

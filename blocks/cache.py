@@ -173,7 +173,10 @@ class Cache:
 
     def spread(self, beams: int, *, share: bool = True) -> "Cache":
         """A cache of each row as often as it has beams, one after the other. With `share`, the source's keys are not copied."""
-        some = next(iter(self.own.values())).buffers.keys
+        held = [*(part.buffers for part in self.own.values()), *self.source.values()]
+        if not held:  # of a decoder whose tokens read no other
+            return Cache({}, {}, self.length, self.room, beams)
+        some = held[0].keys
         index = torch.arange(len(some), device=some.device).repeat_interleave(beams)
         spread = self.rows(index) if not share else Cache({}, self.source, self.length, self.room, beams)
         spread.own = {place: part.rows(index) for place, part in self.own.items()}
