@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.checkpoints.saving import load as load
     from pairform.assemblies.checkpoints.saving import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
+    from pairform.assemblies.diagrams import diagram as diagram
     from pairform.assemblies.initialisation.carry import carry as carry
     from pairform.assemblies.initialisation.convert import convert as convert
     from pairform.assemblies.initialisation.execute import execute as execute
@@ -61,6 +62,7 @@ _HOMES = {
     "Plan": "assemblies.initialisation.plan",
     "plan": "assemblies.initialisation.planning",
     "inspect": "assemblies.inspection",
+    "diagram": "assemblies.diagrams",
     "diff": "assemblies.load_spec",
     "load_spec": "assemblies.load_spec",
     "patch": "assemblies.load_spec:patch_spec",

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pairform.cli_carry import carry
-from pairform.cli_options import Json, Settings, Spec, parse_set, print_json, torch_dtype
+from pairform.cli_blocks import blocks
+from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
 from pairform.cli_study import study
 from pairform.cli_weights import add_weight_commands
 
@@ -37,44 +38,37 @@ def presets(as_json: Json = False) -> None:
     print(json.dumps(names) if as_json else "\n".join(names))
 
 
-@app.command()
-def blocks(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind: norm, attention, ...")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the blocks that a spec may name, by kind, with their fields."""
-    from pairform import blocks as registries
-    from pairform.printing import block_rows, print_blocks
-
-    found = {kind: registries(kind)} if kind else registries()
-    if as_json:
-        print_json({kind: block_rows(registry) for kind, registry in found.items()})
-    else:
-        print_blocks(found)
+app.command()(blocks)
 
 
 @app.command()
-def show(spec: Spec, settings: Settings = None, as_json: Json = False) -> None:
-    """Show a spec: as a tree, or with --json its expanded form."""
+def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Json = False) -> None:
+    """Show a spec: as a tree, as a diagram, or with --json its expanded form."""
+    from pairform import diagram
     from pairform.printing import print_spec
 
     loaded = read_spec(spec, settings)
-    if as_json:
+    if drawn:
+        print(diagram(loaded, diagram_form(drawn), title=spec), end="")
+    elif as_json:
         print_json(loaded.document())
     else:
         print_spec(spec, loaded)
 
 
 @app.command()
-def diff(old: Spec, new: Spec, as_json: Json = False) -> None:
-    """Show where two specs differ."""
+def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> None:
+    """Show where two specs differ: as a table, or in a diagram of the new one."""
+    from pairform import diagram, load_spec
     from pairform import diff as differences
-    from pairform import load_spec
     from pairform.printing import print_diff
 
-    found = differences(load_spec(old), load_spec(new))
-    if as_json:
-        print_json({path: {"old": before, "new": after} for path, (before, after) in found.items()})
+    before, after = load_spec(old), load_spec(new)
+    found = differences(before, after)
+    if drawn:
+        print(diagram(after, diagram_form(drawn), old=before, title=f"{new} against {old}"), end="")
+    elif as_json:
+        print_json({path: {"old": was, "new": now} for path, (was, now) in found.items()})
     else:
         print_diff(old, new, found)
 

@@ -11,6 +11,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as in decoder.depth=4. May be given again."),
 ]
+Drawn = Annotated[str | None, typer.Option("--diagram", metavar="FORM", help="Draw it instead: svg or mermaid.")]
 
 
 def parse_set(settings: list[str] | None) -> dict[str, Any]:
@@ -21,6 +22,15 @@ def parse_set(settings: list[str] | None) -> dict[str, Any]:
         return parse_settings(settings or [])
     except SpecError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def diagram_form(name: str) -> Any:
+    """A form that diagrams have; any other is wrong usage."""
+    from pairform.assemblies.diagrams import FORMS
+
+    if name not in FORMS:
+        raise typer.BadParameter(f"found {name!r}, expected {' or '.join(FORMS)}", param_hint="--diagram")
+    return name
 
 
 def torch_dtype(name: str) -> Any:

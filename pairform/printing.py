@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +63,8 @@ def heading(name: str, rest: str) -> Text:
 
 
 def add_stack(tree: Tree, name: str, stack: "StackSpec", embedding: str) -> None:
+    from pairform.assemblies.diagrams.folding import ranges
+
     node = tree.add(heading(name, f"width {stack.width}, {stack.depth} layers"))
     node.add(f"embedding  {embedding}")
     if stack.vision is not None:
@@ -92,20 +93,6 @@ def inline(value: Any) -> str:
     if isinstance(value, Mapping):
         return words(value) if "name" in value else " ".join(f"{key} {inline(item)}" for key, item in value.items() if item)
     return "yes" if value is True else str(value)
-
-
-def ranges(numbers: list[int]) -> str:
-    """0, 2, 4 ... as `0, 2, …, 24`, and what has no such step by its runs: `0-4, 6-10, …, 30-33`."""
-    steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
-    parts = list(map(str, numbers)) if len(steps) <= 1 else runs(numbers)
-    return ", ".join(parts) if len(parts) <= 3 else f"{parts[0]}, {parts[1]}, …, {parts[-1]}"
-
-
-def runs(numbers: list[int]) -> list[str]:
-    """Neighbouring numbers, each run as its first and last."""
-    starts = [number for number in numbers if number - 1 not in numbers]
-    ends = [number for number in numbers if number + 1 not in numbers]
-    return [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
 
 
 def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None:

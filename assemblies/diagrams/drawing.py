@@ -1,0 +1,167 @@
+"""From a spec, or from two, to the parts of a diagram."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pairform.assemblies.diagrams.folding import Loop, Run, fold
+from pairform.assemblies.diagrams.parts import Card, Column, Diagram, Layer, Mark, Turn
+from pairform.assemblies.diagrams.phrases import changes, phrases
+from pairform.assemblies.layer_spec import LayerSpec
+from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.stack_spec import StackSpec, VisionSpec
+from pairform.registry import BlockSpec, Sizes, registry_of
+
+DRAWN = {"embedding", "position", "layer", "cycle", "overrides", "final_norm", "vision"}
+"""Fields of a stack that have a place of their own."""
+PARTS = {"encoder", "decoder", "bridge", "head"}
+"""The same of a model."""
+
+
+def draw(spec: ModelSpec, old: ModelSpec | None = None, title: str = "") -> Diagram:
+    """A diagram of `spec`; beside `old`, of both, with what changed marked."""
+    before = spec if old is None else old
+    names = [name for name in ("encoder", "decoder") if name in {**before.stacks, **spec.stacks}]
+    columns = [draw_stack(name, spec, before) for name in names]
+    last = columns[-1]
+    columns[-1] = replace(last, below=(*last.below, *block("head", before.head, spec.head)))
+    if "encoder" in names and {before.bridge.name, spec.bridge.name} != {"none"}:
+        columns[0] = replace(columns[0], below=(*columns[0].below, *block("bridge", before.bridge, spec.bridge)))
+    kept = [{key: value for key, value in read.document().items() if key not in PARTS} for read in (before, spec)]
+    heading = title or spec.assembly.replace("_", "-")
+    lines = tuple(changes(kept[0], kept[1]))
+    return Diagram(heading, tuple(columns), spec.tie_embeddings, lines)
+
+
+def draw_stack(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
+    new, before = spec.stacks.get(name), old.stacks.get(name)
+    known = new or before
+    assert known is not None, "asked for by a stack's name"
+    sizes = (spec if new else old).sizes(name)
+    fields = [
+        {key: value for key, value in stack.document().items() if key not in DRAWN} if stack else {} for stack in (before, new)
+    ]
+    both = (before, new)
+    above = [
+        *block("embedding", *(stack.embedding if stack else None for stack in both)),
+        *block("position", *(stack.position if stack else None for stack in both)),
+        *vision(*(stack.vision if stack else None for stack in both)),
+    ]
+    return Column(
+        name=name,
+        size=f"width {known.width:,}, {known.depth} layer{'' if known.depth == 1 else 's'}",
+        above=tuple(above),
+        loops=tuple(layers(before, new, sizes)),
+        below=tuple(block("norm", *(stack.norm if stack else None for stack in both))),
+        mark=mark(before, new) if new is None or before is None else "",
+        notes=tuple(changes(*fields)) if new and before else (),
+    )
+
+
+def layers(old: StackSpec | None, new: StackSpec | None, sizes: Sizes) -> Iterator[Loop[Layer]]:
+    """Layers of equal number are compared, and those that are alike and differ alike are drawn once."""
+    olds: Sequence[LayerSpec | None] = old.layers if old else ()
+    news: Sequence[LayerSpec | None] = new.layers if new else ()
+    depth = max(len(olds), len(news))
+    pairs = [(at(olds, index), at(news, index)) for index in range(depth)]
+    for loop in fold(pairs):
+        runs = tuple(Run(layer(*run.item, sizes, marked=bool(old and new)), run.times, run.places) for run in loop.runs)
+        yield Loop(loop.times, runs)
+
+
+def at(items: Sequence[LayerSpec | None], index: int) -> LayerSpec | None:
+    return items[index] if index < len(items) else None
+
+
+def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked: bool) -> Layer:
+    known = new or old
+    assert known is not None, "one of a pair"
+    names = [tuple(turn) for turn in known.turns]
+    if old and new:
+        for name in old.present:
+            if name not in new.branches:  # it is drawn in front of what followed it
+                followers = set(old.present[old.present.index(name) + 1 :])
+                place = next((index for index, turn in enumerate(names) if followers & set(turn)), len(names))
+                names.insert(place, (name,))
+    turns = [tuple(branch(name, old, new, sizes) for name in turn) for turn in names]
+    join = "" if known.residual.name == "add" else known.residual.name
+    norm = known.norm.name if known.placement == "post" else None
+    fields = [
+        {} if spec is None else {key: value for key, value in spec.document().items() if key != "branches"}
+        for spec in (old, new)
+    ]
+    if (
+        old
+        and new
+        and [name for name in old.present if name in new.branches] == [name for name in new.present if name in old.branches]
+    ):
+        fields = [{key: value for key, value in document.items() if key != "order"} for document in fields]
+    notes = tuple(changes(*fields)) if old and new else ()
+    whole: Mark = mark(old, new) if marked and not (old and new) else "changed" if notes else ""
+    return Layer(tuple(Turn(cards, join, norm) for cards in turns), whole, notes)
+
+
+def branch(name: str, old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes) -> Card:
+    holder = new if new and name in new.branches else old
+    assert holder is not None, "named by one of them"
+    pair = [spec.branches.get(name) if spec else None for spec in (old, new)]
+    compared = pair if old and new else [holder.branches[name]] * 2
+    (card,) = block(name, *compared)
+    norm = holder.norm.name
+    norms = {"pre": (norm, None), "post": (None, None), "sandwich": (norm, norm)}[holder.placement]
+    spec = holder.branches[name]
+    source = reads_source(spec, sizes)
+    if spec.name in registry_of("attention"):
+        own = hasattr(spec, "mask") or not source
+        parts = [part for part, there in (("own tokens", own), ("the encoder's output", source)) if there]
+        card = replace(card, phrases=(f"reads {' and '.join(parts)}", *card.phrases))
+    return replace(card, norms=norms, source=source and card.mark != "removed")
+
+
+def reads_source(spec: BlockSpec, sizes: Sizes) -> bool:
+    """Whether a branch reads the encoder's output: then it refuses a stack that has none."""
+    if sizes.source_width is None or spec.name not in registry_of("attention"):
+        return False
+    known = set(spec.check(sizes))
+    return any(problem not in known for problem in spec.check(replace(sizes, source_width=None)))
+
+
+def block(place: str, old: BlockSpec | None, new: BlockSpec | None) -> Iterator[Card]:
+    """The card of what stands at `place`, if anything does."""
+    known = new or old
+    if known is None:
+        return
+    title = place.replace("_", " ") + (f": {known.name}" if known.name != place else "")
+    yield Card(title, tuple(phrases(known)), tuple(altered(old, new)) if old and new else (), mark(old, new))
+
+
+def altered(old: BlockSpec, new: BlockSpec) -> list[str]:
+    """What changed in a block; of one that took another's place, only what both have."""
+    if old.name == new.name:
+        return changes(old.document(), new.document())
+    documents = [spec.document() for spec in (old, new)]
+    shared = [
+        {key: value for key, value in document.items() if key in documents[0] and key in documents[1] and key != "name"}
+        for document in documents
+    ]
+    return [f"instead of {old.name}", *changes(*shared)]
+
+
+def vision(old: VisionSpec | None, new: VisionSpec | None) -> Iterator[Card]:
+    known = new or old
+    if known is None:
+        return
+    tower = known.tower
+    lines = [f"{tower.depth} layers of width {tower.width:,}", tower.embedding.name]
+    lines += ["frozen"] if known.frozen else []
+    lines.append(f"{known.projector.name} to image tokens")
+    changed = changes(old.document(), new.document()) if old and new else []
+    yield Card("pictures", tuple(lines), tuple(changed), mark(old, new))
+
+
+def mark(old: Any, new: Any) -> Mark:
+    if old is None:
+        return "added"
+    if new is None:
+        return "removed"
+    return "" if old == new else "changed"

@@ -1,0 +1,74 @@
+"""Repetition in a list of layers, written once."""
+
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+LONGEST = 64
+"""Layers in a pattern that is looked for at most."""
+
+
+@dataclass(frozen=True)
+class Run(Generic[T]):
+    """The same item, `times` times in a row. places: where in the whole list, over all turns of its loop."""
+
+    item: T
+    times: int
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Loop(Generic[T]):
+    """Runs one after another, all of it `times` times."""
+
+    times: int
+    runs: tuple[Run[T], ...]
+
+
+def fold(items: Sequence[T]) -> list[Loop[T]]:
+    """The items as loops, in order. At each place the pattern that covers most is taken, the shortest of several."""
+    loops: list[Loop[T]] = []
+    start = 0
+    while start < len(items):
+        period, times = max(
+            ((period, turns(items, start, period)) for period in range(1, min(LONGEST, len(items) - start) + 1)),
+            key=lambda found: (found[0] * found[1] if found[1] > 1 else 0, -found[0]),
+        )
+        loops.append(Loop(times, tuple(runs_of(items, start, period, times))))
+        start += period * times
+    return loops
+
+
+def turns(items: Sequence[T], start: int, period: int) -> int:
+    """How often the `period` items from `start` stand there one after another."""
+    pattern, times = items[start : start + period], 1
+    while items[start + times * period : start + (times + 1) * period] == pattern:
+        times += 1
+    return times
+
+
+def runs_of(items: Sequence[T], start: int, period: int, times: int) -> list[Run[T]]:
+    found: list[Run[T]] = []
+    begin = start
+    for item, group in itertools.groupby(items[start : start + period]):
+        length = len(list(group))
+        places = [turn * period + place for turn in range(times) for place in range(begin, begin + length)]
+        found.append(Run(item, length, tuple(places)))
+        begin += length
+    return found
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """0, 2, 4 ... as `0, 2, …, 24`, and what has no such step by its runs: `0-4, 6-10, …, 30-33`."""
+    steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
+    parts = list(map(str, numbers)) if len(steps) <= 1 else stretches(numbers)
+    return ", ".join(parts) if len(parts) <= 3 else f"{parts[0]}, {parts[1]}, …, {parts[-1]}"
+
+
+def stretches(numbers: Sequence[int]) -> list[str]:
+    """Neighbouring numbers, each stretch as its first and last."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    return [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]

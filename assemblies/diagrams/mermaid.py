@@ -1,0 +1,112 @@
+"""A diagram as a Mermaid flowchart."""
+
+from collections.abc import Iterable
+from itertools import count
+
+from pairform.assemblies.diagrams.folding import Loop, Run, ranges
+from pairform.assemblies.diagrams.parts import Card, Column, Diagram, Layer, wrapped
+
+STYLES = {
+    "added": "stroke:#1a7f37,stroke-width:3px",
+    "removed": "stroke:#cf222e,stroke-width:3px,stroke-dasharray:5 5",
+    "changed": "stroke:#bf8700,stroke-width:3px",
+}
+
+
+def mermaid(diagram: Diagram) -> str:
+    return "\n".join(Writer(diagram).lines) + "\n"
+
+
+class Writer:
+    """Writes the lines; nodes are numbered as they come. `last` is the node that the next one follows."""
+
+    def __init__(self, diagram: Diagram) -> None:
+        self.diagram = diagram
+        self.numbers = count(1)
+        self.lines = ["flowchart TD"]
+        self.last = ""
+        self.readers: list[str] = []
+        self.marked: dict[str, list[str]] = {}
+        ends = [self.column(column) for column in diagram.columns]
+        if diagram.tied:
+            self.lines.append("  encoder1 -. tied .- decoder1")
+        self.lines += [f"  {ends[0]} ==> {reader}" for reader in self.readers]
+        if diagram.notes:
+            self.node("  ", "model", wrapped(diagram.notes), "changed")
+        for mark, nodes in self.marked.items():
+            self.lines += [f"  classDef {mark} {STYLES[mark]}", f"  class {','.join(nodes)} {mark}"]
+
+    def column(self, column: Column) -> str:
+        """Returns the node of the last hidden states."""
+        self.open("  ", column.name, f"{column.name}: {column.size}", column.notes, column.mark)
+        self.last = ""
+        for place, card in enumerate(column.above):
+            self.follow("    ", card, name=f"{column.name}1" if place == 0 else None)
+        for loop in column.loops:
+            self.loop(loop)
+        for card in column.below:
+            self.follow("    ", card)
+        self.lines.append("  end")
+        return self.last
+
+    def loop(self, loop: Loop[Layer]) -> None:
+        framed = loop.times > 1 and len(loop.runs) > 1
+        if framed:
+            self.open("    ", self.fresh("loop"), f"{loop.times} times")
+        for run in loop.runs:
+            self.layer("      " if framed else "    ", run, run.times if framed else run.times * loop.times)
+        if framed:
+            self.lines.append("    end")
+
+    def layer(self, indent: str, run: Run[Layer], times: int) -> None:
+        heading = f"layer{'' if len(run.places) == 1 else 's'} {ranges(run.places)}" + (f", {times} times" if times > 1 else "")
+        self.open(indent, self.fresh("layer"), heading, run.item.notes, run.item.mark)
+        for turn in run.item.turns:
+            before = self.last
+            made = []
+            for card in turn.cards:
+                self.last = before
+                made.append(self.follow(indent + "  ", card))
+            if len(made) > 1 or turn.join or turn.norm:
+                self.last = self.node(indent + "  ", turn.join or "sum", [turn.norm] if turn.norm else [])
+                self.lines += [f"{indent}  {name} --> {self.last}" for name in made]
+        self.lines.append(f"{indent}end")
+
+    def follow(self, indent: str, card: Card, name: str | None = None) -> str:
+        """A node behind the last one."""
+        lines = [*norms(card), *wrapped(card.phrases), *wrapped(card.changes)]
+        before, self.last = self.last, self.node(indent, card.title, lines, card.mark, name)
+        if before:
+            self.lines.append(f"{indent}{before} --> {self.last}")
+        if card.source:
+            self.readers.append(self.last)
+        return self.last
+
+    def node(self, indent: str, title: str, lines: Iterable[str], mark: str = "", name: str | None = None) -> str:
+        name = name or self.fresh("n")
+        tag = f" ({mark})" if mark else ""
+        self.lines.append(f'{indent}{name}["{"<br/>".join([f"<b>{plain(title)}</b>{tag}", *map(plain, lines)])}"]')
+        if mark:
+            self.marked.setdefault(mark, []).append(name)
+        return name
+
+    def open(self, indent: str, name: str, title: str, notes: tuple[str, ...] = (), mark: str = "") -> None:
+        tag = f" ({mark})" if mark in ("added", "removed") else ""
+        self.lines += [f'{indent}subgraph {name} ["{plain(", ".join([title, *notes]))}{tag}"]']
+        if mark:
+            self.marked.setdefault(mark, []).append(name)
+
+    def fresh(self, kind: str) -> str:
+        return f"{kind}_{next(self.numbers)}"
+
+
+def norms(card: Card) -> list[str]:
+    before, after = card.norms
+    if before and before == after:
+        return [f"{before} before and after"]
+    return [f"{norm} {place}" for norm, place in ((before, "before"), (after, "after")) if norm]
+
+
+def plain(text: str) -> str:
+    """Text that Mermaid takes as it is."""
+    return text.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")

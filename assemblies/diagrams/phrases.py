@@ -1,0 +1,78 @@
+"""A block in a few words, for a diagram: what it sets beside its defaults."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pairform.registry import Spec, difference
+
+QUIET = {"name", "kernel", "eps", "dropout", "scale_given"}
+"""What does not change a block's shape: it is told only where it differs from another's."""
+HEADS = {"heads", "kv_heads", "head_dim", "scale"}
+
+
+def phrases(spec: Spec) -> Iterator[str]:
+    """The fields that differ from the class' defaults, those that belong together in one phrase."""
+    fields = {key: value for key, value in own(spec).items() if key not in QUIET}
+    if hasattr(spec, "heads"):
+        yield heads(spec)
+        fields = {key: value for key, value in fields.items() if key not in HEADS}
+    if hasattr(spec, "mask"):
+        yield from mask(spec.mask)
+        fields.pop("mask", None)
+    for key, value in fields.items():
+        yield phrase(key, value)
+
+
+def own(spec: Spec) -> dict[str, Any]:
+    """What a spec sets to something else than its default."""
+    fields = type(spec).model_fields
+    found = {key: getattr(spec, key) for key in fields}
+    return {key: value for key, value in found.items() if value != fields[key].get_default(call_default_factory=True)}
+
+
+def heads(spec: Any) -> str:
+    found = f"{spec.heads} heads" + (f" of {width}" if (width := getattr(spec, "head_dim", None)) else "")
+    groups = getattr(spec, "kv_heads", None) or spec.heads
+    return found if groups == spec.heads else f"{found}, {groups} for keys"
+
+
+def mask(spec: Any) -> Iterator[str]:
+    yield "causal" if spec.causal else "both directions"
+    if spec.window and spec.causal:
+        yield f"window {spec.window[0] + 1:,}"
+    elif spec.window:
+        yield f"window {spec.window[0]:,} left, {spec.window[1]:,} right"
+    yield from (phrase(key, value) for key, value in own(spec).items() if key not in ("causal", "window"))
+
+
+def phrase(key: str, value: Any) -> str:
+    """A field and its value. A block inside is named, with what it sets."""
+    words = key.replace("_", " ")
+    if value is True:
+        return words
+    if isinstance(value, Spec):
+        inner = [getattr(value, "name", ""), *(phrase(key, item) for key, item in own(value).items() if key not in QUIET)]
+        named = " ".join(filter(None, inner))
+        return named if key == "position" else f"{words} {named}"
+    return f"tied to the {value}'s embedding" if key == "tie" else f"{words} {inline(value)}"
+
+
+def inline(value: Any) -> str:
+    """A value of a document."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, int | float):
+        return f"{int(value):,}" if value == int(value) else f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    if isinstance(value, Mapping):
+        return str(value.get("name")) if "name" in value else ", ".join(f"{key} {inline(item)}" for key, item in value.items())
+    return str(value)
+
+
+def changes(old: Any, new: Any) -> list[str]:
+    """Where two documents differ, as `kv heads 8 → 1`."""
+    return [
+        f"{where.replace('_', ' ')} {inline(before)} → {inline(after)}"
+        for where, (before, after) in difference(old, new).items()
+    ]

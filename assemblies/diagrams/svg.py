@@ -1,0 +1,52 @@
+"""A diagram as SVG: from above to below, the encoder to the left of the decoder.
+
+The stream of hidden states runs down at the outer side of each stack; a branch leaves it and is added to it again. What is read
+of the source comes from between the stacks.
+"""
+
+from pairform.assemblies.diagrams.canvas import Canvas
+from pairform.assemblies.diagrams.parts import Column, Diagram, wrapped
+from pairform.assemblies.diagrams.svg_stack import GAP, LINE, Span, Stack
+
+MARGIN, GUTTER = 16, 88
+
+
+def svg(diagram: Diagram) -> str:
+    canvas = Canvas()
+    y = MARGIN + 16.0
+    canvas.text(MARGIN, y, diagram.title, "heading")
+    for line in wrapped(diagram.notes):
+        y += LINE
+        canvas.text(MARGIN, y, line, "changed")
+    top = y + 3 * GAP
+    tokens = top + GAP + LINE * (1 + max(len(wrapped(column.notes)) for column in diagram.columns))
+    stacks: list[Stack] = []
+    for column in diagram.columns:
+        x = stacks[-1].span.right + GUTTER if stacks else MARGIN
+        stacks.append(Stack(canvas, Span(x, parallel(column), mirrored=bool(stacks)), column, top, tokens))
+    if len(stacks) == 2:
+        join(canvas, *stacks, tied=diagram.tied)
+    return canvas.document(stacks[-1].span.right + MARGIN, max(stack.y for stack in stacks) + MARGIN, diagram.title)
+
+
+def parallel(column: Column) -> int:
+    """The most branches beside each other."""
+    return max(len(turn.cards) for loop in column.loops for run in loop.runs for turn in run.item.turns)
+
+
+def join(canvas: Canvas, encoder: Stack, decoder: Stack, *, tied: bool) -> None:
+    """The source's way from the encoder's end to all that reads it, and a line between tied embeddings."""
+    middle = (encoder.span.right + decoder.span.x) / 2
+    if decoder.readers:
+        heights = [encoder.end, *(y for _, y in decoder.readers)]
+        canvas.path(
+            f"M{encoder.span.inner_right:g} {encoder.end:g}H{middle:g}M{middle:g} {min(heights):g}V{max(heights):g}", "source"
+        )
+        for x, y in decoder.readers:
+            canvas.path(f"M{middle:g} {y:g}H{x - 6:g}", "source")
+            canvas.head(x, y, kind="source-head")
+        canvas.text(middle - 8, sum(heights[:2]) / 2, "encoder's output", "source-words", anchor="middle", turned=True)
+    if tied:
+        y = encoder.embedding
+        canvas.path(f"M{encoder.span.inner_right:g} {y:g}H{decoder.span.inner:g}", "tied")
+        canvas.text(middle, y - 6, "tied", "soft", anchor="middle")

@@ -1,0 +1,179 @@
+"""One stack of a diagram in SVG."""
+
+from dataclasses import dataclass
+
+from pairform.assemblies.diagrams.canvas import Canvas
+from pairform.assemblies.diagrams.folding import Loop, Run, ranges
+from pairform.assemblies.diagrams.parts import Card, Column, Layer, Turn, wrapped
+
+CARD, GAP, LINE, STRIP = 312, 12, 16, 20
+"""A card's width, the space between cards, the height of a line and of a norm's strip."""
+RAIL, PAD = 30, 10
+"""Space for the stream beside the cards, and around what a frame holds."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stack's place from left to right. Room for two frames around `parallel` cards and the stream, at the right of a
+    mirrored one."""
+
+    x: float
+    parallel: int
+    mirrored: bool
+
+    @property
+    def cards(self) -> float:
+        """The width of cards beside each other."""
+        return self.parallel * (CARD + GAP) - GAP
+
+    @property
+    def inner(self) -> float:
+        return self.x + 2 * PAD
+
+    @property
+    def inner_right(self) -> float:
+        return self.inner + RAIL + self.cards
+
+    @property
+    def right(self) -> float:
+        return self.inner_right + 2 * PAD
+
+    @property
+    def stream(self) -> float:
+        return self.inner_right - RAIL / 2 + 4 if self.mirrored else self.inner + RAIL / 2 - 4
+
+    def card(self, place: int) -> float:
+        """Where the card of that number begins."""
+        return self.inner + (0 if self.mirrored else RAIL) + place * (CARD + GAP)
+
+
+class Stack:
+    """Draws a column as it is made. `y` is where the next part goes, at last the lower end.
+
+    top, tokens: the heights of its name and of what it reads.
+    embedding: the height of the embedding's middle. end: of what the source's readers read.
+    readers:   the points where arrows from the source end.
+    """
+
+    def __init__(self, canvas: Canvas, span: Span, column: Column, top: float, tokens: float) -> None:
+        self.canvas = canvas
+        self.span = span
+        self.y = top
+        self.readers: list[tuple[float, float]] = []
+        tag = f" ({column.mark})" if column.mark else ""
+        canvas.text(span.inner, self.y, column.name + tag, f"heading {column.mark}".strip())
+        canvas.text(span.inner_right, self.y, column.size, "soft", anchor="end")
+        self.notes(column.notes, span.inner)
+        self.y = tokens
+        canvas.text(span.stream, self.y - 4, "tokens", "soft", anchor="end" if span.mirrored else "start")
+        begin = self.y
+        self.y += GAP
+        self.embedding = self.y + 14
+        for card in column.above:
+            self.whole(card)
+        for loop in column.loops:
+            self.loop(loop)
+        self.end = self.y
+        for card in column.below:
+            if not card.title.startswith("head"):
+                self.end = self.y + 14
+            self.whole(card)
+        canvas.path(f"M{span.stream:g} {begin:g}V{self.y - GAP - 8:g}")
+
+    @property
+    def left(self) -> float:
+        """Where the cards of layers begin."""
+        return self.span.card(0)
+
+    def notes(self, notes: tuple[str, ...], x: float) -> None:
+        for line in wrapped(notes):
+            self.y += LINE
+            self.canvas.text(x, self.y, line, "changed")
+
+    def whole(self, card: Card) -> None:
+        """A block that the stream passes through."""
+        height = self.card(self.span.inner, self.y, self.span.cards + RAIL, card)
+        self.canvas.head(self.span.stream, self.y, 90)
+        self.y += height + GAP + 4
+
+    def loop(self, loop: Loop[Layer]) -> None:
+        framed = loop.times > 1 and len(loop.runs) > 1
+        top = self.y
+        self.y += LINE + PAD if framed else 0
+        for run in loop.runs:
+            self.layer(run, run.times if framed else run.times * loop.times)
+        if framed:
+            self.canvas.frame(self.span.x, top, self.span.right - self.span.x, self.y - top, "frame")
+            self.canvas.text(self.left, top + LINE, f"{loop.times} times", "title")
+            self.y += GAP
+
+    def layer(self, run: Run[Layer], times: int) -> None:
+        span, top = self.span, self.y
+        heading = f"layer{'' if len(run.places) == 1 else 's'} {ranges(run.places)}"
+        tag = f" ({run.item.mark})" if run.item.mark in ("added", "removed") else ""
+        left = self.left
+        self.y += LINE + 2
+        self.canvas.text(left, self.y, heading + tag, f"soft {run.item.mark}".strip())
+        if times > 1:
+            self.canvas.text(left + span.cards, self.y, f"{times} times", "title", anchor="end")
+        self.notes(run.item.notes, left)
+        self.y += GAP
+        for turn in run.item.turns:
+            self.turn(turn)
+        self.canvas.frame(span.inner - PAD, top, span.right - span.x - 2 * PAD, self.y - top, f"layer {run.item.mark}")
+        self.y += GAP
+
+    def turn(self, turn: Turn) -> None:
+        """Branches beside each other, then where they join the stream again."""
+        span = self.span
+        way, turned = (-1, 180) if span.mirrored else (1, 0)
+        several = len(turn.cards) > 1
+        top = self.y + (GAP if several else 0)
+        heights = [self.card(span.card(place), top, CARD, card) for place, card in enumerate(turn.cards)]
+        bottom = top + max(heights)
+        if several:  # from above into each, and out of each below
+            leave, join = top - GAP, bottom + GAP
+            middles = [span.card(place) + CARD / 2 for place in range(len(turn.cards))]
+            far = min(middles) if span.mirrored else max(middles)
+            self.canvas.path(f"M{span.stream:g} {leave:g}H{far:g}M{far:g} {join:g}H{span.stream + 8 * way:g}")
+            for middle, height in zip(middles, heights, strict=True):
+                self.canvas.path(f"M{middle:g} {leave:g}V{top:g}M{middle:g} {top + height:g}V{join:g}")
+                self.canvas.head(middle, top, 90)
+        else:
+            leave, join = top + 10, bottom - 10
+            near = span.card(0) + (CARD if span.mirrored else 0)
+            self.canvas.path(f"M{span.stream:g} {leave:g}H{near - 6 * way:g}M{near:g} {join:g}H{span.stream + 8 * way:g}")
+            self.canvas.head(near, leave, turned)
+        self.canvas.sum(span.stream, join)
+        self.y = max(bottom, join) + GAP
+        if turn.join:
+            self.canvas.text(span.card(0), self.y + 2, f"joined by {turn.join}", "soft")
+            self.y += LINE
+        if turn.norm:
+            self.strip(span.inner, self.y, span.cards + RAIL, turn.norm)
+            self.y += STRIP + GAP
+
+    def card(self, x: float, y: float, width: float, card: Card) -> float:
+        """Returns its height."""
+        above, below = card.norms
+        lines = [(line, "soft") for line in wrapped(card.phrases)] + [(line, "changed") for line in wrapped(card.changes)]
+        height = 28 + LINE * len(lines) + STRIP * sum(norm is not None for norm in card.norms)
+        self.canvas.card(x, y, width, height, "card")
+        if above:
+            self.strip(x, y, width, above)
+        if below:
+            self.strip(x, y + height - STRIP, width, below)
+        base = y + (STRIP if above else 0) + 18
+        self.canvas.text(x + 12, base, card.title, "title")
+        if card.mark:
+            self.canvas.text(x + width - 12, base, card.mark, card.mark, anchor="end")
+            self.canvas.card(x, y, width, height, f"outline {card.mark}")
+        for number, (line, kind) in enumerate(lines, start=1):
+            self.canvas.text(x + 12, base + LINE * number, line, kind)
+        if card.source:
+            self.readers.append((x, base - 4))
+        return height
+
+    def strip(self, x: float, y: float, width: float, norm: str) -> None:
+        self.canvas.card(x, y, width, STRIP, "norm")
+        self.canvas.text(x + width / 2, y + 14, norm, "soft", anchor="middle")
