@@ -87,7 +87,7 @@ def test_a_spec_is_drawn_with_its_layers_folded() -> None:
     assert shown.count("layers 1, 3, …, 25") == 2
     assert shown.count("cross attention") == 2
     assert "tied to the decoder's embedding, softcap 30" in shown
-    assert "causal window 4,096, softcap 50, rope" in " ".join(shown)  # of a causal layer: itself and 4,095 before it
+    assert "causal, window 4,096, softcap 50, rope" in shown  # of a causal layer: itself and 4,095 before it
     gemma = texts(pairform.diagram(pairform.load_spec("gemma-3-1b")))
     assert [line for line in gemma if line.endswith("times")] == [
         "4 times",
