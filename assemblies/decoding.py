@@ -58,7 +58,7 @@ class Decoding:
         length, begin = tokens.shape[1], 0 if self.cache is None else self.cache.length
         if self.prompt is None:
             self.prompt = length
-        if self.step is not None and self.cache is not None and self.cache.own and begin == length - 1:
+        if self.step is not None and self.cache is not None and self.cache.length and begin == length - 1:
             token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)  # or its stride would be the text's length
             return self.step(token, self.first, self.source, self.cache)
         whole = self.cache is None or pixels is not None or not in_order(self.model)
@@ -143,6 +143,7 @@ class CompiledStep:
     ) -> Tensor:
         """The first step runs as it is, the second one is captured, and later ones are replays of it."""
         buffers = [own.buffers.keys.data_ptr() for own in cache.own.values()]
+        buffers += [memory.state.data_ptr() for memory in cache.states.values()]
         if buffers != self.buffers:
             self.buffers, self.captured = buffers, None
             return self.run(self.model, token, position, slots, source, cache)

@@ -165,6 +165,6 @@ def add_flops(part: Part, path: str, flops: Mapping[str, int], counts: Mapping[s
 
 
 def cache_bytes(cache: Cache, counts: list[int]) -> dict[str, int]:
-    own = sum(part.bytes * counts[layer] for (layer, _), part in cache.own.items())
+    own = sum(part.bytes * counts[layer] for held in (cache.own, cache.states) for (layer, _), part in held.items())
     source = sum(part.bytes * counts[layer] for (layer, _), part in cache.source.items())
     return {"self": own, "source": source, "total": own + source}

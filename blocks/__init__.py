@@ -31,6 +31,7 @@ for kind, name, block in (
     ("attention", "merged_attention", "attention.merged_attention:MergedAttention"),
     ("attention", "differential_attention", "attention.differential_attention:DifferentialAttention"),
     ("attention", "latent_attention", "attention.latent_attention:LatentAttention"),
+    ("attention", "retention", "attention.retention:Retention"),
     ("feed_forward", "gated", "feedforward:GatedFeedForward"),
     ("feed_forward", "mlp", "feedforward:FeedForward"),
     ("feed_forward", "mixture", "mixture:MixtureOfExperts"),

@@ -1,6 +1,6 @@
 """What decoding remembers between calls. State lives here, outside the modules, and is passed in and out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -143,9 +143,25 @@ class OwnKeys:
         return OwnKeys(self.buffers.rows(index), self.window, self.begin, self.end, self.start)
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a recurrent mixer keeps in the place of keys: as large after any number of tokens."""
+
+    state: Float[Tensor, "batch heads head_dim value_dim"]
+
+    @property
+    def bytes(self) -> int:
+        return self.state.numel() * self.state.element_size()
+
+    def rows(self, index: Tensor) -> "Memory":
+        """The batch rows that `index` names, in its order."""
+        return Memory(self.state[index])
+
+
 @dataclass
 class Cache:
-    """A decoder's memory. `own` keys grow by each call (a local layer keeps only its window); `source` keys do not.
+    """A decoder's memory. `own` keys grow by each call (a local layer keeps only its window); `source` keys and the `states` of
+    recurrent mixers do not.
 
     length: the decoder's tokens so far.
     room:   how many tokens buffers are made for; more than that is possible, and moves them.
@@ -154,14 +170,15 @@ class Cache:
 
     own: dict[Place, OwnKeys] = field(default_factory=dict)
     source: dict[Place, KeyValues] = field(default_factory=dict)
+    states: dict[Place, Memory] = field(default_factory=dict)
     length: int = 0
     room: int = 0
     beams: int = 1
 
     @property
     def bytes(self) -> int:
-        """Bytes of keys and values held now; own buffers have room for more."""
-        return sum(own.bytes for own in self.own.values()) + sum(part.bytes for part in self.source.values())
+        """Bytes of keys, values and states held now; own buffers have room for more."""
+        return sum(part.bytes for held in (self.own, self.source, self.states) for part in held.values())
 
     def rows(self, index: Tensor) -> "Cache":
         """A cache of the batch rows that `index` names: to reorder beams or drop finished sequences.
@@ -169,18 +186,18 @@ class Cache:
         Where `beams` share a source, its keys and values are not copied: all beams of a row stay together.
         """
         source = self.source if self.beams > 1 else {place: part.rows(index) for place, part in self.source.items()}
-        return Cache({place: part.rows(index) for place, part in self.own.items()}, source, self.length, self.room, self.beams)
+        own = {place: part.rows(index) for place, part in self.own.items()}
+        states = {place: part.rows(index) for place, part in self.states.items()}
+        return Cache(own, source, states, self.length, self.room, self.beams)
 
     def spread(self, beams: int, *, share: bool = True) -> "Cache":
         """A cache of each row as often as it has beams, one after the other. With `share`, the source's keys are not copied."""
-        held = [*(part.buffers for part in self.own.values()), *self.source.values()]
+        held = [part.buffers.keys for part in self.own.values()] + [part.keys for part in self.source.values()]
+        held += [part.state for part in self.states.values()]
         if not held:  # of a decoder whose tokens read no other
-            return Cache({}, {}, self.length, self.room, beams)
-        some = held[0].keys
-        index = torch.arange(len(some), device=some.device).repeat_interleave(beams)
-        spread = self.rows(index) if not share else Cache({}, self.source, self.length, self.room, beams)
-        spread.own = {place: part.rows(index) for place, part in self.own.items()}
-        return spread
+            return replace(self, beams=beams)
+        index = torch.arange(len(held[0]), device=held[0].device).repeat_interleave(beams)
+        return replace(self, beams=beams if share else self.beams).rows(index)
 
 
 def rounded(count: int) -> int:

@@ -1,0 +1,135 @@
+"""A recurrent mixer: its memory is a matrix for each head, however long the text."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pairform.blocks.attention.masks import MaskSpec
+from pairform.blocks.attention.recurrence import State, Tokens, chunked, stepped
+from pairform.blocks.cache import Memory
+from pairform.blocks.context import Context
+from pairform.blocks.linear import Linear
+from pairform.blocks.positions import NoPosition
+from pairform.blocks.precision import wide
+from pairform.blocks.score_biases import ScoreBiasSpec
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
+
+
+class Retention(nn.Module):
+    """Multi-scale retention (RetNet; Sun et al. 2023, arXiv 2307.08621, section 2): `S = decay S + k v`, read by q.
+
+    Each head's answer is normalised, with `silu(hidden W)` as its gate. There is no softmax and no window, and nothing is seen
+    but what came before. A cache holds `S`, `[heads, head_dim, value_dim]` in at least float32, and no keys; padding leaves it
+    as it is. Training takes chunks of tokens at once, exactly.
+
+    head_dim:    of queries and keys; absent, width / heads.
+    value_dim:   of values; absent, head_dim.
+    decay:       fixed: 1 - 2 ** (-5 - head); gated: sigmoid(hidden W) ** (1 / temperature) of each token and head (YOCO; Sun et
+                 al. 2024, arXiv 2405.05254, section 3.1).
+    position:    applied to queries and keys; rope in both papers.
+    eps:         of the norm of each head's answer, which learns nothing.
+    """
+
+    class Spec(BlockSpec):
+        name: Literal["retention"] = "retention"
+        heads: PositiveInt = Field(examples=[8])
+        head_dim: PositiveInt | None = None
+        value_dim: PositiveInt | None = None
+        decay: Literal["fixed", "gated"] = "gated"
+        temperature: PositiveFloat = 16.0
+        position: Annotated[BlockSpec, Slot("position")] = NoPosition.Spec()
+        mask: MaskSpec = MaskSpec()
+        bias: bool = False
+        eps: PositiveFloat = 1e-6
+
+        def position_sizes(self, sizes: Sizes) -> Sizes:
+            """What the position learns from its surroundings."""
+            return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if self.head_dim is None and sizes.width % self.heads:
+                found = f"{self.heads} heads in a width of {sizes.width}"
+                yield Problem("heads", found, "heads that divide the width", "Or set head_dim.")
+            if isinstance(self.position, ScoreBiasSpec):
+                yield Problem("position", f"{self.position.name!r}", "a position of queries and keys: retention has no scores")
+            yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
+            if not self.mask.causal:
+                expected = "true: a recurrent mixer sees no later token, so it cannot stand in a bidirectional stack"
+                yield Problem("mask.causal", "false", expected)
+            if self.mask.window is not None:
+                yield Problem("mask.window", f"{list(self.mask.window)}", "null: what fades by decay has no window")
+            if self.mask.prefix:
+                yield Problem("mask.prefix", "true", "false: a recurrent mixer sees no later token")
+
+    def __init__(self, spec: Spec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.heads = spec.heads
+        self.head_dim = spec.head_dim or sizes.width // spec.heads
+        self.value_dim = spec.value_dim or self.head_dim
+        self.position = build_block(spec.position, spec.position_sizes(sizes), "position")
+        self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
+        self.k_proj = Linear(sizes.width, self.heads * self.head_dim, bias=spec.bias)
+        self.v_proj = Linear(sizes.width, self.heads * self.value_dim, bias=spec.bias)
+        self.gate_proj = Linear(sizes.width, self.heads * self.value_dim, bias=spec.bias)
+        self.o_proj = Linear(self.heads * self.value_dim, sizes.width, bias=spec.bias)
+        self.decay_proj = Linear(sizes.width, self.heads, bias=False) if spec.decay == "gated" else None
+
+    def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        found = self.remembered(self.tokens(hidden, context), context).to(hidden.dtype)
+        normed = functional.rms_norm(wide(found), found.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
+        mixed: Tensor = self.o_proj(functional.silu(self.gate_proj(hidden)) * rearrange(normed, "b h l d -> b l (h d)"))
+        return mixed
+
+    def tokens(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Tokens:
+        """Queries, keys, values and decays, in at least float32; padding has no key and no decay."""
+        parts = [
+            rearrange(project(hidden), "b l (h d) -> b h l d", h=self.heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        ]
+        queries, keys = (wide(self.position(part, context)) for part in parts[:2])
+        keys, decay = keys * self.head_dim**-0.5, self.decay(hidden)
+        present = context.present(hidden.shape[1]) if context.slots is None else None
+        if present is not None:
+            keys = keys.masked_fill(~present[:, None, :, None], 0)
+            decay = decay.masked_fill(~present[:, None], 0)
+        return Tokens(queries, keys, wide(parts[2]), decay, documents(context))
+
+    def decay(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length"]:
+        """The logarithm of what each token leaves of each head's state."""
+        if self.decay_proj is not None:
+            gates = functional.logsigmoid(wide(self.decay_proj(hidden))) / self.spec.temperature
+            return rearrange(gates, "b l h -> b h l")
+        heads = torch.arange(self.heads, device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        return torch.log1p(-torch.exp2(-5 - heads))[:, None].expand(len(hidden), -1, hidden.shape[1])
+
+    def remembered(self, tokens: Tokens, context: Context) -> Float[Tensor, "batch heads length value_dim"]:
+        """What tokens find in the state, which a cache keeps."""
+        batch, _, length, _ = tokens.queries.shape
+        memory = None if context.cache is None else context.cache.states.get(context.place)
+        if memory is None:
+            state: State = tokens.keys.new_zeros(batch, self.heads, self.head_dim, self.value_dim)
+        else:
+            state = memory.state
+        found, state = (stepped if length == 1 else chunked)(tokens, state)
+        if context.cache is None:
+            return found
+        if memory is not None and context.slots is not None:
+            memory.state.copy_(state)  # where a captured step will look for it
+        else:
+            context.cache.states[context.place] = Memory(state)
+        return found
+
+
+def documents(context: Context) -> Int[Tensor, "batch length_and_one"] | None:
+    """Numbers of the documents of the last earlier token and of the new ones; of the first token where none came earlier."""
+    if context.segments is None:
+        return None
+    begin = context.offset
+    return torch.cat((context.segments[:, max(begin - 1, 0)][:, None], context.segments[:, begin:]), 1)
