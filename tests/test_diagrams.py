@@ -93,7 +93,7 @@ def test_a_spec_is_drawn_with_its_layers_folded() -> None:
         "4 times",
         "5 times",
         "2 times",
-    ]  # of 5 local layers and a global
+    ]  # 5 local layers and a global
 
 
 @pytest.mark.parametrize(

@@ -99,12 +99,13 @@ class Stack:
     def loop(self, loop: Loop[Layer]) -> None:
         framed = loop.times > 1 and len(loop.runs) > 1
         top = self.y
-        self.y += LINE + PAD if framed else 0
+        if framed:
+            self.canvas.text(self.left, top + LINE, f"{loop.times} times", "title")
+            self.y += LINE + PAD
         for run in loop.runs:
             self.layer(run, run.times if framed else run.times * loop.times)
         if framed:
             self.canvas.frame(self.span.x, top, self.span.right - self.span.x, self.y - top, "frame")
-            self.canvas.text(self.left, top + LINE, f"{loop.times} times", "title")
             self.y += GAP
 
     def layer(self, run: Run[Layer], times: int) -> None:
