@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.checkpoints.stored import INDEX, SINGLE, stored_tensors
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import (
@@ -63,12 +64,15 @@ def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
         raise CheckpointError(error.problems) from None
     try:
         family = family_of_config(config)
-        return family.model_type, family.to_spec(config)
+        spec = family.to_spec(config)
     except PairformError as error:
         raise CheckpointError(in_file(str(path), error)) from None
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         found = f"{type(error).__name__}: {error}"
         raise CheckpointError(Problem(str(path), found, "a configuration as transformers writes it")) from None
+    if family.adapt is not None and any((folder / name).is_file() for name in (SINGLE, INDEX)):
+        spec = family.adapt(spec, stored_tensors(folder).keys())
+    return family.model_type, spec
 
 
 def patch_spec(spec: ModelSpec, patch: Mapping[str, Any]) -> ModelSpec:

@@ -16,10 +16,12 @@ class TokenEmbeddingSpec(BlockSpec):
     """scale: a factor, or `sqrt_width` as in Vaswani et al. 2017, 3.4; rounded to the embeddings' dtype first, as Gemma does.
     scale_given: whether embeddings that a caller gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
     norm: of the scaled embeddings, and of given ones (Peri-LN, arXiv 2502.02732; BLOOM, arXiv 2211.05100, section
-    3.2.2)."""
+    3.2.2).
+    train_pad: whether the row of the padding token learns from being read: T5's does, whose decoder begins with it."""
 
     scale: Literal["sqrt_width"] | PositiveFloat = 1.0
     scale_given: bool = False
+    train_pad: bool = False
     norm: Annotated[BlockSpec, Slot("norm")] | None = None
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
@@ -33,7 +35,7 @@ class ScaledEmbedding(nn.Module):
     def __init__(self, spec: TokenEmbeddingSpec, sizes: Sizes) -> None:
         super().__init__()
         assert sizes.vocabulary is not None, "given by every model"
-        self.pad = sizes.pad
+        self.pad = None if spec.train_pad else sizes.pad
         self.scale_given = spec.scale_given
         self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
         self.norm = None if spec.norm is None else build_block(spec.norm, sizes, "norm")
@@ -55,8 +57,8 @@ class TokenEmbedding(ScaledEmbedding):
     end_of_image: an id whose embedding is a row of its own, not scaled; T5Gemma 2 adds it (arXiv 2512.14856, section 2). Small
     models of that family have the row and no such id, so it may lie beyond the vocabulary.
 
-    The row of the padding token is not trained by being read, as in transformers: it stands at zero there, where norms
-    have steep gradients that mean nothing.
+    Without `train_pad`, the row of the padding token is not trained by being read, as in transformers: it stands at zero
+    there, where norms have steep gradients that mean nothing.
     """
 
     class Spec(TokenEmbeddingSpec):

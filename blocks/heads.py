@@ -28,27 +28,34 @@ def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor
 class LMHead(nn.Module):
     """Logits over the vocabulary, bounded to `softcap * tanh(logits / softcap)` where softcap is set.
 
-    tie: whose embedding is the projection too ("encoder" or "decoder"); absent, it has its own.
+    tie:   whose embedding is the projection too ("encoder" or "decoder"); absent, it has its own.
+    scale: multiplies the hidden states before the projection: a factor, or `inverse_sqrt_width` as T5 does beside a tied table
+           (Raffel et al. 2020, arXiv 1910.10683, and its code); absent, nothing does.
     """
 
     class Spec(BlockSpec):
         name: Literal["lm"] = "lm"
         tie: Literal["encoder", "decoder"] | None = None
+        scale: Literal["inverse_sqrt_width"] | PositiveFloat | None = None
         softcap: PositiveFloat | None = None
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         assert sizes.vocabulary is not None, "given by every model"
         self.spec = spec
+        self.factor = sizes.width**-0.5 if spec.scale == "inverse_sqrt_width" else spec.scale
         self.weight = None if spec.tie else nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        logits = linear(hidden, self.projection(tied))
+        logits = linear(self.scaled(hidden), self.projection(tied))
         if self.spec.softcap is not None:
             logits = torch.tanh(logits / self.spec.softcap) * self.spec.softcap
         return logits
+
+    def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        return hidden if self.factor is None else hidden * self.factor
 
     def projection(self, tied: Tensor | None) -> Float[Tensor, "vocabulary width"]:
         weight = self.weight if tied is None else tied
@@ -59,7 +66,8 @@ class LMHead(nn.Module):
         """With `shift`, each token predicts the next; without, labels stand where their logits do. No logits are held."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        return linear_cross_entropy(prediction.hidden, self.projection(prediction.tied), labels, self.spec.softcap)
+        hidden = self.scaled(prediction.hidden)
+        return linear_cross_entropy(hidden, self.projection(prediction.tied), labels, self.spec.softcap)
 
 
 class ClassificationSpec(BlockSpec):

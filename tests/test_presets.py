@@ -51,6 +51,13 @@ TOTALS = {
     "mistral-7b": 7_241_732_096,
     "qwen2.5-0.5b": 494_032_768,
     "qwen3-0.6b": 596_049_920,
+    "t5-small": 60_506_624,
+    "t5-base": 222_903_552,
+    "t5-large": 737_668_096,
+    "t5-v1.1-small": 76_961_152,
+    "t5-v1.1-base": 247_577_856,
+    "t5-v1.1-large": 783_150_080,
+    "mt5-small": 300_176_768,
 }
 """Parameters of the published checkpoints. Gemma 3's are of the text models: 12B and 27B were counted on transformers' model of
 that size, as all five are below. The unequal T5Gemma 2 are not published: `tests.sizes` says what they consist of."""

@@ -7,6 +7,7 @@ from pairform.assemblies.families.gemma2 import GEMMA2
 from pairform.assemblies.families.gemma3 import GEMMA3
 from pairform.assemblies.families.gemma3_text import GEMMA3_TEXT
 from pairform.assemblies.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from pairform.assemblies.families.t5 import MT5, T5
 from pairform.assemblies.families.t5gemma import T5GEMMA
 from pairform.assemblies.families.t5gemma2 import T5GEMMA2
 from pairform.assemblies.families.t5gemma2_encoder import T5GEMMA2_ENCODER
@@ -14,7 +15,7 @@ from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec, StackSpec
 from pairform.registry import Problem, SpecError, shorten
 
-ALL = (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA, T5GEMMA2, T5GEMMA2_ENCODER, LLAMA, MISTRAL, QWEN2, QWEN3)
+ALL = (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA, T5GEMMA2, T5GEMMA2_ENCODER, LLAMA, MISTRAL, QWEN2, QWEN3, T5, MT5)
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
 
 
@@ -34,7 +35,8 @@ def family_of_spec(spec: ModelSpec) -> tuple[Family, dict[str, Any]]:
 
 
 def nearest_family(spec: ModelSpec) -> Family:
-    """The family that comes nearest; whether it can say all of `spec` shows in its config."""
+    """The family that comes nearest; whether it can say all of `spec` shows in its config. mT5's models are written as T5's,
+    which compute the same."""
     attentions = [layer.branches.get("self_attention") for layer in spec.last.layers]
     normed = any(getattr(attention, "qk_norm", None) is not None for attention in attentions)
     if spec.assembly == "decoder_only":
@@ -44,6 +46,8 @@ def nearest_family(spec: ModelSpec) -> Family:
             return nearest_llama(spec.last)
         positions = {getattr(attention, "position", None) for attention in attentions}
         return GEMMA3_TEXT if normed or len(positions) > 1 else GEMMA2
+    if getattr(getattr(attentions[0], "position", None), "name", None) == "t5_relative":
+        return T5
     if spec.assembly == "encoder_only":
         return T5GEMMA2_ENCODER if normed or spec.last.vision is not None else T5GEMMA
     merged = any(attention is not None and attention.name == "merged_attention" for attention in attentions)

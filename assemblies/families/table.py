@@ -1,7 +1,7 @@
 """Checkpoint families as data: a table of names and a function between configurations and specs, both ways."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -76,6 +76,8 @@ class Family:
 
     to_spec and to_config translate config.json; a spec that `to_config` cannot say is found by reading it back.
     base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
+    written is the table of names to write with, where it depends on the spec; absent, the one that is read with.
+    adapt says what the names of the stored tensors tell beyond config.json; absent, they tell nothing.
     """
 
     model_type: str
@@ -83,6 +85,8 @@ class Family:
     to_spec: Callable[[Mapping[str, Any]], ModelSpec]
     to_config: Callable[[ModelSpec], dict[str, Any]]
     base_prefix: str = "model."
+    written: Callable[[ModelSpec], NameTable] | None = None
+    adapt: Callable[[ModelSpec, Collection[str]], ModelSpec] | None = None
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs, or None for a name that the family does not have."""
@@ -94,7 +98,7 @@ class Family:
 
     def theirs(self, ours: str, spec: ModelSpec) -> str:
         """Their name for a tensor of ours."""
-        name = self.names.theirs(ours)
+        name = (self.names if self.written is None else self.written(spec)).theirs(ours)
         if name is None:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
         return name.removeprefix(self.base_prefix) if spec.head.name == "none" else name

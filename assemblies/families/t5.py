@@ -1,0 +1,239 @@
+"""T5 (arXiv 1910.10683), T5 v1.1 and mT5 (arXiv 2010.11934) in transformers' files."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pairform.assemblies.families import gemma
+from pairform.assemblies.families.config import Config, TokenId, checked
+from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, merge_patch
+
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "swish": "silu", **gemma.ACTIVATIONS}
+OLD_NAME = "T5WithLMHeadModel"
+"""Of T5ForConditionalGeneration, in configurations of 2019."""
+OWN, CROSS = "{part}.block.{layer}.layer.0.", "decoder.block.{layer}.layer.1."
+OURS = "{part}.layers.{layer}."
+
+
+def rows(up: str) -> tuple[Row, ...]:
+    """`up` is their name for the projection to the inner width: another one beside a gate."""
+    feed_forward = (
+        Row(f"{part}.block.{{layer}}.layer.{place}.{theirs}.weight", f"{part}.layers.{{layer}}.feed_forward.{ours}.weight")
+        for part, place in (("encoder", 1), ("decoder", 2))
+        for theirs, ours in (
+            ("layer_norm", "pre_norm"),
+            ("DenseReluDense.wi_0", "block.gate_proj"),
+            (f"DenseReluDense.{up}", "block.up_proj"),
+            ("DenseReluDense.wo", "block.down_proj"),
+        )
+    )
+    return (
+        Row("shared.weight", "encoder.embedding.weight"),
+        Row("{part}.final_layer_norm.weight", "{part}.norm.weight"),
+        Row(OWN + "layer_norm.weight", OURS + "self_attention.pre_norm.weight"),
+        Row(OWN + "SelfAttention.{projection}.weight", OURS + "self_attention.block.{projection}_proj.weight"),
+        Row(OWN + "SelfAttention.relative_attention_bias.weight", OURS + "self_attention.block.position.table"),
+        Row(CROSS + "layer_norm.weight", "decoder.layers.{layer}.cross_attention.pre_norm.weight"),
+        Row(
+            CROSS + "EncDecAttention.{projection}.weight",
+            "decoder.layers.{layer}.cross_attention.block.{projection}_proj.weight",
+        ),
+        *feed_forward,
+        Row("lm_head.weight", "head.weight"),
+    )
+
+
+PLAIN, GATED = NameTable(rows("wi")), NameTable(rows("wi_1"))
+NAMES = NameTable(
+    (*rows("wi"), *rows("wi_1")),
+    unread=(
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "decoder.block.{layer}.layer.1.EncDecAttention.relative_attention_bias.weight",
+    ),
+)
+"""Older files hold the one embedding three times, and a table of positions that cross-attention does not use."""
+
+
+class T5Config(Config):
+    """transformers' defaults; mT5's differ in what `Kind` says."""
+
+    architectures: list[str] | None = None
+    vocab_size: PositiveInt = 32_128
+    d_model: PositiveInt = 512
+    d_kv: PositiveInt = 64
+    d_ff: PositiveInt = 2048
+    num_layers: Depth = 6
+    num_decoder_layers: Depth | None = None
+    num_heads: PositiveInt = 8
+    relative_attention_num_buckets: PositiveInt = 32
+    relative_attention_max_distance: PositiveInt = 128
+    dropout_rate: Probability = 0.1
+    layer_norm_epsilon: PositiveFloat = 1e-6
+    initializer_range: PositiveFloat = 0.02
+    feed_forward_proj: str = "relu"
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
+    pad_token_id: TokenId | None = 0
+    eos_token_id: TokenId | list[TokenId] | None = 1
+    bos_token_id: TokenId | None = None
+    decoder_start_token_id: TokenId | None = None
+    tie_word_embeddings: bool = True
+    scale_decoder_outputs: bool | None = None
+
+
+class MT5Config(T5Config):
+    vocab_size: PositiveInt = 250_112
+    d_ff: PositiveInt = 1024
+    num_layers: Depth = 8
+    num_heads: PositiveInt = 6
+    feed_forward_proj: str = "gated-gelu"
+    decoder_start_token_id: TokenId | None = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells T5 from mT5: the names of classes, defaults, and whether a tied head may scale what it reads."""
+
+    model_type: str
+    classes: str
+    config: type[T5Config]
+    scales: bool
+
+    def architectures(self, encoder_only: bool) -> dict[str, str]:
+        base = "EncoderModel" if encoder_only else "Model"
+        return {"lm": f"{self.classes}ForConditionalGeneration", "none": self.classes + base}
+
+
+def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
+    config = checked(kind.config, config)
+    if config["architectures"] == [OLD_NAME]:
+        config["architectures"] = None
+    encoder_only = config["architectures"] == [kind.classes + "EncoderModel"]
+    head = head_document(config, kind.architectures(encoder_only), softcap=None, tie="encoder")
+    scaled = config["scale_decoder_outputs"]
+    if kind.scales and (config["tie_word_embeddings"] if scaled is None else scaled) and head["name"] == "lm":
+        head["scale"] = "inverse_sqrt_width"
+    depths = {"encoder": config["num_layers"], "decoder": config["num_decoder_layers"] or config["num_layers"]}
+    parts = ["encoder"] if encoder_only else ["encoder", "decoder"]
+    return ModelSpec.read(
+        {
+            "assembly": "encoder_only" if encoder_only else "encoder_decoder",
+            "vocabulary": config["vocab_size"],
+            "tokens": tokens_document(config),
+            **{part: stack_document(config, part, depths[part]) for part in parts},
+            "tie_embeddings": not encoder_only,
+            "head": head,
+            "initializer_range": config["initializer_range"],
+        }
+    )
+
+
+def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str, Any]:
+    """Our stack for a checked configuration. The first layer has the table of relative positions that all of them read."""
+    gated, activation = feed_forward(config)
+    dropout = config["dropout_rate"]
+    attention = {"heads": config["num_heads"], "head_dim": config["d_kv"], "scale": 1.0, "dropout": dropout}
+    position = {
+        "name": "t5_relative",
+        "buckets": config["relative_attention_num_buckets"],
+        "max_distance": config["relative_attention_max_distance"],
+        "bidirectional": part == "encoder",
+        "shared": True,
+    }
+    own = {"name": "self_attention", **attention, "position": position, "mask": {"causal": part == "decoder"}}
+    cross = {"cross_attention": {"name": "cross_attention", **attention}} if part == "decoder" else {}
+    inner = {"name": "gated" if gated else "mlp", "activation": activation, "hidden": config["d_ff"], "dropout": dropout}
+    first = {"branches": {"self_attention": {"position": {"shared": False}}}}
+    return {
+        "width": config["d_model"],
+        "depth": depth,
+        "embedding": {"name": "token", "train_pad": True},
+        "layer": {
+            "norm": {"name": "rmsnorm", "eps": config["layer_norm_epsilon"]},
+            "placement": "pre",
+            "order": ["self_attention", "cross_attention", "feed_forward"],
+            "branches": {"self_attention": own, **cross, "feed_forward": inner},
+            "dropout": dropout,
+        },
+        "overrides": [{"layers": [0], "patch": first}],
+        "dropout": dropout,
+    }
+
+
+def feed_forward(config: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the feed-forward is gated, and its activation: `gated-gelu` means the tanh form, where `dense_act_fn` does not
+    say another."""
+    written = config["feed_forward_proj"]
+    gate, _, name = written.rpartition("-")
+    if gate not in ("", "gated"):
+        raise SpecError(Problem("feed_forward_proj", repr(written), "an activation, or gated- and an activation"))
+    field = "feed_forward_proj" if config["dense_act_fn"] is None else "dense_act_fn"
+    activation = config["dense_act_fn"] or ("gelu_new" if written == "gated-gelu" else name)
+    if activation not in ACTIVATIONS:
+        raise SpecError(Problem(field, repr(activation), f"one of {', '.join(ACTIVATIONS)}"))
+    gated = bool(gate) if config["is_gated_act"] is None else config["is_gated_act"]
+    return gated, ACTIVATIONS[activation]
+
+
+def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
+    """config.json; what it cannot say is found by whoever reads it back."""
+    stack = next(iter(spec.stacks.values()))
+    layer = stack.layers[0]
+    attention, inner = gemma.branch(layer, "self_attention"), gemma.branch(layer, "feed_forward")
+    position, heads = attention.get("position", {}), attention.get("heads", 1)
+    named = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    gated, activation = inner.get("name") == "gated", named.get(inner.get("activation", ""), "relu")
+    head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"), softcap="softcap")
+    head.pop("softcap", None)
+    scaled = {"scale_decoder_outputs": getattr(spec.head, "scale", None) is not None} if kind.scales else {}
+    return (
+        {
+            "model_type": kind.model_type,
+            "d_ff": inner.get("hidden", 1),
+            "d_kv": attention.get("head_dim") or stack.width // heads,
+            "d_model": stack.width,
+            "dense_act_fn": activation,
+            "dropout_rate": layer.dropout,
+            "feed_forward_proj": f"gated-{activation}".replace("gelu_new", "gelu") if gated else activation,
+            "initializer_range": spec.initializer_range,
+            "is_encoder_decoder": spec.assembly == "encoder_decoder",
+            "is_gated_act": gated,
+            "layer_norm_epsilon": getattr(layer.norm, "eps", 1e-6),
+            "num_decoder_layers": spec.last.depth,
+            "num_heads": heads,
+            "num_layers": stack.depth,
+            "relative_attention_max_distance": position.get("max_distance", 128),
+            "relative_attention_num_buckets": position.get("buckets", 32),
+            "vocab_size": spec.vocabulary,
+        }
+        | tokens_config(spec)
+        | head
+        | scaled
+    )
+
+
+def written(spec: ModelSpec) -> NameTable:
+    """The names of a spec's tensors."""
+    inner = next(iter(spec.stacks.values())).layers[0].branches.get("feed_forward")
+    return GATED if inner is not None and inner.name == "gated" else PLAIN
+
+
+def adapt(spec: ModelSpec, names: Collection[str]) -> ModelSpec:
+    """A head's own table is known by its being there: transformers 5 writes `tie_word_embeddings` for untied heads too."""
+    if "lm_head.weight" not in names or getattr(spec.head, "tie", None) is None:
+        return spec
+    return ModelSpec.read(merge_patch(spec.document(), {"head": {"tie": None}}))
+
+
+KINDS = (Kind("t5", "T5", T5Config, scales=True), Kind("mt5", "MT5", MT5Config, scales=False))
+T5, MT5 = (
+    Family(
+        kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind), base_prefix="", written=written, adapt=adapt
+    )
+    for kind in KINDS
+)
