@@ -1,22 +1,24 @@
 """From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
 
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pairform.assemblies.inspection import inspect
-from pairform.assemblies.load_spec import in_file
+from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import Contents, check_spec
 from pairform.experiments.files import fingerprint
-from pairform.experiments.records import Trial
-from pairform.experiments.study_spec import StudySpec, TrainingSpec
+from pairform.experiments.matching import Count, counter, match, patch_at
+from pairform.experiments.records import Match, Trial
+from pairform.experiments.study_spec import MatchSpec, StudySpec, TrainingSpec
 from pairform.registry import (
     OutputError,
     PairformError,
@@ -45,6 +47,7 @@ class Variant:
     patches: tuple[dict[str, Any], ...]
     spec: ModelSpec
     training: TrainingSpec
+    match: Match | None = None
 
 
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
@@ -66,10 +69,18 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
-    for name, patches, where in combinations(study):
+    wanted: dict[int, int] = {}
+    points = math.prod(map(len, study.grid.values()))
+    for number, (name, patches, where) in enumerate(combinations(study)):
         try:
             variant = make_variant(study, name, patches, folder)
-            check_variant(variant, contents)
+            lengths = check_variant(variant, contents)
+            if study.match is not None:
+                count = counter(study.match.by, lengths, variant.training.dtype)
+                if number < points:
+                    wanted[number] = count(variant.spec)
+                elif number % points in wanted:
+                    variant = matched(variant, study.match, wanted[number % points], count)
             variants.append(variant)
         except PairformError as error:
             problems += [problem if problem.where.startswith("data") else problem.inside(where) for problem in error.problems]
@@ -87,6 +98,7 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
             spec=variant.spec.document(),
             training=variant.training,
             data=fingerprint(contents.digests),
+            match=variant.match,
         )
         for seed in study.seeds
         for name, variant in zip(names, variants, strict=True)
@@ -111,13 +123,6 @@ def short_names(paths: list[str]) -> dict[str, str]:
     return {path: word if last.count(word) == 1 else path for path, word in zip(paths, last, strict=True)}
 
 
-def patch_at(path: str, value: Any) -> dict[str, Any]:
-    """`{"a": {"b": value}}` for `a.b`."""
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
-
-
 def make_variant(study: StudySpec, name: str, patches: tuple[dict[str, Any], ...], folder: Path) -> Variant:
     """The base and the settings with the patches applied; a field that they do not have is an error."""
     assert not isinstance(study.base, str), "written out when the study was read"
@@ -129,8 +134,15 @@ def make_variant(study: StudySpec, name: str, patches: tuple[dict[str, Any], ...
     return Variant(name, patches, ModelSpec.read(document), TrainingSpec.read(training, where="training"))
 
 
-def check_variant(variant: Variant, contents: Contents) -> None:
-    """Whether the model can learn from the data, at the data's lengths."""
+def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:
+    """The variant made as large as `wanted`, by one patch more."""
+    patch, reached = match(variant.spec, wanted, settings, count)
+    patches = (*variant.patches, patch) if patch else variant.patches
+    return replace(variant, patches=patches, spec=patch_spec(variant.spec, patch), match=reached)
+
+
+def check_variant(variant: Variant, contents: Contents) -> tuple[int, int]:
+    """Whether the model can learn from the data, at the data's lengths, which are returned."""
     problems = list(check_spec(variant.spec))
     if problems:
         raise SpecError(problems)
@@ -143,6 +155,7 @@ def check_variant(variant: Variant, contents: Contents) -> None:
     except Exception as error:  # whatever a block answers to lengths that it cannot take
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
+    return source, target
 
 
 def check_device(name: str) -> None:

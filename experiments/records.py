@@ -25,6 +25,19 @@ TRIAL, METRICS, RESULT = "trial.json", "metrics.jsonl", "result.json"
 Status = Literal["planned", "running", "done", "failed"]
 
 
+class Match(Spec):
+    """What a variant was made as large as, and how large it is."""
+
+    by: Literal["parameters", "flops"]
+    wanted: int
+    found: int
+
+    @property
+    def difference(self) -> float:
+        """As a part of what was wanted."""
+        return self.found / self.wanted - 1
+
+
 class Trial(Spec):
     """One model, one seed.
 
@@ -33,6 +46,7 @@ class Trial(Spec):
     patches:  what was applied to the base, in order.
     spec:     the model's, expanded.
     data:     the fingerprint of the files that it learns from.
+    match:    how near it is to the variant that it was made as large as; the last patch did that.
     attempts: how often it was begun; more than once where a run was killed.
     """
 
@@ -44,6 +58,7 @@ class Trial(Spec):
     spec: Patch
     training: TrainingSpec
     data: str = ""
+    match: Match | None = None
     status: Status = "planned"
     error: str | None = None
     attempts: int = 0

@@ -68,6 +68,23 @@ class BudgetSpec(Spec):
     minutes: PositiveFloat | None = None
 
 
+class MatchSpec(Spec):
+    """Variants are made as large as the first one at the same point of the grid.
+
+    by:        what is made equal: parameters, or the FLOPs of a forward pass over the longest source and target.
+    tolerance: the largest difference that may be left, as a part of the first variant's; one further off is refused.
+    paths:     sizes in the model's spec that are scaled together; those that a variant lacks are left out.
+    multiple:  of which they are made.
+    """
+
+    by: Literal["parameters", "flops"]
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    paths: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = tuple(
+        f"{stack}.layer.branches.feed_forward.hidden" for stack in ("encoder", "decoder")
+    )
+    multiple: PositiveInt = 8
+
+
 def base_alone() -> dict[str, dict[str, Any]]:
     """The variants of a study that is only a grid."""
     return {"base": {}}
@@ -80,6 +97,7 @@ class StudySpec(Spec):
     variants: merge patches on the base by name; the first is the one that others are compared with.
     grid:     paths in the model's spec with the values that each takes; every variant meets every combination.
     seeds:    of weights and of the order of the data; one trial for each.
+    match:    whether variants are made as large as the first.
     latency:  whether the seconds in which a trained model writes are measured too; trials beside each other disturb it.
 
     In patches and in paths of the grid, `training` stands for the settings below.
@@ -92,6 +110,7 @@ class StudySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")]
     seeds: Seeds = (0, 1, 2)
+    match: MatchSpec | None = None
     latency: bool = False
     budget: BudgetSpec = BudgetSpec()
 
@@ -110,6 +129,8 @@ class StudySpec(Spec):
                 yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
             if not all(path.split(".")):
                 yield Problem("grid", repr(path), "a path in the spec, as in decoder.depth")
+        if self.match is not None and len(self.variants) < 2:
+            yield Problem("match", "one variant", "two or more: each is made as large as the first")
         count = self.trials
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."

@@ -17,7 +17,8 @@ PANELS = 2000
 def summarise(study: Path) -> list[dict[str, Any]]:
     """One row a variant, in the order of the study: how many trials reached what, and the mean and half-width of each number.
 
-    A half-width is None for fewer than two values.
+    A half-width is None for fewer than two values. `match` says how near to the first variant one was made that should be as
+    large.
     """
     trials = sorted(trials_of(study), key=lambda trial: trial.number)
     rows = []
@@ -30,7 +31,10 @@ def summarise(study: Path) -> list[dict[str, Any]]:
             if values:
                 mean, half = interval(values)
                 measured[key] = {"mean": mean, "half_width": half}
-        rows.append({"variant": variant, "trials": dict(Counter(trial.status for trial in own)), "results": measured})
+        row = {"variant": variant, "trials": dict(Counter(trial.status for trial in own)), "results": measured}
+        if (match := own[0].match) is not None:
+            row["match"] = match.model_dump() | {"difference": match.difference}
+        rows.append(row)
     return rows
 
 

@@ -76,7 +76,10 @@ def show(directory: Path, as_json: bool) -> None:
         found = row["results"]
         loss, accuracy = (with_interval(found.get(name)) for name in ("loss", "accuracy"))
         costs = [f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")]
-        print(f"{row['variant']:{width}}  {trials:<20}  {loss:<15}  {accuracy:<15}  {costs[0]:>12}  {costs[1]:>15}".rstrip())
+        near = f"  {row['match']['by']} {row['match']['difference']:+.2%}" if "match" in row else ""
+        print(
+            f"{row['variant']:{width}}  {trials:<20}  {loss:<15}  {accuracy:<15}  {costs[0]:>12}  {costs[1]:>15}{near}".rstrip()
+        )
 
 
 def with_interval(measured: dict[str, Any] | None) -> str:
