@@ -123,8 +123,9 @@ def candidates(kind: str, block: Document) -> Iterator[tuple[str, Document]]:
 
 
 def reads_a_source(kind: str, block: Document) -> bool:
-    """Whether it is refused where there is none."""
-    return any(pairform.blocks(kind)[block["name"]].Spec.read(block).check(pairform.Sizes(WIDTH)))
+    """Whether it is refused where there is none, and only there."""
+    spec = pairform.blocks(kind)[block["name"]].Spec.read(block)
+    return any(spec.check(pairform.Sizes(WIDTH))) and not any(spec.check(pairform.Sizes(WIDTH, source_width=WIDTH)))
 
 
 MERGED = attention("merged_attention", causal=True)
