@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pairform.cli_blocks import blocks
 from pairform.cli_carry import carry
 from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
 from pairform.cli_study import study
@@ -37,20 +38,7 @@ def presets(as_json: Json = False) -> None:
     print(json.dumps(names) if as_json else "\n".join(names))
 
 
-@app.command()
-def blocks(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind: norm, attention, ...")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the blocks that a spec may name, by kind, with their fields."""
-    from pairform import blocks as registries
-    from pairform.printing import block_rows, print_blocks
-
-    found = {kind: registries(kind)} if kind else registries()
-    if as_json:
-        print_json({kind: block_rows(registry) for kind, registry in found.items()})
-    else:
-        print_blocks(found)
+app.command()(blocks)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Committed files that the code must reproduce: the JSON Schema, and each preset's expanded form.
+"""Committed files that the code must reproduce: the JSON Schema, the page of all blocks, and each preset's expanded form.
 
 `make schema` (`python -m tests.golden`) rewrites them, so that every change of a preset shows as a text diff.
 """
@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pairform
+from pairform.cli_blocks import markdown
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[1] / "registry" / "pairform.schema.json"
+BLOCKS = HERE.parents[1] / "docs" / "blocks.md"
 
 
-def golden_files() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each file with the document that it should hold."""
+def golden_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
+    """Each file with the document or text that it should hold."""
     yield SCHEMA, pairform.schema()
+    yield BLOCKS, markdown()
     for name in pairform.presets():
         yield HERE / f"{name}.json", pairform.load_spec(name).document()
 
 
-def text_of(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2) + "\n"
+def text_of(document: dict[str, Any] | str) -> str:
+    return document if isinstance(document, str) else json.dumps(document, indent=2) + "\n"

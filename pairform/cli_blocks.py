@@ -1,0 +1,139 @@
+"""The command that prints the catalogue of blocks, and the page of all in Markdown."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pairform.catalogue import PAPER
+from pairform.cli_options import Json, print_json
+
+if TYPE_CHECKING:
+    from pairform.catalogue import Page
+
+HEAD = """# Blocks
+
+Every block that a spec may name, with its paper, shapes, options and a document of it as short as may be. This page is written
+from the registry by `make schema`; the command line shows the same, and blocks of installed packages too:
+
+```console
+$ pairform blocks norm
+norm: normalises hidden states along the width
+...
+$ pairform blocks norm rmsnorm
+norm rmsnorm
+...
+$ pairform blocks norm rmsnrm
+error: name: found 'rmsnrm', expected one of norm: ... Did you mean 'rmsnorm'?
+```
+
+With `--json` a program can read it. [Declare](declare.md) shows whole documents, [ablate](ablate.md) how to swap a block,
+[extend](extend.md) how to add one. An option without a default may be left out unless it is required.
+"""
+
+
+def blocks(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind: norm, attention, ...")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The page of this block: rmsnorm, ...")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the blocks that a spec may name, by kind, or show one block's page."""
+    from pairform import blocks as registries
+    from pairform.catalogue import page
+    from pairform.printing import block_rows, print_blocks
+
+    found = {kind: known(kind)} if kind else registries()
+    if kind and name:
+        one = page(kind, name)
+        print_json(one.document()) if as_json else print_page(one)
+    elif as_json:
+        print_json({kind: block_rows(registry) for kind, registry in found.items()})
+    else:
+        print_blocks(found)
+
+
+def known(kind: str) -> Any:
+    """The registry of `kind`. For a block's name, the error says of which kind it is."""
+    from pairform import blocks as registries
+    from pairform.registry import Problem, SpecError
+
+    kinds = [each for each, registry in registries().items() if kind in registry]
+    if kind not in registries() and kinds:
+        remedy = " or ".join(f"`pairform blocks {each} {kind}`" for each in kinds)
+        raise SpecError(Problem("kind", f"{kind!r}, a block's name", "a kind before it", f"Say {remedy}."))
+    return registries(kind)
+
+
+def print_page(page: "Page") -> None:
+    from rich.table import Table
+
+    from pairform.printing import console
+
+    console.print(f"{page.kind} {page.name}", style="bold")
+    console.print(f"\n{page.text}\n")
+    facts = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for label, text in facts_of(page).items():
+        if text:
+            facts.add_row(label, text)
+    console.print(facts)
+    if page.options:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for column in ("option", "type", "default", ""):
+            table.add_column(column, no_wrap=column == "option")
+        for option in page.options:
+            default = "required" if option.required else option.default or ""
+            table.add_row(option.path, option.type, default, option.says)
+        console.print()
+        console.print(table)
+
+
+def facts_of(page: "Page") -> dict[str, str]:
+    """The lines between a block's text and its options."""
+    return {
+        "paper": ", ".join(f"https://arxiv.org/abs/{paper}" for paper in page.papers),
+        "shapes": page.shapes,
+        "stands in": "; ".join(page.fits),
+        "refused in": "; ".join(page.refused),
+        "example": json.dumps(page.example),
+    }
+
+
+def markdown() -> str:
+    """docs/blocks.md: all kinds, all blocks."""
+    from pairform import blocks as registries
+    from pairform.catalogue import page
+
+    lines = [HEAD, "| kind | blocks |", "|---|---|"]
+    for kind, registry in registries().items():
+        names = ", ".join(f"[{name}](#{kind}-{name})" for name in registry)
+        lines.append(f"| [{kind}](#{kind}): {registry.summary} | {names} |")
+    for kind, registry in registries().items():
+        pages = [page(kind, name) for name in registry]
+        lines += [
+            "",
+            f"## {kind}",
+            "",
+            f"{registry.summary[0].upper()}{registry.summary[1:]}. Stands in: {'; '.join(pages[0].fits)}.",
+        ]
+        for each in pages:
+            lines += ["", *section(each)]
+    return "\n".join(lines) + "\n"
+
+
+def section(page: "Page") -> list[str]:
+    lines = [f"### {page.kind} {page.name}", "", linked(page.text), ""]
+    lines.append(f"Shapes: {page.shapes}. Example: `{json.dumps(page.example)}`")
+    if page.refused:
+        lines += ["", f"Refused in {'; in '.join(page.refused)}."]
+    if page.options:
+        lines += ["", "| option | type | default | |", "|---|---|---|---|"]
+        for option in page.options:
+            default = "required" if option.required else f"`{option.default}`" if option.default else ""
+            says = linked(option.says).replace("|", "\\|")
+            lines.append(f"| `{option.path}` | {option.type} | {default} | {says} |")
+    return lines
+
+
+def linked(text: str) -> str:
+    """With a link at each paper."""
+    return PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
