@@ -12,30 +12,43 @@ from pairform.experiments.records import result_of, trials_of
 
 CONFIDENCE = 0.95
 PANELS = 2000
+QUALITY = ("loss", "accuracy", "exact_match")
 
 
 def summarise(study: Path) -> list[dict[str, Any]]:
     """One row a variant, in the order of the study: how many trials reached what, and the mean and half-width of each number.
 
-    A half-width is None for fewer than two values. `match` says how near to the first variant one was made that should be as
-    large.
+    `difference` is that of each seed's loss and accuracies from the first variant's with the same seed and data,
+    so that what they have in common drops out. `match` says how near to the first variant one came that was to be as large.
+    A half-width is None for fewer than two values.
     """
     trials = sorted(trials_of(study), key=lambda trial: trial.number)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    first: dict[int, dict[str, Any]] = {}
     for variant in dict.fromkeys(trial.variant for trial in trials):
         own = [trial for trial in trials if trial.variant == variant]
-        results = [result_of(study, trial.name) for trial in own if trial.status == "done"]
-        measured: dict[str, Any] = {}
-        for key in results[0] if results else ():
-            values = [result[key] for result in results if result[key] is not None]
-            if values:
-                mean, half = interval(values)
-                measured[key] = {"mean": mean, "half_width": half}
-        row = {"variant": variant, "trials": dict(Counter(trial.status for trial in own)), "results": measured}
+        results = {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
+        row: dict[str, Any] = {"variant": variant, "trials": dict(Counter(trial.status for trial in own))}
+        row["results"] = means(list(results.values()))
+        first = first if rows else results
+        paired = [{key: results[seed][key] - first[seed][key] for key in QUALITY} for seed in results if seed in first]
+        if rows and paired:
+            row["difference"] = means(paired)
         if (match := own[0].match) is not None:
             row["match"] = match.model_dump() | {"difference": match.difference}
         rows.append(row)
     return rows
+
+
+def means(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean and half-width of each number that was measured."""
+    found = {}
+    for key in results[0] if results else ():
+        values = [result[key] for result in results if result[key] is not None]
+        if values:
+            mean, half = interval(values)
+            found[key] = {"mean": mean, "half_width": half}
+    return found
 
 
 def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None]:

@@ -68,22 +68,28 @@ def show(directory: Path, as_json: bool) -> None:
     if as_json:
         print_json({"study": str(directory), "variants": rows})
         return
-    names = {"variant", *(row["variant"] for row in rows)}
-    width = max(len(name) for name in names)
-    print(f"{'variant':{width}}  {'trials':<20}  {'loss':<15}  {'accuracy':<15}  {'parameters':>12}  {'FLOPs':>15}")
-    for row in rows:
-        trials = ", ".join(f"{count} {status}" for status, count in row["trials"].items())
-        found = row["results"]
-        loss, accuracy = (with_interval(found.get(name)) for name in ("loss", "accuracy"))
-        costs = [f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")]
-        near = f"  {row['match']['by']} {row['match']['difference']:+.2%}" if "match" in row else ""
-        print(
-            f"{row['variant']:{width}}  {trials:<20}  {loss:<15}  {accuracy:<15}  {costs[0]:>12}  {costs[1]:>15}{near}".rstrip()
-        )
+    table = [("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "match"), *map(cells, rows)]
+    columns = [column for column in zip(*table, strict=True) if any(column[1:])]
+    for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
+        print("  ".join(line).rstrip())
 
 
-def with_interval(measured: dict[str, Any] | None) -> str:
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A variant's line of the table."""
+    found = row["results"]
+    return (
+        row["variant"],
+        ", ".join(f"{count} {status}" for status, count in row["trials"].items()),
+        with_interval(found.get("loss")),
+        with_interval(row.get("difference", {}).get("loss"), "+"),
+        with_interval(found.get("accuracy")),
+        *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
+        f"{row['match']['by']} {row['match']['difference']:+.2%}" if "match" in row else "",
+    )
+
+
+def with_interval(measured: dict[str, Any] | None, sign: str = "") -> str:
     if measured is None:
         return ""
     half = measured["half_width"]
-    return f"{measured['mean']:.4f}" + ("" if half is None else f" ±{half:.4f}")
+    return f"{measured['mean']:{sign}.4f}" + ("" if half is None else f" ±{half:.4f}")
