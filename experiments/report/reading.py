@@ -3,14 +3,14 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Trial, result_of, trials_of
+from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Match, Trial, result_of, trials_of
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.summary import interval
+from pairform.experiments.summary import summarise
 from pairform.registry import difference, read_json, thaw
 
 CURVES = (("train", "loss"), ("valid", "loss"), ("valid", "accuracy"))
@@ -39,6 +39,7 @@ class Variant:
     """The trials of one variant.
 
     differences: JSON path -> (the base's value, this variant's), `training` among them; None stands for absent.
+    match:       how near it is to the first variant, where it was made as large.
     seeds:       what each seed that is done measured.
     change:      of the loss against the study's first variant, seed by seed; None for the first itself.
     """
@@ -46,6 +47,7 @@ class Variant:
     name: str
     trials: list[Trial]
     differences: dict[str, tuple[Any, Any]]
+    match: Match | None
     seeds: dict[int, dict[str, Any]]
     measured: dict[str, Measured]
     change: Measured | None
@@ -72,29 +74,23 @@ def read_report(folder: Path) -> Report:
     groups: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[trial.variant].append(trial)
-    variants: list[Variant] = []
-    for name, group in groups.items():
-        first = variants[0].seeds if variants else None
-        variants.append(read_variant(folder, study, name, group, first))
+    variants = [read_variant(folder, study, groups[row["variant"]], row) for row in summarise(folder)]
     file = folder / ENVIRONMENT
     return Report(study, variants, read_json(file) if file.is_file() else {})
 
 
-def read_variant(
-    folder: Path, study: StudySpec, name: str, trials: list[Trial], first: dict[int, dict[str, Any]] | None
-) -> Variant:
+def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
+    """row: what the study's summary says of this variant."""
     done = [trial for trial in trials if trial.status == "done"]
-    seeds = {trial.seed: result_of(folder, trial.name) for trial in done}
-    keys = dict.fromkeys(key for result in seeds.values() for key in result)
-    found = {key: measure(result.get(key) for result in seeds.values()) for key in keys}
-    pairs = [(result["loss"], first[seed]["loss"]) for seed, result in seeds.items() if seed in first] if first else []
+    change = row.get("difference", {}).get("loss")
     return Variant(
-        name=name,
+        name=row["variant"],
         trials=trials,
         differences=differences(study, trials[0]),
-        seeds=seeds,
-        measured={key: measured for key, measured in found.items() if measured is not None},
-        change=measure(own - other for own, other in pairs),
+        match=trials[0].match,
+        seeds={trial.seed: result_of(folder, trial.name) for trial in done},
+        measured={key: Measured(**found) for key, found in row["results"].items()},
+        change=Measured(**change) if change else None,
         curves=read_curves(folder, done),
     )
 
@@ -103,12 +99,6 @@ def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
     """Where a trial differs from the study's base and its settings of training."""
     found = difference(thaw(study.base), thaw(trial.spec))
     return found | difference(study.training.document(), trial.training.document(), "training")
-
-
-def measure(values: Iterable[Any]) -> Measured | None:
-    """None where no value is a number."""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    return Measured(*interval(numbers)) if numbers else None
 
 
 def read_curves(folder: Path, trials: list[Trial]) -> dict[tuple[str, str], Curve]:

@@ -6,14 +6,12 @@ for (const table of document.querySelectorAll("table.sorts")) {
   heads.forEach((head, place) => {
     head.querySelector("button").addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
-      const value = (row) => {
-        const cell = row.cells[place];
-        return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
-      };
+      const value = (row) => row.cells[place].dataset.value ?? row.cells[place].textContent.trim();
       const compare = (a, b) => {
         const [left, right] = [value(a), value(b)];
         if (left === "" || right === "") return (left === "") - (right === ""); // empty cells stay last
-        const order = typeof left === "number" ? left - right : left.localeCompare(right, "en", { numeric: true });
+        const apart = Number(left) - Number(right);
+        const order = Number.isNaN(apart) ? left.localeCompare(right, "en", { numeric: true }) : apart;
         return down ? -order : order;
       };
       body.append(...[...body.rows].sort(compare));

@@ -67,8 +67,8 @@ def scaled(value: float, step: int, units: tuple[str, ...]) -> str:
     return f"{value:.{digits}f}{units[power]}"
 
 
-def seconds(value: float) -> str:
-    return f"{value:.3g} s"
+def milliseconds(value: float) -> str:
+    return f"{1000 * value:,.1f}"
 
 
 COLUMNS = (
@@ -78,7 +78,7 @@ COLUMNS = (
     Column("exact_match", "Exact match", "part of the targets without a fault", plain, cost=False),
     Column("parameters", "Parameters", "tied ones once", decimal),
     Column("flops", "FLOPs", "of one forward pass at the longest lengths", decimal),
-    Column("latency", "Latency", "seconds to write one target", seconds, cost=False),
+    Column("latency", "Latency, ms", "milliseconds in which one target is written", milliseconds, cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; trials beside each other share the machine", decimal),
     Column("peak_bytes", "Peak memory", "that training took", binary),
     Column("cache_bytes", "Cache", "of keys and values at the longest lengths", binary),
