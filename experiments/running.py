@@ -1,21 +1,43 @@
 """Running a study's trials, each in a process of its own, and going on where an earlier run stopped."""
 
-import multiprocessing
 import time
-from collections.abc import Callable
-from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
+from pairform.experiments.cluster import Jobs
 from pairform.experiments.environment import environment
+from pairform.experiments.logs import check_package
 from pairform.experiments.planning import check_space, plan_trials
+from pairform.experiments.processes import Processes
 from pairform.experiments.records import DATA, ENVIRONMENT, STUDY, TRIALS, Trial, TrialFolder, lock, trials_of, write_json
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.worker import run_trial
+from pairform.experiments.worker import Work
 from pairform.registry import InputError, OutputError, Problem, read_json
 
+WHERE = ("local", "slurm", "submitit")
+"""Processes of this machine, jobs of a Slurm cluster, or processes that submitit starts here as it would there."""
 Report = Callable[[Trial], None]
 """Called with each trial that ended."""
+
+
+class Executor(Protocol):
+    """What trials are run by."""
+
+    @property
+    def working(self) -> int:
+        """How many trials it is at work on."""
+        ...
+
+    def start(self, name: str) -> None: ...
+
+    def wait(self) -> list[tuple[str, str]]:
+        """The trials that ended since, at least one; and what is to be said of one that left no word itself."""
+        ...
+
+    def stop(self) -> None:
+        """End all that it is at work on."""
+        ...
 
 
 def run_study(
@@ -25,18 +47,26 @@ def run_study(
     source: Path,
     jobs: int = 1,
     retry: bool = False,
+    executor: str = "local",
+    cluster: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
     command: list[str] | None = None,
     report: Report = lambda trial: None,
 ) -> list[Trial]:
     """Run every trial that is not done yet and return them all. `source` is the folder that paths of the data begin at.
 
     A trial that fails is recorded and does not stop the others; with `retry` failed ones are begun anew. Numbers do not
-    depend on `jobs`, nor on how often a run was killed.
+    depend on `jobs`, nor on how often a run was killed. `cluster` are settings of Slurm's, such as `partition`; with
+    `tensorboard` metrics are logged for it too, into each trial's folder.
 
     Raises `PairformError` before the first trial if the study cannot be run, or `out` holds another one.
     """
     if jobs < 1:
         raise InputError(Problem("jobs", str(jobs), "1 or more"))
+    if tensorboard:
+        check_package("tensorboardX", "tensorboard")
+    work = Work(out.absolute(), source.absolute(), tensorboard)
+    chosen = make_executor(executor, work, cluster or {})
     contents = study.data.gather(source)
     planned = plan_trials(study, source, contents)
     check_folder(out, study, planned, contents.digests)
@@ -47,8 +77,20 @@ def run_study(
         write_json(out / DATA, contents.digests)
         write_json(out / ENVIRONMENT, environment(source, command or []))
         waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
-        run_processes(out, source.absolute(), waiting, jobs, study.budget.minutes, report)
+        run_trials(out, waiting, chosen, jobs, study.budget.minutes, report)
     return trials_of(out)
+
+
+def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor:
+    """What `kind` names; a package or a cluster that is not there raises `InputError`."""
+    if kind not in WHERE:
+        raise InputError(Problem("executor", repr(kind), " or ".join(WHERE)))
+    if kind == "local":
+        if cluster:
+            raise InputError(Problem("slurm", ", ".join(cluster), "no settings of a cluster for trials of this machine"))
+        return Processes(work)
+    check_package("submitit", f"executor {kind}")
+    return Jobs(work, cluster, "slurm" if kind == "slurm" else "local")
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
@@ -89,43 +131,27 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
                 folder.write(reached.model_copy(update={"number": trial.number}))
 
 
-def run_processes(out: Path, source: Path, names: list[str], jobs: int, minutes: float | None, report: Report) -> None:
-    """At most `jobs` processes at once, in order; after `minutes` no new one."""
-    context = server()
-    running: dict[int, tuple[str, ForkServerProcess]] = {}
+def run_trials(out: Path, names: list[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
+    """At most `jobs` at once, in order; after `minutes` no new one."""
     waiting = list(reversed(names))
     began = time.monotonic()
     try:
-        while waiting or running:
+        while waiting or executor.working:
             late = minutes is not None and time.monotonic() - began > 60 * minutes
-            while waiting and len(running) < jobs and not late:
-                process = context.Process(target=run_trial, args=(out, source, name := waiting.pop()), daemon=True)
-                process.start()
-                running[process.sentinel] = (name, process)
-            if not running:
+            while waiting and executor.working < jobs and not late:
+                executor.start(waiting.pop())
+            if not executor.working:
                 return
-            for ended in wait(list(running)):
-                assert isinstance(ended, int), "a process's sentinel"
-                name, process = running.pop(ended)
-                process.join()
-                report(settle(TrialFolder(out, name), process.exitcode))
+            for name, how in executor.wait():
+                report(settle(TrialFolder(out, name), how))
     finally:
-        for _, process in running.values():
-            process.terminate()
+        executor.stop()
 
 
-def server() -> ForkServerContext:
-    """Processes are forked from one that has imported all they need and has computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pairform.experiments.preload"])
-    return context
-
-
-def settle(folder: TrialFolder, code: int | None) -> Trial:
+def settle(folder: TrialFolder, how: str) -> Trial:
     """The trial as its process left it. One whose process died without a word has failed."""
     trial = folder.read()
     if trial.status not in ("done", "failed"):
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        trial = trial.at("failed", f"The trial's process was ended {how}.")
+        trial = trial.at("failed", how)
         folder.write(trial)
     return trial

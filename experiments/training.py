@@ -1,12 +1,9 @@
 """One trial: a fresh model, trained and measured."""
 
 import contextlib
-import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +12,10 @@ from torch import Tensor, nn
 from pairform.assemblies.build import build
 from pairform.assemblies.model import Model
 from pairform.experiments.batches import Example, Examples, collate
+from pairform.experiments.logs import Log
 from pairform.experiments.measures import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.experiments.records import Trial
 from pairform.experiments.study_spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-
-Log = Callable[[dict[str, Any]], None]
 
 
 class DivergedError(Exception):
@@ -151,9 +147,3 @@ def rate(schedule: ScheduleSpec, step: int, steps: int) -> float:
     part = min(1.0, (step - schedule.warmup) / max(1, steps - schedule.warmup))
     height = (1 + math.cos(math.pi * part)) / 2 if schedule.name == "cosine" else 1 - part
     return schedule.final + (1 - schedule.final) * height
-
-
-def write_lines(path: Path) -> tuple[Log, Callable[[], None]]:
-    """A log into a JSONL file, begun anew, and what closes it. Each line is whole in the file once it is written."""
-    file = path.open("w", encoding="utf-8", buffering=1)
-    return lambda line: print(json.dumps(line), file=file), file.close

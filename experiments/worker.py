@@ -1,44 +1,54 @@
 """What a trial's own process does: run the trial and write down how it ended."""
 
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 from pairform.assemblies.load_spec import load_spec
 from pairform.experiments.files import fingerprint
-from pairform.experiments.records import DATA, METRICS, RESULT, STUDY, TrialFolder, write_json
+from pairform.experiments.logs import open_log
+from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder, write_json
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.training import DivergedError, train, write_lines
+from pairform.experiments.training import DivergedError, train
 from pairform.registry import PairformError, Problem, SpecError, read_json
 
 
-def run_trial(study: Path, source: Path, name: str) -> None:
-    """Run a trial of the study in folder `study` unless it is done; `source` is the folder that data is read from.
+@dataclass(frozen=True)
+class Work:
+    """How the trials of the study in folder `study` are run; `source` is the folder that data is read from."""
+
+    study: Path
+    source: Path
+    tensorboard: bool = False
+
+
+def run_trial(work: Work, name: str) -> None:
+    """Run a trial unless it is done.
 
     A trial that an earlier process began and did not end is begun anew: its numbers follow from its seed. One that another
     process still works on is waited for.
     """
-    folder = TrialFolder(study, name)
+    folder = TrialFolder(work.study, name)
     with folder.locked():
         trial = folder.read()
         if trial.status in ("done", "failed"):
             return
         trial = trial.at("running", attempts=1)
         folder.write(trial)
-        log, close = write_lines(folder.path / METRICS)
         try:
-            spec = StudySpec.read(read_json(study / STUDY))
-            contents = spec.data.gather(source)
+            spec = StudySpec.read(read_json(work.study / STUDY))
+            contents = spec.data.gather(work.source)
             if fingerprint(contents.digests) != trial.data:
                 raise SpecError(
                     Problem("data", "other contents of its files", f"those of {DATA}", "Put them back and --retry.")
                 )
             examples = contents.open(load_spec(dict(trial.spec)))
-            write_json(folder.path / RESULT, train(trial, examples, spec.latency, log))
+            with open_log(folder.path, work.tensorboard) as log:
+                result = train(trial, examples, spec.latency, log)
+            write_json(folder.path / RESULT, result)
         except (PairformError, DivergedError) as error:
             folder.write(trial.at("failed", str(error)))
         except Exception:
             folder.write(trial.at("failed", traceback.format_exc()))
         else:
             folder.write(trial.at("done"))
-        finally:
-            close()

@@ -20,6 +20,11 @@ def run(
     settings: Settings = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; else FILE without .json.")] = None,
+    executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs, here).")] = "local",
+    slurm: Annotated[list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="A setting of Slurm's jobs.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard too, into the trials' folders.")
+    ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Begin anew what failed in an earlier run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -40,8 +45,18 @@ def run(
             error = f": {trial.error.strip().splitlines()[-1]}" if trial.error else ""
             print(f"{ended:>4}  {trial.status:<7} {trial.name}{error}", flush=True)
 
-    command = ["pairform", *sys.argv[1:]]
-    trials = run_study(read, target, source=file.parent, jobs=jobs, retry=retry, command=command, report=report)
+    trials = run_study(
+        read,
+        target,
+        source=file.parent,
+        jobs=jobs,
+        retry=retry,
+        executor=executor,
+        cluster=parse_set(slurm),
+        tensorboard=tensorboard,
+        command=["pairform", *sys.argv[1:]],
+        report=report,
+    )
     show(target, as_json)
     if any(trial.status == "failed" for trial in trials):
         raise typer.Exit(1)

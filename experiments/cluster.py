@@ -1,0 +1,72 @@
+"""Trials as jobs of a Slurm cluster, handed in by submitit; its local executor does the same on one machine."""
+
+import functools
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pairform.experiments.worker import Work, run_trial
+from pairform.registry import InputError, Problem
+
+FOLDER = "jobs"
+"""In the study's folder: what submitit writes about its jobs, their output too."""
+PAUSE = 0.2
+"""Seconds from one look at the jobs to the next."""
+
+
+class Jobs:
+    """Runs trials as jobs. The study's folder and its data must be at the same place on every node.
+
+    settings: Slurm's, such as `partition`, `time` (minutes), `gpus_per_node`, as submitit's `slurm_...` parameters.
+    """
+
+    def __init__(self, work: Work, settings: Mapping[str, Any], cluster: Literal["slurm", "local"]) -> None:
+        if cluster == "slurm" and shutil.which("srun") is None:
+            remedy = "Run it where jobs are handed in, or without --executor."
+            raise InputError(Problem("executor slurm", "no command srun here", "a machine of a Slurm cluster", remedy))
+        self.work = work
+        self.make = functools.partial(make_executor, {f"slurm_{name}": value for name, value in settings.items()}, cluster)
+        with tempfile.TemporaryDirectory() as folder:  # submitit makes its folder at once, ours comes after all checks
+            self.make(Path(folder))
+        self.running: dict[str, Any] = {}
+
+    @functools.cached_property
+    def executor(self) -> Any:
+        return self.make(self.work.study / FOLDER)
+
+    @property
+    def working(self) -> int:
+        return len(self.running)
+
+    def start(self, name: str) -> None:
+        self.running[name] = self.executor.submit(run_trial, self.work, name)
+
+    def wait(self) -> list[tuple[str, str]]:
+        while not (ended := [name for name, job in self.running.items() if job.done()]):
+            time.sleep(PAUSE)
+        return [(name, told(self.running.pop(name))) for name in ended]
+
+    def stop(self) -> None:
+        for job in self.running.values():
+            job.cancel()
+
+
+def make_executor(settings: Mapping[str, Any], cluster: str, folder: Path) -> Any:
+    """submitit's; settings that it does not know raise `InputError`."""
+    import submitit
+
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    try:
+        executor.update_parameters(name="pairform", **settings)
+    except (NameError, ValueError, TypeError, AssertionError) as error:
+        raise InputError(Problem("slurm", str(error), "settings that submitit knows")) from None
+    return executor
+
+
+def told(job: Any) -> str:
+    """What is known about a job's end."""
+    error = job.exception()
+    return f"The trial's job {job.job_id} was ended, state {job.state}." + (f" {error}" if error else "")
