@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -153,6 +154,12 @@ def test_a_difference_is_marked_where_it_is() -> None:
         pairform.diagram(pairform.patch(old, {"encoder": {"layer": {"branches": {"feed_forward": {"hidden": 64}}}}}), old=old)
     )
     assert shown.count("hidden 9,216 → 64") == 2
+
+
+def test_the_picture_in_the_docs_is_what_is_drawn_now() -> None:
+    """`pairform show t5gemma-2b-2b --diagram svg > docs/figures/t5gemma-2b-2b.svg` makes it anew."""
+    picture = Path(__file__).parents[1] / "docs" / "figures" / "t5gemma-2b-2b.svg"
+    assert picture.read_text("utf-8") == pairform.diagram(base(), title="t5gemma-2b-2b")
 
 
 @given(st.lists(st.sampled_from("ab"), min_size=1, max_size=40))

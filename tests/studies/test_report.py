@@ -16,6 +16,7 @@ from tests.command_line.runner import CommandLine
 from tests.studies.small_study import MERGED, run
 
 DIVERGES = {"training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "steps": 6}}
+MATCH = {"by": "parameters", "multiple": 1, "tolerance": 0.1}
 NAME = "merged <b>&amp;"
 """A name that would be markup if it were not escaped."""
 
@@ -23,7 +24,7 @@ NAME = "merged <b>&amp;"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    run(folder, {"variants": {"merged": None, NAME: MERGED, "diverges": DIVERGES}, "latency": True}, jobs=2)
+    run(folder, {"variants": {"merged": None, NAME: MERGED, "diverges": DIVERGES}, "latency": True, "match": MATCH}, jobs=2)
     return folder / "study"
 
 
@@ -104,6 +105,7 @@ def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> 
     assert ["decoder.layer.branches.self_attention.name", '"self_attention"', '"merged_attention"'] in cells
     assert ["training.steps", "3", "6"] in cells
     assert "diverges-seed0" in read.text
+    assert re.search(r"as large as the first variant: [\d,]+ parameters for [\d,]+ \([+-]\d\.\d\d%\)", read.text)
     assert "the loss is" in read.text
     assert "3 variants, 2 seeds: 4 of 6 trials done" in read.text
     assert read.text.count("On the front: ") == 3  # parameters, FLOPs, latency
