@@ -162,14 +162,17 @@ def inputs(spec: pairform.ModelSpec, *, length: int = 7) -> dict[str, Any]:
     return found
 
 
-def labels_for(head: str, batch: dict[str, Any], logits: Tensor) -> Tensor:
-    """What a head of this name learns from; of one that is not known here, a class for each token or sequence."""
+def labels_for(spec: Any, batch: dict[str, Any], logits: Tensor) -> Tensor:
+    """What such a head learns from; of one that is not known here, a class for each token or sequence."""
+    head = spec.name
     if head == "lm":
         return batch.get("decoder_input_ids", batch["input_ids"])
     if head == "span":
         return torch.tensor([[0, 2], [3, 4]])
     if head == "contrastive":
         return torch.tensor([1, 0])
+    if getattr(spec, "problem", None) in ("regression", "multi_label"):
+        return torch.ones_like(logits)
     return torch.arange(logits[..., 0].numel()).view(logits.shape[:-1]) % logits.shape[-1]
 
 
@@ -185,7 +188,7 @@ def loss_of(model: pairform.Model, batch: dict[str, Any]) -> Tensor:
     """The loss of one batch, or where the head has none the mean square of what it gives."""
     given = answer(model, batch)
     try:
-        loss = model(**batch, labels=labels_for(model.spec.head.name, batch, given)).loss
+        loss = model(**batch, labels=labels_for(model.spec.head, batch, given)).loss
     except pairform.PairformError as error:
         assert error.problems[0].where == "labels"
         return given.float().square().mean()
