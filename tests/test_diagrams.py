@@ -23,7 +23,8 @@ PATCHES: dict[str, dict[str, Any]] = {
     "tied": {"tie_embeddings": True, "bridge": {"name": "linear"}},
 }
 LINE = re.compile(
-    r'flowchart TD|end|subgraph \w+ \["[^"]*"\]|(?P<node>\w+)\["[^"]*"\]|(?P<left>\w+) (-->|==>|-\. tied \.-) (?P<right>\w+)'
+    r'flowchart TD|end|subgraph \w+ \["[^"]*"\]|(?P<node>\w+)\["[^"]*"\]'
+    r'|(?P<left>\w+) (-->|==>|== "[^"]*" ==>|-\. tied \.-) (?P<right>\w+)'
     r"|classDef \w+ [\w:#,\- ]+|class (?P<classed>[\w,]+) \w+"
 )
 """The part of Mermaid's language that we write."""
@@ -109,6 +110,15 @@ def test_what_reads_the_source_is_joined_to_its_end(patch: dict[str, Any], arrow
         assert re.search(rf'{source}\["<b>{end}</b>', text)
         assert re.search(rf'{reader}\["<b>\w+ attention[^"]* encoder\'s output', text)
     assert ("encoder1 -. tied .- decoder1" in text) == bool(patch.get("tie_embeddings"))
+
+
+def test_a_layer_of_the_encoder_that_is_read_is_named() -> None:
+    layers = [{"branches": {"cross_attention": {"source_layer": layer}}} for layer in (3, "matching")]
+    spec = pairform.patch(base(), {"decoder": {"cycle": layers}})
+    text = pairform.diagram(spec, "mermaid")
+    check_mermaid(text)
+    assert re.findall(r"(encoder == .*) ==>", text) == ['encoder == "layer 3"', 'encoder == "matching layer"']
+    assert {"layer 3", "matching layer", "reads the encoder's layer 3"} <= set(texts(pairform.diagram(spec)))
 
 
 def test_a_decoder_alone_reads_its_own_tokens() -> None:

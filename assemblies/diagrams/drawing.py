@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from pairform.assemblies.diagrams.folding import Loop, Run, fold
-from pairform.assemblies.diagrams.parts import Card, Column, Diagram, Layer, Mark, Turn
+from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, Mark, Turn
 from pairform.assemblies.diagrams.phrases import changes, phrases
 from pairform.assemblies.layer_spec import LayerSpec
 from pairform.assemblies.specs import ModelSpec
@@ -110,20 +110,23 @@ def branch(name: str, old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes
     norm = holder.norm.name
     norms = {"pre": (norm, None), "post": (None, None), "sandwich": (norm, norm)}[holder.placement]
     spec = holder.branches[name]
-    source = reads_source(spec, sizes)
+    source = source_of(spec, sizes)
     if spec.name in registry_of("attention"):
         own = hasattr(spec, "mask") or not source
-        parts = [part for part, there in (("own tokens", own), ("the encoder's output", source)) if there]
+        parts = [part for part, there in (("own tokens", own), (f"the encoder's {source}", source)) if there]
         card = replace(card, phrases=(f"reads {' and '.join(parts)}", *card.phrases))
-    return replace(card, norms=norms, source=source and card.mark != "removed")
+    return replace(card, norms=norms, source="" if card.mark == "removed" else source)
 
 
-def reads_source(spec: BlockSpec, sizes: Sizes) -> bool:
-    """Whether a branch reads the encoder's output: then it refuses a stack that has none."""
+def source_of(spec: BlockSpec, sizes: Sizes) -> str:
+    """What of the encoder a branch reads; one that reads it refuses a stack without a source."""
     if sizes.source_width is None or spec.name not in registry_of("attention"):
-        return False
+        return ""
     known = set(spec.check(sizes))
-    return any(problem not in known for problem in spec.check(replace(sizes, source_width=None)))
+    if all(problem in known for problem in spec.check(replace(sizes, source_width=None))):
+        return ""
+    number = getattr(spec, "source_layer", "last")
+    return {"last": OUTPUT, "matching": "matching layer"}.get(number, f"layer {number}")
 
 
 def block(place: str, old: BlockSpec | None, new: BlockSpec | None) -> Iterator[Card]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import count
 
 from pairform.assemblies.diagrams.folding import Loop, Run, ranges
-from pairform.assemblies.diagrams.parts import Card, Column, Diagram, Layer, wrapped
+from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, wrapped
 
 STYLES = {
     "added": "stroke:#1a7f37,stroke-width:3px",
@@ -25,12 +25,13 @@ class Writer:
         self.numbers = count(1)
         self.lines = ["flowchart TD"]
         self.last = ""
-        self.readers: list[str] = []
+        self.readers: list[tuple[str, str]] = []
         self.marked: dict[str, list[str]] = {}
         ends = [self.column(column) for column in diagram.columns]
         if diagram.tied:
             self.lines.append("  encoder1 -. tied .- decoder1")
-        self.lines += [f"  {ends[0]} ==> {reader}" for reader in self.readers]
+        for reader, source in self.readers:
+            self.lines.append(f"  {ends[0]} ==> {reader}" if source == OUTPUT else f'  encoder == "{source}" ==> {reader}')
         if diagram.notes:
             self.node("  ", "model", wrapped(diagram.notes), "changed")
         for mark, nodes in self.marked.items():
@@ -79,7 +80,7 @@ class Writer:
         if before:
             self.lines.append(f"{indent}{before} --> {self.last}")
         if card.source:
-            self.readers.append(self.last)
+            self.readers.append((self.last, card.source))
         return self.last
 
     def node(self, indent: str, title: str, lines: Iterable[str], mark: str = "", name: str | None = None) -> str:

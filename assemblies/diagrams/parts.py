@@ -9,6 +9,7 @@ from pairform.assemblies.diagrams.folding import Loop
 
 LONGEST = 44
 """Characters in a line."""
+OUTPUT = "output"
 Mark = Literal["", "added", "removed", "changed"]
 
 
@@ -19,7 +20,7 @@ class Card:
     phrases: what it sets.
     changes: what is different from the other model's.
     norms:   the names of the norms in front of it and behind it.
-    source:  whether it reads the encoder's output.
+    source:  what of the encoder it reads: its output, a layer's, or nothing.
     """
 
     title: str
@@ -27,7 +28,7 @@ class Card:
     changes: tuple[str, ...] = ()
     mark: Mark = ""
     norms: tuple[str | None, str | None] = (None, None)
-    source: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 from pairform.registry import Spec, difference
 
-QUIET = {"name", "kernel", "eps", "dropout", "scale_given"}
-"""What does not change a block's shape: it is told only where it differs from another's."""
+QUIET = {"name", "kernel", "eps", "dropout", "scale_given", "source_layer"}
+"""What does not change a block's shape or is drawn otherwise: it is told only where it differs from another's."""
 HEADS = {"heads", "kv_heads", "head_dim", "scale"}
 
 

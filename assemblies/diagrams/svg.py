@@ -5,10 +5,10 @@ of the source comes from between the stacks.
 """
 
 from pairform.assemblies.diagrams.canvas import Canvas
-from pairform.assemblies.diagrams.parts import Column, Diagram, wrapped
+from pairform.assemblies.diagrams.parts import OUTPUT, Column, Diagram, wrapped
 from pairform.assemblies.diagrams.svg_stack import GAP, LINE, Span, Stack
 
-MARGIN, GUTTER = 16, 88
+MARGIN, GUTTER = 16, 100
 
 
 def svg(diagram: Diagram) -> str:
@@ -37,14 +37,17 @@ def parallel(column: Column) -> int:
 def join(canvas: Canvas, encoder: Stack, decoder: Stack, *, tied: bool) -> None:
     """The source's way from the encoder's end to all that reads it, and a line between tied embeddings."""
     middle = (encoder.span.right + decoder.span.x) / 2
-    if decoder.readers:
-        heights = [encoder.end, *(y for _, y in decoder.readers)]
+    for x, y, source in decoder.readers:
+        start = middle if source == OUTPUT else decoder.span.x - GAP
+        canvas.path(f"M{start:g} {y:g}H{x - 6:g}", "source")
+        canvas.head(x, y, kind="source-head")
+        if source != OUTPUT:
+            canvas.text(start - 6, y + 4, source, "source-words", anchor="end")
+    heights = [encoder.end, *(y for _, y, source in decoder.readers if source == OUTPUT)]
+    if len(heights) > 1:
         canvas.path(
             f"M{encoder.span.inner_right:g} {encoder.end:g}H{middle:g}M{middle:g} {min(heights):g}V{max(heights):g}", "source"
         )
-        for x, y in decoder.readers:
-            canvas.path(f"M{middle:g} {y:g}H{x - 6:g}", "source")
-            canvas.head(x, y, kind="source-head")
         canvas.text(middle - 8, sum(heights[:2]) / 2, "encoder's output", "source-words", anchor="middle", turned=True)
     if tied:
         y = encoder.embedding

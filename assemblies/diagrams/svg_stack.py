@@ -52,14 +52,14 @@ class Stack:
 
     top, tokens: the heights of its name and of what it reads.
     embedding: the height of the embedding's middle. end: of what the source's readers read.
-    readers:   the points where arrows from the source end.
+    readers:   the points where arrows from the source end, and what of it is read there.
     """
 
     def __init__(self, canvas: Canvas, span: Span, column: Column, top: float, tokens: float) -> None:
         self.canvas = canvas
         self.span = span
         self.y = top
-        self.readers: list[tuple[float, float]] = []
+        self.readers: list[tuple[float, float, str]] = []
         tag = f" ({column.mark})" if column.mark else ""
         canvas.text(span.inner, self.y, column.name + tag, f"heading {column.mark}".strip())
         canvas.text(span.inner_right, self.y, column.size, "soft", anchor="end")
@@ -172,7 +172,7 @@ class Stack:
         for number, (line, kind) in enumerate(lines, start=1):
             self.canvas.text(x + 12, base + LINE * number, line, kind)
         if card.source:
-            self.readers.append((x, base - 4))
+            self.readers.append((x, base - 4, card.source))
         return height
 
     def strip(self, x: float, y: float, width: float, norm: str) -> None:
