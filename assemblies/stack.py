@@ -15,6 +15,7 @@ from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.vision import Vision, runs
 from pairform.blocks.cache import Cache, Place
 from pairform.blocks.context import Context, Reads, Source
+from pairform.blocks.score_biases import share_tables
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 
@@ -48,6 +49,11 @@ class Stack(nn.Module):
         self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
+        share_tables(
+            (name, module.get_submodule(f"{name}.block"))
+            for layer, module in zip(spec.layers, self.layers, strict=True)
+            for name in layer.present
+        )
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision = None if spec.vision is None else Vision(spec.vision, sizes.width)
         self.checkpointed: frozenset[int] = frozenset()

@@ -1,5 +1,6 @@
 """Positions as numbers added to attention scores, by how far a key stands from a query."""
 
+from collections.abc import Iterable
 from math import log
 from typing import Literal, Self
 
@@ -7,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pairform.blocks.context import Context
 from pairform.registry import BlockSpec, PositiveInt, Sizes
@@ -60,20 +60,18 @@ class T5RelativePosition(ScoreBias):
         super().__init__()
         assert sizes.heads is not None, "given by attention"
         self.spec = spec
-        self.table = None if spec.shared else nn.Parameter(torch.empty(spec.buckets, sizes.heads))
+        self.table = None if spec.shared else nn.Embedding(spec.buckets, sizes.heads)
 
     def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
-        return functional.embedding(self.buckets(distances), self.read_table(context)).permute(2, 0, 1)
+        if torch.is_grad_enabled():  # a layer that is computed again must compute what it did before
+            return self.bias(distances)
+        key = ("t5_relative", id(self.table), self.spec.max_distance, self.spec.bidirectional, id(distances))
+        return context.once(key, lambda: self.bias(distances))
 
-    def read_table(self, context: Context) -> Float[Tensor, "buckets heads"]:
-        """The layer's own table, which later layers may read, or an earlier one's."""
-        layer, branch = context.place
-        if self.table is not None:
-            context.memo["t5_relative", branch, layer] = self.table
-            return self.table
-        owner = next(index for index in reversed(range(layer)) if ("t5_relative", branch, index) in context.memo)
-        found: Tensor = context.memo["t5_relative", branch, owner]
-        return found
+    def bias(self, distances: Int[Tensor, "q k"]) -> Float[Tensor, "heads q k"]:
+        assert self.table is not None, "given by the stack"
+        bias: Tensor = self.table(self.buckets(distances))
+        return bias.permute(2, 0, 1)
 
     def buckets(self, distances: Int[Tensor, "q k"]) -> Int[Tensor, "q k"]:
         """Rows of the table."""
@@ -88,6 +86,19 @@ class T5RelativePosition(ScoreBias):
         growth = torch.log(distances.clamp(min=1).float() / single) / log(self.spec.max_distance / single)
         far = (single + (growth * (count - single)).long()).clamp(max=count - 1)
         return first + torch.where(distances < single, distances, far)
+
+
+def share_tables(blocks: Iterable[tuple[str, nn.Module]]) -> None:
+    """Give every position without a table of its own that of the nearest earlier one. `blocks`: those of a stack, each with the
+    name of its branch, in order."""
+    tables: dict[str, nn.Embedding | None] = {}
+    for branch, block in blocks:
+        position = getattr(block, "position", None)
+        if isinstance(position, T5RelativePosition):
+            if position.spec.shared:
+                position.table = tables[branch]
+            else:
+                tables[branch] = position.table
 
 
 class ALiBi(ScoreBias):

@@ -36,7 +36,7 @@ def rows(up: str) -> tuple[Row, ...]:
         Row("{part}.final_layer_norm.weight", "{part}.norm.weight"),
         Row(OWN + "layer_norm.weight", OURS + "self_attention.pre_norm.weight"),
         Row(OWN + "SelfAttention.{projection}.weight", OURS + "self_attention.block.{projection}_proj.weight"),
-        Row(OWN + "SelfAttention.relative_attention_bias.weight", OURS + "self_attention.block.position.table"),
+        Row(OWN + "SelfAttention.relative_attention_bias.weight", OURS + "self_attention.block.position.table.weight"),
         Row(CROSS + "layer_norm.weight", "decoder.layers.{layer}.cross_attention.pre_norm.weight"),
         Row(
             CROSS + "EncDecAttention.{projection}.weight",

@@ -28,7 +28,7 @@ class CarryRules(StackRules):
 
     def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
         for donor, place in self.places(index, branch, rest):
-            if f"{self.source_part}.layers.{self.layers[index]}.{donor}.{place}" in self.checkpoint.tensors:
+            if self.owned(self.layers[index], donor, place) in self.checkpoint.tensors:
                 return self.from_branch(target, index, branch, donor, place)
         return fresh(target)
 

@@ -72,6 +72,7 @@ def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any
         kept = rule.kept(stack.depth, f"{part}_layers")
         turns = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
         overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
+        overrides += own_tables(stack, kept)
         document |= {"depth": len(kept), "cycle": shortest_cycle(turns), "overrides": overrides}
     if stack.embedding.name == "token":
         document["embedding"]["scale_given"] = True  # as T5Gemma treats inputs_embeds
@@ -82,6 +83,20 @@ def kept_override(override: Override, kept: list[int], depth: int) -> dict[str, 
     """The override on those of its layers that are kept, by their new numbers."""
     layers = [new for new, old in enumerate(kept) if old in override.layers or old - depth in override.layers]
     return {"layers": layers, "patch": thaw(override.patch)} if layers else None
+
+
+def own_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
+    """Overrides by which the first layers that are kept have the tables of positions that lay in layers that are not."""
+    made: list[dict[str, Any]] = []
+    given: set[str] = set()
+    for new, old in enumerate(kept):
+        for name, branch in stack.layers[old].branches.items():
+            shared = getattr(getattr(branch, "position", None), "shared", None)
+            if shared and name not in given:
+                made.append({"layers": [new], "patch": {"branches": {name: {"position": {"shared": False}}}}})
+            if shared is not None:
+                given.add(name)
+    return made
 
 
 def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:

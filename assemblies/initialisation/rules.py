@@ -105,7 +105,14 @@ class StackRules:
             return fresh(target)
         if not same_meaning(layer, origin, branch, donor, rest):
             return fresh(target)
-        return self.from_source(target, f"{self.source_part}.layers.{self.layers[index]}.{donor}.{rest}")
+        return self.from_source(target, self.owned(self.layers[index], donor, rest))
+
+    def owned(self, index: int, branch: str, rest: str) -> str:
+        """The name in the source of a layer's tensor, or of an earlier layer's that it shares."""
+        names = [f"{self.source_part}.layers.{layer}.{branch}.{rest}" for layer in reversed(range(index + 1))]
+        own = names[0]
+        shared = [name for name in names if name in self.checkpoint.tensors] if rest.startswith("block.position.") else []
+        return shared[0] if shared else own
 
     def from_source(self, target: Target, name: str) -> Made:
         """`name` of the source, brought to the target's shape; fresh where the source has no such tensor."""
@@ -168,10 +175,11 @@ def kin(spec: BlockSpec) -> str:
 
 
 def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
-    """Whether a norm's or a position's weights mean the same in the other: eps may differ, all else not."""
+    """Whether a norm's or a position's weights mean the same in the other: eps may differ, and whose they are; all else not."""
     if norm is None or other is None:
         return norm is other
-    return {**norm.document(), "eps": None} == {**other.document(), "eps": None}
+    free = {"eps": None, "shared": None}
+    return {**norm.document(), **free} == {**other.document(), **free}
 
 
 def fresh(target: Target) -> Made:

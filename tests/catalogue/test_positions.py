@@ -158,7 +158,7 @@ def test_t5_attention_is_that_of_transformers(causal: bool) -> None:
     with torch.no_grad():
         for name in "qkvo":
             getattr(ours, f"{name}_proj").weight.copy_(getattr(theirs, name).weight.normal_())
-        ours.position.table.copy_(theirs.relative_attention_bias.weight.normal_())
+        ours.position.table.weight.copy_(theirs.relative_attention_bias.weight.normal_())
     hidden = torch.randn(2, 20, 16, dtype=torch.float64)
     hide = torch.full((20, 20), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1) if causal else torch.zeros(20, 20)
     expected = theirs(hidden, mask=hide.double()[None, None])[0]
@@ -226,7 +226,7 @@ def test_a_shared_table_is_one_parameter_that_all_layers_train_and_checkpointing
     spec = decoder_with(BIASES[1] | {"shared": True}, depth=3, overrides=[own])
     model = pairform.build(spec, seed=0).train()
     tables = [name for name, _ in model.named_parameters() if "table" in name]
-    assert tables == ["decoder.layers.0.self_attention.block.position.table"]
+    assert tables == ["decoder.layers.0.self_attention.block.position.table.weight"]
     ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
     gradients = []
     for layers in ("none", "all"):
@@ -253,7 +253,7 @@ def test_a_table_that_nobody_owns_is_refused_when_the_spec_is_read() -> None:
 
 
 def test_a_kernel_that_adds_no_bias_is_refused_with_those_that_do() -> None:
-    with pytest.raises(pairform.PairformError, match=r"one of sdpa, eager as kernel: flex cannot do a bias on scores"):
+    with pytest.raises(pairform.PairformError, match=r"one of sdpa, eager, chunked as kernel: flex cannot do a bias on scores"):
         pairform.patch(
             decoder_with({"name": "alibi"}), {"decoder": {"layer": {"branches": {"self_attention": {"kernel": "flex"}}}}}
         )

@@ -9,14 +9,16 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import pairform
 from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.normal import differences
 from tests.broken.damage import edit_json, refused
+from tests.checkpoints import gemma2
 from tests.parity.compare import FLOAT32, PADDINGS, batch, error, reference, write
 from tests.parity.pictures import same_bytes
-from tests.parity.test_conversion import check_strict
+from tests.parity.test_conversion import KEPT, check_strict
 
 CLASSES = {"t5": "T5", "v1.1": "T5", "mt5": "MT5"}
 SMALL: dict[str, Any] = {
@@ -146,7 +148,9 @@ def test_loss_and_gradients(kind: str, tmp_path: Path) -> None:
     got.backward()
     for part in ("encoder", "decoder"):
         table = theirs.get_parameter(f"{part}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-        assert error(ours.get_parameter(f"{part}.layers.0.self_attention.block.position.table").grad, table.grad) <= FLOAT32
+        assert (
+            error(ours.get_parameter(f"{part}.layers.0.self_attention.block.position.table.weight").grad, table.grad) <= FLOAT32
+        )
     assert error(ours.get_parameter("encoder.embedding.weight").grad, theirs.shared.weight.grad) <= FLOAT32
 
 
@@ -266,3 +270,69 @@ def test_what_transformers_cannot_say_is_not_written(patch: dict[str, Any], word
     ours = pairform.load(create(tmp_path / "model"), patch=patch)
     refused(lambda: pairform.save(ours, tmp_path / "back", format="transformers"), words)
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_its_encoder_beside_another_familys_decoder(kind: str, tmp_path: Path) -> None:
+    """The encoder is transformers' own; with silent cross-attention, so is the decoder."""
+    folder, other = create(tmp_path / "t5", kind, d_model=24), gemma2(tmp_path / "gemma")
+    pairform.convert(encoder=folder, decoder=other, out=tmp_path / "pair", cross_attention="zero_output")
+    ours, encoder, decoder = pairform.load(tmp_path / "pair"), reference(folder).eval().encoder, reference(other)
+    for padding in PADDINGS:
+        inputs, read, written = inputs_of(0, padding)
+        got = ours(**inputs)
+        expected = encoder(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state
+        assert error(got.encoder_last_hidden_state, expected, read) <= KEPT
+        alone = decoder(inputs["decoder_input_ids"], inputs["decoder_attention_mask"]).logits
+        assert error(got.logits, alone, written) <= KEPT
+
+
+@torch.no_grad()
+def test_layers_without_the_first_take_its_table_along(tmp_path: Path) -> None:
+    folder = create(tmp_path / "t5")
+    pairform.convert(encoder=folder, decoder=folder, encoder_layers=[1, 2], out=tmp_path / "pair")
+    ours, theirs = pairform.load(tmp_path / "pair"), reference(folder).eval().encoder
+    first, *rest = theirs.block
+    rest[0].layer[0].SelfAttention.relative_attention_bias = first.layer[0].SelfAttention.relative_attention_bias
+    rest[0].layer[0].SelfAttention.has_relative_attention_bias = True
+    theirs.block = torch.nn.ModuleList(rest)
+    read = batch(padding="left")
+    expected = theirs(**read.inputs).last_hidden_state
+    assert error(ours(**read.inputs, decoder_input_ids=read.ids).encoder_last_hidden_state, expected, read.real) <= KEPT
+
+
+@torch.no_grad()
+def test_layers_get_tables_of_their_own_that_begin_as_the_shared_one(tmp_path: Path) -> None:
+    folder = create(tmp_path / "t5")
+    source = pairform.load(folder)
+    own = {"layer": {"branches": {"self_attention": {"position": {"shared": False}}}}}
+    made, plan = pairform.carry(source, patch={"encoder": own, "decoder": own})
+    assert plan.totals["fresh"]["tensors"] == 0
+    inputs, _, _ = inputs_of(0, "right")
+    assert torch.equal(made(**inputs).logits, source(**inputs).logits)
+    tables = [name for name, _ in made.named_parameters() if "position.table" in name]
+    assert len(tables) == 3 + 2
+    again, _ = pairform.carry(made, source.spec)
+    assert all(again.get_parameter(name).equal(parameter) for name, parameter in source.named_parameters())
+
+
+@torch.no_grad()
+def test_an_encoder_alone(tmp_path: Path) -> None:
+    folder = create(tmp_path / "t5")
+    pairform.extract(folder, tmp_path / "encoder", part="encoder", format="transformers")
+    check_strict(tmp_path / "encoder")
+    read = batch(padding="left")
+    expected = reference(folder).eval().encoder(**read.inputs).last_hidden_state
+    assert error(pairform.load(tmp_path / "encoder")(**read.inputs).last_hidden_state, expected, read.real) <= FLOAT32
+
+
+@torch.no_grad()
+def test_all_layers_share_their_compiled_code(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    folder = create(tmp_path / "t5")
+    ours, (inputs, _, _) = pairform.load(folder), inputs_of(0, "left")
+    expected, graphs = ours(**inputs).logits, CompileCounterWithBackend("eager")
+    ours.compile_layers(fullgraph=True, backend=graphs)
+    assert error(ours(**inputs).logits, expected) <= FLOAT32
+    assert graphs.frame_count == 2  # an encoder's layer and a decoder's
