@@ -4,6 +4,8 @@ Memory grows with the length and not with its square; a window's work too. Gradi
 2021, arXiv 2112.05682). It is an operator of its own, so that a compiled layer calls it instead of unrolling its loop.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -24,14 +26,20 @@ def chunked(
     """Softcap and softmax are in at least float32. A query with no key to attend to spreads evenly over its tile's keys."""
     numbers, tensors = pack(work.mask)
     seed = torch.randint(2**62, (1,)) if work.dropout else None
-    mixed: Tensor = operator(queries, list(keys), list(values), work.scale, work.softcap, work.dropout, seed, numbers, tensors)
+    by_part = work.biases or (None,) * len(keys)
+    biases, biased = [bias for bias in by_part if bias is not None], [int(bias is not None) for bias in by_part]
+    options = (biased, work.scale, work.softcap, work.dropout, seed, numbers, tensors)
+    mixed: Tensor = operator(queries, list(keys), list(values), biases, *options)
     return mixed, None
 
 
 def tiles(inputs: tuple[Any, ...]) -> Tiles:
-    queries, keys, values, scale, softcap, dropout, seed, numbers, tensors = inputs
+    queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors = inputs
     start = None if seed is None else int(seed)
-    return Tiles(queries, tuple(keys), tuple(values), Work(unpack(numbers, tensors), scale, softcap, dropout), start)
+    given = iter(biases)
+    by_part = tuple(next(given) if there else None for there in biased)
+    work = Work(unpack(numbers, tensors), scale, softcap, dropout, biases=by_part)
+    return Tiles(queries, tuple(keys), tuple(values), work, start)
 
 
 @torch.library.custom_op("pairform::chunked_attention", mutates_args=())
@@ -39,6 +47,8 @@ def operator(
     queries: Tensor,
     keys: list[Tensor],
     values: list[Tensor],
+    biases: list[Tensor],
+    biased: list[int],
     scale: float,
     softcap: float | None,
     dropout: float,
@@ -46,7 +56,7 @@ def operator(
     numbers: list[int],
     tensors: list[Tensor],
 ) -> Tensor:
-    return tiles((queries, keys, values, scale, softcap, dropout, seed, numbers, tensors)).forward()
+    return tiles((queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors)).forward()
 
 
 @torch.library.custom_op("pairform::chunked_attention_backward", mutates_args=())
@@ -55,6 +65,8 @@ def backward_operator(
     queries: Tensor,
     keys: list[Tensor],
     values: list[Tensor],
+    biases: list[Tensor],
+    biased: list[int],
     scale: float,
     softcap: float | None,
     dropout: float,
@@ -62,7 +74,7 @@ def backward_operator(
     numbers: list[int],
     tensors: list[Tensor],
 ) -> list[Tensor]:
-    found = tiles((queries, keys, values, scale, softcap, dropout, seed, numbers, tensors))
+    found = tiles((queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors))
     return found.backward(gradient)
 
 
@@ -72,22 +84,31 @@ def _(queries: Tensor, *rest: Any) -> Tensor:
 
 
 @backward_operator.register_fake
-def _(gradient: Tensor, queries: Tensor, keys: list[Tensor], values: list[Tensor], *rest: Any) -> list[Tensor]:
-    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (queries, *keys, *values)]
+def _(
+    gradient: Tensor, queries: Tensor, keys: list[Tensor], values: list[Tensor], biases: list[Tensor], *rest: Any
+) -> list[Tensor]:
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (queries, *keys, *values, *biases)]
 
 
 def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    queries, keys, values, *numbers, seed, places, tensors = inputs
-    ctx.save_for_backward(queries, seed, *keys, *values, *tensors)
-    ctx.parts, ctx.numbers, ctx.places = len(keys), numbers, places
+    queries, keys, values, biases, *numbers, seed, places, tensors = inputs
+    ctx.save_for_backward(queries, seed, *keys, *values, *biases, *tensors)
+    ctx.parts, ctx.biases, ctx.numbers, ctx.places = len(keys), len(biases), numbers, places
 
 
 def differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     queries, seed, *saved = ctx.saved_tensors
-    keys, values, tensors = saved[: ctx.parts], saved[ctx.parts : 2 * ctx.parts], saved[2 * ctx.parts :]
-    found = backward_operator(gradient, queries, keys, values, *ctx.numbers, seed, ctx.places, tensors)
-    own, of_keys, of_values = found[0], found[1 : 1 + ctx.parts], found[1 + ctx.parts :]
-    return own, of_keys, of_values, *(None for _ in ctx.numbers), None, None, [None] * len(tensors)
+    sizes = [ctx.parts, ctx.parts, ctx.biases]
+    keys, values, biases, tensors = shared_out(saved, sizes)
+    found = backward_operator(gradient, queries, keys, values, biases, *ctx.numbers, seed, ctx.places, tensors)
+    gradients = shared_out(found[1:], sizes)[:3]
+    return found[0], *gradients, *(None for _ in ctx.numbers), None, None, [None] * len(tensors)
+
+
+def shared_out(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
+    """The first of these, then the next, as many as `sizes` say, and the rest."""
+    ends = [0, *accumulate(sizes), len(tensors)]
+    return [list(tensors[begin:end]) for begin, end in pairwise(ends)]
 
 
 operator.register_autograd(differentiate, setup_context=remember)

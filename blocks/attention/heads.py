@@ -84,11 +84,11 @@ class AttentionSpec(BlockSpec):
 
 @dataclass(frozen=True)
 class Read:
-    """Keys and values of one sequence, which of them each query may see, and what is added to its scores."""
+    """Keys and values of one sequence, which of them each query may see, and what is added to its scores, by distance."""
 
     held: KeyValues
     mask: Mask
-    bias: Float[Tensor, "heads q k"] | None = None
+    bias: Float[Tensor, "heads distances"] | None = None
 
 
 class AttentionHeads(nn.Module):
@@ -157,7 +157,8 @@ class AttentionHeads(nn.Module):
         mask = JoinedMask(tuple(read.mask for read in reads))
         dropout = self.dropout if self.training else 0.0
         wanted = context.weights is not None
-        work = Work(mask, self.scale, self.softcap, dropout, weights=wanted, bias=joined_bias(reads))
+        biases = tuple(read.bias for read in reads)
+        work = Work(mask, self.scale, self.softcap, dropout, weights=wanted, biases=biases)
         keys, values = tuple(read.held.keys for read in reads), tuple(read.held.values for read in reads)
         mixed, weights = attend(self.kernel, queries, keys, values, work, context)
         if weights is not None:
@@ -179,17 +180,7 @@ class AttentionHeads(nn.Module):
         return projected
 
 
-def joined_bias(reads: Sequence[Read]) -> Float[Tensor, "heads q k"] | None:
-    """What is added to scores over the keys of all, where anything is."""
-    given = [read.bias for read in reads if read.bias is not None]
-    if not given:
-        return None
-    heads, queries = len(given[0]), reads[0].mask.query_length
-    whole = [given[0].new_zeros(1, 1, read.mask.key_length) if read.bias is None else read.bias for read in reads]
-    return torch.cat([bias.expand(heads, queries, -1) for bias in whole], -1)
-
-
 def sink(scores: Float[Tensor, " heads"], length: int, beside: KeyValues) -> Read:
     """One key that each of `length` queries sees: its score is the head's own number, and its value nothing."""
     nothing = KeyValues(torch.zeros_like(beside.keys[:, :, :1]), torch.zeros_like(beside.values[:, :, :1]))
-    return Read(nothing, Mask(FULL, 0, length, 0, 1, reads="sink"), scores[:, None, None])
+    return Read(nothing, Mask(FULL, 0, length, 0, 1, reads="sink"), scores[:, None].expand(-1, length))

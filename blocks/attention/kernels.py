@@ -20,7 +20,7 @@ CUDA = frozenset({"cuda"})
 KERNELS: Mapping[str, Kernel] = {
     "sdpa": Kernel(sdpa, softcap=False, dropout=True, bias=True),
     "eager": Kernel(eager, weights=True, dropout=True, bias=True),
-    "chunked": Kernel(chunked, dropout=True),
+    "chunked": Kernel(chunked, dropout=True, bias=True),
     "flex": Kernel(flex.flex, devices=CUDA | {"cpu"}, gradients=CUDA, dtypes=HALF | {torch.float32}, lacks=flex.lacks),
     "xformers": Kernel(
         memory_efficient.xformers,
@@ -69,7 +69,7 @@ def demand_of(queries: Tensor, keys: Parts, values: Parts, work: Work) -> Demand
         dropout=work.dropout > 0,
         merged=len(keys) > 1,
         pictures=any(part.blocks is not None for part in work.mask.parts),
-        bias=work.bias is not None,
+        bias=work.biased,
         gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (queries, *keys, *values)),
         head_dim=queries.shape[-1],
         device=queries.device.type,
@@ -95,8 +95,8 @@ def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> 
 
 def chunks_pay(work: Work, device: str | None) -> bool:
     """Whether scores are many enough to do without holding them. On a GPU sdpa holds none either, where it can do the work and
-    no window leaves most of it out."""
+    no window leaves most of it out; but of what is added to scores it holds each number."""
     queries, keys = work.mask.lengths
     if queries <= FEWEST or queries * keys < (LONG if work.softcap is None else LONG_CAPPED):
         return False
-    return device == "cpu" or work.softcap is not None or 2 * work.mask.seen_by(FEWEST) <= keys
+    return device == "cpu" or work.softcap is not None or work.biased or 2 * work.mask.seen_by(FEWEST) <= keys

@@ -90,19 +90,19 @@ class OwnSequenceAttention(AttentionHeads):
 
         return context.once("prefix", make)
 
-    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads q k"] | None:
-        """What the position adds to the scores of keys in the cache's order."""
+    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads distances"] | None:
+        """What the position adds to the scores of keys in the cache's order, for each distance that there is."""
         if not isinstance(self.position, ScoreBias):
             return None
 
-        def make() -> Int[Tensor, "q k"]:
+        def make() -> Int[Tensor, "1 distances"]:
             device = context.positions.device
             if context.slots is not None:
                 return torch.arange(mask.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
-            queries = torch.arange(mask.query_start, mask.query_start + mask.query_length, device=device)
-            return torch.arange(mask.key_start, mask.key_start + mask.key_length, device=device) - queries[:, None]
+            first = mask.key_start - (mask.query_start + mask.query_length - 1)
+            return torch.arange(first, first + mask.key_length + mask.query_length - 1, device=device)[None]
 
-        return self.position.score_bias(context.once(("distances", mask.key()), make), context)
+        return self.position.score_bias(context.once(("distances", mask.key()), make), context)[:, 0]
 
     @property
     def reach(self) -> int | None:

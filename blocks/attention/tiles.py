@@ -1,6 +1,6 @@
 """The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.attention.packing import of_row
-from pairform.blocks.attention.work import Parts, Work, lowest
+from pairform.blocks.attention.work import Parts, Work, by_distance, lowest, of_diagonals
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
 """Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
@@ -18,7 +18,7 @@ FEWEST, MOST = 32, 128
 
 
 class Tile(NamedTuple):
-    """Some queries of some heads of one row. bias: `[queries or 1, keys]`, what is added to scores. number: its place."""
+    """Some queries of some heads of one row. bias: `[queries or 1, keys]`, what a mask adds to scores. number: its place."""
 
     row: int
     queries: slice
@@ -39,6 +39,7 @@ class Tiles:
         self.kv_heads = keys[0].shape[1]
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
+        self.biases = {place: bias.to(self.wide) for place, bias in enumerate(work.biases) if bias is not None}
         self.memory: dict[str, Tensor] = {}
         self.buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
@@ -52,9 +53,10 @@ class Tiles:
         return mixed
 
     def backward(self, gradient: Tensor) -> list[Tensor]:
-        """The gradients of queries, of each part of keys and of each part of values, given the output's."""
+        """The gradients of queries, of each part of keys, of each part of values and of each bias, given the output's."""
         of_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         of_keys, of_values = ([torch.zeros_like(part, dtype=self.wide) for part in parts] for parts in (self.keys, self.values))
+        of_biases = {place: torch.zeros_like(bias) for place, bias in self.biases.items()}
         for tile in self:
             queries, given = self.of_queries(self.queries, tile), self.of_queries(gradient, tile)
             weights, slope = self.weights(tile, queries, slope=True)
@@ -63,13 +65,18 @@ class Tiles:
             drop(steps, kept)
             # softmax: a weight's gradient reaches its score as weight * (gradient - the weighted mean of gradients)
             mean = torch.mul(weights, steps, out=self.buffer("spare", tuple(weights.shape), self.wide)).sum(-1, keepdim=True)
-            steps.sub_(mean).mul_(weights).mul_(self.work.scale if slope is None else slope)
+            steps.sub_(mean).mul_(weights)
+            for total, own in self.biased(tile, steps, of_biases):
+                total += of_diagonals(own)
+            steps.mul_(self.work.scale if slope is None else slope)
             drop(weights, kept)
             self.add(of_values, tile, self.narrow(weights), given)
             narrow = self.narrow(steps)
             self.add(of_keys, tile, narrow, queries)
             self.write(of_queries, tile, self.products(narrow, self.of_keys(self.keys, tile)))
-        return [of_queries, *(part.to(self.queries.dtype) for part in (*of_keys, *of_values))]
+        found = [part.to(self.queries.dtype) for part in (*of_keys, *of_values)]
+        biases = (bias for bias in self.work.biases if bias is not None)
+        return [of_queries, *found, *(total.to(like.dtype) for total, like in zip(of_biases.values(), biases, strict=True))]
 
     def weights(self, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
         """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and what a score grows by with q k, where a
@@ -87,9 +94,23 @@ class Tiles:
                 bent = self.buffer("bent", tuple(scores.shape), self.wide).copy_(scores)
                 bent.mul_(4 * self.work.scale).addcmul_(scores, scores, value=-4 * self.work.scale)
             scores.mul_(2 * cap)
+        for numbers, own in self.biased(tile, scores, self.biases):
+            own += by_distance(numbers, *own.shape[1:])
         if tile.bias is not None:
             scores.view(len(scores), self.groups, -1, scores.shape[-1]).add_(tile.bias)
         return torch.softmax(scores, -1, out=self.buffer("weights", tuple(scores.shape), self.wide)), bent
+
+    def biased(self, tile: Tile, scores: Tensor, numbers: Mapping[int, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each part that has numbers by distance: those of the tile, and the part of its scores `[heads, queries, keys]`."""
+        length = tile.queries.stop - tile.queries.start
+        begin = 0
+        for place, keys in enumerate(tile.keys):
+            end = begin + keys.stop - keys.start
+            if place in numbers:
+                first = keys.start + self.queries.shape[2] - tile.queries.stop
+                own = scores.view(-1, length, scores.shape[-1])[..., begin:end]
+                yield numbers[place][tile.heads, first : first + own.shape[2] + length - 1], own
+            begin = end
 
     def scores(self, name: str, queries: Tensor, keys: Parts) -> Tensor:
         """Queries times keys `[kv_heads, groups * queries, keys of all parts]`, in a buffer, at least in float32."""

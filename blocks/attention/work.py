@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.context import Context
@@ -18,7 +19,7 @@ from pairform.blocks.context import Context
 class Work:
     """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set.
 
-    bias: added to them, over the keys of all parts.
+    biases: what is added to them, by part: `by_distance` reads it; None adds nothing.
     """
 
     mask: JoinedMask
@@ -26,7 +27,11 @@ class Work:
     softcap: float | None = None
     dropout: float = 0.0
     weights: bool = False
-    bias: Float[Tensor, "heads q k"] | None = None
+    biases: tuple[Float[Tensor, "heads distances"] | None, ...] = ()
+
+    @property
+    def biased(self) -> bool:
+        return any(bias is not None for bias in self.biases)
 
 
 Answer: TypeAlias = tuple[Tensor, Tensor | None]
@@ -78,11 +83,29 @@ def lowest(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
+def by_distance(numbers: Float[Tensor, "heads distances"], queries: int, keys: int) -> Float[Tensor, "heads queries keys"]:
+    """Number `j - i + queries - 1` for query i and key j, `queries + keys - 1` numbers in all: every diagonal has one."""
+    return numbers.unfold(-1, keys, 1).flip(-2)
+
+
+def of_diagonals(scores: Float[Tensor, "heads queries keys"]) -> Float[Tensor, "heads distances"]:
+    """The sum of every diagonal, as `by_distance` numbers them: its gradient."""
+    heads, queries, keys = scores.shape
+    moved = functional.pad(scores.flip(-2), (0, queries)).flatten(1)[:, : queries * (queries + keys - 1)]  # row i, by i places
+    return moved.view(heads, queries, -1).sum(1)
+
+
 def with_bias(hidden: Tensor | None, work: Work, queries: Tensor) -> Tensor | None:
     """What `bias_of` says, and the work's own bias where a query may attend."""
-    if work.bias is None:
+    if not work.biased:
         return hidden
-    bias = work.bias.to(queries.dtype)[None]
+    sizes = [(work.mask.lengths[0], part.key_length) for part in work.mask.parts]
+    nothing = queries.new_zeros(())
+    parts = [
+        nothing.expand(queries.shape[1], *size) if numbers is None else by_distance(numbers.to(queries.dtype), *size)
+        for numbers, size in zip(work.biases, sizes, strict=True)
+    ]
+    bias = join(tuple(parts), -1)[None]
     return bias if hidden is None else torch.where(hidden == 0, bias, hidden)
 
 
