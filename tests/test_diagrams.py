@@ -1,6 +1,7 @@
 """Diagrams of specs: what they show, and that they hold together as SVG and as Mermaid."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def every_diagram(form: str) -> list[str]:
 def check_mermaid(text: str) -> None:
     """Each line is of a known form, what is opened is closed, and each name that is used is a node or a subgraph."""
     found = []
-    for line in text.splitlines():
+    settings, *lines = text.splitlines()
+    assert json.loads(settings.removeprefix("%%{init: ").removesuffix("}%%"))
+    for line in lines:
         match = LINE.fullmatch(line.strip())
         assert match, line
         found.append(match)

@@ -12,6 +12,9 @@ STYLES = {
     "changed": "stroke:#bf8700,stroke-width:3px",
 }
 
+SETTINGS = '%%{init: {"flowchart": {"wrappingWidth": 400}}}%%'
+"""Lines are broken here already."""
+
 
 def mermaid(diagram: Diagram) -> str:
     return "\n".join(Writer(diagram).lines) + "\n"
@@ -23,11 +26,13 @@ class Writer:
     def __init__(self, diagram: Diagram) -> None:
         self.diagram = diagram
         self.numbers = count(1)
-        self.lines = ["flowchart TD"]
+        self.lines = [SETTINGS, "flowchart TD"]
+        self.edges: list[str] = []  # at the end: an edge written in a subgraph would draw its ends into it
         self.last = ""
         self.readers: list[tuple[str, str]] = []
         self.marked: dict[str, list[str]] = {}
         ends = [self.column(column) for column in diagram.columns]
+        self.lines += self.edges
         if diagram.tied:
             self.lines.append("  encoder1 -. tied .- decoder1")
         for reader, source in self.readers:
@@ -70,7 +75,7 @@ class Writer:
                 made.append(self.follow(indent + "  ", card))
             if len(made) > 1 or turn.join or turn.norm:
                 self.last = self.node(indent + "  ", turn.join or "sum", [turn.norm] if turn.norm else [])
-                self.lines += [f"{indent}  {name} --> {self.last}" for name in made]
+                self.edges += [f"  {name} --> {self.last}" for name in made]
         self.lines.append(f"{indent}end")
 
     def follow(self, indent: str, card: Card, name: str | None = None) -> str:
@@ -78,7 +83,7 @@ class Writer:
         lines = [*norms(card), *wrapped(card.phrases), *wrapped(card.changes)]
         before, self.last = self.last, self.node(indent, card.title, lines, card.mark, name)
         if before:
-            self.lines.append(f"{indent}{before} --> {self.last}")
+            self.edges.append(f"  {before} --> {self.last}")
         if card.source:
             self.readers.append((self.last, card.source))
         return self.last
