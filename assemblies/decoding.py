@@ -225,7 +225,7 @@ def in_order(model: "Model") -> bool:
 
 def bucket(length: int) -> int:
     """`length` rounded up, by at most a quarter beyond the smallest buckets: four in each doubling."""
-    size = max(BUCKET, 1 << (max(length, 1).bit_length() - 3))
+    size = max(BUCKET, 1 << max(length.bit_length() - 3, 0))
     return -(-length // size) * size
 
 

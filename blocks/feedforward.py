@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pairform.blocks.context import Context
 from pairform.blocks.linear import Linear
+from pairform.blocks.rows import by_rows
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -48,7 +49,8 @@ class GatedFeedForward(nn.Module):
         self.down_proj = Linear(spec.hidden, sizes.width, bias=spec.bias)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        inner = ACTIVATIONS[self.spec.activation](self.gate_proj(hidden)) * self.up_proj(hidden)
+        activation = ACTIVATIONS[self.spec.activation]
+        inner = by_rows(lambda gate, up: activation(gate) * up, self.gate_proj(hidden), self.up_proj(hidden))
         projected: Tensor = self.down_proj(functional.dropout(inner, self.spec.dropout, self.training))
         return projected
 

@@ -17,6 +17,7 @@ from pairform.blocks.linear import linear
 from pairform.blocks.linear_cross_entropy import IGNORED, linear_cross_entropy
 from pairform.blocks.precision import wide
 from pairform.blocks.prediction import Prediction
+from pairform.blocks.rows import by_rows
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 
 
@@ -50,9 +51,8 @@ class LMHead(nn.Module):
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
         logits = linear(self.scaled(hidden), self.projection(tied))
-        if self.spec.softcap is not None:
-            logits = torch.tanh(logits / self.spec.softcap) * self.spec.softcap
-        return logits
+        cap = self.spec.softcap
+        return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         return hidden if self.factor is None else hidden * self.factor

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from pairform.blocks.initial import Constant, Initial
 from pairform.blocks.precision import wide
+from pairform.blocks.rows import by_rows
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
@@ -35,7 +36,11 @@ class RMSNorm(nn.Module):
         scale = wide(self.weight)
         if self.spec.unit_offset:
             scale = 1 + scale
-        return functional.rms_norm(wide(hidden), scale.shape, scale, self.spec.eps).to(hidden.dtype)
+
+        def norm(rows: Tensor) -> Tensor:
+            return functional.rms_norm(wide(rows), scale.shape, scale, self.spec.eps).to(rows.dtype)
+
+        return by_rows(norm, hidden)
 
 
 class LayerNorm(nn.Module):

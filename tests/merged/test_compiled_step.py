@@ -41,3 +41,11 @@ def test_a_decoder_with_cross_attention_and_no_padding() -> None:
     model = small("cross")
     wanted = {"input_ids": texts(0, (20,))[0][None], "max_new_tokens": 20, "eos_token_id": ()}
     assert torch.equal(model.generate(**wanted, compile=True), model.generate(**wanted))
+
+
+def test_a_text_of_one_or_two_tokens() -> None:
+    """Lengths below the smallest bucket."""
+    model = small("cross")
+    for new in (1, 2):
+        wanted = {"input_ids": texts(0, (3,))[0][None], "max_new_tokens": new, "eos_token_id": ()}
+        assert torch.equal(model.generate(**wanted, compile=True), model.generate(**wanted))
