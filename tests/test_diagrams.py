@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import pairform
 from pairform.assemblies.diagrams.folding import fold
+from tests.catalogue.places import places
 from tests.command_line.runner import CommandLine
 
 PATCHES: dict[str, dict[str, Any]] = {
@@ -36,10 +37,11 @@ def base() -> pairform.ModelSpec:
 
 
 def every_diagram(form: str) -> list[str]:
-    """All presets, and each patch alone and against the base."""
+    """All presets, every block in every place, each alone, and each patch against the base."""
     asked: Any = form
     changed = [pairform.patch(base(), patch) for patch in PATCHES.values()]
-    alone = [pairform.diagram(spec, asked) for spec in [*map(pairform.load_spec, pairform.presets()), *changed]]
+    blocks = [spec for kind, registry in pairform.blocks().items() for name in registry for spec in places(kind, name).values()]
+    alone = [pairform.diagram(spec, asked) for spec in [*map(pairform.load_spec, pairform.presets()), *changed, *blocks]]
     olds = [base(), pairform.load_spec("t5gemma2-270m-270m"), pairform.load_spec("gemma-2-2b")]
     return alone + [pairform.diagram(new, asked, old=old) for new in [*changed, *olds] for old in olds]
 

@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from pairform.experiments.report import report
 from pairform.experiments.report.front import pareto_front
-from pairform.registry import OutputError
+from pairform.registry import InputError, OutputError
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import MERGED, run
 
@@ -140,6 +141,13 @@ def test_the_command_prints_where_the_page_is(
 def test_a_folder_without_a_study_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no study\.json"):
         report(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_package_that_is_missing_is_named(study: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"no package {package}.*pairform\[study\]"):
+        report(study)
 
 
 def test_the_front_is_what_nothing_betters() -> None:
