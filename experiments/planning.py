@@ -1,10 +1,9 @@
 """From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
 
 import itertools
-import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,24 @@ class Variant:
     match: Match | None = None
 
 
+@dataclass(frozen=True)
+class Combination:
+    """A variant at a point of the grid, which is `shown` as text, with the patches that make it."""
+
+    variant: str
+    shown: str
+    patches: tuple[dict[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant} {self.shown}".strip()
+
+    @property
+    def where(self) -> str:
+        """As errors name it."""
+        return f"variants.{self.variant}" + (f" with {self.shown}" if self.shown else "")
+
+
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
     """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
     try:
@@ -63,29 +80,42 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
-    """Every trial of a study, seeds in turn so that an early end leaves each variant about as many.
+    """Every trial of a study: every variant at every point of the grid, with every seed."""
+    points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
+    every = [combination(study, name, point) for name in study.variants for point in points]
+    return trials_for(study, contents, make_variants(study, folder, contents, every))
 
-    Each variant is laid out on the meta device at the longest lengths of the data. Problems of all variants are told at once.
+
+def make_variants(study: StudySpec, folder: Path, contents: Contents, combinations: list[Combination]) -> list[Variant]:
+    """Variants at points of the grid, the first variant's in front if others are made as large as it.
+
+    Each is laid out on the meta device at the longest lengths of the data. Problems of all are told at once.
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
-    wanted: dict[int, int] = {}
-    points = math.prod(map(len, study.grid.values()))
-    for number, (name, patches, where) in enumerate(combinations(study)):
+    wanted: dict[str, int] = {}
+    for each in combinations:
         try:
-            variant = make_variant(study, name, patches, folder)
+            variant = make_variant(study, each, folder)
             lengths = check_variant(variant, contents)
             if study.match is not None:
                 count = counter(study.match.by, lengths, variant.training.dtype)
-                if number < points:
-                    wanted[number] = count(variant.spec)
-                elif number % points in wanted:
-                    variant = matched(variant, study.match, wanted[number % points], count)
+                if each.variant == next(iter(study.variants)):
+                    wanted[each.shown] = count(variant.spec)
+                elif each.shown in wanted:
+                    variant = matched(variant, study.match, wanted[each.shown], count)
             variants.append(variant)
         except PairformError as error:
-            problems += [problem if problem.where.startswith("data") else problem.inside(where) for problem in error.problems]
+            problems += [
+                problem if problem.where.startswith("data") else problem.inside(each.where) for problem in error.problems
+            ]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
+    return variants
+
+
+def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) -> list[Trial]:
+    """The trials of some variants, seeds in turn so that an early end leaves each about as many."""
     names = folder_names([variant.name for variant in variants])
     order = itertools.count()
     return [
@@ -105,16 +135,12 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
     ]
 
 
-def combinations(study: StudySpec) -> Iterator[tuple[str, tuple[dict[str, Any], ...], str]]:
-    """The name, the patches and the place in the study of every variant at every point of the grid."""
+def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combination:
+    """A variant at a point of the grid."""
     short = short_names(list(study.grid))
-    for name, patch in study.variants.items():
-        for values in itertools.product(*study.grid.values()):
-            point = dict(zip(study.grid, values, strict=True))
-            shown = " ".join(f"{short[path]}={value}" for path, value in point.items())
-            patches = (thaw(patch), *(patch_at(path, thaw(value)) for path, value in point.items()))
-            where = f"variants.{name}" if not point else f"variants.{name} with {shown}"
-            yield f"{name} {shown}".strip(), patches, where
+    shown = " ".join(f"{short[path]}={value}" for path, value in point.items())
+    patches = (thaw(study.variants[name]), *(patch_at(path, thaw(value)) for path, value in point.items()))
+    return Combination(name, shown, patches)
 
 
 def short_names(paths: list[str]) -> dict[str, str]:
@@ -123,15 +149,16 @@ def short_names(paths: list[str]) -> dict[str, str]:
     return {path: word if last.count(word) == 1 else path for path, word in zip(paths, last, strict=True)}
 
 
-def make_variant(study: StudySpec, name: str, patches: tuple[dict[str, Any], ...], folder: Path) -> Variant:
+def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Variant:
     """The base and the settings with the patches applied; a field that they do not have is an error."""
     assert not isinstance(study.base, str), "written out when the study was read"
     document: dict[str, Any] = thaw(study.base)
     training = study.training.document()
-    for patch in patches:
+    for patch in combination.patches:
         training = merge_patch(training, patch.get("training", {}))
         document = apply_patch(document, {key: value for key, value in patch.items() if key != "training"}, folder)
-    return Variant(name, patches, ModelSpec.read(document), TrainingSpec.read(training, where="training"))
+    spec = ModelSpec.read(document)
+    return Variant(combination.name, combination.patches, spec, TrainingSpec.read(training, where="training"))
 
 
 def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:

@@ -79,6 +79,11 @@ class TrialFolder:
     def __init__(self, study: Path, name: str) -> None:
         self.path = study / TRIALS / name
 
+    @property
+    def there(self) -> bool:
+        """Whether the trial was planned."""
+        return (self.path / TRIAL).is_file()
+
     def read(self) -> Trial:
         return Trial.model_validate_json((self.path / TRIAL).read_text("utf-8"), strict=False)
 

@@ -11,6 +11,7 @@ from pairform.experiments.logs import check_package
 from pairform.experiments.planning import check_space, plan_trials
 from pairform.experiments.processes import Processes
 from pairform.experiments.records import DATA, ENVIRONMENT, STUDY, TRIALS, Trial, TrialFolder, lock, trials_of, write_json
+from pairform.experiments.search import Search
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.worker import Work
 from pairform.registry import InputError, OutputError, Problem, read_json
@@ -38,6 +39,33 @@ class Executor(Protocol):
     def stop(self) -> None:
         """End all that it is at work on."""
         ...
+
+
+class Queue(Protocol):
+    """What trials are run, in which order."""
+
+    def begin(self, waiting: list[str]) -> None:
+        """Start with these, which are planned and not done."""
+        ...
+
+    def next(self) -> str | None:
+        """The next one's name; none if there is none now."""
+        ...
+
+    def ended(self, trial: Trial) -> None: ...
+
+
+class Listed:
+    """Trials in the order in which they were planned."""
+
+    def begin(self, waiting: list[str]) -> None:
+        self.waiting = iter(waiting)
+
+    def next(self) -> str | None:
+        return next(self.waiting, None)
+
+    def ended(self, trial: Trial) -> None:
+        """Nothing follows from it."""
 
 
 def run_study(
@@ -68,16 +96,19 @@ def run_study(
     work = Work(out.absolute(), source.absolute(), tensorboard)
     chosen = make_executor(executor, work, cluster or {})
     contents = study.data.gather(source)
-    planned = plan_trials(study, source, contents)
+    search = None if study.search is None else Search(study, study.search, source, contents, out)
+    planned = plan_trials(study, source, contents) if search is None else search.planned
     check_folder(out, study, planned, contents.digests)
-    check_space(out, planned)
+    check_space(out, planned if search is None else search.most)
     (out / TRIALS).mkdir(parents=True, exist_ok=True)
     with lock(out / ".lock", wait=False):
         prepare(out, study, planned, retry)
         write_json(out / DATA, contents.digests)
         write_json(out / ENVIRONMENT, environment(source, command or []))
         waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
-        run_trials(out, waiting, chosen, jobs, study.budget.minutes, report)
+        queue: Queue = search or Listed()
+        queue.begin(waiting)
+        run_trials(out, queue, chosen, jobs, study.budget.minutes, report)
     return trials_of(out)
 
 
@@ -131,19 +162,20 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
                 folder.write(reached.model_copy(update={"number": trial.number}))
 
 
-def run_trials(out: Path, names: list[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
+def run_trials(out: Path, queue: Queue, executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
     """At most `jobs` at once, in order; after `minutes` no new one."""
-    waiting = list(reversed(names))
     began = time.monotonic()
     try:
-        while waiting or executor.working:
+        while True:
             late = minutes is not None and time.monotonic() - began > 60 * minutes
-            while waiting and executor.working < jobs and not late:
-                executor.start(waiting.pop())
+            while executor.working < jobs and not late and (name := queue.next()) is not None:
+                executor.start(name)
             if not executor.working:
                 return
             for name, how in executor.wait():
-                report(settle(TrialFolder(out, name), how))
+                trial = settle(TrialFolder(out, name), how)
+                queue.ended(trial)
+                report(trial)
     finally:
         executor.stop()
 

@@ -85,6 +85,20 @@ class MatchSpec(Spec):
     multiple: PositiveInt = 8
 
 
+class SearchSpec(Spec):
+    """A part of the grid is run, chosen by Optuna.
+
+    points:  how many, each with every seed; variants are chosen as the grid's values are.
+    measure: what is to be low (a loss) or high (an accuracy), as a mean over seeds.
+    sampler: tree-structured Parzen estimators (Bergstra et al. 2011, "Algorithms for hyper-parameter optimization"), or chance.
+    """
+
+    points: PositiveInt
+    measure: Literal["loss", "accuracy", "exact_match"] = "loss"
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: Count = 0
+
+
 def base_alone() -> dict[str, dict[str, Any]]:
     """The variants of a study that is only a grid."""
     return {"base": {}}
@@ -97,6 +111,7 @@ class StudySpec(Spec):
     variants: merge patches on the base by name; the first is the one that others are compared with.
     grid:     paths in the model's spec with the values that each takes; every variant meets every combination.
     seeds:    of weights and of the order of the data; one trial for each.
+    search:   whether only a part of the grid is run; for grids that are too large.
     match:    whether variants are made as large as the first.
     latency:  whether the seconds in which a trained model writes are measured too; trials beside each other disturb it.
 
@@ -110,6 +125,7 @@ class StudySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")]
     seeds: Seeds = (0, 1, 2)
+    search: SearchSpec | None = None
     match: MatchSpec | None = None
     latency: bool = False
     budget: BudgetSpec = BudgetSpec()
@@ -131,6 +147,10 @@ class StudySpec(Spec):
                 yield Problem("grid", repr(path), "a path in the spec, as in decoder.depth")
         if self.match is not None and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is made as large as the first")
+        if self.search is not None and not self.grid:
+            yield Problem("search", "no grid", "paths with the values to choose from")
+        if self.search is not None and self.match is not None:
+            yield Problem("match", "a search beside it", "one of the two")
         count = self.trials
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
@@ -138,7 +158,9 @@ class StudySpec(Spec):
 
     @property
     def trials(self) -> int:
-        """How many there are: variants times grid times seeds."""
+        """How many there are at most: variants times grid times seeds, or points of a search times seeds."""
+        if self.search is not None:
+            return self.search.points * len(self.seeds)
         count = len(self.variants) * len(self.seeds)
         for values in self.grid.values():
             count *= len(values)

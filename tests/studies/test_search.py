@@ -1,0 +1,104 @@
+"""A part of a large grid, chosen by Optuna."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pairform
+from pairform.experiments.records import trials_of
+from tests.studies.small_study import result, run
+
+pytest.importorskip("optuna")
+GRID = {"decoder.depth": [1, 2, 3], "training.optimizer.learning_rate": [0.0001, 0.01, 0.1], "initializer_range": [0.05, 0.1]}
+SEARCH: dict[str, Any] = {"grid": GRID, "search": {"points": 5, "seed": 3}, "seeds": [0]}
+
+
+def points(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "study" / "search.json").read_text())
+    return found
+
+
+def test_points_of_the_grid_are_run_with_every_seed(tmp_path: Path) -> None:
+    trials = run(tmp_path, SEARCH | {"seeds": [0, 1]}, jobs=2)
+    chosen = points(tmp_path)
+    assert len(chosen) == 5
+    different = {json.dumps(each["point"]) for each in chosen}
+    assert len(trials) == 2 * len(different)
+    assert {trial.status for trial in trials} == {"done"}
+    for each in chosen:
+        variant = each["point"].pop("variant")
+        values = [f"{path.rpartition('.')[2]}={value}" for path, value in each["point"].items()]
+        own = [trial for trial in trials if trial.variant == " ".join([variant, *values])]
+        assert each["loss"] == pytest.approx(sum(result(tmp_path, trial.name)["loss"] for trial in own) / 2)
+        assert own[0].spec["decoder"]["depth"] == json.loads(each["point"]["decoder.depth"])
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_points(tmp_path: Path) -> None:
+    run(tmp_path / "whole", SEARCH)
+    ends = 0
+
+    def killed(trial: object) -> None:
+        nonlocal ends
+        ends += 1
+        if ends == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", SEARCH, report=killed)
+    assert len(points(tmp_path / "killed")) < 5
+    run(tmp_path / "killed", SEARCH)
+    assert points(tmp_path / "killed") == points(tmp_path / "whole")
+    assert {trial.attempts for trial in trials_of(tmp_path / "killed" / "study")} == {1}
+    run(tmp_path / "killed", SEARCH | {"search": {"points": 6, "seed": 3}})
+    assert points(tmp_path / "killed")[:5] == points(tmp_path / "whole")
+    assert len(points(tmp_path / "killed")) == 6
+
+
+def test_a_point_that_is_no_model_is_refused_and_one_that_fails_has_no_value(tmp_path: Path) -> None:
+    heads, rates = "decoder.layer.branches.self_attention.kv_heads", "training.optimizer.learning_rate"
+    patch: dict[str, Any] = {
+        "grid": {heads: [2, 3], rates: [0.01, 1e30]},
+        "search": {"points": 10, "sampler": "random", "measure": "accuracy"},
+        "seeds": [0],
+        "variants": {"merged": None},
+        "training": {"optimizer": {"name": "sgd"}, "steps": 6},
+    }
+    trials = run(tmp_path, patch)
+    assert trials == run(tmp_path, patch)
+    chosen = points(tmp_path)
+    assert {(each["point"][heads], each["point"][rates]) for each in chosen} == {
+        (kv_heads, rate) for kv_heads in ("2", "3") for rate in ("0.01", "1e+30")
+    }
+    for each in chosen:
+        refused = each["point"][heads] == "3"
+        assert ("kv_heads" in (each["refused"] or "")) == refused
+        assert (each["accuracy"] is None) == (refused or each["point"][rates] == "1e+30")
+    assert [trial.status for trial in trials] == ["done", "failed"]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no grid": ({"search": {"points": 2}}, "search: found no grid"),
+    "a path that is not there": (
+        {"search": {"points": 2}, "grid": {"decoder.layr.depth": [1]}},
+        r"variants\.separate with depth=1.*decoder\.layr",
+    ),
+    "with a match": ({"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}}, "match: found a search beside it"),
+    "more than the budget": (SEARCH | {"budget": {"trials": 4}}, r"budget\.trials: found 5 trials"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_search_that_cannot_be_made_is_refused(case: str, tmp_path: Path) -> None:
+    patch, message = REFUSED[case]
+    with pytest.raises(pairform.PairformError, match=message):
+        run(tmp_path, patch)
+    assert not (tmp_path / "study").exists()
+
+
+def test_another_grid_wants_another_folder(tmp_path: Path) -> None:
+    fresh = SEARCH | {"training": {"steps": 0}, "search": {"points": 1}}
+    run(tmp_path, fresh)
+    with pytest.raises(pairform.PairformError, match="a search in another grid"):
+        run(tmp_path, fresh | {"grid": {"decoder.depth": [1, 2]}})
