@@ -95,8 +95,8 @@ def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> 
 
 def chunks_pay(work: Work, device: str | None) -> bool:
     """Whether scores are many enough to do without holding them. On a GPU sdpa holds none either, where it can do the work and
-    no window leaves most of it out; but of what is added to scores it holds each number."""
+    no window leaves most of it out."""
     queries, keys = work.mask.lengths
     if queries <= FEWEST or queries * keys < (LONG if work.softcap is None else LONG_CAPPED):
         return False
-    return device == "cpu" or work.softcap is not None or work.biased or 2 * work.mask.seen_by(FEWEST) <= keys
+    return device == "cpu" or work.softcap is not None or 2 * work.mask.seen_by(FEWEST) <= keys
