@@ -5,14 +5,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.diagrams import diagram
+from pairform.assemblies.load_spec import load_spec
 from pairform.experiments.records import write_text
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
-from pairform.experiments.report.reading import Report, read_report
+from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.table import CHANGE, columns, rows, trial_rows
-from pairform.registry import InputError, Problem
+from pairform.experiments.study_spec import StudySpec
+from pairform.registry import InputError, Problem, SpecError, thaw
 
 PAGE = "report.html"
-COSTS = {"parameters": "parameters", "flops": "FLOPs of a forward pass", "latency": "seconds to write a target"}
+COSTS = {"parameters": ("parameters", ""), "flops": ("FLOPs of a forward pass", ""), "latency": ("time to write a target", "s")}
+"""Each with its name and unit."""
 CURVES = {
     ("train", "loss"): "Loss in training",
     ("valid", "loss"): "Loss in validation",
@@ -49,6 +53,7 @@ def render(found: Report) -> str:
     )
     pages.filters["as_json"] = as_json
     looks = styles(found.variants)
+    compared = [variant for variant in found.variants if looks[variant.name] is not None]
     shown = columns(found.variants)
     single = [column for column in shown if column.key != CHANGE]
     return pages.get_template("report.html.jinja").render(
@@ -61,12 +66,23 @@ def render(found: Report) -> str:
         trial_columns=single,
         trial_rows=trial_rows(found, single),
         looks=looks,
+        diagrams={variant.name: compare(found.study, variant) for variant in compared},
         signs=SIGNS,
         curves=present(draw_curves(found.variants, looks, key, title) for key, title in CURVES.items()),
-        fronts=present(draw_front(found.variants, looks, cost, label) for cost, label in COSTS.items()),
+        fronts=present(draw_front(found.variants, looks, cost, *words) for cost, words in COSTS.items()),
         environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
         document=json.dumps(found.study.document(), indent=2, ensure_ascii=False),
     )
+
+
+def compare(study: StudySpec, variant: Variant) -> str | None:
+    """A diagram of the variant with what differs from the base marked; none where only its training does, or where a block that
+    another package brought is not installed here."""
+    try:
+        old, new = load_spec(thaw(study.base)), load_spec(thaw(variant.trials[0].spec))
+    except SpecError:
+        return None
+    return None if old == new else diagram(new, old=old, title=f"{variant.name} against the base")
 
 
 def present(figures: Iterable[Figure | None]) -> list[Figure]:

@@ -96,7 +96,7 @@ def draw_curve(axes: "Axes", name: str, curve: Curve, number: int | None) -> Non
     axes.plot(curve.steps, curve.mean, **look)
 
 
-def draw_front(variants: list[Variant], of: Styles, cost: str, label: str) -> Figure | None:
+def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit: str) -> Figure | None:
     """Loss against a cost with the Pareto front; None where the cost was not measured."""
     from matplotlib.ticker import EngFormatter
 
@@ -117,7 +117,7 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str) -> Fi
         axes.margins(0.1)
         if wide([price.mean for price, _ in points.values()]):
             axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" " if unit else ""))
 
     title = f"Loss and {label}"
     return Figure(title, svg(cost, title, draw), f"On the front: {', '.join(front)}.")

@@ -82,7 +82,7 @@ class Reader(HTMLParser):
 def test_the_table_holds_what_the_trials_measured(page: str, study: Path) -> None:
     results = Reader(page).tables[0]
     head, rows = results[0], {row[0][1:]: dict(zip(results[0], row, strict=True)) for row in results[1:]}
-    assert head[:3] == ["Variant", "Loss", "Loss against the first"]
+    assert head[:3] == ["Variant", "Trials", "Loss"]
     assert list(rows) == ["separate", NAME, "diverges"]
     losses = {
         variant: [
@@ -106,6 +106,8 @@ def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> 
     assert ["decoder.layer.branches.self_attention.name", '"self_attention"', '"merged_attention"'] in cells
     assert ["training.steps", "3", "6"] in cells
     assert "diverges-seed0" in read.text
+    assert f"Diagram of {NAME}" in read.text
+    assert "Diagram of diverges" not in read.text  # it is the base, trained otherwise
     assert re.search(r"as large as the first variant: [\d,]+ parameters for [\d,]+ \([+-]\d\.\d\d%\)", read.text)
     assert "the loss is" in read.text
     assert "3 variants, 2 seeds: 4 of 6 trials done" in read.text
