@@ -45,8 +45,8 @@ class CrossAttention(AttentionHeads):
     computed once and kept in the cache.
 
     source_layer: "last", the encoder's output; the number of one of the encoder's layers, from 0, or from -1 for the last; or
-                  "matching", the layer with the number of the decoder's own (He et al. 2018, NeurIPS, "Layer-Wise Coordination
-                  between Encoder and Decoder", section 3.1). What a layer gives passes the encoder's final norm and the bridge.
+                  "matching", the layer with the number of the decoder's own (He et al. 2018, "Layer-Wise Coordination between
+                  Encoder and Decoder", NeurIPS). What a layer gives passes the encoder's final norm and the bridge.
     """
 
     class Spec(AttentionSpec):

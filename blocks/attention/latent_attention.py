@@ -27,9 +27,10 @@ class LatentAttention(OwnSequenceAttention):
     one latent vector for each token, and what has a position is a further key that all heads share.
 
     A cache holds `latent + rope_dim` numbers for each token. Keys and values are made of them where many tokens are read; for a
-    single one, as in decoding, queries are turned into the latent's space instead, which is the same sum (ibid., appendix C).
+    single one, as in decoding, queries are turned into the latent's space instead, which is the same sum (ibid., 2.1.2).
 
-    latent:       channels of the latent vector, behind `latent_norm`.
+    latent:       channels of the latent vector.
+    latent_norm:  on the latent vectors, of keys and values and of queries.
     rope_dim:     channels of the shared key and of the part of each query that meets it, to which `position` applies.
     head_dim:     channels of the other part.
     value_dim:    channels of a head's values; absent, head_dim.

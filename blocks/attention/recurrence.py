@@ -42,7 +42,7 @@ def chunked(tokens: Tokens, state: State) -> tuple[Tensor, State]:
     """What each token finds, `[batch, heads, length, value_dim]`, and the state behind the last one.
 
     Exact, whatever the decay: all exponents are of sums over tokens between two, and none is above 0 (Sun et al. 2023, arXiv
-    2307.08621, section 2.3; Dao and Gu 2024, arXiv 2405.21060, section 6).
+    2307.08621, section 2.1; Dao and Gu 2024, arXiv 2405.21060, section 6).
     """
     length = tokens.queries.shape[2]
     queries, keys, values, decay, documents = filled(tokens, -length % CHUNK)

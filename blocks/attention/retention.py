@@ -32,7 +32,10 @@ class Retention(nn.Module):
     value_dim:   of values; absent, head_dim.
     decay:       fixed: 1 - 2 ** (-5 - head); gated: sigmoid(hidden W) ** (1 / temperature) of each token and head (YOCO; Sun et
                  al. 2024, arXiv 2405.05254, section 3.1).
+    temperature: how slowly a gated decay forgets.
     position:    applied to queries and keys; rope in both papers.
+    mask:        must be causal, without a window and without a prefix.
+    bias:        of every projection but the decay's.
     eps:         of the norm of each head's answer, which learns nothing.
     """
 
