@@ -10,7 +10,7 @@ from pairform.assemblies.load_spec import load_spec
 from pairform.experiments.records import write_text
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import Report, Variant, read_report
-from pairform.experiments.report.table import CHANGE, columns, rows, trial_rows
+from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
 from pairform.experiments.study_spec import StudySpec
 from pairform.registry import InputError, Problem, SpecError, thaw
 
@@ -55,7 +55,7 @@ def render(found: Report) -> str:
     looks = styles(found.variants)
     compared = [variant for variant in found.variants if looks[variant.name] is not None]
     shown = columns(found.variants)
-    single = [column for column in shown if column.key != CHANGE]
+    single = trial_columns(shown)
     return pages.get_template("report.html.jinja").render(
         report=found,
         study=found.study,

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pairform.experiments.report.reading import Measured, Report, Variant
+from pairform.experiments.report.reading import Report, Variant
 
-CHANGE = "change"
+CHANGE, STATE, BEGUN = "change", "state", "begun"
+"""Columns of what is no mean over seeds."""
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 DECIMAL = ("", " k", " M", " G", " T", " P")
 Format = Callable[[float], str]
@@ -34,12 +35,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A variant, or one trial that was begun `attempts` times."""
+    """A variant, or one trial."""
 
     name: str
-    trials: str
     cells: list[Cell]
-    attempts: int = 1
 
 
 def plain(value: float) -> str:
@@ -74,6 +73,7 @@ def milliseconds(value: float) -> str:
 COLUMNS = (
     Column("loss", "Loss", "of a token in validation", plain, cost=False),
     Column(CHANGE, "Loss against the first", "difference from the first variant, seed by seed", signed, cost=False),
+    Column(STATE, "Trials", "how many reached what", plain),
     Column("accuracy", "Accuracy", "part of the tokens that are the likeliest", plain, cost=False),
     Column("exact_match", "Exact match", "part of the targets without a fault", plain, cost=False),
     Column("parameters", "Parameters", "tied ones once", decimal),
@@ -89,7 +89,7 @@ COLUMNS = (
 def columns(variants: list[Variant]) -> list[Column]:
     """Those that any variant has a number for; a number that is not known here goes last, under its own name."""
     measured = dict.fromkeys(key for variant in variants for key in variant.measured)
-    keys = [*measured, *([CHANGE] if any(variant.change for variant in variants) else [])]
+    keys = {STATE, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
     known = [column for column in COLUMNS if column.key in keys]
     others = [key for key in measured if key not in {column.key for column in COLUMNS}]
     return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
@@ -97,21 +97,24 @@ def columns(variants: list[Variant]) -> list[Column]:
 
 def rows(variants: list[Variant], shown: list[Column]) -> list[Row]:
     """One row a variant."""
-    return [
-        Row(
-            variant.name,
-            ", ".join(f"{count} {status}" for status, count in Counter(trial.status for trial in variant.trials).items()),
-            [cell(variant.change if column.key == CHANGE else variant.measured.get(column.key), column) for column in shown],
-        )
-        for variant in variants
-    ]
+    return [Row(variant.name, [cell(variant, column) for column in shown]) for variant in variants]
 
 
-def cell(measured: Measured | None, column: Column) -> Cell:
+def cell(variant: Variant, column: Column) -> Cell:
+    if column.key == STATE:
+        counts = Counter(trial.status for trial in variant.trials)
+        return Cell(", ".join(f"{count} {status}" for status, count in counts.items()), None)
+    measured = variant.change if column.key == CHANGE else variant.measured.get(column.key)
     if measured is None:
         return Cell("", None)
     half = f" ± {column.format(measured.half_width).lstrip('+')}" if measured.half_width and not column.cost else ""
     return Cell(column.format(measured.mean) + half, measured.mean)
+
+
+def trial_columns(shown: list[Column]) -> list[Column]:
+    """The same for single trials."""
+    numbers = [column for column in shown if column.key not in (CHANGE, STATE)]
+    return [Column(STATE, "State", "", plain), Column(BEGUN, "Begun", "", plain), *numbers]
 
 
 def trial_rows(report: Report, shown: list[Column]) -> list[Row]:
@@ -119,10 +122,9 @@ def trial_rows(report: Report, shown: list[Column]) -> list[Row]:
     seeds = {variant.name: variant.seeds for variant in report.variants}
     found = []
     for trial in report.trials:
+        first = [Cell(trial.status, None), Cell(f"{trial.attempts} times", trial.attempts)]
         result = seeds[trial.variant].get(trial.seed, {})
-        found.append(
-            Row(trial.name, trial.status, [single(result.get(column.key), column) for column in shown], trial.attempts)
-        )
+        found.append(Row(trial.name, first + [single(result.get(column.key), column) for column in shown[len(first) :]]))
     return found
 
 
