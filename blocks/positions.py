@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.blocks.rope_scaling import DefaultScaling, DynamicScaling, Fraction, Scaling
+from pairform.blocks.rope_scaling import DefaultScaling, DynamicScaling, Fraction, Scaling, YarnScaling
 from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 
@@ -32,6 +32,8 @@ class RotaryPosition(nn.Module):
                 of = "" if self.fraction == 1 else f"{self.fraction} of "
                 expected = "an even head_dim" if self.fraction == 1 else "an even number of channels"
                 yield Problem("", f"rope over {of}a head_dim of {sizes.width}", f"{expected}, {least} or more")
+            if isinstance(self.scaling, YarnScaling) and self.theta <= 1:
+                yield Problem("theta", f"{self.theta} with yarn", "more than 1, so that some pairs turn slower than others")
 
         def channels(self, sizes: Sizes) -> int:
             """How many of a head's channels are rotated."""

@@ -253,7 +253,13 @@ def test_a_table_that_nobody_owns_is_refused_when_the_spec_is_read() -> None:
 
 
 def test_a_kernel_that_adds_no_bias_is_refused_with_those_that_do() -> None:
-    with pytest.raises(pairform.PairformError, match=r"one of sdpa, eager as kernel: flex cannot do a bias on scores"):
+    with pytest.raises(pairform.PairformError, match=r"one of sdpa, eager, chunked as kernel: flex cannot do a bias on scores"):
         pairform.patch(
             decoder_with({"name": "alibi"}), {"decoder": {"layer": {"branches": {"self_attention": {"kernel": "flex"}}}}}
         )
+
+
+def test_yarn_over_pairs_that_all_turn_alike_is_refused() -> None:
+    yarn = {"name": "yarn", "factor": 2.0, "original_length": 8}
+    with pytest.raises(pairform.PairformError, match="theta: found 1.0 with yarn, expected more than 1"):
+        decoder_with({"name": "rope", "theta": 1.0, "scaling": yarn})
