@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Attention, DeepseekV2RotaryEmbedding
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
 
@@ -119,6 +119,18 @@ def test_it_decodes_with_a_cache_as_without(variant: dict[str, Any], window: lis
         whole, cache = model(IDS).logits, pairform.Cache()
         steps = [model(piece, cache=cache).logits for piece in torch.split(IDS, [1, 3, 1, 4], 1)]
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_cannot_be_multiplied_by_queries_are_applied_to_latents() -> None:
+    """As quantised ones, which have another class."""
+    model = model_with()
+    expected = model.generate(IDS, MASK, max_new_tokens=5)
+    for name, module in list(model.named_modules()):
+        if name.endswith("k_proj"):
+            other = nn.Linear(LATENT, HEADS * CONTENT, bias=False)
+            other.weight = module.get_parameter("weight")
+            model.set_submodule(name, other)
+    assert torch.equal(model.generate(IDS, MASK, max_new_tokens=5), expected)
 
 
 def test_it_decodes_in_a_compiled_step() -> None:
