@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.compiling import compile_layers
+from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.generation import GenerationMixin
-from pairform.assemblies.quantisation import quantised
 from pairform.assemblies.segments import begins, check_prefix, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
@@ -249,10 +249,10 @@ class Model(GenerationMixin, nn.Module):
         raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, where dropout is at work; quantised weights, which get no gradient, are an error."""
-        if mode and quantised(self):
-            remedy = "Load it again without quantise."
-            raise InputError(Problem("train", "quantised weights, which get no gradient", "floating-point weights", remedy))
+        """Switch to training, where dropout is at work; quantised or prepacked weights, which get no gradient, are an error."""
+        problem = constant_weights(self, "train", why=", which get no gradient")
+        if mode and problem is not None:
+            raise InputError(problem)
         return super().train(mode)
 
     def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:

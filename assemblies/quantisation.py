@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.assemblies.constant_weights import ConstantLinear, put_constant
 from pairform.registry import InputError, Problem, shorten
 
 SCHEMES = ("int8",)
@@ -28,12 +29,14 @@ ROWS = 1024
 """Rows of a weight that are widened at a time, so that they are still in the processor's cache when they are multiplied."""
 
 
-class Int8Linear(nn.Linear):
-    """`nn.Linear` whose weight is torchao's `Int8Tensor`, `[out, in]`; the weight is a constant, the input may need a gradient.
+class Int8Linear(ConstantLinear):
+    """A linear layer whose weight is torchao's `Int8Tensor`, `[out, in]`; the input may need a gradient.
 
     On the CPU it multiplies by itself: torchao would widen the whole weight anew for each token unless it is compiled, and its
     compiled form takes the product for few tokens however many there are.
     """
+
+    held, option = "quantised weights", "quantise"
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         if input.device.type != "cpu" or (torch.is_grad_enabled() and input.requires_grad):
@@ -71,17 +74,7 @@ def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], T
     if scheme not in SCHEMES:
         raise InputError(Problem("quantise", shorten(scheme), f"{' or '.join(SCHEMES)}, or nothing"))
     torchao()
-    layers = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith("head.") and module.in_features % STEP == 0
-    ]
-    for name, module in layers:
-        with torch.device("meta"):
-            layer = Int8Linear(module.in_features, module.out_features, module.bias is not None)
-        model.set_submodule(name, layer.to(module.weight.dtype).train(module.training))
-    model.requires_grad_(False)
-    weights = {f"{name}.weight" for name, _ in layers}
+    weights = put_constant(model, Int8Linear, lambda layer: layer.in_features % STEP == 0)
     scratch = torch.empty(0)
 
     def prepare(name: str, tensor: Tensor) -> Tensor:
@@ -129,7 +122,3 @@ def torchao() -> Any:
     finally:
         logging.disable(disabled)
     return Int8Tensor
-
-
-def quantised(model: nn.Module) -> bool:
-    return any(isinstance(module, Int8Linear) for module in model.modules())

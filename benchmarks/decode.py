@@ -56,6 +56,7 @@ def source(case: Case, device: str) -> tuple[Tensor, Tensor]:
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     device = options.device
     default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
+    prepacked = cache(lambda: models.ours(folder, device, prepack=True))
     hidden, mask = source(case, device)
 
     def generate(model: Callable[[], Any], encoded: Any, **given: Any) -> Callable[[], Tensor]:
@@ -81,11 +82,13 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     table: dict[str, Make] = {
         "pairform": lambda: generate(ours, hidden, eos_token_id=()),
         "pairform compiled": lambda: generate(ours, hidden, eos_token_id=(), compile=True),
+        "pairform prepacked compiled": lambda: generate(prepacked, hidden, eos_token_id=(), compile=True),
         "transformers": peer,
         "transformers static compiled": static,
     }
     slow = case["source"] > 512 and device == "cpu"  # compiled once more for each length, minutes each
     left = {"transformers static compiled"} if slow else {name for name in table if options.quick and "compiled" in name}
+    left |= set() if device == "cpu" else {"pairform prepacked compiled"}
     return {name: make for name, make in table.items() if name not in left}
 
 

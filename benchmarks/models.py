@@ -32,8 +32,8 @@ def write(spec: ModelSpec, folder: Path, dtype: str) -> None:
     pairform.save(model, folder, format="transformers")
 
 
-def ours(folder: Path, device: str, patch: dict[str, Any] | None = INCLUSIVE) -> Any:
-    return pairform.load(folder, device=device, patch=patch).eval()
+def ours(folder: Path, device: str, patch: dict[str, Any] | None = INCLUSIVE, *, prepack: bool = False) -> Any:
+    return pairform.load(folder, device=device, patch=patch, prepack=prepack).eval()
 
 
 def theirs(folder: Path, device: str, attention: str | None = None) -> Any:

@@ -26,6 +26,8 @@ def by_rows(
         return function(*tensors)
     answer = first if over else torch.empty_like(first)
     rows = max(AT_ONCE // first.shape[-1], 1)
-    for part, *parts in zip(*(tensor.view(-1, tensor.shape[-1]).split(rows) for tensor in (answer, *tensors)), strict=True):
+    for part, *parts in zip(
+        *(torch.split(tensor.view(-1, tensor.shape[-1]), rows) for tensor in (answer, *tensors)), strict=True
+    ):
         part.copy_(function(*parts))
     return answer

@@ -22,12 +22,13 @@ class Writer:
         device: "str | torch.device" = "cpu",
         dtype: "torch.dtype | None" = None,
         quantise: str | None = None,
+        prepack: bool = False,
     ) -> None:
         from pairform import load
         from pairform.assemblies.checkpoints.hub import find_folder
 
         self.folder = find_folder(ref)
-        self.model = load(self.folder, device=device, dtype=dtype, quantise=quantise)
+        self.model = load(self.folder, device=device, dtype=dtype, quantise=quantise, prepack=prepack)
         self.device = device
 
     def encode(self, text: str) -> list[int]:

@@ -13,12 +13,14 @@ from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
 from pairform.assemblies.checkpoints.stored import DTYPES
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
+from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
-from pairform.assemblies.quantisation import quantised, quantiser
+from pairform.assemblies.prepacking import prepacker
+from pairform.assemblies.quantisation import quantiser
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, OutputError, Problem, shorten
+from pairform.registry import CheckpointError, InputError, OutputError, Problem, shorten
 
 Format = Literal["pairform", "transformers"]
 
@@ -32,6 +34,7 @@ def load(
     kernel: str = "auto",
     patch: Mapping[str, Any] | None = None,
     quantise: str | None = None,
+    prepack: bool = False,
 ) -> Model:
     """The model in a folder or hub repository, ours or transformers', in eval mode.
 
@@ -40,13 +43,17 @@ def load(
     patch:    a JSON merge patch on its spec, to run the same weights in another way (another window, say).
     quantise: "int8" keeps each linear weight of the stacks in eight bits, quantised as it is read: a model to run in about
               half the memory of bfloat16, not to train or to save. Needs torchao.
+    prepack:  lay out each linear weight of the stacks as this processor's products read it, in place of the plain one: quicker
+              for few tokens, as in decoding, and not to train or to save. For a CPU.
     """
     check_place(device, dtype)
     checkpoint = open_checkpoint(path_or_repo, revision=revision)
     spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
     model = skeleton(spec)
     fits(checkpoint, model)
-    prepare = quantiser(model, quantise)
+    if prepack and quantise is not None:
+        raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
+    prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
         state = {name: prepare(name, checkpoint.tensors[name].read().to(device, dtype)) for name, _ in model.named_parameters()}
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
@@ -78,9 +85,9 @@ def save(
 
     The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error.
     """
-    if quantised(model):
-        remedy = "Export the folder that it was loaded from, or load it again without quantise."
-        raise OutputError(Problem("model", "quantised weights", "floating-point weights", remedy))
+    problem = constant_weights(model, "model", instead="Export the folder that it was loaded from, or load it again")
+    if problem is not None:
+        raise OutputError(problem)
     tensors = dict(model.named_parameters())
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):

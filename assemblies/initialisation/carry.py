@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoi
 from pairform.assemblies.checkpoints.saving import load
 from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.fresh import draw
 from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
@@ -22,7 +23,6 @@ from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, S
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
 from pairform.assemblies.load_spec import OURS, load_spec
 from pairform.assemblies.model import Model
-from pairform.assemblies.quantisation import quantised
 from pairform.registry import InputError, Problem
 
 MEMORY = Path("memory")
@@ -77,8 +77,8 @@ def carry(
 
 def held(model: Model) -> Checkpoint:
     """A model as a checkpoint."""
-    if quantised(model):
-        raise InputError(Problem("model", "quantised weights", "floating-point weights", "Load it again without quantise."))
+    if (problem := constant_weights(model, "model")) is not None:
+        raise InputError(problem)
     tensors: dict[str, StoredTensor] = {}
     for name, parameter in model.named_parameters():
         tensor = parameter.detach().cpu()

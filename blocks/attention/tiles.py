@@ -1,7 +1,7 @@
 """The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
 
 from collections.abc import Iterator, Mapping
-from math import prod
+from math import ceil, prod
 from typing import NamedTuple
 
 import torch
@@ -13,8 +13,10 @@ from pairform.blocks.attention.work import Parts, Work, by_distance, lowest, of_
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
 """Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
-FEWEST, MOST = 32, 128
+FEWEST, MOST = 32, 256
 """Queries in a tile, times those that share a key."""
+WIDER = 1.15
+"""A tile of twice the queries is quicker unless it sees more than so many times the keys, as it does in a window."""
 
 
 class Tile(NamedTuple):
@@ -200,11 +202,15 @@ class Tiles:
         cpu = self.queries.device.type == "cpu"
         scores = ON_CPU * torch.get_num_threads() if cpu else ELSEWHERE
         rows = MOST if cpu else scores
-        while rows > FEWEST and rows * self.work.mask.seen_by(max(rows // self.groups, 1)) > scores:
+
+        def seen(rows: int) -> int:
+            return self.work.mask.seen_by(max(rows // self.groups, 1))
+
+        while rows > FEWEST and (rows * seen(rows) > scores or (cpu and seen(rows) > WIDER * seen(rows // 2))):
             rows //= 2
         size = min(max(rows // self.groups, 1), self.queries.shape[2])
-        heads = scores // (size * self.groups * self.work.mask.seen_by(size))
-        return size, min(max(heads, 1), self.kv_heads)
+        heads = max(scores // (size * self.groups * self.work.mask.seen_by(size)), 1)
+        return size, ceil(self.kv_heads / ceil(self.kv_heads / heads))
 
     def bias(self, mask: JoinedMask) -> Tensor | None:
         """The lowest number where a query may not attend, `[queries or 1, keys]`; None where it may everywhere."""

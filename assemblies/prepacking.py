@@ -1,0 +1,72 @@
+"""Weights laid out as the processor's products read them: what `load(..., prepack=True)` puts into linear layers.
+
+For a product with a few rows, as in decoding, oneDNN spends most of its time on bringing the weight into blocks, each time
+anew; here that is done once, as the weight is read. The blocks take the place of the plain weight, so that
+memory stays as it is.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pairform.assemblies.constant_weights import ConstantLinear, put_constant
+from pairform.registry import InputError, Problem, shorten
+
+ROWS = 8
+"""Rows of input that the blocks are chosen for. Those for one row and for a thousand are the same, or as quick."""
+
+
+class PrepackedLinear(ConstantLinear):
+    """A linear layer whose weight `[out, in]` is in oneDNN's blocks; `to_dense` gives it back."""
+
+    held, option = "prepacked weights", "prepack"
+
+    def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        if torch.is_grad_enabled() and input.requires_grad:
+            return functional.linear(input, self.weight.to_dense(), self.bias)
+        if torch.compiler.is_compiling():  # which knows how to lower oneDNN's product only for constants of a graph
+            product: Tensor = torch.ops.pairform.prepacked_linear(input, self.weight, self.bias)
+            return product
+        return prepacked_linear(input, self.weight, self.bias)
+
+
+def prepacked_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return product
+
+
+def shape_of_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return input.new_empty(*input.shape[:-1], weight.shape[0])
+
+
+# not a custom_op, which costs as much time as a small product
+torch.library.define("pairform::prepacked_linear", "(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+torch.library.impl("pairform::prepacked_linear", ("CPU", "MkldnnCPU"), prepacked_linear)
+torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
+
+
+def prepacker(model: torch.nn.Module, device: str | torch.device) -> Callable[[str, Tensor], Tensor]:
+    """Make a skeleton ready; the answer turns each `(name, tensor)` into what it shall hold."""
+    able = torch._C._has_mkldnn
+    if torch.device(device).type != "cpu" or not able:
+        found = f"the device {shorten(str(device))}" if able else "a torch without oneDNN"
+        raise InputError(Problem("prepack", found, "a CPU and a torch with oneDNN"))
+    weights = put_constant(model, PrepackedLinear, lambda layer: True)
+
+    def prepare(name: str, tensor: Tensor) -> Tensor:
+        if name not in weights:
+            return tensor
+        if not supported(tensor.dtype):
+            raise InputError(Problem("prepack", f"weights in {tensor.dtype}", "a dtype that oneDNN multiplies here"))
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(tensor, ROWS)
+        return packed
+
+    return prepare
+
+
+def supported(dtype: torch.dtype) -> bool:
+    halves = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    return dtype == torch.float32 or (dtype in halves and bool(getattr(torch.ops.mkldnn, halves[dtype])()))
