@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import pairform
-from tests.catalogue.places import VOCABULARY
+from tests.catalogue.places import IMAGE, VOCABULARY
 
 Document = dict[str, Any]
 DEFINITIONS: Mapping[str, Any] = pairform.schema()["$defs"]
@@ -14,8 +14,8 @@ LONG = ("length", "original_length")
 """Fields that bound how long a text may be: one that is longer is refused when it is read, not when the spec is."""
 KERNELS = ("auto", "eager", "sdpa", "chunked")
 """Those that run on any machine."""
-RARE = 0.2
-"""How often a field is given that could be left out."""
+RARE, OFTEN = 0.2, 0.5
+"""How often a field is given that could be left out: a number or choice, and what holds a block or an object."""
 
 
 def rarely(draw: st.DrawFn, often: float = RARE) -> bool:
@@ -43,7 +43,7 @@ def holds(kind: str, document: Document, sizes: pairform.Sizes) -> bool:
         return False
 
 
-def fields(draw: st.DrawFn, definition: Mapping[str, Any]) -> Document:
+def fields(draw: st.DrawFn, definition: Mapping[str, Any], often: float = RARE) -> Document:
     found: Document = {}
     for field, value in definition["properties"].items():
         required = field in definition.get("required", ())
@@ -53,7 +53,7 @@ def fields(draw: st.DrawFn, definition: Mapping[str, Any]) -> Document:
             found |= {field: draw(st.sampled_from(KERNELS))} if rarely(draw) else {}
         elif field == "name":
             found |= {field: value["const"]} if "const" in value else {}
-        elif required or rarely(draw):
+        elif required or rarely(draw, OFTEN if "$ref" in str(value) else often):
             found[field] = any_of(draw, value)
     return found
 
@@ -66,7 +66,7 @@ def any_of(draw: st.DrawFn, value: Mapping[str, Any]) -> Any:
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
         if not name.startswith("slot."):
-            return fields(draw, DEFINITIONS[name])
+            return fields(draw, DEFINITIONS[name], OFTEN)
         return block(draw, draw(st.sampled_from(name.removeprefix("slot.").split("-or-"))))
     if "const" in value or "enum" in value:
         return draw(st.sampled_from(value.get("enum", [value.get("const")])))
@@ -121,6 +121,15 @@ def stack(draw: st.DrawFn, part: str, *, source: int | None) -> Document:
     return found
 
 
+def vision(draw: st.DrawFn, width: int) -> Document:
+    """Pictures of a side that patches fill, mostly."""
+    tower = stack(draw, "encoder", source=None)
+    tower["embedding"] = block(draw, "embedding", "patches", sizes=pairform.Sizes(tower["width"]))
+    patches = (tower["embedding"]["image_size"] // tower["embedding"]["patch_size"]) ** 2
+    projector = block(draw, "projector", sizes=pairform.Sizes(width, tower["width"], source_length=patches))
+    return {"tower": tower, "projector": projector, "image_token": IMAGE, "frozen": draw(st.booleans())}
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     """Of which the spec takes some and refuses others."""
@@ -138,6 +147,11 @@ def documents(draw: st.DrawFn) -> Document:
         "head": block(draw, "head", *(["lm"] if decoder is not None and not rarely(draw) else [])),
         "initializer_range": 0.3,
     }
+    reader = document.get("encoder") or document["decoder"]
+    if rarely(draw, 0.15):
+        reader["vision"] = vision(draw, reader["width"])
+    if rarely(draw, 0.1):
+        reader["vocabulary"] = VOCABULARY + 4
     if encoder is not None and decoder is not None:
         if rarely(draw, 0.4):
             document["bridge"] = block(draw, "bridge")

@@ -158,7 +158,7 @@ def inputs(spec: pairform.ModelSpec, *, length: int = 7) -> dict[str, Any]:
     if stack.vision is not None:
         ids[:, 2 : 2 + tokens] = IMAGE
         embedding: Any = stack.vision.tower.embedding
-        found["pixel_values"] = torch.rand(2, 3, embedding.image_size, embedding.image_size, generator=generator)
+        found["pixel_values"] = torch.rand(2, embedding.channels, *2 * [embedding.image_size], generator=generator)
     return found
 
 
