@@ -82,7 +82,7 @@ def test_a_prompt_is_a_prefix_with_a_cache_as_without(window: list[int] | None, 
 
 
 def test_a_compiled_step_goes_on_from_a_prefix() -> None:
-    model = model_with([3, 2])
+    model = pairform.build(pairform.patch(model_with([3, 2]).spec, {"decoder": {"depth": 1}}), seed=0)
     ids, mask = text()
     plain, compiled = (model.generate(ids, mask, max_new_tokens=5, compile=chosen) for chosen in (False, True))
     assert torch.equal(plain, compiled)

@@ -81,7 +81,7 @@ def test_it_decodes_with_a_cache_as_without(chosen: str | int) -> None:
 
 
 def test_a_compiled_step_reads_what_is_cached() -> None:
-    model = pair("matching")
+    model = pair("matching", encoder={"depth": 1}, decoder={"depth": 1})
     plain, compiled = (model.generate(READ, max_new_tokens=4, compile=chosen) for chosen in (False, True))
     assert torch.equal(plain, compiled)
 
