@@ -206,7 +206,9 @@ class Tiles:
         def seen(rows: int) -> int:
             return self.work.mask.seen_by(max(rows // self.groups, 1))
 
-        while rows > FEWEST and (rows * seen(rows) > scores or (cpu and seen(rows) > WIDER * seen(rows // 2))):
+        if cpu and seen(MOST) > WIDER * seen(MOST // 2):
+            rows = MOST // 2
+        while rows > FEWEST and rows * seen(rows) > scores:
             rows //= 2
         size = min(max(rows // self.groups, 1), self.queries.shape[2])
         heads = max(scores // (size * self.groups * self.work.mask.seen_by(size)), 1)
