@@ -1,6 +1,7 @@
 """Blocks of all kinds put together at random: what the spec takes works, and what cannot work is refused when it is read."""
 
 from collections import Counter
+from typing import Any
 
 import torch
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ import pairform
 from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import inputs, loss_of
 
-COUNT = 300
+COUNT = 500
 
 
 def check_works(spec: pairform.ModelSpec) -> None:
@@ -28,8 +29,10 @@ def check_works(spec: pairform.ModelSpec) -> None:
     assert loss_of(model.eval(), batch).isfinite()
     if spec.decoder is not None and spec.head.name == "lm":
         batch.pop("decoder_input_ids", None)
-        written = [model.generate(**batch, max_new_tokens=4, eos_token_id=(), use_cache=used) for used in (True, False)]
-        assert torch.equal(*written)
+        for beams in (1, 2):
+            options: dict[str, Any] = {"max_new_tokens": 4, "eos_token_id": (), "num_beams": beams}
+            written = [model.generate(**batch, **options, use_cache=used) for used in (True, False)]
+            assert torch.equal(*written)
 
 
 def test_random_specs_work_or_are_refused_when_they_are_read() -> None:
