@@ -143,14 +143,13 @@ def measured_alone(found: Mapping[str, Timed]) -> list[str]:
 def alone(make: Make, options: Options) -> dict[str, Any]:
     """Time one call and find how much memory it takes at its height beyond what was held before it.
 
-    What has to be compiled, which takes memory once, is called once before.
+    It is called once before, which compiles what has to be compiled and reads the weights into memory.
     """
     assert options.alone is not None
     assert options.folder is not None
     try:
         call = make()
-        if " " in options.alone:
-            call()
+        call()
         gc.collect()
         before = forget_peak(options.device)
         seconds, answer = timed(call)

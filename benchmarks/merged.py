@@ -65,14 +65,22 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     def forward(model: Any) -> Call:
         return passes(model, models.inputs(case, device))
 
+    def compiled() -> Call:
+        model = models.ours(folder / "merged", device, patch=None)
+        model.compile_layers()
+        return forward(model)
+
     table: dict[str, Make] = {
         "pairform": lambda: forward(models.ours(folder / "merged", device, patch=None)),
+        "pairform compiled": compiled,
         SEPARATE: lambda: forward(models.ours(folder / "separate", device, patch=None)),
         "transformers": lambda: forward(default()),
         "transformers compiled": lambda: forward(torch.compile(default())),
     }
-    long = case["source"] > 512 and device == "cpu"  # compiling takes minutes, and most of the time goes to sdpa
-    return {name: make for name, make in table.items() if not ((options.quick or long) and "compiled" in name)}
+    left = {name for name in table if options.quick and "compiled" in name}
+    if case["source"] > 512 and device == "cpu":  # compiling takes minutes, and most of the time goes to sdpa
+        left.add("transformers compiled")
+    return {name: make for name, make in table.items() if name not in left}
 
 
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Forward, loss and backward with a vocabulary of 256000 against transformers: its default, and compiled as a whole.
 
+Ours is compiled layer by layer.
+
 The optimiser's update is not timed, since it is the same code on both sides. Memory is what the step takes at its height beyond
 the weights, the gradients it leaves included.
 
@@ -33,8 +35,14 @@ def write(folder: Path, case: Case) -> None:
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     device = options.device
     default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
+
+    def compiled() -> Call:
+        ours().compile_layers()
+        return step(ours(), ours(), case, device)
+
     table: dict[str, Make] = {
         "pairform": lambda: step(ours(), ours(), case, device),
+        "pairform compiled": compiled,
         "transformers": lambda: step(default(), default(), case, device),
         "transformers compiled": lambda: step(torch.compile(default()), default(), case, device),
     }
