@@ -172,8 +172,8 @@ def test_a_difference_is_marked_where_it_is() -> None:
 
 
 def test_the_picture_in_the_docs_is_what_is_drawn_now() -> None:
-    """`pairform show t5gemma-2b-2b --diagram svg > docs/figures/t5gemma-2b-2b.svg` makes it anew."""
-    picture = Path(__file__).parents[1] / "docs" / "figures" / "t5gemma-2b-2b.svg"
+    """`pairform show t5gemma-2b-2b --diagram svg > docs/diagrams/t5gemma-2b-2b.svg` makes it anew."""
+    picture = Path(__file__).parents[1] / "docs" / "diagrams" / "t5gemma-2b-2b.svg"
     assert picture.read_text("utf-8") == pairform.diagram(base(), title="t5gemma-2b-2b")
 
 
