@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from jaxtyping import Int
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.beam_search import BeamSearch
-from pairform.assemblies.decoding import Decoding, in_bucket
-from pairform.assemblies.sampling import Sampling
+from pairform.assemblies.compiled_step import in_bucket
+from pairform.assemblies.decoding import Decoding
+from pairform.assemblies.sampling import Choose, chooser
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 Streamer = Callable[[Tensor], object]
 """Called with the new token of every row, `[batch]`, after each step."""
-
-
-class Choose(Protocol):
-    def __call__(self, logits: Tensor) -> Tensor: ...
 
 
 class GenerationMixin:
@@ -134,25 +131,6 @@ def write(
             if finished.all():
                 break
     return torch.cat((prompt, running[:, length : end + 1]), dim=1)
-
-
-def chooser(
-    do_sample: bool,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-    device: torch.device,
-) -> Choose:
-    """How the next token is taken from the logits."""
-    if not do_sample:
-        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        if unused := [name for name, value in given.items() if value is not None]:
-            raise InputError(Problem(unused[0], f"{given[unused[0]]} without do_sample", "do_sample=True beside it"))
-        return lambda logits: logits.argmax(-1)
-    sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
-    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    return lambda logits: sampling.draw(logits, generator)
 
 
 def check_request(model: "Model", max_new_tokens: int, use_cache: bool, cache: Cache | None) -> None:

@@ -1,6 +1,7 @@
 """Choosing the next token from logits `[batch, vocabulary]`."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -42,3 +43,26 @@ class Sampling:
         self, logits: Float[Tensor, "batch vocabulary"], generator: torch.Generator | None = None
     ) -> Int[Tensor, " batch"]:
         return torch.multinomial(self.probabilities(logits), 1, generator=generator)[:, 0]
+
+
+class Choose(Protocol):
+    def __call__(self, logits: Tensor) -> Tensor: ...
+
+
+def chooser(
+    do_sample: bool,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    device: torch.device,
+) -> Choose:
+    """How the next token is taken from the logits."""
+    if not do_sample:
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise InputError(Problem(unused[0], f"{given[unused[0]]} without do_sample", "do_sample=True beside it"))
+        return lambda logits: logits.argmax(-1)
+    sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
+    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    return lambda logits: sampling.draw(logits, generator)
