@@ -12,13 +12,15 @@ from torch.nn import functional
 from pairform.assemblies.beam_search import BeamSearch
 from pairform.assemblies.compiled_step import in_bucket
 from pairform.assemblies.decoding import Decoding
+from pairform.assemblies.inputs import as_mask, real_tokens
 from pairform.assemblies.sampling import Choose, chooser
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model, ModelOutput
+    from pairform.assemblies.model import Model
+    from pairform.assemblies.outputs import ModelOutput
 
 Streamer = Callable[[Tensor], object]
 """Called with the new token of every row, `[batch]`, after each step."""
@@ -154,12 +156,10 @@ def encode(
     model: "Model", ids: Tensor | None, mask: Tensor | None, pixels: Tensor | None, outputs: "Tensor | ModelOutput | None"
 ) -> Source:
     """The source that the decoder reads, run through the encoder unless its output is given."""
-    from pairform.assemblies.model import as_mask
-
     assert model.encoder is not None
     valid = as_mask(mask)
     if valid is None:
-        valid = model.real_tokens(ids)
+        valid = real_tokens(ids, model.spec.tokens)
     if outputs is not None:
         ran = model.encoder_output(outputs)
     else:
@@ -171,8 +171,6 @@ def starting_point(
     model: "Model", prompt: Tensor | None, mask: Tensor | None, source: Source | None
 ) -> tuple[Tensor, Tensor | None]:
     """The decoder's first tokens, and which of them are real (None: all)."""
-    from pairform.assemblies.model import as_mask
-
     tokens = model.spec.tokens
     if prompt is None:
         if source is None or tokens.first is None:
@@ -182,7 +180,7 @@ def starting_point(
         return torch.full((len(source.hidden), 1), tokens.first, device=source.hidden.device), None
     valid = as_mask(mask)
     if valid is None and source is None:
-        valid = model.real_tokens(prompt)
+        valid = real_tokens(prompt, model.spec.tokens)
     return prompt, None if valid is None or bool(valid.all()) else valid
 
 

@@ -1,17 +1,19 @@
 """The model: one or two stacks and a head, put together from a `ModelSpec`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.compiling import compile_layers
 from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.generation import GenerationMixin
+from pairform.assemblies.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, shift_right
+from pairform.assemblies.outputs import ModelOutput, encoder_hidden
 from pairform.assemblies.segments import begins, check_prefix, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
@@ -22,54 +24,6 @@ from pairform.blocks.context import Reads, Source
 from pairform.blocks.linear_cross_entropy import IGNORED
 from pairform.blocks.prediction import Prediction
 from pairform.registry import InputError, Problem, build_block
-
-
-@dataclass
-class ModelOutput:
-    """What a forward pass gives; a part that the model lacks or that was not asked for is None.
-
-    A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
-    the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
-
-    `logits` is None without a head. Beside a language model's loss, which needs no logits held, they are computed when they
-    are first read, from the weights of that moment.
-
-    `encoder_layers` are what the decoder reads of single layers of the encoder, by number, where it does.
-
-    `auxiliary_loss`, which only training has, is what blocks such as a mixture of experts add; `loss` contains it.
-    """
-
-    prediction: Prediction | None = None
-    loss: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    encoder_last_hidden_state: Tensor | None = None
-    encoder_layers: Mapping[int, Tensor] | None = None
-    encoder_hidden_states: tuple[Tensor, ...] | None = None
-    encoder_attentions: tuple[Tensor, ...] | None = None
-    decoder_hidden_states: tuple[Tensor, ...] | None = None
-    decoder_attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-    cache: Cache | None = None
-    auxiliary_loss: Tensor | None = None
-
-    @property
-    def logits(self) -> Tensor | None:
-        return None if self.prediction is None else self.prediction.logits
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand."""
-
-    ids: Int[Tensor, "batch length"] | None = None
-    embeds: Float[Tensor, "batch length width"] | None = None
-    valid: Bool[Tensor, "batch total_length"] | None = None
-    positions: Int[Tensor, "batch length"] | None = None
-    pixels: Float[Tensor, "pictures channels height width"] | None = None
-    segments: Int[Tensor, "batch total_length"] | None = None
-    prefix: Int[Tensor, " batch"] | None = None
 
 
 class Model(GenerationMixin, nn.Module):
@@ -139,7 +93,7 @@ class Model(GenerationMixin, nn.Module):
             return self._answer(ran, read, labels, cache, shift=True)
 
         encoded = None
-        read = self._mask_padding(read)
+        read = mask_padding(read, self.spec.tokens)
         if encoder_outputs is None:
             encoded = run(self.encoder, read, layers=self.source_layers, **wanted)
         if self.decoder is None:
@@ -155,7 +109,7 @@ class Model(GenerationMixin, nn.Module):
             decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
         )
         if written.ids is None and written.embeds is None:
-            written = self._derive_decoder_inputs(written, read, labels)
+            written = derive_decoder_inputs(self.spec, written, read, labels)
         held = cache is not None and bool(cache.source)
         what = (source.hidden, read.valid, read.segments)
         seen = Source(*what) if held else self.source(*what, source.layers)
@@ -206,7 +160,7 @@ class Model(GenerationMixin, nn.Module):
         before: StackOutput | None = None,
     ) -> ModelOutput:
         """From what the last stack gave; `before` is what the encoder in front of it did."""
-        prediction = Prediction(self.head, self.lowered(ran.hidden), self._mask_padding(inputs).valid, self.tied())
+        prediction = Prediction(self.head, self.lowered(ran.hidden), mask_padding(inputs, self.spec.tokens).valid, self.tied())
         loss = None
         if shift and labels is not None and inputs.segments is not None:  # no document foretells the next
             labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
@@ -229,24 +183,6 @@ class Model(GenerationMixin, nn.Module):
         """The last hidden states as the head reads them: as wide as the table that it shares, if it shares one."""
         lower = None if self.tie is None else getattr(self.get_submodule(f"{self.tie}.embedding"), "lower", None)
         return hidden if lower is None else lower(hidden)
-
-    def _mask_padding(self, inputs: Inputs) -> Inputs:
-        """Without a mask, tokens equal to pad are padding."""
-        return inputs if inputs.valid is not None else replace(inputs, valid=self.real_tokens(inputs.ids))
-
-    def real_tokens(self, ids: Tensor | None) -> Bool[Tensor, "batch length"] | None:
-        """False where `ids` are the pad token; None without ids or without such a token."""
-        pad = self.spec.tokens.pad
-        return None if ids is None or pad is None else ids != pad
-
-    def _derive_decoder_inputs(self, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:
-        """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right."""
-        if self.spec.head.name == "lm" and labels is not None:
-            return replace(written, ids=self.shift_right(labels, written.segments))
-        if self.spec.head.name != "lm" and read.ids is not None:
-            return self._mask_padding(replace(written, ids=self.shift_right(read.ids, written.segments)))
-        wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if self.spec.head.name == "lm" else " or input_ids")
-        raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training, where dropout is at work; quantised or prepacked weights, which get no gradient, are an error."""
@@ -281,32 +217,7 @@ class Model(GenerationMixin, nn.Module):
 
     def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
         """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""
-        start, pad = self.spec.tokens.first, self.spec.tokens.pad
-        if start is None or pad is None:
-            raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
-        shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
-        if segments is not None:
-            shifted = shifted.masked_fill(begins(segments), start)
-        return shifted.masked_fill(shifted < 0, pad)
-
-
-def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
-    """A mask in any dtype as booleans, `[batch, length]`."""
-    if mask is None:
-        return None
-    if mask.ndim != 2:
-        raise InputError(Problem("attention_mask", f"the shape {tuple(mask.shape)}", "[batch, length]"))
-    return mask.bool()
-
-
-def encoder_hidden(outputs: Tensor | ModelOutput | None) -> Tensor:
-    """The encoder's last hidden states out of what a caller kept."""
-    hidden = outputs.encoder_last_hidden_state if isinstance(outputs, ModelOutput) else outputs
-    if hidden is None and isinstance(outputs, ModelOutput):
-        hidden = outputs.last_hidden_state
-    if hidden is None:
-        raise InputError(Problem("encoder_outputs", "no hidden states", "an output of the encoder, or its hidden states"))
-    return hidden
+        return shift_right(ids, self.spec.tokens, segments)
 
 
 def run(stack: Stack, inputs: Inputs, **rest: Any) -> StackOutput:

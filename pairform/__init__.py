@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.load_spec import load_spec as load_spec
     from pairform.assemblies.load_spec import patch_spec
     from pairform.assemblies.model import Model as Model
-    from pairform.assemblies.model import ModelOutput as ModelOutput
+    from pairform.assemblies.outputs import ModelOutput as ModelOutput
     from pairform.assemblies.pictures import picture_tokens as picture_tokens
     from pairform.assemblies.pictures import read_pictures as read_pictures
     from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
@@ -67,7 +67,7 @@ _HOMES = {
     "load_spec": "assemblies.load_spec",
     "patch": "assemblies.load_spec:patch_spec",
     "Model": "assemblies.model",
-    "ModelOutput": "assemblies.model",
+    "ModelOutput": "assemblies.outputs",
     "picture_tokens": "assemblies.pictures",
     "read_pictures": "assemblies.pictures",
     "resize_vocabulary": "assemblies.resize",

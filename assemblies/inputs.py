@@ -1,0 +1,66 @@
+"""What the stacks of a model read, made of the arguments of a call: masks, and where none is given padding; shifted tokens."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pairform.assemblies.segments import begins
+from pairform.assemblies.specs import ModelSpec, TokenSpec
+from pairform.registry import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand."""
+
+    ids: Int[Tensor, "batch length"] | None = None
+    embeds: Float[Tensor, "batch length width"] | None = None
+    valid: Bool[Tensor, "batch total_length"] | None = None
+    positions: Int[Tensor, "batch length"] | None = None
+    pixels: Float[Tensor, "pictures channels height width"] | None = None
+    segments: Int[Tensor, "batch total_length"] | None = None
+    prefix: Int[Tensor, " batch"] | None = None
+
+
+def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
+    """A mask in any dtype as booleans, `[batch, length]`."""
+    if mask is None:
+        return None
+    if mask.ndim != 2:
+        raise InputError(Problem("attention_mask", f"the shape {tuple(mask.shape)}", "[batch, length]"))
+    return mask.bool()
+
+
+def real_tokens(ids: Tensor | None, tokens: TokenSpec) -> Bool[Tensor, "batch length"] | None:
+    """False where `ids` are the pad token; None without ids or without such a token."""
+    return None if ids is None or tokens.pad is None else ids != tokens.pad
+
+
+def mask_padding(inputs: Inputs, tokens: TokenSpec) -> Inputs:
+    """Without a mask, tokens equal to pad are padding."""
+    return inputs if inputs.valid is not None else replace(inputs, valid=real_tokens(inputs.ids, tokens))
+
+
+def shift_right(
+    ids: Int[Tensor, "batch length"], tokens: TokenSpec, segments: Tensor | None = None
+) -> Int[Tensor, "batch length"]:
+    """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""
+    start, pad = tokens.first, tokens.pad
+    if start is None or pad is None:
+        raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
+    shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
+    if segments is not None:
+        shifted = shifted.masked_fill(begins(segments), start)
+    return shifted.masked_fill(shifted < 0, pad)
+
+
+def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:
+    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right."""
+    if spec.head.name == "lm" and labels is not None:
+        return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
+    if spec.head.name != "lm" and read.ids is not None:
+        return mask_padding(replace(written, ids=shift_right(read.ids, spec.tokens, written.segments)), spec.tokens)
+    wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
+    raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
