@@ -1,4 +1,4 @@
-"""The command line: commands about specs here, those about weights in `cli_weights`."""
+"""The command line: commands about specs here, others in the `cli_` files beside it."""
 
 import json
 import sys
@@ -9,9 +9,11 @@ import typer
 
 from pairform.cli_blocks import blocks
 from pairform.cli_carry import carry
+from pairform.cli_convert import convert, plan
+from pairform.cli_generate import generate
 from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
 from pairform.cli_study import study
-from pairform.cli_weights import add_weight_commands
+from pairform.cli_weights import export, extract, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -122,8 +124,8 @@ def read_spec(ref: str, settings: list[str] | None) -> Any:
     return load_spec(ref, parse_set(settings))
 
 
-add_weight_commands(app)
-app.command()(carry)
+for command in (plan, convert, verify, export, extract, generate, carry):
+    app.command()(command)
 app.add_typer(study, name="study")
 
 

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pairform.cli_options import Json, Settings, parse_set, print_json
-from pairform.cli_weights import Folder, Overwrite, Seed, ShardSize
+from pairform.cli_options import Folder, Json, Overwrite, Seed, Settings, ShardSize, parse_set, print_json
 
 
 def carry(

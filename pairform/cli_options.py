@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,12 @@ Settings = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as in decoder.depth=4. May be given again."),
 ]
 Drawn = Annotated[str | None, typer.Option("--diagram", metavar="FORM", help="Draw it instead: svg or mermaid.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id owner/name.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")]
+OutFormat = Annotated[str, typer.Option("--format", help="pairform, or transformers for a folder that transformers loads.")]
+ShardSize = Annotated[str, typer.Option("--max-shard-size", help="The largest file, as in 500MB or 5GB.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the values that are drawn.")]
 
 
 def parse_set(settings: list[str] | None) -> dict[str, Any]:
@@ -30,6 +37,12 @@ def diagram_form(name: str) -> Any:
 
     if name not in FORMS:
         raise typer.BadParameter(f"found {name!r}, expected {' or '.join(FORMS)}", param_hint="--diagram")
+    return name
+
+
+def check_format(name: str) -> Any:
+    if name not in ("pairform", "transformers"):
+        raise typer.BadParameter(f"found {name!r}, expected pairform or transformers", param_hint="--format")
     return name
 
 

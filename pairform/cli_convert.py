@@ -1,0 +1,160 @@
+"""The commands that make a new model out of sources: `plan` and `convert`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from pairform.cli_options import Json, Out, OutFormat, Overwrite, Seed, Settings, ShardSize, check_format, parse_set, print_json
+
+Encoder = Annotated[str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")]
+Decoder = Annotated[str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")]
+Vision = Annotated[
+    str | None, typer.Option("--vision", metavar="SRC", help="Source of the vision tower, where the encoder's has none.")
+]
+EncoderRevision = Annotated[str | None, typer.Option(help="Of the encoder's source on the hub.")]
+DecoderRevision = Annotated[str | None, typer.Option(help="Of the decoder's source on the hub.")]
+VisionRevision = Annotated[str | None, typer.Option(help="Of the vision tower's source on the hub.")]
+TargetSpec = Annotated[
+    str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, the pair of the two sources.")
+]
+SourceAttention = Annotated[
+    str,
+    typer.Option(
+        "--source-attention",
+        help="Of a pair of two sources: merged as in T5Gemma 2, separate as in T5Gemma; auto: merged for two Gemma 3.",
+    ),
+]
+Cross = Annotated[
+    str,
+    typer.Option(
+        "--cross-attention",
+        help="auto copies self-attention in balanced pairs, else draws; self_attention; random; zero_output starts silent.",
+    ),
+]
+CrossNorms = Annotated[str, typer.Option("--cross-attention-norms", help="copy (of self-attention's) or identity.")]
+EncoderLayers = Annotated[str | None, typer.Option(help="Layers to keep: every:2, first:8 or 0,2,5.")]
+DecoderLayers = Annotated[str | None, typer.Option(help="Likewise, of the decoder's source.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="Of every tensor written; without it, as in the sources.")]
+
+
+def make_options(
+    source_attention: str,
+    cross_attention: str,
+    norms: str,
+    encoder_layers: str | None,
+    decoder_layers: str | None,
+    seed: int,
+    dtype: str | None,
+) -> Any:
+    """The options of an initialisation; what cannot be read is wrong usage."""
+    from pairform import Options
+    from pairform.registry import SpecError
+
+    try:
+        return Options.read(
+            {
+                "source_attention": source_attention,
+                "cross_attention": cross_attention,
+                "cross_attention_norms": norms,
+                "encoder_layers": encoder_layers,
+                "decoder_layers": decoder_layers,
+                "seed": seed,
+                "dtype": dtype,
+            }
+        )
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def revisions(**given: str | None) -> dict[str, str]:
+    return {role: revision for role, revision in given.items() if revision is not None}
+
+
+def plan(
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    vision: Vision = None,
+    spec: TargetSpec = None,
+    settings: Settings = None,
+    source_attention: SourceAttention = "auto",
+    cross_attention: Cross = "auto",
+    cross_attention_norms: CrossNorms = "copy",
+    encoder_layers: EncoderLayers = None,
+    decoder_layers: DecoderLayers = None,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    encoder_revision: EncoderRevision = None,
+    decoder_revision: DecoderRevision = None,
+    vision_revision: VisionRevision = None,
+    as_json: Json = False,
+) -> None:
+    """Show where every tensor of a new model would come from; no weights are read."""
+    from pairform import plan as make
+    from pairform.printing import print_plan
+
+    made = make(
+        encoder=encoder,
+        decoder=decoder,
+        vision=vision,
+        spec=spec,
+        patch=parse_set(settings),
+        revisions=revisions(encoder=encoder_revision, decoder=decoder_revision, vision=vision_revision),
+        options=make_options(
+            source_attention, cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype
+        ),
+    )
+    if as_json:
+        print_json(made.document() | {"totals": made.totals})
+    else:
+        print_plan(made)
+
+
+def convert(
+    out: Out,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    vision: Vision = None,
+    spec: TargetSpec = None,
+    settings: Settings = None,
+    source_attention: SourceAttention = "auto",
+    cross_attention: Cross = "auto",
+    cross_attention_norms: CrossNorms = "copy",
+    encoder_layers: EncoderLayers = None,
+    decoder_layers: DecoderLayers = None,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    encoder_revision: EncoderRevision = None,
+    decoder_revision: DecoderRevision = None,
+    vision_revision: VisionRevision = None,
+    max_shard_size: ShardSize = "5GB",
+    format_: OutFormat = "pairform",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Initialise a new model from the sources and write its folder, whole or not at all."""
+    from pairform import convert as run
+    from pairform.printing import byte_progress, print_totals
+
+    options = make_options(
+        source_attention, cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype
+    )
+    with byte_progress(shown=not as_json) as progress:
+        report = run(
+            out=out,
+            encoder=encoder,
+            decoder=decoder,
+            vision=vision,
+            spec=spec,
+            patch=parse_set(settings),
+            options=options,
+            revisions=revisions(encoder=encoder_revision, decoder=decoder_revision, vision=vision_revision),
+            format=check_format(format_),
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"out": str(report.out), "bytes": report.bytes, "seconds": report.seconds, "totals": report.plan.totals})
+    else:
+        print_totals(report.plan)
+        print(f"{report.out}: {report.bytes:,} bytes of weights in {report.seconds:.1f} s")

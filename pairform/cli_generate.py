@@ -1,0 +1,60 @@
+"""The command that writes tokens with a model: `generate`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from pairform.cli_options import Folder, Json, print_json, torch_device, torch_dtype
+
+
+def generate(
+    directory: Folder,
+    text: Annotated[str | None, typer.Option(help="What to read, through the folder's tokenizer.")] = None,
+    ids: Annotated[str | None, typer.Option(help="What to read, as token ids: '5 17 3'.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens; without it, take the likeliest.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
+    seed: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Texts that beam search follows; 1 is greedy.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="To compute in; without it, the stored one.")] = None,
+    quantise: Annotated[str | None, typer.Option(help="int8: linear weights in eight bits, to half the memory.")] = None,
+    prepack: Annotated[bool, typer.Option("--prepack", help="Weights as a CPU's products read them: quicker steps.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write tokens with the model in a folder."""
+    if (text is None) == (ids is None):
+        raise typer.BadParameter("found both or neither, expected one of --text and --ids")
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    check_sampling(do_sample, sampling)
+    given = [] if ids is None else parse_ids(ids)
+    from pairform.text import Writer
+
+    chosen = torch_dtype(dtype) if dtype else None
+    writer = Writer(directory, device=torch_device(device), dtype=chosen, quantise=quantise, prepack=prepack)
+    read = given if text is None else writer.encode(text)
+    written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **sampling)
+    answer = writer.decode(written) if text is not None else None
+    if as_json:
+        print_json({"input_ids": read, "output_ids": written, "text": answer})
+    else:
+        print(" ".join(map(str, written)) if answer is None else answer)
+
+
+def check_sampling(do_sample: bool, sampling: dict[str, Any]) -> None:
+    """Options of sampling mean nothing to greedy decoding; to pass over them would mislead."""
+    given = [f"--{name.replace('_', '-')}" for name, value in sampling.items() if value is not None]
+    if given and not do_sample:
+        raise typer.BadParameter(f"found {', '.join(given)} alone, expected --do-sample beside it")
+
+
+def parse_ids(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise typer.BadParameter(f"found {text!r}, expected token ids such as '5 17 3'", param_hint="--ids")
+    return found
