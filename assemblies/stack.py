@@ -25,7 +25,7 @@ class StackOutput:
 
     attentions: by what is read ("own" or "source"), the weights of each layer that reads it, `[batch, heads, queries, keys]`.
     layers: what the layers that were asked for gave, by number, behind the final norm.
-    auxiliary_loss: the sum of what blocks add to the loss, in training.
+    auxiliary_loss: the sum of what blocks add to the loss, in training; of a vision tower too, if it is trained.
     """
 
     hidden: Float[Tensor, "batch length width"]
@@ -87,7 +87,7 @@ class Stack(nn.Module):
         """
         offset = 0 if cache is None else cache.length
         prompt = None if prompt_length is None else max(prompt_length - offset, 0)
-        hidden, blocks = self._embed(token_ids, embeds, pixel_values, offset, prompt)
+        hidden, blocks, lost = self._embed(token_ids, embeds, pixel_values, offset, prompt)
         length = hidden.shape[1]
         if valid is not None and valid.shape != (hidden.shape[0], offset + length):
             expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
@@ -104,6 +104,8 @@ class Stack(nn.Module):
         prefix = None if prefix_lengths is None else prefixes(prefix_lengths, offset + length, valid)
         weights: dict[tuple[Reads, Place], Tensor] | None = {} if attentions else None
         losses: dict[Place, Tensor] | None = {} if self.training else None
+        if losses is not None and lost is not None:
+            losses[-1, "vision"] = lost
         context = Context(positions, offset, valid, source, cache, blocks, segments, prefix, weights=weights, losses=losses)
         hidden = functional.dropout(self.placed(hidden, positions), self.spec.dropout, self.training)
         seen = [hidden]
@@ -139,8 +141,8 @@ class Stack(nn.Module):
 
     def _embed(
         self, token_ids: Tensor | None, embeds: Tensor | None, pixel_values: Tensor | None, offset: int, prompt: int | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The first hidden states, and the numbers of the runs of image tokens among them."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The first hidden states, the numbers of the runs of image tokens among them, and what pictures add to the loss."""
         if (token_ids is None) == (embeds is None):
             found = "neither" if token_ids is None else "both"
             raise InputError(Problem("inputs", found, "either token ids or embeddings for each stack"))
@@ -150,19 +152,20 @@ class Stack(nn.Module):
                     Problem("pixel_values", "pictures for a stack without vision", "a spec whose stack has vision")
                 )
             embedded: Tensor = self.embedding(token_ids) if embeds is None else self.embedding.given(embeds)
-            return embedded, None
+            return embedded, None, None
         if token_ids is None:
             if pixel_values is not None:
                 raise InputError(
                     Problem("pixel_values", "pictures beside inputs_embeds", "input_ids, which say where they stand")
                 )
-            return self.vision.untouched(self.embedding.given(embeds)), None
+            return self.vision.untouched(self.embedding.given(embeds)), None, None
         places = self.vision.places(token_ids, pixel_values, first=offset == 0, prompt=prompt)
         embedded = self.embedding(token_ids if places is None else token_ids.masked_fill(places, 0))
         if places is None or pixel_values is None:
-            return self.vision.untouched(embedded), None
+            return self.vision.untouched(embedded), None, None
         blocks = functional.pad(runs(places), (offset, 0), value=-1)
-        return self.vision(embedded, places, pixel_values), blocks
+        embedded, lost = self.vision(embedded, places, pixel_values)
+        return embedded, blocks, lost
 
 
 def prefixes(

@@ -55,10 +55,12 @@ class Vision(nn.Module):
         embedded: Float[Tensor, "batch length width"],
         places: Bool[Tensor, "batch length"],
         pixel_values: Float[Tensor, "pictures channels height width"],
-    ) -> Float[Tensor, "batch length width"]:
-        """`embedded` with the pictures' embeddings at `places`, in order."""
-        seen = self.tower(pixel_values).hidden
-        return embedded.masked_scatter(places[..., None], self.projector(seen).to(embedded.dtype))
+    ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, ""] | None]:
+        """`embedded` with the pictures' embeddings at `places`, in order; and the tower's auxiliary loss, if it is trained."""
+        seen = self.tower(pixel_values)
+        filled = embedded.masked_scatter(places[..., None], self.projector(seen.hidden).to(embedded.dtype))
+        trained = any(parameter.requires_grad for parameter in self.tower.parameters())
+        return filled, seen.auxiliary_loss if trained else None
 
     def repeated(
         self, pixel_values: Float[Tensor, "pictures channels height width"], token_ids: Int[Tensor, "batch length"], times: int

@@ -100,6 +100,26 @@ def test_a_tower_that_was_unfrozen_by_hand_is_trained() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("assembly", ASSEMBLIES)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_experts_in_a_tower_add_to_the_loss_if_it_is_trained(assembly: str, frozen: bool) -> None:
+    seeing = document(assembly, frozen=frozen)
+    vision = seeing["decoder" if assembly == "decoder_only" else "encoder"]["vision"]
+    expert = {"name": "mlp", "hidden": 8}
+    vision["tower"]["layer"]["branches"]["feed_forward"] = {"name": "mixture", "experts": 3, "expert": expert, "balance": 0.5}
+    model = pairform.build(seeing, seed=0).train()
+    ids, pictures = with_pictures(text(), (0, 2)), pixels(1)
+    ran, read = model(ids, labels=ids, pixel_values=pictures), text()
+    alone = model.get_submodule("decoder.vision.tower" if assembly == "decoder_only" else "encoder.vision.tower")(pictures)
+    assert alone.auxiliary_loss > 0
+    if frozen:
+        assert ran.auxiliary_loss is None
+    else:
+        torch.testing.assert_close(ran.auxiliary_loss, alone.auxiliary_loss)
+        torch.testing.assert_close(ran.loss, model.eval()(ids, labels=ids, pixel_values=pictures).loss + ran.auxiliary_loss)
+    assert model.train()(read, labels=read).auxiliary_loss is None, "no picture, no loss of what reads them"
+
+
 def test_a_frozen_towers_pictures_may_be_differentiated() -> None:
     model = pairform.build(document("decoder_only"), seed=0)
     pictures = pixels(1).requires_grad_()
