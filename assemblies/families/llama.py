@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any, Literal
 
 from pairform.assemblies.families import gemma
-from pairform.assemblies.families.config import HeadConfig, RopeConfig, TokenId, checked
+from pairform.assemblies.families.config import checked
 from pairform.assemblies.families.gemma2 import causal, text_rows
 from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
+from pairform.assemblies.families.llama_config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Depth, PositiveFloat, PositiveInt, Problem, SpecError
+from pairform.registry import Problem, SpecError
 
 LOCAL = "sliding_attention"
 HEADS = {
@@ -37,57 +38,6 @@ NAMES = NameTable(
     unread=("model.layers.{layer}.self_attn.rotary_emb.",),
 )
 """Files of 2023 hold the frequencies of positions too."""
-
-
-class LlamaConfig(HeadConfig):
-    """transformers' defaults for Llama. Where `num_key_value_heads` or `head_dim` is absent, `num_attention_heads` gives it."""
-
-    vocab_size: PositiveInt = 32_000
-    hidden_size: PositiveInt = 4096
-    intermediate_size: PositiveInt = 11_008
-    num_hidden_layers: Depth = 32
-    num_attention_heads: PositiveInt = 32
-    num_key_value_heads: PositiveInt | None = None
-    head_dim: PositiveInt | None = None
-    hidden_act: str = "silu"
-    max_position_embeddings: PositiveInt = 2048
-    initializer_range: PositiveFloat = 0.02
-    rms_norm_eps: PositiveFloat = 1e-6
-    pad_token_id: TokenId | None = None
-    bos_token_id: TokenId | None = 1
-    eos_token_id: TokenId | list[TokenId] | None = 2
-    decoder_start_token_id: TokenId | None = None
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    rope_parameters: RopeConfig | None = None
-    rope_scaling: RopeConfig | None = None
-    rope_theta: PositiveFloat | None = None
-    partial_rotary_factor: PositiveFloat | None = None
-
-
-class MistralConfig(LlamaConfig):
-    intermediate_size: PositiveInt = 14_336
-    num_key_value_heads: PositiveInt | None = 8
-    max_position_embeddings: PositiveInt = 131_072
-    sliding_window: PositiveInt | None = 4096
-
-
-class Qwen2Config(LlamaConfig):
-    vocab_size: PositiveInt = 151_936
-    intermediate_size: PositiveInt = 22_016
-    num_key_value_heads: PositiveInt | None = 32
-    max_position_embeddings: PositiveInt = 32_768
-    bos_token_id: TokenId | None = None
-    eos_token_id: TokenId | list[TokenId] | None = None
-    use_sliding_window: bool = False
-    sliding_window: PositiveInt | None = 4096
-    max_window_layers: int = 28
-    layer_types: list[str] | None = None
-
-
-class Qwen3Config(Qwen2Config):
-    head_dim: PositiveInt | None = 128
 
 
 @dataclass(frozen=True)

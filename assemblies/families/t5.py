@@ -8,55 +8,14 @@ from typing import Any
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.config import Config, TokenId, checked
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
-from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.t5_names import NAMES, written
+from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, merge_patch
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "swish": "silu", **gemma.ACTIVATIONS}
 OLD_NAME = "T5WithLMHeadModel"
 """Of T5ForConditionalGeneration, in configurations of 2019."""
-OWN, CROSS = "{part}.block.{layer}.layer.0.", "decoder.block.{layer}.layer.1."
-OURS = "{part}.layers.{layer}."
-
-
-def rows(up: str) -> tuple[Row, ...]:
-    """`up` is their name for the projection to the inner width: another one beside a gate."""
-    feed_forward = (
-        Row(f"{part}.block.{{layer}}.layer.{place}.{theirs}.weight", f"{part}.layers.{{layer}}.feed_forward.{ours}.weight")
-        for part, place in (("encoder", 1), ("decoder", 2))
-        for theirs, ours in (
-            ("layer_norm", "pre_norm"),
-            ("DenseReluDense.wi_0", "block.gate_proj"),
-            (f"DenseReluDense.{up}", "block.up_proj"),
-            ("DenseReluDense.wo", "block.down_proj"),
-        )
-    )
-    return (
-        Row("shared.weight", "encoder.embedding.weight"),
-        Row("{part}.final_layer_norm.weight", "{part}.norm.weight"),
-        Row(OWN + "layer_norm.weight", OURS + "self_attention.pre_norm.weight"),
-        Row(OWN + "SelfAttention.{projection}.weight", OURS + "self_attention.block.{projection}_proj.weight"),
-        Row(OWN + "SelfAttention.relative_attention_bias.weight", OURS + "self_attention.block.position.table.weight"),
-        Row(CROSS + "layer_norm.weight", "decoder.layers.{layer}.cross_attention.pre_norm.weight"),
-        Row(
-            CROSS + "EncDecAttention.{projection}.weight",
-            "decoder.layers.{layer}.cross_attention.block.{projection}_proj.weight",
-        ),
-        *feed_forward,
-        Row("lm_head.weight", "head.weight"),
-    )
-
-
-PLAIN, GATED = NameTable(rows("wi")), NameTable(rows("wi_1"))
-NAMES = NameTable(
-    (*rows("wi"), *rows("wi_1")),
-    unread=(
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "decoder.block.{layer}.layer.1.EncDecAttention.relative_attention_bias.weight",
-    ),
-)
-"""Older files hold the one embedding three times, and a table of positions that cross-attention does not use."""
 
 
 class T5Config(Config):
@@ -215,12 +174,6 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
         | head
         | scaled
     )
-
-
-def written(spec: ModelSpec) -> NameTable:
-    """The names of a spec's tensors."""
-    inner = next(iter(spec.stacks.values())).layers[0].branches.get("feed_forward")
-    return GATED if inner is not None and inner.name == "gated" else PLAIN
 
 
 def adapt(spec: ModelSpec, names: Collection[str]) -> ModelSpec:
