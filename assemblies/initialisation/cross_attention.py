@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from functools import cached_property
 
+from pairform.assemblies.initialisation.meaning import kin
 from pairform.assemblies.initialisation.plan import Fresh
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh, kin
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.blocks.initial import Constant
 from pairform.registry import Problem, SpecError

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint
+from pairform.assemblies.initialisation.meaning import alike, same_meaning
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pair import stack_of
 from pairform.assemblies.initialisation.plan import (
@@ -19,13 +20,11 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     Source,
 )
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs import ModelSpec, StackSpec
 from pairform.blocks.initial import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
 Made = tuple[Operation, Source | None]
-KIN = {"merged_attention": "self_attention"}
-"""Blocks whose weights mean the same as another block's."""
 
 
 @dataclass(frozen=True)
@@ -155,31 +154,6 @@ class StackRules:
         if target.shape[0] % shape[0] == 0:
             return RepeatHeads(head_dim=head_dim, times=target.shape[0] // shape[0])
         return None
-
-
-def same_meaning(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, rest: str) -> bool:
-    """Whether the tensor `rest` of the branch `donor` of a source layer means the same in `branch` of a new one."""
-    new, old = layer.branches[branch], origin.branches[donor]
-    owner = rest.split(".")[1]
-    if not rest.startswith("block."):
-        return layer.residual.name == origin.residual.name if rest.startswith("residual.") else alike(layer.norm, origin.norm)
-    if branch == donor and kin(new) != kin(old):
-        return False
-    field = {"q_norm": "qk_norm", "k_norm": "qk_norm", "position": "position"}.get(owner)
-    return field is None or alike(getattr(new, field, None), getattr(old, field, None))
-
-
-def kin(spec: BlockSpec) -> str:
-    """One name for all blocks whose weights mean the same."""
-    return KIN.get(spec.name, spec.name)
-
-
-def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
-    """Whether a norm's or a position's weights mean the same in the other: eps may differ, and whose they are; all else not."""
-    if norm is None or other is None:
-        return norm is other
-    free = {"eps": None, "shared": None}
-    return {**norm.document(), **free} == {**other.document(), **free}
 
 
 def fresh(target: Target) -> Made:

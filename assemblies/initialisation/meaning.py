@@ -1,0 +1,32 @@
+"""Whether a tensor means the same in a new model as in its source: its blocks are of one kind, and set up alike."""
+
+from pairform.assemblies.specs import LayerSpec
+from pairform.registry import BlockSpec
+
+KIN = {"merged_attention": "self_attention"}
+"""Blocks whose weights mean the same as another block's."""
+
+
+def same_meaning(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, rest: str) -> bool:
+    """Whether the tensor `rest` of the branch `donor` of a source layer means the same in `branch` of a new one."""
+    new, old = layer.branches[branch], origin.branches[donor]
+    owner = rest.split(".")[1]
+    if not rest.startswith("block."):
+        return layer.residual.name == origin.residual.name if rest.startswith("residual.") else alike(layer.norm, origin.norm)
+    if branch == donor and kin(new) != kin(old):
+        return False
+    field = {"q_norm": "qk_norm", "k_norm": "qk_norm", "position": "position"}.get(owner)
+    return field is None or alike(getattr(new, field, None), getattr(old, field, None))
+
+
+def kin(spec: BlockSpec) -> str:
+    """One name for all blocks whose weights mean the same."""
+    return KIN.get(spec.name, spec.name)
+
+
+def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
+    """Whether a norm's or a position's weights mean the same in the other: eps may differ, and whose they are; all else not."""
+    if norm is None or other is None:
+        return norm is other
+    free = {"eps": None, "shared": None}
+    return {**norm.document(), **free} == {**other.document(), **free}
