@@ -1,6 +1,6 @@
 """Specs: frozen plain data that describe blocks, and the slots by which one block's spec holds another's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, Self
 
@@ -71,7 +71,7 @@ class Spec(BaseModel):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            raise SpecError(list(problems_in(error, where))) from None
+            raise SpecError(list(problems_in(error, document, where))) from None
 
     def document(self) -> dict[str, Any]:
         """The expanded form: defaults written out, `null` left out. `read` takes it back unchanged."""
@@ -154,7 +154,7 @@ class Slot:
         try:
             spec: BlockSpec = block.Spec.model_validate(thaw(value))
         except ValidationError as error:
-            raise nested(problems_in(error)) from None
+            raise nested(problems_in(error, value)) from None
         return spec
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
@@ -170,10 +170,10 @@ def nested(problems: Any) -> PydanticCustomError:
     return PydanticCustomError("nested", "problems inside", {"problems": list(problems)})
 
 
-def problems_in(error: ValidationError, where: str = "") -> Iterator[Problem]:
-    """Pydantic's errors as problems with JSON paths."""
+def problems_in(error: ValidationError, document: object, where: str = "") -> Iterator[Problem]:
+    """Pydantic's errors in `document` as problems with JSON paths."""
     for item in error.errors(include_url=False):
-        path = join_path(where, *(f"[{part}]" if isinstance(part, int) else str(part) for part in item["loc"]))
+        path = join_path(where, *json_path(item["loc"], document))
         context = item.get("ctx", {})
         if item["type"] == "nested":
             yield from (problem.inside(path) for problem in context["problems"])
@@ -181,6 +181,24 @@ def problems_in(error: ValidationError, where: str = "") -> Iterator[Problem]:
             yield Problem(path, f"an unknown field with value {shorten(item['input'])}", "only known fields")
         elif item["type"] == "missing":
             yield Problem(path, "nothing", "a value: this field is required")
+        elif item["type"] == "too_short":
+            yield Problem(path, shorten(item["input"]), f"at least {context['min_length']} of them")
+        elif item["type"] == "union_tag_not_found":
+            yield Problem(join_path(path, "name"), "nothing", "a value: this field is required")
+        elif item["type"] == "union_tag_invalid":
+            yield Problem(join_path(path, "name"), repr(context["tag"]), f"one of {context['expected_tags']}")
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             yield Problem(path, shorten(item["input"]), message)
+
+
+def json_path(place: Iterable[int | str], document: object) -> Iterator[str]:
+    """The steps to a pydantic error's place that `document` has: where a name chooses among specs, pydantic adds the name."""
+    for step in place:
+        if isinstance(document, Mapping):
+            if step not in document and step == document.get("name"):
+                continue
+            document = document.get(step)
+        elif isinstance(document, list | tuple) and isinstance(step, int) and step < len(document):
+            document = document[step]
+        yield f"[{step}]" if isinstance(step, int) else step

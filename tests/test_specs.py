@@ -181,6 +181,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"decoder": {"layer": {"branches": {"self_attention": {"heads": 7, "kv_heads": 7, "head_dim": None}}}}},
         r"decoder\.layer\.branches\.self_attention\.heads: found 7 heads in a width of 512",
     ),
+    "a scaling without what it needs": (
+        {"decoder": {"layer": {"branches": {"self_attention": {"position": {"scaling": {"name": "proportional"}}}}}}},
+        r"decoder\.layer\.branches\.self_attention\.position\.scaling\.fraction: found nothing",
+    ),
+    "a scaling that there is not": (
+        {"decoder": {"layer": {"branches": {"self_attention": {"position": {"scaling": {"name": "yarm"}}}}}}},
+        r"decoder\.layer\.branches\.self_attention\.position\.scaling\.name: found 'yarm', expected one of .*'yarn'",
+    ),
     "rope over an odd head": (
         {"decoder": {"layer": {"branches": {"self_attention": {"head_dim": 63}}}}},
         r"decoder\.layer\.branches\.self_attention\.position: found rope over a head_dim of 63",
