@@ -170,7 +170,8 @@ def shapes(block: Any) -> str:
         for name, parameter in signature.parameters.items()
         if name not in ("self", "context")
     ]
-    return f"{', '.join(takes)} -> {shape(signature.return_annotation).strip() or 'nothing'}"
+    gives = signature.return_annotation
+    return f"{', '.join(takes)} -> {shape(gives).strip() or ('nothing' if gives is None else 'a tensor')}"
 
 
 def shape(annotation: Any) -> str:

@@ -41,6 +41,9 @@ def test_its_own_tests_pass(site: Path) -> None:
 def test_it_is_in_the_catalogue(site: Path, tmp_path: Path) -> None:
     listed = json.loads(done(python(tmp_path, "pairform", "blocks", "feed_forward", "--json", site=site)))
     assert "bilinear" in listed["feed_forward"]
+    page = json.loads(done(python(tmp_path, "pairform", "blocks", "feed_forward", "bilinear", "--json", site=site)))
+    assert page["example"] == {"name": "bilinear", "hidden": 512}
+    assert page["shapes"] == "hidden -> a tensor"
 
 
 def test_a_study_compares_it(site: Path, tmp_path: Path) -> None:

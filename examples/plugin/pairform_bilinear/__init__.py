@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 import pairform
@@ -16,7 +17,7 @@ class Bilinear(nn.Module):
 
     class Spec(pairform.BlockSpec):
         name: Literal["bilinear"] = "bilinear"
-        hidden: PositiveInt
+        hidden: PositiveInt = Field(examples=[512])
 
     def __init__(self, spec: Spec, sizes: pairform.Sizes) -> None:
         super().__init__()
