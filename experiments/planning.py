@@ -4,7 +4,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import Contents, check_spec
 from pairform.experiments.files import fingerprint
-from pairform.experiments.matching import Count, counter, match, patch_at
-from pairform.experiments.records import Match, Trial
-from pairform.experiments.study_spec import MatchSpec, StudySpec, TrainingSpec
+from pairform.experiments.matching import Count, counter, match
+from pairform.experiments.records import Trial
+from pairform.experiments.study_spec import MatchSpec, StudySpec
+from pairform.experiments.variants import Combination, Variant, combination, make_variant
 from pairform.registry import (
     OutputError,
     PairformError,
     Problem,
     SpecError,
-    apply_patch,
     merge_patch,
     read_json,
     resolve,
@@ -36,35 +36,6 @@ BYTES = 20_000
 """Of a trial's files at most, beside its lines of metrics."""
 LINE = 300
 """Bytes of a line of metrics at most."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A model of the study: its name with the grid's values, and what was applied to the base."""
-
-    name: str
-    patches: tuple[dict[str, Any], ...]
-    spec: ModelSpec
-    training: TrainingSpec
-    match: Match | None = None
-
-
-@dataclass(frozen=True)
-class Combination:
-    """A variant at a point of the grid, which is `shown` as text, with the patches that make it."""
-
-    variant: str
-    shown: str
-    patches: tuple[dict[str, Any], ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant} {self.shown}".strip()
-
-    @property
-    def where(self) -> str:
-        """As errors name it."""
-        return f"variants.{self.variant}" + (f" with {self.shown}" if self.shown else "")
 
 
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
@@ -133,32 +104,6 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
         for seed in study.seeds
         for name, variant in zip(names, variants, strict=True)
     ]
-
-
-def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combination:
-    """A variant at a point of the grid."""
-    short = short_names(list(study.grid))
-    shown = " ".join(f"{short[path]}={value}" for path, value in point.items())
-    patches = (thaw(study.variants[name]), *(patch_at(path, thaw(value)) for path, value in point.items()))
-    return Combination(name, shown, patches)
-
-
-def short_names(paths: list[str]) -> dict[str, str]:
-    """The last word of each path, or all of it where two paths share that word."""
-    last = [path.rpartition(".")[2] for path in paths]
-    return {path: word if last.count(word) == 1 else path for path, word in zip(paths, last, strict=True)}
-
-
-def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Variant:
-    """The base and the settings with the patches applied; a field that they do not have is an error."""
-    assert not isinstance(study.base, str), "written out when the study was read"
-    document: dict[str, Any] = thaw(study.base)
-    training = study.training.document()
-    for patch in combination.patches:
-        training = merge_patch(training, patch.get("training", {}))
-        document = apply_patch(document, {key: value for key, value in patch.items() if key != "training"}, folder)
-    spec = ModelSpec.read(document)
-    return Variant(combination.name, combination.patches, spec, TrainingSpec.read(training, where="training"))
 
 
 def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:

@@ -8,9 +8,10 @@ from typing import Any
 
 from pairform.experiments.batches import Contents, generator
 from pairform.experiments.logs import check_package
-from pairform.experiments.planning import Variant, combination, make_variants, trials_for
+from pairform.experiments.planning import make_variants, trials_for
 from pairform.experiments.records import STUDY, Trial, TrialFolder, result_of, write_json
 from pairform.experiments.study_spec import SearchSpec, StudySpec
+from pairform.experiments.variants import Variant, combination
 from pairform.registry import OutputError, PairformError, Problem, thaw
 
 JOURNAL, SUMMARY = "search.journal", "search.json"
