@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +9,17 @@ from typing import Any
 
 import torch
 
+from pairform.assemblies.checkpoints.folder import check_space
 from pairform.assemblies.inspection import inspect
 from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import Contents, check_spec
 from pairform.experiments.files import fingerprint
 from pairform.experiments.matching import Count, counter, match
-from pairform.experiments.records import Trial
+from pairform.experiments.records import TRIALS, Trial
 from pairform.experiments.study_spec import MatchSpec, StudySpec
 from pairform.experiments.variants import Combination, Variant, combination, make_variant
 from pairform.registry import (
-    OutputError,
     PairformError,
     Problem,
     SpecError,
@@ -150,12 +149,9 @@ def folder_names(names: list[str]) -> list[str]:
     return found
 
 
-def check_space(out: Path, trials: list[Trial]) -> None:
+def check_room(out: Path, trials: list[Trial]) -> None:
     """Whether the disk has room for what the trials write."""
     needed = sum(
         BYTES + len(str(trial.spec)) + LINE * 2 * (1 + trial.training.steps // trial.training.log_every) for trial in trials
     )
-    parent = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir())
-    free = shutil.disk_usage(parent).free
-    if needed > free:
-        raise OutputError(Problem(str(out), f"{free:,} bytes free on its disk", f"{needed:,} bytes for {len(trials)} trials"))
+    check_space(out.absolute() / TRIALS, needed, f"for {len(trials)} trials")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pairform.experiments.cluster import Jobs
 from pairform.experiments.environment import environment
 from pairform.experiments.logs import check_package
-from pairform.experiments.planning import check_space, plan_trials
+from pairform.experiments.planning import check_room, plan_trials
 from pairform.experiments.processes import Processes
 from pairform.experiments.records import DATA, ENVIRONMENT, STUDY, TRIALS, Trial, TrialFolder, lock, trials_of, write_json
 from pairform.experiments.search import Search
@@ -99,7 +99,7 @@ def run_study(
     search = None if study.search is None else Search(study, study.search, source, contents, out)
     planned = plan_trials(study, source, contents) if search is None else search.planned
     check_folder(out, study, planned, contents.digests)
-    check_space(out, planned if search is None else search.most)
+    check_room(out, planned if search is None else search.most)
     (out / TRIALS).mkdir(parents=True, exist_ok=True)
     with lock(out / ".lock", wait=False):
         prepare(out, study, planned, retry)

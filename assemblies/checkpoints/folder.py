@@ -71,11 +71,12 @@ def check_content(target: Path, overwrite: bool) -> None:
         raise OutputError(Problem(str(target), found, f"one with {' or '.join(MODEL_FILES)}"))
 
 
-def check_space(target: Path, size: int) -> None:
+def check_space(target: Path, size: int, what: str = "to be written") -> None:
+    """Whether the disk has room for `size` bytes below `target`, which need not be there yet."""
     parent = next(parent for parent in target.parents if parent.is_dir())
     free = shutil.disk_usage(parent).free
     if size > free:
-        raise OutputError(Problem(str(target), f"{free:,} bytes free on its disk", f"{size:,} bytes to be written"))
+        raise OutputError(Problem(str(target), f"{free:,} bytes free on its disk", f"{size:,} bytes {what}"))
 
 
 def publish(staging: Path, target: Path) -> None:
