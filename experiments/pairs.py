@@ -10,9 +10,10 @@ from pydantic import Strict
 
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
-from pairform.experiments.files import Globs, digests, find_files, read_lines, text_at
-from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens, read_tokenizer
-from pairform.registry import PositiveInt, Problem, Spec, SpecError
+from pairform.experiments.file_data import FileData
+from pairform.experiments.files import read_lines, text_at
+from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
+from pairform.registry import PositiveInt, Problem, SpecError
 
 Lengths = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
@@ -26,36 +27,25 @@ class Pair:
     target: str
 
 
-class Pairs(Spec):
-    """Pairs out of JSONL files, given by patterns such as `data/*.jsonl` from the study's folder on. `.gz` files are unpacked.
+class Pairs(FileData):
+    """Pairs out of JSONL files.
 
-    train:       files to learn from, without those that `held_out` names as well.
-    held_out:    files to measure on.
     source:      the field of each line that holds the source; target: that of the target.
-    tokenizer:   a file of the library `tokenizers`; absent, bytes are tokens.
     lengths:     tokens of the longest source and target (with its end token); longer ones are cut off there.
     validation:  pairs of the held-out files that trials are measured on, at most.
     """
 
     name: Literal["pairs"]
-    train: Globs
-    held_out: Globs
     source: str = "source"
     target: str = "target"
-    tokenizer: str | None = None
     lengths: Lengths = (128, 128)
     validation: PositiveInt = 256
 
     def gather(self, folder: Path) -> "PairFiles":
         """The pairs of all files. Missing, empty and unreadable ones raise `SpecError`."""
-        tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
-        held_out = find_files(folder, self.held_out, "data.held_out")
-        train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
-        if not train:
-            raise SpecError(Problem("data.train", "no file that is not held out", "at least one"))
-        files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
-        pairs = tuple([pair for file in some for pair in self.pairs_of(file)] for some in (train, held_out))
-        return PairFiles(self, pairs, tokenizer, digests(folder, files))
+        found = self.find(folder)
+        pairs = tuple([pair for file in some for pair in self.pairs_of(file)] for some in (found.train, found.held_out))
+        return PairFiles(self, pairs, found.tokenizer, found.digests)
 
     def pairs_of(self, file: Path) -> list[Pair]:
         return [

@@ -9,27 +9,22 @@ import numpy as np
 
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
-from pairform.experiments.files import Globs, digests, find_files, is_jsonl, read_lines, read_text, text_at
+from pairform.experiments.file_data import FileData
+from pairform.experiments.files import is_jsonl, read_lines, read_text, text_at
 from pairform.experiments.objectives import Objective, PrefixLM
-from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens, read_tokenizer
-from pairform.registry import PositiveInt, Problem, Spec, SpecError
+from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
+from pairform.registry import PositiveInt, Problem, SpecError
 
 
-class Text(Spec):
-    """Running text out of files, given by patterns such as `docs/*.md` from the study's folder on. `.gz` files are unpacked.
+class Text(FileData):
+    """Running text out of files.
 
-    train:       files to learn from, without those that `held_out` names as well.
-    held_out:    files to measure on.
     field:       of each line of a `.jsonl` file: what holds the text.
-    tokenizer:   a file of the library `tokenizers`; absent, bytes are tokens.
     validation:  windows of the held-out text that trials are measured on.
     """
 
     name: Literal["text"]
-    train: Globs
-    held_out: Globs
     field: str = "text"
-    tokenizer: str | None = None
     objective: Objective = PrefixLM(name="prefix_lm")
     validation: PositiveInt = 128
 
@@ -38,12 +33,9 @@ class Text(Spec):
         problems = list(self.objective.check())
         if problems:
             raise SpecError(problems)
-        tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
-        held_out = find_files(folder, self.held_out, "data.held_out")
-        train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
-        files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
-        texts = tuple([text for file in some for text in self.texts_of(file)] for some in (train, held_out))
-        return Texts(self, texts, (len(train), len(held_out)), tokenizer, digests(folder, files))
+        found = self.find(folder)
+        texts = tuple([text for file in some for text in self.texts_of(file)] for some in (found.train, found.held_out))
+        return Texts(self, texts, (len(found.train), len(found.held_out)), found.tokenizer, found.digests)
 
     def texts_of(self, file: Path) -> list[str]:
         """A file as one text, or each line of a `.jsonl` file."""

@@ -1,0 +1,38 @@
+"""Data out of files: which ones a study learns from, which ones it measures on, and the tokenizer that goes with them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pairform.experiments.files import Globs, digests, find_files
+from pairform.experiments.tokens import Tokenizer, read_tokenizer
+from pairform.registry import Problem, Spec, SpecError
+
+
+class Found(NamedTuple):
+    train: list[Path]
+    held_out: list[Path]
+    tokenizer: Tokenizer | None
+    digests: dict[str, str]
+
+
+class FileData(Spec):
+    """Files are given by patterns such as `data/*.txt` from the study's folder on; those in `.gz` are unpacked.
+
+    train:       files to learn from, without those that `held_out` names as well.
+    held_out:    files to measure on.
+    tokenizer:   a file of the library `tokenizers`; absent, bytes are tokens.
+    """
+
+    train: Globs
+    held_out: Globs
+    tokenizer: str | None = None
+
+    def find(self, folder: Path) -> Found:
+        """Missing files raise `SpecError`."""
+        tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
+        held_out = find_files(folder, self.held_out, "data.held_out")
+        train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
+        if not train:
+            raise SpecError(Problem("data.train", "no file that is not held out", "at least one"))
+        files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
+        return Found(train, held_out, tokenizer, digests(folder, files))
