@@ -12,7 +12,8 @@ from pairform.blocks.attention import tiles
 from pairform.blocks.attention.chunked import chunked
 from pairform.blocks.attention.eager import eager
 from pairform.blocks.attention.kernels import LONG, LONG_CAPPED, chunks_pay
-from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.tiles import Tile, Tiles
 from pairform.blocks.attention.work import Work
 from pairform.blocks.context import Context

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pairform.blocks.attention.demand import Demand
 from pairform.blocks.attention.kernels import KERNELS, able, attend, choose
-from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
+from pairform.blocks.attention.mask_spec import FULL
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context

@@ -1,49 +1,17 @@
 """A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Int
-from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.context import Reads
-from pairform.registry import Pair, Problem, Spec, nested
 
 ROWS = 512
 """Queries whose whole row of a mask is held at a time."""
-
-
-class MaskSpec(Spec):
-    """The part of a mask that an architecture fixes.
-
-    window: how many tokens a query sees to its left and right beside itself; absent, all. `causal` cuts off the right.
-    prefix: `causal` cuts off nothing between tokens of a row's prefix, which each call tells (prefix LM; Raffel et al. 2020,
-            arXiv 1910.10683, section 3.2.1).
-    """
-
-    causal: bool = False
-    window: Pair | None = None
-    prefix: bool = False
-
-    @model_validator(mode="after")
-    def _a_prefix_sees_ahead(self) -> Self:
-        problems = []
-        if self.prefix and not self.causal:
-            remedy = "Set causal to true, or leave prefix out: every token sees later ones."
-            problems.append(Problem("prefix", "true in a mask that is not causal", "a causal mask", remedy))
-        if self.prefix and self.window is not None and self.window[1] == 0:
-            expected = "1 or more to the right: how far a token sees ahead within its prefix"
-            problems.append(Problem("window", f"{list(self.window)} beside a prefix", expected))
-        if problems:
-            raise nested(problems)
-        return self
-
-
-FULL = MaskSpec()
-"""Every query sees every key. Made once: torch cannot compile the making of a spec."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.masks import JoinedMask, Mask
 
 TENSORS = ("valid", "blocks", "query_segments", "key_segments")
 """Fields of a mask, `[batch, ...]` or None."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.attention.masks import MaskSpec
+from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.recurrence import State, Tokens, chunked, stepped
 from pairform.blocks.cache import Memory
 from pairform.blocks.context import Context

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pairform.blocks.attention.demand import Demand
 from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.attention.masks import FULL, Mask, MaskSpec
+from pairform.blocks.attention.mask_spec import FULL, MaskSpec
+from pairform.blocks.attention.masks import Mask
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
 from pairform.blocks.positions import NoPosition

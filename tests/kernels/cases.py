@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pairform.blocks.attention.eager import eager
-from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Parts, Run, Work
 from pairform.blocks.context import Context
 

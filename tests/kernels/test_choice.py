@@ -11,7 +11,8 @@ from pairform.blocks.attention import kernels
 from pairform.blocks.attention.demand import Demand, Kernel
 from pairform.blocks.attention.flex import lacks
 from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
-from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
 from pairform.blocks.context import Context
 from pairform.registry import InputError, SpecError

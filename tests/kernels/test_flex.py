@@ -9,7 +9,8 @@ from hypothesis import given, settings
 import pairform
 from pairform.blocks.attention.flex import flex, lacks
 from pairform.blocks.attention.flex_blocks import blocks_of
-from pairform.blocks.attention.masks import JoinedMask, Mask, MaskSpec
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
 from tests.kernels.cases import answer, expected, heads_for, masks
 from tests.test_blocks import TINY
