@@ -16,7 +16,7 @@ from pairform.blocks.attention.differential_attention import DifferentialAttenti
 from pairform.blocks.attention.self_attention import SelfAttention
 from pairform.blocks.context import Context, Source
 from pairform.registry import Sizes
-from tests.catalogue.test_positions import decoder_with
+from tests.catalogue.decoders import IDS, MASK, check_pieces, check_writing, decoder_with
 from tests.test_blocks import filled
 
 LENGTH, WIDTH, HEADS, KV_HEADS, HEAD_DIM = 7, 16, 4, 2, 8
@@ -112,33 +112,18 @@ def model_with(variant: dict[str, Any], **stack: Any) -> pairform.Model:
     return pairform.build(pairform.load_spec(document), seed=0)
 
 
-def text() -> tuple[Tensor, Tensor]:
-    """Tokens of two rows, one of them padded on the left, and their mask."""
-    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, :4] = 0
-    return ids, mask
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("window", [None, [3, 0]])
 def test_variants_decode_with_a_cache_as_without(variant: dict[str, Any], window: list[int] | None) -> None:
     model = model_with(variant, cycle=[{"branches": {"self_attention": {"mask": {"window": window}}}}])
-    ids, mask = text()
-    for beams in (1, 2):
-        found = [model.generate(ids, mask, max_new_tokens=5, num_beams=beams, use_cache=cached) for cached in (True, False)]
-        assert torch.equal(*found)
-    with torch.no_grad():
-        whole, cache = model(ids).logits, pairform.Cache()
-        steps = [model(token, cache=cache).logits for token in torch.split(ids, 1, 1)]
-    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
+    check_writing(model)
+    check_pieces(model, 1)
 
 
 def test_variants_decode_in_a_compiled_step() -> None:
     second = {"layers": [1], "patch": {"branches": {"self_attention": VARIANTS[2]}}}
     model = model_with(VARIANTS[1], overrides=[second])
-    ids, mask = text()
-    plain, compiled = (model.generate(ids, mask, max_new_tokens=5, compile=chosen) for chosen in (False, True))
+    plain, compiled = (model.generate(IDS, MASK, max_new_tokens=5, compile=chosen) for chosen in (False, True))
     assert torch.equal(plain, compiled)
 
 

@@ -13,7 +13,7 @@ import pairform
 from pairform.blocks.attention.latent_attention import LatentAttention
 from pairform.blocks.context import Context
 from pairform.registry import Sizes
-from tests.catalogue.test_positions import decoder_with
+from tests.catalogue.decoders import IDS, MASK, check_pieces, check_writing, decoder_with
 from tests.test_blocks import filled
 
 WIDTH, HEADS, LATENT, ROPE, CONTENT, VALUE, LENGTH = 16, 4, 12, 4, 8, 6, 9
@@ -26,9 +26,6 @@ DOCUMENT: dict[str, Any] = {
     "latent_norm": {"name": "rmsnorm", "eps": 1e-6},
 }
 HIDDEN = torch.randn(2, LENGTH, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-IDS = torch.randint(3, 23, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-MASK = torch.ones_like(IDS)
-MASK[1, :4] = 0
 
 
 def halves(rows: Tensor) -> Tensor:
@@ -112,13 +109,8 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("window", [None, [3, 0]])
 def test_it_decodes_with_a_cache_as_without(variant: dict[str, Any], window: list[int] | None) -> None:
     model = model_with(**variant, cycle=[{"branches": {"self_attention": {"mask": {"window": window}}}}])
-    for beams in (1, 2):
-        found = [model.generate(IDS, MASK, max_new_tokens=5, num_beams=beams, use_cache=cached) for cached in (True, False)]
-        assert torch.equal(*found)
-    with torch.no_grad():
-        whole, cache = model(IDS).logits, pairform.Cache()
-        steps = [model(piece, cache=cache).logits for piece in torch.split(IDS, [1, 3, 1, 4], 1)]
-    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
+    check_writing(model)
+    check_pieces(model, [1, 3, 1, 4])
 
 
 def test_weights_that_cannot_be_multiplied_by_queries_are_applied_to_latents() -> None:

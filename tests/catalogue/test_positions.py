@@ -16,6 +16,7 @@ from pairform.blocks.context import Context, Source
 from pairform.blocks.positions import RotaryPosition
 from pairform.blocks.score_biases import T5RelativePosition, slopes
 from pairform.registry import Sizes
+from tests.catalogue.decoders import IDS, MASK, check_pieces, check_writing, decoder_with
 from tests.test_blocks import filled
 
 HEAD_DIM, ORIGINAL = 32, 16
@@ -103,25 +104,6 @@ def test_a_rope_that_cannot_be_is_refused_when_it_is_read(position: dict[str, An
         decoder_with(position | {"name": "rope"})
 
 
-def decoder_with(position: dict[str, Any], /, **stack: Any) -> pairform.ModelSpec:
-    attention = {"name": "self_attention", "heads": 2, "head_dim": 8, "position": position, "mask": {"causal": True}}
-    layer = {
-        "norm": {"name": "rmsnorm"},
-        "order": ["self_attention", "feed_forward"],
-        "branches": {"self_attention": attention, "feed_forward": {"name": "mlp", "hidden": 16}},
-    }
-    return pairform.load_spec(
-        {
-            "assembly": "decoder_only",
-            "vocabulary": 23,
-            "tokens": {"pad": 0, "eos": 1, "bos": 2},
-            "decoder": {"width": 16, "depth": 2, "embedding": {"name": "token"}, "layer": layer} | stack,
-            "head": {"name": "lm"},
-            "initializer_range": 0.5,
-        }
-    )
-
-
 BIASES: list[dict[str, Any]] = [
     {"name": "alibi"},
     {"name": "t5_relative", "buckets": 8, "max_distance": 12, "bidirectional": False},
@@ -196,15 +178,8 @@ def test_alibi_is_a_penalty_on_distance_and_none_on_the_source(block: Any, kerne
 def test_biases_decode_with_a_cache_as_without(position: dict[str, Any], window: list[int] | None) -> None:
     local = {"branches": {"self_attention": {"mask": {"window": window}}}}
     model = pairform.build(decoder_with(position, cycle=[local]), seed=0)
-    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, :4] = 0
-    texts = [model.generate(ids, mask, max_new_tokens=6, use_cache=cached) for cached in (True, False)]
-    assert torch.equal(*texts)
-    with torch.no_grad():
-        whole, cache = model(ids).logits, pairform.Cache()
-        steps = [model(token, cache=cache).logits for token in torch.split(ids, 1, 1)]
-    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
+    check_writing(model)
+    check_pieces(model, 1)
 
 
 def test_biases_decode_in_a_compiled_step_and_in_beams() -> None:
@@ -212,13 +187,8 @@ def test_biases_decode_in_a_compiled_step_and_in_beams() -> None:
     own = {"layers": [0], "patch": {"branches": {"self_attention": {"position": {"shared": False}}}}}
     local = {"branches": {"self_attention": {"mask": {"window": [5, 0]}}}}
     model = pairform.build(decoder_with(position, cycle=[{}, local], overrides=[own]), seed=0)
-    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, :4] = 0
-    plain = model.generate(ids, mask, max_new_tokens=6)
-    assert torch.equal(model.generate(ids, mask, max_new_tokens=6, compile=True), plain)
-    beams = [model.generate(ids, mask, max_new_tokens=6, num_beams=2, use_cache=cached) for cached in (True, False)]
-    assert torch.equal(*beams)
+    plain = check_writing(model, beams=(2, 1))
+    assert torch.equal(model.generate(IDS, MASK, max_new_tokens=5, compile=True), plain)
 
 
 def test_a_shared_table_is_one_parameter_that_all_layers_train_and_checkpointing_changes_nothing() -> None:
@@ -227,19 +197,18 @@ def test_a_shared_table_is_one_parameter_that_all_layers_train_and_checkpointing
     model = pairform.build(spec, seed=0).train()
     tables = [name for name, _ in model.named_parameters() if "table" in name]
     assert tables == ["decoder.layers.0.self_attention.block.position.table.weight"]
-    ids = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
     gradients = []
     for layers in ("none", "all"):
         model.checkpoint_layers(layers)
         model.zero_grad()
-        model(ids, labels=ids).loss.backward()
+        model(IDS, labels=IDS).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
     alone = pairform.build(decoder_with(BIASES[1], depth=3), seed=0)
     for name, parameter in alone.named_parameters():
         owner = name if "table" not in name else tables[0]
         parameter.data.copy_(model.get_parameter(owner))
-    torch.testing.assert_close(alone(ids).logits, model(ids).logits)
+    torch.testing.assert_close(alone(IDS).logits, model(IDS).logits)
 
 
 def test_a_table_that_nobody_owns_is_refused_when_the_spec_is_read() -> None:

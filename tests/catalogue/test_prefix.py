@@ -4,16 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 import pairform
-from tests.catalogue.test_positions import decoder_with
+from tests.catalogue.decoders import IDS, MASK, check_writing, decoder_with
 from tests.test_blocks import TINY
 
 KERNELS = ("eager", "sdpa", "chunked")
 LENGTHS = torch.tensor([5, 3])
-IDS = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
 def model_with(window: list[int] | None = None, kernel: str = "auto", **attention: Any) -> pairform.Model:
@@ -60,31 +58,19 @@ def test_without_a_prefix_it_is_causal_and_a_prefix_of_all_is_bidirectional() ->
     torch.testing.assert_close(model(IDS, prefix_lengths=torch.tensor([9, 9])).logits, both(IDS).logits)
 
 
-def text() -> tuple[Tensor, Tensor]:
-    """A row whole and one padded on the left."""
-    mask = torch.ones_like(IDS)
-    mask[1, :4] = 0
-    return IDS, mask
-
-
 @pytest.mark.parametrize("window", [None, [3, 2]])
 @pytest.mark.parametrize("position", [{"name": "rope"}, {"name": "t5_relative", "buckets": 8, "max_distance": 12}])
 def test_a_prompt_is_a_prefix_with_a_cache_as_without(window: list[int] | None, position: dict[str, Any]) -> None:
     model = model_with(window, position=position)
-    ids, mask = text()
-    for beams in (1, 2):
-        found = [model.generate(ids, mask, max_new_tokens=6, num_beams=beams, use_cache=cached) for cached in (True, False)]
-        assert torch.equal(*found)
-    written, longer = found[0], functional.pad(mask, (0, 6), value=1)
-    logits = model(written, longer, prefix_lengths=mask.sum(1)).logits
-    greedy = model.generate(ids, mask, max_new_tokens=1)
+    written, longer = check_writing(model, beams=(2, 1)), functional.pad(MASK, (0, 5), value=1)
+    logits = model(written, longer, prefix_lengths=MASK.sum(1)).logits
+    greedy = model.generate(IDS, MASK, max_new_tokens=1)
     assert torch.equal(logits[:, 8].argmax(-1), greedy[:, 9])
 
 
 def test_a_compiled_step_goes_on_from_a_prefix() -> None:
     model = pairform.build(pairform.patch(model_with([3, 2]).spec, {"decoder": {"depth": 1}}), seed=0)
-    ids, mask = text()
-    plain, compiled = (model.generate(ids, mask, max_new_tokens=5, compile=chosen) for chosen in (False, True))
+    plain, compiled = (model.generate(IDS, MASK, max_new_tokens=5, compile=chosen) for chosen in (False, True))
     assert torch.equal(plain, compiled)
 
 

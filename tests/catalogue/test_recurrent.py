@@ -11,7 +11,7 @@ import pairform
 from pairform.blocks.attention.retention import Retention
 from pairform.blocks.context import Context
 from pairform.registry import Sizes
-from tests.catalogue.test_positions import decoder_with
+from tests.catalogue.decoders import IDS, MASK, check_pieces, check_writing, decoder_with
 from tests.test_blocks import filled
 
 WIDTH, HEADS, KEYS, VALUES = 16, 4, 6, 10
@@ -23,9 +23,6 @@ DOCUMENT: dict[str, Any] = {
     "position": {"name": "rope"},
     "mask": {"causal": True, "window": None},
 }
-IDS = torch.randint(3, 23, (2, 9), generator=torch.Generator().manual_seed(0))
-MASK = torch.ones_like(IDS)
-MASK[1, :4] = 0
 
 
 def turned(heads: Tensor) -> Tensor:
@@ -101,14 +98,9 @@ MIXED = [{"layers": [1], "patch": {"branches": {"self_attention": LOCAL}}}]
 @pytest.mark.parametrize("overrides", [[], MIXED])
 def test_it_decodes_with_a_cache_as_without(decay: str, overrides: Any) -> None:
     model = model_with(decay=decay, overrides=overrides)
-    for beams in (1, 3):
-        found = [model.generate(IDS, MASK, max_new_tokens=5, num_beams=beams, use_cache=cached) for cached in (True, False)]
-        assert torch.equal(*found)
+    check_writing(model, beams=(1, 3))
     ids = torch.randint(3, 23, (2, 140), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        whole, cache = model(ids).logits, pairform.Cache()
-        steps = [model(piece, cache=cache).logits for piece in torch.split(ids, [1, 70, 1, 3, 65], 1)]
-    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-3, atol=1e-3)
+    check_pieces(model, [1, 70, 1, 3, 65], ids, tolerance=1e-3)
 
 
 def test_it_decodes_in_a_compiled_step() -> None:

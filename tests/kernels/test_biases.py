@@ -13,7 +13,7 @@ from pairform.blocks.attention import tiles
 from pairform.blocks.attention.kernels import KERNELS
 from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.attention.work import Work
-from tests.catalogue.test_positions import decoder_with
+from tests.catalogue.decoders import decoder_with
 from tests.kernels.cases import ROWS, answer, heads_for, masks, sees_a_key
 
 NAMES = [name for name, kernel in KERNELS.items() if kernel.bias]
