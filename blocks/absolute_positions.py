@@ -57,9 +57,10 @@ class LearnedPosition(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        length = len(self.weight)
-        if not torch.compiler.is_compiling() and not positions.is_meta and int(positions.max()) >= length:
-            raise InputError(
-                Problem("positions", f"the place {int(positions.max())}", f"places below {length}, which are learned")
-            )
+        if not torch.compiler.is_compiling():
+            length = len(self.weight)
+            # numbers on the meta device have no value: there they are a plain row's
+            last = positions.shape[1] - 1 if positions.is_meta else int(positions.max())
+            if last >= length:
+                raise InputError(Problem("positions", f"the place {last}", f"places below {length}, which are learned"))
         return hidden + functional.embedding(positions.clamp(min=0), self.weight)

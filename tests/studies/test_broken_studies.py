@@ -22,6 +22,10 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"variants": {"odd": {"decoder": {"layer": {"branches": {"self_attention": {"kv_heads": 3}}}}}}},
         ["variants.odd.decoder.layer", "kv_heads"],
     ),
+    "positions too few for the data": (
+        {"variants": {"odd": {"encoder": {"position": {"name": "learned", "length": 2}}}}},
+        ["variants.odd.positions", "places below 2"],
+    ),
     "no seeds": ({"seeds": []}, ["seeds: found [], expected at least 1"]),
     "no such task": ({"data": {"name": "copi"}}, ["data.name: found 'copi'", "'associative_recall'"]),
     "no task": ({"data": {"name": None}}, ["data.name: found nothing"]),
