@@ -166,3 +166,12 @@ def random_t5gemma(seed: int) -> dict[str, Any]:
         "decoder": decoder,
         "tie_word_embeddings": rng.random() < 0.6,
     }
+
+
+def check_logits(ours: pairform.Model, theirs: nn.Module, read: Batch) -> Tensor:
+    """Whether the chosen kernel and the eager one give transformers' logits, which are returned."""
+    expected: Tensor = theirs(**read.inputs).logits
+    assert error(ours(**read.inputs).logits, expected, read.real) <= FLOAT32
+    ours.use_kernel("eager")
+    assert error(ours(**read.inputs).logits, expected, read.real) <= FLOAT32
+    return expected

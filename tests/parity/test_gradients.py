@@ -49,6 +49,15 @@ def check_gradients(ours: pairform.Model, theirs: nn.Module, inputs: dict[str, T
             assert got.abs().max() <= zero, name
 
 
+def check_dropout(ours: pairform.Model, theirs: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """Whether the same random state drops the same activations in both."""
+    torch.manual_seed(1)
+    loss = ours(**inputs).loss
+    torch.manual_seed(1)
+    torch.testing.assert_close(loss, theirs(**inputs).loss, rtol=1e-5, atol=0)
+    assert loss != ours(**inputs).loss
+
+
 def gradient_of(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
@@ -128,9 +137,4 @@ def test_training_with_dropout_draws_as_transformers_does(architecture: str, con
     read = batch(padding="right")
     labels = read.ids % 2 if "Token" in architecture else read.ids
     inputs = {**read.inputs, "labels": labels.masked_fill(~read.real, -100)}
-    ours, theirs = pairform.load(folder).train(), reference(folder).train()
-    torch.manual_seed(1)
-    loss = ours(**inputs).loss
-    torch.manual_seed(1)
-    torch.testing.assert_close(loss, theirs(**inputs).loss, rtol=1e-5, atol=0)
-    assert loss != ours(**inputs).loss
+    check_dropout(pairform.load(folder).train(), reference(folder).train(), inputs)

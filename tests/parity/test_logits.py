@@ -13,6 +13,7 @@ from tests.parity.compare import (
     FLOAT32,
     PADDINGS,
     batch,
+    check_logits,
     create,
     error,
     inclusive_windows,
@@ -27,11 +28,7 @@ from tests.parity.compare import (
 def test_random_gemma2(seed: int, tmp_path: Path) -> None:
     folder = create(tmp_path / "model", "Gemma2ForCausalLM", seed=seed, **random_gemma2(seed))
     read = batch(seed, padding=PADDINGS[seed % 3])
-    expected = reference(folder)(**read.inputs).logits
-    ours = pairform.load(folder)
-    assert error(ours(**read.inputs).logits, expected, read.real) <= FLOAT32
-    ours.use_kernel("eager")
-    assert error(ours(**read.inputs).logits, expected, read.real) <= FLOAT32
+    check_logits(pairform.load(folder), reference(folder), read)
 
 
 @pytest.mark.parametrize("seed", range(60))
