@@ -1,12 +1,13 @@
 """The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
 
 from collections.abc import Iterator, Mapping
-from math import ceil, prod
+from math import ceil
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pairform.blocks.attention.buffers import Buffers
 from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.attention.packing import of_row
 from pairform.blocks.attention.work import Parts, Work, by_distance, lowest, of_diagonals
@@ -42,8 +43,7 @@ class Tiles:
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
         self.biases = {place: bias.to(self.wide) for place, bias in enumerate(work.biases) if bias is not None}
-        self.memory: dict[str, Tensor] = {}
-        self.buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self.buffer = Buffers(queries.device)
 
     def forward(self) -> Tensor:
         """`[batch, heads, q, head_dim]`."""
@@ -168,17 +168,6 @@ class Tiles:
     def of_keys(self, parts: Parts, tile: Tile) -> Parts:
         """Each part's `[kv_heads, keys, head_dim]` that the tile sees."""
         return tuple(part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True))
-
-    def buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory called `name`, allocated once and again only where a tile needs more."""
-        found = self.buffers.get((name, shape))
-        if found is None:
-            count, held = prod(shape), self.memory.get(name)
-            if held is None or held.numel() < count:
-                held = self.memory[name] = torch.empty(count, dtype=dtype, device=self.queries.device)
-                self.buffers = {key: buffer for key, buffer in self.buffers.items() if key[0] != name}
-            found = self.buffers[name, shape] = held[:count].view(shape)
-        return found
 
     def __iter__(self) -> Iterator[Tile]:
         """Every tile; those of the same queries follow each other and share a bias."""
