@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK = 64
-"""Tokens whose products with each other are held; between chunks only states are."""
+"""Tokens at most whose products with each other are held; between chunks only states are."""
 
 
 class Tokens(NamedTuple):
@@ -45,16 +45,17 @@ def chunked(tokens: Tokens, state: State) -> tuple[Tensor, State]:
     2307.08621, section 2.1; Dao and Gu 2024, arXiv 2405.21060, section 6).
     """
     length = tokens.queries.shape[2]
-    queries, keys, values, decay, documents = filled(tokens, -length % CHUNK)
-    queries, keys, values = (rearrange(part, "b h (n c) d -> b h n c d", c=CHUNK) for part in (queries, keys, values))
-    since = rearrange(decay, "b h (n c) -> b h n c", c=CHUNK).cumsum(-1)
-    seen = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=keys.device).tril()
+    size = CHUNK if torch.compiler.is_compiling() else min(CHUNK, max(length, 1))  # compiled code serves any length
+    queries, keys, values, decay, documents = filled(tokens, -length % size)
+    queries, keys, values = (rearrange(part, "b h (n c) d -> b h n c d", c=size) for part in (queries, keys, values))
+    since = rearrange(decay, "b h (n c) -> b h n c", c=size).cumsum(-1)
+    seen = torch.ones(size, size, dtype=torch.bool, device=keys.device).tril()
     until = since[..., -1:] - since
     start = functional.pad(since[..., -1].cumsum(-1), (1, 0))  # decay before each chunk, and behind the last
     before = torch.ones(start.shape[-1], start.shape[-1], dtype=torch.bool, device=keys.device).tril()
     reached = since
     if documents is not None:
-        own = rearrange(documents[:, 1:], "b (n c) -> b 1 n c", c=CHUNK)
+        own = rearrange(documents[:, 1:], "b (n c) -> b 1 n c", c=size)
         ends = torch.cat((documents[:, None, :1], own[..., -1]), -1)
         seen = seen & (own[..., :, None] == own[..., None, :])
         until = until.masked_fill(own != ends[..., 1:, None], -torch.inf)

@@ -144,6 +144,13 @@ def test_its_memory_is_as_large_after_any_number_of_tokens() -> None:
     assert cost.cache_bytes["self"] == sizes[0]
 
 
+def test_a_short_text_costs_what_its_tokens_cost() -> None:
+    spec = model_with().spec
+    costs = [pairform.inspect(spec, target_length=length).flops["decoder"] for length in (8, 16, 64)]
+    assert costs[1] < 2.5 * costs[0]
+    assert costs[2] > 3 * costs[1]
+
+
 def test_it_trains_in_half_precision_and_under_strong_decay() -> None:
     model = model_with(temperature=0.01).bfloat16().train()
     loss = model(IDS, labels=IDS).loss
