@@ -1,5 +1,6 @@
 """A decoder run on a prompt and then on one token of each row at a time."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pairform.assemblies.compiled_step import CompiledStep, bucket, logits_of
 from pairform.blocks.attention.heads import AttentionHeads
+from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
@@ -111,6 +113,15 @@ class Decoding:
 
 def in_order(model: "Model") -> bool:
     """Whether no token of the decoder sees a later one, so that a prompt may run in pieces."""
+    return all(mask.causal and not mask.prefix for mask in own_masks(model))
+
+
+def cacheable(model: "Model") -> bool:
+    """Whether what the decoder said of a token stays as it was when tokens follow, but for a prompt that sees itself whole."""
+    return all(mask.causal for mask in own_masks(model))
+
+
+def own_masks(model: "Model") -> Iterator[MaskSpec]:
+    """Over the decoder's own tokens, layer by layer."""
     assert model.decoder is not None
-    masks = (module.mask for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))
-    return all(mask.causal and not mask.prefix for mask in masks)
+    return (module.mask for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))

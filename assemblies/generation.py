@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pairform.assemblies.beam_search import BeamSearch
 from pairform.assemblies.compiled_step import in_bucket
-from pairform.assemblies.decoding import Decoding
+from pairform.assemblies.decoding import Decoding, cacheable
 from pairform.assemblies.inputs import as_mask, real_tokens
 from pairform.assemblies.sampling import Choose, chooser
 from pairform.blocks.cache import Cache
@@ -60,8 +60,9 @@ class GenerationMixin:
         A decoder-only model's prompt is `input_ids`. Rows end at any of `eos_token_id` (default: the spec's) and are then
         filled with pad; all stop when every row has ended. Prompts may be padded left or right. `cache` may hold the
         beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
-        the same tokens. `compile` compiles the step of one token when it is first needed, and again only for buckets of
-        lengths and batches that this model has not met; it pays where much is written.
+        the same tokens. A decoder whose tokens see later ones keeps nothing, whatever `use_cache` says. `compile` compiles the
+        step of one token when it is first needed, and again only for buckets of lengths and batches that this model
+        has not met; it pays where much is written.
 
         With `num_beams`, beam search as in transformers: see `BeamSearch` for its options. It gives
         `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
@@ -86,7 +87,7 @@ class GenerationMixin:
             if valid is not None:
                 order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that rows go on at the right
                 aligned, first = prompt.gather(1, order), (~valid).sum(1, keepdim=True)
-            if cache is None and use_cache:
+            if cache is None and use_cache and cacheable(model):
                 cache = Cache()
             if compile and source is not None:
                 source = in_bucket(source)
@@ -144,6 +145,9 @@ def check_request(model: "Model", max_new_tokens: int, use_cache: bool, cache: C
         raise InputError(Problem("max_new_tokens", str(max_new_tokens), "1 or more"))
     if cache is not None and not use_cache:
         raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
+    if cache is not None and not cacheable(model):
+        found = "a decoder whose tokens see later ones, so that all is computed anew with each"
+        raise InputError(Problem("cache", found, "no cache, or a causal mask"))
 
 
 def check_beams(num_beams: int, **given: object) -> None:

@@ -117,3 +117,11 @@ def test_a_prefix_that_would_not_be_read_is_refused() -> None:
     model(IDS, cache=cache)
     with pytest.raises(pairform.PairformError, match="a prefix behind 9 cached tokens"):
         model(IDS, prefix_lengths=LENGTHS, cache=cache)
+
+
+def test_a_decoder_whose_tokens_see_later_ones_keeps_nothing() -> None:
+    """What it says of a token changes with each that follows, so a cache would hold what is no longer true."""
+    model = model_with(mask={"causal": False})
+    check_writing(model)
+    with pytest.raises(pairform.PairformError, match=r"cache: found a decoder whose tokens see later ones"):
+        model.generate(IDS, MASK, max_new_tokens=2, cache=pairform.Cache())
