@@ -59,7 +59,8 @@ class Decoding:
         if self.step is not None and self.cache is not None and self.cache.length and begin == length - 1:
             token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)  # or its stride would be the text's length
             return self.step(token, self.first, self.source, self.cache)
-        whole = self.cache is None or pixels is not None or not in_order(self.model)
+        few = length - begin <= PIECE  # as in each step: then nobody asks every layer whether it could run in pieces
+        whole = few or self.cache is None or pixels is not None or not in_order(self.model)
         ends = [length] if whole else [*range(begin + PIECE, length, PIECE), length]
         for end in ends:
             hidden = self.run(tokens, begin, end, pixels)

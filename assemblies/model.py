@@ -186,8 +186,7 @@ class Model(GenerationMixin, nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training, where dropout is at work; quantised or prepacked weights, which get no gradient, are an error."""
-        problem = constant_weights(self, "train", why=", which get no gradient")
-        if mode and problem is not None:
+        if mode and (problem := constant_weights(self, "train", why=", which get no gradient")) is not None:
             raise InputError(problem)
         return super().train(mode)
 

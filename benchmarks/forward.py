@@ -44,14 +44,9 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     def forward(model: Callable[[], Any]) -> Call:
         return passes(model(), models.inputs(case, device))
 
-    def compiled() -> Any:
-        model = models.ours(folder, device)
-        model.compile_layers()
-        return model
-
     table: dict[str, Make] = {
         "pairform": lambda: forward(ours),
-        "pairform compiled": lambda: forward(compiled),
+        "pairform compiled": lambda: forward(lambda: models.ours(folder, device, compiled=True)),
         "transformers": lambda: forward(default),
         "transformers flex": lambda: forward(lambda: models.theirs(folder, device, "flex_attention")),
         "transformers compiled": lambda: forward(lambda: torch.compile(default())),

@@ -65,14 +65,9 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     def forward(model: Any) -> Call:
         return passes(model, models.inputs(case, device))
 
-    def compiled() -> Call:
-        model = models.ours(folder / "merged", device, patch=None)
-        model.compile_layers()
-        return forward(model)
-
     table: dict[str, Make] = {
         "pairform": lambda: forward(models.ours(folder / "merged", device, patch=None)),
-        "pairform compiled": compiled,
+        "pairform compiled": lambda: forward(models.ours(folder / "merged", device, patch=None, compiled=True)),
         SEPARATE: lambda: forward(models.ours(folder / "separate", device, patch=None)),
         "transformers": lambda: forward(default()),
         "transformers compiled": lambda: forward(torch.compile(default())),

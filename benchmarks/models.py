@@ -32,8 +32,19 @@ def write(spec: ModelSpec, folder: Path, dtype: str) -> None:
     pairform.save(model, folder, format="transformers")
 
 
-def ours(folder: Path, device: str, patch: dict[str, Any] | None = INCLUSIVE, *, prepack: bool = False) -> Any:
-    return pairform.load(folder, device=device, patch=patch, prepack=prepack).eval()
+def ours(
+    folder: Path,
+    device: str,
+    patch: dict[str, Any] | None = INCLUSIVE,
+    *,
+    prepack: bool = False,
+    compiled: bool = False,
+) -> Any:
+    """Our model; `compiled`: layer by layer."""
+    model = pairform.load(folder, device=device, patch=patch, prepack=prepack).eval()
+    if compiled:
+        model.compile_layers()
+    return model
 
 
 def theirs(folder: Path, device: str, attention: str | None = None) -> Any:

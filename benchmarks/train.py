@@ -35,14 +35,10 @@ def write(folder: Path, case: Case) -> None:
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     device = options.device
     default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
-
-    def compiled() -> Call:
-        ours().compile_layers()
-        return step(ours(), ours(), case, device)
-
+    compiled = cache(lambda: models.ours(folder, device, compiled=True))
     table: dict[str, Make] = {
         "pairform": lambda: step(ours(), ours(), case, device),
-        "pairform compiled": compiled,
+        "pairform compiled": lambda: step(compiled(), compiled(), case, device),
         "transformers": lambda: step(default(), default(), case, device),
         "transformers compiled": lambda: step(torch.compile(default()), default(), case, device),
     }
