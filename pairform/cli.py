@@ -146,7 +146,7 @@ def error_lines(error: Exception) -> list[str]:
     from pairform.registry.errors import PairformError
 
     if isinstance(error, PairformError):
-        return [str(problem) for problem in error.problems]
+        return error.lines()
     if isinstance(error, OSError):
         return [str(error)]
     return [f"{type(error).__name__}: {error} (`pairform --debug ...` shows where it arose)"]

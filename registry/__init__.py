@@ -10,8 +10,10 @@ from pairform.registry.errors import (
     Problem,
     SpecError,
     join_path,
+    printable,
     shorten,
 )
+from pairform.registry.files import open_regular, read_bytes, read_text
 from pairform.registry.merge import difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
 from pairform.registry.spec import (
@@ -64,9 +66,13 @@ __all__ = [
     "locate",
     "merge_patch",
     "nested",
+    "open_regular",
     "parse_settings",
     "presets",
+    "printable",
+    "read_bytes",
     "read_json",
+    "read_text",
     "register",
     "registry_of",
     "resolve",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pairform.registry.errors import PATH, Problem, SpecError, shorten
+from pairform.registry.files import read_text
 from pairform.registry.merge import merge_patch
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -37,7 +38,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{name}, which JSON does not have")
 
     try:
-        document = json.loads(path.read_text("utf-8"), object_pairs_hook=unique, parse_constant=constant)
+        document = json.loads(read_text(path), object_pairs_hook=unique, parse_constant=constant)
     except FileNotFoundError:
         raise SpecError(Problem(str(path), "no such file", "a JSON file")) from None
     except OSError as error:

@@ -17,9 +17,10 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        remedy = f" {self.remedy}" if self.remedy else ""
-        return f"{place}found {self.found}, expected {self.expected}.{remedy}"
+        """One line of printable characters, of bounded length whatever the input was."""
+        place = f"{printable(cut_middle(self.where, 500))}: " if self.where else ""
+        found, expected, remedy = (printable(cut_end(part, 450)) for part in (self.found, self.expected, self.remedy))
+        return f"{place}found {found}, expected {expected}.{' ' + remedy if remedy else ''}"
 
     def inside(self, prefix: str) -> "Problem":
         """The same problem seen from a document that holds this one at `prefix`."""
@@ -27,11 +28,24 @@ class Problem:
 
 
 class PairformError(Exception):
-    """Base of every error that a user's input can cause. `problems` lists each cause."""
+    """Base of every error that a user's input can cause. `problems` lists each cause; the message shows the first of them."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """The message: one line for each problem, as many as fit into `MESSAGE` characters, and how many more there are."""
+        lines: list[str] = []
+        room = MESSAGE
+        for problem in self.problems:
+            line = str(problem)
+            room -= len(line) + 1
+            if room < 0 and lines:
+                more = len(self.problems) - len(lines)
+                return [*lines, f"... and {more} more problem{'s' if more > 1 else ''}"]
+            lines.append(line)
+        return lines
 
 
 class SpecError(PairformError):
@@ -59,6 +73,9 @@ def join_path(*parts: str) -> str:
     return path
 
 
+MESSAGE = 1950
+"""Characters of an error's message, whatever its cause."""
+
 PATH = 1000
 """Characters that a path is cut to: its end says which file it is."""
 
@@ -67,3 +84,19 @@ def shorten(value: object, limit: int = 80) -> str:
     """`value` as it would be written in Python, cut to about `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` with the characters escaped that a terminal acts on instead of showing: controls, direction marks, surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def cut_end(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cut_middle(text: str, limit: int) -> str:
+    """Of a place, the beginning says which document and the end which file or field."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-(limit // 2 - 1) :]}"
