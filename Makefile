@@ -10,7 +10,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: install ## make small Gemma 2 checkpoints, convert an unequal pair, check it against transformers, generate
+demo: install ## make the folder demo/ anew: small checkpoints, and an unequal pair that is converted, checked and generates
+	rm -rf demo
+	$(BIN)/python examples/checkpoints.py
 	$(BIN)/python examples/convert.py
 
 test: install ## run every test

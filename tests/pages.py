@@ -12,20 +12,25 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. Behind its language may stand `file=NAME`: the page goes on to use it under that name."""
+    """A fenced block. Behind its language may stand `file=NAME`: the page says, in the paragraph `before`, to save it so."""
 
     language: str
     file: str | None
     text: str
     line: int
+    before: str
 
 
 @dataclass(frozen=True)
 class Command:
     """A command of a console block, and the lines shown below it."""
 
-    words: list[str]
+    line: str
     shown: list[str]
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.line)
 
     @property
     def fails(self) -> bool:
@@ -37,21 +42,21 @@ def blocks(page: Path) -> Iterator[Block]:
     for match in FENCE.finditer(text):
         language, *options = match["info"].split() or [""]
         files = [option.removeprefix("file=") for option in options]
-        yield Block(language, files[0] if files else None, match["text"], text.count("\n", 0, match.start()) + 2)
+        before = text[: match.start()].rstrip().rpartition("\n\n")[2]
+        yield Block(language, files[0] if files else None, match["text"], text.count("\n", 0, match.start()) + 2, before)
 
 
 def commands(block: Block) -> list[Command]:
     """In a console block commands start with `$`; in a bash block every line is one."""
-    text = block.text.replace("\\\n", " ")
     found: list[Command] = []
-    for line in text.splitlines():
+    for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
         if block.language == "bash" and line.strip():
-            found.append(Command(shlex.split(line, comments=True), []))
+            found.append(Command(line, []))
         elif line.startswith("$ "):
-            found.append(Command(shlex.split(line[2:], comments=True), []))
+            found.append(Command(line[2:], []))
         elif line.strip():
             found[-1].shown.append(line)
-    return [command for command in found if command.words]
+    return found
 
 
 def links(page: Path) -> list[Path]:

@@ -1,0 +1,112 @@
+"""Small checkpoints in the layout of transformers: what `make demo` converts and what the pages in docs/ work on.
+
+Gemma 2 with a tokenizer: `gemma-large` (6 layers of width 48) and `gemma-small` (4 layers of width 32). Gemma 3: `gemma3` and
+`gemma3-pictures` (width 32; the second reads pictures too) and `gemma3-wide` (width 48). The weights are random.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3Config,
+    Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
+WORDS = """
+the quick brown fox jumps over a lazy dog small large red blue green old young warm cold dark bright happy sad
+cat bird horse cow sheep mouse fish bear wolf owl tree river hill lake field garden road house door window roof
+table chair lamp book letter song story name word bread apple milk water fire stone sand snow rain wind sun moon
+star sky sees likes follows hears finds brings keeps opens sings runs walks sleeps waits and then but near under
+behind home today little slowly always mountain bridge
+""".split()
+SIZES: dict[str, Any] = {
+    "vocab_size": len(SPECIAL) + len(WORDS),
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 12,
+    "sliding_window": 4,
+    "initializer_range": 1.0,
+}
+"""Weights wide enough for softcaps and windows to matter, and a window shorter than a sentence."""
+LARGE = {"hidden_size": 48, "num_hidden_layers": 6, "intermediate_size": 96}
+GEMMA3: dict[str, Any] = {
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
+    },
+}
+TOWER: dict[str, Any] = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+    "vision_use_head": False,
+}
+PICTURES = {"mm_tokens_per_image": 4, "boi_token_index": 4, "eoi_token_index": 5, "image_token_index": 6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to write them in (default: demo)")
+    folder: Path = parser.parse_args().out
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+    for name, seed, changes in (("gemma-large", 1, LARGE), ("gemma-small", 2, {})):
+        write(Gemma2ForCausalLM, Gemma2Config(**SIZES | changes), folder / name, seed)
+        make_tokenizer().save_pretrained(folder / name)
+    text = SIZES | GEMMA3
+    write(Gemma3ForCausalLM, Gemma3TextConfig(**text), folder / "gemma3", 3)
+    write(Gemma3ForCausalLM, Gemma3TextConfig(**text | {"hidden_size": 48}), folder / "gemma3-wide", 4)
+    seeing = Gemma3Config(text_config=text, vision_config=TOWER, **PICTURES)
+    write(Gemma3ForConditionalGeneration, seeing, folder / "gemma3-pictures", 5)
+    print(f"{folder}: five small checkpoints: gemma-large, gemma-small, gemma3, gemma3-wide, gemma3-pictures")
+
+
+def write(architecture: type[PreTrainedModel], config: Any, folder: Path, seed: int) -> None:
+    """A folder as transformers writes it.
+
+    Norms are drawn too, since transformers starts them at the identity; small embeddings keep a tied head from repeating its input.
+    """
+    torch.manual_seed(seed)
+    model = architecture(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in ("norm", "vision_tower", "projector")):
+                parameter.normal_(std=0.3)
+            if "embed_tokens" in name:
+                parameter.mul_(0.1)
+    model.save_pretrained(folder)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, with `<bos>` in front of each text."""
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*SPECIAL, *WORDS])}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
+    )
+
+
+if __name__ == "__main__":
+    main()

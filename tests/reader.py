@@ -1,0 +1,189 @@
+"""Somebody who reads a page of documentation and types what it shows, in a clone of the repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import pairform
+from pairform.experiments.study_spec import StudySpec
+from tests.command_line.runner import CommandLine, Result
+from tests.pages import Block, Command, blocks, commands, missing_line
+
+ROOT = Path(__file__).parents[1]
+
+
+def clone(folder: Path) -> Path:
+    """The repository as `git clone` leaves it: nothing installed, nothing made."""
+    folder.mkdir()
+    for path in ROOT.iterdir():
+        if path.name not in (".git", ".venv", "demo"):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def targets() -> set[str]:
+    """What the Makefile can make."""
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def check_document(document: dict[str, Any]) -> None:
+    """A study, a whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
+    if "seeds" in document:
+        StudySpec.read(document)
+        return
+    schema = pairform.schema()
+    if "assembly" in document or "extends" in document:
+        pairform.load_spec(document)
+        jsonschema.validate(document, schema)
+    else:
+        pairform.patch(pairform.load_spec("t5gemma-2b-2b"), document)
+        jsonschema.validate(document, {"$ref": "#/$defs/ModelSpec:patch", "$defs": schema["$defs"]})
+
+
+class Reader:
+    """Follows a page in this process, from the root of a clone on; its Python blocks are one session.
+
+    `pairform` runs here and not in a process of its own, which would import torch each time; `make demo` copies `demo`.
+    Like a shell, it has no `pairform` and no packages before the environment is made and activated.
+    """
+
+    def __init__(self, root: Path, demo: Path, pairform_command: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root = root
+        self.demo = demo
+        self.pairform = pairform_command
+        self.capsys = capsys
+        self.names: dict[str, Any] = {"__name__": "page"}
+        self.printed = ""
+        self.installed = self.active = False
+
+    def follow(self, block: Block, page: Path) -> None:
+        if block.file:
+            save(block)
+        if block.language in ("console", "bash"):
+            for command in commands(block):
+                self.run(command)
+        elif block.language == "python":
+            assert self.active, f"{page.name}:{block.line}: Python before `source .venv/bin/activate`"
+            self.capsys.readouterr()
+            exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), self.names)
+            self.printed = self.capsys.readouterr().out
+        elif block.language == "text":
+            assert missing_line(block.text.splitlines(), self.printed) is None, self.printed
+        elif block.language == "json":
+            check_document(json.loads(block.text))
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+
+    def run(self, command: Command) -> None:
+        """The command ends as shown, and prints what is shown."""
+        result = self.result(command.words)
+        assert (result.code != 0) == command.fails, (command.words, result)
+        printed = result.out + result.err
+        assert missing_line(command.shown, printed) is None, f"{command.words} printed:\n{printed}"
+
+    def result(self, words: list[str]) -> Result:
+        program, *rest = words
+        if program == "make":
+            return self.make(rest)
+        if words == ["source", ".venv/bin/activate"]:
+            assert self.installed, "no .venv before a `make`"
+            assert Path.cwd() == self.root, "no .venv here: it is in the repository's root"
+            self.active = True
+        elif program == "cd":
+            os.chdir(rest[0])
+        elif program == "pairform":
+            assert self.active, f"{words}: command not found before `source .venv/bin/activate`"
+            return self.in_this_process(rest)
+        else:
+            assert program == "python", f"{words}: a command that no page may need"
+            assert self.active, f"{words}: not the repository's Python before `source .venv/bin/activate`"
+            ran = subprocess.run([sys.executable, *rest], capture_output=True, text=True, check=False)
+            return Result(ran.returncode, ran.stdout, ran.stderr)
+        return Result(0, "", "")
+
+    def make(self, wanted: list[str]) -> Result:
+        assert Path.cwd() == self.root, "no Makefile here: it is in the repository's root"
+        assert set(wanted) <= targets()
+        self.installed = True
+        if "demo" in wanted:
+            shutil.rmtree("demo", ignore_errors=True)
+            shutil.copytree(self.demo, "demo")
+        return Result(0, "", "")
+
+    def in_this_process(self, words: list[str]) -> Result:
+        """`> FILE` behind a command works as in a shell."""
+        if words[-2:-1] != [">"]:
+            return self.pairform(*words)
+        result = self.pairform(*words[:-2])
+        Path(words[-1]).write_text(result.out)
+        return result
+
+
+def save(block: Block) -> None:
+    """The file that the page says to save; one that is in the repository must hold what is shown."""
+    assert block.file
+    assert f"`{block.file}`" in block.before or f"({block.file})" in block.before, f"{block.file}: not named above its text"
+    file = Path(block.file)
+    if file.exists() and file.resolve().is_relative_to(ROOT):
+        assert file.read_text() == block.text, f"{file} holds something else"
+    else:
+        file.write_text(block.text)
+
+
+MARK = "@@@ "
+
+
+def in_a_shell(page: Path, root: Path, leave_out: tuple[str, ...] = ()) -> None:
+    """Each command and each Python block of a page in one real shell, from the root of a clone on."""
+    lines: list[str] = []
+    expected: list[tuple[str, list[str], bool]] = []
+    for block in blocks(page):
+        if block.language in ("console", "bash"):
+            for command in commands(block):
+                if command.line not in leave_out:
+                    lines.append(command.line)
+                    expected.append((command.line, command.shown, command.fails))
+        elif block.language == "python":
+            lines.append(f"python - <<'PAGE'\n{block.text}PAGE")
+            expected.append((f"{page.name}:{block.line}", [], False))
+        elif block.language == "text":
+            expected[-1] = (expected[-1][0], block.text.splitlines(), False)
+        elif block.language == "json":
+            check_document(json.loads(block.text))
+            assert block.file is None or (ROOT / block.file).read_text() == block.text, f"{block.file} holds something else"
+    install(root)
+    script = "".join(f"{line}\necho; echo '{MARK}'$?\n" for line in lines)
+    ran = subprocess.run(["bash"], input=script, cwd=root, capture_output=True, text=True, check=False, env=environment())
+    parts = ran.stdout.split(MARK)
+    assert len(parts) == len(lines) + 1, ran.stdout + ran.stderr
+    for (name, shown, fails), printed, after in zip(expected, parts, parts[1:], strict=False):
+        code = after.split("\n", 1)[0]
+        assert (code != "0") == fails, f"{name} ended with {code}:\n{ran.stderr}"
+        assert missing_line(shown, printed) is None, f"{name} printed:\n{printed}"
+
+
+def install(root: Path) -> None:
+    """What `make` installs: an environment to activate, here with this interpreter behind it."""
+    bin_folder = root / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    for name, words in (("python", sys.executable), ("pairform", f"{sys.executable} -m pairform")):
+        (bin_folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (bin_folder / name).chmod(0o755)
+    (bin_folder / "activate").write_text(f'export PATH="{bin_folder}:$PATH"\n')
+    (bin_folder / ".installed").touch()
+
+
+def environment() -> dict[str, str]:
+    """A shell in which nothing is activated yet."""
+    own = str(Path(sys.executable).parent)
+    path = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own]
+    return os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "120"}
