@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 HEAD = """# Blocks
 
 Every block that a spec may name, with its paper, shapes, options and a document of it as short as may be. This page is written
-from the registry by `make schema`; the command line shows the same, and blocks of installed packages too:
+from the registry by `make schema`. The command line shows the same, and the blocks of installed packages too. From the
+repository's root:
 
 ```console
+$ make install
+$ source .venv/bin/activate
 $ pairform blocks norm
 norm: normalises hidden states along the width
 ...

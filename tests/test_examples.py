@@ -56,9 +56,12 @@ def test_own_block(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["convert.py", "--out", str(tmp_path / "demo")])
+    monkeypatch.setattr("sys.argv", ["", "--out", str(tmp_path / "demo")])
+    run("checkpoints.py")
     run("convert.py")
-    assert "verified: True" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "verified: True" in printed
+    assert len(printed.partition("writes:")[2].split()) == 8
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:
