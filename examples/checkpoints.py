@@ -23,13 +23,18 @@ from transformers import (
 from transformers.utils import logging
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
-WORDS = """
-the quick brown fox jumps over a lazy dog small large red blue green old young warm cold dark bright happy sad
-cat bird horse cow sheep mouse fish bear wolf owl tree river hill lake field garden road house door window roof
-table chair lamp book letter song story name word bread apple milk water fire stone sand snow rain wind sun moon
-star sky sees likes follows hears finds brings keeps opens sings runs walks sleeps waits and then but near under
-behind home today little slowly always mountain bridge
-""".split()
+# fmt: off
+WORDS = [
+    "the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "small", "large", "red", "blue", "green",
+    "old", "young", "warm", "cold", "dark", "bright", "happy", "sad", "cat", "bird", "horse", "cow", "sheep",
+    "mouse", "fish", "bear", "wolf", "owl", "tree", "river", "hill", "lake", "field", "garden", "road", "house",
+    "door", "window", "roof", "table", "chair", "lamp", "book", "letter", "song", "story", "name", "word", "bread",
+    "apple", "milk", "water", "fire", "stone", "sand", "snow", "rain", "wind", "sun", "moon", "star", "sky", "sees",
+    "likes", "follows", "hears", "finds", "brings", "keeps", "opens", "sings", "runs", "walks", "sleeps", "waits",
+    "and", "then", "but", "near", "under", "behind", "home", "today", "little", "slowly", "always", "mountain",
+    "bridge",
+]
+# fmt: on
 SIZES: dict[str, Any] = {
     "vocab_size": len(SPECIAL) + len(WORDS),
     "hidden_size": 32,
@@ -85,7 +90,8 @@ def main() -> None:
 def write(architecture: type[PreTrainedModel], config: Any, folder: Path, seed: int) -> None:
     """A folder as transformers writes it.
 
-    Norms are drawn too, since transformers starts them at the identity; small embeddings keep a tied head from repeating its input.
+    Norms are drawn too, since transformers starts them at the identity. Embeddings are small, since a tied head would otherwise
+    repeat the token that was read last.
     """
     torch.manual_seed(seed)
     model = architecture(config)

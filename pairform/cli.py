@@ -12,34 +12,37 @@ from pairform.cli_carry import carry
 from pairform.cli_convert import convert, plan
 from pairform.cli_generate import generate
 from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
+from pairform.cli_presets import presets
 from pairform.cli_study import study
 from pairform.cli_weights import export, extract, verify
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Pair any encoder with any decoder: architectures as JSON, decoder-only checkpoints as initialisation.",
 )
 
 
+def print_version(asked: bool) -> None:
+    if asked:
+        from pairform import __version__
+
+        print(f"pairform {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Taken before the command; `main` looks for --debug itself."""
 
 
-@app.command()
-def presets(as_json: Json = False) -> None:
-    """List the architectures that come with pairform."""
-    from pairform.registry.documents import presets
-
-    names = presets()
-    print(json.dumps(names) if as_json else "\n".join(names))
-
-
+app.command()(presets)
 app.command()(blocks)
 
 
@@ -81,12 +84,13 @@ def schema(
 ) -> None:
     """Write the JSON Schema with which an editor completes and checks specs."""
     from pairform import schema as make
+    from pairform.registry import write_text
 
     text = json.dumps(make(), indent=2) + "\n"
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text, "utf-8")
+        write_text(out, text)
 
 
 @app.command()
@@ -132,7 +136,7 @@ app.add_typer(study, name="study")
 def main() -> None:
     """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage."""
     try:
-        app()
+        app(prog_name="pairform")
     except Exception as error:
         if "--debug" in sys.argv:
             raise

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pairform.cli_options import Folder, Json, Overwrite, Seed, Settings, ShardSize, parse_set, print_json
+from pairform.cli_options import Folder, Json, Overwrite, Rows, Seed, Settings, ShardSize, parse_set, print_json
 
 
 def carry(
@@ -18,20 +18,22 @@ def carry(
     seed: Seed = 0,
     max_shard_size: ShardSize = "5GB",
     overwrite: Overwrite = False,
+    rows: Rows = False,
     as_json: Json = False,
 ) -> None:
     """Build a model again by another spec, with every weight that still fits."""
     from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
     from pairform.assemblies.initialisation.carry import plan_carry
     from pairform.assemblies.initialisation.execute import execute
-    from pairform.printing import byte_progress, print_plan, print_totals
+    from pairform.printing import byte_progress, print_totals
+    from pairform.printing_plan import print_plan
 
     made = plan_carry(open_checkpoint(directory), spec, patch=parse_set(settings), seed=seed, path=directory)
     if out is None:
         if as_json:
             print_json(made.document() | {"totals": made.totals})
         else:
-            print_plan(made)
+            print_plan(made, rows=rows)
         return
     with byte_progress(shown=not as_json) as progress:
         written = execute(made, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)

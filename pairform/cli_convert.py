@@ -4,7 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_options import Json, Out, OutFormat, Overwrite, Seed, Settings, ShardSize, check_format, parse_set, print_json
+from pairform.cli_options import (
+    Json,
+    Out,
+    OutFormat,
+    Overwrite,
+    Rows,
+    Seed,
+    Settings,
+    ShardSize,
+    check_format,
+    parse_set,
+    print_json,
+)
 
 Encoder = Annotated[str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")]
 Decoder = Annotated[str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")]
@@ -86,11 +98,12 @@ def plan(
     encoder_revision: EncoderRevision = None,
     decoder_revision: DecoderRevision = None,
     vision_revision: VisionRevision = None,
+    rows: Rows = False,
     as_json: Json = False,
 ) -> None:
     """Show where every tensor of a new model would come from; no weights are read."""
     from pairform import plan as make
-    from pairform.printing import print_plan
+    from pairform.printing_plan import print_plan
 
     made = make(
         encoder=encoder,
@@ -106,7 +119,7 @@ def plan(
     if as_json:
         print_json(made.document() | {"totals": made.totals})
     else:
-        print_plan(made)
+        print_plan(made, rows=rows)
 
 
 def convert(

@@ -1,5 +1,6 @@
 """The command that writes tokens with a model: `generate`."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,9 @@ def generate(
         print_json({"input_ids": read, "output_ids": written, "text": answer})
     else:
         print(" ".join(map(str, written)) if answer is None else answer)
+        if answer is not None and not answer.strip():
+            ids_written = " ".join(map(str, written))
+            print(f"note: wrote no text, only special tokens: {ids_written}", file=sys.stderr)
 
 
 def check_sampling(do_sample: bool, sampling: dict[str, Any]) -> None:

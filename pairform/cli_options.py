@@ -6,8 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name, a JSON file, or a model's folder.")]
+
+def begun(incomplete: str) -> list[str]:
+    """What a shell may complete a spec to: presets; where none begins so, shells complete paths."""
+    from pairform.registry.documents import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
+Spec = Annotated[
+    str,
+    typer.Argument(metavar="SPEC", help="A preset's name, a JSON file, or a model's folder.", autocompletion=begun),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Rows = Annotated[bool, typer.Option("--rows", help="Show every tensor in a row of its own.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as in decoder.depth=4. May be given again."),

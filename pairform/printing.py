@@ -131,26 +131,6 @@ def print_inspection(title: str, found: "Inspection") -> None:
     print(f"cache ({found.dtype}): self {cache['self']:,} bytes, source {cache['source']:,} bytes")
 
 
-def print_plan(plan: "Plan") -> None:
-    table = Table("tensor", "source", "operation", "shape", "dtype", box=None, padding=(0, 2, 0, 0))
-    for row in plan.targets:
-        shape = " x ".join(map(str, row.shape))
-        table.add_row(row.target, str(row.source or ""), row.operation.summary, shape, row.dtype)
-    for origin in plan.origins:
-        if origin.dropped is not None:
-            shape = " x ".join(map(str, origin.shape))
-            table.add_row("", str(origin.source), f"dropped: {origin.dropped}", shape, "", style="dim")
-    print_wide(table)
-    if plan.edits:
-        from pairform.registry import shorten
-
-        changes = Table("edits beside weights", "source", "new", box=None, padding=(0, 2, 0, 0))
-        for edit in plan.edits:
-            changes.add_row(edit.path, *("" if value is None else shorten(value, 60) for value in (edit.before, edit.after)))
-        print_wide(changes)
-    print_totals(plan)
-
-
 def print_wide(table: Table) -> None:
     """Print whole rows, also where the terminal is narrower or the output is no terminal at all."""
     wide = Console(highlight=False, markup=False, width=10_000)
@@ -170,11 +150,21 @@ def print_totals(plan: "Plan") -> None:
 
 @contextlib.contextmanager
 def byte_progress(*, shown: bool = True) -> Iterator[Callable[[int, int], object]]:
-    """A progress bar in bytes on the terminal's error stream; nothing where there is no terminal."""
+    """A progress bar in bytes on the terminal's error stream, from the first byte on; nothing where there is no terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     errors = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(binary_units=False), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not (shown and errors.is_terminal)) as progress:
-        task = progress.add_task("bytes", total=None)
-        yield lambda moved, whole: progress.update(task, advance=moved, total=whole)
+    progress = Progress(*columns, console=errors, disable=not (shown and errors.is_terminal))
+
+    def move(moved: int, whole: int) -> None:
+        if not progress.tasks:
+            progress.add_task("bytes", total=whole)
+            progress.start()
+        progress.update(progress.tasks[0].id, advance=moved)
+
+    try:
+        yield move
+    finally:
+        if progress.tasks:
+            progress.stop()

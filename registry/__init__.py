@@ -34,6 +34,7 @@ from pairform.registry.spec import (
     nested,
     thaw,
 )
+from pairform.registry.writing import new_folder_path, output_path, write_text
 
 __all__ = [
     "KINDS",
@@ -66,7 +67,9 @@ __all__ = [
     "locate",
     "merge_patch",
     "nested",
+    "new_folder_path",
     "open_regular",
+    "output_path",
     "parse_settings",
     "presets",
     "printable",
@@ -78,4 +81,5 @@ __all__ = [
     "resolve",
     "shorten",
     "thaw",
+    "write_text",
 ]

@@ -1,4 +1,4 @@
-"""Every command, snippet and JSON document in README.md, CONTRIBUTING.md and docs/ does what the page says, from where it says."""
+"""Whoever follows README.md, CONTRIBUTING.md or a page of docs/ line by line gets what it shows."""
 
 import runpy
 from importlib.util import find_spec

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.registry import PATH, OutputError, Problem, shorten
+from pairform.registry import PATH, OutputError, Problem, new_folder_path, shorten
 
 MODEL_FILES = ("spec.json", "config.json")
 """Only a folder that holds one of these is ever replaced."""
@@ -45,7 +45,7 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
 def check_target(target: str | Path, overwrite: bool, sources: tuple[Path, ...]) -> Path:
     """The absolute path of a target; one that would harm a source or something that is not a model is refused."""
     try:
-        target = Path(target).expanduser().absolute()
+        target = new_folder_path(target)
         resolved = target.resolve()
         for source in sources:
             inner = source.resolve()

@@ -21,6 +21,15 @@ def test_generate_reads_and_writes_text(run: CommandLine, pair: Path) -> None:
     assert run("generate", pair, "--text", TEXT, *sampling).out == found["text"] + "\n"
 
 
+def test_an_answer_of_special_tokens_alone_is_explained(run: CommandLine, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A skipped token leaves an empty line, which would look as if nothing had been written."""
+    monkeypatch.setattr(pairform.Model, "generate", lambda *_, **__: torch.tensor([[2, 2, 0, 1]]))
+    result = run("generate", pair, "--text", TEXT)
+    assert (result.code, result.out) == (0, "\n")
+    assert result.err == "note: wrote no text, only special tokens: 2 0 1\n"
+    assert run("generate", pair, "--text", TEXT, "--json").err == ""
+
+
 def test_generate_reads_and_writes_ids_without_a_tokenizer(run: CommandLine, pair: Path, tmp_path: Path) -> None:
     pairform.save(pairform.load(pair), tmp_path / "bare")
     words = ["--ids", "2 4,5", "--max-new-tokens", 4]

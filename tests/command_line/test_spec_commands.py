@@ -1,6 +1,8 @@
 """presets, blocks, show, diff, schema, inspect."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -10,8 +12,18 @@ from tests.command_line.runner import CommandLine, document
 
 
 def test_presets_lists_them_all(run: CommandLine) -> None:
-    assert run("presets").out.split() == pairform.presets()
-    assert document(run("presets", "--json")) == pairform.presets()
+    found = document(run("presets", "--json"))
+    assert list(found) == pairform.presets()
+    assert found["t5gemma-9b-2b"] == {
+        "parameters": 12_292_375_296,
+        "encoder": {"depth": 42, "width": 3584},
+        "decoder": {"depth": 26, "width": 2304},
+    }
+    lines = [line.split("  ") for line in run("presets").out.splitlines()]
+    assert [name for name, *_ in lines[1 : len(found) + 1]] == pairform.presets()
+    assert ["t5gemma-9b-2b", "12,292,375,296", "42 x 3584", "26 x 2304"] in [
+        [*filter(None, map(str.strip, line))] for line in lines
+    ]
 
 
 def test_blocks_lists_kinds_names_and_fields(run: CommandLine) -> None:
@@ -63,6 +75,16 @@ def test_schema_is_a_schema_that_takes_the_presets(run: CommandLine, tmp_path: P
     jsonschema.Draft202012Validator(schema).validate(pairform.load_spec("t5gemma-2b-2b").document())
     assert run("schema", "--out", tmp_path / "schema.json").out == ""
     assert json.loads((tmp_path / "schema.json").read_text()) == schema
+
+
+def test_a_schema_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text("the old one")
+    limited = f"ulimit -f 8; {sys.executable} -m pairform schema --out schema.json"
+    ran = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran
+    assert ran.stderr.startswith("error: ")
+    assert "partial" not in ran.stderr
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"schema.json": "the old one"}
 
 
 def test_inspect_counts_parameters_flops_and_cache(run: CommandLine) -> None:

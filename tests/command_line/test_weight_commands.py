@@ -17,9 +17,37 @@ def test_plan_names_the_origin_of_every_tensor(run: CommandLine, sources: tuple[
     large, small = sources
     found = document(run("plan", "--encoder", large, "--decoder", small, "--json"))
     assert found["totals"]["copied"]["tensors"] + found["totals"]["fresh"]["tensors"] == len(found["targets"])
-    text = run("plan", "--encoder", large, "--decoder", small).out
+    text = run("plan", "--encoder", large, "--decoder", small, "--rows").out
     assert all(row["target"] in text for row in found["targets"])
     assert "copied" in text.splitlines()[-1]
+
+
+def test_plan_is_short_whatever_the_depth(
+    run: CommandLine, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sources[0].parent)
+    words = ["plan", "--encoder", sources[0].name, "--decoder", sources[1].name]
+    found, text = document(run(*words, "--json")), run(*words).out
+    table = text.partition("\nedits")[0].splitlines()
+    assert len(table) < 20
+    assert max(map(len, table)) <= 80
+    counts = [line.split() for line in table if line.startswith("  ") and line.split()[0] not in ("from", "e.g.", "tensors")]
+    assert sum(int(words[1]) for words in counts) == len(found["targets"])
+    assert sum(int(words[2].replace(",", "")) for words in counts) == sum(
+        total["parameters"] for kind, total in found["totals"].items() if kind != "dropped"
+    )
+    assert ["layers.*.cross_attention", "16", "8,448", "normal,", "std", "1"] in counts
+    assert "      from layers.*.self_attention" in table
+    assert all(edit["path"] in text for edit in found["edits"])
+    assert "copied" in text.splitlines()[-1]
+
+
+def test_plan_says_what_is_dropped_and_why(run: CommandLine, pair: Path) -> None:
+    text = run("carry", pair, "--set", "decoder.layer.branches.feed_forward.name=mlp").out
+    after = text.partition("dropped from the model: ")[2].splitlines()
+    assert after[0] == "the new model has no tensor for it"
+    assert after[1].split()[:2] == ["layers.*.feed_forward", "12"]
+    assert "decoder.layers.0.feed_forward" in run("carry", pair, "--rows").out
 
 
 def test_convert_then_verify_export_and_generate(run: CommandLine, sources: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Committed files that the code must reproduce: the JSON Schema, the page of all blocks, and each preset's expanded form.
+"""Committed files that the code must reproduce: the JSON Schema, the page of all blocks, each preset's size and expanded form.
 
 `make schema` (`python -m tests.golden`) rewrites them, so that every change of a preset shows as a text diff.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import pairform
 from pairform.cli_blocks import markdown
+from pairform.registry.preset_sizes import TABLE
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[1] / "registry" / "pairform.schema.json"
@@ -20,8 +21,17 @@ def golden_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
     """Each file with the document or text that it should hold."""
     yield SCHEMA, pairform.schema()
     yield BLOCKS, markdown()
+    yield TABLE, {name: size(pairform.load_spec(name)) for name in pairform.presets()}
     for name in pairform.presets():
         yield HERE / f"{name}.json", pairform.load_spec(name).document()
+
+
+def size(spec: pairform.ModelSpec) -> dict[str, Any]:
+    """What `pairform presets` shows of a preset."""
+    parameters = pairform.inspect(spec, source_length=1, target_length=1).parameters["total"]
+    return {"parameters": parameters} | {
+        name: {"depth": stack.depth, "width": stack.width} for name, stack in spec.stacks.items()
+    }
 
 
 def text_of(document: dict[str, Any] | str) -> str:
