@@ -10,6 +10,7 @@ import typer
 from pairform.cli_blocks import blocks
 from pairform.cli_carry import carry
 from pairform.cli_convert import convert, plan
+from pairform.cli_examples import examples
 from pairform.cli_generate import generate
 from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
 from pairform.cli_presets import presets
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Pair any encoder with any decoder: architectures as JSON, decoder-only checkpoints as initialisation.",
+    help="Pair any encoder with any decoder: write architectures as JSON, initialise them from decoder-only checkpoints.",
 )
 
 
@@ -35,20 +36,18 @@ def print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Goes before the command.")] = False,
 ) -> None:
     """Taken before the command; `main` looks for --debug itself."""
 
 
-app.command()(presets)
-app.command()(blocks)
-
-
-@app.command()
 def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Json = False) -> None:
-    """Show a spec: as a tree, as a diagram, or with --json its expanded form."""
+    """Show a spec as a tree or a diagram.
+
+    With --json, print its expanded form: no `extends`, defaults written out.
+    """
     from pairform import diagram
     from pairform.printing import print_spec
 
@@ -61,9 +60,8 @@ def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Js
         print_spec(spec, loaded)
 
 
-@app.command()
 def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> None:
-    """Show where two specs differ: as a table, or in a diagram of the new one."""
+    """Compare two specs, as a table or in a diagram of the second."""
     from pairform import diagram, load_spec
     from pairform import diff as differences
     from pairform.printing import print_diff
@@ -78,11 +76,12 @@ def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> No
         print_diff(old, new, found)
 
 
-@app.command()
 def schema(
-    out: Annotated[Path | None, typer.Option("--out", help="Write it to this file instead of printing it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; by default the schema is printed.")
+    ] = None,
 ) -> None:
-    """Write the JSON Schema with which an editor completes and checks specs."""
+    """Write the JSON Schema of specs, for use in editors."""
     from pairform import schema as make
     from pairform.registry import write_text
 
@@ -93,18 +92,22 @@ def schema(
         write_text(out, text)
 
 
-@app.command()
 def inspect(
     spec: Spec,
     settings: Settings = None,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
-    source_length: Annotated[int, typer.Option(min=1, help="Tokens that the encoder reads.")] = 512,
-    target_length: Annotated[int, typer.Option(min=1, help="Tokens that the decoder reads or writes.")] = 128,
-    pictures: Annotated[int, typer.Option(min=0, help="Pictures in the batch, their tokens among the others.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Of cached keys and values: float32, bfloat16 or float16.")] = "bfloat16",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences in the batch.")] = 1,
+    source_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence that the encoder reads.")] = 512,
+    target_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence that the decoder reads or writes.")] = 128,
+    pictures: Annotated[int, typer.Option(min=0, help="Pictures in the batch. Their tokens count as source tokens.")] = 0,
+    dtype: Annotated[
+        str, typer.Option(help="Dtype of cached keys and values: float32, bfloat16, float16 or float64.")
+    ] = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Show a spec's parameters, FLOPs and cache bytes by part; nothing is allocated."""
+    """Count parameters, FLOPs and cache bytes of a spec, by part.
+
+    Nothing is allocated. FLOPs are those of one forward pass.
+    """
     from pairform import inspect as measure
     from pairform.printing import print_inspection
 
@@ -128,8 +131,8 @@ def read_spec(ref: str, settings: list[str] | None) -> Any:
     return load_spec(ref, parse_set(settings))
 
 
-for command in (plan, convert, verify, export, extract, generate, carry):
-    app.command()(command)
+for command in (presets, blocks, show, diff, schema, inspect, plan, convert, verify, export, extract, generate, carry):
+    app.command(epilog=examples(command.__name__))(command)
 app.add_typer(study, name="study")
 
 

@@ -36,11 +36,16 @@ With `--json` a program can read it. [Declare](declare.md) shows whole documents
 
 
 def blocks(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind: norm, attention, ...")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The page of this block: rmsnorm, ...")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="A kind, such as norm or attention; by default all kinds.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A block of that kind, such as rmsnorm: its paper, shapes and options."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the blocks that a spec may name, by kind, or show one block's page."""
+    """List the blocks that a spec may name, or describe one."""
     from pairform import blocks as registries
     from pairform.catalogue import page
     from pairform.printing import block_rows, print_blocks

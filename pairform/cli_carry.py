@@ -10,10 +10,12 @@ from pairform.cli_options import Folder, Json, Overwrite, Rows, Seed, Settings, 
 
 def carry(
     directory: Folder,
-    spec: Annotated[str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, DIR's own.")] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", metavar="SPEC", help="Architecture to make; by default, DIR's own.")
+    ] = None,
     settings: Settings = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The folder to write; without it, show where tensors come from.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder to write; by default, only show the plan.")
     ] = None,
     seed: Seed = 0,
     max_shard_size: ShardSize = "5GB",
@@ -21,7 +23,7 @@ def carry(
     rows: Rows = False,
     as_json: Json = False,
 ) -> None:
-    """Build a model again by another spec, with every weight that still fits."""
+    """Rebuild a model with another spec, keeping the weights that fit."""
     from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
     from pairform.assemblies.initialisation.carry import plan_carry
     from pairform.assemblies.initialisation.execute import execute

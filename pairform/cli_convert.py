@@ -21,32 +21,38 @@ from pairform.cli_options import (
 Encoder = Annotated[str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")]
 Decoder = Annotated[str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")]
 Vision = Annotated[
-    str | None, typer.Option("--vision", metavar="SRC", help="Source of the vision tower, where the encoder's has none.")
+    str | None, typer.Option("--vision", metavar="SRC", help="Source of the vision tower, if the encoder's source has none.")
 ]
-EncoderRevision = Annotated[str | None, typer.Option(help="Of the encoder's source on the hub.")]
-DecoderRevision = Annotated[str | None, typer.Option(help="Of the decoder's source on the hub.")]
-VisionRevision = Annotated[str | None, typer.Option(help="Of the vision tower's source on the hub.")]
+EncoderRevision = Annotated[str | None, typer.Option(help="Hub revision of the encoder's source.")]
+DecoderRevision = Annotated[str | None, typer.Option(help="Hub revision of the decoder's source.")]
+VisionRevision = Annotated[str | None, typer.Option(help="Hub revision of the vision tower's source.")]
 TargetSpec = Annotated[
-    str | None, typer.Option("--spec", metavar="SPEC", help="What to make; without it, the pair of the two sources.")
+    str | None, typer.Option("--spec", metavar="SPEC", help="Architecture to make; by default, the pair of the two sources.")
 ]
 SourceAttention = Annotated[
     str,
     typer.Option(
         "--source-attention",
-        help="Of a pair of two sources: merged as in T5Gemma 2, separate as in T5Gemma; auto: merged for two Gemma 3.",
+        help="How the decoder reads the encoder: separate (T5Gemma), merged (T5Gemma 2), or auto: merged for two Gemma 3.",
     ),
 ]
 Cross = Annotated[
     str,
     typer.Option(
         "--cross-attention",
-        help="auto copies self-attention in balanced pairs, else draws; self_attention; random; zero_output starts silent.",
+        help="Initialisation: auto (copy self-attention if the two configurations are equal, else random), self_attention, "
+        "random, or zero_output (the decoder starts as its source).",
     ),
 ]
-CrossNorms = Annotated[str, typer.Option("--cross-attention-norms", help="copy (of self-attention's) or identity.")]
-EncoderLayers = Annotated[str | None, typer.Option(help="Layers to keep: every:2, first:8 or 0,2,5.")]
-DecoderLayers = Annotated[str | None, typer.Option(help="Likewise, of the decoder's source.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="Of every tensor written; without it, as in the sources.")]
+CrossNorms = Annotated[
+    str,
+    typer.Option(
+        "--cross-attention-norms", help="Norms around cross-attention: copy (those around self-attention) or identity."
+    ),
+]
+EncoderLayers = Annotated[str | None, typer.Option(help="Layers of the encoder's source to keep: every:2, first:8 or 0,2,5.")]
+DecoderLayers = Annotated[str | None, typer.Option(help="Layers of the decoder's source to keep.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="Dtype of the weights written; by default, that of the sources.")]
 
 
 def make_options(
@@ -101,7 +107,10 @@ def plan(
     rows: Rows = False,
     as_json: Json = False,
 ) -> None:
-    """Show where every tensor of a new model would come from; no weights are read."""
+    """Show where the tensors of a new model would come from.
+
+    Only headers are read, no weights.
+    """
     from pairform import plan as make
     from pairform.printing_plan import print_plan
 
@@ -144,7 +153,10 @@ def convert(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Initialise a new model from the sources and write its folder, whole or not at all."""
+    """Initialise a model from decoder-only checkpoints.
+
+    The new folder appears whole or not at all.
+    """
     from pairform import convert as run
     from pairform.printing import byte_progress, print_totals
 

@@ -10,22 +10,28 @@ from pairform.cli_options import Folder, Json, print_json, torch_device, torch_d
 
 def generate(
     directory: Folder,
-    text: Annotated[str | None, typer.Option(help="What to read, through the folder's tokenizer.")] = None,
-    ids: Annotated[str | None, typer.Option(help="What to read, as token ids: '5 17 3'.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens; without it, take the likeliest.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="With --do-sample.")] = None,
-    seed: Annotated[int | None, typer.Option(help="With --do-sample.")] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Texts that beam search follows; 1 is greedy.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="To compute in; without it, the stored one.")] = None,
-    quantise: Annotated[str | None, typer.Option(help="int8: linear weights in eight bits, to half the memory.")] = None,
-    prepack: Annotated[bool, typer.Option("--prepack", help="Weights as a CPU's products read them: quicker steps.")] = False,
+    text: Annotated[str | None, typer.Option(help="Input as text, for the folder's tokenizer.")] = None,
+    ids: Annotated[str | None, typer.Option(help="Input as token ids, as in '5 17 3'.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens to generate.")] = 64,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample tokens; by default, the likeliest is taken.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="With --do-sample: above 1 is more random.  [default: 1]")] = None,
+    top_k: Annotated[int | None, typer.Option(help="With --do-sample: sample from the k likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="With --do-sample: sample from the likeliest tokens of total probability p.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="With --do-sample: makes samples repeatable.")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 is no beam search.")] = 1,
+    device: Annotated[str, typer.Option(help="Device to run on: cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="Dtype to compute in; by default, that of the weights.")] = None,
+    quantise: Annotated[
+        str | None, typer.Option(help="int8: keep linear weights in eight bits, for half the memory of bfloat16.")
+    ] = None,
+    prepack: Annotated[
+        bool, typer.Option("--prepack", help="Repack weights for the CPU once: faster steps for batches.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write tokens with the model in a folder."""
+    """Generate text or token ids with a model."""
     if (text is None) == (ids is None):
         raise typer.BadParameter("found both or neither, expected one of --text and --ids")
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

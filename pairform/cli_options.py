@@ -16,21 +16,21 @@ def begun(incomplete: str) -> list[str]:
 
 Spec = Annotated[
     str,
-    typer.Argument(metavar="SPEC", help="A preset's name, a JSON file, or a model's folder.", autocompletion=begun),
+    typer.Argument(metavar="SPEC", help="A preset's name, a JSON file or a model's folder.", autocompletion=begun),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Rows = Annotated[bool, typer.Option("--rows", help="Show every tensor in a row of its own.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Rows = Annotated[bool, typer.Option("--rows", help="Show one row per tensor instead of a summary.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as in decoder.depth=4. May be given again."),
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the spec, as in decoder.depth=4. Repeatable."),
 ]
-Drawn = Annotated[str | None, typer.Option("--diagram", metavar="FORM", help="Draw it instead: svg or mermaid.")]
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id owner/name.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")]
-OutFormat = Annotated[str, typer.Option("--format", help="pairform, or transformers for a folder that transformers loads.")]
-ShardSize = Annotated[str, typer.Option("--max-shard-size", help="The largest file, as in 500MB or 5GB.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the values that are drawn.")]
+Drawn = Annotated[str | None, typer.Option("--diagram", metavar="FORM", help="Print a diagram instead: svg or mermaid.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id such as owner/name.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")]
+OutFormat = Annotated[str, typer.Option("--format", help="Layout of the folder: pairform or transformers.")]
+ShardSize = Annotated[str, typer.Option("--max-shard-size", help="Size limit of one weights file, as in 500MB or 5GB.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the folder.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the tensors that are drawn at random.")]
 
 
 def parse_set(settings: list[str] | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pairform.cli_options import Json, print_json
 
 
 def presets(as_json: Json = False) -> None:
-    """List the architectures that come with pairform, and their sizes."""
+    """List the architectures that come with pairform."""
     from pairform.registry.preset_sizes import preset_sizes
 
     found = preset_sizes()

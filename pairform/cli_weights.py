@@ -9,7 +9,10 @@ from pairform.cli_options import Folder, Json, Out, OutFormat, Overwrite, ShardS
 
 
 def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder.")], as_json: Json = False) -> None:
-    """Re-read a folder: names, shapes, dtypes, checksums, values that are not finite."""
+    """Check the weights of a model's folder.
+
+    Reads every byte: names, shapes, dtypes, checksums, and whether all values are finite.
+    """
     from pairform import verify as check
     from pairform.printing import byte_progress
 
@@ -34,7 +37,7 @@ def export(
     max_shard_size: ShardSize = "5GB",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model's folder in another format, byte for byte the same tensors."""
+    """Write a model in another layout, with the same tensors."""
     from pairform import export as run
     from pairform.printing import byte_progress
 
@@ -53,12 +56,12 @@ def export(
 def extract(
     directory: Folder,
     out: Out,
-    part: Annotated[str, typer.Option("--part", help="encoder, or a decoder that reads no source.")] = "encoder",
+    part: Annotated[str, typer.Option("--part", help="encoder, or decoder if it reads no encoder.")] = "encoder",
     format_: OutFormat = "pairform",
     max_shard_size: ShardSize = "5GB",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write one stack of a model to a folder of its own, to work alone."""
+    """Write one stack of a model as a model of its own."""
     from pairform import extract as run
     from pairform.printing import byte_progress
 

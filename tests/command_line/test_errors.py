@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import pairform
-from pairform.cli import app
 from tests.command_line.runner import CommandLine, refused
 
 
@@ -89,14 +88,3 @@ def test_help_and_presets_do_without_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "t5gemma-9b-2b" in ran.stdout
     assert ran.stdout.splitlines()[-1] == "False"
-
-
-def test_every_command_explains_itself(run: CommandLine) -> None:
-    commands = [command.callback.__name__ for command in app.registered_commands if command.callback]
-    text = run("--help").out
-    assert "convert" in commands
-    assert all(command in text for command in commands)
-    for command in commands:
-        result = run(command, "--help")
-        assert result.code == 0
-        assert "Usage" in result.out

@@ -36,7 +36,7 @@ def test_plan_is_short_whatever_the_depth(
     assert sum(int(words[2].replace(",", "")) for words in counts) == sum(
         total["parameters"] for kind, total in found["totals"].items() if kind != "dropped"
     )
-    assert ["layers.*.cross_attention", "16", "8,448", "normal,", "std", "1"] in counts
+    assert ["layers.*.cross_attention", "16", "14,336", "normal,", "std", "1"] in counts
     assert "      from layers.*.self_attention" in table
     assert all(edit["path"] in text for edit in found["edits"])
     assert "copied" in text.splitlines()[-1]

@@ -1,0 +1,69 @@
+"""What `--help`, `--version` and shell completion say, and that the examples in help texts work."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import pairform
+from pairform.cli import app
+from pairform.cli_examples import EXAMPLES
+from tests.command_line.runner import CommandLine
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+def test_every_command_explains_itself(run: CommandLine) -> None:
+    text = run("--help").out
+    assert "convert" in COMMANDS
+    for command in COMMANDS:
+        summary = re.search(rf"^  {command} +(.+)$", text, re.MULTILINE)
+        assert summary, command
+        assert not summary[1].endswith("..."), f"{command}: its first sentence is too long for the list of commands"
+        result = run(command, "--help")
+        assert result.code == 0
+        assert "Usage: pairform" in result.out
+
+
+def test_every_option_says_what_it_is(run: CommandLine) -> None:
+    """An option without a text has nothing beside its name but its default."""
+    for command in COMMANDS:
+        options = run(command, "--help").out.partition("Options:")[2].partition("Examples:")[0]
+        for entry in re.split(r"\n  (?=-)", options)[1:]:
+            says = re.sub(r"\[(default|x|required)[^]]*\]", "", entry.partition("  ")[2]).strip()
+            assert len(says.split()) > 1, (command, entry)
+
+
+def test_examples_in_help_texts_work(
+    run: CommandLine, sources: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, source in zip(("gemma-large", "gemma-small"), sources, strict=True):
+        (tmp_path / name).symlink_to(source)
+    assert list(EXAMPLES) == COMMANDS
+    for command in COMMANDS:
+        lines = [line.strip() for line in run(command, "--help").out.partition("Examples:")[2].splitlines() if line.strip()]
+        assert lines == EXAMPLES[command]
+        for line in lines:
+            result = run(*shlex.split(line)[1:])
+            assert result.code == 0, (line, result.err)
+
+
+def test_version(run: CommandLine) -> None:
+    result = run("--version")
+    assert (result.code, result.out) == (0, f"pairform {pairform.__version__}\n")
+
+
+def test_shells_complete_commands_and_presets(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def completed(words: str, count: int) -> list[str]:
+        monkeypatch.setenv("_PAIRFORM_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(count))
+        return run().out.split()
+
+    assert completed("pairform ver", 1) == ["verify"]
+    assert completed("pairform inspect t5gemma-x", 2) == ["t5gemma-xl-xl"]
+    assert completed("pairform diff gemma-2-2b gemma-2-9", 3) == ["gemma-2-9b"]
+    monkeypatch.undo()
+    assert "_PAIRFORM_COMPLETE=complete_bash" in run("--show-completion", "bash").out
