@@ -1,5 +1,8 @@
 """The commands that make a new model out of sources: `plan` and `convert`."""
 
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Signature, signature
 from typing import Annotated, Any
 
 import typer
@@ -55,40 +58,7 @@ DecoderLayers = Annotated[str | None, typer.Option(help="Layers of the decoder's
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Dtype of the weights written; by default, that of the sources.")]
 
 
-def make_options(
-    source_attention: str,
-    cross_attention: str,
-    norms: str,
-    encoder_layers: str | None,
-    decoder_layers: str | None,
-    seed: int,
-    dtype: str | None,
-) -> Any:
-    """The options of an initialisation; what cannot be read is wrong usage."""
-    from pairform import Options
-    from pairform.registry import SpecError
-
-    try:
-        return Options.read(
-            {
-                "source_attention": source_attention,
-                "cross_attention": cross_attention,
-                "cross_attention_norms": norms,
-                "encoder_layers": encoder_layers,
-                "decoder_layers": decoder_layers,
-                "seed": seed,
-                "dtype": dtype,
-            }
-        )
-    except SpecError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def revisions(**given: str | None) -> dict[str, str]:
-    return {role: revision for role, revision in given.items() if revision is not None}
-
-
-def plan(
+def arguments(
     encoder: Encoder = None,
     decoder: Decoder = None,
     vision: Vision = None,
@@ -104,9 +74,56 @@ def plan(
     encoder_revision: EncoderRevision = None,
     decoder_revision: DecoderRevision = None,
     vision_revision: VisionRevision = None,
-    rows: Rows = False,
-    as_json: Json = False,
-) -> None:
+) -> dict[str, Any]:
+    """What `plan` and `convert` alike take on the command line, as what the functions of these names take."""
+    revisions = {"encoder": encoder_revision, "decoder": decoder_revision, "vision": vision_revision}
+    options = {
+        "source_attention": source_attention,
+        "cross_attention": cross_attention,
+        "cross_attention_norms": cross_attention_norms,
+        "encoder_layers": encoder_layers,
+        "decoder_layers": decoder_layers,
+        "seed": seed,
+        "dtype": dtype,
+    }
+    return {
+        "encoder": encoder,
+        "decoder": decoder,
+        "vision": vision,
+        "spec": spec,
+        "patch": parse_set(settings),
+        "options": read_options(options),
+        "revisions": {role: revision for role, revision in revisions.items() if revision is not None},
+    }
+
+
+def read_options(document: Mapping[str, Any]) -> Any:
+    """The options of an initialisation; what cannot be read is wrong usage."""
+    from pairform import Options
+    from pairform.registry import SpecError
+
+    try:
+        return Options.read(document)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def initialisation(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose options are those of `arguments`, which `function` takes as one, and those of `function` itself."""
+    shared, (_, *own) = signature(arguments).parameters, signature(function).parameters.values()
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        function(arguments(**{name: given.pop(name) for name in shared}), **given)
+
+    required = [parameter for parameter in own if parameter.default is parameter.empty]
+    parameters = [*required, *shared.values(), *(parameter for parameter in own if parameter not in required)]
+    command.__signature__ = Signature([each.replace(kind=each.KEYWORD_ONLY) for each in parameters])  # type: ignore[attr-defined]
+    return command
+
+
+@initialisation
+def plan(given: dict[str, Any], rows: Rows = False, as_json: Json = False) -> None:
     """Show where the tensors of a new model would come from.
 
     Only headers are read, no weights.
@@ -114,40 +131,17 @@ def plan(
     from pairform import plan as make
     from pairform.printing_plan import print_plan
 
-    made = make(
-        encoder=encoder,
-        decoder=decoder,
-        vision=vision,
-        spec=spec,
-        patch=parse_set(settings),
-        revisions=revisions(encoder=encoder_revision, decoder=decoder_revision, vision=vision_revision),
-        options=make_options(
-            source_attention, cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype
-        ),
-    )
+    made = make(**given)
     if as_json:
         print_json(made.document() | {"totals": made.totals})
     else:
         print_plan(made, rows=rows)
 
 
+@initialisation
 def convert(
+    given: dict[str, Any],
     out: Out,
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    vision: Vision = None,
-    spec: TargetSpec = None,
-    settings: Settings = None,
-    source_attention: SourceAttention = "auto",
-    cross_attention: Cross = "auto",
-    cross_attention_norms: CrossNorms = "copy",
-    encoder_layers: EncoderLayers = None,
-    decoder_layers: DecoderLayers = None,
-    seed: Seed = 0,
-    dtype: Dtype = None,
-    encoder_revision: EncoderRevision = None,
-    decoder_revision: DecoderRevision = None,
-    vision_revision: VisionRevision = None,
     max_shard_size: ShardSize = "5GB",
     format_: OutFormat = "pairform",
     overwrite: Overwrite = False,
@@ -160,23 +154,14 @@ def convert(
     from pairform import convert as run
     from pairform.printing import byte_progress, print_totals
 
-    options = make_options(
-        source_attention, cross_attention, cross_attention_norms, encoder_layers, decoder_layers, seed, dtype
-    )
     with byte_progress(shown=not as_json) as progress:
         report = run(
             out=out,
-            encoder=encoder,
-            decoder=decoder,
-            vision=vision,
-            spec=spec,
-            patch=parse_set(settings),
-            options=options,
-            revisions=revisions(encoder=encoder_revision, decoder=decoder_revision, vision=vision_revision),
             format=check_format(format_),
             max_shard_size=max_shard_size,
             overwrite=overwrite,
             progress=progress,
+            **given,
         )
     if as_json:
         print_json({"out": str(report.out), "bytes": report.bytes, "seconds": report.seconds, "totals": report.plan.totals})
