@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.flops import count_flops
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.parts import Part, Tree, count_parameters, stacks_of
 from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
@@ -54,7 +53,7 @@ class Inspection:
 
 
 def inspect(
-    spec: str | Path | Mapping[str, Any] | ModelSpec,
+    spec: Ref,
     *,
     batch: int = 1,
     source_length: int = 512,
