@@ -1,6 +1,7 @@
 """The command line: commands about specs here, others in the `cli_` files beside it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,12 @@ from pairform.cli_generate import generate
 from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
 from pairform.cli_study import study
 from pairform.cli_weights import export, extract, verify
+
+UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises for wrong usage; which module it lives in depends on Typer's version."""
+
+INVALID = re.compile(r"Invalid value(?: for (?P<where>.+?))?: (?P<rest>.*)", re.DOTALL)
+"""How Typer begins what it says of an argument."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -130,23 +137,53 @@ app.add_typer(study, name="study")
 
 
 def main() -> None:
-    """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage."""
+    """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage, 130: interrupted."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        code = error.exit_code
+        message = error.format_message()
+        if message.startswith("Usage: "):  # the help, for want of arguments
+            print(message, file=sys.stderr)
+        else:
+            tell([usage_line(error, message)])
+    except typer.Abort:
+        code = 130
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        for line in error_lines(error):
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
+        code = 1
+        tell(error_lines(error))
+    sys.exit(code or 0)
+
+
+def tell(lines: list[str]) -> None:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def usage_line(error: Any, message: str) -> str:
+    """What Typer says of wrong usage, in the form of all other errors."""
+    from pydantic import ValidationError
+
+    from pairform.registry.errors import cut_end, printable
+    from pairform.registry.validation import found_and_expected
+
+    parts = INVALID.fullmatch(message)
+    where, rest = (parts["where"] or "", parts["rest"]) if parts else ("", message)
+    if isinstance(error.__cause__, ValidationError):
+        rest = found_and_expected(error.__cause__)
+    told = cut_end(": ".join(filter(None, (where.replace("'", ""), rest.strip()))).rstrip("."), 1500)
+    command = error.ctx.command_path if error.ctx else "pairform"
+    return f"{printable(told)}. `{command} --help` says what it takes."
 
 
 def error_lines(error: Exception) -> list[str]:
     """What went wrong, in one line for each cause."""
-    from pairform.registry.errors import PairformError
+    from pairform.registry.errors import PairformError, cut_end, printable
 
     if isinstance(error, PairformError):
         return error.lines()
-    if isinstance(error, OSError):
-        return [str(error)]
-    return [f"{type(error).__name__}: {error} (`pairform --debug ...` shows where it arose)"]
+    text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    hint = "" if isinstance(error, OSError) else " (`pairform --debug ...` shows where it arose)"
+    return [printable(cut_end(text, 1500)) + hint]

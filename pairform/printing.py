@@ -10,12 +10,36 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from pairform.registry.errors import printable
+
 if TYPE_CHECKING:
     from pairform.assemblies.initialisation.plan import Plan
     from pairform.assemblies.inspection import Inspection, Part
     from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 
 console = Console(highlight=False, markup=False)
+
+
+class Sheet(Table):
+    """A table whose text is printable: names and values may be a stranger's."""
+
+    def __init__(self, *headers: str, **options: Any) -> None:
+        super().__init__(*map(printable, headers), box=None, padding=(0, 2, 0, 0), **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+class Outline(Tree):
+    """A tree whose text is printable."""
+
+    def __init__(self, label: str | Text) -> None:
+        super().__init__(printable(label) if isinstance(label, str) else label)
+
+    def add(self, label: Any, **_: Any) -> "Outline":
+        node = Outline(label)
+        self.children.append(node)
+        return node
 
 
 def block_rows(registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +61,7 @@ def block_rows(registry: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_blocks(registries: Mapping[str, Any]) -> None:
     for kind, registry in registries.items():
-        table = Table(title=f"{kind}: {registry.summary}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table = Sheet(title=f"{kind}: {registry.summary}", title_justify="left")
         table.add_column("name", style="bold")
         table.add_column("fields")
         table.add_column("what it is")
@@ -48,7 +72,7 @@ def print_blocks(registries: Mapping[str, Any]) -> None:
 
 
 def print_spec(title: str, spec: "ModelSpec") -> None:
-    tree = Tree(heading(title, f"{spec.assembly}, vocabulary {spec.vocabulary:,}"))
+    tree = Outline(heading(title, f"{spec.assembly}, vocabulary {spec.vocabulary:,}"))
     for name, stack in spec.stacks.items():
         shared = spec.tie_embeddings and name == "decoder"
         add_stack(tree, name, stack, "the encoder's" if shared else words(stack.embedding.document()))
@@ -59,10 +83,10 @@ def print_spec(title: str, spec: "ModelSpec") -> None:
 
 
 def heading(name: str, rest: str) -> Text:
-    return Text.assemble((name, "bold"), f"  {rest}")
+    return Text.assemble((printable(name), "bold"), f"  {printable(rest)}")
 
 
-def add_stack(tree: Tree, name: str, stack: "StackSpec", embedding: str) -> None:
+def add_stack(tree: Outline, name: str, stack: "StackSpec", embedding: str) -> None:
     from pairform.assemblies.diagrams.folding import ranges
 
     node = tree.add(heading(name, f"width {stack.width}, {stack.depth} layers"))
@@ -99,7 +123,7 @@ def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None
     if not found:
         console.print("no difference")
         return
-    table = Table("path", old, new, box=None, padding=(0, 2, 0, 0))
+    table = Sheet("path", old, new)
     for path, (before, after) in found.items():
         table.add_row(path, *("" if value is None else str(value) for value in (before, after)))
     print_wide(table)
@@ -108,7 +132,7 @@ def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None
 def print_inspection(title: str, found: "Inspection") -> None:
     lengths = f"batch {found.batch}, source {found.source_length}, target {found.target_length}"
     lengths += f", pictures {found.pictures}" if found.pictures else ""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Sheet()
     table.add_column("part")
     for column in ("parameters", "share", "GFLOPs"):
         table.add_column(column, justify="right")
@@ -122,7 +146,7 @@ def print_inspection(title: str, found: "Inspection") -> None:
             add(inner, depth + 1)
 
     add(found.tree, 0)
-    console.print(f"{title} ({lengths})", style="italic")
+    console.print(printable(f"{title} ({lengths})"), style="italic")
     console.print(table)
     console.print()
     numbers = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count)
@@ -132,7 +156,7 @@ def print_inspection(title: str, found: "Inspection") -> None:
 
 
 def print_plan(plan: "Plan") -> None:
-    table = Table("tensor", "source", "operation", "shape", "dtype", box=None, padding=(0, 2, 0, 0))
+    table = Sheet("tensor", "source", "operation", "shape", "dtype")
     for row in plan.targets:
         shape = " x ".join(map(str, row.shape))
         table.add_row(row.target, str(row.source or ""), row.operation.summary, shape, row.dtype)
@@ -144,7 +168,7 @@ def print_plan(plan: "Plan") -> None:
     if plan.edits:
         from pairform.registry import shorten
 
-        changes = Table("edits beside weights", "source", "new", box=None, padding=(0, 2, 0, 0))
+        changes = Sheet("edits beside weights", "source", "new")
         for edit in plan.edits:
             changes.add_row(edit.path, *("" if value is None else shorten(value, 60) for value in (edit.before, edit.after)))
         print_wide(changes)

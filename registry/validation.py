@@ -98,6 +98,13 @@ def problem_of(detail: ErrorDetails, path: str, fields: Iterable[str]) -> Proble
     return Problem(path, found, expected, near(detail["input"], expected) if kind in ("literal_error", "enum") else "")
 
 
+def found_and_expected(error: ValidationError) -> str:
+    """Of a single value that is wrong, what was found and what was expected."""
+    detail = error.errors(include_url=False)[0]
+    problem = problem_of(detail, "", ())
+    return f"found {problem.found}, expected {problem.expected}"
+
+
 def near(value: object, expected: str) -> str:
     """The suggestion for a value that should be one of the quoted ones."""
     return suggest(value, re.findall(r"'([^']*)'", expected))
