@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec, Norm
 from pairform.blocks.score_biases import T5RelativePosition
@@ -48,6 +48,13 @@ class Override(Spec):
     patch: Patch
 
 
+def counted(value: Any) -> Any:
+    """A list of at most as many items as there are layers: found here before each item is validated."""
+    if isinstance(value, list | tuple) and len(value) > MOST_LAYERS:
+        raise nested([Problem("", f"a list of {len(value):,}", f"at most {MOST_LAYERS:,} of them")])
+    return value
+
+
 class StackSpec(Spec):
     """An embedding, `depth` layers and a final norm.
 
@@ -67,8 +74,8 @@ class StackSpec(Spec):
     embedding: Annotated[BlockSpec, Slot("embedding")]
     position: Annotated[BlockSpec, Slot("absolute_position")] | None = None
     layer: LayerSpec
-    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS)] = ()
-    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS)] = ()
+    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(counted)] = ()
+    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(counted)] = ()
     final_norm: Norm | None = None
     dropout: Probability = 0.0
     vision: "VisionSpec | None" = None

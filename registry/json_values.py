@@ -88,11 +88,11 @@ class Checker:
             return self.text(value, path)
         if isinstance(value, int | float):
             return self.number(value, path)
-        if not isinstance(value, Mapping | list | tuple):
+        if not isinstance(value, (dict, list, tuple, Mapping)):
             self.refuse(path, f"{shorten(value)} of type {type(value).__name__}", "a JSON value")
         if level > DEEPEST:
             raise SpecError(too_deep(self.where))
-        if not isinstance(value, Mapping):
+        if isinstance(value, list | tuple):
             return [self.copy(item, (*path, f"[{index}]"), level + 1) for index, item in enumerate(value)]
         return {self.key(key, path): self.copy(item, (*path, key), level + 1) for key, item in value.items()}
 

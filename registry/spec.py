@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from pairform.registry.errors import Problem, SpecError, shorten
+from pairform.registry.errors import Problem, SpecError, cut_end, shorten
 from pairform.registry.registry import find_block
 from pairform.registry.validation import nested, problems_in
 
@@ -62,6 +62,10 @@ Pair = Annotated[tuple[Annotated[int, Field(ge=0, lt=LIMIT)], Annotated[int, Fie
 """Two numbers that are not negative, written as a JSON list."""
 
 
+REPR = 120
+"""Characters of a spec's fields in its `repr`."""
+
+
 class Spec(BaseModel):
     """Plain, immutable data. Unknown fields and values of another type are errors."""
 
@@ -78,6 +82,15 @@ class Spec(BaseModel):
     def document(self) -> dict[str, Any]:
         """The expanded form: defaults written out, `null` left out. `read` takes it back unchanged."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def __repr__(self) -> str:
+        """One short line; `document()` has the whole."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        told = ", ".join(f"{name}={shorten(value, REPR)}" for name, value in fields if value is not None)
+        return f"{type(self).__qualname__}({cut_end(told, REPR)})"
+
+    def __str__(self) -> str:
+        return repr(self)
 
 
 @dataclass(frozen=True)
