@@ -139,7 +139,7 @@ app.add_typer(study, name="study")
 def main() -> None:
     """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage, 130: interrupted."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="pairform", standalone_mode=False)
     except UsageError as error:
         code = error.exit_code
         message = error.format_message()
