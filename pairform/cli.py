@@ -53,30 +53,31 @@ app.command()(blocks)
 @app.command()
 def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Json = False) -> None:
     """Show a spec: as a tree, as a diagram, or with --json its expanded form."""
-    from pairform import diagram
-    from pairform.printing import print_spec
+    from pairform.outline import print_spec, with_layers
 
-    loaded = read_spec(spec, settings)
     if drawn:
-        print(diagram(loaded, diagram_form(drawn), title=spec), end="")
+        from pairform import diagram
+
+        print(diagram(read_spec(spec, settings), diagram_form(drawn), title=spec), end="")
     elif as_json:
-        print_json(loaded.document())
+        print_json(expanded_form(spec, settings))
     else:
-        print_spec(spec, loaded)
+        print_spec(spec, expanded_form(spec, settings) if is_preset(spec, settings) else with_layers(read_spec(spec, settings)))
 
 
 @app.command()
 def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> None:
     """Show where two specs differ: as a table, or in a diagram of the new one."""
-    from pairform import diagram, load_spec
-    from pairform import diff as differences
     from pairform.printing import print_diff
+    from pairform.registry.merge import difference
 
-    before, after = load_spec(old), load_spec(new)
-    found = differences(before, after)
     if drawn:
-        print(diagram(after, diagram_form(drawn), old=before, title=f"{new} against {old}"), end="")
-    elif as_json:
+        from pairform import diagram
+
+        print(diagram(new, diagram_form(drawn), old=old, title=f"{new} against {old}"), end="")
+        return
+    found = difference(expanded_form(old), expanded_form(new))
+    if as_json:
         print_json({path: {"old": was, "new": now} for path, (was, now) in found.items()})
     else:
         print_diff(old, new, found)
@@ -123,6 +124,20 @@ def inspect(
         print_json(found.document())
     else:
         print_inspection(spec, found)
+
+
+def is_preset(ref: str, settings: list[str] | None = None) -> bool:
+    """Whether an expanded form is at hand, so that no block and no torch has to be imported."""
+    from pairform.registry.documents import presets
+
+    return not settings and ref in presets()
+
+
+def expanded_form(ref: str, settings: list[str] | None = None) -> dict[str, Any]:
+    from pairform.registry.documents import expanded
+
+    document: dict[str, Any] = expanded(ref) if is_preset(ref, settings) else read_spec(ref, settings).document()
+    return document
 
 
 def read_spec(ref: str, settings: list[str] | None) -> Any:

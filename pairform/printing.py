@@ -15,7 +15,6 @@ from pairform.registry.errors import printable
 if TYPE_CHECKING:
     from pairform.assemblies.initialisation.plan import Plan
     from pairform.assemblies.inspection import Inspection, Part
-    from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 
 console = Console(highlight=False, markup=False)
 
@@ -69,54 +68,6 @@ def print_blocks(registries: Mapping[str, Any]) -> None:
             table.add_row(name, ", ".join(row.get("fields", [])), row.get("summary") or row.get("error"))
         console.print(table)
         console.print()
-
-
-def print_spec(title: str, spec: "ModelSpec") -> None:
-    tree = Outline(heading(title, f"{spec.assembly}, vocabulary {spec.vocabulary:,}"))
-    for name, stack in spec.stacks.items():
-        shared = spec.tie_embeddings and name == "decoder"
-        add_stack(tree, name, stack, "the encoder's" if shared else words(stack.embedding.document()))
-        if name == "encoder" and spec.bridge.name != "none":
-            tree.add(f"bridge  {words(spec.bridge.document())}")
-    tree.add(f"head  {words(spec.head.document())}")
-    console.print(tree)
-
-
-def heading(name: str, rest: str) -> Text:
-    return Text.assemble((printable(name), "bold"), f"  {printable(rest)}")
-
-
-def add_stack(tree: Outline, name: str, stack: "StackSpec", embedding: str) -> None:
-    from pairform.assemblies.diagrams.folding import ranges
-
-    node = tree.add(heading(name, f"width {stack.width}, {stack.depth} layers"))
-    node.add(f"embedding  {embedding}")
-    if stack.vision is not None:
-        vision = node.add(
-            heading("vision", f"image token {stack.vision.image_token}{', frozen' if stack.vision.frozen else ''}")
-        )
-        add_stack(vision, "tower", stack.vision.tower, words(stack.vision.tower.embedding.document()))
-        vision.add(f"projector  {words(stack.vision.projector.document())}")
-    kinds: dict[LayerSpec, list[int]] = {}
-    for index, layer in enumerate(stack.layers):
-        kinds.setdefault(layer, []).append(index)
-    for layer, places in kinds.items():
-        branch = node.add(f"layers {ranges(places)}  {layer.placement} {words(layer.norm.document())}")
-        for part in layer.present:
-            branch.add(f"{part}  {words(layer.branches[part].document())}")
-    node.add(f"norm  {words(stack.norm.document())}")
-
-
-def words(document: Mapping[str, Any]) -> str:
-    """A block in one line: its name, then what it sets."""
-    rest = [f"{key} {text}" for key, value in document.items() if key != "name" and value and (text := inline(value))]
-    return ", ".join([str(document["name"]), *rest])
-
-
-def inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return words(value) if "name" in value else " ".join(f"{key} {inline(item)}" for key, item in value.items() if item)
-    return "yes" if value is True else str(value)
 
 
 def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None:

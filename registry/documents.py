@@ -2,8 +2,10 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from pairform.registry.errors import PATH, Problem, SpecError, shorten, suggest
+from pairform.registry.json_values import read_json
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -11,6 +13,11 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 def presets() -> list[str]:
     """The names of the architectures that come with pairform."""
     return sorted(path.stem for path in PRESETS.glob("*.json"))
+
+
+def expanded(name: str) -> dict[str, Any]:
+    """A preset's expanded form: what `load_spec(name).document()` is, from a committed file, without importing any block."""
+    return read_json(PRESETS / "expanded" / f"{name}.json")
 
 
 def locate(ref: str, folder: Path) -> Path:
