@@ -1,14 +1,13 @@
 """From a spec to a model with fresh weights."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import operator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from pairform.assemblies.fresh import draw
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec
 from pairform.blocks.initial import Constant, Normal, initial_of
@@ -16,7 +15,7 @@ from pairform.registry import InputError, Problem, shorten
 
 
 def build(
-    spec: str | Path | Mapping[str, Any] | ModelSpec,
+    spec: Ref,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -31,6 +30,7 @@ def build(
     kernel: the attention kernel for every block; "auto" leaves it to the spec.
     """
     check_place(device, dtype)
+    seed = check_seed(seed)
     model = skeleton(load_spec(spec), dtype)
     if kernel != "auto":
         model.use_kernel(kernel)
@@ -54,6 +54,18 @@ def check_place(device: str | torch.device, dtype: torch.dtype | None) -> None:
     except (RuntimeError, AssertionError, TypeError) as error:
         found = f"{device!r} ({str(error).splitlines()[0]})"
         raise InputError(Problem("device", found, "a device that torch can use here")) from None
+
+
+def check_seed(seed: object) -> int | None:
+    """A seed as a whole number; `InputError` for what is none."""
+    if seed is None:
+        return None
+    try:
+        if isinstance(seed, bool):
+            raise TypeError
+        return operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(Problem("seed", shorten(seed), "a whole number, or None for torch's own random state")) from None
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> Model:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.flops import count_flops
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.parts import Part, Tree, count_parameters, stacks_of
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs import ModelSpec, StackSpec
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
@@ -54,7 +53,7 @@ class Inspection:
 
 
 def inspect(
-    spec: str | Path | Mapping[str, Any] | ModelSpec,
+    spec: Ref,
     *,
     batch: int = 1,
     source_length: int = 512,
@@ -69,10 +68,10 @@ def inspect(
     """
     read = load_spec(spec)
     check_request(read, batch, source_length, target_length, pictures)
-    model = skeleton(read, dtype)
-    tree = Tree(model).root
-    parameters = count_parameters(tree, model)
-    counts = keep_one_of_each(model)
+    spec, counts = one_of_each(read)
+    model = skeleton(spec, dtype)
+    tree = Tree(model, counts).root
+    parameters = count_parameters(tree, model, counts)
     flops, cache = run(model, batch, source_length, target_length, pictures)
     add_flops(tree, "", flops, counts)
     return Inspection(
@@ -107,16 +106,19 @@ def check_request(spec: ModelSpec, batch: int, source_length: int, target_length
         raise InputError(Problem("pictures", found, f"at most {batch * length // each}", "Or make the text longer."))
 
 
-def keep_one_of_each(model: Model) -> dict[str, list[int]]:
-    """Leave each stack one layer of each kind, and say how many layers each of them stands for, by the stack's path."""
+def one_of_each(spec: ModelSpec) -> tuple[ModelSpec, dict[str, list[int]]]:
+    """The spec with one layer of each kind in every stack, and how many layers each stands for, by the stack's path."""
     counts: dict[str, list[int]] = {}
-    for path, spec in stacks_of(model):
-        stack = model.get_submodule(path)
-        layers = list(stack.get_submodule("layers").children())
-        kinds: Counter[LayerSpec] = Counter(spec.layers)
-        stack.register_module("layers", nn.ModuleList(layers[spec.layers.index(kind)] for kind in kinds))
+
+    def cut(path: str, stack: StackSpec) -> StackSpec:
+        kinds = Counter(stack.layers)
         counts[path] = list(kinds.values())
-    return counts
+        changed: dict[str, Any] = {"layers": tuple(kinds)}
+        if stack.vision is not None:
+            changed["vision"] = stack.vision.model_copy(update={"tower": cut(f"{path}.vision.tower", stack.vision.tower)})
+        return stack.model_copy(update=changed)
+
+    return spec.model_copy(update={name: cut(name, stack) for name, stack in spec.stacks.items()}), counts
 
 
 def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Mapping[str, int], Cache]:

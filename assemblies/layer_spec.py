@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.blocks.residuals import Add
-from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested
+from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
@@ -48,21 +48,22 @@ class LayerSpec(Spec):
     norm: Norm
     placement: Placement = "pre"
     order: Annotated[tuple[Turn, ...], Strict(False)]
-    branches: Annotated[dict[str, Branch], AfterValidator(freeze)]
+    branches: Annotated[dict[str, Branch], Field(max_length=64), AfterValidator(freeze)]
     residual: Annotated[BlockSpec, Slot("residual")] = Add.Spec()
     dropout: Probability = 0.0
     drop_path: DropPath | None = None
 
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:
-        named = [name for turn in self._order for name in turn]
+        names = [name for turn in self._order for name in turn]
+        named = set(names)
         problems = [
             Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order")
             for name in self.branches
             if name not in named
         ]
-        if len(set(named)) < len(named):
-            problems.append(Problem("order", f"{named}", "each branch once"))
+        if len(named) < len(names):
+            problems.append(Problem("order", shorten(names), "each branch once"))
         if self.placement == "post" and any(len(turn) > 1 for turn in self.turns):
             problems.append(Problem("order", "parallel branches under the placement 'post'", "one after another, or 'pre'"))
         if self.placement not in (fitting := getattr(self.residual, "placements", PLACEMENTS)):

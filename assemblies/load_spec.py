@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pairform.assemblies.checkpoints.stored import INDEX, SINGLE, stored_tensors
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import (
+    SPEC_BYTES,
     CheckpointError,
     PairformError,
     Problem,
@@ -25,7 +26,11 @@ CONFIG = "config.json"
 OURS = "pairform"
 
 
-def load_spec(ref: str | Path | Mapping[str, Any] | ModelSpec, patch: Mapping[str, Any] | None = None) -> ModelSpec:
+Ref: TypeAlias = str | Path | Mapping[str, Any] | ModelSpec
+"""A preset's name, a path, a document, or a spec: what every function takes that reads one."""
+
+
+def load_spec(ref: Ref, patch: Mapping[str, Any] | None = None) -> ModelSpec:
     """The spec that `ref` means: a preset's name, a JSON file, a model's folder (ours or transformers'), or a document.
 
     `patch`, a JSON merge patch, is applied before validation. Errors are `PairformError`s that name file and JSON path.
@@ -40,13 +45,16 @@ def load_spec(ref: str | Path | Mapping[str, Any] | ModelSpec, patch: Mapping[st
     if path.is_dir():
         _, spec = spec_of_folder(path)
         return load_spec(spec, patch)
-    return read_document(read_json(path), path.parent, str(ref), patch)
+    return read_document(read_json(path, SPEC_BYTES), path.parent, str(ref), patch)
 
 
-def read_document(document: Mapping[str, Any], folder: Path, name: str, patch: Mapping[str, Any] | None) -> ModelSpec:
-    """Resolve, patch and validate; problems are named after the file they are in."""
+def read_document(
+    document: Mapping[str, Any], folder: Path, name: str, patch: Mapping[str, Any] | None, *, confined: bool = False
+) -> ModelSpec:
+    """Resolve, patch and validate; problems are named after the file they are in. confined: as for `resolve`."""
     try:
-        return ModelSpec.read(apply_patch(resolve(document, folder), {} if patch is None else patch, Path()))
+        resolved = resolve(document, folder, confined=confined)
+        return ModelSpec.read(resolved if patch is None else apply_patch(resolved, patch, Path()))
     except SpecError as error:
         raise SpecError(in_file(name, error)) from None
 
@@ -54,7 +62,8 @@ def read_document(document: Mapping[str, Any], folder: Path, name: str, patch: M
 def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
     """The format of a model's folder ("pairform" or a family) and its spec."""
     if (folder / SPEC).is_file():
-        return OURS, load_spec(folder / SPEC)
+        document = read_json(folder / SPEC, SPEC_BYTES)
+        return OURS, read_document(document, folder, str(folder / SPEC), None, confined=True)
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(Problem(str(path), "no such file", f"a model's folder: {SPEC} or {CONFIG}"))
@@ -75,14 +84,14 @@ def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
     return family.model_type, spec
 
 
-def patch_spec(spec: ModelSpec, patch: Mapping[str, Any]) -> ModelSpec:
+def patch_spec(spec: Ref, patch: Mapping[str, Any]) -> ModelSpec:
     """`spec` with a JSON merge patch (RFC 7386) applied. A part may name a base to extend, as in a document."""
-    return ModelSpec.read(apply_patch(spec.document(), patch, Path()))
+    return ModelSpec.read(apply_patch(load_spec(spec).document(), patch, Path()))
 
 
-def diff(old: ModelSpec, new: ModelSpec) -> dict[str, tuple[Any, Any]]:
+def diff(old: Ref, new: Ref) -> dict[str, tuple[Any, Any]]:
     """JSON path -> (old value, new value) wherever two specs' expanded forms differ; None stands for absent."""
-    return difference(old.document(), new.document())
+    return difference(load_spec(old).document(), load_spec(new).document())
 
 
 def in_file(file: str, error: PairformError) -> list[Problem]:

@@ -1,13 +1,13 @@
 """A model as a tree of parts with their parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from pairform.assemblies.model import Model
-from pairform.assemblies.specs import StackSpec
+from pairform.assemblies.specs import LayerSpec, StackSpec
 
 CROSS = "cross_attention"
 
@@ -47,11 +47,16 @@ def stacks_of(model: Model) -> Iterator[tuple[str, StackSpec]]:
             yield f"{name}.vision.tower", stack.vision.tower
 
 
-class Tree:
-    """Takes a model apart. Each tensor is counted where it is met first."""
+Counts = Mapping[str, Sequence[int]]
+"""By a stack's path, how many layers each of its layers stands for."""
 
-    def __init__(self, model: Model) -> None:
+
+class Tree:
+    """Takes a model of one layer of each kind apart. Each tensor is counted where it is met first."""
+
+    def __init__(self, model: Model, counts: Counts) -> None:
         self.seen: set[int] = set()
+        self.counts = counts
         parts = [self.stack(name, model.get_submodule(name)) for name in model.spec.stacks]
         if model.spec.bridge.name != "none":
             parts.insert(1, Part("bridge", parameters=self.new_parameters(model.bridge)))
@@ -63,56 +68,65 @@ class Tree:
         self.seen.update(new)
         return sum(new.values())
 
-    def stack(self, name: str, stack: nn.Module) -> Part:
+    def stack(self, path: str, stack: nn.Module) -> Part:
         """The embedding, what reads pictures, the branches summed over layers, and the final norm."""
         parts = [Part("embedding", parameters=self.new_parameters(stack.get_submodule("embedding")))]
         children = dict(stack.named_children())
         if "vision" in children:
             vision = children["vision"]
-            tower = self.stack("tower", vision.get_submodule("tower"))
+            tower = self.stack(f"{path}.vision.tower", vision.get_submodule("tower"))
             projector = Part("projector", parameters=self.new_parameters(vision.get_submodule("projector")))
             parts.append(whole("vision", [tower, projector]))
-        parts.append(self.layers(stack.get_submodule("layers")))
+        parts.append(self.layers(stack.get_submodule("layers"), self.counts[path]))
         parts.append(Part("norm", parameters=self.new_parameters(stack.get_submodule("norm"))))
-        return whole(name, parts)
+        return whole(path.rpartition(".")[2], parts)
 
-    def layers(self, layers: nn.Module) -> Part:
+    def layers(self, layers: nn.Module, counts: Sequence[int]) -> Part:
         by_branch: dict[str, Part] = {}
-        for layer in layers.children():
+        for layer, count in zip(layers.children(), counts, strict=True):
             for name, branch in layer.named_children():
                 part = by_branch.setdefault(name, Part(name, count=0))
-                part.count += 1
-                part.parameters += self.new_parameters(branch)
+                part.count += count
+                part.parameters += count * self.new_parameters(branch)
         part = whole("layers", list(by_branch.values()))
-        part.count = len(list(layers.children()))
+        part.count = sum(counts)
         return part
 
 
-def count_parameters(tree: Part, model: Model) -> dict[str, int]:
+def layers_of(model: Model, counts: Counts) -> Iterator[tuple[LayerSpec, nn.Module, int]]:
+    """Every kind of layer with its spec and how many there are of it."""
+    for path, stack in stacks_of(model):
+        yield from zip(stack.layers, model.get_submodule(f"{path}.layers").children(), counts[path], strict=True)
+
+
+def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]:
     """By purpose: `encoder` and `decoder` are layers and final norm. `active`, where it is not the total, is what one token
     goes through."""
     stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
     bodies = {name: stack.size("layers") + stack.size("norm") for name, stack in stacks.items()}
-    idle = sum(getattr(module, "idle_parameters", 0) for module in model.modules())
+    idle = sum(
+        count * getattr(module, "idle_parameters", 0)
+        for _, layer, count in layers_of(model, counts)
+        for module in layer.modules()
+    )
     return {
         "total": tree.parameters,
         **({"active": tree.parameters - idle} if idle else {}),
         "embedding": sum(stack.size("embedding") for stack in stacks.values()),
         "encoder": bodies.get("encoder", 0),
         "decoder": bodies.get("decoder", 0),
-        "cross_attention": cross_attention_parameters(model),
+        "cross_attention": cross_attention_parameters(model, counts),
         "vision": sum(stack.size("vision") for stack in stacks.values()),
         "bridge": tree.size("bridge"),
         "head": tree.size("head"),
     }
 
 
-def cross_attention_parameters(model: Model) -> int:
+def cross_attention_parameters(model: Model, counts: Counts) -> int:
     """Elements of all cross-attention blocks, without the norms around them."""
     return sum(
-        parameter.numel()
-        for part, stack in model.spec.stacks.items()
-        for layer, module in zip(stack.layers, model.get_submodule(f"{part}.layers").children(), strict=True)
+        count * parameter.numel()
+        for layer, module, count in layers_of(model, counts)
         for name, branch in module.named_children()
         if layer.branches[name].name == CROSS
         for parameter in branch.get_submodule("block").parameters()

@@ -70,6 +70,10 @@ class ModelSpec(Spec):
             raise nested(problems)
         return self
 
+    def __repr__(self) -> str:
+        stacks = ", ".join(f"{name} of {stack.depth} layers, width {stack.width}" for name, stack in self.stacks.items())
+        return f"<ModelSpec {self.assembly}: {stacks}, vocabulary {self.vocabulary}; the whole is in .document()>"
+
     @property
     def stacks(self) -> dict[str, StackSpec]:
         """The stacks that the model has, by name, in the order in which they run."""

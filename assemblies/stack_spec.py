@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec, Norm
 from pairform.blocks.score_biases import T5RelativePosition
 from pairform.registry import (
+    MOST_LAYERS,
     BlockSpec,
     Depth,
     Patch,
@@ -27,6 +29,8 @@ from pairform.registry import (
 
 T = TypeVar("T")
 TokenId = Annotated[int, Field(ge=0)]
+WORK = 10_000
+"""Branches to validate and patches to apply in a stack whose layers are all different: about a second's work."""
 
 
 def shortest_cycle(turns: list[T]) -> list[T]:
@@ -42,6 +46,13 @@ class Override(Spec):
 
     layers: Annotated[tuple[int, ...], Strict(False)]
     patch: Patch
+
+
+def counted(value: Any) -> Any:
+    """A list of at most as many items as there are layers: found here before each item is validated."""
+    if isinstance(value, list | tuple) and len(value) > MOST_LAYERS:
+        raise nested([Problem("", f"a list of {len(value):,}", f"at most {MOST_LAYERS:,} of them")])
+    return value
 
 
 class StackSpec(Spec):
@@ -63,8 +74,8 @@ class StackSpec(Spec):
     embedding: Annotated[BlockSpec, Slot("embedding")]
     position: Annotated[BlockSpec, Slot("absolute_position")] | None = None
     layer: LayerSpec
-    cycle: Annotated[tuple[Patch, ...], Strict(False)] = ()
-    overrides: Annotated[tuple[Override, ...], Strict(False)] = ()
+    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(counted)] = ()
+    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(counted)] = ()
     final_norm: Norm | None = None
     dropout: Probability = 0.0
     vision: "VisionSpec | None" = None
@@ -73,7 +84,7 @@ class StackSpec(Spec):
 
     @model_validator(mode="after")
     def _layers_validate(self) -> Self:
-        problems = list(self._check_overrides())
+        problems = list(islice(self._check_overrides(), 1000))
         if problems:
             raise nested(problems)
         try:
@@ -87,13 +98,18 @@ class StackSpec(Spec):
         """Every layer's own spec, patches applied. Equal layers are one object."""
         made: dict[tuple[str, ...], LayerSpec] = {}
         layers = []
+        work = 0
         for index in range(self.depth):
             patches = dict(self.patches(index))
             kind = tuple(patches)
             if kind not in made:
+                work += len(self.layer.branches) + len(patches)
+                if work > WORK:
+                    expected = f"fewer: at most {WORK:,} branches and patches in all kinds of layers"
+                    raise SpecError(Problem("layers", f"layers of more than {len(made):,} kinds", expected))
                 document = self.layer.document()
                 for patch in patches.values():
-                    document = merge_patch(document, patch)
+                    document = merge_patch(document, thaw(patch))
                 made[kind] = LayerSpec.read(document, where=kind[-1] if kind else "layer")
             layers.append(made[kind])
         return tuple(layers)
@@ -102,10 +118,18 @@ class StackSpec(Spec):
         """What turns the template into layer `index`: each patch with its path in the spec."""
         if self.cycle:
             turn = index % len(self.cycle)
-            yield f"cycle[{turn}]", thaw(self.cycle[turn])
+            yield f"cycle[{turn}]", self.cycle[turn]
+        for number in self._overriding.get(index, ()):
+            yield f"overrides[{number}].patch", self.overrides[number].patch
+
+    @cached_property
+    def _overriding(self) -> dict[int, list[int]]:
+        """Which overrides each layer has, by number, in order."""
+        found: dict[int, list[int]] = {}
         for number, override in enumerate(self.overrides):
-            if index in override.layers or index - self.depth in override.layers:
-                yield f"overrides[{number}].patch", thaw(override.patch)
+            for layer in dict.fromkeys(layer % self.depth for layer in override.layers if -self.depth <= layer < self.depth):
+                found.setdefault(layer, []).append(number)
+        return found
 
     @cached_property
     def prefixed(self) -> bool:
@@ -129,8 +153,9 @@ class StackSpec(Spec):
             yield from (problem.inside("vision") for problem in self.vision.check(sizes))
         everywhere = set(self.layer.check(sizes))
         seen: set[Problem] = set()
-        for index, layer in enumerate(self.layers):
-            for problem in layer.check(sizes):
+        kinds = {id(layer): index for index, layer in reversed([*enumerate(self.layers)])}
+        for index in sorted(kinds.values()):
+            for problem in self.layers[index].check(sizes):
                 if problem not in seen:
                     seen.add(problem)
                     yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")

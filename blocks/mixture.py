@@ -15,6 +15,8 @@ from pairform.blocks.context import Context
 from pairform.blocks.precision import wide
 from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
 
+MOST_EXPERTS = 2048
+"""As many as Switch-C has (Fedus et al. 2021, arXiv 2101.03961); each is a module."""
 Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -34,7 +36,7 @@ class MixtureOfExperts(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["mixture"] = "mixture"
-        experts: PositiveInt = Field(examples=[8])
+        experts: Annotated[int, Field(gt=0, le=MOST_EXPERTS)] = Field(examples=[8])
         top_k: PositiveInt = 2
         expert: Annotated[BlockSpec, Slot("feed_forward")] = Field(examples=[{"name": "gated", "hidden": 512}])
         shared: Annotated[BlockSpec, Slot("feed_forward")] | None = None

@@ -1,6 +1,7 @@
 """The command line: commands about specs here, others in the `cli_` files beside it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,12 @@ from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, pars
 from pairform.cli_presets import presets
 from pairform.cli_study import study
 from pairform.cli_weights import export, extract, verify
+
+UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises for wrong usage; which module it lives in depends on Typer's version."""
+
+INVALID = re.compile(r"Invalid value(?: for (?P<where>.+?))?: (?P<rest>.*)", re.DOTALL)
+"""How Typer begins what it says of an argument."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,29 +55,30 @@ def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Js
 
     With --json, print its expanded form: no `extends`, defaults written out.
     """
-    from pairform import diagram
-    from pairform.printing import print_spec
+    from pairform.outline import print_spec, with_layers
 
-    loaded = read_spec(spec, settings)
     if drawn:
-        print(diagram(loaded, diagram_form(drawn), title=spec), end="")
+        from pairform import diagram
+
+        print(diagram(read_spec(spec, settings), diagram_form(drawn), title=spec), end="")
     elif as_json:
-        print_json(loaded.document())
+        print_json(expanded_form(spec, settings))
     else:
-        print_spec(spec, loaded)
+        print_spec(spec, expanded_form(spec, settings) if is_preset(spec, settings) else with_layers(read_spec(spec, settings)))
 
 
 def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> None:
     """Compare two specs, as a table or in a diagram of the second."""
-    from pairform import diagram, load_spec
-    from pairform import diff as differences
     from pairform.printing import print_diff
+    from pairform.registry.merge import difference
 
-    before, after = load_spec(old), load_spec(new)
-    found = differences(before, after)
     if drawn:
-        print(diagram(after, diagram_form(drawn), old=before, title=f"{new} against {old}"), end="")
-    elif as_json:
+        from pairform import diagram
+
+        print(diagram(new, diagram_form(drawn), old=old, title=f"{new} against {old}"), end="")
+        return
+    found = difference(expanded_form(old), expanded_form(new))
+    if as_json:
         print_json({path: {"old": was, "new": now} for path, (was, now) in found.items()})
     else:
         print_diff(old, new, found)
@@ -125,6 +133,20 @@ def inspect(
         print_inspection(spec, found)
 
 
+def is_preset(ref: str, settings: list[str] | None = None) -> bool:
+    """Whether an expanded form is at hand, so that no block and no torch has to be imported."""
+    from pairform.registry.documents import presets
+
+    return not settings and ref in presets()
+
+
+def expanded_form(ref: str, settings: list[str] | None = None) -> dict[str, Any]:
+    from pairform.registry.documents import expanded
+
+    document: dict[str, Any] = expanded(ref) if is_preset(ref, settings) else read_spec(ref, settings).document()
+    return document
+
+
 def read_spec(ref: str, settings: list[str] | None) -> Any:
     from pairform import load_spec
 
@@ -137,23 +159,53 @@ app.add_typer(study, name="study")
 
 
 def main() -> None:
-    """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage."""
+    """Run the command line. Exit 0: done, 1: the work failed, 2: wrong usage, 130: interrupted."""
     try:
-        app(prog_name="pairform")
+        code = app(prog_name="pairform", standalone_mode=False)
+    except UsageError as error:
+        code = error.exit_code
+        message = error.format_message()
+        if message.startswith("Usage: "):  # the help, for want of arguments
+            print(message, file=sys.stderr)
+        else:
+            tell([usage_line(error, message)])
+    except typer.Abort:
+        code = 130
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        for line in error_lines(error):
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
+        code = 1
+        tell(error_lines(error))
+    sys.exit(code or 0)
+
+
+def tell(lines: list[str]) -> None:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def usage_line(error: Any, message: str) -> str:
+    """What Typer says of wrong usage, in the form of all other errors."""
+    from pydantic import ValidationError
+
+    from pairform.registry.errors import cut_end, printable
+    from pairform.registry.validation import found_and_expected
+
+    parts = INVALID.fullmatch(message)
+    where, rest = (parts["where"] or "", parts["rest"]) if parts else ("", message)
+    if isinstance(error.__cause__, ValidationError):
+        rest = found_and_expected(error.__cause__)
+    told = cut_end(": ".join(filter(None, (where.replace("'", ""), rest.strip()))).rstrip("."), 1500)
+    command = error.ctx.command_path if error.ctx else "pairform"
+    return f"{printable(told)}. `{command} --help` says what it takes."
 
 
 def error_lines(error: Exception) -> list[str]:
     """What went wrong, in one line for each cause."""
-    from pairform.registry.errors import PairformError
+    from pairform.registry.errors import PairformError, cut_end, printable
 
     if isinstance(error, PairformError):
         return error.lines()
-    if isinstance(error, OSError):
-        return [str(error)]
-    return [f"{type(error).__name__}: {error} (`pairform --debug ...` shows where it arose)"]
+    text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    hint = "" if isinstance(error, OSError) else " (`pairform --debug ...` shows where it arose)"
+    return [printable(cut_end(text, 1500)) + hint]

@@ -79,4 +79,10 @@ def torch_device(name: str) -> Any:
 
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """Indented JSON in Unicode, with whatever a terminal would act on escaped as JSON escapes it."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    print("\n".join(line if line.isprintable() else escaped(line) for line in text.split("\n")))
+
+
+def escaped(line: str) -> str:
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pairform.cli_options import Json, Settings, parse_set, print_json
+from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
     from pairform.experiments.records import Trial
@@ -43,7 +44,7 @@ def run(
         ended += 1
         if not as_json:
             error = f": {trial.error.strip().splitlines()[-1]}" if trial.error else ""
-            print(f"{ended:>4}  {trial.status:<7} {trial.name}{error}", flush=True)
+            print(printable(f"{ended:>4}  {trial.status:<7} {trial.name}{error}"), flush=True)
 
     trials = run_study(
         read,
@@ -93,7 +94,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A variant's line of the table."""
     found = row["results"]
     return (
-        row["variant"],
+        printable(row["variant"]),
         ", ".join(f"{count} {status}" for status, count in row["trials"].items()),
         with_interval(found.get("loss")),
         with_interval(row.get("difference", {}).get("loss"), "+"),

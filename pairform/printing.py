@@ -10,12 +10,35 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from pairform.registry.errors import printable
+
 if TYPE_CHECKING:
     from pairform.assemblies.initialisation.plan import Plan
     from pairform.assemblies.inspection import Inspection, Part
-    from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 
 console = Console(highlight=False, markup=False)
+
+
+class Sheet(Table):
+    """A table whose text is printable: names and values may be a stranger's."""
+
+    def __init__(self, *headers: str, **options: Any) -> None:
+        super().__init__(*map(printable, headers), box=None, padding=(0, 2, 0, 0), **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+class Outline(Tree):
+    """A tree whose text is printable."""
+
+    def __init__(self, label: str | Text) -> None:
+        super().__init__(printable(label) if isinstance(label, str) else label)
+
+    def add(self, label: Any, **_: Any) -> "Outline":
+        node = Outline(label)
+        self.children.append(node)
+        return node
 
 
 def block_rows(registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +60,7 @@ def block_rows(registry: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_blocks(registries: Mapping[str, Any]) -> None:
     for kind, registry in registries.items():
-        table = Table(title=f"{kind}: {registry.summary}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table = Sheet(title=f"{kind}: {registry.summary}", title_justify="left")
         table.add_column("name", style="bold")
         table.add_column("fields")
         table.add_column("what it is")
@@ -47,59 +70,11 @@ def print_blocks(registries: Mapping[str, Any]) -> None:
         console.print()
 
 
-def print_spec(title: str, spec: "ModelSpec") -> None:
-    tree = Tree(heading(title, f"{spec.assembly}, vocabulary {spec.vocabulary:,}"))
-    for name, stack in spec.stacks.items():
-        shared = spec.tie_embeddings and name == "decoder"
-        add_stack(tree, name, stack, "the encoder's" if shared else words(stack.embedding.document()))
-        if name == "encoder" and spec.bridge.name != "none":
-            tree.add(f"bridge  {words(spec.bridge.document())}")
-    tree.add(f"head  {words(spec.head.document())}")
-    console.print(tree)
-
-
-def heading(name: str, rest: str) -> Text:
-    return Text.assemble((name, "bold"), f"  {rest}")
-
-
-def add_stack(tree: Tree, name: str, stack: "StackSpec", embedding: str) -> None:
-    from pairform.assemblies.diagrams.folding import ranges
-
-    node = tree.add(heading(name, f"width {stack.width}, {stack.depth} layers"))
-    node.add(f"embedding  {embedding}")
-    if stack.vision is not None:
-        vision = node.add(
-            heading("vision", f"image token {stack.vision.image_token}{', frozen' if stack.vision.frozen else ''}")
-        )
-        add_stack(vision, "tower", stack.vision.tower, words(stack.vision.tower.embedding.document()))
-        vision.add(f"projector  {words(stack.vision.projector.document())}")
-    kinds: dict[LayerSpec, list[int]] = {}
-    for index, layer in enumerate(stack.layers):
-        kinds.setdefault(layer, []).append(index)
-    for layer, places in kinds.items():
-        branch = node.add(f"layers {ranges(places)}  {layer.placement} {words(layer.norm.document())}")
-        for part in layer.present:
-            branch.add(f"{part}  {words(layer.branches[part].document())}")
-    node.add(f"norm  {words(stack.norm.document())}")
-
-
-def words(document: Mapping[str, Any]) -> str:
-    """A block in one line: its name, then what it sets."""
-    rest = [f"{key} {text}" for key, value in document.items() if key != "name" and value and (text := inline(value))]
-    return ", ".join([str(document["name"]), *rest])
-
-
-def inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return words(value) if "name" in value else " ".join(f"{key} {inline(item)}" for key, item in value.items() if item)
-    return "yes" if value is True else str(value)
-
-
 def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None:
     if not found:
         console.print("no difference")
         return
-    table = Table("path", old, new, box=None, padding=(0, 2, 0, 0))
+    table = Sheet("path", old, new)
     for path, (before, after) in found.items():
         table.add_row(path, *("" if value is None else str(value) for value in (before, after)))
     print_wide(table)
@@ -108,7 +83,7 @@ def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None
 def print_inspection(title: str, found: "Inspection") -> None:
     lengths = f"batch {found.batch}, source {found.source_length}, target {found.target_length}"
     lengths += f", pictures {found.pictures}" if found.pictures else ""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Sheet()
     table.add_column("part")
     for column in ("parameters", "share", "GFLOPs"):
         table.add_column(column, justify="right")
@@ -122,7 +97,7 @@ def print_inspection(title: str, found: "Inspection") -> None:
             add(inner, depth + 1)
 
     add(found.tree, 0)
-    console.print(f"{title} ({lengths})", style="italic")
+    console.print(printable(f"{title} ({lengths})"), style="italic")
     console.print(table)
     console.print()
     numbers = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count)

@@ -3,9 +3,7 @@
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from pairform.printing import print_totals, print_wide
+from pairform.printing import Sheet, print_totals, print_wide
 from pairform.registry import printable, shorten
 
 if TYPE_CHECKING:
@@ -60,12 +58,12 @@ def cells(group: "Group") -> tuple[str, str, str]:
 
 
 def print_rows(plan: "Plan") -> None:
-    table = Table("tensor", "source", "operation", "shape", "dtype", box=None, padding=(0, 2, 0, 0))
+    table = Sheet("tensor", "source", "operation", "shape", "dtype")
     for row in plan.targets:
         shape = " x ".join(map(str, row.shape))
-        table.add_row(row.target, printable(str(row.source or "")), row.operation.summary, shape, row.dtype)
+        table.add_row(row.target, str(row.source or ""), row.operation.summary, shape, row.dtype)
     for origin in plan.origins:
         if origin.dropped is not None:
             shape = " x ".join(map(str, origin.shape))
-            table.add_row("", printable(str(origin.source)), f"dropped: {origin.dropped}", shape, "", style="dim")
+            table.add_row("", str(origin.source), f"dropped: {origin.dropped}", shape, "", style="dim")
     print_wide(table)

@@ -1,6 +1,6 @@
 """Names, specs and documents: everything that JSON can say, without building anything."""
 
-from pairform.registry.documents import apply_patch, locate, presets, read_json, resolve
+from pairform.registry.documents import locate, presets
 from pairform.registry.errors import (
     PATH,
     CheckpointError,
@@ -12,12 +12,16 @@ from pairform.registry.errors import (
     join_path,
     printable,
     shorten,
+    suggest,
 )
+from pairform.registry.extending import SPEC_BYTES, apply_patch, resolve
 from pairform.registry.files import open_regular, read_bytes, read_text
+from pairform.registry.json_values import as_object, read_json
 from pairform.registry.merge import difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
 from pairform.registry.spec import (
     LIMIT,
+    MOST_LAYERS,
     SLOT_KEY,
     BlockSpec,
     Depth,
@@ -31,16 +35,18 @@ from pairform.registry.spec import (
     Slot,
     Spec,
     freeze,
-    nested,
     thaw,
 )
+from pairform.registry.validation import nested
 from pairform.registry.writing import new_folder_path, output_path, write_text
 
 __all__ = [
     "KINDS",
     "LIMIT",
+    "MOST_LAYERS",
     "PATH",
     "SLOT_KEY",
+    "SPEC_BYTES",
     "BlockSpec",
     "CheckpointError",
     "Depth",
@@ -60,6 +66,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "apply_patch",
+    "as_object",
     "build_block",
     "difference",
     "freeze",
@@ -80,6 +87,7 @@ __all__ = [
     "registry_of",
     "resolve",
     "shorten",
+    "suggest",
     "thaw",
     "write_text",
 ]

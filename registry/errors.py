@@ -1,6 +1,7 @@
 """Errors that say where something is wrong, what was found, what was expected and what to do."""
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -79,11 +80,54 @@ MESSAGE = 1950
 PATH = 1000
 """Characters that a path is cut to: its end says which file it is."""
 
+LONGEST_NAME = 100
+"""Characters of a name that others are compared with: a comparison's cost grows with the square of the length."""
+
 
 def shorten(value: object, limit: int = 80) -> str:
-    """`value` as it would be written in Python, cut to about `limit` characters."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """`value` as Python writes it, cut to about `limit` characters. Its cost does not grow with the size of `value`."""
+    text = ""
+    for piece in pieces(value, limit):
+        text += piece
+        if len(text) > limit:
+            return cut_end(text, limit)
+    return text
+
+
+def pieces(value: object, limit: int) -> Iterator[str]:
+    """`repr(value)` piece by piece; `limit` is how much of it will be read at most."""
+    if isinstance(value, str | bytes):
+        yield repr(value[: limit + 1])
+    elif isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write out very large numbers
+        yield f"a whole number of {value.bit_length()} bits"
+    elif isinstance(value, dict):
+        yield "{"
+        for number, (key, item) in enumerate(value.items()):
+            yield ", " if number else ""
+            yield from pieces(key, limit)
+            yield ": "
+            yield from pieces(item, limit)
+        yield "}"
+    elif type(value) in (list, tuple):
+        items: Iterable[object] = value  # type: ignore[assignment]
+        yield "[" if isinstance(value, list) else "("
+        for number, item in enumerate(items):
+            yield ", " if number else ""
+            yield from pieces(item, limit)
+        yield "]" if isinstance(value, list) else ")"
+    else:
+        try:
+            yield repr(value)
+        except Exception:  # an object of another library's, whatever state it is in
+            yield f"an object of type {type(value).__name__}"
+
+
+def suggest(name: object, known: Iterable[str], write: Callable[[str], str] = repr) -> str:
+    """`Did you mean 'x' or 'y'?` for names that are close to `name`, or nothing."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return ""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(write, near))}?" if near else ""
 
 
 def printable(text: str) -> str:

@@ -1,10 +1,10 @@
 """JSON Merge Patch (RFC 7386), the one way in which pairform changes a document."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.registry.errors import Problem, SpecError
+from pairform.registry.errors import Problem, SpecError, shorten
+from pairform.registry.json_values import DEEPEST, as_object, parse_json, too_deep
 from pairform.registry.registry import KINDS
 
 
@@ -44,18 +44,23 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         path, equals, text = setting.partition("=")
         keys = path.split(".")
         if not equals or not all(keys):
-            raise SpecError(Problem("--set", repr(setting), "path=value, as in decoder.depth=4"))
+            raise SpecError(Problem("--set", shorten(setting), "path=value, as in decoder.depth=4"))
+        if len(keys) > DEEPEST:
+            raise SpecError(too_deep("--set"))
         try:
-            value = json.loads(text)
+            value = parse_json(text)
+        except RecursionError:
+            raise SpecError(too_deep("--set")) from None
         except ValueError:
             value = text
         node = patch
         for depth, key in enumerate(keys[:-1], start=1):
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise SpecError(Problem("--set", repr(setting), f"{'.'.join(keys[:depth])} not to be set to a value as well"))
+                expected = f"{'.'.join(keys[:depth])} not to be set to a value as well"
+                raise SpecError(Problem("--set", shorten(setting), expected))
         node[keys[-1]] = value
-    return patch
+    return as_object(patch, "--set")
 
 
 def difference(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pairform.registry.documents import read_json
+from pairform.registry.json_values import read_json
 
 TABLE = Path(__file__).with_suffix(".json")
 """Made by `make schema` and held by a test."""

@@ -1,6 +1,5 @@
 """Registries: from the names that JSON may use to the classes that are built for them."""
 
-import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
-from pairform.registry.errors import Problem, SpecError, shorten
+from pairform.registry.errors import Problem, SpecError, shorten, suggest
 
 ENTRY_POINTS = "pairform.blocks"
 """Other packages add blocks through this entry-point group; an entry is called `kind.name`."""
@@ -100,9 +99,7 @@ class Registry(Mapping[str, Any]):
             ) from error
 
     def _unknown(self, name: object) -> Problem:
-        near = difflib.get_close_matches(str(name), self._blocks, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        return Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", hint)
+        return Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", suggest(name, self))
 
 
 @functools.cache
@@ -129,21 +126,37 @@ KINDS: Mapping[str, Registry] = {
 
 
 def register(kind: str) -> Callable[[B], B]:
-    """Class decorator: register a block of `kind` under the `name` that its `Spec` declares."""
+    """Class decorator: register a block of `kind` under the `name` that its `Spec` declares.
+
+    An unknown kind, or what is no class with such a `Spec`, is a `SpecError`.
+    """
+    registry = registry_of(kind)
 
     def add(block: B) -> B:
-        registry_of(kind).add(block.Spec.model_fields["name"].default, block)  # type: ignore[attr-defined]
+        registry.add(declared_name(block), block)
         return block
 
     return add
 
 
+def declared_name(block: object) -> str:
+    """The name that a block's class declares: `class Spec(BlockSpec): name: Literal["mine"] = "mine"`."""
+    if not inspect.isclass(block):
+        raise SpecError(Problem("register", shorten(block), "a class: an nn.Module with its Spec inside"))
+    where = block.__qualname__
+    fields = getattr(getattr(block, "Spec", None), "model_fields", None)
+    if not isinstance(fields, Mapping):
+        raise SpecError(Problem(where, "a class without a Spec", "`class Spec(BlockSpec)` inside it"))
+    name = fields["name"].default if "name" in fields else None
+    if not isinstance(name, str) or not name:
+        raise SpecError(Problem(f"{where}.Spec", "no default for name", '`name: Literal["..."] = "..."`, the name in JSON'))
+    return name
+
+
 def registry_of(kind: str) -> Registry:
     """The registry of `kind`; an unknown kind is an error that lists the known ones."""
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else ""
-        raise SpecError(Problem("kind", repr(kind), f"one of {', '.join(KINDS)}", hint))
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SpecError(Problem("kind", shorten(kind), f"one of {', '.join(KINDS)}", suggest(kind, KINDS)))
     return KINDS[kind]
 
 
@@ -155,8 +168,7 @@ def find_block(name: object, kinds: tuple[str, ...]) -> Any:
     known = [known for kind in kinds for known in KINDS[kind]]
     if name is None:
         raise SpecError(Problem("name", "nothing", f"one of {', '.join(known)}"))
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "`pairform blocks` lists them all."
+    hint = suggest(name, known) or "`pairform blocks` lists them all."
     raise SpecError(Problem("name", shorten(name), f"the name of a block of kind {' or '.join(kinds)}", hint))
 
 

@@ -1,21 +1,23 @@
 """Specs: frozen plain data that describe blocks, and the slots by which one block's spec holds another's."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
-from pairform.registry.errors import Problem, SpecError, join_path, shorten
+from pairform.registry.errors import Problem, SpecError, cut_end, shorten
 from pairform.registry.registry import find_block
+from pairform.registry.validation import nested, problems_in
 
 LIMIT = 2**30
 """Whole numbers stay below it, so that torch can count the bytes of any tensor whose sides they are."""
 PositiveInt = Annotated[int, Field(gt=0, lt=LIMIT)]
-Depth = Annotated[int, Field(gt=0, le=10_000)]
+MOST_LAYERS = 10_000
 """Layers are written out one by one, so their number has a bound of its own."""
+Depth = Annotated[int, Field(gt=0, le=MOST_LAYERS)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -60,6 +62,10 @@ Pair = Annotated[tuple[Annotated[int, Field(ge=0, lt=LIMIT)], Annotated[int, Fie
 """Two numbers that are not negative, written as a JSON list."""
 
 
+REPR = 120
+"""Characters of a spec's fields in its `repr`."""
+
+
 class Spec(BaseModel):
     """Plain, immutable data. Unknown fields and values of another type are errors."""
 
@@ -71,11 +77,20 @@ class Spec(BaseModel):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            raise SpecError(list(problems_in(error, document, where))) from None
+            raise SpecError(list(problems_in(error, document, cls, where))) from None
 
     def document(self) -> dict[str, Any]:
         """The expanded form: defaults written out, `null` left out. `read` takes it back unchanged."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def __repr__(self) -> str:
+        """One short line; `document()` has the whole."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        told = ", ".join(f"{name}={shorten(value, REPR)}" for name, value in fields if value is not None)
+        return f"{type(self).__qualname__}({cut_end(told, REPR)})"
+
+    def __str__(self) -> str:
+        return repr(self)
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,7 @@ class Slot:
         try:
             spec: BlockSpec = block.Spec.model_validate(thaw(value))
         except ValidationError as error:
-            raise nested(problems_in(error, value)) from None
+            raise nested(problems_in(error, value, block.Spec)) from None
         return spec
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
@@ -163,42 +178,3 @@ class Slot:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {SLOT_KEY: self.definition}
-
-
-def nested(problems: Any) -> PydanticCustomError:
-    """Carry problems through a pydantic validator, which would otherwise flatten them into one line."""
-    return PydanticCustomError("nested", "problems inside", {"problems": list(problems)})
-
-
-def problems_in(error: ValidationError, document: object, where: str = "") -> Iterator[Problem]:
-    """Pydantic's errors in `document` as problems with JSON paths."""
-    for item in error.errors(include_url=False):
-        path = join_path(where, *json_path(item["loc"], document))
-        context = item.get("ctx", {})
-        if item["type"] == "nested":
-            yield from (problem.inside(path) for problem in context["problems"])
-        elif item["type"] == "extra_forbidden":
-            yield Problem(path, f"an unknown field with value {shorten(item['input'])}", "only known fields")
-        elif item["type"] == "missing":
-            yield Problem(path, "nothing", "a value: this field is required")
-        elif item["type"] == "too_short":
-            yield Problem(path, shorten(item["input"]), f"at least {context['min_length']} of them")
-        elif item["type"] == "union_tag_not_found":
-            yield Problem(join_path(path, "name"), "nothing", "a value: this field is required")
-        elif item["type"] == "union_tag_invalid":
-            yield Problem(join_path(path, "name"), repr(context["tag"]), f"one of {context['expected_tags']}")
-        else:
-            message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            yield Problem(path, shorten(item["input"]), message)
-
-
-def json_path(place: Iterable[int | str], document: object) -> Iterator[str]:
-    """The steps to a pydantic error's place that `document` has: where a name chooses among specs, pydantic adds the name."""
-    for step in place:
-        if isinstance(document, Mapping):
-            if step not in document and step == document.get("name"):
-                continue
-            document = document.get(step)
-        elif isinstance(document, list | tuple) and isinstance(step, int) and step < len(document):
-            document = document[step]
-        yield f"[{step}]" if isinstance(step, int) else step

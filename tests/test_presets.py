@@ -21,7 +21,7 @@ from pairform.assemblies.build import skeleton
 from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.normal import differences
 from pairform.assemblies.specs import StackSpec
-from tests.golden import HERE, golden_files, text_of
+from tests.golden import EXPANDED, golden_files, text_of
 from tests.sizes import TEXT, TOWER, pieces
 
 TOTALS = {
@@ -191,7 +191,7 @@ def positions(stack: StackSpec) -> set[tuple[float, float]]:
 def test_golden_files_are_up_to_date() -> None:
     stale = [path.name for path, document in golden_files() if path.read_text("utf-8") != text_of(document)]
     assert not stale, "run `make schema` and look at the difference"
-    assert {path.stem for path in HERE.glob("*.json")} == set(pairform.presets())
+    assert {path.stem for path in EXPANDED.glob("*.json")} == set(pairform.presets())
 
 
 def test_gemma_2b_is_what_transformers_configures_by_default() -> None:

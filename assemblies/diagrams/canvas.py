@@ -2,6 +2,8 @@
 
 from html import escape
 
+from pairform.registry import printable
+
 STYLE = """
 .diagram { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #8c959f; --page: #ffffff; --card: #eef2f7;
   --layer: #f8fafc; --norm: #dde6f0; --source: #0f62c6; --added: #1a7f37; --removed: #cf222e; --changed: #9a6700; }
@@ -49,7 +51,7 @@ class Canvas:
         look = f' class="{kind}"' if kind else ""
         look += f' text-anchor="{anchor}"' if anchor != "start" else ""
         look += f' transform="rotate(-90 {x:g} {y:g})"' if turned else ""
-        self.cards.append(f'<text x="{x:g}" y="{y:g}"{look}>{escape(words, quote=False)}</text>')
+        self.cards.append(f'<text x="{x:g}" y="{y:g}"{look}>{plain(words)}</text>')
 
     def path(self, steps: str, kind: str = "stream") -> None:
         self.lines.append(f'<path d="{steps}" class="{kind}"/>')
@@ -67,7 +69,7 @@ class Canvas:
         size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="diagram" {size} role="img">',
-            f"<title>{escape(title, quote=False)}</title>",
+            f"<title>{plain(title)}</title>",
             f"<style>{STYLE}</style>",
             f'<rect width="{width:g}" height="{height:g}" class="page"/>',
             *self.frames,
@@ -76,6 +78,11 @@ class Canvas:
             "</svg>",
         ]
         return "\n".join(parts) + "\n"
+
+
+def plain(words: str) -> str:
+    """Text that SVG takes as it is: markup escaped, and the control characters that XML does not have."""
+    return escape(printable(words), quote=False)
 
 
 def rectangle(x: float, y: float, width: float, height: float, kind: str, radius: float) -> str:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from itertools import count
 
-from pairform.assemblies.diagrams.folding import Loop, Run, ranges
+from pairform.assemblies.diagrams.folding import Loop, Run
 from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, wrapped
+from pairform.assemblies.ranges import ranges
+from pairform.registry import printable
 
 STYLES = {
     "added": "stroke:#1a7f37,stroke-width:3px",
@@ -115,4 +117,4 @@ def norms(card: Card) -> list[str]:
 
 def plain(text: str) -> str:
     """Text that Mermaid takes as it is."""
-    return text.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+    return printable(text).replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")

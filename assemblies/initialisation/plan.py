@@ -181,6 +181,10 @@ class Plan(Spec):
     origins: Annotated[tuple[SourceRow, ...], Strict(False)]
     edits: Annotated[tuple[Edit, ...], Strict(False)] = ()
 
+    def __repr__(self) -> str:
+        totals = ", ".join(f"{total['tensors']} {kind}" for kind, total in self.totals.items() if total["tensors"])
+        return f"<Plan of {len(self.targets)} tensors: {totals}; the whole is in .document()>"
+
     @property
     def totals(self) -> dict[str, dict[str, int]]:
         """Tensors and parameters that are copied, derived, fresh and (of the sources) dropped."""

@@ -1,5 +1,6 @@
 """How commands fail, and what they cost before they start."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import pairform
-from tests.command_line.runner import CommandLine, refused
+from tests.command_line.runner import CommandLine, document, refused
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["show", "t5gemma-2b"], ["'t5gemma-2b'", "Did you mean"]),
-        (["show", "t5gemma-2b-2b", "--set", "decoder.dept=4"], ["decoder.dept", "unknown field"]),
+        (["show", "t5gemma-2b-2b", "--set", "decoder.dept=4"], ["decoder.dept", "unknown field", "Did you mean 'depth'"]),
         (["blocks", "nrom"], ["'nrom'", "Did you mean 'norm'"]),
         (["schema", "--out", "missing/folder/schema.json"], ["missing/folder/schema.json"]),
         (["verify", "missing"], ["missing", "no such folder"]),
@@ -38,7 +39,11 @@ def test_work_that_fails_ends_with_1_and_one_message(run: CommandLine, words: li
         (["show"], "SPEC"),
         (["show", "t5gemma-2b-2b", "--set", "decoder.depth"], "path=value"),
         (["inspect", "t5gemma-2b-2b", "--dtype", "int8"], "'int8'"),
-        (["inspect", "t5gemma-2b-2b", "--batch", "0"], "--batch"),
+        (["inspect", "t5gemma-2b-2b", "--batch", "0"], "--batch: found '0', expected a number greater than or equal to 1"),
+        (["inspect", "t5gemma-2b-2b", "--batch", "x"], "--batch: found 'x', expected a whole number"),
+        (["inspect", "t5gemma-2b-2b", "--batchh", "1"], "--batch"),
+        (["show", "t5gemma-2b-2b", "--diagram", "png"], "--diagram: found 'png', expected mermaid or svg"),
+        (["study", "run"], "`pairform study run --help`"),
         (["plan", "--cross-attention", "copy"], "'copy'"),
         (["plan", "--encoder-layers", "all"], "every:N"),
         (["convert"], "--out"),
@@ -52,7 +57,44 @@ def test_work_that_fails_ends_with_1_and_one_message(run: CommandLine, words: li
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_expected(run: CommandLine, words: list[str], message: str) -> None:
-    refused(run(*words), 2, message)
+    result = run(*words)
+    refused(result, 2, message)
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert not any(word in result.err for word in ("Invalid value", "Input should", "Error:"))
+
+
+def test_no_arguments_are_answered_with_help(run: CommandLine) -> None:
+    for words in ([], ["study"]):
+        result = run(*words)
+        assert result.code == 2
+        assert (result.out + result.err).startswith("Usage: ")
+
+
+CODES = "\x1b]0;t\x07\x1b[2J\r\x9b2J\u202e"
+"""What a terminal acts on: a title, an erased screen, a line begun again, text turned round."""
+
+
+def test_no_name_of_a_strangers_reaches_the_terminal_raw(run: CommandLine, tmp_path: Path) -> None:
+    labels = {"extends": "t5gemma-s-s", "head": {"name": "sequence_classification", "labels": [f"a{CODES}\nok", "b"]}}
+    wrong = {"extends": "t5gemma-s-s", f"field{CODES}": 1}
+    shown = {"named": labels, "wrong": wrong, f"file{CODES.replace('/', '')}": labels}
+    for name, content in shown.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    for words in (
+        *(("show", tmp_path / name) for name in shown),
+        ("show", tmp_path / "named", "--json"),
+        ("show", tmp_path / "named", "--diagram", "mermaid"),
+        ("diff", "t5gemma-s-s", tmp_path / "named"),
+        ("diff", "t5gemma-s-s", tmp_path / f"file{CODES}", "--json"),
+        ("inspect", tmp_path / f"file{CODES}", "--source-length", 2, "--target-length", 2),
+        ("inspect", "t5gemma-s-s", "--dtype", CODES),
+    ):
+        result = run(*words)
+        text = result.out + result.err
+        assert text
+        assert all(line.isprintable() for line in text.split("\n")), words
+    assert document(run("show", tmp_path / "named", "--json"))["head"]["labels"][0] == f"a{CODES}\nok"
 
 
 def test_token_ids_beyond_the_vocabulary_are_refused(run: CommandLine, pair: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 import pairform
 from tests.command_line.runner import CommandLine, document
@@ -101,3 +102,27 @@ def test_inspect_counts_parameters_flops_and_cache(run: CommandLine) -> None:
     text = run("inspect", "t5gemma-s-s", "--set", "decoder.depth=4").out
     assert "layers x 4" in text
     assert "parameters: total" in text
+
+
+@pytest.mark.parametrize("name", pairform.presets())
+def test_a_preset_is_shown_from_its_committed_form_as_from_its_spec(run: CommandLine, name: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_text(json.dumps({"extends": name}))
+    for words in (("show",), ("show", "--json"), ("diff", "t5gemma-s-s")):
+        read, validated = (run(*words, ref).out.replace(str(ref), "SPEC") for ref in (name, copy))
+        assert read.split() == validated.split()
+
+
+def test_presets_are_shown_without_torch() -> None:
+    script = (
+        "import sys\n"
+        "from pairform.cli import main\n"
+        "for words in (['show', 't5gemma2-4b-1b'], ['show', 't5-small', '--json'], ['diff', 'gemma-2-2b', 'gemma-2-9b']):\n"
+        "    sys.argv = ['pairform', *words]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "encoder  width 2560, 34 layers" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "False"

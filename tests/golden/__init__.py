@@ -12,9 +12,11 @@ import pairform
 from pairform.cli_blocks import markdown
 from pairform.registry.preset_sizes import TABLE
 
-HERE = Path(__file__).parent
-SCHEMA = HERE.parents[1] / "registry" / "pairform.schema.json"
-BLOCKS = HERE.parents[1] / "docs" / "blocks.md"
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "registry" / "pairform.schema.json"
+BLOCKS = ROOT / "docs" / "blocks.md"
+EXPANDED = ROOT / "registry" / "presets" / "expanded"
+"""Shipped too: the command line shows a preset from it, without importing torch."""
 
 
 def golden_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
@@ -23,7 +25,7 @@ def golden_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
     yield BLOCKS, markdown()
     yield TABLE, {name: size(pairform.load_spec(name)) for name in pairform.presets()}
     for name in pairform.presets():
-        yield HERE / f"{name}.json", pairform.load_spec(name).document()
+        yield EXPANDED / f"{name}.json", pairform.load_spec(name).document()
 
 
 def size(spec: pairform.ModelSpec) -> dict[str, Any]:

@@ -58,6 +58,15 @@ def test_every_target_tensor_is_planned_once_and_every_parameter_counted(pair: d
     assert made == sum(prod(shape) for shape in shapes.values())
 
 
+def test_a_plans_repr_is_one_short_line(folders: dict[str, Path]) -> None:
+    plan = pairform.plan(encoder=folders["wide"], decoder=folders["gemma"])
+    counts = {kind: total["tensors"] for kind, total in plan.totals.items()}
+    assert all(f"{count} {kind}" in repr(plan) for kind, count in counts.items() if count)
+    assert f"{len(plan.targets)} tensors" in repr(plan)
+    assert "document()" in repr(plan)
+    assert len(repr(plan)) < 200
+
+
 def test_every_source_tensor_goes_somewhere_or_says_why_not(pair: dict[str, Any]) -> None:
     plan = pairform.plan(**pair)
     for role, folder in pair.items():

@@ -1,0 +1,153 @@
+"""Pydantic's errors in our words: JSON paths, what was found, what was expected, near names."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from pairform.registry.errors import Problem, join_path, shorten, suggest
+
+MOST = 1000
+"""Problems of one document that are told one by one."""
+
+TYPES = {
+    "a whole number": ("int_type", "int_from_float", "int_parsing", "int_parsing_size"),
+    "a number": ("float_type", "float_parsing"),
+    "a finite number": ("finite_number",),
+    "true or false": ("bool_type", "bool_parsing"),
+    "a string": ("string_type", "string_sub_type", "string_unicode"),
+    "a list": ("list_type", "tuple_type", "set_type", "frozen_set_type", "iterable_type"),
+    "an object": ("dict_type", "mapping_type", "model_type", "model_attributes_type"),
+    "keys that are strings": ("invalid_key",),
+    "null": ("none_required",),
+}
+EXPECTED = {kind: words for words, kinds in TYPES.items() for kind in kinds} | {
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number greater than or equal to {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number less than or equal to {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "a string that matches {pattern}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "union_tag_invalid": "one of {expected_tags}",
+    "value_error": "{error}",
+    "assertion_error": "{error}",
+}
+"""What each of pydantic's errors asks for; a field in braces is of the error's context."""
+ABSENT = object()
+REQUIRED = "a value: this field is required"
+
+
+def nested(problems: Any) -> PydanticCustomError:
+    """Carry problems through a pydantic validator, which would otherwise flatten them into one line."""
+    return PydanticCustomError("nested", "problems inside", {"problems": list(problems)})
+
+
+def problems_in(error: ValidationError, document: object, spec: type[BaseModel], where: str = "") -> Iterator[Problem]:
+    """The errors of validating `document` as a `spec`, as problems with JSON paths.
+
+    Where none of a union's types takes a value, pydantic has an error for each: they become one problem, at the item if a list
+    was taken but for that item.
+    """
+    details = error.errors(include_url=False)
+    places: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for detail in details[:MOST]:
+        places.setdefault(tuple(steps_in(detail, document)), []).append(detail)
+    holders = {steps[:depth] for steps in places for depth in range(len(steps))}
+    for steps, found in places.items():
+        path = join_path(where, *(f"[{step}]" if isinstance(step, int) else step for step in steps))
+        expected: dict[str, Problem] = {}
+        for detail in found:
+            if detail["type"] == "nested":
+                yield from (problem.inside(path) for problem in detail["ctx"]["problems"])
+            elif steps not in holders:
+                problem = problem_of(detail, path, known_fields(spec, document, steps[:-1]))
+                expected[problem.expected] = problem
+        if expected:
+            first = next(iter(expected.values()))
+            yield replace(
+                first, expected=" or ".join(expected), remedy=" ".join({each.remedy for each in expected.values()} - {""})
+            )
+    if len(details) > MOST:
+        yield Problem(where, f"{len(details):,} problems", "none", f"Only the first {MOST:,} are told.")
+
+
+def problem_of(detail: ErrorDetails, path: str, fields: Iterable[str]) -> Problem:
+    """One error at `path`. fields: those that the object has which holds what is at the path."""
+    kind, context, found = detail["type"], detail.get("ctx", {}), shorten(detail["input"])
+    if kind == "missing":
+        return Problem(path, "nothing", REQUIRED)
+    if kind == "union_tag_not_found":
+        return Problem(join_path(path, "name"), "nothing", REQUIRED)
+    if kind == "extra_forbidden":
+        known = list(fields)
+        return Problem(
+            path, f"an unknown field with value {found}", f"one of {', '.join(known)}", suggest(detail["loc"][-1], known)
+        )
+    expected = EXPECTED.get(kind, "another value").format_map(context)
+    if kind == "union_tag_invalid":
+        return Problem(join_path(path, "name"), shorten(context["tag"]), expected, near(context["tag"], expected))
+    return Problem(path, found, expected, near(detail["input"], expected) if kind in ("literal_error", "enum") else "")
+
+
+def found_and_expected(error: ValidationError) -> str:
+    """Of a single value that is wrong, what was found and what was expected."""
+    detail = error.errors(include_url=False)[0]
+    problem = problem_of(detail, "", ())
+    return f"found {problem.found}, expected {problem.expected}"
+
+
+def near(value: object, expected: str) -> str:
+    """The suggestion for a value that should be one of the quoted ones."""
+    return suggest(value, re.findall(r"'([^']*)'", expected))
+
+
+def steps_in(detail: ErrorDetails, document: object) -> Iterator[int | str]:
+    """The steps to an error's place that the document has; pydantic has steps of its own between, for a union's types."""
+    last = len(detail["loc"]) - 1
+    for number, step in enumerate(detail["loc"]):
+        inner = inside(document, step)
+        if inner is not ABSENT:
+            document = inner
+        elif detail["type"] != "missing" or number != last:
+            continue
+        yield step
+
+
+def inside(document: object, step: int | str) -> object:
+    """What a document has at a key or index, or `ABSENT`."""
+    if isinstance(document, Mapping):
+        return document.get(step, ABSENT)
+    there = isinstance(document, list | tuple) and isinstance(step, int) and step < len(document)
+    return document[step] if there else ABSENT  # type: ignore[index]
+
+
+def known_fields(spec: type[BaseModel], document: object, path: Iterable[int | str]) -> list[str]:
+    """The fields of the object at `path`: of a union's types, of the one that its `name` chooses."""
+    holders = {spec}
+    for step in path:
+        document = inside(document, step)
+        if isinstance(step, str):
+            fields = [holder.model_fields[step] for holder in holders if step in holder.model_fields]
+            holders = {held for field in fields for held in specs_in(field.annotation)}
+    name = document.get("name") if isinstance(document, Mapping) else None
+    named = [holder for holder in holders if "name" in holder.model_fields and holder.model_fields["name"].default == name]
+    found = {info.alias or field for holder in named or holders for field, info in holder.model_fields.items()}
+    return sorted(found)
+
+
+def specs_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The specs that a field's type allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    else:
+        for inner in get_args(annotation):
+            yield from specs_in(inner)
