@@ -14,6 +14,7 @@ from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
+from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
     from pairform.assemblies.model import Model
@@ -110,6 +111,25 @@ class Decoding:
         """Go on with these rows, in this order."""
         if self.cache is not None:
             self.cache = self.cache.rows(rows)
+
+
+class Finite:
+    """Refuses NaN and infinite scores: at each step on a CPU, elsewhere only in `check`, which needs a synchronisation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.so_far = torch.ones((), dtype=torch.bool, device=device)
+
+    def see(self, best: Float[Tensor, "batch"]) -> None:
+        """best: each row's largest score, which is finite where it can be chosen."""
+        self.so_far = self.so_far & best.isfinite().all()
+        if best.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        if not self.so_far:
+            found = "NaN or infinite logits"
+            remedy = "Weights may hold such numbers, or the dtype may be too narrow: float16 ends at 65504."
+            raise InputError(Problem("model", found, "finite logits, to choose tokens by", remedy))
 
 
 def in_order(model: "Model") -> bool:
