@@ -48,13 +48,19 @@ CALLS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "ids of one row alone": ({"input_ids": IDS[0], **WORDS}, ("input_ids", "(6,)", "[batch, length]")),
     "an id beyond": ({"input_ids": replaced(IDS, 97), **WORDS}, ("input_ids", "97", "from 0 to 96")),
     "a negative id": ({"input_ids": replaced(IDS, -1), **WORDS}, ("input_ids", "-1", "from 0 to 96")),
-    "an id beyond in the decoder": ({"input_ids": IDS, "decoder_input_ids": replaced(TARGET, 400)}, ("decoder_input_ids", "400")),
+    "an id beyond in the decoder": (
+        {"input_ids": IDS, "decoder_input_ids": replaced(TARGET, 400)},
+        ("decoder_input_ids", "400"),
+    ),
     "no rows": ({"input_ids": IDS[:0], "decoder_input_ids": TARGET[:0]}, ("input_ids", "(0, 6)", "at least one")),
     "an empty source": ({"input_ids": IDS[:, :0], **WORDS}, ("input_ids", "(2, 0)", "at least one")),
     "an empty target": ({"input_ids": IDS, "decoder_input_ids": TARGET[:, :0]}, ("decoder_input_ids", "(2, 0)")),
     "an empty label": ({"input_ids": IDS, "labels": TARGET[:, :0]}, ("labels", "(2, 0)")),
     "ids and embeddings": ({"input_ids": IDS, "inputs_embeds": FLOATS, **WORDS}, ("inputs_embeds", "either")),
-    "embeddings of another width": ({"inputs_embeds": FLOATS[..., :8], **WORDS}, ("inputs_embeds", "(2, 6, 8)", "[batch, length, 32]")),
+    "embeddings of another width": (
+        {"inputs_embeds": FLOATS[..., :8], **WORDS},
+        ("inputs_embeds", "(2, 6, 8)", "[batch, length, 32]"),
+    ),
     "embeddings of another dtype": ({"inputs_embeds": FLOATS.double(), **WORDS}, ("inputs_embeds", "float64", "float32")),
     "integers as embeddings": ({"inputs_embeds": FLOATS.long(), **WORDS}, ("inputs_embeds", "int64", "floats")),
     "embeddings for the decoder": (
@@ -69,7 +75,10 @@ CALLS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a mask of sevens": ({"input_ids": IDS, "attention_mask": ONES * 7, **WORDS}, ("attention_mask", "to 7", "0 at padding")),
     "a negative mask": ({"input_ids": IDS, "attention_mask": -ONES, **WORDS}, ("attention_mask", "from -1")),
     "a short mask": ({"input_ids": IDS, "attention_mask": ONES[:, :5], **WORDS}, ("attention_mask", "(2, 5)", "(2, 6)")),
-    "a mask with four axes": ({"input_ids": IDS, "attention_mask": ONES[:, None, None], **WORDS}, ("attention_mask", "(2, 1, 1, 6)")),
+    "a mask with four axes": (
+        {"input_ids": IDS, "attention_mask": ONES[:, None, None], **WORDS},
+        ("attention_mask", "(2, 1, 1, 6)"),
+    ),
     "a list as a mask": ({"input_ids": IDS, "attention_mask": ONES.tolist(), **WORDS}, ("attention_mask", "list")),
     "a mask beside labels": (
         {"input_ids": IDS, "labels": TARGET, "decoder_attention_mask": ONES},
@@ -90,12 +99,18 @@ CALLS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "outputs of another width": ({"encoder_outputs": FLOATS[..., :16], **WORDS}, ("encoder_outputs", "(2, 6, 16)", "32")),
     "outputs of another dtype": ({"encoder_outputs": FLOATS.double(), **WORDS}, ("encoder_outputs", "float64", "float32")),
     "outputs of fewer rows": ({"encoder_outputs": FLOATS[:1], **WORDS}, ("decoder_input_ids", "2 rows")),
-    "outputs beside other ids": ({"encoder_outputs": FLOATS, "input_ids": IDS[:, :4], **WORDS}, ("input_ids", "(2, 4)", "(2, 6)")),
+    "outputs beside other ids": (
+        {"encoder_outputs": FLOATS, "input_ids": IDS[:, :4], **WORDS},
+        ("input_ids", "(2, 4)", "(2, 6)"),
+    ),
     "outputs beside a longer mask": (
         {"encoder_outputs": FLOATS[:, :4], "attention_mask": ONES, **WORDS},
         ("attention_mask", "(2, 6)", "(2, 4)"),
     ),
-    "outputs beside embeddings": ({"encoder_outputs": FLOATS, "inputs_embeds": FLOATS, **WORDS}, ("inputs_embeds", "one or the other")),
+    "outputs beside embeddings": (
+        {"encoder_outputs": FLOATS, "inputs_embeds": FLOATS, **WORDS},
+        ("inputs_embeds", "one or the other"),
+    ),
     "nothing for the decoder": ({"input_ids": IDS}, ("decoder_input_ids", "labels")),
     "a dictionary as a cache": ({**NEXT, "cache": {}}, ("cache", "dict", "Cache")),
     "True as a cache": ({**NEXT, "cache": True}, ("cache", "bool", "Cache()")),
@@ -196,12 +211,10 @@ def test_a_source_that_is_computed_again_is_the_same_one() -> None:
         model(IDS[rows], decoder_input_ids=TARGET[rows, :1], cache=cache.rows(rows))
 
 
-def test_values_are_looked_at_elsewhere_if_asked() -> None:
-    """Nothing here may wait for a device by itself: tensors without values stand for those of one."""
+def test_tensors_without_values_are_not_asked_for_them() -> None:
     model = pairform.build(small_pair(), device="meta")
-    beyond = replaced(IDS, 97)
-    assert model(beyond.to("meta"), decoder_input_ids=TARGET.to("meta")).logits.is_meta
-    assert not PAIR.check_inputs
+    model.check_inputs = True
+    assert model(replaced(IDS, 97).to("meta"), decoder_input_ids=TARGET.to("meta")).logits.is_meta
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
