@@ -21,7 +21,8 @@ def adam(**options: Any) -> Callable[[nn.Module], object]:
 
 def behind_autograd(model: nn.Module) -> None:
     for parameter in model.parameters():
-        parameter.data.add_(parameter.grad, alpha=-0.1)
+        if parameter.grad is not None:
+            parameter.data.add_(parameter.grad, alpha=-0.1)
 
 
 def doubled(model: nn.Module) -> None:

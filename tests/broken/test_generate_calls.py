@@ -85,7 +85,7 @@ def test_a_call_that_cannot_be_done_is_refused(name: str) -> None:
 
 
 def test_how_much_to_write_has_to_be_said() -> None:
-    refused(lambda: PAIR.generate(IDS), "max_new_tokens", "generate needs it")
+    refused(lambda: PAIR.generate(IDS), "max_new_tokens", "generate needs it")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", ["encoder_outputs", "decoder_input_ids", "decoder_attention_mask"])
