@@ -1,5 +1,6 @@
 """Beam search, as transformers does it: the likeliest texts by the sum of their tokens' log-probabilities."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,11 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.decoding import Decoding
+from pairform.assemblies.arguments import described, integer, number
+from pairform.assemblies.decoding import Decoding, Finite
 from pairform.registry import InputError, Problem
 
 NEVER = -1e9
 """The score of what shall not be chosen."""
+POWER = 30
+"""The power of ten up to which a text's length may be raised."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,18 @@ class BeamSearch:
     num_return_sequences: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_beams < 1:
-            raise InputError(Problem("num_beams", str(self.num_beams), "1 or more"))
-        if not 1 <= self.num_return_sequences <= self.num_beams:
-            expected = f"from 1 to num_beams ({self.num_beams})"
-            raise InputError(Problem("num_return_sequences", str(self.num_return_sequences), expected))
-        if self.early_stopping not in (True, False, "never"):
-            raise InputError(Problem("early_stopping", repr(self.early_stopping), "True, False or 'never'"))
+        integer("num_beams", self.num_beams, 1)
+        integer("num_return_sequences", self.num_return_sequences, 1, self.num_beams)
+        number("length_penalty", self.length_penalty, -math.inf, math.inf, "a finite number")
+        if not (isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
+            raise InputError(Problem("early_stopping", described(self.early_stopping), "True, False or 'never'"))
+
+    def check_size(self, vocabulary: int, max_new_tokens: int) -> None:
+        """Refuse more beams than there are tokens to begin with, and a length penalty whose powers leave float32's range."""
+        integer("num_beams", self.num_beams, 1, vocabulary)
+        most = POWER / max(1, math.log10(max_new_tokens))
+        expected = f"a number from {-most:.3g} to {most:.3g}, for {max_new_tokens} tokens"
+        number("length_penalty", self.length_penalty, -most, most, expected)
 
     @torch.no_grad()
     def __call__(
@@ -64,10 +73,12 @@ class BeamSearch:
         found = Finished.none(running)
         improvable = torch.ones(batch, 1, dtype=torch.bool, device=prompt.device)
         rows = torch.arange(batch, device=prompt.device)[:, None] * beams
+        finite = Finite(prompt.device)
         for written in range(1, max_new_tokens + 1):
             end = length + written
             whole = logits.float().log_softmax(-1).view(batch, beams, -1) + scores[:, :, None]
             best, index = whole.flatten(1).topk(max(2, 1 + len(ends)) * beams)
+            finite.see(best[:, 0])
             origin, token = index // whole.shape[2], index % whole.shape[2]
             candidates = taken(running, origin)
             candidates[:, :, end - 1] = token
@@ -87,6 +98,7 @@ class BeamSearch:
                 break
             decoding.reorder((rows + origin).flatten())
             logits = decoding(running[:, :, :end].flatten(0, 1), pixels)
+        finite.check()
         return found.answer(length, self.num_return_sequences)
 
     def may_improve(self, scores: Tensor, found: "Finished", written: int, most: int) -> Bool[Tensor, "batch 1"]:

@@ -1,5 +1,6 @@
 """A decoder run on a prompt and then on one token of each row at a time."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
+from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
     from pairform.assemblies.model import Model
@@ -110,6 +112,28 @@ class Decoding:
         """Go on with these rows, in this order."""
         if self.cache is not None:
             self.cache = self.cache.rows(rows)
+
+
+class Finite:
+    """Refuses NaN and infinite scores: at each step on a CPU, elsewhere only in `check`, which needs a synchronisation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.total = torch.zeros((), device=device)
+
+    def see(self, best: Float[Tensor, " batch"]) -> None:
+        """best: each row's largest score."""
+        total = best.sum(dtype=torch.float32)  # NaN and infinity stay in a sum
+        if best.device.type == "cpu":
+            self.total = total
+            self.check()
+        else:
+            self.total = self.total + total
+
+    def check(self) -> None:
+        if not math.isfinite(self.total.item()):
+            found = "NaN or infinite logits"
+            remedy = "Weights may hold such numbers, or the dtype may be too narrow: float16 ends at 65504."
+            raise InputError(Problem("model", found, "finite logits, to choose tokens by", remedy))
 
 
 def in_order(model: "Model") -> bool:

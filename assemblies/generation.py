@@ -9,10 +9,15 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
+from pairform.assemblies.arguments import checked, integer
 from pairform.assemblies.beam_search import BeamSearch
+from pairform.assemblies.cache_checks import check_same_beginning, check_same_source
+from pairform.assemblies.call_checks import check_generate
 from pairform.assemblies.compiled_step import in_bucket
-from pairform.assemblies.decoding import Decoding, cacheable
+from pairform.assemblies.decoding import Decoding, Finite, cacheable
+from pairform.assemblies.generation_options import LONGEST, check_options, end_tokens
 from pairform.assemblies.inputs import as_mask, real_tokens
+from pairform.assemblies.outputs import EncoderOutputs, kept_mask, kept_output
 from pairform.assemblies.sampling import Choose, chooser
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
@@ -20,7 +25,6 @@ from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
     from pairform.assemblies.model import Model
-    from pairform.assemblies.outputs import ModelOutput
 
 Streamer = Callable[[Tensor], object]
 """Called with the new token of every row, `[batch]`, after each step."""
@@ -29,6 +33,7 @@ Streamer = Callable[[Tensor], object]
 class GenerationMixin:
     """Adds `generate` to a model whose head is an LM head."""
 
+    @checked(check_generate)
     @torch.no_grad()
     def generate(
         self,
@@ -45,7 +50,7 @@ class GenerationMixin:
         decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
         decoder_attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        encoder_outputs: "Tensor | ModelOutput | None" = None,
+        encoder_outputs: EncoderOutputs = None,
         use_cache: bool = True,
         cache: Cache | None = None,
         streamer: Streamer | None = None,
@@ -68,18 +73,22 @@ class GenerationMixin:
         `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
         """
         model = cast("Model", self)
-        choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
-        ends = model.spec.tokens.ends if eos_token_id is None else as_ids(eos_token_id)
-        check_request(model, max_new_tokens, use_cache, cache)
+        assert model.spec.decoder is not None, "checked at the door"
+        vocabulary = model.spec.vocabulary_of("decoder")
+        max_new_tokens = integer("max_new_tokens", max_new_tokens, 1, LONGEST)
+        ends = model.spec.tokens.ends if eos_token_id is None else end_tokens(eos_token_id, vocabulary)
         search = BeamSearch(num_beams, length_penalty, early_stopping, num_return_sequences)
-        check_beams(num_beams, do_sample=do_sample, streamer=streamer)
+        search.check_size(vocabulary, max_new_tokens)
+        flags = {"use_cache": use_cache, "do_sample": do_sample, "compile": compile}
+        check_options(model, cache, streamer, num_beams, **flags)
+        choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
         mode = model.training
         model.eval()
         try:
             if model.encoder is None:
                 source, prompt, mask, pixels = None, input_ids, attention_mask, pixel_values
             else:
-                source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs)
+                source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache)
                 prompt, mask, pixels = decoder_input_ids, decoder_attention_mask, None
             prompt, valid = starting_point(model, prompt, mask, source)
             warn_if_long(model, prompt.shape[1] + max_new_tokens)
@@ -87,7 +96,9 @@ class GenerationMixin:
             if valid is not None:
                 order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that rows go on at the right
                 aligned, first = prompt.gather(1, order), (~valid).sum(1, keepdim=True)
-            if cache is None and use_cache and cacheable(model):
+            if cache is not None:
+                check_same_beginning(model, cache, aligned, valid if valid is None else valid.gather(1, order))
+            elif use_cache and cacheable(model):
                 cache = Cache()
             if compile and source is not None:
                 source = in_bucket(source)
@@ -97,6 +108,8 @@ class GenerationMixin:
             if num_beams > 1:
                 new, _ = search(decoding, aligned, pixels, torch.tensor(ends, device=prompt.device), filler, max_new_tokens)
                 written = torch.cat((prompt.repeat_interleave(num_return_sequences, 0), new), dim=1)
+                if cache is not None:
+                    cache.tokens = aligned
             else:
                 written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
         finally:
@@ -120,10 +133,12 @@ def write(
     running = functional.pad(aligned, (0, max_new_tokens), value=filler)
     end_ids = torch.tensor(ends, device=prompt.device, dtype=prompt.dtype)
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    finite = Finite(prompt.device)
     for end in range(length, length + max_new_tokens):
         logits = decoding(running[:, :end], pixels)
         pixels = pixels if decoding.cache is None else None
-        token = choose(logits)
+        token, best = choose(logits)
+        finite.see(best)
         if ends:
             token = token.masked_fill(finished, filler)
         running[:, end] = token
@@ -133,41 +148,31 @@ def write(
             finished |= torch.isin(token, end_ids)
             if finished.all():
                 break
+    finite.check()
+    if decoding.cache is not None:
+        decoding.cache.tokens = running[:, : decoding.cache.length].clone()
     return torch.cat((prompt, running[:, length : end + 1]), dim=1)
 
 
-def check_request(model: "Model", max_new_tokens: int, use_cache: bool, cache: Cache | None) -> None:
-    """Refuse what cannot be generated."""
-    if model.decoder is None or model.spec.head.name != "lm":
-        found = f"a {model.spec.assembly} model with the head {model.spec.head.name!r}"
-        raise InputError(Problem("model", found, "a decoder with an LM head"))
-    if max_new_tokens < 1:
-        raise InputError(Problem("max_new_tokens", str(max_new_tokens), "1 or more"))
-    if cache is not None and not use_cache:
-        raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
-    if cache is not None and not cacheable(model):
-        found = "a decoder whose tokens see later ones, so that all is computed anew with each"
-        raise InputError(Problem("cache", found, "no cache, or a causal mask"))
-
-
-def check_beams(num_beams: int, **given: object) -> None:
-    """Refuse what beams cannot do."""
-    if num_beams > 1 and (unable := [name for name, value in given.items() if value]):
-        raise InputError(Problem(unable[0], f"{unable[0]} beside num_beams={num_beams}", "one or the other"))
-
-
 def encode(
-    model: "Model", ids: Tensor | None, mask: Tensor | None, pixels: Tensor | None, outputs: "Tensor | ModelOutput | None"
+    model: "Model",
+    ids: Tensor | None,
+    mask: Tensor | None,
+    pixels: Tensor | None,
+    outputs: EncoderOutputs,
+    cache: Cache | None,
 ) -> Source:
     """The source that the decoder reads, run through the encoder unless its output is given."""
     assert model.encoder is not None
-    valid = as_mask(mask)
+    valid = kept_mask(outputs, as_mask(mask))
     if valid is None:
         valid = real_tokens(ids, model.spec.tokens)
     if outputs is not None:
-        ran = model.encoder_output(outputs)
+        ran = kept_output(outputs, model.source_layers)
     else:
         ran = model.encoder(ids, pixel_values=pixels, valid=valid, layers=model.source_layers)
+    if cache is not None:
+        check_same_source(model, cache, ran.hidden)
     return model.source(ran.hidden, valid, layers=ran.layers)
 
 
@@ -193,7 +198,3 @@ def warn_if_long(model: "Model", length: int) -> None:
     longest = None if model.spec.decoder is None else model.spec.decoder.max_length
     if longest is not None and length > longest:
         warnings.warn(f"{length} tokens are more than the decoder's max_length of {longest}", stacklevel=3)
-
-
-def as_ids(ids: int | Sequence[int]) -> tuple[int, ...]:
-    return (ids,) if isinstance(ids, int) else tuple(ids)

@@ -1,6 +1,7 @@
 """What the stacks of a model read, made of the arguments of a call: masks, and where none is given padding; shifted tokens."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +10,9 @@ from torch import Tensor
 from pairform.assemblies.segments import begins
 from pairform.assemblies.specs import ModelSpec, TokenSpec
 from pairform.registry import InputError, Problem
+
+if TYPE_CHECKING:
+    from pairform.assemblies.stack import Stack, StackOutput
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,12 @@ class Inputs:
 
 
 def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
-    """A mask in any dtype as booleans, `[batch, length]`."""
+    """A mask of integers or booleans as booleans, `[batch, length]`. One of floats, which may be additive, is an error."""
     if mask is None:
         return None
-    if mask.ndim != 2:
-        raise InputError(Problem("attention_mask", f"the shape {tuple(mask.shape)}", "[batch, length]"))
+    if mask.ndim != 2 or mask.is_floating_point():
+        found = f"{str(mask.dtype).removeprefix('torch.')} of the shape {tuple(mask.shape)}"
+        raise InputError(Problem("attention_mask", found, "integers or booleans, [batch, length]"))
     return mask.bool()
 
 
@@ -54,6 +59,20 @@ def shift_right(
     if segments is not None:
         shifted = shifted.masked_fill(begins(segments), start)
     return shifted.masked_fill(shifted < 0, pad)
+
+
+def run(stack: "Stack", inputs: Inputs, **rest: Any) -> "StackOutput":
+    ran: StackOutput = stack(
+        inputs.ids,
+        inputs.embeds,
+        pixel_values=inputs.pixels,
+        valid=inputs.valid,
+        segments=inputs.segments,
+        positions=inputs.positions,
+        prefix_lengths=inputs.prefix,
+        **rest,
+    )
+    return ran
 
 
 def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:

@@ -8,29 +8,37 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pairform.assemblies.arguments import checked
+from pairform.assemblies.cache_checks import check_same_source
+from pairform.assemblies.call_checks import check_forward
 from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.compiling import compile_layers
 from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.generation import GenerationMixin
-from pairform.assemblies.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, shift_right
-from pairform.assemblies.outputs import ModelOutput, encoder_hidden
+from pairform.assemblies.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
+from pairform.assemblies.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
 from pairform.assemblies.segments import begins, check_prefix, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.cache import Cache
-from pairform.blocks.context import Reads, Source
+from pairform.blocks.context import Source
 from pairform.blocks.linear_cross_entropy import IGNORED
 from pairform.blocks.prediction import Prediction
-from pairform.registry import InputError, Problem, build_block
+from pairform.registry import InputError, build_block
 
 
 class Model(GenerationMixin, nn.Module):
     """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names.
 
     source_layers: numbers of the encoder's layers that some block of the decoder reads beside the output.
+    check_inputs:  check the values of inputs (ids, masks, positions) on every device, to debug. By default they are checked on
+                   a CPU alone, since elsewhere that needs a synchronisation. Types and shapes are always checked. Compiled
+                   code checks nothing.
     """
+
+    check_inputs: bool = False
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -47,6 +55,7 @@ class Model(GenerationMixin, nn.Module):
         self.head = build_block(spec.head, spec.head_sizes, "head")
         self.tie: str | None = getattr(spec.head, "tie", None)  # not asked of the spec later: torch cannot compile that
 
+    @checked(check_forward)
     def forward(
         self,
         input_ids: Int[Tensor, "batch length"] | None = None,
@@ -63,25 +72,29 @@ class Model(GenerationMixin, nn.Module):
         decoder_segment_ids: Int[Tensor, "batch target_length"] | None = None,
         prefix_lengths: Int[Tensor, " batch"] | None = None,
         pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
-        encoder_outputs: Tensor | ModelOutput | None = None,
+        encoder_outputs: EncoderOutputs = None,
         cache: Cache | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> ModelOutput:
         """Logits; with `labels` the loss, and logits if they are read.
 
-        attention_mask:  1 at tokens, 0 at padding, over cached tokens and new ones. Without it, tokens equal to
-                         `tokens.pad` are padding to the encoder and to cross-attention; a decoder masks only what its own
-                         mask says, since a decoder may begin with or write the pad token.
-        labels:          `-100` is ignored. Encoder-decoders take them in place, and without `decoder_input_ids` read them
-                         shifted right; decoder-only models predict the next token.
+        attention_mask:  1 at tokens, 0 at padding, in integers or booleans, over cached tokens and new ones. Without it, tokens
+                         equal to `tokens.pad` are padding to the encoder and to cross-attention; a decoder masks only what its
+                         own mask says, since a decoder may begin with or write the pad token.
+        labels:          `-100` is ignored; without any other label the loss is nan, as in torch. Encoder-decoders take them in
+                         place, and without `decoder_input_ids` read them shifted right; decoder-only models predict the next
+                         token.
         segment_ids:     numbers of the documents packed in a row, the same in both stacks: tokens of each stand together, count
                          their positions from its beginning, and see and predict no other's. Over cached tokens and new ones.
         prefix_lengths:  where the decoder's masks have a prefix: how many of each row's tokens, from the first real one on, see
                          each other. Absent, none do. With a cache, of the first call: later tokens are no part of it.
         pixel_values:    of the pictures in `input_ids`, in their order over the whole batch.
-        encoder_outputs: from an earlier call, to run the decoder alone.
+        encoder_outputs: from an earlier call, to run the decoder alone: the whole output, which remembers the padding; or the
+                         hidden states, or a tuple that begins with them, beside `attention_mask`.
         cache:           an empty `Cache()` to start with; it grows with each call.
+
+        Arguments that do not fit the model or each other are an `InputError`.
         """
         wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         check_segments(self.spec, segment_ids, decoder_segment_ids)
@@ -93,35 +106,37 @@ class Model(GenerationMixin, nn.Module):
             return self._answer(ran, read, labels, cache, shift=True)
 
         encoded = None
-        read = mask_padding(read, self.spec.tokens)
+        read = mask_padding(replace(read, valid=kept_mask(encoder_outputs, read.valid)), self.spec.tokens)
         if encoder_outputs is None:
             encoded = run(self.encoder, read, layers=self.source_layers, **wanted)
         if self.decoder is None:
-            if encoded is None:
-                raise InputError(
-                    Problem("encoder_outputs", "encoder outputs", "inputs: this model has no decoder to read them")
-                )
-            return self._answer(encoded, read, labels, None, shift=False)
+            assert encoded is not None, "checked at the door"
+            output = self._answer(encoded, read, labels, None, shift=False)
+            output.encoder_attention_mask = read.valid
+            return output
 
-        source = encoded if encoded is not None else self.encoder_output(encoder_outputs)
+        source = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
         valid = as_mask(decoder_attention_mask)
         written = Inputs(
             decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
         )
         if written.ids is None and written.embeds is None:
             written = derive_decoder_inputs(self.spec, written, read, labels)
+        if cache is not None and not torch.compiler.is_compiling():
+            check_same_source(self, cache, source.hidden)
         held = cache is not None and bool(cache.source)
         what = (source.hidden, read.valid, read.segments)
         seen = Source(*what) if held else self.source(*what, source.layers)
         ran = self._run_decoder(written, seen, cache, wanted)
         output = self._answer(ran, written, labels, cache, shift=False, before=encoded)
         output.encoder_last_hidden_state, output.encoder_layers = source.hidden, source.layers or None
+        output.encoder_attention_mask = read.valid
         output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
         output.decoder_attentions, output.attentions = output.attentions, None
-        output.cross_attentions = attentions_of(ran, "source")
+        output.cross_attentions = ran.attentions_over("source")
         if encoded is not None:
             output.encoder_hidden_states = encoded.hidden_states
-            output.encoder_attentions = attentions_of(encoded, "own")
+            output.encoder_attentions = encoded.attentions_over("own")
         return output
 
     def _run_decoder(
@@ -139,16 +154,6 @@ class Model(GenerationMixin, nn.Module):
     ) -> Source:
         """The encoder's output, and what single layers gave, as the decoder reads them: over the bridge."""
         return Source(hidden, valid, segments, layers or {}).each(self.bridge)
-
-    def encoder_output(self, outputs: Tensor | ModelOutput | None) -> StackOutput:
-        """What the decoder reads out of what a caller kept."""
-        layers = (outputs.encoder_layers if isinstance(outputs, ModelOutput) else None) or {}
-        if any(layer not in layers for layer in self.source_layers):
-            found = f"no hidden states of the encoder's layers {', '.join(map(str, self.source_layers))}"
-            raise InputError(
-                Problem("encoder_outputs", found, "the whole output of an earlier call, for this decoder reads them")
-            )
-        return StackOutput(encoder_hidden(outputs), layers=layers)
 
     def _answer(
         self,
@@ -168,11 +173,12 @@ class Model(GenerationMixin, nn.Module):
             _ = prediction.logits
         else:
             loss = self.head.loss(prediction, labels, shift)
+            prediction.keep_track()
         found = [stack.auxiliary_loss for stack in (before, ran) if stack is not None and stack.auxiliary_loss is not None]
         auxiliary = torch.stack(found).sum() if found else None
         if loss is not None and auxiliary is not None:
             loss = loss + auxiliary
-        attentions = attentions_of(ran, "own")
+        attentions = ran.attentions_over("own")
         return ModelOutput(prediction, loss, ran.hidden, ran.hidden_states, attentions, cache=cache, auxiliary_loss=auxiliary)
 
     def tied(self) -> Tensor | None:
@@ -217,22 +223,3 @@ class Model(GenerationMixin, nn.Module):
     def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
         """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""
         return shift_right(ids, self.spec.tokens, segments)
-
-
-def run(stack: Stack, inputs: Inputs, **rest: Any) -> StackOutput:
-    ran: StackOutput = stack(
-        inputs.ids,
-        inputs.embeds,
-        pixel_values=inputs.pixels,
-        valid=inputs.valid,
-        segments=inputs.segments,
-        positions=inputs.positions,
-        prefix_lengths=inputs.prefix,
-        **rest,
-    )
-    return ran
-
-
-def attentions_of(ran: StackOutput, reads: Reads) -> tuple[Tensor, ...] | None:
-    """The weights over one sequence in every layer that reads it."""
-    return None if ran.attentions is None else ran.attentions.get(reads)

@@ -1,10 +1,12 @@
 """What a model gives, and what can be read out of an output that a caller kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from pairform.assemblies.stack import StackOutput
 from pairform.blocks.cache import Cache
 from pairform.blocks.prediction import Prediction
 from pairform.registry import InputError, Problem
@@ -17,8 +19,12 @@ class ModelOutput:
     A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
     the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
 
-    `logits` is None without a head. Beside a language model's loss, which needs no logits held, they are computed when they
-    are first read, from the weights of that moment.
+    `logits` is None without a head. Beside a language model's loss they are computed when they are first read, and then kept,
+    since the loss needs no logits in memory. They are those of the forward pass: to read them first after the weights have
+    changed (an optimiser's step, a conversion) is an error.
+
+    `encoder_attention_mask` is True at the source's tokens and False at its padding; None: there is no padding. It is used
+    where the output is passed as `encoder_outputs`.
 
     `encoder_layers` are what the decoder reads of single layers of the encoder, by number, where it does.
 
@@ -31,6 +37,7 @@ class ModelOutput:
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     encoder_last_hidden_state: Tensor | None = None
+    encoder_attention_mask: Tensor | None = None
     encoder_layers: Mapping[int, Tensor] | None = None
     encoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
@@ -45,11 +52,30 @@ class ModelOutput:
         return None if self.prediction is None else self.prediction.logits
 
 
-def encoder_hidden(outputs: Tensor | ModelOutput | None) -> Tensor:
-    """The encoder's last hidden states out of what a caller kept."""
-    hidden = outputs.encoder_last_hidden_state if isinstance(outputs, ModelOutput) else outputs
-    if hidden is None and isinstance(outputs, ModelOutput):
-        hidden = outputs.last_hidden_state
-    if hidden is None:
-        raise InputError(Problem("encoder_outputs", "no hidden states", "an output of the encoder, or its hidden states"))
-    return hidden
+EncoderOutputs: TypeAlias = Tensor | ModelOutput | tuple[Any, ...] | None
+"""What `encoder_outputs` may be."""
+
+
+def encoder_hidden(outputs: Any) -> Any:
+    """The encoder's last hidden states in what a caller passes: our output or transformers', a tuple that begins with them, or
+    the tensor itself. None if there are none."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, tuple | list):
+        return outputs[0] if outputs and isinstance(outputs[0], Tensor) else None
+    hidden = getattr(outputs, "encoder_last_hidden_state", None)
+    return getattr(outputs, "last_hidden_state", None) if hidden is None else hidden
+
+
+def kept_mask(outputs: Any, valid: Tensor | None) -> Tensor | None:
+    """`valid`, or in its absence the mask in an earlier call's output."""
+    return outputs.encoder_attention_mask if valid is None and isinstance(outputs, ModelOutput) else valid
+
+
+def kept_output(outputs: EncoderOutputs, layers: Sequence[int]) -> StackOutput:
+    """What the decoder reads of an earlier call's output: the hidden states, and those of `layers` of the encoder."""
+    kept = (outputs.encoder_layers if isinstance(outputs, ModelOutput) else None) or {}
+    if any(layer not in kept for layer in layers):
+        found = f"no hidden states of the encoder's layers {', '.join(map(str, layers))}"
+        raise InputError(Problem("encoder_outputs", found, "the whole output of an earlier call, for this decoder reads them"))
+    return StackOutput(encoder_hidden(outputs), layers=kept)

@@ -1,5 +1,6 @@
 """Choosing the next token from logits `[batch, vocabulary]`."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,29 +8,36 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pairform.assemblies.arguments import described, integer, number
 from pairform.registry import InputError, Problem
+
+COLDEST = 1e-6
+"""The lowest temperature. Logits divided by much less leave float32's range."""
+SEEDS = (-(1 << 63), (1 << 64) - 1)
+"""The least and the largest seed that torch accepts."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature divides the logits; top_k keeps the k likeliest; top_p the fewest that together reach probability p."""
+    """temperature divides the logits; top_k keeps the k likeliest (0: all, as in transformers); top_p the fewest that together
+    reach probability p."""
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise InputError(Problem("temperature", str(self.temperature), "a number above 0", "Greedy is do_sample=False."))
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(Problem("top_k", str(self.top_k), "1 or more"))
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(Problem("top_p", str(self.top_p), "a probability above 0 and at most 1"))
+        expected = f"a number from {COLDEST:g} on. Greedy is do_sample=False"
+        number("temperature", self.temperature, COLDEST, math.inf, expected)
+        if self.top_k is not None:
+            integer("top_k", self.top_k, 0)
+        if self.top_p is not None:
+            number("top_p", self.top_p, math.nextafter(0, 1), 1, "a probability above 0 and at most 1")
 
     def probabilities(self, logits: Float[Tensor, "batch vocabulary"]) -> Float[Tensor, "batch vocabulary"]:
         """The distribution to draw from, in float32."""
         logits = logits.float() / self.temperature
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
+        if self.top_k and self.top_k < logits.shape[-1]:
             smallest = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest, -torch.inf)
         if self.top_p is not None and self.top_p < 1:
@@ -46,7 +54,13 @@ class Sampling:
 
 
 class Choose(Protocol):
-    def __call__(self, logits: Tensor) -> Tensor: ...
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The next token and the largest logit of each row."""
+
+
+def greedy(logits: Float[Tensor, "batch vocabulary"]) -> tuple[Tensor, Tensor]:
+    best, token = logits.max(-1)
+    return token, best
 
 
 def chooser(
@@ -61,8 +75,14 @@ def chooser(
     if not do_sample:
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         if unused := [name for name, value in given.items() if value is not None]:
-            raise InputError(Problem(unused[0], f"{given[unused[0]]} without do_sample", "do_sample=True beside it"))
-        return lambda logits: logits.argmax(-1)
+            raise InputError(Problem(unused[0], f"{described(given[unused[0]])} without do_sample", "do_sample=True beside it"))
+        return greedy
     sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
-    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    return lambda logits: sampling.draw(logits, generator)
+    generator = None if seed is None else torch.Generator(device).manual_seed(integer("seed", seed, *SEEDS))
+
+    def draw(logits: Tensor) -> tuple[Tensor, Tensor]:
+        best = logits.amax(-1)
+        drawable = logits.masked_fill(~best.isfinite()[:, None], 0)  # torch ends a CUDA program that draws from NaN
+        return sampling.draw(drawable, generator), best
+
+    return draw

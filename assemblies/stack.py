@@ -34,6 +34,10 @@ class StackOutput:
     auxiliary_loss: Float[Tensor, ""] | None = None
     layers: Mapping[int, Float[Tensor, "batch length width"]] = field(default_factory=dict)
 
+    def attentions_over(self, reads: Reads) -> tuple[Tensor, ...] | None:
+        """The weights over one sequence in every layer that reads it."""
+        return None if self.attentions is None else self.attentions.get(reads)
+
 
 class Stack(nn.Module):
     """Hidden states of a sequence; with a `source`, of a decoder that reads it.

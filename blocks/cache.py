@@ -166,6 +166,8 @@ class Cache:
     length: the decoder's tokens so far.
     room:   how many tokens buffers are made for; more than that is possible, and moves them.
     beams:  how many neighbouring rows read the same source, whose keys and values are held once for them.
+    tokens: those that `generate` read into it from the beginning on, by which a prompt that begins otherwise is noticed.
+    read:   a few channels of the source's hidden states, by which another source is noticed.
     """
 
     own: dict[Place, OwnKeys] = field(default_factory=dict)
@@ -174,6 +176,19 @@ class Cache:
     length: int = 0
     room: int = 0
     beams: int = 1
+    tokens: Int[Tensor, "batch known"] | None = None
+    read: Float[Tensor, "rows source_length channels"] | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """How many rows it is of; None where nothing is held yet."""
+        for part in self.own.values():
+            return len(part.buffers.keys)
+        for memory in self.states.values():
+            return len(memory.state)
+        for read in self.source.values():
+            return len(read.keys) * self.beams
+        return None
 
     @property
     def bytes(self) -> int:
@@ -188,7 +203,9 @@ class Cache:
         source = self.source if self.beams > 1 else {place: part.rows(index) for place, part in self.source.items()}
         own = {place: part.rows(index) for place, part in self.own.items()}
         states = {place: part.rows(index) for place, part in self.states.items()}
-        return Cache(own, source, states, self.length, self.room, self.beams)
+        tokens = None if self.tokens is None else self.tokens[index]
+        read = self.read if self.read is None or self.beams > 1 else self.read[index]
+        return replace(self, own=own, source=source, states=states, tokens=tokens, read=read)
 
     def spread(self, beams: int, *, share: bool = True) -> "Cache":
         """A cache of each row as often as it has beams, one after the other. With `share`, the source's keys are not copied."""

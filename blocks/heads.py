@@ -13,6 +13,7 @@ from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.labels import check_classes, check_shape
 from pairform.blocks.linear import linear
 from pairform.blocks.linear_cross_entropy import IGNORED, linear_cross_entropy
 from pairform.blocks.precision import wide
@@ -23,6 +24,7 @@ from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt,
 
 def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
     """Mean cross-entropy in at least float32 over the labels that count."""
+    labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
     return functional.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
@@ -129,10 +131,7 @@ class SpanHead(nn.Module):
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
         """The mean of the cross-entropies of start and end over all places."""
-        if labels.shape != (len(prediction.hidden), 2):
-            raise InputError(
-                Problem("labels", f"the shape {tuple(labels.shape)}", f"{(len(prediction.hidden), 2)}: start, end")
-            )
+        labels = check_classes(labels, (len(prediction.hidden), 2), None, "start, end")
         starts, ends = wide(prediction.logits).unbind(-1)
         places = labels.masked_fill(labels >= starts.shape[1], IGNORED)
         of_start = functional.cross_entropy(starts, places[:, 0], ignore_index=IGNORED)
@@ -171,10 +170,15 @@ class SequenceClassificationHead(nn.Module):
         if problem is None:
             whole = not labels.is_floating_point()
             problem = "regression" if self.spec.count == 1 else "single_label" if whole else "multi_label"
-        if problem == "regression":
-            return functional.mse_loss(logits.reshape(labels.shape), labels.to(logits.dtype))
+        rows, count = logits.shape
+        if problem != "multi_label" and labels.shape == (rows, 1):
+            labels = labels[:, 0]
         if problem == "single_label":
-            return functional.cross_entropy(logits, labels.flatten())
+            return functional.cross_entropy(logits, check_classes(labels, (rows,), count, "[batch], one for each row"))
+        if problem == "regression":
+            check_shape(labels, (rows,) if count == 1 else (rows, count), "a number for each row and output")
+            return functional.mse_loss(logits.reshape(labels.shape), labels.to(logits.dtype))
+        check_shape(labels, (rows, count), "[batch, labels], 1 where a label holds")
         return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 

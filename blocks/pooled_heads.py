@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.initial import Constant, Initial
+from pairform.blocks.labels import check_classes
 from pairform.blocks.linear_cross_entropy import IGNORED
 from pairform.blocks.precision import wide
 from pairform.blocks.prediction import Prediction
@@ -90,9 +91,7 @@ class ContrastiveHead(SentenceEmbeddingHead):
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
         """Mean cross-entropy of each row's partner among all other rows."""
         vectors = wide(prediction.logits)
-        if labels.shape != vectors.shape[:1]:
-            expected = f"{tuple(vectors.shape[:1])}: the number of each row's partner"
-            raise InputError(Problem("labels", f"the shape {tuple(labels.shape)}", expected))
+        labels = check_classes(labels, (len(vectors),), len(vectors), "the number of each row's partner")
         same = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
         temperature = self.temperature if self.log_temperature is None else wide(self.log_temperature).exp()
         scores = (vectors @ vectors.T / temperature).masked_fill(same, -torch.inf)

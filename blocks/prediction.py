@@ -1,5 +1,6 @@
 """What a head says, worked out only if somebody reads it."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -7,11 +8,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pairform.blocks.precision import cast_to
+from pairform.registry import InputError, Problem
+
+SAMPLED = 1024
+"""Elements of each weight by which a change is noticed that its version does not tell, such as that of a fused optimiser."""
 
 
 class Prediction:
     """`head(hidden, valid, tied)`, computed once, when `logits` is first read, under the modes (gradients, autocast) that were
-    on when this was made."""
+    on when this was made. With weights that have changed since `keep_track` they are an error: they would be another pass's."""
 
     def __init__(
         self,
@@ -24,12 +29,77 @@ class Prediction:
         self.made: Tensor | None = None  # not a cached_property, whose lock in Python 3.11 breaks a compiled graph
         self.gradients = torch.is_grad_enabled()
         self.dtype = cast_to(hidden.device.type)
+        self.weights: Weights | None = None
 
     @property
     def logits(self) -> Tensor:
         if self.made is None:
+            if self.weights is not None and self.weights.changed(self.read()):
+                found = "weights that have changed since the forward pass"
+                raise InputError(
+                    Problem("logits", found, "logits read before the weights change", "They are kept once they are read.")
+                )
             cast = nullcontext() if self.dtype is None else torch.autocast(self.hidden.device.type, self.dtype)
             with torch.set_grad_enabled(self.gradients), cast:
                 self.made = self.head(self.hidden, self.valid, self.tied)
         made: Tensor = self.made
         return made
+
+    def read(self) -> list[Tensor]:
+        """The tensors that the head reads beside the hidden states."""
+        return [*self.head.parameters(), *self.head.buffers(), *([] if self.tied is None else [self.tied])]
+
+    def keep_track(self) -> None:
+        """Remember the weights as they are now, unless the logits are there already."""
+        if self.made is None:
+            self.weights = Weights(self.read())
+
+
+class Weights:
+    """What tells whether tensors are still what they were: which they are, their versions, and some of their elements.
+
+    A version counts what autograd sees written. It misses writing through `.data`, and some fused optimisers (torch 2.13's
+    AdamW on a CPU): these change all elements.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.versions = [version(tensor) for tensor in tensors]
+        self.samples = [sample(tensor) for tensor in tensors]
+
+    def changed(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether `tensors` are others than they were, or hold something else."""
+        if len(tensors) != len(self.tensors) or any(map(differ, tensors, self.tensors)):
+            return True
+        now = Weights(tensors)
+        counted = zip(now.versions, self.versions, strict=True)
+        rewritten = any(None not in pair and pair[0] != pair[1] for pair in counted)
+        return rewritten or not all(map(same, now.samples, self.samples))
+
+
+def differ(tensor: Tensor, other: Tensor) -> bool:
+    return tensor is not other
+
+
+def version(tensor: Tensor) -> int | None:
+    """How often autograd saw it written. None where that is not counted: tensors made in inference mode."""
+    if torch.compiler.is_compiling():  # which cannot ask for that mode; with gradients on, it is off
+        return tensor._version if torch.is_grad_enabled() else None
+    return None if tensor.is_inference() else tensor._version
+
+
+def sample(tensor: Tensor) -> Tensor | None:
+    """A copy of evenly spread elements; None where they cannot be had without a whole copy."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta or not tensor.is_contiguous():
+        return None
+    step = tensor.numel() // SAMPLED | 1  # odd, so that rows of an even width are met in all their columns
+    return tensor.detach().view(-1)[::step].clone()
+
+
+def same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Bit by bit, so that NaN is itself."""
+    if one is None or other is None:
+        return one is other
+    if (one.dtype, one.device, one.shape) != (other.dtype, other.device, other.shape):
+        return False
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8))

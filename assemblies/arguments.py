@@ -1,0 +1,113 @@
+"""Checks of a method's arguments: their names, and plain values such as numbers."""
+
+import difflib
+import inspect
+import math
+import numbers
+import operator
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+
+from pairform.registry import InputError, Problem, shorten
+
+M = TypeVar("M")
+P = ParamSpec("P")
+R = TypeVar("R")
+ELSEWHERE = {
+    "use_cache": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
+    "past_key_values": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
+    "return_dict": "Outputs always have named fields.",
+    "token_type_ids": "`segment_ids` number the documents packed in a row.",
+    "max_length": "`max_new_tokens` counts the tokens after the prompt.",
+    "generation_config": "Pass each option as an argument.",
+}
+"""What replaces arguments that transformers has and this library does not."""
+
+
+def checked(
+    check: Callable[[Any, Mapping[str, Any]], None],
+) -> Callable[[Callable[Concatenate[M, P], R]], Callable[Concatenate[M, P], R]]:
+    """Decorator that checks the names of a method's arguments, then calls `check(self, given)`, then runs the method.
+
+    `given` maps the name of each argument that is not None to its value. An unknown, missing or surplus argument is an
+    `InputError`. The method keeps its signature. Compiled and exported code contains no check.
+    """
+
+    def decorate(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+        parameters = [*inspect.signature(method).parameters.values()][1:]
+        names = [parameter.name for parameter in parameters]
+        known = frozenset(names)
+        positional = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+        needed = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+
+        @wraps(method)
+        def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            if not torch.compiler.is_compiling():
+                if not kwargs.keys() <= known:
+                    unknown = next(name for name in kwargs if name not in known)
+                    raise InputError(unknown_argument(unknown, method.__name__, names))
+                if len(args) > len(positional):
+                    found = f"{len(args)} arguments without a name"
+                    expected = f"at most {len(positional)}: {', '.join(positional)}"
+                    raise InputError(Problem(method.__name__, found, expected, "Pass the others by name."))
+                given = {name: value for name, value in zip(positional, args, strict=False) if value is not None}
+                if twice := given.keys() & kwargs.keys():
+                    raise InputError(Problem(min(twice), "the argument twice, with and without its name", "it once"))
+                given.update((name, value) for name, value in kwargs.items() if value is not None)
+                for name in needed:
+                    if name not in given:
+                        raise InputError(Problem(name, "nothing", f"a value: {method.__name__} needs it"))
+                check(self, given)
+            return method(self, *args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def unknown_argument(name: str, method: str, names: list[str]) -> Problem:
+    if name in ELSEWHERE:
+        hint = ELSEWHERE[name]
+    else:
+        near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"It takes {', '.join(names)}."
+    return Problem(name[:80], f"an argument that {method} does not take", "one that it takes", hint)
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as an int between the bounds; anything that is no integer, a bool among them, is an error."""
+    whole = None
+    if not isinstance(value, bool):
+        try:
+            whole = operator.index(value)
+        except (TypeError, ValueError, RuntimeError):
+            whole = None
+    if whole is None or whole < least or (most is not None and whole > most):
+        bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise InputError(Problem(name, described(value), f"a whole number {bounds}"))
+    return whole
+
+
+def number(name: str, value: Any, least: float, most: float, expected: str) -> float:
+    """`value` as a float between the bounds; NaN and anything that is no number, a bool among them, is an error."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not least <= value <= most:
+        raise InputError(Problem(name, described(value), expected))
+    return float(value)
+
+
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InputError(Problem(name, described(value), "True or False"))
+
+
+def described(value: Any) -> str:
+    """A plain value as Python writes it; of anything else the type, since a text of all that it holds would be long."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    return shorten(value) if isinstance(value, numbers.Number | str | bytes) else f"a value of type {type(value).__name__}"

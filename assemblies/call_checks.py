@@ -1,0 +1,146 @@
+"""Checks of the arguments of `forward` and `generate` for each assembly."""
+
+from typing import TYPE_CHECKING, Any
+
+from pairform.assemblies.checks import (
+    Given,
+    bounds,
+    check_hidden,
+    check_ids,
+    check_numbers,
+    check_stack,
+    check_tensor,
+    check_unread,
+    looks,
+    refuse,
+)
+from pairform.assemblies.outputs import encoder_hidden
+from pairform.blocks.cache import Cache
+from pairform.blocks.linear_cross_entropy import IGNORED
+
+if TYPE_CHECKING:
+    from pairform.assemblies.model import Model
+
+
+def check_forward(model: "Model", given: Given) -> None:
+    """Refuse arguments of `forward` that do not fit the model or each other."""
+    check_unread(model, given)
+    cache = check_cache(given)
+    offset = 0 if cache is None else cache.length
+    labels = given.get("labels")
+    if labels is not None:
+        check_tensor("labels", labels, "of integers, or of floats for regression and for several labels a row")
+    if model.encoder is None:
+        read = check_stack(model, "decoder", given, "", offset)
+    else:
+        read = check_source(model, given)
+    check_pictures(given)
+    if read is None:
+        refuse(
+            "input_ids",
+            "nothing to read",
+            "input_ids or inputs_embeds" + (", or encoder_outputs" if model.decoder and model.encoder else ""),
+        )
+    written = read
+    if model.encoder is not None and model.decoder is not None:
+        written = check_target(model, given, read, offset)
+    if labels is not None and model.spec.head.name in ("lm", "token_classification"):
+        check_numbers("labels", given, (written,), "[batch, length], one for each token")
+    check_rows(model, given, cache, written[0])
+
+
+def check_generate(model: "Model", given: Given) -> None:
+    """Refuse arguments of `generate` that do not fit the model or each other."""
+    if model.decoder is None or model.spec.head.name != "lm":
+        refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
+    check_unread(model, given)
+    cache = check_cache(given)
+    prefix = "" if model.encoder is None else "decoder_"
+    source = None if model.encoder is None else check_source(model, given)
+    check_pictures(given)
+    if source is None and model.encoder is not None:
+        refuse("input_ids", "nothing to read", "input_ids or encoder_outputs")
+    prompt = check_stack(model, "decoder", given, prefix, 0)
+    if prompt is None:
+        if f"{prefix}attention_mask" in given:
+            refuse(f"{prefix}attention_mask", f"a mask without {prefix}input_ids", "both or neither")
+        prompt = (1 if source is None else source[0], 1)
+    if source is not None and prompt[0] != source[0]:
+        refuse("decoder_input_ids", f"{prompt[0]} rows", f"{source[0]}, as in the source")
+    if cache is not None and cache.length >= prompt[1]:
+        expected = "a longer prompt, which begins with the tokens that the cache holds"
+        refuse(
+            "cache", f"{cache.length} tokens held, beside a prompt of {prompt[1]}", expected, "Or start with an empty Cache()."
+        )
+    check_rows(model, given, cache, prompt[0])
+
+
+def check_source(model: "Model", given: Given) -> Any:
+    """Check the encoder's input, or its output where that is given; returns `(rows, length)`."""
+    outputs = given.get("encoder_outputs")
+    if outputs is None:
+        return check_stack(model, "encoder", given, "", 0)
+    for name in ("inputs_embeds", "position_ids", "pixel_values"):
+        if name in given:
+            refuse(name, "an input of the encoder beside encoder_outputs", "one or the other")
+    assert model.encoder is not None
+    hidden = encoder_hidden(outputs)
+    if hidden is None:
+        what = "a value" if isinstance(outputs, str | bytes) else "no hidden states in a value"
+        expected = "the output of an earlier call, or the encoder's hidden states"
+        refuse("encoder_outputs", f"{what} of type {type(outputs).__name__}", expected)
+    check_hidden("encoder_outputs", hidden, model.spec.stacks["encoder"].width, model.encoder.embedding)
+    return check_stack(model, "encoder", given, "", 0, (hidden.shape[0], hidden.shape[1]))
+
+
+def check_target(model: "Model", given: Given, read: tuple[int, int], offset: int) -> tuple[int, int]:
+    """Check the input of a decoder that has a source, given or derived from labels or the source; returns `(rows, length)`."""
+    labels, ids = given.get("labels"), given.get("input_ids")
+    written = check_stack(model, "decoder", given, "decoder_", offset)
+    name = "decoder_input_ids" if "decoder_input_ids" in given else "decoder_inputs_embeds"
+    if written is None:  # then the decoder reads labels or the source, shifted right
+        made = None
+        if model.spec.head.name == "lm" and labels is not None:
+            name, made = "labels", labels
+            check_ids(model, "decoder", name, labels, least=IGNORED)
+        elif model.spec.head.name != "lm" and ids is not None:
+            name, made = "input_ids", ids
+            if model.spec.vocabulary_of("decoder") < model.spec.vocabulary_of("encoder"):
+                check_ids(model, "decoder", name, ids)
+        if made is not None:
+            written = check_stack(model, "decoder", given, "decoder_", offset, (made.shape[0], made.shape[1]))
+    if written is None:
+        last = "labels" if model.spec.head.name == "lm" else "input_ids"
+        refuse("decoder_input_ids", "nothing for the decoder to read", f"decoder_input_ids, decoder_inputs_embeds or {last}")
+    if written[0] != read[0]:
+        refuse(name, f"{written[0]} rows", f"{read[0]}, as in the source")
+    return written
+
+
+def check_cache(given: Given) -> Cache | None:
+    cache = given.get("cache")
+    if cache is not None and not isinstance(cache, Cache):
+        refuse("cache", f"a value of type {type(cache).__name__}", "a pairform.Cache", "`Cache()` is an empty one.")
+    return cache
+
+
+def check_pictures(given: Given) -> None:
+    if "pixel_values" in given:
+        check_tensor("pixel_values", given["pixel_values"], "[pictures, channels, height, width]")
+
+
+def check_rows(model: "Model", given: Given, cache: Cache | None, rows: int) -> None:
+    """Check `prefix_lengths` and the cache against the number of rows."""
+    prefix = given.get("prefix_lengths")
+    if prefix is not None:
+        check_numbers("prefix_lengths", given, ((rows,),), "[batch]")
+        if looks(model, prefix) and bounds(prefix)[0] < 0:
+            refuse("prefix_lengths", f"a length of {bounds(prefix)[0]}", "0 or more")
+    held = None if cache is None else cache.batch
+    if held is not None and held != rows:
+        refuse(
+            "cache",
+            f"keys and values of {held} rows",
+            f"{rows}, as in this call",
+            "`cache.rows(index)` gives some of its rows.",
+        )

@@ -1,0 +1,158 @@
+"""Checks of the tensors passed to a model, made once for each call, before anything is computed.
+
+Types, dtypes and shapes are checked on every device. Values (ids beyond the vocabulary, masks with numbers other than 0 and 1)
+are checked on a CPU; on other devices, where that needs a synchronisation, only if the model's `check_inputs` is true.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from pairform.assemblies.arguments import described
+from pairform.blocks.precision import cast_to
+from pairform.registry import InputError, Problem
+
+if TYPE_CHECKING:
+    from pairform.assemblies.model import Model
+
+Given: TypeAlias = Mapping[str, Any]
+"""The arguments of a call that are not None, by name."""
+IDS = (torch.int64, torch.int32)
+
+
+def refuse(where: str, found: str, expected: str, remedy: str = "") -> NoReturn:
+    raise InputError(Problem(where, found, expected, remedy))
+
+
+def check_unread(model: "Model", given: Given) -> None:
+    """Refuse arguments that a model of one stack would ignore."""
+    if model.encoder is None:
+        unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs"))]
+        remedy = "Its stack reads input_ids, attention_mask and so on."
+    elif model.decoder is None:
+        unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs", "cache"))]
+        remedy = "It reads input_ids, attention_mask and so on."
+    else:
+        return
+    if unread:
+        refuse(unread[0], "an argument that this model does not read", f"no such argument: it is {model.spec.assembly}", remedy)
+
+
+def check_stack(model: "Model", part: str, given: Given, prefix: str, offset: int, shape: tuple[int, int] | None = None) -> Any:
+    """Check the input of one stack: the arguments whose names begin with `prefix`.
+
+    Returns `(rows, length)`, or None if there are neither ids nor embeddings. offset: the number of cached tokens, which masks
+    cover too. shape: the required `(rows, length)`, where it is known from elsewhere.
+    """
+    ids, embeds = given.get(f"{prefix}input_ids"), given.get(f"{prefix}inputs_embeds")
+    if ids is not None and embeds is not None:
+        refuse(f"{prefix}inputs_embeds", "embeddings beside ids", f"either {prefix}input_ids or {prefix}inputs_embeds")
+    for name, value in ((f"{prefix}input_ids", ids), (f"{prefix}inputs_embeds", embeds)):
+        if value is not None:
+            if value is ids:
+                check_ids(model, part, name, value)
+            else:
+                check_hidden(name, value, model.spec.stacks[part].width, model.get_submodule(part).embedding)
+            own = (value.shape[0], value.shape[1])
+            if shape is not None and own != shape:
+                refuse(name, f"rows and tokens {own}", f"{shape}, as in encoder_outputs")
+            shape = own
+    if shape is None:
+        return None
+    rows, length = shape
+    whole = (rows, offset + length)
+    mask = check_numbers(f"{prefix}attention_mask", given, (whole,), "[batch, length]: cached and new tokens")
+    if mask is not None and mask.dtype is not torch.bool and looks(model, mask):
+        low, high = bounds(mask)
+        if low < 0 or high > 1:
+            refuse(f"{prefix}attention_mask", f"numbers from {low} to {high}", "1 at tokens and 0 at padding")
+    check_numbers(f"{prefix}segment_ids", given, (whole,), "[batch, length]: cached and new tokens")
+    places = check_numbers(f"{prefix}position_ids", given, ((rows, length), (1, length)), "[batch, length]")
+    if places is not None and looks(model, places) and bounds(places)[0] < 0:
+        real = mask[:, offset:].bool() if mask is not None and mask.device == places.device else torch.ones_like(places).bool()
+        if bool(((places < 0) & real).any()):
+            refuse(f"{prefix}position_ids", f"the place {bounds(places)[0]} at a token", "places from 0 on, but at padding")
+    return shape
+
+
+def check_tensor(name: str, value: Any, expected: str) -> None:
+    if not isinstance(value, Tensor):
+        remedy = "torch.as_tensor makes one." if isinstance(value, list | tuple) or hasattr(value, "__array__") else ""
+        refuse(name, described(value), f"a tensor {expected}", remedy)
+
+
+def check_ids(model: "Model", part: str, name: str, ids: Any, *, least: int = 0) -> None:
+    """Check token ids: `[batch, length]`, at least one token, from `least` to the last id of the stack's vocabulary."""
+    check_tensor(name, ids, "of token ids, [batch, length]")
+    if ids.dtype not in IDS:
+        refuse(name, kind(ids), "token ids in int64 or int32", "`.long()` converts integers." if is_whole(ids) else "")
+    if ids.ndim != 2:
+        refuse(name, f"the shape {tuple(ids.shape)}", "[batch, length]")
+    check_some(name, ids)
+    if looks(model, ids):
+        check_range(model, part, name, ids, least=least)
+
+
+def check_range(model: "Model", part: str, name: str, ids: Tensor, *, least: int = 0) -> None:
+    low, high = bounds(ids)
+    size = model.spec.vocabulary_of(part)
+    vision = model.spec.stacks[part].vision
+    if low < least or (high >= size and not (vision is not None and ids[ids >= size].eq(vision.image_token).all())):
+        refuse(name, f"the token id {low if low < least else high}", f"ids from {least} to {size - 1}: the {part}'s vocabulary")
+
+
+def check_hidden(name: str, hidden: Any, width: int, reader: Any) -> None:
+    """Check embeddings or hidden states: `[batch, length, width]`, in the dtype of `reader`'s weights unless autocast is on."""
+    check_tensor(name, hidden, "[batch, length, width]")
+    if hidden.ndim != 3 or hidden.shape[2] != width or not hidden.is_floating_point():
+        refuse(name, f"{kind(hidden)} of the shape {tuple(hidden.shape)}", f"floats, [batch, length, {width}]")
+    check_some(name, hidden)
+    weight = next(reader.parameters(), None)
+    if type(weight) is not nn.Parameter or hidden.dtype == weight.dtype or cast_to(hidden.device.type) is not None:
+        return
+    refuse(name, kind(hidden), f"{kind(weight)}, as the model's weights", "`.to(dtype)` converts them.")
+
+
+def check_numbers(name: str, given: Given, shapes: tuple[tuple[int, ...], ...], words: str) -> Any:
+    """Check that an argument, if given, is a tensor of integers or booleans in one of these shapes; returns it."""
+    value = given.get(name)
+    if value is None:
+        return None
+    check_tensor(name, value, f"of integers, {words}")
+    if not is_whole(value):
+        refuse(name, kind(value), "integers or booleans", FLOATS if name.endswith("attention_mask") else "")
+    if value.shape not in shapes:
+        refuse(name, f"the shape {tuple(value.shape)}", f"{shapes[0]}: {words}")
+    return value
+
+
+FLOATS = "One of 1.0 and 0.0 is `mask.bool()`; an additive one of 0 and -inf is `mask == 0`."
+"""How to convert a floating-point mask: its meaning is ambiguous."""
+
+
+def check_some(name: str, tensor: Tensor) -> None:
+    if not tensor.numel():
+        refuse(name, f"the shape {tuple(tensor.shape)}", "at least one row of at least one token")
+
+
+def looks(model: "Model", tensor: Tensor) -> bool:
+    """Whether to check values: not if that needs a synchronisation, nor on tensors without values (meta, fake, vmap)."""
+    if type(tensor) is not Tensor or tensor.is_meta or not (model.check_inputs or tensor.device.type == "cpu"):
+        return False
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not wrapped
+
+
+def bounds(tensor: Tensor) -> tuple[int, int]:
+    low, high = torch.aminmax(tensor if tensor.dtype in IDS else tensor.long())  # not every small dtype has it
+    return int(low), int(high)
+
+
+def is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
+
+
+def kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,27 @@
+"""Checks of a head's labels."""
+
+import torch
+from torch import Tensor
+
+from pairform.blocks.linear_cross_entropy import IGNORED
+from pairform.registry import InputError, Problem
+
+
+def check_classes(labels: Tensor, shape: tuple[int, ...], classes: int | None, words: str) -> Tensor:
+    """The labels in int64. Another shape, floats, and on a CPU numbers that are no class are an error, described by `words`."""
+    check_shape(labels, shape, words)
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(Problem("labels", str(labels.dtype).removeprefix("torch."), f"integers: {words}"))
+    if not torch.compiler.is_compiling() and type(labels) is Tensor and labels.device.type == "cpu":
+        wrong = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+        wrong &= labels != IGNORED
+        if wrong.any():
+            bounds = "of 0 or more" if classes is None else f"from 0 to {classes - 1}"
+            expected = f"a number {bounds}, or {IGNORED} for a label that does not count"
+            raise InputError(Problem("labels", str(int(labels[wrong][0])), expected))
+    return labels.long()
+
+
+def check_shape(labels: Tensor, shape: tuple[int, ...], words: str) -> None:
+    if tuple(labels.shape) != shape:
+        raise InputError(Problem("labels", f"the shape {tuple(labels.shape)}", f"{shape}: {words}"))
