@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pairform.blocks.attention.packing import pack, unpack
-from pairform.blocks.attention.tiles import FEWEST as FEWEST
 from pairform.blocks.attention.tiles import Tiles
+from pairform.blocks.attention.tiling import FEWEST as FEWEST
 from pairform.blocks.attention.work import Answer, Parts, Work
 from pairform.blocks.context import Context
 
@@ -23,7 +23,9 @@ from pairform.blocks.context import Context
 def chunked(
     queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context
 ) -> Answer:
-    """Softcap and softmax are in at least float32. A query with no key to attend to spreads evenly over its tile's keys."""
+    """Softcap and softmax are in at least float32. A query with no key to attend to is answered by the mean of all values, as
+    in `eager`; what it looks for is then a constant to training.
+    """
     numbers, tensors = pack(work.mask)
     seed = torch.randint(2**62, (1,)) if work.dropout else None
     by_part = work.biases or (None,) * len(keys)

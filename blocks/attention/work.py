@@ -110,10 +110,11 @@ def with_bias(hidden: Tensor | None, work: Work, queries: Tensor) -> Tensor | No
 
 
 def spread(mixed: Tensor, values: Parts, work: Work, context: Context) -> Tensor:
-    """`mixed` with the mean of all values for a query that sees no key, as in `eager`, whatever a kernel says of it."""
+    """`mixed` with the mean of all values for a query that sees no key, as in `eager`, whatever a kernel returns for it."""
     lost = context.once(("lost queries", work.mask.key()), lambda: work.mask.lost(mixed.device))
     if lost is None:
         return mixed
     count = sum(part.shape[2] for part in values)
-    even = reduce(torch.add, (part.sum(2, keepdim=True) for part in values)) / count
+    wide = torch.promote_types(mixed.dtype, torch.float32)  # a sum may exceed float16
+    even = (reduce(torch.add, (part.sum(2, keepdim=True, dtype=wide) for part in values)) / count).to(mixed.dtype)
     return torch.where(lost, even.repeat_interleave(mixed.shape[1] // even.shape[1], dim=1), mixed)
