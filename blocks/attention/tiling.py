@@ -20,7 +20,7 @@ WIDER = 1.15
 
 
 class Hidden(NamedTuple):
-    """keys: the range of a tile's keys that contains all hidden ones. bias: added to their scores, `[queries or 1, keys]`.
+    """keys: a range of the tile's keys that contains all hidden ones. bias: added to their scores, `[queries or 1, keys]`.
     lost: True at queries that see no key at all, `[queries or 1, 1]`; None where there is none.
     """
 
@@ -82,17 +82,13 @@ def sizes(queries: Tensor, kv_heads: int, mask: JoinedMask) -> tuple[int, int]:
 
 def hidden_by(mask: JoinedMask, device: torch.device, dtype: torch.dtype) -> Hidden | None:
     """What the mask of one row hides; None for nothing."""
-    allowed = mask.dense(device)
-    if allowed is None:
+    keys, partly = mask.partly_hidden()
+    allowed = partly.dense(device)
+    bias = lowest(allowed, dtype)
+    if allowed is None or bias is None:
         return None
-    allowed, keys = allowed[0, 0], slice(None)
-    lost = ~allowed.any(-1, keepdim=True) if mask.padded else None
-    if device.type == "cpu":  # elsewhere reading them would wait for the device
-        places = allowed.all(0).logical_not_().nonzero()[:, 0]
-        if not len(places):
-            return None
-        keys = slice(int(places[0]), int(places[-1]) + 1)
-        lost = lost if lost is not None and lost.any() else None
-    bias = lowest(allowed[:, keys], dtype)
-    assert bias is not None, "something is hidden"
-    return Hidden(keys, bias, lost)
+    everywhere = keys.stop - keys.start == mask.lengths[1]
+    lost = ~allowed[0, 0].any(-1, keepdim=True) if mask.padded and everywhere else None
+    if lost is not None and device.type == "cpu" and not lost.any():  # elsewhere reading it would wait for the device
+        lost = None
+    return Hidden(keys, bias[0, 0], lost)
