@@ -5,15 +5,20 @@ result is checked against transformers and against its sources, and writes a few
 """
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast, T5GemmaForConditionalGeneration
-from transformers.utils import logging
 
 import pairform
+
+for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast, T5GemmaForConditionalGeneration  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 WORDS = ["the", "a", "small", "large", "red", "cat", "dog", "bird", "tree", "river"]
 WORDS += ["sees", "likes", "follows", "sings", "runs", "and", "then", "home"]
@@ -27,8 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
     folder: Path = parser.parse_args().out
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
     large = make_source(folder / "gemma-large", seed=1, **LARGE)
     small = make_source(folder / "gemma-small", seed=2, **SMALL)
