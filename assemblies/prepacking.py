@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.constant_weights import ConstantLinear, put_constant
+from pairform.assemblies.processor import instructions, onednn_multiplies
 from pairform.registry import InputError, Problem, shorten
 
 ROWS = 8
@@ -50,7 +51,7 @@ torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
 
 def prepacker(model: torch.nn.Module, device: str | torch.device) -> Callable[[str, Tensor], Tensor]:
     """Make a skeleton ready; the answer turns each `(name, tensor)` into what it shall hold."""
-    able = torch._C._has_mkldnn
+    able = torch.backends.mkldnn.is_available()
     if torch.device(device).type != "cpu" or not able:
         found = f"the device {shorten(str(device))}" if able else "a torch without oneDNN"
         raise InputError(Problem("prepack", found, "a CPU and a torch with oneDNN"))
@@ -59,14 +60,16 @@ def prepacker(model: torch.nn.Module, device: str | torch.device) -> Callable[[s
     def prepare(name: str, tensor: Tensor) -> Tensor:
         if name not in weights:
             return tensor
-        if not supported(tensor.dtype):
-            raise InputError(Problem("prepack", f"weights in {tensor.dtype}", "a dtype that oneDNN multiplies here"))
+        if not onednn_multiplies(tensor.dtype):
+            raise refusal(tensor.dtype)
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(tensor, ROWS)
         return packed
 
     return prepare
 
 
-def supported(dtype: torch.dtype) -> bool:
-    halves = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
-    return dtype == torch.float32 or (dtype in halves and bool(getattr(torch.ops.mkldnn, halves[dtype])()))
+def refusal(dtype: torch.dtype) -> InputError:
+    here = ", ".join(str(other) for other in (torch.float32, torch.bfloat16, torch.float16) if onednn_multiplies(other))
+    found = f"weights in {dtype}, which oneDNN does not multiply on this processor ({instructions()})"
+    remedy = "Load in another dtype, as load(..., dtype=torch.float32), or without prepack."
+    return InputError(Problem("prepack", found, f"one of {here}", remedy))

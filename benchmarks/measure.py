@@ -53,12 +53,10 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """What a reader needs to judge the numbers."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    found = {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
+    from pairform.assemblies import processor
+
+    found = {"cpu": processor.name(), "instructions": processor.instructions(), "cores": os.cpu_count()}
+    found |= {"python": platform.python_version(), "torch": torch.__version__}
     return found if device == "cpu" else {"gpu": torch.cuda.get_device_name(), **found}
 
 

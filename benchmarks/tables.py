@@ -85,11 +85,31 @@ def latency(found: Results) -> str:
 
 
 def machines(found: Results) -> str:
-    """Which machines the results are from, and whether a GPU is among them."""
-    cpus = {f"{m['cpu']}, {m['cores']} cores, Python {m['python']}, torch {m['torch']}" for m in hosts(found) if "gpu" not in m}
+    """Which machines the results are from, and whether a GPU is among them; a warning where instruction sets differ."""
+    cpus = {cpu(host) for host in hosts(found) if "gpu" not in host}
     gpus = {f"{m['gpu']}, torch {m['torch']}" for m in hosts(found) if "gpu" in m}
     lines = [f"- CPU: {name}" for name in sorted(cpus)] + [f"- GPU: {name}" for name in sorted(gpus)]
-    return "\n".join(lines if gpus else [*lines, "- GPU: not measured"])
+    if not gpus:
+        lines.append("- GPU: not measured")
+    sets = {host.get("instructions", UNKNOWN) for host in hosts(found) if "gpu" not in host}
+    if len(sets) > 1:
+        lines += [f"- With {known}: {', '.join(of_set(found, known))}" for known in sorted(sets)]
+        lines.append("- Results with different instruction sets are not comparable with each other.")
+    return "\n".join(lines)
+
+
+UNKNOWN = "an instruction set that was not recorded"
+
+
+def cpu(host: Mapping[str, Any]) -> str:
+    known = host.get("instructions", UNKNOWN)
+    return f"{host['cpu']} ({known}), {host['cores']} cores, Python {host['python']}, torch {host['torch']}"
+
+
+def of_set(found: Results, instructions: str) -> list[str]:
+    """The names of the results on a CPU with these instructions."""
+    cpus = {name: result["machine"] for name, result in found.items() if "gpu" not in result["machine"]}
+    return sorted(name for name, host in cpus.items() if host.get("instructions", UNKNOWN) == instructions)
 
 
 def hosts(found: Results) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.registry import BlockSpec, PositiveInt, Sizes
+from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, nested
 
 
 class ScoreBiasSpec(BlockSpec):
@@ -49,11 +49,21 @@ class T5RelativePosition(ScoreBias):
 
         @model_validator(mode="after")
         def _buckets_fit(self) -> Self:
-            sides = 2 if self.bidirectional else 1
-            if self.buckets % (2 * sides):
-                raise ValueError(f"buckets ({self.buckets}) that {2 * sides} divides")
-            if self.max_distance <= self.buckets // sides // 2:
-                raise ValueError(f"max_distance above {self.buckets // sides // 2}, the single distances")
+            problems = []
+            parts = 4 if self.bidirectional else 2
+            single = self.buckets // parts
+            if self.buckets % parts:
+                problems.append(Problem("buckets", str(self.buckets), f"a number that {parts} divides"))
+            elif self.max_distance <= single:
+                why = (
+                    f"of the {self.buckets} buckets, {single} are single distances, as many grow with the logarithm from there"
+                )
+                remedy = "Or use fewer buckets. With this value transformers fails too, at long distances."
+                problems.append(
+                    Problem("max_distance", str(self.max_distance), f"more than {single}: {why} to max_distance", remedy)
+                )
+            if problems:
+                raise nested(problems)
             return self
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:

@@ -5,12 +5,17 @@ Gemma 2 with a tokenizer: `gemma-large` (6 layers of width 48) and `gemma-small`
 """
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
+
+for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+from transformers import (  # noqa: E402
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3Config,
@@ -20,7 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 # fmt: off
@@ -73,8 +78,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to write them in (default: demo)")
     folder: Path = parser.parse_args().out
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
     for name, seed, changes in (("gemma-large", 1, LARGE), ("gemma-small", 2, {})):
         write(Gemma2ForCausalLM, Gemma2Config(**SIZES | changes), folder / name, seed)

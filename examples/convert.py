@@ -5,14 +5,19 @@ result is checked against transformers and against its sources, and writes a few
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from transformers import Gemma2ForCausalLM, T5GemmaForConditionalGeneration
-from transformers.utils import logging
 
 import pairform
+
+for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+from tokenizers import Tokenizer  # noqa: E402
+from transformers import Gemma2ForCausalLM, T5GemmaForConditionalGeneration  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 TEXT = "the small cat follows the red bird"
 
@@ -21,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
     folder: Path = parser.parse_args().out
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
     large, small = folder / "gemma-large", folder / "gemma-small"
     paired = folder / "paired"

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from pairform.assemblies import processor
+
 PACKAGES = ("pairform", "torch", "numpy", "pydantic", "tokenizers")
 
 
@@ -31,20 +33,11 @@ def known(package: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    found: dict[str, Any] = {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()}
+    found: dict[str, Any] = {"system": platform.platform(), "processor": processor.name()}
+    found |= {"instructions": processor.instructions(), "cores": os.cpu_count()}
     if torch.cuda.is_available():
         found["accelerator"] = torch.cuda.get_device_name()
     return found
-
-
-def processor() -> str:
-    """As the kernel calls it, where it does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def commit(folder: Path) -> str | None:

@@ -1,9 +1,15 @@
 """Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
+import logging
+
 import pytest
 import torch
-import transformers
 from hypothesis import HealthCheck, settings
+
+for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+import transformers  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

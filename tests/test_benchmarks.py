@@ -88,6 +88,18 @@ def test_ratios_are_of_medians() -> None:
     }
 
 
+def test_a_result_records_the_instruction_set_and_tables_tell_results_of_different_ones_apart() -> None:
+    host = measure.machine()
+    assert host["instructions"].startswith(torch.backends.cpu.get_cpu_capability())
+    found: dict[str, Any] = {name: {"machine": host} for name in ("load", "train")}
+    assert tables.machines(found).startswith(f"- CPU: {host['cpu']} ({host['instructions']}), ")
+    assert "not comparable" not in tables.machines(found)
+    found |= {"decode": {"machine": host | {"instructions": "AVX512, amx_bf16"}}}
+    said = tables.machines(found)
+    assert "- With AVX512, amx_bf16: decode\n" in said
+    assert "not comparable" in said
+
+
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_a_page_says_what_the_results_say(page: Path) -> None:
     assert page.read_text("utf-8") == tables.filled(page.read_text("utf-8"), tables.results()), (

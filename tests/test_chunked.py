@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pairform.blocks.attention import tiles
+from pairform.blocks.attention import tiling
 from pairform.blocks.attention.chunked import chunked
 from pairform.blocks.attention.eager import eager
 from pairform.blocks.attention.kernels import LONG, LONG_CAPPED, chunks_pay
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.tiles import Tile, Tiles
+from pairform.blocks.attention.tiles import Tiles
+from pairform.blocks.attention.tiling import Tile
 from pairform.blocks.attention.work import Work
 from pairform.blocks.context import Context
 
@@ -25,9 +26,9 @@ specs = st.builds(MaskSpec, causal=st.booleans(), window=st.none() | st.tuples(p
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MOST", 8)
-    monkeypatch.setattr(tiles, "FEWEST", 4)
-    monkeypatch.setattr(tiles, "ON_CPU", 128)
+    monkeypatch.setattr(tiling, "MOST", 8)
+    monkeypatch.setattr(tiling, "FEWEST", 4)
+    monkeypatch.setattr(tiling, "ON_CPU", 128)
 
 
 def padding(length: int, count: int) -> Tensor | None:

@@ -1,7 +1,10 @@
 """Each example does what it says."""
 
 import json
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -62,6 +65,16 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     printed = capsys.readouterr().out
     assert "verified: True" in printed
     assert len(printed.partition("writes:")[2].split()) == 8
+
+
+def test_the_demo_prints_no_warnings_of_others(tmp_path: Path) -> None:
+    """In a process of its own: libraries warn when they are first imported."""
+    command = [sys.executable, EXAMPLES / "convert.py", "--out", tmp_path / "demo"]
+    printed = subprocess.run(
+        command, cwd=EXAMPLES.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, check=True
+    )
+    assert printed.stderr == b""
+    assert printed.stdout.startswith(bytes(tmp_path / "demo"))
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,9 @@ from pairform.blocks.linear_cross_entropy import IGNORED, linear_cross_entropy
 from tests.small_pairs import small_pair, tokens
 
 SOFTCAPS = (None, 3.0)
-CLOSE = {torch.float64: 1e-12, torch.float32: 2e-6}
-"""Largest difference from the whole, over the largest value."""
+DTYPES = (torch.float64, torch.float32)
+ROUNDINGS = 2
+"""How many roundings of its terms' sizes a value may be off; 0.66 was the most seen, with AVX2 and without."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,19 +43,29 @@ def random_inputs(rows: int, length: int, width: int, vocabulary: int, dtype: to
 
 
 def check_equal(hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None) -> None:
-    close = CLOSE[hidden.dtype]
-    loss, expected = (compute(hidden, weight, labels, softcap) for compute in (linear_cross_entropy, whole))
-    torch.testing.assert_close(loss, expected, rtol=close, atol=close, equal_nan=True)
-    leaves = [leaf for leaf in (hidden, weight) if leaf.requires_grad]
-    for got, wanted in zip(*(torch.autograd.grad(3 * value, leaves) for value in (loss, expected)), strict=True):
-        assert got.dtype == wanted.dtype
-        assert (got - wanted).abs().max() <= close * wanted.abs().max()
+    """Against the whole in float64, within roundings of the terms that are summed: a sum may cancel, its terms do not.
+
+    A logit is off by a rounding of the sizes of its terms, and a loss or a chance by twice as much of all logits.
+    """
+    wide = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
+    loss, exact = linear_cross_entropy(hidden, weight, labels, softcap), whole(wide[0], wide[1], labels, softcap)
+    most_hidden, most_weight = (float(leaf.detach().abs().amax()) for leaf in wide)
+    unit = ROUNDINGS * torch.finfo(hidden.dtype).eps * (1 + 2 * hidden.shape[-1] * most_hidden * most_weight)
+    torch.testing.assert_close(loss.double(), exact, rtol=0, atol=unit, equal_nan=True)
+    count = max(int(labels.ne(IGNORED).sum()), 1)
+    for leaf, like, size in ((hidden, wide[0], 2 * most_weight / count), (weight, wide[1], most_hidden)):
+        if leaf.requires_grad:
+            (got,), (wanted,) = (
+                torch.autograd.grad(3 * value, of, retain_graph=True) for value, of in ((loss, leaf), (exact, like))
+            )
+            assert got.dtype == leaf.dtype
+            assert (got - wanted).abs().max() <= 3 * unit * size
 
 
 sizes = st.integers(1, 9)
 
 
-@given(sizes, sizes, sizes, st.integers(1, 70), st.sampled_from(SOFTCAPS), st.sampled_from(list(CLOSE)), st.floats(0, 1))
+@given(sizes, sizes, sizes, st.integers(1, 70), st.sampled_from(SOFTCAPS), st.sampled_from(DTYPES), st.floats(0, 1))
 def test_values_and_gradients_are_those_of_the_whole(
     rows: int, length: int, width: int, vocabulary: int, softcap: float | None, dtype: torch.dtype, ignored: float
 ) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 import pairform
 from pairform import Model, PairformError
+from pairform.assemblies.processor import instructions, onednn_multiplies
 
-pytestmark = pytest.mark.skipif(not torch._C._has_mkldnn, reason="torch has no oneDNN here")
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,8 @@ def tokens(batch: int, length: int) -> Tensor:
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 9), (1, 300)])
 def test_it_says_what_plain_weights_say(folder: Path, dtype: torch.dtype, bound: float, batch: int, length: int) -> None:
+    if not onednn_multiplies(dtype):
+        pytest.skip(f"oneDNN has no products of {dtype} with {instructions()}")
     plain, packed = (pairform.load(folder, dtype=dtype, prepack=prepack) for prepack in (False, True))
     given = {"input_ids": tokens(batch, length), "decoder_input_ids": tokens(batch, max(length // 2, 1))}
     with torch.no_grad():
@@ -78,6 +81,20 @@ def test_it_neither_trains_nor_saves_nor_is_carried(folder: Path, tmp_path: Path
     with pytest.raises(PairformError, match=r"model: found prepacked weights.*without prepack"):
         pairform.carry(model, model.spec)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dtype_is_prepacked_or_refused_with_what_this_processor_multiplies(folder: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        if onednn_multiplies(dtype):
+            assert (
+                pairform.load(folder, prepack=True, dtype=dtype)(tokens(1, 3), decoder_input_ids=tokens(1, 2))
+                .logits.isfinite()
+                .all()
+            )
+            continue
+        message = rf"prepack: found weights in {dtype}, which oneDNN does not multiply on this processor \({instructions()}\)"
+        with pytest.raises(PairformError, match=rf"{message}, expected one of torch\.float32.*without prepack"):
+            pairform.load(folder, prepack=True, dtype=dtype)
 
 
 def test_what_it_cannot_do_is_said(folder: Path) -> None:

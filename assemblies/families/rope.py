@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import log
 from typing import Any
 
-from pairform.registry import Problem, SpecError
+from pairform.registry import Problem, SpecError, shorten
 
 LENGTH = "original_max_position_embeddings"
 SCALINGS: Mapping[str, Mapping[str, str]] = {
@@ -28,6 +28,9 @@ SCALINGS: Mapping[str, Mapping[str, str]] = {
 }
 """Our fields of each scaling with transformers' names for them. Dynamic has its length from `max_position_embeddings`."""
 
+REASONS = {"longrope": "longrope is the scaling of Phi 3, a family that is not read."}
+"""Why a scaling that transformers has is refused."""
+
 
 def rope(config: Mapping[str, Any], where: str = "rope_parameters") -> dict[str, Any]:
     """theta and scaling, from `rope_parameters` or the older `rope_theta` and `rope_scaling`.
@@ -38,11 +41,11 @@ def rope(config: Mapping[str, Any], where: str = "rope_parameters") -> dict[str,
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     theta = parameters.get("rope_theta") or config.get("rope_theta") or 10000.0
     if kind not in SCALINGS:
-        raise SpecError(Problem(f"{where}.rope_type", repr(kind), f"one of {', '.join(SCALINGS)}"))
+        raise SpecError(Problem(f"{where}.rope_type", shorten(kind), f"one of {', '.join(SCALINGS)}", REASONS.get(kind, "")))
     part = parameters.get("partial_rotary_factor") or config.get("partial_rotary_factor")
     if part not in (None, 1):
-        # transformers rotates all of a head where positions are not scaled, and fails where they are
-        raise SpecError(Problem(f"{where}.partial_rotary_factor", repr(part), "1 or nothing"))
+        why = "In this family transformers rotates the whole head whatever this says, or fails."
+        raise SpecError(Problem(f"{where}.partial_rotary_factor", repr(part), "1 or nothing", why))
     found = {ours: parameters.get(theirs) for ours, theirs in SCALINGS[kind].items()}
     if "factor" in found and found["factor"] is None:
         raise SpecError(Problem(f"{where}.factor", "nothing", f"a number: rope_type is {kind!r}"))

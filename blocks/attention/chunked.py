@@ -1,7 +1,9 @@
-"""Attention a tile of scores at a time, small enough for a processor's caches, over only the keys that its queries may see.
+"""Attention a tile of scores at a time, small enough for a processor's caches.
 
-Memory grows with the length and not with its square; a window's work too. Gradients compute each tile again (Rabe and Staats
-2021, arXiv 2112.05682). It is an operator of its own, so that a compiled layer calls it instead of unrolling its loop.
+Keys that causality or a window hides from all queries of a tile are left out; those that padding or another document hides
+are computed and masked. Memory grows with the length and not with its square, and so does the work under a window. Gradients
+compute each tile again (Rabe and Staats 2021, arXiv 2112.05682). It is an operator of its own, so that a compiled layer calls
+it instead of unrolling its loop.
 """
 
 from collections.abc import Sequence
@@ -14,8 +16,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pairform.blocks.attention.packing import pack, unpack
-from pairform.blocks.attention.tiles import FEWEST as FEWEST
 from pairform.blocks.attention.tiles import Tiles
+from pairform.blocks.attention.tiling import FEWEST as FEWEST
 from pairform.blocks.attention.work import Answer, Parts, Work
 from pairform.blocks.context import Context
 
@@ -23,7 +25,9 @@ from pairform.blocks.context import Context
 def chunked(
     queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context
 ) -> Answer:
-    """Softcap and softmax are in at least float32. A query with no key to attend to spreads evenly over its tile's keys."""
+    """Products are in the dtype of queries, softcap and softmax in at least float32. A query that sees no key is answered by
+    the mean of all values, as in `eager`, and gives no gradient to queries and keys.
+    """
     numbers, tensors = pack(work.mask)
     seed = torch.randint(2**62, (1,)) if work.dropout else None
     by_part = work.biases or (None,) * len(keys)

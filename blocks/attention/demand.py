@@ -23,7 +23,6 @@ class Demand:
     merged: bool = False
     pictures: bool = False
     bias: bool = False
-    gradient: bool = False
     head_dim: int | None = None
     device: str | None = None
     dtype: torch.dtype | None = None
@@ -38,8 +37,9 @@ def nothing(device: str) -> str | None:
 class Kernel:
     """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`.
 
-    All kernels do windows, causality, padding, packed segments and grouped heads. `devices`, `gradients` (on which devices),
-    `dtypes` and `widest` (the head_dim) are None for all. `lacks` says what is not installed for work on a device.
+    All kernels do windows, causality, padding, packed segments, grouped heads and gradients. `devices`, `dtypes` and `widest`
+    (the head_dim) are None for all; `elsewhere` says why a kernel that could run on other devices may not. `lacks` says what
+    is not installed for work on a device.
     """
 
     run: Run
@@ -50,7 +50,7 @@ class Kernel:
     pictures: bool = True
     bias: bool = False
     devices: frozenset[str] | None = None
-    gradients: frozenset[str] | None = None
+    elsewhere: str | None = None
     dtypes: frozenset[torch.dtype] | None = None
     widest: int | None = None
     lacks: Callable[[str], str | None] = nothing
@@ -73,11 +73,9 @@ class Kernel:
         if device is None:
             return None
         if self.devices is not None and device not in self.devices:
-            return f"cannot run on {device}"
+            return f"cannot run on {device}" + (f": {self.elsewhere}" if self.elsewhere else "")
         if self.dtypes is not None and dtype is not None and dtype not in self.dtypes:
             return f"cannot compute in {dtype}"
-        if demand.gradient and self.gradients is not None and device not in self.gradients:
-            return f"has no gradient on {device}"
         return lacking(self, device)
 
 

@@ -27,7 +27,9 @@ def eager(
     scores = rearrange(products(queries, keys) * work.scale, "b kv (g q) k -> b (kv g) q k", q=length)
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
-    bias = with_bias(bias_of(work.mask, queries, context), work, queries)
+    if scores.dtype == torch.float16:
+        scores = scores.float()  # a sum with float16's lowest number could be -inf, and a query that sees no key NaN
+    bias = with_bias(bias_of(work.mask, scores, context), work, scores)
     if bias is not None:
         scores = scores + bias
     weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)

@@ -21,7 +21,13 @@ KERNELS: Mapping[str, Kernel] = {
     "sdpa": Kernel(sdpa, softcap=False, dropout=True, bias=True),
     "eager": Kernel(eager, weights=True, dropout=True, bias=True),
     "chunked": Kernel(chunked, dropout=True, bias=True),
-    "flex": Kernel(flex.flex, devices=CUDA | {"cpu"}, gradients=CUDA, dtypes=HALF | {torch.float32}, lacks=flex.lacks),
+    "flex": Kernel(
+        flex.flex,
+        devices=CUDA,
+        elsewhere="torch's flex_attention returns wrong numbers on a CPU",
+        dtypes=HALF | {torch.float32},
+        lacks=flex.lacks,
+    ),
     "xformers": Kernel(
         memory_efficient.xformers,
         softcap=False,
@@ -55,14 +61,14 @@ def able(demand: Demand) -> list[str]:
 
 def attend(name: str, queries: Tensor, keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
     """Run the kernel called `name`, or for "auto" the fastest that can do the work."""
-    demand = demand_of(queries, keys, values, work)
+    demand = demand_of(queries, keys, work)
     if demand.device == "meta" and name in KERNELS and KERNELS[name].devices is not None:
         name = "auto"  # only shapes are wanted there
     kernel = choose(name, demand, preferred(demand, queries, work, context) if name == "auto" else ())
     return kernel.run(queries, keys, values, work, context)
 
 
-def demand_of(queries: Tensor, keys: Parts, values: Parts, work: Work) -> Demand:
+def demand_of(queries: Tensor, keys: Parts, work: Work) -> Demand:
     return Demand(
         softcap=work.softcap is not None,
         weights=work.weights,
@@ -70,7 +76,6 @@ def demand_of(queries: Tensor, keys: Parts, values: Parts, work: Work) -> Demand
         merged=len(keys) > 1,
         pictures=any(part.blocks is not None for part in work.mask.parts),
         bias=work.biased,
-        gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (queries, *keys, *values)),
         head_dim=queries.shape[-1],
         device=queries.device.type,
         dtype=queries.dtype,

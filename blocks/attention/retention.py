@@ -63,7 +63,7 @@ class Retention(nn.Module):
                 yield Problem("position", f"{self.position.name!r}", "a position of queries and keys: retention has no scores")
             yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
             if not self.mask.causal:
-                expected = "true: a recurrent mixer sees no later token, so it cannot stand in a bidirectional stack"
+                expected = "a causal mask: a recurrent mixer sees no later token, so it cannot stand in a bidirectional stack"
                 yield Problem("mask.causal", "false", expected)
             if self.mask.window is not None:
                 yield Problem("mask.window", f"{list(self.mask.window)}", "null: what fades by decay has no window")

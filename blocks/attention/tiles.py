@@ -1,35 +1,15 @@
 """The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
 
 from collections.abc import Iterator, Mapping
-from math import ceil
-from typing import NamedTuple
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from pairform.blocks.attention.buffers import Buffers
-from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.attention.packing import of_row
-from pairform.blocks.attention.work import Parts, Work, by_distance, lowest, of_diagonals
-
-ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
-"""Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
-FEWEST, MOST = 32, 256
-"""Queries in a tile, times those that share a key."""
-WIDER = 1.15
-"""A tile of twice the queries is quicker unless it sees more than so many times the keys, as it does in a window."""
-
-
-class Tile(NamedTuple):
-    """Some queries of some heads of one row. bias: `[queries or 1, keys]`, what a mask adds to scores. number: its place."""
-
-    row: int
-    queries: slice
-    heads: slice
-    kv_heads: slice
-    keys: tuple[slice, ...]
-    bias: Tensor | None
-    number: int
+from pairform.blocks.attention.softcap import cap_scores
+from pairform.blocks.attention.tiling import Tile, tiles_of
+from pairform.blocks.attention.work import Parts, Work, by_distance, of_diagonals
 
 
 class Tiles:
@@ -43,15 +23,19 @@ class Tiles:
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
         self.biases = {place: bias.to(self.wide) for place, bias in enumerate(work.biases) if bias is not None}
+        self.count = sum(part.shape[2] for part in keys)
         self.buffer = Buffers(queries.device)
 
     def forward(self) -> Tensor:
-        """`[batch, heads, q, head_dim]`."""
+        """`[batch, heads, q, head_dim]`; the mean of all values for a query that sees no key."""
         mixed = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
-        for tile in self:
+        for tile in self.tiles():
             weights, _ = self.weights(tile, self.of_queries(self.queries, tile))
             drop(weights, self.kept(tile, weights))
-            self.write(mixed, tile, self.products(self.narrow(weights), self.of_keys(self.values, tile)))
+            part = self.products(self.narrow(weights), self.of_keys(self.values, tile))
+            if tile.hidden is not None and tile.hidden.lost is not None:
+                part = torch.where(tile.hidden.lost, self.even(tile), self.by_group(part))
+            self.write(mixed, tile, part)
         return mixed
 
     def backward(self, gradient: Tensor) -> list[Tensor]:
@@ -59,8 +43,10 @@ class Tiles:
         of_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         of_keys, of_values = ([torch.zeros_like(part, dtype=self.wide) for part in parts] for parts in (self.keys, self.values))
         of_biases = {place: torch.zeros_like(bias) for place, bias in self.biases.items()}
-        for tile in self:
+        for tile in self.tiles():
             queries, given = self.of_queries(self.queries, tile), self.of_queries(gradient, tile)
+            if tile.hidden is not None and tile.hidden.lost is not None:
+                given = self.spread_back(of_values, tile, given, tile.hidden.lost)
             weights, slope = self.weights(tile, queries, slope=True)
             steps = self.scores("steps", given, self.of_keys(self.values, tile))
             kept = self.kept(tile, steps)
@@ -80,6 +66,9 @@ class Tiles:
         biases = (bias for bias in self.work.biases if bias is not None)
         return [of_queries, *found, *(total.to(like.dtype) for total, like in zip(of_biases.values(), biases, strict=True))]
 
+    def tiles(self) -> Iterator[Tile]:
+        return tiles_of(self.queries, self.kv_heads, self.work.mask, self.wide)
+
     def weights(self, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
         """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and what a score grows by with q k, where a
         softcap bends it.
@@ -90,17 +79,12 @@ class Tiles:
         if cap is None:
             scores.mul_(self.work.scale)
         else:
-            # tanh(x) = 2 sigmoid(2 x) - 1, and a sigmoid is nine times as quick on a CPU; softmax does not see the constant
-            torch.sigmoid(scores.mul_(2 * self.work.scale / cap), out=scores)
-            if slope:
-                bent = self.buffer("bent", tuple(scores.shape), self.wide).copy_(scores)
-                bent.mul_(4 * self.work.scale).addcmul_(scores, scores, value=-4 * self.work.scale)
-            scores.mul_(2 * cap)
+            bent = cap_scores(scores, self.work.scale, cap, self.buffer, slope=slope)
         for numbers, own in self.biased(tile, scores, self.biases):
             own += by_distance(numbers, *own.shape[1:])
-        if tile.bias is not None:
-            scores.view(len(scores), self.groups, -1, scores.shape[-1]).add_(tile.bias)
-        return torch.softmax(scores, -1, out=self.buffer("weights", tuple(scores.shape), self.wide)), bent
+        if tile.hidden is not None:
+            self.by_group(scores)[..., tile.hidden.keys].add_(tile.hidden.bias)
+        return torch.softmax(scores, -1, out=scores), bent
 
     def biased(self, tile: Tile, scores: Tensor, numbers: Mapping[int, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each part that has numbers by distance: those of the tile, and the part of its scores `[heads, queries, keys]`."""
@@ -169,44 +153,22 @@ class Tiles:
         """Each part's `[kv_heads, keys, head_dim]` that the tile sees."""
         return tuple(part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True))
 
-    def __iter__(self) -> Iterator[Tile]:
-        """Every tile; those of the same queries follow each other and share a bias."""
-        batch, _, length, _ = self.queries.shape
-        size, heads = self.sizes()
-        number = 0
-        for row in range(batch):
-            mask = of_row(self.work.mask, row)
-            for begin in range(0, length, size):
-                queries = slice(begin, min(begin + size, length))
-                keys, seen = mask.within(begin, queries.stop)
-                bias = self.bias(seen)
-                for first in range(0, self.kv_heads, heads):
-                    end = min(first + heads, self.kv_heads)
-                    of_queries = slice(first * self.groups, end * self.groups)
-                    yield Tile(row, queries, of_queries, slice(first, end), keys, bias, number)
-                    number += 1
+    def by_group(self, part: Tensor) -> Tensor:
+        """A tile's `[kv_heads, groups * queries, x]` as `[kv_heads, groups, queries, x]`."""
+        return part.view(len(part), self.groups, -1, part.shape[-1])
 
-    def sizes(self) -> tuple[int, int]:
-        """How many queries and how many heads of keys make a tile."""
-        cpu = self.queries.device.type == "cpu"
-        scores = ON_CPU * torch.get_num_threads() if cpu else ELSEWHERE
-        rows = MOST if cpu else scores
+    def even(self, tile: Tile) -> Tensor:
+        """The mean of all values, `[kv_heads, 1, 1, head_dim]`."""
+        sums = (part[tile.row, tile.kv_heads].sum(1, dtype=self.wide) for part in self.values)
+        return (reduce(torch.add, sums) / self.count)[:, None, None]
 
-        def seen(rows: int) -> int:
-            return self.work.mask.seen_by(max(rows // self.groups, 1))
-
-        if cpu and seen(MOST) > WIDER * seen(MOST // 2):
-            rows = MOST // 2
-        while rows > FEWEST and rows * seen(rows) > scores:
-            rows //= 2
-        size = min(max(rows // self.groups, 1), self.queries.shape[2])
-        heads = max(scores // (size * self.groups * self.work.mask.seen_by(size)), 1)
-        return size, ceil(self.kv_heads / ceil(self.kv_heads / heads))
-
-    def bias(self, mask: JoinedMask) -> Tensor | None:
-        """The lowest number where a query may not attend, `[queries or 1, keys]`; None where it may everywhere."""
-        bias = lowest(mask.dense(self.queries.device), self.wide)
-        return None if bias is None else bias[0, 0]
+    def spread_back(self, of_values: list[Tensor], tile: Tile, given: Tensor, lost: Tensor) -> Tensor:
+        """Share the gradient of queries that see no key among all values; return the gradient with zeros in their place."""
+        given = self.by_group(given)
+        share = given.to(self.wide).masked_fill(~lost, 0).sum((1, 2))[:, None] / self.count
+        for part in of_values:
+            part[tile.row, tile.kv_heads] += share
+        return given.masked_fill(lost, 0).flatten(1, 2)
 
 
 def drop(weights: Tensor, kept: Tensor | None) -> None:

@@ -67,13 +67,15 @@ def weighted(weights: Float[Tensor, "batch kv_heads groups_times_q k"], values: 
     return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length)
 
 
-def bias_of(mask: JoinedMask, queries: Tensor, context: Context) -> Tensor | None:
-    """What is added to scores, `[batch or 1, 1, q, k]`: the lowest number where a query may not attend. None for nothing."""
+def bias_of(mask: JoinedMask, like: Tensor, context: Context) -> Tensor | None:
+    """What is added to scores of the device and dtype of `like`, `[batch or 1, 1, q, k]`: the lowest number where a query may
+    not attend. None for nothing.
+    """
 
     def make() -> Tensor | None:
-        return lowest(mask.dense(queries.device), queries.dtype)
+        return lowest(mask.dense(like.device), like.dtype)
 
-    return context.once(("bias", queries.dtype, mask.key()), make)
+    return context.once(("bias", like.dtype, mask.key()), make)
 
 
 def lowest(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -95,14 +97,14 @@ def of_diagonals(scores: Float[Tensor, "heads queries keys"]) -> Float[Tensor, "
     return moved.view(heads, queries, -1).sum(1)
 
 
-def with_bias(hidden: Tensor | None, work: Work, queries: Tensor) -> Tensor | None:
-    """What `bias_of` says, and the work's own bias where a query may attend."""
+def with_bias(hidden: Tensor | None, work: Work, like: Tensor) -> Tensor | None:
+    """What `bias_of` says, and the work's own bias where a query may attend; `like` has the heads `[batch, heads, ...]`."""
     if not work.biased:
         return hidden
     sizes = [(work.mask.lengths[0], part.key_length) for part in work.mask.parts]
-    nothing = queries.new_zeros(())
+    nothing = like.new_zeros(())
     parts = [
-        nothing.expand(queries.shape[1], *size) if numbers is None else by_distance(numbers.to(queries.dtype), *size)
+        nothing.expand(like.shape[1], *size) if numbers is None else by_distance(numbers.to(like.dtype), *size)
         for numbers, size in zip(work.biases, sizes, strict=True)
     ]
     bias = join(tuple(parts), -1)[None]
@@ -110,10 +112,11 @@ def with_bias(hidden: Tensor | None, work: Work, queries: Tensor) -> Tensor | No
 
 
 def spread(mixed: Tensor, values: Parts, work: Work, context: Context) -> Tensor:
-    """`mixed` with the mean of all values for a query that sees no key, as in `eager`, whatever a kernel says of it."""
+    """`mixed` with the mean of all values for a query that sees no key, as in `eager`, whatever a kernel returns for it."""
     lost = context.once(("lost queries", work.mask.key()), lambda: work.mask.lost(mixed.device))
     if lost is None:
         return mixed
     count = sum(part.shape[2] for part in values)
-    even = reduce(torch.add, (part.sum(2, keepdim=True) for part in values)) / count
+    wide = torch.promote_types(mixed.dtype, torch.float32)  # a sum may exceed float16
+    even = (reduce(torch.add, (part.sum(2, keepdim=True, dtype=wide) for part in values)) / count).to(mixed.dtype)
     return torch.where(lost, even.repeat_interleave(mixed.shape[1] // even.shape[1], dim=1), mixed)

@@ -161,7 +161,10 @@ def test_it_trains_in_half_precision_and_under_strong_decay() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mask": {"causal": False}}, "mask.causal: found false, expected true: a recurrent mixer sees no later token"),
+        (
+            {"mask": {"causal": False}},
+            "mask.causal: found false, expected a causal mask: a recurrent mixer sees no later token",
+        ),
         ({"mask": {"causal": True, "window": [3, 0]}}, r"mask.window: found \[3, 0\], expected null"),
         ({"mask": {"causal": True, "prefix": True}}, "mask.prefix: found true"),
         ({"position": {"name": "alibi"}}, "position: found 'alibi', expected a position of queries and keys"),

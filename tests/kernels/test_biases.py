@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import pairform
-from pairform.blocks.attention import tiles
+from pairform.blocks.attention import tiling
 from pairform.blocks.attention.kernels import KERNELS
 from pairform.blocks.attention.masks import JoinedMask
 from pairform.blocks.attention.work import Work
@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MOST", 8)
-    monkeypatch.setattr(tiles, "FEWEST", 4)
-    monkeypatch.setattr(tiles, "ON_CPU", 128)
+    monkeypatch.setattr(tiling, "MOST", 8)
+    monkeypatch.setattr(tiling, "FEWEST", 4)
+    monkeypatch.setattr(tiling, "ON_CPU", 128)
 
 
 def drawn(mask: JoinedMask, heads: int, kinds: list[bool]) -> tuple[Tensor | None, ...]:

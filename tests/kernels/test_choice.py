@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import pairform
-from pairform.blocks.attention import kernels
+from pairform.blocks.attention import flex, kernels
 from pairform.blocks.attention.demand import Demand, Kernel
-from pairform.blocks.attention.flex import lacks
 from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
@@ -75,7 +74,7 @@ def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     ("name", "message"),
     [
         ("flash", "'flash', which cannot run on cpu"),
-        ("flex", "'flex', which has no gradient on cpu"),
+        ("flex", "'flex', which cannot run on cpu: torch's flex_attention returns wrong numbers on a CPU"),
     ],
 )
 def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str, message: str) -> None:
@@ -84,15 +83,23 @@ def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str
         model(IDS, decoder_input_ids=IDS)
 
 
-def test_flex_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    lacks.cache_clear()
+def test_a_kernel_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flex, "find_spec", lambda name: None)
+    flex.lacks.cache_clear()
     try:
-        with pytest.raises(InputError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler"):
-            choose("flex", Demand(device="cpu"))
-        assert "flex" not in able(Demand(device="cpu"))
+        with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
+            choose("flex", Demand(device="cuda"))
+        assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
     finally:
-        lacks.cache_clear()
+        flex.lacks.cache_clear()
+
+
+def test_no_device_but_a_gpu_is_given_flex() -> None:
+    """On a CPU it returns wrong numbers, also where nothing is trained."""
+    assert "flex" not in able(Demand(device="cpu", dtype=torch.float32))
+    model = pairform.build(TINY, seed=0, kernel="flex")
+    with torch.no_grad(), pytest.raises(InputError, match="expected auto or one of eager, chunked"):
+        model(IDS, decoder_input_ids=IDS)
 
 
 def test_what_is_measured_on_the_meta_device_needs_no_gpu() -> None:

@@ -63,3 +63,13 @@ def test_some_queries_see_within_their_keys_what_they_see_of_all(mask: JoinedMas
         start += whole.key_length
     assert torch.equal(dense(part), torch.cat(expected, -1))
     assert torch.equal(dense(mask.rows(begin, end)), dense(mask)[:, begin:end])
+
+
+@given(masks(60))
+def test_outside_of_what_is_partly_hidden_every_query_sees_every_key(mask: JoinedMask) -> None:
+    place, part = mask.partly_hidden()
+    whole = dense(mask)
+    assert whole[..., : place.start].all()
+    assert whole[..., place.stop :].all()
+    if part.parts:
+        assert torch.equal(dense(part), whole[..., place])

@@ -12,6 +12,7 @@ import pairform
 from pairform.blocks.attention.demand import Demand
 from pairform.blocks.attention.eager import eager
 from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Parts, Run, Work
 from tests.kernels.cases import answer, heads_for, masks, real_queries, sees_a_key
@@ -54,7 +55,7 @@ def gradients(run: Run, heads: tuple[Tensor, Parts, Parts], work: Work, real: Te
 def test_answers_and_gradients(name: str, dtype: torch.dtype, most: float, counts: tuple[int, int], mask: JoinedMask) -> None:
     kernel = KERNELS[name]
     pictures = any(part.blocks is not None for part in mask.parts)
-    demand = Demand(merged=len(mask.parts) > 1, pictures=pictures, gradient=True, device="cuda", dtype=dtype)
+    demand = Demand(merged=len(mask.parts) > 1, pictures=pictures, device="cuda", dtype=dtype)
     if kernel.refuses(demand):
         return
     work = Work(mask, 0.3, 2.0 if kernel.softcap else None)
@@ -82,3 +83,29 @@ def test_a_model_trains_and_writes_as_by_the_reference(name: str) -> None:
         loss.backward()
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
         assert model.generate(ids, max_new_tokens=4).shape[0] == 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["flex"])
+def test_a_new_length_or_mask_compiles_nothing(name: str) -> None:
+    def run(length: int, spec: MaskSpec) -> None:
+        mask = JoinedMask((Mask(spec, 0, length, 0, length),))
+        queries, (keys,), (values,) = heads_for(mask, 4, 2)
+        answer(KERNELS[name].run, (queries.cuda(), (keys.cuda(),), (values.cuda(),)), Work(mask, 0.3, softcap=2.0))
+
+    run(40, MaskSpec())
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for length in (41, 128, 300, 512):
+            run(length, MaskSpec(causal=True, window=(length // 3, 0)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["flex"])
+def test_a_compiled_stack_takes_it_in_whole(name: str) -> None:
+    ids = torch.randint(3, 48, (2, 30), generator=torch.Generator().manual_seed(0)).cuda()
+    hidden = []
+    for kernel in (name, "eager"):
+        encoder: Any = pairform.build(TINY, device="cuda", seed=0, kernel=kernel).encoder
+        compiled: Any = torch.compile(encoder, fullgraph=True)
+        hidden.append(compiled(ids, valid=ids > 5).hidden)
+    torch.testing.assert_close(hidden[0], hidden[1], rtol=1e-4, atol=1e-4)

@@ -329,6 +329,19 @@ def test_a_broken_configuration_names_its_field(family: str, field: str, value: 
 
 
 @pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"rope_parameters": {"rope_type": "longrope"}}, "longrope is the scaling of Phi 3, a family that is not read"),
+        ({"partial_rotary_factor": 0.5}, "transformers rotates the whole head whatever this says, or fails"),
+    ],
+)
+def test_positions_that_are_not_built_are_refused_with_the_reason(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    folder = create(tmp_path / "model", "llama")
+    edit_json(folder / "config.json", lambda config: config.update(fields))
+    refused(lambda: pairform.load(folder), "config.json", reason)
+
+
+@pytest.mark.parametrize(
     ("patch", "words"),
     [
         ({"decoder": {"layer": {"norm": {"unit_offset": True}}}}, "unit_offset"),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pairform.experiments.records import trials_of
 from tests.command_line.runner import CommandLine, document
@@ -35,6 +36,7 @@ def test_a_study_from_its_file_to_its_table(tmp_path: Path, pairform_command: Co
     assert [line.split()[0] for line in printed] == ["variant", "separate", "merged"]
     environment = json.loads((tmp_path / "study" / "environment.json").read_text())
     assert environment["command"].startswith(f"pairform study run {file}")
+    assert environment["machine"]["instructions"].startswith(torch.backends.cpu.get_cpu_capability())
 
 
 def test_what_is_written_of_a_trial(tmp_path: Path) -> None:
