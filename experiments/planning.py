@@ -1,7 +1,6 @@
 """From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
 
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +25,10 @@ from pairform.registry import (
     merge_patch,
     read_json,
     resolve,
+    shorten,
     thaw,
 )
 
-LONGEST = 100
-"""Characters of a trial's name, which is a folder's."""
 BYTES = 20_000
 """Of a trial's files at most, beside its lines of metrics."""
 LINE = 300
@@ -57,7 +55,7 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
 
 
 def make_variants(study: StudySpec, folder: Path, contents: Contents, combinations: list[Combination]) -> list[Variant]:
-    """Variants at points of the grid, the first variant's in front if others are made as large as it.
+    """Variants at points of the grid, the first variant's in front if others are scaled towards its size.
 
     Each is laid out on the meta device at the longest lengths of the data. Problems of all are told at once.
     """
@@ -86,13 +84,18 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
 
 def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) -> list[Trial]:
     """The trials of some variants, seeds in turn so that an early end leaves each about as many."""
-    names = folder_names([variant.name for variant in variants])
     order = itertools.count()
+    known: dict[str, str] = {}
+    for variant in variants:
+        if known.setdefault(variant.folder, variant.name) != variant.name:
+            found = f"{shorten(variant.name)} and {shorten(known[variant.folder])}, whose folders would share the name"
+            raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
     return [
         Trial(
-            name=f"{name}-seed{seed}",
+            name=f"{variant.folder}-seed{seed}",
             number=next(order),
             variant=variant.name,
+            point=variant.point,
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),
@@ -101,12 +104,12 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             match=variant.match,
         )
         for seed in study.seeds
-        for name, variant in zip(names, variants, strict=True)
+        for variant in variants
     ]
 
 
 def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:
-    """The variant made as large as `wanted`, by one patch more."""
+    """The variant scaled towards the size `wanted`, by one patch more."""
     patch, reached = match(variant.spec, wanted, settings, count)
     patches = (*variant.patches, patch) if patch else variant.patches
     return replace(variant, patches=patches, spec=patch_spec(variant.spec, patch), match=reached)
@@ -134,19 +137,6 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
         raise SpecError(Problem("training.device", repr(name), "a device that torch can use here")) from None
-
-
-def folder_names(names: list[str]) -> list[str]:
-    """Each name as a folder's: letters, digits and `.=_-`, and different from all others."""
-    found: list[str] = []
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-.")[:LONGEST] or "variant"
-        number = itertools.count(2)
-        chosen = plain
-        while chosen in found:
-            chosen = f"{plain}-{next(number)}"
-        found.append(chosen)
-    return found
 
 
 def check_room(out: Path, trials: list[Trial]) -> None:
