@@ -53,16 +53,16 @@ def read_points(out: Path, choices: Choices, measure: str) -> list[dict[str, str
     for entry in entries:
         point = entry["point"]
         if set(point) != set(choices) or any(value not in choices[name] for name, value in point.items()):
-            told = "a search in another grid or among other variants"
-        elif measure not in entry:
-            told = "a search for another measure"
-        elif point in found:
-            continue  # asked twice by an earlier version
-        else:
+            raise another(out, "a search in another grid or among other variants")
+        if measure not in entry:
+            raise another(out, "a search for another measure")
+        if point not in found:  # earlier versions asked for some twice
             found.append(point)
-            continue
-        raise OutputError(Problem(str(out), told, "this study's", "Choose another folder with --out."))
     return found
+
+
+def another(out: Path, found: str) -> OutputError:
+    return OutputError(Problem(str(out), found, "this study's", "Choose another folder with --out."))
 
 
 def pick(choices: Choices, asked: Sequence[dict[str, str]], numbers: np.random.Generator) -> dict[str, str]:
