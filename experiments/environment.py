@@ -58,8 +58,8 @@ def commit(folder: Path) -> str | None:
     of ours: a Git directory of its own that borrows the repository's objects and index.
     """
     try:
-        words = ("--show-toplevel", "--git-path", "objects", "--git-path", "index", "HEAD")
-        found = git("-c", "safe.bareRepository=explicit", "-C", str(folder), "rev-parse", "--path-format=absolute", *words)
+        asked = ("--show-toplevel", "--git-path", "objects", "--git-path", "index", "HEAD")
+        found = git("-c", "safe.bareRepository=explicit", "-C", str(folder), "rev-parse", "--path-format=absolute", *asked)
         top, objects, index, head = found.splitlines()
         with tempfile.TemporaryDirectory() as name:
             own = Path(name)

@@ -1,7 +1,7 @@
 """From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pairform.assemblies.checkpoints.folder import check_space
 from pairform.assemblies.inspection import inspect
 from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import Contents, check_spec
+from pairform.experiments.batches import Contents, check_lengths, check_spec, lengths_read
 from pairform.experiments.files import fingerprint
 from pairform.experiments.matching import Count, counter, match
 from pairform.experiments.records import TRIALS, Trial
@@ -22,6 +22,7 @@ from pairform.registry import (
     PairformError,
     Problem,
     SpecError,
+    join_path,
     merge_patch,
     read_json,
     resolve,
@@ -38,13 +39,33 @@ LINE = 300
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
     """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
     try:
-        study = StudySpec.read(merge_patch(read_json(file), patch or {}))
+        document = merge_patch(read_json(file), patch or {})
+        problems = list(unwritable(document))
+        if problems:
+            raise SpecError(problems)
+        study = StudySpec.read(document)
         base = thaw(study.base)
-        document = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
-        return study.model_copy(update={"base": ModelSpec.read(document).document()})
+        written_out = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
+        return study.model_copy(update={"base": ModelSpec.read(written_out, where="base").document()})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
         raise SpecError(known or in_file(str(file), error)) from None
+
+
+def unwritable(value: Any, path: str = "") -> Iterator[Problem]:
+    """Texts with half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            yield Problem(path, shorten(value), "text that UTF-8 can write: no half of a surrogate pair")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from unwritable(key, join_path(path, key))
+            yield from unwritable(item, join_path(path, key))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from unwritable(item, f"{path}[{place}]")
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
@@ -121,7 +142,11 @@ def check_variant(variant: Variant, contents: Contents) -> tuple[int, int]:
     if problems:
         raise SpecError(problems)
     check_device(variant.training.device)
-    source, target = contents.open(variant.spec).lengths
+    examples = contents.open(variant.spec)
+    problems = list(check_lengths(examples, variant.training.batch))
+    if problems:
+        raise SpecError(problems)
+    source, target = lengths_read(variant.spec, examples.lengths)
     try:
         inspect(variant.spec, source_length=source, target_length=target)
     except PairformError:
@@ -129,7 +154,7 @@ def check_variant(variant: Variant, contents: Contents) -> tuple[int, int]:
     except Exception as error:  # whatever a block answers to lengths that it cannot take
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
-    return source, target
+    return examples.lengths
 
 
 def check_device(name: str) -> None:

@@ -77,7 +77,7 @@ def pick(choices: Choices, asked: Sequence[dict[str, str]], numbers: np.random.G
 def point_at(choices: Choices, place: int) -> dict[str, str]:
     """The grid's point of that number: the last choice changes first."""
     point: dict[str, str] = {}
-    for name, values in reversed(choices.items()):
+    for name, values in reversed(list(choices.items())):
         place, digit = divmod(place, len(values))
         point[name] = values[digit]
     return {name: point[name] for name in choices}

@@ -71,7 +71,14 @@ class Trial(Spec):
     @property
     def plan(self) -> dict[str, Any]:
         """What was decided before it was begun."""
-        left_out = {"number": True, "point": True, "status": True, "error": True, "attempts": True, "match": {"tolerance"}}
+        left_out: dict[str, Any] = {
+            "number": True,
+            "point": True,
+            "status": True,
+            "error": True,
+            "attempts": True,
+            "match": {"tolerance"},
+        }
         return self.model_dump(mode="json", exclude=left_out)
 
     def at(self, status: Status, error: str | None = None, attempts: int = 0) -> "Trial":

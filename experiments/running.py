@@ -85,8 +85,9 @@ def run_study(
     """Run every trial that is not done yet and return them all. `source` is the folder that paths of the data begin at.
 
     A trial that fails is recorded and does not stop the others; with `retry` failed ones are begun anew. Numbers do not
-    depend on `jobs`, nor on how often a run was interrupted: trials end with the process that called this, however it ends. `cluster` are settings of Slurm's, such as `partition`; with
-    `tensorboard` metrics are logged for it too, into each trial's folder.
+    depend on `jobs`, nor on how often a run was interrupted: trials end with the process that called this, however it ends,
+    but for jobs of a cluster. `cluster` are settings of Slurm's, such as `partition`; with `tensorboard` metrics are logged
+    for it too, into each trial's folder.
 
     Raises `PairformError` before the first trial if the study cannot be run, or `out` holds another one.
     """

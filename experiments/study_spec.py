@@ -1,7 +1,7 @@
 """A study as JSON: one base, variants of it, and how each of them is trained and measured."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -10,8 +10,10 @@ from pairform.experiments.pairs import Pairs
 from pairform.experiments.tasks import AnyTask
 from pairform.experiments.texts import Text
 from pairform.experiments.training_spec import Count, TrainingSpec
-from pairform.registry import Patch, PositiveFloat, PositiveInt, Problem, Spec, nested
+from pairform.registry import Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 
+DEEPEST = 64
+"""Steps of a path in the grid."""
 Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 
 
@@ -62,6 +64,17 @@ def base_alone() -> dict[str, dict[str, Any]]:
     return {"base": {}}
 
 
+def comparable(value: Any) -> str:
+    """Equal texts for values that are the same in JSON, as 1 and 1.0 are."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {comparable(item)}' for key, item in sorted(value.items()))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(comparable, value))}]"
+    return repr(value)
+
+
 class StudySpec(Spec):
     """Everything that a study's numbers depend on.
 
@@ -99,10 +112,7 @@ class StudySpec(Spec):
         if len(set(self.seeds)) < len(self.seeds):
             yield Problem("seeds", str(list(self.seeds)), "each seed once")
         for path, values in self.grid.items():
-            if not values:
-                yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
-            if not all(path.split(".")):
-                yield Problem("grid", repr(path), "a path in the spec, as in decoder.depth")
+            yield from self._check_values(path, values)
         if self.match is not None and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is scaled towards the first")
         if self.search is not None and not self.grid:
@@ -113,6 +123,19 @@ class StudySpec(Spec):
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
             yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
+
+    def _check_values(self, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
+        parts = path.split(".")
+        if not all(parts) or len(parts) > DEEPEST:
+            yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
+        if not values:
+            yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
+        seen: dict[str, int] = {}
+        for place, value in enumerate(values):
+            first = seen.setdefault(comparable(value), seen.setdefault(str(value), place))
+            if first < place:
+                found = f"{shorten(thaw(value))}, the same as or written like the value at [{first}]"
+                yield Problem(f"grid.{path}[{place}]", found, "each value once")
 
     @property
     def combinations(self) -> int:

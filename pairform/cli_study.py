@@ -29,7 +29,9 @@ def run(
     executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs, here).")] = "local",
     slurm: Annotated[
         list[str] | None,
-        typer.Option("--slurm", metavar="NAME=VALUE", help="A setting of Slurm's jobs, as in partition=gpu. May be given again."),
+        typer.Option(
+            "--slurm", metavar="NAME=VALUE", help="A setting of Slurm's jobs, as in partition=gpu. May be given again."
+        ),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard too, into the trials' folders.")
@@ -105,7 +107,10 @@ def show(directory: Path, as_json: bool) -> None:
     if as_json:
         print_json({"study": str(directory), "variants": rows})
         return
-    table = [("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size against the first"), *map(cells, rows)]
+    table = [
+        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size against the first"),
+        *map(cells, rows),
+    ]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
