@@ -61,11 +61,9 @@ class Variant:
         """How near its size is to the first variant's, in a sentence."""
         if self.match is None:
             return ""
-        allowed = "" if self.match.tolerance is None else f"; the study allows {self.match.tolerance:.2%}"
-        return (
-            f"Scaled towards the first variant’s {self.match.wanted:,} {self.match.by}: {self.match.found:,}, "
-            f"a difference of {self.match.difference:+.2%}{allowed}."
-        )
+        allowed = "" if self.match.tolerance is None else f", within the study's tolerance of {self.match.tolerance:.2%}"
+        sizes = f"{self.match.found:,} {self.match.by} against {self.match.wanted:,}"
+        return f"Scaled towards the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 
 @dataclass(frozen=True)
