@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -22,8 +23,12 @@ class StoppedError(KeyboardInterrupt):
 def told_to_stop(message: str) -> Iterator[None]:
     """Print `message` to standard error and exit with 128 + the signal's number on Ctrl-C, SIGTERM and SIGHUP.
 
-    Signals that the caller ignores, as `nohup` does with SIGHUP, stay ignored.
+    Signals that the caller ignores, as `nohup` does with SIGHUP, stay ignored. Outside the main thread, where Python takes no
+    signals, this does nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         for each in heeded:

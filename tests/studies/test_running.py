@@ -149,7 +149,7 @@ def test_options_that_cannot_be_read_are_told_by_their_names(tmp_path: Path, pai
 
 
 def test_names_cannot_drive_a_terminal(tmp_path: Path, pairform_command: CommandLine) -> None:
-    odd = {"merged": None, "separate": None, "red\x1b[31m\nforged": {}}
+    odd: dict[str, Any] = {"merged": None, "separate": None, "red\x1b[31m\nforged": {}}
     file = write_study(tmp_path, {"name": "\x1b[2J", "variants": odd, "training": {"steps": 0}, "seeds": [0]})
     for words in (("run", file), ("status", tmp_path / "study")):
         out = pairform_command("study", *words).out
