@@ -14,6 +14,10 @@ from pairform.registry import Problem
 
 Example = tuple[list[int], list[int]]
 """Tokens of the source, and of the target up to its end token."""
+MOST_TOKENS = 1 << 22
+"""Of a batch, and of the examples that trials are measured on, at the longest lengths: both are held in memory whole."""
+MOST_IDS = 1 << 21
+"""The largest vocabulary of a study; the largest that is in use has about 2**18 ids."""
 TRAINING, VALIDATION = 1, 2
 """The first of the numbers that random draws depend on: what is drawn for one purpose is not drawn again for another."""
 
@@ -24,6 +28,11 @@ class Examples(Protocol):
     @property
     def lengths(self) -> tuple[int, int]:
         """Tokens of the longest source and target."""
+        ...
+
+    @property
+    def measured(self) -> int:
+        """How many examples trials are measured on, at most."""
         ...
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
@@ -62,11 +71,11 @@ class Ids:
         """Those of a spec that `check_spec` finds nothing wrong with."""
         tokens = spec.tokens
         assert tokens.pad is not None, "checked before"
-        assert tokens.first is not None, "checked before"
-        special = {tokens.pad, tokens.bos, tokens.first, *tokens.ends}
+        first = start(spec)
+        special = {tokens.pad, tokens.bos, first, *tokens.ends}
         smallest = min(spec.vocabulary_of(part) for part in spec.stacks)
         free = tuple(token for token in range(smallest) if token not in special)
-        return cls(tokens.pad, tokens.first, tokens.ends[0], free)
+        return cls(tokens.pad, first, tokens.ends[0], free)
 
 
 def check_spec(spec: ModelSpec) -> Iterator[Problem]:
@@ -75,6 +84,8 @@ def check_spec(spec: ModelSpec) -> Iterator[Problem]:
         yield Problem("assembly", repr(spec.assembly), "encoder_decoder or decoder_only: a study's models write a target")
     elif spec.head.name != "lm":
         yield Problem("head.name", repr(spec.head.name), "lm: a study's models write a target")
+    if spec.vocabulary > MOST_IDS:
+        yield Problem("vocabulary", f"{spec.vocabulary:,}", f"at most {MOST_IDS:,} in a study")
     missing = {"pad": spec.tokens.pad is None, "bos": spec.tokens.first is None, "eos": not spec.tokens.ends}
     for name, lacks in missing.items():
         if lacks:
@@ -86,19 +97,45 @@ def generator(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(numbers)
 
 
+def check_lengths(examples: Examples, batch: int) -> Iterator[Problem]:
+    """Whether a batch, and the examples to measure on, can be held in memory."""
+    source, target = examples.lengths
+    for where, count in (("training.batch", batch), ("data.validation", examples.measured)):
+        if count * (source + target) > MOST_TOKENS:
+            found = f"{count:,} examples of up to {source:,} + {target:,} tokens"
+            most = MOST_TOKENS // (source + target)
+            expected = f"at most {most:,} of them" if most else "shorter ones"
+            yield Problem(where, found, f"{expected}: {MOST_TOKENS:,} tokens")
+
+
+def lengths_read(spec: ModelSpec, lengths: tuple[int, int]) -> tuple[int, int]:
+    """Tokens that a model's stacks read at these lengths of source and target: a decoder alone reads both as one text."""
+    return lengths if spec.encoder is not None else (1, lengths[0] + 1 + lengths[1])
+
+
+def prompt(source: Sequence[int], spec: ModelSpec) -> list[int]:
+    """What a model reads before it writes: a decoder alone reads the source up to the target's start token."""
+    return list(source) if spec.encoder is not None else [*source, start(spec)]
+
+
+def start(spec: ModelSpec) -> int:
+    assert spec.tokens.first is not None, "checked before"
+    return spec.tokens.first
+
+
 def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
     """The arguments of a model's forward pass, `[batch, length]`, padded on the right.
 
     A decoder-only model reads source, start token and target as one text, and is asked for the target alone.
     """
-    ids = Ids.of(spec)
+    rows = [prompt(source, spec) for source, _ in examples]
+    labels = [target for _, target in examples]
     if spec.encoder is None:
-        rows = [[*source, ids.start, *target] for source, target in examples]
-        labels = [[IGNORED] * (len(source) + 1) + target for source, target in examples]
-    else:
-        rows = [source for source, _ in examples]
-        labels = [target for _, target in examples]
-    read = padded(rows, ids.pad)
+        labels = [[IGNORED] * len(row) + target for row, target in zip(rows, labels, strict=True)]
+        rows = [row + target for row, (_, target) in zip(rows, examples, strict=True)]
+    pad = spec.tokens.pad
+    assert pad is not None, "checked before"
+    read = padded(rows, pad)
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(read.shape[1]) < lengths[:, None]
     return {"input_ids": read, "attention_mask": mask, "labels": padded(labels, IGNORED)}

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pairform.experiments.processes import isolated
 from pairform.experiments.worker import Work, run_trial
 from pairform.registry import InputError, Problem
 
 FOLDER = "jobs"
-"""In the study's folder: what submitit writes about its jobs, their output too."""
+"""In the study's folder: what submitit writes about its jobs, their output too. Each run has a new folder there, since submitit
+unpickles what it finds in it."""
 PAUSE = 0.2
 """Seconds from one look at the jobs to the next."""
 
@@ -35,14 +37,17 @@ class Jobs:
 
     @functools.cached_property
     def executor(self) -> Any:
-        return self.make(self.work.study / FOLDER)
+        folder = self.work.study / FOLDER
+        folder.mkdir(exist_ok=True)
+        return self.make(Path(tempfile.mkdtemp(dir=folder, prefix=time.strftime("%Y%m%d-%H%M%S-"))))
 
     @property
     def working(self) -> int:
         return len(self.running)
 
     def start(self, name: str) -> None:
-        self.running[name] = self.executor.submit(run_trial, self.work, name)
+        with isolated():
+            self.running[name] = self.executor.submit(run_trial, self.work, name)
 
     def wait(self) -> list[tuple[str, str]]:
         while not (ended := [name for name, job in self.running.items() if job.done()]):

@@ -3,7 +3,9 @@
 import os
 import platform
 import shlex
+import shutil
 import subprocess
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import torch
 
 from pairform.assemblies import processor
 
+CONFIGURATION = {64: "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"}
+"""Of a Git directory, by the length of a commit's name."""
 PACKAGES = ("pairform", "torch", "numpy", "pydantic", "tokenizers")
 
 
@@ -41,12 +45,32 @@ def machine() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that is checked out around `folder`; with "+" behind it where tracked files differ from it."""
+    """The commit that is checked out around `folder`; with "+" behind it where tracked files differ from it.
+
+    A repository's configuration can name programs to run (filters, a file monitor), so files are compared under a configuration
+    of ours: a Git directory of its own that borrows the repository's objects and index.
+    """
     try:
-        found, changed = (
-            subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.CalledProcessError):
+        asked = ("--show-toplevel", "--git-path", "objects", "--git-path", "index", "HEAD")
+        found = git("-c", "safe.bareRepository=explicit", "-C", str(folder), "rev-parse", "--path-format=absolute", *asked)
+        top, objects, index, head = found.splitlines()
+        with tempfile.TemporaryDirectory() as name:
+            own = Path(name)
+            for part in ("objects", "refs"):
+                (own / part).mkdir()
+            (own / "HEAD").write_text(f"{head}\n", "utf-8")
+            (own / "config").write_text(CONFIGURATION.get(len(head), ""), "utf-8")
+            shutil.copyfile(index, own / "index")
+            where = ("-c", "core.fsmonitor=false", f"--git-dir={own}", f"--work-tree={top}")
+            words = ("diff", "--name-only", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv", head, "--")
+            changed = git(*where, *words, GIT_OBJECT_DIRECTORY=objects)
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None
-    return found + "+" if changed else found
+    return head + "+" if changed else head
+
+
+def git(*words: str, **settings: str) -> str:
+    """What a command of Git prints. Settings of the caller's environment that name another repository do not count."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(["git", *words], env=kept | settings, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

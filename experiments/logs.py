@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.records import METRICS
+from pairform.experiments.writing import open_new
 from pairform.registry import InputError, Problem
 
 Log = Callable[[dict[str, Any]], None]
@@ -26,7 +27,7 @@ def open_log(folder: Path, tensorboard: bool) -> Iterator[Log]:
     """A log that is begun anew. Each line is whole in the file once it is written."""
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context((folder / METRICS).open("w", encoding="utf-8", buffering=1))
+        file = stack.enter_context(open_new(folder / METRICS))
         logs: list[Log] = [lambda line: print(json.dumps(line), file=file)]
         if tensorboard:
             logs.append(stack.enter_context(scalars(folder / TENSORBOARD)))

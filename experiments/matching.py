@@ -1,4 +1,4 @@
-"""Variants made as large as the first, so that a difference between them is not one of size."""
+"""Variants scaled towards the size of the first, so that a difference between them is not one of size."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def match(spec: ModelSpec, wanted: int, settings: MatchSpec, count: Count) -> tu
     candidates: list[tuple[dict[str, Any], int]] = [({}, count(spec))]
     candidates += [(scaled(sizes, scale, settings.multiple), at(scale)) for scale in around(at, wanted, max(start, 1))]
     patch, found = min(candidates, key=lambda candidate: abs(candidate[1] - wanted))
-    reached = Match(by=settings.by, wanted=wanted, found=found)
+    reached = Match(by=settings.by, wanted=wanted, found=found, tolerance=settings.tolerance)
     if abs(reached.difference) > settings.tolerance:
         nearest = f"{found:,} {settings.by} at the nearest, {reached.difference:+.2%}"
         remedy = "Raise match.tolerance, lower match.multiple, or name other match.paths."

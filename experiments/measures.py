@@ -9,13 +9,15 @@ import torch
 from pairform.assemblies.inspection import inspect
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec
+from pairform.experiments.batches import lengths_read, prompt
 
 REPEATS = 3
 
 
 def costs(spec: ModelSpec, lengths: tuple[int, int], dtype: str) -> dict[str, int]:
     """Parameters, and the FLOPs and cache bytes of one forward pass over the longest source and target."""
-    found = inspect(spec, source_length=lengths[0], target_length=lengths[1], dtype=getattr(torch, dtype))
+    source, target = lengths_read(spec, lengths)
+    found = inspect(spec, source_length=source, target_length=target, dtype=getattr(torch, dtype))
     totals = {"parameters": found.parameters, "flops": found.flops, "cache_bytes": found.cache_bytes}
     return {name: parts["total"] for name, parts in totals.items()}
 
@@ -37,7 +39,7 @@ def resident() -> int:
 def writing_seconds(model: Model, source: list[int], length: int) -> float:
     """Seconds in which `length` tokens are written for one source, greedily: the least of a few, after one not counted."""
     model.eval()
-    ids = torch.tensor([source], device=next(model.parameters()).device)
+    ids = torch.tensor([prompt(source, model.spec)], device=next(model.parameters()).device)
     taken: list[float] = []
     for _ in range(REPEATS + 1):
         began = time.perf_counter()

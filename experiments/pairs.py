@@ -11,7 +11,8 @@ from pydantic import Strict
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
 from pairform.experiments.file_data import FileData
-from pairform.experiments.files import read_lines, text_at
+from pairform.experiments.files import Allowance
+from pairform.experiments.jsonl import read_lines, text_at
 from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
 
@@ -44,13 +45,14 @@ class Pairs(FileData):
     def gather(self, folder: Path) -> "PairFiles":
         """The pairs of all files. Missing, empty and unreadable ones raise `SpecError`."""
         found = self.find(folder)
-        pairs = tuple([pair for file in some for pair in self.pairs_of(file)] for some in (found.train, found.held_out))
+        read = Allowance()
+        pairs = tuple([pair for file in some for pair in self.pairs_of(file, read)] for some in (found.train, found.held_out))
         return PairFiles(self, pairs, found.tokenizer, found.digests)
 
-    def pairs_of(self, file: Path) -> list[Pair]:
+    def pairs_of(self, file: Path, allowance: Allowance) -> list[Pair]:
         return [
             Pair(where, *(text_at(where, line, name) for name in (self.source, self.target)))
-            for where, line in read_lines(file)
+            for where, line in read_lines(file, allowance)
         ]
 
 
@@ -91,6 +93,10 @@ class Drawn:
     pairs: list[Example]
     held_out: list[Example]
     lengths: tuple[int, int]
+
+    @property
+    def measured(self) -> int:
+        return len(self.held_out)
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
         return [self.pairs[place] for place in generator(TRAINING, seed, step).integers(0, len(self.pairs), count)]

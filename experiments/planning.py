@@ -1,8 +1,7 @@
 """From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
 
 import itertools
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pairform.assemblies.checkpoints.folder import check_space
 from pairform.assemblies.inspection import inspect
 from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import Contents, check_spec
+from pairform.experiments.batches import Contents, check_lengths, check_spec, lengths_read
 from pairform.experiments.files import fingerprint
 from pairform.experiments.matching import Count, counter, match
 from pairform.experiments.records import TRIALS, Trial
@@ -23,14 +22,14 @@ from pairform.registry import (
     PairformError,
     Problem,
     SpecError,
+    join_path,
     merge_patch,
     read_json,
     resolve,
+    shorten,
     thaw,
 )
 
-LONGEST = 100
-"""Characters of a trial's name, which is a folder's."""
 BYTES = 20_000
 """Of a trial's files at most, beside its lines of metrics."""
 LINE = 300
@@ -40,13 +39,33 @@ LINE = 300
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
     """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
     try:
-        study = StudySpec.read(merge_patch(read_json(file), patch or {}))
+        document = merge_patch(read_json(file), patch or {})
+        problems = list(unwritable(document))
+        if problems:
+            raise SpecError(problems)
+        study = StudySpec.read(document)
         base = thaw(study.base)
-        document = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
-        return study.model_copy(update={"base": ModelSpec.read(document).document()})
+        written_out = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
+        return study.model_copy(update={"base": ModelSpec.read(written_out, where="base").document()})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
         raise SpecError(known or in_file(str(file), error)) from None
+
+
+def unwritable(value: Any, path: str = "") -> Iterator[Problem]:
+    """Texts with half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            yield Problem(path, shorten(value), "text that UTF-8 can write: no half of a surrogate pair")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from unwritable(key, join_path(path, key))
+            yield from unwritable(item, join_path(path, key))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from unwritable(item, f"{path}[{place}]")
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
@@ -57,7 +76,7 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
 
 
 def make_variants(study: StudySpec, folder: Path, contents: Contents, combinations: list[Combination]) -> list[Variant]:
-    """Variants at points of the grid, the first variant's in front if others are made as large as it.
+    """Variants at points of the grid, the first variant's in front if others are scaled towards its size.
 
     Each is laid out on the meta device at the longest lengths of the data. Problems of all are told at once.
     """
@@ -86,13 +105,18 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
 
 def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) -> list[Trial]:
     """The trials of some variants, seeds in turn so that an early end leaves each about as many."""
-    names = folder_names([variant.name for variant in variants])
     order = itertools.count()
+    known: dict[str, str] = {}
+    for variant in variants:
+        if known.setdefault(variant.folder, variant.name) != variant.name:
+            found = f"{shorten(variant.name)} and {shorten(known[variant.folder])}, whose folders would share the name"
+            raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
     return [
         Trial(
-            name=f"{name}-seed{seed}",
+            name=f"{variant.folder}-seed{seed}",
             number=next(order),
             variant=variant.name,
+            point=variant.point,
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),
@@ -101,12 +125,12 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             match=variant.match,
         )
         for seed in study.seeds
-        for name, variant in zip(names, variants, strict=True)
+        for variant in variants
     ]
 
 
 def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:
-    """The variant made as large as `wanted`, by one patch more."""
+    """The variant scaled towards the size `wanted`, by one patch more."""
     patch, reached = match(variant.spec, wanted, settings, count)
     patches = (*variant.patches, patch) if patch else variant.patches
     return replace(variant, patches=patches, spec=patch_spec(variant.spec, patch), match=reached)
@@ -118,7 +142,11 @@ def check_variant(variant: Variant, contents: Contents) -> tuple[int, int]:
     if problems:
         raise SpecError(problems)
     check_device(variant.training.device)
-    source, target = contents.open(variant.spec).lengths
+    examples = contents.open(variant.spec)
+    problems = list(check_lengths(examples, variant.training.batch))
+    if problems:
+        raise SpecError(problems)
+    source, target = lengths_read(variant.spec, examples.lengths)
     try:
         inspect(variant.spec, source_length=source, target_length=target)
     except PairformError:
@@ -126,7 +154,7 @@ def check_variant(variant: Variant, contents: Contents) -> tuple[int, int]:
     except Exception as error:  # whatever a block answers to lengths that it cannot take
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
-    return source, target
+    return examples.lengths
 
 
 def check_device(name: str) -> None:
@@ -134,19 +162,6 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
         raise SpecError(Problem("training.device", repr(name), "a device that torch can use here")) from None
-
-
-def folder_names(names: list[str]) -> list[str]:
-    """Each name as a folder's: letters, digits and `.=_-`, and different from all others."""
-    found: list[str] = []
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-.")[:LONGEST] or "variant"
-        number = itertools.count(2)
-        chosen = plain
-        while chosen in found:
-            chosen = f"{plain}-{next(number)}"
-        found.append(chosen)
-    return found
 
 
 def check_room(out: Path, trials: list[Trial]) -> None:

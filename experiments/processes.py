@@ -1,34 +1,58 @@
-"""Trials in processes of this machine, each in one of its own."""
+"""Trials in processes of this machine, each in one of its own, which ends when its study does."""
 
+import contextlib
 import multiprocessing
-from multiprocessing.connection import wait
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from pairform.experiments.worker import Work, run_trial
 
+BEGIN = b"begin"
+PATIENCE = 10.0
+"""Seconds that a process has to end after it was told to."""
+
 
 class Processes:
-    """Runs trials as processes that are forked from one."""
+    """Runs trials as processes that are forked from one.
+
+    Each process holds the read end of a pipe whose write end only this process has. It begins when a message arrives, and ends
+    when the pipe is closed, however this process ended; one whose start was interrupted never begins.
+    """
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.context = server()
-        self.running: dict[int, tuple[str, ForkServerProcess]] = {}
+        self.running: dict[int, tuple[str, ForkServerProcess, Connection]] = {}
 
     @property
     def working(self) -> int:
         return len(self.running)
 
     def start(self, name: str) -> None:
-        process = self.context.Process(target=run_trial, args=(self.work, name), daemon=True)
-        process.start()
-        self.running[process.sentinel] = (name, process)
+        start_server()
+        reader, writer = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=run_attached, args=(reader, self.work, name), daemon=True)
+        try:
+            process.start()
+            self.running[process.sentinel] = (name, process, writer)
+            writer.send_bytes(BEGIN)
+        except BaseException:
+            writer.close()
+            raise
+        finally:
+            reader.close()
 
     def wait(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         for ended in wait(list(self.running)):
             assert isinstance(ended, int), "a process's sentinel"
-            name, process = self.running.pop(ended)
+            name, process, writer = self.running.pop(ended)
+            writer.close()
             process.join()
             code = process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
@@ -36,8 +60,28 @@ class Processes:
         return found
 
     def stop(self) -> None:
-        for _, process in self.running.values():
+        """End all trials, and wait until they have let go of their locks."""
+        for _, process, writer in self.running.values():
             process.terminate()
+            writer.close()
+        for _, process, _ in self.running.values():
+            process.join(PATIENCE)
+        self.running.clear()
+
+
+def run_attached(study: Connection, work: Work, name: str) -> None:
+    """Run a trial for as long as the study holds the other end of the pipe."""
+    try:
+        study.recv_bytes()
+    except EOFError:
+        return
+
+    def end_with_the_study() -> None:
+        wait([study])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=end_with_the_study, daemon=True).start()
+    run_trial(work, name)
 
 
 def server() -> ForkServerContext:
@@ -45,3 +89,35 @@ def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pairform.experiments.preload"])
     return context
+
+
+def start_server() -> None:
+    with isolated():
+        resource_tracker.ensure_running()  # first: it lets the signals through that are held back below
+        with undisturbed():
+            forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Python processes that are started meanwhile do not import modules from the current folder."""
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Processes that are started meanwhile do not see a terminal's Ctrl-C: the study's own process ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

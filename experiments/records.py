@@ -8,29 +8,32 @@ trials/<name>/result.json    what was measured at its end
 """
 
 import contextlib
-import fcntl
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
-from pairform.experiments.study_spec import TrainingSpec
-from pairform.registry import OutputError, Patch, Problem, Spec, read_json
+from pairform.experiments.training_spec import TrainingSpec
+from pairform.experiments.writing import held, lock, write_json
+from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read_json, shorten
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
-TRIAL, METRICS, RESULT = "trial.json", "metrics.jsonl", "result.json"
-Status = Literal["planned", "running", "done", "failed"]
+TRIAL, METRICS, RESULT, LOCK = "trial.json", "metrics.jsonl", "result.json", ".lock"
+Status = Literal["planned", "running", "interrupted", "done", "failed"]
+"""`interrupted` is not written: it is what a reader finds where a trial was begun and no process works on it."""
 
 
 class Match(Spec):
-    """What a variant was made as large as, and how large it is."""
+    """The size that a variant was scaled towards, and the size that it has.
+
+    tolerance: the largest difference that the study allows.
+    """
 
     by: Literal["parameters", "flops"]
-    wanted: int
+    wanted: Annotated[int, Field(gt=0)]
     found: int
+    tolerance: float | None = None
 
     @property
     def difference(self) -> float:
@@ -43,18 +46,20 @@ class Trial(Spec):
 
     number:   its place in the order in which trials are run.
     variant:  its name, with the grid's values where there is a grid.
+    point:    the grid's values alone.
     patches:  what was applied to the base, in order.
     spec:     the model's, expanded.
     data:     the fingerprint of the files that it learns from.
-    match:    how near it is to the variant that it was made as large as; the last patch did that.
-    attempts: how often it was begun; more than once where a run was killed.
+    match:    how near its size is to the first variant's, where the study scales variants; the last patch did that.
+    attempts: how often it was begun; more than once where a run was interrupted.
     """
 
     name: str
     number: Annotated[int, Field(ge=0)]
     variant: str
+    point: str = ""
     seed: Annotated[int, Field(ge=0)]
-    patches: tuple[Patch, ...]
+    patches: Annotated[tuple[Patch, ...], Strict(False)]
     spec: Patch
     training: TrainingSpec
     data: str = ""
@@ -66,7 +71,15 @@ class Trial(Spec):
     @property
     def plan(self) -> dict[str, Any]:
         """What was decided before it was begun."""
-        return self.model_dump(mode="json", exclude={"number", "status", "error", "attempts"})
+        left_out: dict[str, Any] = {
+            "number": True,
+            "point": True,
+            "status": True,
+            "error": True,
+            "attempts": True,
+            "match": {"tolerance"},
+        }
+        return self.model_dump(mode="json", exclude=left_out)
 
     def at(self, status: Status, error: str | None = None, attempts: int = 0) -> "Trial":
         """The same trial, further on."""
@@ -85,7 +98,19 @@ class TrialFolder:
         return (self.path / TRIAL).is_file()
 
     def read(self) -> Trial:
-        return Trial.model_validate_json((self.path / TRIAL).read_text("utf-8"), strict=False)
+        file = self.path / TRIAL
+        trial = Trial.read(read_json(file), where=str(file))
+        if trial.name != self.path.name:
+            raise SpecError(Problem(str(file), f"the name {shorten(trial.name)}", f"its folder's: {self.path.name}"))
+        return trial
+
+    def seen(self) -> Trial:
+        """The trial as a reader finds it: one that was begun is `interrupted` where no process holds its lock."""
+        trial = self.read()
+        if trial.status == "running" and not held(self.path / LOCK):
+            trial = self.read()  # it may have ended meanwhile
+            return trial.at("interrupted") if trial.status == "running" else trial
+        return trial
 
     def write(self, trial: Trial) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -94,7 +119,7 @@ class TrialFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Wait until nobody else works on this trial. The system frees the lock of a process that ends in any way."""
-        with lock(self.path / ".lock", wait=True):
+        with lock(self.path / LOCK, wait=True):
             yield
 
 
@@ -102,34 +127,20 @@ def trials_of(study: Path) -> list[Trial]:
     """Every trial that was planned in a folder, by name."""
     if not (study / STUDY).is_file():
         raise OutputError(Problem(str(study), f"no {STUDY}", "the folder of a study"))
-    return [TrialFolder(study, path.parent.name).read() for path in sorted((study / TRIALS).glob(f"*/{TRIAL}"))]
+    return [TrialFolder(study, path.parent.name).seen() for path in sorted((study / TRIALS).glob(f"*/{TRIAL}"))]
 
 
 def result_of(study: Path, name: str) -> dict[str, Any]:
-    return read_json(study / TRIALS / name / RESULT)
+    """What a trial measured: numbers by name, None for what could not be measured."""
+    file = study / TRIALS / name / RESULT
+    result = read_json(file)
+    for key, value in result.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise SpecError(Problem(f"{file}: {key}", shorten(value), "a number"))
+    return result
 
 
-def write_json(path: Path, document: object) -> None:
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all: under another name first."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def lock(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a file's lock; without `wait`, one that another process holds is an error."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(Problem(str(path.parent), "another run at work in it", "a study that nobody runs now")) from None
-        yield
+def first_variant(study: Path) -> str | None:
+    """The name of the variant that the others are compared with."""
+    variants = read_json(study / STUDY).get("variants")
+    return next(iter(variants), None) if isinstance(variants, dict) else None

@@ -10,11 +10,12 @@ from pairform.experiments.environment import environment
 from pairform.experiments.logs import check_package
 from pairform.experiments.planning import check_room, plan_trials
 from pairform.experiments.processes import Processes
-from pairform.experiments.records import DATA, ENVIRONMENT, STUDY, TRIALS, Trial, TrialFolder, lock, trials_of, write_json
+from pairform.experiments.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.search import Search
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.worker import Work
-from pairform.registry import InputError, OutputError, Problem, read_json
+from pairform.experiments.writing import PARTIAL, check_links, lock, remove_partials, write_json
+from pairform.registry import InputError, OutputError, Problem, read_json, shorten
 
 WHERE = ("local", "slurm", "submitit")
 """Processes of this machine, jobs of a Slurm cluster, or processes that submitit starts here as it would there."""
@@ -84,24 +85,27 @@ def run_study(
     """Run every trial that is not done yet and return them all. `source` is the folder that paths of the data begin at.
 
     A trial that fails is recorded and does not stop the others; with `retry` failed ones are begun anew. Numbers do not
-    depend on `jobs`, nor on how often a run was killed. `cluster` are settings of Slurm's, such as `partition`; with
-    `tensorboard` metrics are logged for it too, into each trial's folder.
+    depend on `jobs`, nor on how often a run was interrupted: trials end with the process that called this, however it ends,
+    but for jobs of a cluster. `cluster` are settings of Slurm's, such as `partition`; with `tensorboard` metrics are logged
+    for it too, into each trial's folder.
 
     Raises `PairformError` before the first trial if the study cannot be run, or `out` holds another one.
     """
-    if jobs < 1:
-        raise InputError(Problem("jobs", str(jobs), "1 or more"))
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise InputError(Problem("jobs", shorten(jobs), "a whole number, 1 or more"))
     if tensorboard:
         check_package("tensorboardX", "tensorboard")
     work = Work(out.absolute(), source.absolute(), tensorboard)
     chosen = make_executor(executor, work, cluster or {})
+    check_links(out)
     contents = study.data.gather(source)
     search = None if study.search is None else Search(study, study.search, source, contents, out)
     planned = plan_trials(study, source, contents) if search is None else search.planned
     check_folder(out, study, planned, contents.digests)
     check_room(out, planned if search is None else search.most)
-    (out / TRIALS).mkdir(parents=True, exist_ok=True)
-    with lock(out / ".lock", wait=False):
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out / LOCK, wait=False):
+        remove_partials(out)
         prepare(out, study, planned, retry)
         write_json(out / DATA, contents.digests)
         write_json(out / ENVIRONMENT, environment(source, command or []))
@@ -115,7 +119,7 @@ def run_study(
 def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor:
     """What `kind` names; a package or a cluster that is not there raises `InputError`."""
     if kind not in WHERE:
-        raise InputError(Problem("executor", repr(kind), " or ".join(WHERE)))
+        raise InputError(Problem("executor", shorten(kind), " or ".join(WHERE)))
     if kind == "local":
         if cluster:
             raise InputError(Problem("slurm", ", ".join(cluster), "no settings of a cluster for trials of this machine"))
@@ -127,10 +131,10 @@ def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
     """Whether `out` is free, or holds trials of this study: as they are planned now, or fewer."""
     if not (out / STUDY).is_file():
-        if out.exists() and (not out.is_dir() or any(item.name != ".lock" for item in out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(not begun(item.name) for item in out.iterdir())):
             raise OutputError(Problem(str(out), "something that is no study", "a new or empty folder, or this study's"))
         return
-    kept = StudySpec.model_validate_json((out / STUDY).read_text("utf-8"))
+    kept = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY))
     known = read_json(out / DATA) if (out / DATA).is_file() else digests
     if kept.data == study.data and known != digests:
         names = ", ".join(sorted(name for name in {*known, *digests} if known.get(name) != digests.get(name)))
@@ -145,6 +149,11 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials that this study does not plan so ({names})", "this study's", remedy))
     if found and kept.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
+
+
+def begun(name: str) -> bool:
+    """Whether a file of that name is what a run leaves that ended before it wrote the study."""
+    return name == LOCK or name.startswith(f".{STUDY}{PARTIAL}")
 
 
 def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> None:

@@ -9,20 +9,23 @@ from typing import Any
 from pairform.experiments.batches import Contents, generator
 from pairform.experiments.logs import check_package
 from pairform.experiments.planning import make_variants, trials_for
-from pairform.experiments.records import STUDY, Trial, TrialFolder, result_of, write_json
+from pairform.experiments.points import SUMMARY, Point, pick, read_points
+from pairform.experiments.records import Trial, TrialFolder, result_of
 from pairform.experiments.study_spec import SearchSpec, StudySpec
 from pairform.experiments.variants import Variant, combination
-from pairform.registry import OutputError, PairformError, Problem, thaw
+from pairform.experiments.writing import write_json
+from pairform.registry import PairformError, thaw
 
-JOURNAL, SUMMARY = "search.journal", "search.json"
 VARIANT = "variant"
+ATTEMPTS = 16
+"""How often Optuna is asked for a point that was not asked before; after that, chance chooses among those."""
 
 
 class Search:
-    """Hands out the trials of points, every seed of each. What was asked and answered is in a journal, from which it goes on.
+    """Hands out the trials of points, every seed of each. The points are kept in `search.json`, from which it goes on.
 
-    Each choice depends on the search's seed and on the answers so far, so that with one job at a time a search that was killed
-    comes to the same points. A point that is no valid model is refused, and counts.
+    Each choice depends on the search's seed and on the answers so far, so that with one job at a time a search that was
+    interrupted comes to the same points. No point is asked twice. One that is no valid model is refused, and counts.
     """
 
     def __init__(self, study: StudySpec, settings: SearchSpec, source: Path, contents: Contents, out: Path) -> None:
@@ -33,12 +36,8 @@ class Search:
         self.choices = {VARIANT: tuple(study.variants)}
         self.choices |= {path: tuple(json.dumps(thaw(value)) for value in values) for path, values in study.grid.items()}
         self.variants: dict[str, Variant] = {}
-        self.open: dict[int, list[str]] = {}
         self.ready: deque[str] = deque()
-        self.refused: dict[int, str] = {}
-        if (out / JOURNAL).exists():
-            self.check_grid()
-            self.load()
+        self.points = [self.plan(params) for params in read_points(out, self.choices, settings.measure)]
 
     @property
     def planned(self) -> list[Trial]:
@@ -48,97 +47,99 @@ class Search:
     @property
     def most(self) -> list[Trial]:
         """As many trials as there can be."""
-        return trials_for(self.study, self.contents, self.first[:1]) * self.settings.points
-
-    def load(self) -> None:
-        """Open the journal, and plan again what stands in it."""
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.optuna = optuna.create_study(
-            study_name=self.study.name,
-            storage=JournalStorage(JournalFileBackend(str(self.out / JOURNAL))),
-            direction="minimize" if self.settings.measure == "loss" else "maximize",
-            load_if_exists=True,
-        )
-        for asked in self.optuna.get_trials():
-            self.take(asked.number, asked.params)
-            if asked.state.is_finished():
-                self.open.pop(asked.number, None)
-
-    def check_grid(self) -> None:
-        """Whether the journal in the folder is of this grid; points may be added."""
-        kept = StudySpec.model_validate_json((self.out / STUDY).read_text("utf-8"))
-        if (kept.grid, [*kept.variants]) != (self.study.grid, [*self.study.variants]):
-            found = "a search in another grid or among other variants"
-            raise OutputError(Problem(str(self.out), found, "this study's", "Choose another folder with --out."))
+        return trials_for(self.study, self.contents, self.first[:1]) * self.study.points
 
     def begin(self, waiting: list[str]) -> None:
         """Run first what was left by an earlier run."""
-        if not hasattr(self, "optuna"):
-            self.load()
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.optuna = optuna.create_study(direction="minimize" if self.settings.measure == "loss" else "maximize")
+        for point in self.points:
+            self.enter(point)
         self.ready.extend(waiting)
         self.answer()
 
     def next(self) -> str | None:
         """The name of a trial to run; none while answers are to be waited for, or at the end."""
-        while not self.ready and (number := len(self.optuna.get_trials(deepcopy=False))) < self.settings.points:
-            self.ask(number)
+        while not self.ready and len(self.points) < self.study.points:
+            self.ask()
         return self.ready.popleft() if self.ready else None
 
     def ended(self, trial: Trial) -> None:
         self.answer()
 
-    def ask(self, number: int) -> None:
-        from optuna.distributions import CategoricalDistribution
-        from optuna.samplers import RandomSampler, TPESampler
-
-        sampler = TPESampler if self.settings.sampler == "tpe" else RandomSampler
-        self.optuna.sampler = sampler(seed=int(generator(self.settings.seed, number).integers(2**31)))
-        asked = self.optuna.ask({name: CategoricalDistribution(values) for name, values in self.choices.items()})
-        self.take(asked.number, asked.params)
-        new = [trial for trial in self.planned if not TrialFolder(self.out, trial.name).there]
-        for trial in new:
-            TrialFolder(self.out, trial.name).write(trial)
-        self.ready.extend(trial.name for trial in new)
+    def ask(self) -> None:
+        """Choose a point and plan its trials."""
+        point = self.plan(self.choose())
+        self.points.append(point)
+        self.enter(point)
         self.answer()
+        planned = {trial.name: trial for trial in self.planned}
+        for name in point.trials:
+            if not TrialFolder(self.out, name).there:
+                TrialFolder(self.out, name).write(planned[name])
+        self.ready.extend(point.trials)
 
-    def take(self, number: int, params: dict[str, Any]) -> None:
-        """Plan the trials of a point, or refuse it."""
+    def choose(self) -> dict[str, str]:
+        """What Optuna proposes, unless it was asked before."""
+        from optuna.samplers import RandomSampler, TPESampler
+        from optuna.trial import TrialState
+
+        asked = [point.params for point in self.points]
+        sampler = TPESampler if self.settings.sampler == "tpe" else RandomSampler
+        for attempt in range(ATTEMPTS):
+            self.optuna.sampler = sampler(seed=int(generator(self.settings.seed, len(asked), attempt).integers(2**31)))
+            proposed = self.optuna.ask(self.distributions)
+            self.optuna.tell(proposed, state=TrialState.FAIL)  # entered anew once it is planned
+            if proposed.params not in asked:
+                return proposed.params
+        return pick(self.choices, asked, generator(self.settings.seed, len(asked), ATTEMPTS))
+
+    @property
+    def distributions(self) -> dict[str, Any]:
+        from optuna.distributions import CategoricalDistribution
+
+        return {name: CategoricalDistribution(values) for name, values in self.choices.items()}
+
+    def enter(self, point: Point) -> None:
+        """Tell Optuna that a point is at work; refused ones have failed."""
+        from optuna.trial import TrialState, create_trial
+
+        state = TrialState.RUNNING if point.refused is None else TrialState.FAIL
+        point.number = len(self.optuna.get_trials(deepcopy=False))
+        self.optuna.add_trial(create_trial(state=state, params=point.params, distributions=self.distributions))
+
+    def plan(self, params: dict[str, str]) -> Point:
+        """The trials of a point, or why it is refused."""
+        values = {path: json.loads(value) for path, value in params.items() if path != VARIANT}
+        chosen = combination(self.study, params[VARIANT], values)
         try:
-            self.open[number] = self.plan(params)
+            (variant,) = make_variants(self.study, self.source, self.contents, [chosen])
+            self.variants[variant.name] = variant
+            return Point(params, [trial.name for trial in trials_for(self.study, self.contents, [variant])])
         except PairformError as error:
-            self.refused[number] = str(error)
-
-    def plan(self, params: dict[str, Any]) -> list[str]:
-        """The names of a point's trials."""
-        point = {path: json.loads(value) for path, value in params.items() if path != VARIANT}
-        (variant,) = make_variants(self.study, self.source, self.contents, [combination(self.study, params[VARIANT], point)])
-        self.variants.setdefault(variant.name, variant)
-        return [trial.name for trial in self.planned if trial.variant == variant.name]
+            return Point(params, refused=str(error))
 
     def answer(self) -> None:
         """Tell Optuna the mean over seeds of each point whose trials all ended; one with a failed trial has failed."""
         from optuna.trial import TrialState
 
-        for number in self.refused:
-            self.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-        for number, names in list(self.open.items()):
-            trials = [TrialFolder(self.out, name).read() for name in names]
-            if all(trial.status == "done" for trial in trials):
-                self.optuna.tell(number, statistics.fmean(result_of(self.out, name)[self.settings.measure] for name in names))
-            elif all(trial.status in ("done", "failed") for trial in trials):
-                self.optuna.tell(number, state=TrialState.FAIL)
+        for point in self.points:
+            if point.ended:
+                continue
+            trials = [TrialFolder(self.out, name) for name in point.trials]
+            states = {trial.read().status if trial.there else "planned" for trial in trials}
+            if states == {"done"}:
+                results = [result_of(self.out, name)[self.settings.measure] for name in point.trials]
+                point.value = statistics.fmean(results)
+                self.optuna.tell(point.number, point.value)
+            elif states <= {"done", "failed"}:
+                self.optuna.tell(point.number, state=TrialState.FAIL)
             else:
                 continue
-            del self.open[number]
-        write_json(self.out / SUMMARY, self.summary())
-
-    def summary(self) -> list[dict[str, Any]]:
-        """What was asked, in order, and what it came to."""
-        return [
-            {"point": asked.params, self.settings.measure: asked.value, "refused": self.refused.get(asked.number)}
-            for asked in self.optuna.get_trials(deepcopy=False)
+            point.ended = True
+        entries = [
+            {"point": point.params, self.settings.measure: point.value, "refused": point.refused} for point in self.points
         ]
+        write_json(self.out / SUMMARY, entries)

@@ -1,6 +1,7 @@
 """A study as JSON: one base, variants of it, and how each of them is trained and measured."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -8,53 +9,12 @@ from pydantic import Field, Strict, model_validator
 from pairform.experiments.pairs import Pairs
 from pairform.experiments.tasks import AnyTask
 from pairform.experiments.texts import Text
-from pairform.registry import Patch, PositiveFloat, PositiveInt, Probability, Problem, Spec, nested
+from pairform.experiments.training_spec import Count, TrainingSpec
+from pairform.registry import Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 
-Count = Annotated[int, Field(ge=0, lt=2**31)]
+DEEPEST = 64
+"""Steps of a path in the grid."""
 Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class OptimizerSpec(Spec):
-    """torch's optimiser of that name. `betas` are AdamW's, `momentum` is SGD's."""
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NotNegative = 0.0
-    betas: Annotated[tuple[Probability, Probability], Strict(False)] = (0.9, 0.95)
-    momentum: Probability = 0.0
-
-
-class ScheduleSpec(Spec):
-    """The learning rate: up in a line over `warmup` steps, then as `name` says down to `final` of the highest."""
-
-    name: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup: Count = 0
-    final: Annotated[float, Field(ge=0, le=1)] = 0.1
-
-
-class TrainingSpec(Spec):
-    """How a trial is trained.
-
-    steps:          of the optimiser; with 0 a fresh model is measured.
-    batch:          examples a step.
-    clip:           the norm that gradients are cut to; absent, they are not.
-    dtype:          in which is computed; weights are float32 throughout.
-    log_every:      steps from one line of training loss to the next.
-    evaluate_every: steps from one validation to the next; absent, only the last step is followed by one.
-    threads:        of torch, in each trial. Sums depend on it, so it does not follow from the machine.
-    """
-
-    steps: Count = 1000
-    batch: PositiveInt = 32
-    optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: ScheduleSpec = ScheduleSpec()
-    clip: PositiveFloat | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "cpu"
-    log_every: PositiveInt = 10
-    evaluate_every: PositiveInt | None = None
-    threads: PositiveInt = 1
 
 
 class BudgetSpec(Spec):
@@ -64,17 +24,17 @@ class BudgetSpec(Spec):
     minutes: after so many no trial is begun; another run goes on from there.
     """
 
-    trials: PositiveInt = 1000
+    trials: Annotated[int, Field(gt=0, le=100_000)] = 1000
     minutes: PositiveFloat | None = None
 
 
 class MatchSpec(Spec):
-    """Variants are made as large as the first one at the same point of the grid.
+    """Variants are scaled towards the size of the first one at the same point of the grid.
 
-    by:        what is made equal: parameters, or the FLOPs of a forward pass over the longest source and target.
-    tolerance: the largest difference that may be left, as a part of the first variant's; one further off is refused.
+    by:        the size that is compared: parameters, or the FLOPs of a forward pass over the longest source and target.
+    tolerance: the largest difference allowed, as a fraction of the first variant's size; a larger one is an error.
     paths:     sizes in the model's spec that are scaled together; those that a variant lacks are left out.
-    multiple:  of which they are made.
+    multiple:  each of them becomes a multiple of it.
     """
 
     by: Literal["parameters", "flops"]
@@ -88,7 +48,7 @@ class MatchSpec(Spec):
 class SearchSpec(Spec):
     """A part of the grid is run, chosen by Optuna.
 
-    points:  how many, each with every seed; variants are chosen as the grid's values are.
+    points:  how many, each with every seed, or all where the grid has fewer; variants are chosen as the grid's values are.
     measure: what is to be low (a loss) or high (an accuracy), as a mean over seeds.
     sampler: tree-structured Parzen estimators (Bergstra et al. 2011, "Algorithms for hyper-parameter optimization"), or chance.
     """
@@ -104,6 +64,17 @@ def base_alone() -> dict[str, dict[str, Any]]:
     return {"base": {}}
 
 
+def comparable(value: Any) -> str:
+    """Equal texts for values that are the same in JSON, as 1 and 1.0 are."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {comparable(item)}' for key, item in sorted(value.items()))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(comparable, value))}]"
+    return repr(value)
+
+
 class StudySpec(Spec):
     """Everything that a study's numbers depend on.
 
@@ -112,7 +83,7 @@ class StudySpec(Spec):
     grid:     paths in the model's spec with the values that each takes; every variant meets every combination.
     seeds:    of weights and of the order of the data; one trial for each.
     search:   whether only a part of the grid is run; for grids that are too large.
-    match:    whether variants are made as large as the first.
+    match:    whether variants are scaled towards the size of the first.
     latency:  whether the seconds in which a trained model writes are measured too; trials beside each other disturb it.
 
     In patches and in paths of the grid, `training` stands for the settings below.
@@ -141,12 +112,9 @@ class StudySpec(Spec):
         if len(set(self.seeds)) < len(self.seeds):
             yield Problem("seeds", str(list(self.seeds)), "each seed once")
         for path, values in self.grid.items():
-            if not values:
-                yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
-            if not all(path.split(".")):
-                yield Problem("grid", repr(path), "a path in the spec, as in decoder.depth")
+            yield from self._check_values(path, values)
         if self.match is not None and len(self.variants) < 2:
-            yield Problem("match", "one variant", "two or more: each is made as large as the first")
+            yield Problem("match", "one variant", "two or more: each is scaled towards the first")
         if self.search is not None and not self.grid:
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
@@ -156,12 +124,30 @@ class StudySpec(Spec):
             remedy = "Shorten the grid, or raise budget.trials."
             yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
 
+    def _check_values(self, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
+        parts = path.split(".")
+        if not all(parts) or len(parts) > DEEPEST:
+            yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
+        if not values:
+            yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
+        seen: dict[str, int] = {}
+        for place, value in enumerate(values):
+            first = seen.setdefault(comparable(value), seen.setdefault(str(value), place))
+            if first < place:
+                found = f"{shorten(thaw(value))}, the same as or written like the value at [{first}]"
+                yield Problem(f"grid.{path}[{place}]", found, "each value once")
+
+    @property
+    def combinations(self) -> int:
+        """Variants times values of the grid."""
+        return len(self.variants) * math.prod(map(len, self.grid.values()))
+
+    @property
+    def points(self) -> int:
+        """How many combinations are run: all, or as many as a search asks for."""
+        return self.combinations if self.search is None else min(self.search.points, self.combinations)
+
     @property
     def trials(self) -> int:
-        """How many there are at most: variants times grid times seeds, or points of a search times seeds."""
-        if self.search is not None:
-            return self.search.points * len(self.seeds)
-        count = len(self.variants) * len(self.seeds)
-        for values in self.grid.values():
-            count *= len(values)
-        return count
+        """How many there are at most: one for each seed at each point."""
+        return self.points * len(self.seeds)

@@ -3,12 +3,12 @@
 import functools
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import result_of, trials_of
+from pairform.experiments.records import Trial, first_variant, result_of, trials_of
 
 CONFIDENCE = 0.95
 PANELS = 2000
@@ -18,21 +18,25 @@ QUALITY = ("loss", "accuracy", "exact_match")
 def summarise(study: Path) -> list[dict[str, Any]]:
     """One row a variant, in the order of the study: how many trials reached what, and the mean and half-width of each number.
 
-    `difference` is that of each seed's loss and accuracies from the first variant's with the same seed and data,
-    so that what they have in common drops out. `match` says how near to the first variant one came that was to be as large.
-    A half-width is None for fewer than two values.
+    `difference` is that of each seed's loss and accuracies from the first variant's at the same point of the grid, with the
+    same seed and data, so that what they have in common drops out. `match` says how near a variant's size is to that of the
+    first one, where the study scales variants. A half-width is None for fewer than two values.
     """
     trials = sorted(trials_of(study), key=lambda trial: trial.number)
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.variant].append(trial)
+    results = {
+        variant: {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
+        for variant, own in groups.items()
+    }
+    first = first_variant(study)
     rows: list[dict[str, Any]] = []
-    first: dict[int, dict[str, Any]] = {}
-    for variant in dict.fromkeys(trial.variant for trial in trials):
-        own = [trial for trial in trials if trial.variant == variant]
-        results = {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
+    for variant, own in groups.items():
         row: dict[str, Any] = {"variant": variant, "trials": dict(Counter(trial.status for trial in own))}
-        row["results"] = means(list(results.values()))
-        first = first if rows else results
-        paired = [{key: results[seed][key] - first[seed][key] for key in QUALITY} for seed in results if seed in first]
-        if rows and paired:
+        row["results"] = means(list(results[variant].values()))
+        compared = f"{first} {own[0].point}".strip()
+        if compared != variant and (paired := differences(results[variant], results.get(compared, {}))):
             row["difference"] = means(paired)
         if (match := own[0].match) is not None:
             row["match"] = match.model_dump() | {"difference": match.difference}
@@ -40,11 +44,20 @@ def summarise(study: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def differences(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> list[dict[str, float]]:
+    """Of the measures of quality, for each seed that both have."""
+    return [
+        {key: own[seed][key] - other[seed][key] for key in QUALITY if key in own[seed] and key in other[seed]}
+        for seed in own
+        if seed in other
+    ]
+
+
 def means(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Mean and half-width of each number that was measured."""
     found = {}
     for key in results[0] if results else ():
-        values = [result[key] for result in results if result[key] is not None]
+        values = [result[key] for result in results if result.get(key) is not None]
         if values:
             mean, half = interval(values)
             found[key] = {"mean": mean, "half_width": half}

@@ -67,6 +67,7 @@ class Drawn:
         self.task = task
         self.ids = ids
         self.lengths = task.lengths
+        self.measured = task.validation
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
         numbers = generator(TRAINING, seed, step)

@@ -10,7 +10,8 @@ import numpy as np
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
 from pairform.experiments.file_data import FileData
-from pairform.experiments.files import is_jsonl, read_lines, read_text, text_at
+from pairform.experiments.files import Allowance, read_text
+from pairform.experiments.jsonl import is_jsonl, read_lines, text_at
 from pairform.experiments.objectives import Objective, PrefixLM
 from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
@@ -34,14 +35,15 @@ class Text(FileData):
         if problems:
             raise SpecError(problems)
         found = self.find(folder)
-        texts = tuple([text for file in some for text in self.texts_of(file)] for some in (found.train, found.held_out))
+        read = Allowance()
+        texts = tuple([text for file in some for text in self.texts_of(file, read)] for some in (found.train, found.held_out))
         return Texts(self, texts, (len(found.train), len(found.held_out)), found.tokenizer, found.digests)
 
-    def texts_of(self, file: Path) -> list[str]:
+    def texts_of(self, file: Path, allowance: Allowance) -> list[str]:
         """A file as one text, or each line of a `.jsonl` file."""
         if not is_jsonl(file):
-            return [read_text(file)]
-        return [text_at(where, line, self.field) for where, line in read_lines(file)]
+            return [read_text(file, allowance)]
+        return [text_at(where, line, self.field) for where, line in read_lines(file, allowance)]
 
 
 class Texts:
@@ -75,7 +77,10 @@ class Texts:
     def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all texts to learn from, then of those to measure on; an end token behind each text."""
         window = self.spec.objective.window
-        train, held_out = (np.array([id_ for text in some for id_ in (*tokens.encode(text), end)]) for some in self.texts)
+        train, held_out = (
+            np.concatenate([part for text in some for part in (tokens.encoded(text), [end])], dtype=np.int32)
+            for some in self.texts
+        )
         for name, stream, count in zip(("train", "held_out"), (train, held_out), self.files, strict=True):
             if len(stream) < window:
                 found = f"{len(stream)} tokens in {count} files"
@@ -92,6 +97,7 @@ class Windows:
         self.spare = spare
         self.end = end
         self.lengths = text.objective.lengths
+        self.measured = text.validation
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
         numbers = generator(TRAINING, seed, step)

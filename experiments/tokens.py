@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pairform.experiments.batches import Ids
-from pairform.registry import Problem, SpecError
+from pairform.registry import Problem, SpecError, read_bytes
 
 BYTES = 256
+TOKENIZER_BYTES = 256 << 20
+"""The largest file of a tokenizer; that of Gemma has about 33 million."""
 Tokenizer = Any
 """Of the library `tokenizers`, which is optional."""
 
@@ -28,6 +32,12 @@ class Tokens:
             return [self.bytes_[byte] for byte in text.encode("utf-8")]
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def encoded(self, text: str) -> np.ndarray:
+        """The same as an array, which takes less memory for a long text."""
+        if self.tokenizer is None:
+            return np.array(self.bytes_, np.int32)[np.frombuffer(text.encode("utf-8"), np.uint8)]
+        return np.array(self.encode(text), np.int32)
+
 
 def read_tokenizer(file: Path) -> Tokenizer:
     """A file as `Tokenizer.save` writes it."""
@@ -36,10 +46,12 @@ def read_tokenizer(file: Path) -> Tokenizer:
     except ModuleNotFoundError:
         remedy = "`pip install pairform[tokenizers]` brings it."
         raise SpecError(Problem("data.tokenizer", "no package tokenizers", "it", remedy)) from None
-    if not file.is_file():
-        raise SpecError(Problem("data.tokenizer", f"no file {file}", "a tokenizer.json"))
     try:
-        return Tokenizer.from_file(str(file))
+        content = read_bytes(file, TOKENIZER_BYTES)
+    except OSError as error:
+        raise SpecError(Problem("data.tokenizer", f"{file}: {error.strerror or error}", "a tokenizer.json")) from None
+    try:
+        return Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises nothing narrower
         raise SpecError(Problem(f"data.tokenizer {file}", str(error), "a tokenizer.json")) from None
 
@@ -51,7 +63,7 @@ def open_tokens(ids: Ids, tokenizer: Tokenizer | None) -> Tokens:
             expected = f"at least {BYTES} ids without a special meaning: one for each byte"
             raise SpecError(Problem("vocabulary", f"{len(ids.free)} ids without a special meaning", expected))
         return Tokens(ids.free[:BYTES], ids.free[BYTES:])
-    highest = max(tokenizer.get_vocab().values())
-    if highest > max(*ids.free, ids.pad, ids.start, ids.end):
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest > max((*ids.free, ids.pad, ids.start, ids.end)):
         raise SpecError(Problem("vocabulary", "a smaller one than the tokenizer's", f"at least {highest + 1}"))
     return Tokens((), tuple(token for token in ids.free if token > highest), tokenizer)

@@ -15,7 +15,7 @@ from pairform.experiments.batches import Example, Examples, collate
 from pairform.experiments.logs import Log
 from pairform.experiments.measures import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.experiments.records import Trial
-from pairform.experiments.study_spec import OptimizerSpec, ScheduleSpec, TrainingSpec
+from pairform.experiments.training_spec import OptimizerSpec, ScheduleSpec, TrainingSpec
 
 
 class DivergedError(Exception):

@@ -1,5 +1,7 @@
 """The variants of a study: the base and the settings with patches applied, at each point of the grid."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +10,23 @@ from typing import Any
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.matching import patch_at
 from pairform.experiments.records import Match
-from pairform.experiments.study_spec import StudySpec, TrainingSpec
+from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.training_spec import TrainingSpec
 from pairform.registry import apply_patch, merge_patch, thaw
+
+PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
+NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")
+LONGEST = 100
+"""Characters of a variant's part of a folder's name."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of the study: its name with the grid's values, and what was applied to the base."""
+    """A model of the study: its name with the grid's values, its point of the grid, and what was applied to the base."""
 
     name: str
+    point: str
+    folder: str
     patches: tuple[dict[str, Any], ...]
     spec: ModelSpec
     training: TrainingSpec
@@ -25,26 +35,41 @@ class Variant:
 
 @dataclass(frozen=True)
 class Combination:
-    """A variant at a point of the grid, which is `shown` as text, with the patches that make it."""
+    """A variant at a point of the grid, given as texts such as `depth=2`, with the patches that make it."""
 
     variant: str
-    shown: str
+    point: tuple[str, ...]
     patches: tuple[dict[str, Any], ...]
+
+    @property
+    def shown(self) -> str:
+        """The point as one text."""
+        return " ".join(self.point)
 
     @property
     def name(self) -> str:
         return f"{self.variant} {self.shown}".strip()
 
     @property
+    def folder(self) -> str:
+        """The name as a folder's. It depends on this name alone, so that other variants may come and go beside it."""
+        parts = (self.variant, *self.point)
+        joined = "-".join(parts)
+        if all(PLAIN.fullmatch(part) for part in parts) and len(joined) <= LONGEST:
+            return joined
+        digest = hashlib.sha256(self.name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return "-".join([word for word in (NOT_PLAIN.sub("-", joined)[:LONGEST].strip("-."), digest) if word])
+
+    @property
     def where(self) -> str:
-        """As errors name it."""
+        """How errors name it."""
         return f"variants.{self.variant}" + (f" with {self.shown}" if self.shown else "")
 
 
 def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combination:
     """A variant at a point of the grid."""
     short = short_names(list(study.grid))
-    shown = " ".join(f"{short[path]}={value}" for path, value in point.items())
+    shown = tuple(f"{short[path]}={value}" for path, value in point.items())
     patches = (thaw(study.variants[name]), *(patch_at(path, thaw(value)) for path, value in point.items()))
     return Combination(name, shown, patches)
 
@@ -64,4 +89,5 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         training = merge_patch(training, patch.get("training", {}))
         document = apply_patch(document, {key: value for key, value in patch.items() if key != "training"}, folder)
     spec = ModelSpec.read(document)
-    return Variant(combination.name, combination.patches, spec, TrainingSpec.read(training, where="training"))
+    settings = TrainingSpec.read(training, where="training")
+    return Variant(combination.name, combination.shown, combination.folder, combination.patches, spec, settings)

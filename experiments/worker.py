@@ -7,9 +7,10 @@ from pathlib import Path
 from pairform.assemblies.load_spec import load_spec
 from pairform.experiments.files import fingerprint
 from pairform.experiments.logs import open_log
-from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder, write_json
+from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.training import DivergedError, train
+from pairform.experiments.writing import remove_partials, write_json
 from pairform.registry import PairformError, Problem, SpecError, read_json
 
 
@@ -30,6 +31,7 @@ def run_trial(work: Work, name: str) -> None:
     """
     folder = TrialFolder(work.study, name)
     with folder.locked():
+        remove_partials(folder.path)
         trial = folder.read()
         if trial.status in ("done", "failed"):
             return

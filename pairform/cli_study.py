@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.cli_options import Json, Settings, parse_set, print_json
+from pairform.cli_options import Json, print_json
 from pairform.registry.errors import printable
+from pairform.stopping import told_to_stop
 
 if TYPE_CHECKING:
     from pairform.experiments.records import Trial
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train each, measure each.")
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the study, as in training.steps=100. May be given again."),
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that a study was run in.")]
 
 
@@ -22,21 +27,23 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; else FILE without .json.")] = None,
     executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs, here).")] = "local",
-    slurm: Annotated[list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="A setting of Slurm's jobs.")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm", metavar="NAME=VALUE", help="A setting of Slurm's jobs, as in partition=gpu. May be given again."
+        ),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard too, into the trials' folders.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Begin anew what failed in an earlier run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the trials that are not done yet; after a kill, run it again and it goes on."""
+    """Run the trials that are not done yet. Interrupted, the same command continues."""
     import sys
 
-    from pairform.experiments.planning import read_study
-    from pairform.experiments.running import run_study
-
     target = file.with_suffix("") if out is None else out
-    read = read_study(file, parse_set(settings))
+    patch, cluster = parse(settings, "--set"), parse(slurm, "--slurm")
     ended = 0
 
     def report(trial: "Trial") -> None:
@@ -46,18 +53,22 @@ def run(
             error = f": {trial.error.strip().splitlines()[-1]}" if trial.error else ""
             print(printable(f"{ended:>4}  {trial.status:<7} {trial.name}{error}"), flush=True)
 
-    trials = run_study(
-        read,
-        target,
-        source=file.parent,
-        jobs=jobs,
-        retry=retry,
-        executor=executor,
-        cluster=parse_set(slurm),
-        tensorboard=tensorboard,
-        command=["pairform", *sys.argv[1:]],
-        report=report,
-    )
+    with told_to_stop("interrupted; run the same command to continue"):
+        from pairform.experiments.planning import read_study
+        from pairform.experiments.running import run_study
+
+        trials = run_study(
+            read_study(file, patch),
+            target,
+            source=file.parent,
+            jobs=jobs,
+            retry=retry,
+            executor=executor,
+            cluster=cluster,
+            tensorboard=tensorboard,
+            command=["pairform", *sys.argv[1:]],
+            report=report,
+        )
     show(target, as_json)
     if any(trial.status == "failed" for trial in trials):
         raise typer.Exit(1)
@@ -65,7 +76,7 @@ def run(
 
 @study.command()
 def status(directory: Folder, as_json: Json = False) -> None:
-    """How many trials of each variant reached what, and the means of those that are done."""
+    """Show the state of each variant's trials, and the means of those that are done."""
     show(directory, as_json)
 
 
@@ -77,6 +88,18 @@ def report(directory: Folder) -> None:
     print(write(directory))
 
 
+def parse(settings: list[str] | None, option: str) -> dict[str, Any]:
+    """The patch that an option given several times makes; one that cannot be read is wrong usage."""
+    from pairform.registry import Problem, SpecError, parse_settings
+
+    try:
+        return parse_settings(settings or [])
+    except SpecError as error:
+        example = "training.steps=100" if option == "--set" else "partition=gpu"
+        told = Problem("", error.problems[0].found, f"as in {example}", error.problems[0].remedy)
+        raise typer.BadParameter(str(told), param_hint=option) from None
+
+
 def show(directory: Path, as_json: bool) -> None:
     from pairform.experiments.summary import summarise
 
@@ -84,10 +107,13 @@ def show(directory: Path, as_json: bool) -> None:
     if as_json:
         print_json({"study": str(directory), "variants": rows})
         return
-    table = [("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "match"), *map(cells, rows)]
+    table = [
+        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size against the first"),
+        *map(cells, rows),
+    ]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
-        print("  ".join(line).rstrip())
+        print(printable("  ".join(line).rstrip()))
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -100,8 +126,14 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         with_interval(row.get("difference", {}).get("loss"), "+"),
         with_interval(found.get("accuracy")),
         *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
-        f"{row['match']['by']} {row['match']['difference']:+.2%}" if "match" in row else "",
+        matched(row["match"]) if "match" in row else "",
     )
+
+
+def matched(match: dict[str, Any]) -> str:
+    """As in `parameters +0.31% (tolerance 1%)`."""
+    allowed = "" if match["tolerance"] is None else f" (tolerance {100 * match['tolerance']:g}%)"
+    return f"{match['by']} {match['difference']:+.2%}{allowed}"
 
 
 def with_interval(measured: dict[str, Any] | None, sign: str = "") -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 from pairform.assemblies.diagrams import diagram
 from pairform.assemblies.load_spec import load_spec
-from pairform.experiments.records import write_text
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
 from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.writing import write_text
 from pairform.registry import InputError, Problem, SpecError, thaw
 
 PAGE = "report.html"

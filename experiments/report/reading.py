@@ -3,7 +3,6 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Match, Trial, result_of, trials_of
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.summary import summarise
-from pairform.registry import difference, read_json, thaw
+from pairform.registry import difference, open_regular, read_json, thaw
 
+LINE_BYTES = 1 << 16
+"""Of a line of metrics at most; a longer one is none."""
 CURVES = (("train", "loss"), ("valid", "loss"), ("valid", "accuracy"))
 
 
@@ -39,9 +40,10 @@ class Variant:
     """The trials of one variant.
 
     differences: JSON path -> (the base's value, this variant's), `training` among them; None stands for absent.
-    match:       how near it is to the first variant, where it was made as large.
+    match:       how near its size is to the first variant's, where the study scales variants.
     seeds:       what each seed that is done measured.
-    change:      of the loss against the study's first variant, seed by seed; None for the first itself.
+    change:      of the loss against the first variant at the same point of the grid, seed by seed; None for the first itself.
+    unread:      how many lines of metrics could not be read, by trial.
     """
 
     name: str
@@ -52,6 +54,16 @@ class Variant:
     measured: dict[str, Measured]
     change: Measured | None
     curves: dict[tuple[str, str], Curve]
+    unread: dict[str, int]
+
+    @property
+    def matched(self) -> str:
+        """How near its size is to the first variant's, in a sentence."""
+        if self.match is None:
+            return ""
+        allowed = "" if self.match.tolerance is None else f", within the study's tolerance of {self.match.tolerance:.2%}"
+        sizes = f"{self.match.found:,} {self.match.by} against {self.match.wanted:,}"
+        return f"Scaled towards the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,16 @@ class Report:
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
+
+    @property
+    def first(self) -> str:
+        """The variant that the others are compared with."""
+        return next(iter(self.study.variants))
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """How many lines of metrics could not be read, by trial."""
+        return {name: count for variant in self.variants for name, count in variant.unread.items()}
 
     @property
     def trials(self) -> list[Trial]:
@@ -82,6 +104,7 @@ def read_report(folder: Path) -> Report:
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
     """row: what the study's summary says of this variant."""
     done = [trial for trial in trials if trial.status == "done"]
+    metrics = {trial.name: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
     return Variant(
         name=row["variant"],
@@ -91,7 +114,8 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         seeds={trial.seed: result_of(folder, trial.name) for trial in done},
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(**change) if change else None,
-        curves=read_curves(folder, done),
+        curves=read_curves([line for lines, _ in metrics.values() for line in lines]),
+        unread={name: count for name, (_, count) in metrics.items() if count},
     )
 
 
@@ -101,9 +125,8 @@ def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
     return found | difference(study.training.document(), trial.training.document(), "training")
 
 
-def read_curves(folder: Path, trials: list[Trial]) -> dict[tuple[str, str], Curve]:
-    """What these trials logged, by split and name."""
-    lines = [line for trial in trials for line in read_lines(folder / TRIALS / trial.name / METRICS)]
+def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:
+    """What some trials logged, by split and name."""
     found: dict[tuple[str, str], Curve] = {}
     for split, name in CURVES:
         at: dict[int, list[float]] = defaultdict(list)
@@ -118,8 +141,19 @@ def read_curves(folder: Path, trials: list[Trial]) -> dict[tuple[str, str], Curv
     return found
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file."""
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            yield from (json.loads(line) for line in file if line.strip())
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a trial's metrics, and how many more are no metrics: cut off where a disk was full or a copy broken off."""
+    found: list[dict[str, Any]] = []
+    unread = 0
+    if path.exists():
+        with open_regular(path) as file:
+            while line := file.readline(LINE_BYTES):
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError):
+                    value = None
+                if isinstance(value, dict) and type(value.get("step")) is int:
+                    found.append(value)
+                elif line.strip():
+                    unread += 1
+    return found, unread

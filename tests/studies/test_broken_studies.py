@@ -1,5 +1,7 @@
 """A study that cannot be run says so before its first trial, and leaves nothing behind."""
 
+import gzip
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,26 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"variants": {"odd": {"encoder": {"position": {"name": "learned", "length": 2}}}}},
         ["variants.odd.positions", "places below 2"],
     ),
+    "a value twice in the grid": (
+        {"grid": {"decoder.depth": [2, 1, 2.0]}},
+        ["grid.decoder.depth[2]: found 2.0", "the value at [0]", "each value once"],
+    ),
+    "values written alike in the grid": ({"grid": {"decoder.depth": [1, "1"]}}, ["grid.decoder.depth[1]: found '1'"]),
+    "a path of too many steps": ({"grid": {".".join(["training"] * 100_000): [1]}}, ["grid: found 'training.training"]),
+    "half of a surrogate pair": ({"variants": {"\ud800": {}}}, ["variants.\\ud800: found '\\ud800'", "UTF-8"]),
+    "a batch that no memory holds": (
+        {"training": {"batch": 10**9}},
+        ["variants.separate.training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens", "at most 466,033 of them"],
+    ),
+    "measured on more than memory holds": (
+        {"data": {"validation": 10**9}},
+        ["data.validation: found 1,000,000,000 examples", "at most 466,033 of them"],
+    ),
+    "texts longer than memory holds": ({"data": {"length": [1, 10**9]}}, ["training.batch", "shorter ones"]),
+    "a vocabulary of a thousand million": ({"base": {"vocabulary": 10**9}}, ["vocabulary: found 1,000,000,000"]),
+    "threads without end": ({"training": {"threads": 10**9}}, ["training.threads"]),
+    "steps without end": ({"training": {"steps": 10**12}}, ["training.steps"]),
+    "a budget without end": ({"budget": {"trials": 10**8}}, ["budget.trials"]),
     "no seeds": ({"seeds": []}, ["seeds: found [], expected at least 1"]),
     "no such task": ({"data": {"name": "copi"}}, ["data.name: found 'copi'", "'associative_recall'"]),
     "no task": ({"data": {"name": None}}, ["data.name: found nothing"]),
@@ -45,6 +67,23 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"data": PAIRS | {"train": ["list.jsonl"]}} | BYTES,
         ["list.jsonl: line 1", "found list, expected one object"],
     ),
+    "half of a surrogate pair in a text": (
+        {"data": TEXT | {"train": ["surrogate.jsonl"]}} | BYTES,
+        ["surrogate.jsonl: line 2", "half of a surrogate pair, '\\ud83d', in the field 'text'"],
+    ),
+    "JSON nested too deep": ({"data": TEXT | {"train": ["deep.jsonl"]}} | BYTES, ["deep.jsonl: line 1", "no JSON"]),
+    "a line too long": ({"data": TEXT | {"train": ["long.jsonl"]}} | BYTES, ["long.jsonl: line 1", "16,777,216 bytes"]),
+    "a file that unpacks to a thousand times its size": (
+        {"data": TEXT | {"train": ["bomb.txt.gz"]}} | BYTES,
+        ["bomb.txt.gz", "unpack to more than 100 times as many"],
+    ),
+    "lines that unpack to a thousand times their size": (
+        {"data": TEXT | {"train": ["bomb.jsonl.gz"]}} | BYTES,
+        ["bomb.jsonl.gz", "unpack to more than 100 times as many"],
+    ),
+    "a named pipe": ({"data": TEXT | {"train": ["pipe.txt"]}} | BYTES, ["pipe.txt: found a named pipe"]),
+    "a device": ({"data": TEXT | {"train": ["zero.txt"]}} | BYTES, ["zero: found a character device"]),
+    "a tokenizer that is a device": ({"data": TEXT | {"tokenizer": "zero.txt"}} | BYTES, ["zero.txt: a character device"]),
     "no source": ({"data": PAIRS} | BYTES, ["some.jsonl: line 1", "no field 'source'", "'text', 'body'"]),
     "a source without a token": (
         {"data": PAIRS | {"train": ["pairs.jsonl"], "held_out": ["blank.jsonl"]}} | BYTES,
@@ -68,7 +107,10 @@ LINES = {
     "pairs.jsonl": ['{"source": "one", "target": "two"}'],
     "blank.jsonl": ['{"source": "one", "target": "two"}', '{"source": "", "target": "two"}'],
     "packed.txt.gz": ["text"],
+    "surrogate.jsonl": ['{"text": "one"}', '{"text": "\\ud83d"}'],
+    "deep.jsonl": ["[" * 100_000],
 }
+BOMB = gzip.compress(b'{"text": ""}\n' * 200_000)
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -78,6 +120,12 @@ def test_a_broken_study_is_refused(case: str, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     for name, lines in LINES.items():
         (tmp_path / name).write_text("\n".join(lines) + "\n")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    with (tmp_path / "long.jsonl").open("wb") as file:
+        file.truncate(1 << 25)
+    for name in ("bomb.txt.gz", "bomb.jsonl.gz"):
+        (tmp_path / name).write_bytes(BOMB)
     patch, words = BROKEN[case]
     with pytest.raises(PairformError) as caught:
         run(tmp_path, patch)
@@ -101,6 +149,21 @@ def test_another_study_in_the_folder_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(PairformError, match="found trials"):
             run(tmp_path, fresh | change)
     assert (tmp_path / "study" / "study.json").read_bytes() == before
+
+
+def test_a_run_that_ended_before_its_first_file_was_whole_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / ".lock").touch()
+    (tmp_path / "study" / ".study.json.partial-123").write_text("{")
+    (trial,) = run(tmp_path, {"training": {"steps": 0}, "variants": {"merged": None}, "seeds": [0]})
+    assert trial.status == "done"
+    assert [path.name for path in (tmp_path / "study").glob(".*")] == [".lock"]
+
+
+@pytest.mark.parametrize("jobs", [0, -1, True, 1.5, "2", None])
+def test_jobs_are_a_whole_number(tmp_path: Path, jobs: Any) -> None:
+    with pytest.raises(PairformError, match="jobs: found"):
+        run(tmp_path, jobs=jobs)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The report of a study that was run here: two variants, and one that diverges."""
 
-import json
 import platform
 import re
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pairform.experiments.records import result_of, trials_of
 from pairform.experiments.report import report
 from pairform.experiments.report.front import pareto_front
 from pairform.registry import InputError, OutputError
@@ -85,15 +85,13 @@ def test_the_table_holds_what_the_trials_measured(page: str, study: Path) -> Non
     assert head[:4] == ["Variant", "Loss", "Loss against the first", "Trials"]
     assert list(rows) == ["separate", NAME, "diverges"]
     losses = {
-        variant: [
-            json.loads((study / "trials" / f"{variant}-seed{seed}" / "result.json").read_text())["loss"] for seed in (0, 1)
-        ]
-        for variant in ("separate", "merged-b-amp")
+        variant: [result_of(study, trial.name)["loss"] for trial in trials_of(study) if trial.variant == variant]
+        for variant in ("separate", NAME)
     }
-    for name, values in ((("separate"), losses["separate"]), (NAME, losses["merged-b-amp"])):
+    for name, values in losses.items():
         half = 12.7062047 * abs(values[0] - values[1]) / 2  # Student's t for one degree of freedom, as tables print it
         assert rows[name]["Loss"] == f"{sum(values) / 2:.4f} ± {half:.4f}"
-    changes = [new - old for old, new in zip(losses["separate"], losses["merged-b-amp"], strict=True)]
+    changes = [new - old for old, new in zip(losses["separate"], losses[NAME], strict=True)]
     assert rows[NAME]["Loss against the first"].startswith(f"{sum(changes) / 2:+.4f} ±")
     assert rows["separate"]["Loss against the first"] == ""
     assert rows["diverges"]["Loss"] == ""
@@ -108,7 +106,8 @@ def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> 
     assert "diverges-seed0" in read.text
     assert f"Diagram of {NAME}" in read.text
     assert "Diagram of diverges" not in read.text  # it is the base, trained otherwise
-    assert re.search(r"as large as the first variant: [\d,]+ parameters for [\d,]+ \([+-]\d\.\d\d%\)", read.text)
+    size = r"the size of the first variant: [\d,]+ parameters against [\d,]+, a difference of [+-]\d\.\d\d%, "
+    assert re.search(size + r"within the study's tolerance of 10\.00%\.", read.text)
     assert "the loss is" in read.text
     assert "3 variants, 2 seeds: 4 of 6 trials done" in read.text
     assert read.text.count("On the front: ") == 3  # parameters, FLOPs, latency
@@ -143,6 +142,17 @@ def test_the_command_prints_where_the_page_is(
 def test_a_folder_without_a_study_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no study\.json"):
         report(tmp_path)
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_left_out_and_told(page: str, study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "cut")
+    with (tmp_path / "cut" / "trials" / "separate-seed1" / "metrics.jsonl").open("ab") as file:
+        file.write(b'[1]\n{"step": 4, "split": "tr\xc3')
+    read = report(tmp_path / "cut").read_text("utf-8")
+    told = "2 of the lines of metrics of separate-seed1 could not be read"
+    assert told in read
+    assert told not in page
+    assert re.findall("<svg.*?</svg>", read, re.DOTALL) == re.findall("<svg.*?</svg>", page, re.DOTALL)
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])

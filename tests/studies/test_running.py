@@ -1,13 +1,21 @@
 """Studies as they are run: equal seeds, equal numbers; failures stop nothing."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import pairform
+from pairform.experiments.planning import plan_trials, read_study
 from pairform.experiments.records import trials_of
-from tests.command_line.runner import CommandLine, document
+from pairform.experiments.running import run_study
+from pairform.experiments.summary import summarise
+from tests.command_line.runner import CommandLine, document, refused
 from tests.studies.small_study import lines, result, run, write_study
 
 
@@ -88,3 +96,82 @@ def test_a_study_grows_by_seeds_and_variants(tmp_path: Path) -> None:
     assert set(first) == {"separate-seed0"}
     assert len(run(tmp_path)) == 4
     assert {trial.attempts for trial in trials_of(tmp_path / "study")} == {1}
+
+
+def test_a_difference_is_from_the_first_variant_at_the_same_point(tmp_path: Path) -> None:
+    """Here the variants are the same model, so there is none."""
+    same = {
+        "variants": {"merged": None, "same": {}},
+        "grid": {"training.batch": [2, 4]},
+        "training": {"steps": 1},
+        "seeds": [0],
+    }
+    run(tmp_path, same, jobs=2)
+    rows = {row["variant"]: row for row in summarise(tmp_path / "study")}
+    assert rows["separate batch=2"]["results"]["loss"] != rows["separate batch=4"]["results"]["loss"]
+    found = {name: row["difference"]["loss"]["mean"] for name, row in rows.items() if "difference" in row}
+    assert found == {"same batch=2": 0.0, "same batch=4": 0.0}
+
+
+def names(folder: Path, variants: dict[str, Any], grid: dict[str, Any] | None = None) -> dict[str, str]:
+    study = read_study(
+        write_study(folder, {"variants": {"separate": None, "merged": None} | variants, "grid": grid, "seeds": [0]})
+    )
+    return {trial.variant: trial.name for trial in plan_trials(study, folder, study.data.gather(folder))}
+
+
+def test_a_trials_folder_follows_from_its_variant_alone(tmp_path: Path) -> None:
+    some = names(tmp_path, {"lr 1": {}, "\u5927": {}})
+    more = names(
+        tmp_path, {"lr-1": {}, "lr_1": {}, "\u5c0f": {}, "\u5927": {}, "lr 1": {}, "x" * 300: {}, "..": {}, "/etc": {}}
+    )
+    assert more | some == more
+    assert len(set(more.values())) == len(more)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]{,120}", name) for name in more.values()), more
+    assert more["lr-1"] == "lr-1-seed0"
+    assert names(tmp_path, {"lr-1": {}}, {"decoder.depth": [1]}) == {"lr-1 depth=1": "lr-1-depth=1-seed0"}
+
+
+def test_status_needs_no_torch(tmp_path: Path) -> None:
+    run(tmp_path, {"training": {"steps": 0}, "seeds": [0]})
+    code = (
+        "import sys; from pairform.cli import app; app(sys.argv[1:], standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, "study", "status", str(tmp_path / "study")], check=True, capture_output=True)
+
+
+def test_options_that_cannot_be_read_are_told_by_their_names(tmp_path: Path, pairform_command: CommandLine) -> None:
+    file = write_study(tmp_path)
+    refused(pairform_command("study", "run", file, "--set", "steps"), 2, "--set", "'steps'", "training.steps=100")
+    ran = pairform_command("study", "run", file, "--slurm", "partition")
+    refused(ran, 2, "--slurm", "'partition'", "partition=gpu")
+    assert "--set" not in ran.err
+    assert "training.steps=100" in pairform_command("study", "run", "--help").out
+
+
+def test_names_cannot_drive_a_terminal(tmp_path: Path, pairform_command: CommandLine) -> None:
+    odd: dict[str, Any] = {"merged": None, "separate": None, "red\x1b[31m\nforged": {}}
+    file = write_study(tmp_path, {"name": "\x1b[2J", "variants": odd, "training": {"steps": 0}, "seeds": [0]})
+    for words in (("run", file), ("status", tmp_path / "study")):
+        out = pairform_command("study", *words).out
+        assert "red\\x1b[31m\\nforged" in out
+        assert "\x1b" not in out
+
+
+def test_a_decoder_alone_reads_source_and_target_as_one_text(tmp_path: Path) -> None:
+    """It learns to copy, and its costs are those of the whole text."""
+    heads = {"heads": 2, "kv_heads": 2, "head_dim": 16, "scale": 0.25}
+    layer = {"branches": {"self_attention": heads, "feed_forward": {"hidden": 64}}}
+    base = {"extends": "gemma-2-2b", "vocabulary": 16, "initializer_range": 0.1}
+    base |= {"decoder": {"width": 32, "depth": 2, "cycle": None, "layer": layer}}
+    data = {"name": "copy", "symbols": 3, "length": [1, 2], "validation": 16}
+    settings = {"steps": 120, "batch": 32, "optimizer": {"learning_rate": 0.01}, "evaluate_every": None}
+    file = write_study(tmp_path, {"variants": {"merged": None}, "seeds": [0], "data": data, "training": settings})
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base": base}))
+    study = read_study(file)
+    (trial,) = run_study(study, tmp_path / "study", source=tmp_path)
+    assert trial.error is None
+    found = result(tmp_path, trial.name)
+    assert found["accuracy"] > 0.95
+    costs = pairform.inspect(pairform.load_spec(dict(trial.spec)), target_length=2 + 1 + 3, dtype=torch.float32)
+    assert found["flops"] == costs.flops["total"]

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pairform
-from pairform.experiments.records import trials_of
+from pairform.experiments.points import pick
+from pairform.experiments.records import TrialFolder, trials_of
 from tests.studies.small_study import result, run
 
 pytest.importorskip("optuna")
@@ -102,3 +104,51 @@ def test_another_grid_wants_another_folder(tmp_path: Path) -> None:
     run(tmp_path, fresh)
     with pytest.raises(pairform.PairformError, match="a search in another grid"):
         run(tmp_path, fresh | {"grid": {"decoder.depth": [1, 2]}})
+
+
+def test_no_point_is_asked_twice_and_a_small_grid_is_run_whole(tmp_path: Path) -> None:
+    patch = {"grid": {"training.batch": [1, 2, 3]}, "search": {"points": 100, "sampler": "tpe"}, "training": {"steps": 0}}
+    trials = run(tmp_path, SEARCH | patch, jobs=2)
+    chosen = [(each["point"]["variant"], each["point"]["training.batch"]) for each in points(tmp_path)]
+    assert sorted(chosen) == [(variant, batch) for variant in ("merged", "separate") for batch in ("1", "2", "3")]
+    assert len(trials) == 6
+
+
+def test_a_point_chance_chooses_was_not_asked() -> None:
+    choices = {"variant": ["a", "b"], "x": ["1", "2", "3"]}
+    asked: list[dict[str, str]] = []
+    for _ in range(6):
+        asked.append(pick(choices, asked, np.random.default_rng(0)))
+    assert len({tuple(point.items()) for point in asked}) == 6
+
+
+def test_a_points_value_follows_its_trials(tmp_path: Path) -> None:
+    """Of a trial that was begun anew after it failed, and of seeds that were added."""
+    patch = SEARCH | {"search": {"points": 1, "sampler": "random"}, "training": {"steps": 1}}
+    (trial,) = run(tmp_path, patch)
+    folder = TrialFolder(tmp_path / "study", trial.name)
+    folder.write(folder.read().at("failed", "by hand"))
+    run(tmp_path, patch)
+    assert points(tmp_path)[0]["loss"] is None
+    run(tmp_path, patch, retry=True)
+    assert points(tmp_path)[0]["loss"] == result(tmp_path, trial.name)["loss"]
+    trials = run(tmp_path, patch | {"seeds": [0, 1]})
+    losses = [result(tmp_path, trial.name)["loss"] for trial in trials]
+    assert len(losses) == 2
+    assert points(tmp_path)[0]["loss"] == pytest.approx(sum(losses) / 2)
+
+
+def test_another_measure_wants_another_folder(tmp_path: Path) -> None:
+    fresh = SEARCH | {"training": {"steps": 0}, "search": {"points": 1}}
+    run(tmp_path, fresh)
+    with pytest.raises(pairform.PairformError, match="a search for another measure"):
+        run(tmp_path, fresh | {"search": {"points": 2, "measure": "accuracy"}})
+
+
+def test_a_list_of_points_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    fresh = SEARCH | {"training": {"steps": 0}, "search": {"points": 1}}
+    run(tmp_path, fresh)
+    file = tmp_path / "study" / "search.json"
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(pairform.PairformError, match=r"search\.json: found .*expected the points of a search"):
+        run(tmp_path, fresh)

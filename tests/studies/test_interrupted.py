@@ -1,0 +1,60 @@
+"""A study that is stopped: its trials end with it, whatever ended it, and its folder says so."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pytest
+
+from pairform.experiments.processes import run_attached
+from pairform.experiments.records import LOCK, TRIALS, trials_of
+from pairform.experiments.worker import Work
+from pairform.experiments.writing import held
+from tests.command_line.runner import CommandLine
+from tests.studies.small_study import write_study
+
+NAME = "separate-seed0"
+ENDLESS = {"variants": {"merged": None}, "seeds": [0, 1], "training": {"steps": 1_000_000, "evaluate_every": None}}
+TOLD = "interrupted; run the same command to continue\n"
+
+
+def wait_until(folder: Path, *, works: bool) -> None:
+    """Wait until a process works on the trial and logs, or until none does."""
+    trial = folder / "study" / TRIALS / NAME
+    end = time.monotonic() + 120
+    while held(trial / LOCK) != works or (works and not (trial / "metrics.jsonl").exists()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("way", ["ctrl-c", "SIGTERM", "SIGKILL"])
+def test_trials_end_with_their_study(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal's Ctrl-C reaches every process of the study, the other signals only the first."""
+    command = [sys.executable, "-m", "pairform", "study", "run", str(write_study(tmp_path, ENDLESS))]
+    with (tmp_path / "said").open("w") as said:
+        begun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    wait_until(tmp_path, works=True)
+    assert [trial.status for trial in trials_of(tmp_path / "study")] == ["running", "planned"]
+    if way == "ctrl-c":
+        os.killpg(begun.pid, signal.SIGINT)
+    else:
+        begun.send_signal(getattr(signal, way))
+    code = begun.wait(60)
+    wait_until(tmp_path, works=False)
+    told = {"ctrl-c": (130, TOLD), "SIGTERM": (143, TOLD), "SIGKILL": (-9, "")}
+    assert (code, (tmp_path / "said").read_text()) == told[way]
+    status = CommandLine(monkeypatch, capsys)("study", "status", tmp_path / "study")
+    assert "1 interrupted, 1 planned" in status.out
+
+
+def test_a_trial_whose_start_was_interrupted_does_not_begin(tmp_path: Path) -> None:
+    reader, writer = Pipe(duplex=False)
+    writer.close()
+    run_attached(reader, Work(tmp_path, tmp_path), "none: its folder is not looked for")
+    assert not (tmp_path / TRIALS).exists()
