@@ -15,12 +15,13 @@ from pairform.assemblies.checkpoints.stored import DTYPES
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.families.generation import GENERATION, with_spec_tokens
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.prepacking import prepacker
 from pairform.assemblies.quantisation import quantiser
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, InputError, OutputError, Problem, shorten
+from pairform.registry import CheckpointError, InputError, OutputError, Problem, SpecError, read_json, shorten
 
 Format = Literal["pairform", "transformers"]
 
@@ -113,6 +114,7 @@ def write_model(
     """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
     if format_ not in get_args(Format):
         raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
+    write_generation(folder, spec, format_)
     if format_ == OURS:
         write_json(folder / SPEC, spec.document())
     else:
@@ -122,3 +124,21 @@ def write_model(
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
     write_json(folder / PROVENANCE, {**provenance, "checksum": ALGORITHM, "tensors": dict(sorted(checksums.items()))})
+
+
+def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:
+    """Generation settings whose tokens are the spec's; the other settings are those that came along from a source, if any did.
+
+    transformers takes tokens from this file before config.json. In our format spec.json alone counts, so that nothing is added.
+    """
+    path = folder / GENERATION
+    copied = path.is_file()
+    if spec.decoder is None or spec.head.name != "lm":
+        path.unlink(missing_ok=True)
+    elif copied or format_ != OURS:
+        try:
+            settings = read_json(path) if copied else {}
+        except SpecError as error:
+            problem = error.problems[0]
+            raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
+        write_json(path, with_spec_tokens(settings, spec), sort_keys=True)

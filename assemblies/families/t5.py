@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from pairform.assemblies.families import gemma
-from pairform.assemblies.families.config import Config, TokenId, checked
+from pairform.assemblies.families.config import Config, EndTokens, Token, checked
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
 from pairform.assemblies.families.t5_names import NAMES, written
 from pairform.assemblies.families.table import Family
@@ -37,10 +37,10 @@ class T5Config(Config):
     feed_forward_proj: str = "relu"
     dense_act_fn: str | None = None
     is_gated_act: bool | None = None
-    pad_token_id: TokenId | None = 0
-    eos_token_id: TokenId | list[TokenId] | None = 1
-    bos_token_id: TokenId | None = None
-    decoder_start_token_id: TokenId | None = None
+    pad_token_id: Token = 0
+    eos_token_id: EndTokens = 1
+    bos_token_id: Token = None
+    decoder_start_token_id: Token = None
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
 
@@ -51,7 +51,7 @@ class MT5Config(T5Config):
     num_layers: Depth = 8
     num_heads: PositiveInt = 6
     feed_forward_proj: str = "gated-gelu"
-    decoder_start_token_id: TokenId | None = 0
+    decoder_start_token_id: Token = 0
 
 
 @dataclass(frozen=True)
