@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from torch import nn
 
 from pairform.assemblies.build import check_place, skeleton
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import ALGORITHM
 from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
 from pairform.assemblies.checkpoints.stored import DTYPES
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
-from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.generation import GENERATION, with_spec_tokens
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
@@ -75,7 +76,7 @@ def fits(checkpoint: Checkpoint, model: Model) -> None:
 
 
 def save(
-    model: Model,
+    model: nn.Module,
     directory: str | Path,
     *,
     format: Format = "pairform",
@@ -84,12 +85,13 @@ def save(
 ) -> None:
     """Write a model's folder. It appears whole or not at all; an existing one is replaced only with `overwrite`.
 
-    The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error.
+    The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error. A model inside
+    torch.compile, DataParallel or DistributedDataParallel is saved as itself. Any other wrapper, an adapter that is not merged
+    and a model whose tensors are not those of its spec are errors.
     """
-    problem = constant_weights(model, "model", instead="Export the folder that it was loaded from, or load it again")
-    if problem is not None:
-        raise OutputError(problem)
-    tensors = dict(model.named_parameters())
+    check_format(format)
+    model = unwrapped(model)
+    tensors = plain_tensors(model)
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):
         raise OutputError(
@@ -99,6 +101,11 @@ def save(
     size = sum(entry.size for entry in entries)
     with new_folder(directory, overwrite=overwrite, size=size) as folder:
         write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
+
+
+def check_format(format_: str) -> None:
+    if format_ not in get_args(Format):
+        raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
 
 
 def write_model(
@@ -112,8 +119,7 @@ def write_model(
     progress: Progress = silent,
 ) -> None:
     """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
-    if format_ not in get_args(Format):
-        raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
+    check_format(format_)
     write_generation(folder, spec, format_)
     if format_ == OURS:
         write_json(folder / SPEC, spec.document())

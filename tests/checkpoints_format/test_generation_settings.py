@@ -22,7 +22,9 @@ CLASSES = {gemma2: Gemma2ForCausalLM, t5gemma: T5GemmaForConditionalGeneration}
 
 def theirs(kind: Make, folder: Path) -> list[list[int]]:
     model = CLASSES[kind].from_pretrained(folder)
-    written: list[list[int]] = model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=NEW, do_sample=False).tolist()
+    written: list[list[int]] = model.generate(
+        IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=NEW, do_sample=False
+    ).tolist()
     return written
 
 
