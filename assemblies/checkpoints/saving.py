@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pairform.assemblies.build import check_place, skeleton
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import ALGORITHM
+from pairform.assemblies.checkpoints.finite import cast
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import DTYPES
+from pairform.assemblies.checkpoints.stored import DTYPES, StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.families.generation import GENERATION, with_spec_tokens
+from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.prepacking import prepacker
@@ -57,11 +58,17 @@ def load(
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
-        state = {name: prepare(name, checkpoint.tensors[name].read().to(device, dtype)) for name, _ in model.named_parameters()}
+        state = {name: prepare(name, placed(checkpoint.tensors[name], device, dtype)) for name, _ in model.named_parameters()}
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
     return model
+
+
+def placed(stored: StoredTensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+    """A stored tensor on a device; one that `dtype` cannot hold is an error."""
+    tensor = stored.read().to(device)
+    return tensor if dtype is None else cast(tensor, dtype, stored.place)
 
 
 def fits(checkpoint: Checkpoint, model: Model) -> None:
@@ -135,7 +142,8 @@ def write_model(
 def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:
     """Generation settings whose tokens are the spec's; the other settings are those that came along from a source, if any did.
 
-    transformers takes tokens from this file before config.json. In our format spec.json alone counts, so that nothing is added.
+    transformers takes tokens from this file, and from config.json only without it. In our format spec.json alone counts: there
+    the file stays as it came unless it says otherwise.
     """
     path = folder / GENERATION
     copied = path.is_file()
@@ -147,4 +155,5 @@ def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:
         except SpecError as error:
             problem = error.problems[0]
             raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
-        write_json(path, with_spec_tokens(settings, spec), sort_keys=True)
+        if format_ != OURS or with_tokens(spec, settings) != spec:
+            write_json(path, with_spec_tokens(settings, spec), sort_keys=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import checksums
+from pairform.assemblies.checkpoints.finite import finite
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.sink import Progress, silent
-from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
+from pairform.assemblies.checkpoints.stored import INDEX, SINGLE, StoredTensor, present, stored_tensors
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
 
 
@@ -40,6 +41,7 @@ def verify(folder: str | Path, *, progress: Progress = silent) -> Verification:
         problems += error.problems
     try:
         stored = stored_tensors(folder)
+        problems += weights_twice(folder)
         whole = sum(tensor.end - tensor.begin for tensor in stored.values())
         recorded = recorded_checksums(folder, problems)
         if recorded is not None:
@@ -47,10 +49,19 @@ def verify(folder: str | Path, *, progress: Progress = silent) -> Verification:
         for tensor in stored.values():
             problems += not_finite(tensor)
             progress(tensor.end - tensor.begin, whole)
-    except CheckpointError as error:
+    except (CheckpointError, SpecError) as error:
         problems += (problem for problem in error.problems if problem not in problems)
     parameters = sum((tensor.end - tensor.begin) // tensor.dtype.itemsize for tensor in stored.values())
     return Verification(folder, len(stored), parameters, recorded is not None, tuple(problems))
+
+
+def weights_twice(folder: Path) -> Iterator[Problem]:
+    """Shards beside the single file: which of them a program reads is its own choice."""
+    if present(folder / SINGLE) and present(folder / INDEX):
+        named = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict) or set(map(str, named.values())) != {SINGLE}:
+            found = f"{INDEX}, which names other files, beside {SINGLE}"
+            yield Problem(str(folder), found, "the weights once", "Remove what is not the model's.")
 
 
 def recorded_checksums(folder: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
@@ -80,6 +91,6 @@ def changed(stored: Mapping[str, StoredTensor], recorded: Mapping[str, Any], fol
 
 def not_finite(tensor: StoredTensor) -> Iterator[Problem]:
     """NaN and infinite values, looked for in pieces."""
-    count = sum(int((~piece.isfinite()).sum()) for piece in tensor.pieces())
+    count = sum(int((~piece.isfinite()).sum()) for piece in tensor.pieces() if not finite(piece))
     if count:
-        yield Problem(f"{tensor.file}: {tensor.name}", f"{count} values that are NaN or infinite", "finite weights")
+        yield Problem(tensor.place, f"{count} values that are NaN or infinite", "finite weights")

@@ -75,7 +75,8 @@ def translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
 class Family:
     """How transformers stores the models of one `model_type`.
 
-    to_spec and to_config translate config.json (`spec` and `config` are what callers use); a spec that `to_config` cannot say is found by reading it back.
+    to_spec and to_config translate config.json (`spec` and `config` are what callers use); a spec that `to_config` cannot say
+    is found by reading it back.
     base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
     written is the table of names to write with, where it depends on the spec; absent, the one that is read with.
     adapt says what the names of the stored tensors tell beyond config.json; absent, they tell nothing.

@@ -34,8 +34,8 @@ def ours(folder: Path) -> list[list[int]]:
 
 
 def published(kind: Make, folder: Path, *, settings: bool = True) -> Path:
-    """An instruction checkpoint as Google publishes them: the end of a turn beside the end of the text in generation_config.json
-    and at the top of config.json, the latter alone in the configurations inside it."""
+    """An instruction checkpoint as published: two end tokens in generation_config.json and at the top of config.json, one in
+    the configurations inside it."""
     windows = {"layer_types": ["full_attention"] * 4}
     kind(folder, **({"encoder": windows, "decoder": windows} if kind is t5gemma else windows))
     free = CLASSES[kind].from_pretrained(folder).generate(IDS[:1], max_new_tokens=NEW, do_sample=False, eos_token_id=95)

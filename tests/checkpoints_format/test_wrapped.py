@@ -1,5 +1,5 @@
-"""A model is saved out of what leaves its weights and names alone; anything else around or inside it is refused before a byte is
-written."""
+"""A model is saved out of what leaves its weights and names alone; anything else around or inside it is refused
+before a byte is written."""
 
 from collections.abc import Callable
 from pathlib import Path
