@@ -1,5 +1,5 @@
-"""Weights that are not what they seem: quantised, named by a wrapper, not finite, beyond a dtype's range, no regular file. Each is
-refused at once and by name."""
+"""Weights that are not what they seem: quantised, named by a wrapper, not finite, beyond a dtype's range, no regular file.
+Each is refused at once and by name."""
 
 import json
 import os
