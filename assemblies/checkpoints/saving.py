@@ -14,7 +14,7 @@ from pairform.assemblies.checkpoints.finite import cast
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import DTYPES, StoredTensor
+from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, DTYPES, StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
@@ -49,7 +49,9 @@ def load(
     prepack:  lay out each linear weight of the stacks as this processor's products read it, in place of the plain one: quicker
               for few tokens, as in decoding, and not to train or to save. For a CPU.
     """
-    check_place(device, dtype)
+    check_place(device, dtype, kernel)
+    if not isinstance(prepack, bool):
+        raise InputError(Problem("prepack", shorten(prepack), "true or false"))
     checkpoint = open_checkpoint(path_or_repo, revision=revision)
     spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
     model = skeleton(spec)
@@ -110,8 +112,8 @@ def save(
         write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
 
 
-def check_format(format_: str) -> None:
-    if format_ not in get_args(Format):
+def check_format(format_: object) -> None:
+    if not isinstance(format_, str) or format_ not in get_args(Format):
         raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
 
 
@@ -136,7 +138,12 @@ def write_model(
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
-    write_json(folder / PROVENANCE, {**provenance, "checksum": ALGORITHM, "tensors": dict(sorted(checksums.items()))})
+    record = {
+        "checksum": ALGORITHM,
+        "tensors": dict(sorted(checksums.items())),
+        "dtypes": {entry.name: DTYPE_NAMES[entry.dtype] for entry in sorted(entries, key=lambda entry: entry.name)},
+    }
+    write_json(folder / PROVENANCE, {**provenance, **record})
 
 
 def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:

@@ -90,7 +90,7 @@ def plan_carry(
 ) -> Plan:
     """How the tensors of a new model would be made of a checkpoint's; `path` is how the checkpoint is found again."""
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
-    options = Options(seed=seed)
+    options = Options.read({"seed": seed})
     rules: dict[Role, CarryRules] = {}
     roles: tuple[Role, ...] = ("encoder", "decoder")
     for part in roles:

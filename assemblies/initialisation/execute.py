@@ -15,7 +15,7 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoi
 from pairform.assemblies.checkpoints.companions import copy_all_companions, copy_companions
 from pairform.assemblies.checkpoints.finite import cast, check_finite
 from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.saving import Format, write_model
+from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, Sink, TensorContent, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry
@@ -34,7 +34,7 @@ from pairform.assemblies.initialisation.plan import (
     TargetRow,
 )
 from pairform.blocks.precision import wide
-from pairform.registry import CheckpointError, Problem, SpecError
+from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ def execute(
 
     The folder appears whole or not at all. Equal plans and sources give equal tensors whatever the shard size.
     """
+    if not isinstance(plan, Plan):
+        raise InputError(Problem("plan", shorten(plan), "a plan, as pairform.plan makes it"))
+    check_format(format)
     if format == "transformers":
         family_of_spec(plan.spec)  # say what cannot be said before anything is written
     check_rows(plan)

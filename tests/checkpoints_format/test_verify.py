@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pairform
-from tests.broken.damage import INDEX, SINGLE, edit_json, read_file, refused, write_file
+from tests.broken.damage import INDEX, SINGLE, edit_header, edit_json, read_file, refused, write_file
 from tests.checkpoints import gemma2, t5gemma
 
 NAMES = {
@@ -114,6 +114,14 @@ def test_weights_that_transformers_would_read_in_place_of_the_shards_are_found(t
     assert INDEX in only
     norm = pairform.load(folder).get_parameter("decoder.norm.weight")
     assert norm.equal(load_file(folder / SINGLE)["model.norm.weight"])
+
+
+def test_the_same_bytes_as_another_dtype_are_found(folder: Path, format: str) -> None:
+    half = folder.parent / "half"
+    pairform.save(pairform.load(folder, dtype=torch.float16), half, max_shard_size="5GB")
+    edit_header(half / SINGLE, lambda header: [entry.update(dtype="BF16") for entry in header.values() if "dtype" in entry])
+    found = problems(half)
+    assert any("the dtype BF16" in problem and "'F16', as in provenance.json" in problem for problem in found)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
