@@ -29,8 +29,8 @@ def build(
 
     kernel: the attention kernel for every block; "auto" leaves it to the spec.
     """
-    check_place(device, dtype)
-    seed = check_seed(seed)
+    check_place(device, dtype, kernel)
+    seed = None if seed is None else check_seed(seed)
     model = skeleton(load_spec(spec), dtype)
     if kernel != "auto":
         model.use_kernel(kernel)
@@ -45,27 +45,31 @@ def build(
     return model
 
 
-def check_place(device: str | torch.device, dtype: torch.dtype | None) -> None:
-    """Whether weights of `dtype` can be on `device`."""
+def check_place(device: str | torch.device, dtype: torch.dtype | None, kernel: str = "auto") -> None:
+    """Whether weights of `dtype` can be on `device`, and whether `kernel` is a name at all."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InputError(Problem("dtype", shorten(dtype), "a floating-point dtype of torch's"))
+        meant = isinstance(dtype, str) and isinstance(getattr(torch, dtype, None), torch.dtype)
+        hint = f"Did you mean torch.{dtype}?" if meant else ""
+        raise InputError(Problem("dtype", shorten(dtype), "a floating-point dtype of torch's", hint))
+    if not isinstance(kernel, str):
+        raise InputError(Problem("kernel", shorten(kernel), "the name of a kernel"))
+    if device is None:
+        raise InputError(Problem("device", "None", "a device that torch can use here"))
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        found = f"{device!r} ({str(error).splitlines()[0]})"
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        found = f"{shorten(device)} ({str(error).splitlines()[0]})"
         raise InputError(Problem("device", found, "a device that torch can use here")) from None
 
 
-def check_seed(seed: object) -> int | None:
-    """A seed as a whole number; `InputError` for what is none."""
-    if seed is None:
-        return None
+def check_seed(seed: object) -> int:
+    """`seed` as a whole number; numbers of NumPy's are such, True and 1.5 are none."""
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise InputError(Problem("seed", shorten(seed), "a whole number"))
     try:
-        if isinstance(seed, bool):
-            raise TypeError
-        return operator.index(seed)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(Problem("seed", shorten(seed), "a whole number, or None for torch's own random state")) from None
+        return operator.index(seed)
+    except (TypeError, ValueError):
+        raise InputError(Problem("seed", shorten(seed), "a whole number")) from None
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> Model:

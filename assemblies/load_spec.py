@@ -1,11 +1,13 @@
 """From a reference (preset, path, folder, document) to a validated spec; patches and differences of specs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pairform.assemblies.checkpoints.stored import INDEX, SINGLE, stored_tensors
 from pairform.assemblies.families import family_of_config
+from pairform.assemblies.families.generation import GENERATION, with_tokens
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import (
     SPEC_BYTES,
@@ -61,27 +63,35 @@ def read_document(
 
 def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
     """The format of a model's folder ("pairform" or a family) and its spec."""
-    if (folder / SPEC).is_file():
+    if (folder / SPEC).exists():
         document = read_json(folder / SPEC, SPEC_BYTES)
         return OURS, read_document(document, folder, str(folder / SPEC), None, confined=True)
     path = folder / CONFIG
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(Problem(str(path), "no such file", f"a model's folder: {SPEC} or {CONFIG}"))
-    try:
+    with of_file(path):
         config = read_json(path)
-    except SpecError as error:
-        raise CheckpointError(error.problems) from None
-    try:
         family = family_of_config(config)
-        spec = family.to_spec(config)
+        spec = family.spec(config)
+    if family.adapt is not None and any((folder / name).exists() for name in (SINGLE, INDEX)):
+        spec = family.adapt(spec, stored_tensors(folder).keys())
+    settings = folder / GENERATION
+    if settings.exists():
+        with of_file(settings):
+            spec = with_tokens(spec, read_json(settings))
+    return family.model_type, spec
+
+
+@contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """What goes wrong while a file of transformers' is read as a spec is the file's fault."""
+    try:
+        yield
     except PairformError as error:
         raise CheckpointError(in_file(str(path), error)) from None
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         found = f"{type(error).__name__}: {error}"
         raise CheckpointError(Problem(str(path), found, "a configuration as transformers writes it")) from None
-    if family.adapt is not None and any((folder / name).is_file() for name in (SINGLE, INDEX)):
-        spec = family.adapt(spec, stored_tensors(folder).keys())
-    return family.model_type, spec
 
 
 def patch_spec(spec: Ref, patch: Mapping[str, Any]) -> ModelSpec:
@@ -98,6 +108,6 @@ def in_file(file: str, error: PairformError) -> list[Problem]:
     """An error's problems, each prefixed by the file it is in."""
     found = []
     for problem in error.problems:
-        where = ": ".join(part for part in (file, problem.where) if part)
+        where = ": ".join(part for part in (file, problem.where.removeprefix(file)) if part)
         found.append(Problem(where, problem.found, problem.expected, problem.remedy))
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec, VisionSpec
-from pairform.registry import InputError, Problem, shorten
+from pairform.registry import InputError, Problem, open_regular, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +22,8 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image"
 Pictures: TypeAlias = "Picture | Sequence[Picture]"
 Declared: TypeAlias = "Model | ModelSpec | str | Path | Mapping[str, Any]"
 """A model, or whatever `load_spec` takes."""
+LARGEST = 1 << 13
+"""Pixels of a side: a picture of so many takes 800 MB."""
 
 
 def read_pictures(pictures: Pictures, size: "int | Declared") -> Float[Tensor, "pictures 3 size size"]:
@@ -35,8 +37,8 @@ def read_pictures(pictures: Pictures, size: "int | Declared") -> Float[Tensor, "
     size: in pixels, or the model or spec whose tower will read them.
     """
     side = size if isinstance(size, int) else image_size(size)
-    if side < 1:
-        raise InputError(Problem("size", str(side), "1 pixel or more"))
+    if isinstance(size, bool) or not 1 <= side <= LARGEST:
+        raise InputError(Problem("size", shorten(size), f"1 to {LARGEST:,} pixels"))
     given = [pictures] if isinstance(pictures, str) or not isinstance(pictures, Sequence) else pictures
     pixels = torch.empty(len(given), 3, side, side)
     for index, picture in enumerate(given):
@@ -91,7 +93,7 @@ def as_rgb(picture: Picture, where: str) -> "Image":
             rgb = on_white(picture)
         else:
             where = str(picture)
-            with Image.open(picture) as file:
+            with open_regular(Path(picture)) as raw, Image.open(raw) as file:
                 rgb = ImageOps.exif_transpose(file).convert("RGB")
     except UnidentifiedImageError:
         raise InputError(Problem(where, "no image", "a file in a format that Pillow reads, as PNG or JPEG")) from None

@@ -71,7 +71,7 @@ def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], T
     """
     if scheme is None:
         return lambda name, tensor: tensor
-    if scheme not in SCHEMES:
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InputError(Problem("quantise", shorten(scheme), f"{' or '.join(SCHEMES)}, or nothing"))
     torchao()
     weights = put_constant(model, Int8Linear, lambda layer: layer.in_features % STEP == 0)

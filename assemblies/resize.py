@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from pairform.assemblies.build import distributions
+from pairform.assemblies.build import check_seed, distributions
+from pairform.assemblies.checkpoints.plain import unwrapped
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.load_spec import patch_spec
 from pairform.assemblies.model import Model
-from pairform.registry import InputError, Problem
+from pairform.registry import LIMIT, InputError, Problem, shorten
 
 
 def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
@@ -15,8 +16,9 @@ def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
 
     Rows that remain keep their values; new ones are drawn as fresh weights are. The model's spec changes with it.
     """
-    if size < 1:
-        raise InputError(Problem("size", str(size), "1 or more"))
+    model, seed = unwrapped(model), check_seed(seed)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < LIMIT:
+        raise InputError(Problem("size", shorten(size), f"1 to {LIMIT - 1:,} tokens"))
     stacks = {part: {"vocabulary": None} for part in model.spec.stacks}
     spec = patch_spec(model.spec, {"vocabulary": size, **stacks})
     old_sizes = {part: model.spec.vocabulary_of(part) for part in model.spec.stacks}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pairform.registry import CheckpointError, InputError, Problem, SpecError, read_json
+from pairform.registry import CheckpointError, InputError, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -66,23 +66,7 @@ class Writer:
         if max(ids) > largest:
             raise InputError(Problem("input_ids", str(max(ids)), f"token ids up to {largest}"))
         ones = torch.ones_like(read)
-        written = self.model.generate(read, ones, eos_token_id=self.end_tokens(), **options)
+        written = self.model.generate(read, ones, **options)
         prompt = len(ids) if self.model.encoder is None else 1
         new: list[int] = written[0, prompt:].tolist()
         return new
-
-    def end_tokens(self) -> tuple[int, ...]:
-        """The end tokens of the folder's generation settings, else the spec's."""
-        from pairform.assemblies.checkpoints.companions import GENERATION
-
-        path = self.folder / GENERATION
-        eos: Any = None
-        if path.is_file():
-            try:
-                eos = read_json(path).get("eos_token_id")
-            except SpecError as error:
-                raise CheckpointError(error.problems) from None
-        ends = [eos] if isinstance(eos, int) else eos
-        if isinstance(ends, list) and all(isinstance(end, int) for end in ends):
-            return tuple(ends)
-        return self.model.spec.tokens.ends

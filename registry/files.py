@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 DOCUMENT_BYTES = 16 << 20
 """The largest JSON document that is read. A spec with a thousand layers written out takes about two megabytes."""
@@ -17,7 +17,7 @@ SPECIAL = {
 }
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading; `OSError` for anything else, which could block, never end or act when it is read.
 
     The type is checked before the file is opened and again on the descriptor, in case the path was replaced in between.

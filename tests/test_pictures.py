@@ -149,7 +149,7 @@ def empty(folder: Path) -> Path:
         (truncated, ("half.png", "whole image")),
         (empty, ("empty.jpg", "no image")),
         (lambda folder: folder / "absent.png", ("absent.png", "No such file")),
-        (lambda folder: folder, ("Is a directory",)),
+        (lambda folder: folder, ("a folder, not a file",)),
         (lambda folder: "bad\0name.png", ("whole image",)),
         (lambda folder: np.zeros((4, 4, 3), np.uint8), ("pictures[0]", "Pillow")),
         (lambda folder: torch.zeros(3, 4, 4), ("pictures[0]", "Pillow")),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.hub import find_folder
+from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor, refuse_quantised
 from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
 from pairform.assemblies.families import FAMILIES
-from pairform.assemblies.load_spec import spec_of_folder
+from pairform.assemblies.load_spec import CONFIG, OURS, spec_of_folder
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, Problem
+from pairform.registry import CheckpointError, Problem, read_json
 
 PROVENANCE = "provenance.json"
 
@@ -37,7 +38,10 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     """
     folder = find_folder(ref, revision)
     format_, spec = spec_of_folder(folder)
+    if format_ != OURS:
+        refuse_quantised(read_json(folder / CONFIG), folder / CONFIG)
     stored = stored_tensors(folder)
+    refuse_wrapped(stored)
     tensors: dict[str, StoredTensor] = {}
     problems: list[Problem] = []
     family = FAMILIES.get(format_)
@@ -48,9 +52,7 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
         if tied(ours, spec):
             continue  # some writers store tied tensors a second time
         if ours is None:
-            problems.append(
-                Problem(f"{tensor.file}: {name}", "a tensor that this model does not have", "only the spec's tensors")
-            )
+            problems.append(unknown(tensor))
         elif ours in tensors:
             problems.append(Problem(f"{tensor.file}: {name}", f"{ours} a second time", "each tensor once"))
         else:
@@ -79,5 +81,29 @@ def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Pat
             where = f"{stored.file}: {stored.name}"
             yield Problem(where, f"the shape {list(stored.shape)}", f"{list(shape)}, as the configuration says")
     for name in tensors.keys() - shapes.keys():
-        where = f"{tensors[name].file}: {tensors[name].name}"
-        yield Problem(where, "a tensor that this model does not have", "only the spec's tensors")
+        yield unknown(tensors[name])
+
+
+def unknown(tensor: StoredTensor) -> Problem:
+    if (found := quantised_by([tensor.name])) is not None:
+        return quantised_tensor(tensor.file, *found)
+    return Problem(tensor.place, "a tensor that this model does not have", "only the spec's tensors")
+
+
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel or DistributedDataParallel",
+    "base_model.model.": "PEFT",
+    "_fsdp_wrapped_module.": "FullyShardedDataParallel",
+}
+"""What programs put before all names when they save a wrapped model's state in place of the model's."""
+
+
+def refuse_wrapped(stored: Mapping[str, StoredTensor]) -> None:
+    """One `CheckpointError` where all names begin alike, with what a wrapper puts there."""
+    for prefix, wrapper in WRAPPERS.items():
+        if stored and all(name.startswith(prefix) for name in stored):
+            file = next(iter(stored.values())).file
+            found = f"names that all begin with {prefix!r}, as {wrapper} makes them"
+            remedy = "Save the model inside the wrapper, or take this beginning off the names."
+            raise CheckpointError(Problem(str(file), found, "the model's own names", remedy))

@@ -3,7 +3,9 @@
 import zlib
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.stored import readable, tensors_in
+from pairform.assemblies.checkpoints.header import readable
+from pairform.assemblies.checkpoints.stored import tensors_in
+from pairform.registry import open_regular
 
 ALGORITHM = "crc32"
 PIECE = 1 << 20
@@ -26,7 +28,7 @@ class Checksum:
 def checksum(file: Path, begin: int, end: int) -> str:
     """The CRC-32 of bytes `begin` to `end` of a file."""
     total, buffer = Checksum(), memoryview(bytearray(min(PIECE, end - begin)))
-    with readable(file), file.open("rb", buffering=0) as raw:
+    with readable(file), open_regular(file) as raw:
         raw.seek(begin)
         while begin < end and (read := raw.readinto(buffer[: end - begin])):
             total.add(buffer[:read])

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from pairform.assemblies.families.generation import GENERATION
+
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -13,12 +15,11 @@ COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    "generation_config.json",
+    GENERATION,
 )
 """Files that come along from a source."""
 ENCODER_TOKENIZER = "encoder_tokenizer"
 """Where the encoder's tokenizer goes if it is not the decoder's."""
-GENERATION = "generation_config.json"
 
 
 def copy_companions(folder: Path, sources: Mapping[str, Path]) -> None:

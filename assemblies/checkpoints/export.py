@@ -7,7 +7,7 @@ from pathlib import Path
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.companions import copy_all_companions
 from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.saving import Format, write_model
+from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
@@ -40,6 +40,7 @@ def copied(
     checkpoint: Checkpoint, spec: ModelSpec, names: Sequence[str], out: str | Path, format_: Format, overwrite: bool
 ) -> Iterator[tuple[Path, list[Entry]]]:
     """A new folder for a model whose tensors `names` are a checkpoint's unchanged, and these ready to be written."""
+    check_format(format_)
     if format_ == "transformers":
         family_of_spec(spec)  # say what cannot be said before anything is written
     stored = {name: checkpoint.tensors[checkpoint.stored_name(name)] for name in names}

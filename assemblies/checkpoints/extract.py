@@ -10,7 +10,7 @@ from pairform.assemblies.checkpoints.export import copied
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import InputError, OutputError, Problem, SpecError
+from pairform.registry import InputError, OutputError, Problem, SpecError, shorten
 
 Part = Literal["encoder", "decoder"]
 
@@ -48,8 +48,8 @@ def own_companions(folder: Path, part: str) -> Path:
 
 def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
     """The spec of one stack alone."""
-    if part not in ("encoder", "decoder"):
-        raise InputError(Problem("part", repr(part), "encoder or decoder"))
+    if not isinstance(part, str) or part not in ("encoder", "decoder"):
+        raise InputError(Problem("part", shorten(part), "encoder or decoder"))
     if part not in spec.stacks:
         raise InputError(Problem("part", repr(part), f"a stack of the model: {', '.join(spec.stacks)}"))
     own = part == list(spec.stacks)[-1]

@@ -44,6 +44,8 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
 
 def check_target(target: str | Path, overwrite: bool, sources: tuple[Path, ...]) -> Path:
     """The absolute path of a target; one that would harm a source or something that is not a model is refused."""
+    if target == "":
+        raise OutputError(Problem("", "an empty path", "the name of a folder", "Is a variable unset?"))
     try:
         target = new_folder_path(target)
         resolved = target.resolve()

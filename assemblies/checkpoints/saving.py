@@ -5,22 +5,25 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor, nn
 
 from pairform.assemblies.build import check_place, skeleton
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import ALGORITHM
+from pairform.assemblies.checkpoints.finite import cast
 from pairform.assemblies.checkpoints.folder import new_folder
+from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import DTYPES
+from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, DTYPES, StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
-from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.prepacking import prepacker
 from pairform.assemblies.quantisation import quantiser
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, InputError, OutputError, Problem, shorten
+from pairform.registry import CheckpointError, InputError, OutputError, Problem, SpecError, read_json, shorten
 
 Format = Literal["pairform", "transformers"]
 
@@ -46,7 +49,9 @@ def load(
     prepack:  lay out each linear weight of the stacks as this processor's products read it, in place of the plain one: quicker
               for few tokens, as in decoding, and not to train or to save. For a CPU.
     """
-    check_place(device, dtype)
+    check_place(device, dtype, kernel)
+    if not isinstance(prepack, bool):
+        raise InputError(Problem("prepack", shorten(prepack), "true or false"))
     checkpoint = open_checkpoint(path_or_repo, revision=revision)
     spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
     model = skeleton(spec)
@@ -55,11 +60,17 @@ def load(
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
-        state = {name: prepare(name, checkpoint.tensors[name].read().to(device, dtype)) for name, _ in model.named_parameters()}
+        state = {name: prepare(name, placed(checkpoint.tensors[name], device, dtype)) for name, _ in model.named_parameters()}
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
     return model
+
+
+def placed(stored: StoredTensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+    """A stored tensor on a device; one that `dtype` cannot hold is an error."""
+    tensor = stored.read().to(device)
+    return tensor if dtype is None else cast(tensor, dtype, stored.place)
 
 
 def fits(checkpoint: Checkpoint, model: Model) -> None:
@@ -74,7 +85,7 @@ def fits(checkpoint: Checkpoint, model: Model) -> None:
 
 
 def save(
-    model: Model,
+    model: nn.Module,
     directory: str | Path,
     *,
     format: Format = "pairform",
@@ -83,12 +94,13 @@ def save(
 ) -> None:
     """Write a model's folder. It appears whole or not at all; an existing one is replaced only with `overwrite`.
 
-    The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error.
+    The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error. A model inside
+    torch.compile, DataParallel or DistributedDataParallel is saved as itself. Any other wrapper, an adapter that is not merged
+    and a model whose tensors are not those of its spec are errors.
     """
-    problem = constant_weights(model, "model", instead="Export the folder that it was loaded from, or load it again")
-    if problem is not None:
-        raise OutputError(problem)
-    tensors = dict(model.named_parameters())
+    check_format(format)
+    model = unwrapped(model)
+    tensors = plain_tensors(model)
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):
         raise OutputError(
@@ -98,6 +110,11 @@ def save(
     size = sum(entry.size for entry in entries)
     with new_folder(directory, overwrite=overwrite, size=size) as folder:
         write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
+
+
+def check_format(format_: object) -> None:
+    if not isinstance(format_, str) or format_ not in get_args(Format):
+        raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
 
 
 def write_model(
@@ -111,8 +128,8 @@ def write_model(
     progress: Progress = silent,
 ) -> None:
     """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
-    if format_ not in get_args(Format):
-        raise OutputError(Problem("format", shorten(format_), f"one of {', '.join(get_args(Format))}"))
+    check_format(format_)
+    write_generation(folder, spec, format_)
     if format_ == OURS:
         write_json(folder / SPEC, spec.document())
     else:
@@ -121,4 +138,29 @@ def write_model(
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
-    write_json(folder / PROVENANCE, {**provenance, "checksum": ALGORITHM, "tensors": dict(sorted(checksums.items()))})
+    record = {
+        "checksum": ALGORITHM,
+        "tensors": dict(sorted(checksums.items())),
+        "dtypes": {entry.name: DTYPE_NAMES[entry.dtype] for entry in sorted(entries, key=lambda entry: entry.name)},
+    }
+    write_json(folder / PROVENANCE, {**provenance, **record})
+
+
+def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:
+    """Generation settings whose tokens are the spec's; the other settings are those that came along from a source, if any did.
+
+    transformers takes tokens from this file, and from config.json only without it. In our format spec.json alone counts: there
+    the file stays as it came unless it says otherwise.
+    """
+    path = folder / GENERATION
+    copied = path.is_file()
+    if spec.decoder is None or spec.head.name != "lm":
+        path.unlink(missing_ok=True)
+    elif copied or format_ != OURS:
+        try:
+            settings = read_json(path) if copied else {}
+        except SpecError as error:
+            problem = error.problems[0]
+            raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
+        if format_ != OURS or with_tokens(spec, settings) != spec:
+            write_json(path, with_spec_tokens(settings, spec), sort_keys=True)

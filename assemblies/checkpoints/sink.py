@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from pairform.assemblies.checkpoints.checksum import PIECE, Checksum
 from pairform.assemblies.checkpoints.direct import DirectFile
-from pairform.assemblies.checkpoints.stored import StoredTensor, readable
-from pairform.registry import CheckpointError, Problem
+from pairform.assemblies.checkpoints.header import readable
+from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.registry import CheckpointError, Problem, open_regular
 
 Progress = Callable[[int, int], object]
 """Called with the number of bytes just moved, and how many there are to move in all."""
@@ -50,23 +50,25 @@ class Sink:
             self._file.append(data)
             self._passed(data)
 
-    def copy(self, file: Path, begin: int, end: int) -> None:
-        """Bytes `begin` to `end` of another file."""
-        with readable(file):
-            source = os.open(file, os.O_RDONLY)
-        try:
-            while begin < end:
-                room = self._file.room()[: min(end - begin, PIECE)]
-                with readable(file):
-                    read = os.preadv(source, [room], begin)
+    def copy(self, stored: StoredTensor, check: Callable[[Tensor, str], object] | None = None) -> None:
+        """The bytes of a stored tensor; `check` is called with each piece of it, and the tensor's place, before it is sent."""
+        begin, size = stored.begin, stored.dtype.itemsize
+        with readable(stored.file):
+            source = open_regular(stored.file)
+        with source:
+            while begin < stored.end:
+                room = self._file.room()[: min(stored.end - begin, PIECE)]
+                with readable(stored.file):
+                    read = os.preadv(source.fileno(), [room], begin)
+                read -= read % size  # whole elements: the file's beginning and its buffer are multiples of the largest
                 if read == 0:
                     found = f"its end at byte {begin}"
-                    raise CheckpointError(Problem(str(file), found, "the length it had when it was opened"))
+                    raise CheckpointError(Problem(str(stored.file), found, "the length it had when it was opened"))
+                if check is not None:
+                    check(torch.frombuffer(room, dtype=stored.dtype, count=read // size), stored.place)
                 self._passed(room[:read])
                 self._file.advance(read)
                 begin += read
-        finally:
-            os.close(source)
 
     def _passed(self, data: memoryview) -> None:
         self._sum.add(data)
@@ -88,6 +90,7 @@ class CopiedContent:
     """A stored tensor's bytes, unchanged."""
 
     stored: StoredTensor
+    check: Callable[[Tensor, str], object] | None = None
 
     def write(self, sink: Sink) -> None:
-        sink.copy(self.stored.file, self.stored.begin, self.stored.end)
+        sink.copy(self.stored, self.check)

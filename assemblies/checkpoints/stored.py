@@ -1,7 +1,5 @@
 """Tensors on disk: which files a folder's weights are in, checked before anything is read from them."""
 
-import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -9,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from pairform.registry import CheckpointError, Problem, SpecError, read_json, shorten
+from pairform.assemblies.checkpoints.header import read_header, readable
+from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor
+from pairform.registry import CheckpointError, Problem, SpecError, open_regular, read_json, shorten
 
 BUFFER = 1 << 23
 """Bytes moved at a time through memory."""
@@ -40,6 +40,11 @@ class StoredTensor:
     begin: int
     end: int
 
+    @property
+    def place(self) -> str:
+        """Where an error says that it is."""
+        return f"{self.file}: {self.name}"
+
     def read(self, device: str = "cpu") -> Tensor:
         """The whole tensor; on the CPU it stays mapped to the file."""
         with readable(self.file), safe_open(self.file, "pt", device=device) as opened:
@@ -50,13 +55,15 @@ class StoredTensor:
         """`rows` rows at a time from row `start` up to row `stop`; absent, about `BUFFER` bytes at a time and all.
 
         Each is read into memory of its own. safetensors would map the file: one that shrinks meanwhile then kills the
-        process, and an interrupt inside the library comes out as a damaged file.
+        process, and an interrupt inside the library comes out as a damaged file. A tensor without elements has no pieces.
         """
+        if self.begin == self.end:
+            return
         count, *rest = self.shape or (1,)
         stop = count if stop is None else stop
         row_bytes = prod(rest) * self.dtype.itemsize
         rows = rows or max(BUFFER // max(row_bytes, 1), 1)
-        with readable(self.file), self.file.open("rb") as raw:
+        with readable(self.file), open_regular(self.file) as raw:
             raw.seek(self.begin + start * row_bytes)
             for begin in range(start, stop, rows):
                 piece = torch.empty((min(rows, stop - begin), *rest), dtype=self.dtype)
@@ -65,13 +72,19 @@ class StoredTensor:
                 yield piece
 
 
+def present(path: Path) -> bool:
+    """Whether there is a file, of whatever kind: one that is not regular is refused when it is opened."""
+    return path.exists() and not path.is_dir()
+
+
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a folder by its name in the files. Only safetensors are read."""
-    index = folder / INDEX
-    if index.is_file():
+    """Every tensor of a folder by its name in the files. Only safetensors are read, the single file before shards, as
+    transformers does."""
+    index, single = folder / INDEX, folder / SINGLE
+    if present(single):
+        return tensors_in(single)
+    if present(index):
         return _indexed(folder, index)
-    if (folder / SINGLE).is_file():
-        return tensors_in(folder / SINGLE)
     if any(any(folder.glob(pattern)) for pattern in PICKLES):
         raise CheckpointError(
             Problem(
@@ -85,29 +98,18 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def tensors_in(file: Path) -> dict[str, StoredTensor]:
-    """Every tensor of one safetensors file; the library checks the header against the file's length."""
-    with readable(file):
-        with safe_open(file, "pt") as opened:
-            names = set(opened.keys())
-        with file.open("rb") as raw:
-            length = int.from_bytes(raw.read(8), "little")
-            header = json.loads(raw.read(length))
-    return {name: _stored(file, name, header[name], 8 + length) for name in sorted(names)}
-
-
-@contextlib.contextmanager
-def readable(file: Path) -> Iterator[None]:
-    """What goes wrong while a safetensors file is read is the file's fault."""
-    try:
-        yield
-    except (SafetensorError, OSError, EOFError, json.JSONDecodeError) as error:
-        remedy = "The file is truncated or damaged: fetch or write it again."
-        raise CheckpointError(Problem(str(file), f"{error}", "a whole safetensors file", remedy)) from None
+    """Every tensor of one safetensors file."""
+    header, base = read_header(file)
+    if any(entry["dtype"] not in DTYPES for entry in header.values()) and (found := quantised_by(header)) is not None:
+        raise CheckpointError(quantised_tensor(file, *found))
+    return {name: _stored(file, name, entry, base) for name, entry in header.items()}
 
 
 def _stored(file: Path, name: str, entry: Mapping[str, Any], base: int) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
-        raise CheckpointError(Problem(f"{file}: {name}", f"the dtype {entry['dtype']}", f"one of {', '.join(DTYPES)}"))
+        found = f"the dtype {entry['dtype']}"
+        remedy = "Weights in other dtypes are usually quantised: use the checkpoint that is not."
+        raise CheckpointError(Problem(f"{file}: {name}", found, f"one of {', '.join(DTYPES)}", remedy))
     begin, end = entry["data_offsets"]
     return StoredTensor(file, name, DTYPES[entry["dtype"]], tuple(entry["shape"]), base + begin, base + end)
 
@@ -119,7 +121,7 @@ def _indexed(folder: Path, index: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(error.problems) from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(Problem(str(index), f"weight_map: {shorten(weight_map)}", "an object: tensor -> file"))
-    there = {path.name for path in folder.iterdir() if path.is_file()}
+    there = {path.name for path in folder.iterdir() if not path.is_dir()}
     files: dict[str, dict[str, StoredTensor]] = {}
     for name in sorted(set(map(str, weight_map.values()))):
         if Path(name).name != name or name in ("", ".", ".."):

@@ -7,10 +7,11 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, open_checkpoint
 from pairform.assemblies.checkpoints.checksum import checksums
+from pairform.assemblies.checkpoints.finite import finite
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.sink import Progress, silent
-from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
-from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json
+from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, SINGLE, StoredTensor, present, stored_tensors
+from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json, shorten
 
 
 @dataclass(frozen=True)
@@ -29,57 +30,74 @@ class Verification:
 
 
 def verify(folder: str | Path, *, progress: Progress = silent) -> Verification:
-    """Names, shapes and dtypes against the spec, checksums against provenance.json, and every value for being finite."""
+    """Names and shapes against the spec, checksums and dtypes against provenance.json, and every value for being finite."""
     folder = find_folder(folder)
     problems: list[Problem] = []
     stored: dict[str, StoredTensor] = {}
-    recorded = None
+    record = None
     try:
         open_checkpoint(folder)
     except PairformError as error:
         problems += error.problems
     try:
         stored = stored_tensors(folder)
+        problems += weights_twice(folder)
         whole = sum(tensor.end - tensor.begin for tensor in stored.values())
-        recorded = recorded_checksums(folder, problems)
-        if recorded is not None:
-            problems += changed(stored, recorded, folder)
+        record = recorded(folder, problems)
+        if record is not None:
+            problems += changed(stored, record, folder)
         for tensor in stored.values():
             problems += not_finite(tensor)
             progress(tensor.end - tensor.begin, whole)
-    except CheckpointError as error:
+    except (CheckpointError, SpecError) as error:
         problems += (problem for problem in error.problems if problem not in problems)
     parameters = sum((tensor.end - tensor.begin) // tensor.dtype.itemsize for tensor in stored.values())
-    return Verification(folder, len(stored), parameters, recorded is not None, tuple(problems))
+    return Verification(folder, len(stored), parameters, record is not None, tuple(problems))
 
 
-def recorded_checksums(folder: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
+def weights_twice(folder: Path) -> Iterator[Problem]:
+    """Shards beside the single file: which of them a program reads is its own choice."""
+    if present(folder / SINGLE) and present(folder / INDEX):
+        named = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict) or set(map(str, named.values())) != {SINGLE}:
+            found = f"{INDEX}, which names other files, beside {SINGLE}"
+            yield Problem(str(folder), found, "the weights once", "Remove what is not the model's.")
+
+
+def recorded(folder: Path, problems: list[Problem]) -> Mapping[str, Mapping[str, Any]] | None:
+    """The checksums and dtypes in a folder's provenance, by tensor; folders of earlier versions have no dtypes."""
     path = folder / PROVENANCE
-    if not path.is_file():
+    if not present(path):
         return None
     try:
-        recorded = read_json(path).get("tensors")
+        provenance = read_json(path)
     except SpecError as error:
         problems += error.problems
         return None
-    if not isinstance(recorded, dict):
-        problems.append(Problem(f"{path}: tensors", repr(recorded), "an object: tensor -> checksum"))
-        return None
-    return recorded
+    found = {"tensors": provenance.get("tensors"), "dtypes": provenance.get("dtypes", {})}
+    for field, value in found.items():
+        if not isinstance(value, dict):
+            problems.append(Problem(f"{path}: {field}", shorten(value), "an object: tensor -> what was written"))
+            return None
+    return found
 
 
-def changed(stored: Mapping[str, StoredTensor], recorded: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
+def changed(stored: Mapping[str, StoredTensor], record: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[Problem]:
     found: dict[str, str] = {}
     for file in sorted({tensor.file for tensor in stored.values()}):
         found |= checksums(file)
-    for name in sorted(found.keys() | recorded.keys()):
-        if found.get(name) != recorded.get(name):
+    for name in sorted(found.keys() | record["tensors"].keys()):
+        where, wanted = f"{folder}: {name}", record["tensors"].get(name)
+        if found.get(name) != wanted:
+            yield Problem(where, f"the checksum {found.get(name)}", f"{shorten(wanted)}, as in {PROVENANCE}")
+    for name, dtype in record["dtypes"].items():
+        if name in stored and DTYPE_NAMES[stored[name].dtype] != dtype:
             where = f"{folder}: {name}"
-            yield Problem(where, f"the checksum {found.get(name)}", f"{recorded.get(name)}, as in {PROVENANCE}")
+            yield Problem(where, f"the dtype {DTYPE_NAMES[stored[name].dtype]}", f"{shorten(dtype)}, as in {PROVENANCE}")
 
 
 def not_finite(tensor: StoredTensor) -> Iterator[Problem]:
     """NaN and infinite values, looked for in pieces."""
-    count = sum(int((~piece.isfinite()).sum()) for piece in tensor.pieces())
+    count = sum(int((~piece.isfinite()).sum()) for piece in tensor.pieces() if not finite(piece))
     if count:
-        yield Problem(f"{tensor.file}: {tensor.name}", f"{count} values that are NaN or infinite", "finite weights")
+        yield Problem(tensor.place, f"{count} values that are NaN or infinite", "finite weights")

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, Spec, SpecError, shorten
 
 TokenId = Annotated[int, Field(ge=0)]
+Token = Annotated[TokenId | None, BeforeValidator(lambda token: None if token == -1 else token)]
+"""A token that a model may do without: null, or -1 in files of 2023."""
+EndTokens = Annotated[TokenId | list[TokenId] | None, BeforeValidator(lambda tokens: None if tokens == -1 else tokens)]
 
 
 class Config(Spec):
@@ -49,10 +52,10 @@ class StackConfig(Config):
     max_position_embeddings: PositiveInt = 8192
     initializer_range: PositiveFloat = 0.02
     rms_norm_eps: PositiveFloat = 1e-6
-    pad_token_id: TokenId | None = 0
-    eos_token_id: TokenId | list[TokenId] | None = 1
-    bos_token_id: TokenId | None = 2
-    decoder_start_token_id: TokenId | None = None
+    pad_token_id: Token = 0
+    eos_token_id: EndTokens = 1
+    bos_token_id: Token = 2
+    decoder_start_token_id: Token = None
     attention_bias: bool = False
     attention_dropout: Probability = 0.0
     query_pre_attn_scalar: Annotated[int | float, Field(gt=0, le=1e12)] = 256

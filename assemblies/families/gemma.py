@@ -1,15 +1,16 @@
 """What the configurations of Gemma 2 and T5Gemma share: one stack."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pairform.assemblies.families.activations import ACTIVATIONS, NAMES, activation_named
 from pairform.assemblies.families.config import StackConfig
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
 from pairform.registry import Problem, SpecError, shorten
 
-ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu", "relu": "relu"}
 DEFAULTS = StackConfig()
 
 LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
@@ -58,7 +59,6 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
     attention, feed_forward = branch(layer, "self_attention"), branch(layer, "feed_forward")
     windows = [branch(layer, "self_attention").get("mask", {}).get("window") for layer in stack.layers]
     window = next((window for window in windows if window is not None), None)
-    named = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     act = feed_forward.get("activation", "gelu_tanh")
     heads = attention.get("heads", 1)
     head_dim = attention.get("head_dim") or stack.width // heads
@@ -66,7 +66,7 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
         "attention_bias": bool(attention.get("bias", False)),
         "attn_logit_softcapping": attention.get("softcap"),
         "head_dim": head_dim,
-        "hidden_activation": named.get(act, act),
+        "hidden_activation": NAMES.get(act, act),
         "hidden_size": stack.width,
         "intermediate_size": feed_forward.get("hidden", 1),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
@@ -96,11 +96,13 @@ def branch(layer: LayerSpec, name: str) -> dict[str, Any]:
 
 
 def activation(config: Mapping[str, Any]) -> str:
-    field = "hidden_act" if config.get("hidden_activation") is None else "hidden_activation"
-    name = config.get(field) or "gelu_pytorch_tanh"
-    if name not in ACTIVATIONS:
-        raise SpecError(Problem(field, repr(name), f"one of {', '.join(ACTIVATIONS)}"))
-    return ACTIVATIONS[name]
+    """Of `hidden_activation` alone, as in transformers; `hidden_act` is the field of Gemma 1."""
+    found = activation_named(config.get("hidden_activation") or "gelu_pytorch_tanh", "hidden_activation")
+    other = config.get("hidden_act")
+    if other is not None and ACTIVATIONS.get(other) != found:
+        text = f"hidden_act is {other!r} and is not read, as in transformers: the model has {found!r}. Set hidden_activation."
+        warnings.warn(text, stacklevel=2)
+    return found
 
 
 def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:

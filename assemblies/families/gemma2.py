@@ -1,5 +1,6 @@
 """Gemma 2 (arXiv 2408.00118) in transformers' files."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,10 @@ NAMES = NameTable(
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(StackConfig, config))
-    causal = not config.get("use_bidirectional_attention") and config.get("is_causal") is not False
+    causal = not config["use_bidirectional_attention"] and config["is_causal"] is not False
+    if config["use_bidirectional_attention"] and config["is_causal"] is not False:
+        text = "use_bidirectional_attention without is_causal: false is read as what it says; transformers 5 stays causal"
+        warnings.warn(text, stacklevel=2)
     stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
 

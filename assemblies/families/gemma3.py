@@ -43,9 +43,11 @@ NAMES = NameTable(
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(PicturesConfig, config))
     text = part_config(Gemma3StackConfig, config, "text_config")
-    if text["use_bidirectional_attention"]:
-        where = "text_config.use_bidirectional_attention"
-        raise SpecError(Problem(where, "true", "false: transformers runs it in models without pictures alone"))
+    for field, value in (("use_bidirectional_attention", True), ("is_causal", False)):
+        if text.get(field) is value:
+            found, expected = str(value).lower(), str(not value).lower()
+            problem = Problem(f"text_config.{field}", found, f"{expected}: it is read in models without pictures alone")
+            raise SpecError(problem)
     with inside("text_config"):
         stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"])
     head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder", classifier_bias=False)

@@ -20,9 +20,10 @@ LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETA = {LOCAL: 10_000.0, GLOBAL: 1_000_000.0}
 OLDER_THETA = {LOCAL: "rope_local_base_freq", GLOBAL: "rope_theta"}
 
-Reach = Literal["past", "both", "half"]
+Reach = Literal["past", "both", "half", "each"]
 """How `sliding_window` counts. past: tokens up to the query itself (causal); both: all that a query sees (T5Gemma 2's encoder);
-half: twice as many as it sees to each side (Gemma 3 with use_bidirectional_attention)."""
+half: twice as many as it sees to each side (Gemma 3 with use_bidirectional_attention); each: tokens up to the query from each
+side (Gemma 3 that is not causal, as Gemma 2)."""
 
 
 class RopeByType(RopeConfig):
@@ -104,7 +105,7 @@ def window_pair(width: int | None, reach: Reach) -> list[int]:
 def window_width(window: tuple[int, int], reach: Reach) -> int:
     """The inverse of `window_pair`."""
     left, right = window
-    return {"past": left + 1, "both": left + right + 1, "half": 2 * left}[reach]
+    return {"past": left + 1, "each": left + 1, "both": left + right + 1, "half": 2 * left}[reach]
 
 
 def stack_config(stack: StackSpec, vocabulary: int, reach: Reach) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
+OLD_NAMES = {"LLaMAForCausalLM": "LlamaForCausalLM", "T5WithLMHeadModel": "T5ForConditionalGeneration"}
+"""Names of architectures in files of 2023 and 2019."""
 PROBLEMS = {
     "regression": "regression",
     "single_label_classification": "single_label",
@@ -21,7 +23,8 @@ def head_document(
     classifier_bias: of sequence classification; transformers' generic one has none.
     """
     named = config.get("architectures") or [architectures["lm"]]
-    name = next((name for name, architecture in architectures.items() if named == [architecture]), None)
+    current = [OLD_NAMES.get(architecture, architecture) for architecture in named]
+    name = next((name for name, architecture in architectures.items() if current == [architecture]), None)
     if name is None:
         raise SpecError(Problem("architectures", repr(named), f"one of {', '.join(architectures.values())}"))
     if name == "none":

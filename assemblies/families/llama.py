@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pairform.assemblies.families import gemma
+from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import checked
 from pairform.assemblies.families.gemma2 import causal, text_rows
 from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
@@ -87,7 +88,7 @@ def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     }
     feed_forward = {
         "name": "gated",
-        "activation": gemma.activation({"hidden_act": config["hidden_act"]}),
+        "activation": activation_named(config["hidden_act"], "hidden_act"),
         "hidden": config["intermediate_size"],
         "bias": config["mlp_bias"] and kind.mlp_bias,
     }

@@ -1,6 +1,6 @@
 """config.json of Llama, Mistral, Qwen2 and Qwen3, with transformers' defaults."""
 
-from pairform.assemblies.families.config import HeadConfig, RopeConfig, TokenId
+from pairform.assemblies.families.config import EndTokens, HeadConfig, RopeConfig, Token
 from pairform.registry import Depth, PositiveFloat, PositiveInt
 
 
@@ -18,10 +18,10 @@ class LlamaConfig(HeadConfig):
     max_position_embeddings: PositiveInt = 2048
     initializer_range: PositiveFloat = 0.02
     rms_norm_eps: PositiveFloat = 1e-6
-    pad_token_id: TokenId | None = None
-    bos_token_id: TokenId | None = 1
-    eos_token_id: TokenId | list[TokenId] | None = 2
-    decoder_start_token_id: TokenId | None = None
+    pad_token_id: Token = None
+    bos_token_id: Token = 1
+    eos_token_id: EndTokens = 2
+    decoder_start_token_id: Token = None
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -43,8 +43,8 @@ class Qwen2Config(LlamaConfig):
     intermediate_size: PositiveInt = 22_016
     num_key_value_heads: PositiveInt | None = 32
     max_position_embeddings: PositiveInt = 32_768
-    bos_token_id: TokenId | None = None
-    eos_token_id: TokenId | list[TokenId] | None = None
+    bos_token_id: Token = None
+    eos_token_id: EndTokens = None
     use_sliding_window: bool = False
     sliding_window: PositiveInt | None = 4096
     max_window_layers: int = 28

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pairform.assemblies.families.activations import NAMES, activation_named
 from pairform.assemblies.families.config import Config, TokenId, part_config
-from pairform.assemblies.families.gemma import ACTIVATIONS, branch
+from pairform.assemblies.families.gemma import branch
 from pairform.assemblies.families.table import Row
 from pairform.assemblies.specs import VisionSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError
@@ -64,8 +65,6 @@ def vision_document(config: Mapping[str, Any], *, attention_dropout: float | Non
     own = part_config(VisionConfig, config, "vision_config")
     if own["model_type"] != SIGLIP:
         raise SpecError(Problem("vision_config.model_type", repr(own["model_type"]), SIGLIP))
-    if own["hidden_act"] not in ACTIVATIONS:
-        raise SpecError(Problem("vision_config.hidden_act", repr(own["hidden_act"]), f"one of {', '.join(ACTIVATIONS)}"))
     attention = {
         "name": "self_attention",
         "heads": own["num_attention_heads"],
@@ -74,7 +73,7 @@ def vision_document(config: Mapping[str, Any], *, attention_dropout: float | Non
     }
     feed_forward = {
         "name": "mlp",
-        "activation": ACTIVATIONS[own["hidden_act"]],
+        "activation": activation_named(own["hidden_act"], "vision_config.hidden_act"),
         "hidden": own["intermediate_size"],
         "bias": True,
     }
@@ -111,7 +110,6 @@ def vision_config(vision: VisionSpec) -> dict[str, Any]:
     tower = vision.tower
     layer = tower.layers[0]
     attention, feed_forward = branch(layer, "self_attention"), branch(layer, "feed_forward")
-    named = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     embedding = tower.embedding.document()
     return {
         "mm_tokens_per_image": getattr(vision.projector, "tokens", 1),
@@ -127,7 +125,7 @@ def vision_config(vision: VisionSpec) -> dict[str, Any]:
             "num_channels": embedding.get("channels", 3),
             "image_size": embedding.get("image_size", 1),
             "patch_size": embedding.get("patch_size", 1),
-            "hidden_act": named[feed_forward.get("activation", "gelu_tanh")],
+            "hidden_act": NAMES[feed_forward.get("activation", "gelu_tanh")],
             "layer_norm_eps": getattr(layer.norm, "eps", 1e-6),
             "attention_dropout": attention.get("dropout", 0.0),
             "vision_use_head": False,

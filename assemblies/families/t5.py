@@ -6,16 +6,16 @@ from functools import partial
 from typing import Any
 
 from pairform.assemblies.families import gemma
-from pairform.assemblies.families.config import Config, TokenId, checked
+from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
+from pairform.assemblies.families.activations import activation_named
+from pairform.assemblies.families.config import Config, EndTokens, Token, checked
 from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
 from pairform.assemblies.families.t5_names import NAMES, written
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, merge_patch
 
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "swish": "silu", **gemma.ACTIVATIONS}
-OLD_NAME = "T5WithLMHeadModel"
-"""Of T5ForConditionalGeneration, in configurations of 2019."""
+WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}
 
 
 class T5Config(Config):
@@ -37,10 +37,10 @@ class T5Config(Config):
     feed_forward_proj: str = "relu"
     dense_act_fn: str | None = None
     is_gated_act: bool | None = None
-    pad_token_id: TokenId | None = 0
-    eos_token_id: TokenId | list[TokenId] | None = 1
-    bos_token_id: TokenId | None = None
-    decoder_start_token_id: TokenId | None = None
+    pad_token_id: Token = 0
+    eos_token_id: EndTokens = 1
+    bos_token_id: Token = None
+    decoder_start_token_id: Token = None
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
 
@@ -51,7 +51,7 @@ class MT5Config(T5Config):
     num_layers: Depth = 8
     num_heads: PositiveInt = 6
     feed_forward_proj: str = "gated-gelu"
-    decoder_start_token_id: TokenId | None = 0
+    decoder_start_token_id: Token = 0
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,6 @@ class Kind:
 
 def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
     config = checked(kind.config, config)
-    if config["architectures"] == [OLD_NAME]:
-        config["architectures"] = None
     encoder_only = config["architectures"] == [kind.classes + "EncoderModel"]
     head = head_document(config, kind.architectures(encoder_only), softcap=None, tie="encoder")
     scaled = config["scale_decoder_outputs"]
@@ -133,10 +131,8 @@ def feed_forward(config: Mapping[str, Any]) -> tuple[bool, str]:
         raise SpecError(Problem("feed_forward_proj", repr(written), "an activation, or gated- and an activation"))
     field = "feed_forward_proj" if config["dense_act_fn"] is None else "dense_act_fn"
     activation = config["dense_act_fn"] or ("gelu_new" if written == "gated-gelu" else name)
-    if activation not in ACTIVATIONS:
-        raise SpecError(Problem(field, repr(activation), f"one of {', '.join(ACTIVATIONS)}"))
     gated = bool(gate) if config["is_gated_act"] is None else config["is_gated_act"]
-    return gated, ACTIVATIONS[activation]
+    return gated, activation_named(activation, field)
 
 
 def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
@@ -145,8 +141,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     layer = stack.layers[0]
     attention, inner = gemma.branch(layer, "self_attention"), gemma.branch(layer, "feed_forward")
     position, heads = attention.get("position", {}), attention.get("heads", 1)
-    named = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-    gated, activation = inner.get("name") == "gated", named.get(inner.get("activation", ""), "relu")
+    gated, activation = inner.get("name") == "gated", WRITTEN.get(inner.get("activation", ""), "relu")
     head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"), softcap="softcap")
     head.pop("softcap", None)
     scaled = {"scale_decoder_outputs": getattr(spec.head, "scale", None) is not None} if kind.scales else {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from pairform.assemblies.families.generation import with_tokens
 from pairform.assemblies.normal import differences
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -74,7 +75,8 @@ def translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
 class Family:
     """How transformers stores the models of one `model_type`.
 
-    to_spec and to_config translate config.json; a spec that `to_config` cannot say is found by reading it back.
+    to_spec and to_config translate config.json (`spec` and `config` are what callers use); a spec that `to_config` cannot say
+    is found by reading it back.
     base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
     written is the table of names to write with, where it depends on the spec; absent, the one that is read with.
     adapt says what the names of the stored tensors tell beyond config.json; absent, they tell nothing.
@@ -103,10 +105,14 @@ class Family:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
         return name.removeprefix(self.base_prefix) if spec.head.name == "none" else name
 
+    def spec(self, config: Mapping[str, Any]) -> ModelSpec:
+        """The spec of a config.json. Special tokens at its top stand above those of the stacks inside it."""
+        return with_tokens(self.to_spec(config), config)
+
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         """config.json for `spec`; a `SpecError` lists what the family's configuration cannot say."""
         config = self.to_config(spec)
-        lost = differences(spec, self.to_spec(config))
+        lost = differences(spec, self.spec(config))
         if lost:
             expected = f"what transformers' {self.model_type} can say"
             raise SpecError([Problem(path, f"{mine!r}", f"{expected}: {theirs!r}") for path, (mine, theirs) in lost.items()])

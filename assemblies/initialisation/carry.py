@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.saving import load
 from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor
-from pairform.assemblies.constant_weights import constant_weights
 from pairform.assemblies.fresh import draw
 from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
@@ -41,7 +41,7 @@ class HeldTensor(StoredTensor):
 
 
 def carry(
-    source: Model | str | Path,
+    source: nn.Module | str | Path,
     spec: Ref | None = None,
     *,
     patch: Mapping[str, Any] | None = None,
@@ -61,7 +61,8 @@ def carry(
     source: a model, which stays as it is, or a folder or hub id.
     out:    a folder to write, of a source that is one: tensor by tensor, whatever the size; the new model is loaded from it.
     """
-    if isinstance(source, Model):
+    if isinstance(source, nn.Module):
+        source = unwrapped(source)
         if out is not None:
             raise InputError(Problem("out", "a folder to write, of a model in memory", "a source on disk", "Use save."))
         checkpoint = held(source)
@@ -77,10 +78,8 @@ def carry(
 
 def held(model: Model) -> Checkpoint:
     """A model as a checkpoint."""
-    if (problem := constant_weights(model, "model")) is not None:
-        raise InputError(problem)
     tensors: dict[str, StoredTensor] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in plain_tensors(model).items():
         tensor = parameter.detach().cpu()
         tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor)
     return Checkpoint(MEMORY, OURS, model.spec, tensors)
@@ -91,7 +90,7 @@ def plan_carry(
 ) -> Plan:
     """How the tensors of a new model would be made of a checkpoint's; `path` is how the checkpoint is found again."""
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
-    options = Options(seed=seed)
+    options = Options.read({"seed": seed})
     rules: dict[Role, CarryRules] = {}
     roles: tuple[Role, ...] = ("encoder", "decoder")
     for part in roles:

@@ -13,16 +13,28 @@ from torch import Tensor
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.companions import copy_all_companions, copy_companions
+from pairform.assemblies.checkpoints.finite import cast, check_finite
 from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.saving import Format, write_model
+from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, Sink, TensorContent, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.fresh import chunks
-from pairform.assemblies.initialisation.plan import Copy, Fresh, MeanHeads, Plan, RepeatHeads, Role, Rows, ScaledRow, TargetRow
+from pairform.assemblies.initialisation.plan import (
+    Copy,
+    Fresh,
+    MeanHeads,
+    Operation,
+    Plan,
+    RepeatHeads,
+    Role,
+    Rows,
+    ScaledRow,
+    TargetRow,
+)
 from pairform.blocks.precision import wide
-from pairform.registry import CheckpointError, Problem, SpecError
+from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,9 @@ def execute(
 
     The folder appears whole or not at all. Equal plans and sources give equal tensors whatever the shard size.
     """
+    if not isinstance(plan, Plan):
+        raise InputError(Problem("plan", shorten(plan), "a plan, as pairform.plan makes it"))
+    check_format(format)
     if format == "transformers":
         family_of_spec(plan.spec)  # say what cannot be said before anything is written
     check_rows(plan)
@@ -96,32 +111,44 @@ def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> 
         found = f"the shape {list(stored.shape)}"
         raise CheckpointError(Problem(str(row.source), found, f"what gives {list(row.shape)} by {operation.summary}"))
     if isinstance(operation, Copy) and stored.dtype == dtype:
-        return Entry(row.target, dtype, row.shape, CopiedContent(stored))
+        return Entry(row.target, dtype, row.shape, CopiedContent(stored, check_finite))
     return Entry(row.target, dtype, row.shape, DerivedContent(lambda: derived(row, stored, dtype, seed)))
 
 
 def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
-    """The pieces of a target tensor, in order."""
+    """The pieces of a target tensor, in order. A source's values that are not finite, or not in `dtype`, are errors."""
     operation = row.operation
-    if isinstance(operation, MeanHeads):
-        group = operation.group
-        for heads in stored.pieces(operation.head_dim * group):
-            grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
-            yield reduce(wide(grouped), "h d ... -> d ...", "mean").to(dtype)
-    elif isinstance(operation, RepeatHeads):
-        for head in stored.pieces(operation.head_dim):
-            yield repeat(head, "d ... -> (t d) ...", t=operation.times).to(dtype)
-    elif isinstance(operation, Rows):
-        for rows in stored.pieces(stop=operation.kept):
-            yield rows.to(dtype)
+    if isinstance(operation, Rows):
+        for rows in finite_pieces(stored, stop=operation.kept):
+            yield cast(rows, dtype, stored.place)
         kept = operation.kept * prod(row.shape[1:])
         yield from chunks(operation.initial, row.target, prod(row.shape), dtype, seed, begin=kept)
+        return
+    for piece in made(operation, stored):
+        yield cast(piece, dtype, stored.place)
+
+
+def made(operation: Operation, stored: StoredTensor) -> Iterator[Tensor]:
+    """What an operation makes of a whole stored tensor, in its own dtype or a wider one."""
+    if isinstance(operation, MeanHeads):
+        group = operation.group
+        for heads in finite_pieces(stored, operation.head_dim * group):
+            grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
+            yield reduce(wide(grouped), "h d ... -> d ...", "mean")
+    elif isinstance(operation, RepeatHeads):
+        for head in finite_pieces(stored, operation.head_dim):
+            yield repeat(head, "d ... -> (t d) ...", t=operation.times)
     elif isinstance(operation, ScaledRow):
-        for rows in stored.pieces(start=operation.row, stop=operation.row + 1):
-            yield (rows * torch.tensor(operation.factor, dtype=rows.dtype)).to(dtype)
+        for rows in finite_pieces(stored, start=operation.row, stop=operation.row + 1):
+            yield rows * torch.tensor(operation.factor, dtype=rows.dtype)
     else:
-        for rows in stored.pieces():
-            yield rows.to(dtype)
+        yield from finite_pieces(stored)
+
+
+def finite_pieces(stored: StoredTensor, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
+    for piece in stored.pieces(rows, stop, start):
+        check_finite(piece, stored.place)
+        yield piece
 
 
 def provenance(plan: Plan) -> dict[str, Any]:

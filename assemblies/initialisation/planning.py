@@ -15,7 +15,7 @@ from pairform.assemblies.initialisation.rules import Made, StackRules, Target, h
 from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, check_vision, vision_rule
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Problem, SpecError, difference
+from pairform.registry import Problem, SpecError, difference, shorten
 
 Ref = str | Path | Mapping[str, Any] | ModelSpec
 
@@ -39,6 +39,10 @@ def plan(
     revisions: of sources on the hub, by role.
     options:   an `Options`, or its fields as keywords.
     """
+    if options is not None and not isinstance(options, Options):
+        raise SpecError(Problem("options", shorten(options), "an Options, or its fields as keywords"))
+    if revisions is not None and not isinstance(revisions, Mapping):
+        raise SpecError(Problem("revisions", shorten(revisions), "an object: source -> revision"))
     options = Options.read({**(options.document() if options else {}), **fields})
     refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder, "vision": vision}
     if strange := [role for role in revisions or {} if role not in refs]:

@@ -215,7 +215,7 @@ FIELDS: dict[str, list[Any]] = {
     "layer_types": ["x", [], ["full_attention"], [["full_attention"]] * 4, ["x"] * 4, [None] * 4],
     "hidden_activation": ["tanhshrink", 3, ["gelu"]],
     "rope_parameters": ["x", [1], {"rope_type": "yarn"}, {"rope_theta": -1}, {"rope_theta": "x"}],
-    "pad_token_id": ["x", -1, [0]],
+    "pad_token_id": ["x", -2, [0]],
     "attention_dropout": ["x", 2, -1],
     "tie_word_embeddings": ["x", 1],
     "architectures": ["Gemma2ForCausalLM", ["BertModel"], [1], 5],

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pairform
-from tests.broken.damage import INDEX, SINGLE, edit_json, read_file, refused, write_file
+from tests.broken.damage import INDEX, SINGLE, edit_header, edit_json, read_file, refused, write_file
 from tests.checkpoints import gemma2, t5gemma
 
 NAMES = {
@@ -99,11 +99,29 @@ def test_values_are_checked_in_every_dtype_and_without_provenance(dtype: torch.d
     assert "model.norm.weight: found 2 values" in only
 
 
-def test_nan_in_a_source_is_carried_over_and_found(tmp_path: Path) -> None:
+def test_nan_in_a_source_stays_in_an_export_and_is_found(tmp_path: Path) -> None:
     bad = gemma2(tmp_path / "bad")
     put(bad / SINGLE, "model.norm.weight", float("nan"), 2)
-    pairform.convert(encoder=bad, decoder=bad, out=tmp_path / "out")
-    assert len([problem for problem in problems(tmp_path / "out") if "2 values that are NaN" in problem]) == 2
+    pairform.export(bad, tmp_path / "out", format="pairform")
+    assert len([problem for problem in problems(tmp_path / "out") if "2 values that are NaN" in problem]) == 1
+
+
+def test_weights_that_transformers_would_read_in_place_of_the_shards_are_found(tmp_path: Path) -> None:
+    folder = gemma2(tmp_path / "shards", shard="60KB")
+    shutil.copy(gemma2(tmp_path / "other", seed=1) / SINGLE, folder / SINGLE)
+    (only,) = problems(folder)
+    assert SINGLE in only
+    assert INDEX in only
+    norm = pairform.load(folder).get_parameter("decoder.norm.weight")
+    assert norm.equal(load_file(folder / SINGLE)["model.norm.weight"])
+
+
+def test_the_same_bytes_as_another_dtype_are_found(folder: Path, format: str) -> None:
+    half = folder.parent / "half"
+    pairform.save(pairform.load(folder, dtype=torch.float16), half, max_shard_size="5GB")
+    edit_header(half / SINGLE, lambda header: [entry.update(dtype="BF16") for entry in header.values() if "dtype" in entry])
+    found = problems(half)
+    assert any("the dtype BF16" in problem and "'F16', as in provenance.json" in problem for problem in found)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:

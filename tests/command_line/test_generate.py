@@ -1,5 +1,6 @@
 """From text or token ids to text or token ids."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 import pairform
+from tests.broken.damage import edit_json
 from tests.command_line.runner import CommandLine, document, refused
 
 TEXT = "the quick brown fox"
@@ -38,6 +40,14 @@ def test_generate_reads_and_writes_ids_without_a_tokenizer(run: CommandLine, pai
     assert found["output_ids"] == model.generate(torch.tensor([[2, 4, 5]]), max_new_tokens=4)[0, 1:].tolist()
     assert run("generate", tmp_path / "bare", *words).out.split() == [str(token) for token in found["output_ids"]]
     refused(run("generate", tmp_path / "bare", "--text", TEXT), 1, "tokenizer.json", "--ids")
+
+
+def test_text_ends_at_any_end_token_of_the_folder(run: CommandLine, sources: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["--ids", "2 4 5", "--max-new-tokens", 8]
+    free = run("generate", sources[1], *words).out.split()
+    folder = Path(shutil.copytree(sources[1], tmp_path / "model"))
+    edit_json(folder / "generation_config.json", lambda found: found.update(eos_token_id=[1, int(free[2])]))
+    assert run("generate", folder, *words).out.split() == free[: free.index(free[2]) + 1]
 
 
 def test_sampling_depends_on_its_options(run: CommandLine, pair: Path) -> None:

@@ -1,0 +1,56 @@
+"""The header of a safetensors file: bounded, read once as a stranger's JSON, then checked by the library itself."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from pairform.registry import CheckpointError, Problem, open_regular
+from pairform.registry.files import DOCUMENT_BYTES
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the text begins that Git LFS leaves in a file's place until it has fetched the file."""
+
+
+def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Each tensor's entry by its name, and where the tensors' bytes begin. The library checks them against the file's size."""
+    with readable(file):
+        with open_regular(file) as raw:
+            start = raw.read(len(POINTER))
+            if start == POINTER:
+                remedy = "Fetch the file itself: git lfs pull, or huggingface_hub.snapshot_download."
+                raise CheckpointError(Problem(str(file), "a Git LFS pointer", "the weights that it stands for", remedy))
+            length = int.from_bytes(start[:8], "little")
+            if length > DOCUMENT_BYTES:
+                raise EOFError(f"a header of {length:,} bytes, more than the limit of {DOCUMENT_BYTES:,}")
+            raw.seek(8)
+            text = raw.read(length)
+        header = json.loads(text, object_pairs_hook=unique)
+        with safe_open(file, "pt") as opened:
+            names = sorted(opened.keys())
+    return {name: header[name] for name in names}, 8 + length
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are there once: of two tensors of one name, programs read the first or the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key!r} twice in its header")
+    return found
+
+
+@contextlib.contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """What goes wrong while a safetensors file is read is the file's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(Problem(str(file), error.strerror or str(error), "a safetensors file")) from None
+    except (SafetensorError, EOFError, ValueError, RecursionError) as error:
+        remedy = "The file is truncated or damaged: fetch or write it again."
+        raise CheckpointError(Problem(str(file), f"{error}", "a whole safetensors file", remedy)) from None

@@ -1,0 +1,82 @@
+"""The model that a caller means, and its tensors as its spec has them."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from pairform.assemblies.build import skeleton
+from pairform.assemblies.constant_weights import constant_weights
+from pairform.assemblies.model import Model
+from pairform.registry import InputError, Problem
+
+TRANSPARENT = ("_orig_mod.", "_checkpoint_wrapped_module.")
+"""What torch.compile and torch's activation checkpointing put into the names below a layer that they wrap."""
+MERGE = "Call merge_and_unload() on the adapted model and use the model that it returns."
+GATHER = "Gather the full weights into an unsharded model first (torch.distributed.checkpoint.state_dict.get_model_state_dict)."
+
+
+def unwrapped(model: object) -> Model:
+    """`model` out of torch.compile, DataParallel and DistributedDataParallel, which leave weights and names alone.
+
+    An `InputError` for anything else around a model, and for what is none.
+    """
+    inner = model
+    while not isinstance(inner, Model):
+        if isinstance(inner, DataParallel | DistributedDataParallel):
+            inner = inner.module
+        elif isinstance(inner, nn.Module) and "_orig_mod" in inner._modules:  # what torch.compile returns
+            inner = inner._modules["_orig_mod"]
+        else:
+            raise InputError(Problem("model", f"a {type(inner).__qualname__}", "a pairform model", remedy_for(inner)))
+    return inner
+
+
+def remedy_for(wrapper: object) -> str:
+    if not isinstance(wrapper, nn.Module):
+        return ""
+    if hasattr(wrapper, "merge_and_unload"):
+        return MERGE
+    if type(wrapper).__name__ == "FullyShardedDataParallel":
+        return GATHER
+    inside = [name for name, module in wrapper.named_modules() if isinstance(module, Model)]
+    return f"Give the model inside it: its module {inside[0]!r}." if inside else ""
+
+
+def plain_tensors(model: Model) -> dict[str, nn.Parameter]:
+    """Every tensor by its name, when these are exactly the tensors of the model's spec; an `InputError` says what is not."""
+    if (problem := constant_weights(model, "model", instead="Use the folder it was loaded from, or load it again")) is not None:
+        raise InputError(problem)
+    tensors = {transparent(name): parameter for name, parameter in model.named_parameters()}
+    problems = list(misfits(model, tensors))
+    if problems:
+        raise InputError(problems)
+    return tensors
+
+
+def transparent(name: str) -> str:
+    for wrapper in TRANSPARENT:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def misfits(model: Model, tensors: dict[str, nn.Parameter]) -> Iterator[Problem]:
+    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(model.spec).named_parameters()}
+    for name, tensor in tensors.items():
+        if hasattr(tensor, "full_tensor"):  # DTensor, whose import costs as much as ours
+            yield Problem(f"model: {name}", "a tensor sharded over processes", "whole tensors", GATHER)
+        elif name not in wanted:
+            yield Problem(
+                f"model: {name}", "a tensor that the model's spec does not have", "only those of the spec", undo(name)
+            )
+        elif tuple(tensor.shape) != wanted[name]:
+            yield Problem(f"model: {name}", f"the shape {list(tensor.shape)}", f"{list(wanted[name])}, as its spec says")
+    for name in wanted.keys() - tensors.keys():
+        yield Problem(f"model: {name}", "no such tensor", f"one of shape {list(wanted[name])}, as the model's spec says")
+
+
+def undo(name: str) -> str:
+    """How to get rid of what added a tensor of this name."""
+    if ".parametrizations." in name:
+        return "Remove the parametrisation first: torch.nn.utils.parametrize.remove_parametrizations."
+    return MERGE if any(part in name for part in (".base_layer.", ".lora_", ".modules_to_save.", ".original_module.")) else ""

@@ -1,0 +1,109 @@
+"""Fields of configurations mean what transformers makes of them, whatever their names suggest; where we differ it is said."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma2ForCausalLM, Gemma3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.activations import ACT2FN
+
+import pairform
+from pairform.assemblies.families.activations import ACTIVATIONS as ALIASES
+from pairform.blocks.feedforward import ACTIVATIONS
+from tests.broken.damage import edit_json
+from tests.checkpoints import gemma2, gemma3_text, write_wide
+
+IDS = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def logits(model: pairform.Model | PreTrainedModel, ids: torch.Tensor = IDS) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(ids).logits
+    return found
+
+
+def agree(folder: Path, oracle: type[PreTrainedModel], ids: torch.Tensor = IDS) -> None:
+    theirs = logits(oracle.from_pretrained(folder), ids)
+    torch.testing.assert_close(logits(pairform.load(folder), ids), theirs, rtol=0, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_every_name_of_an_activation_means_the_same_function(name: str) -> None:
+    values = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    torch.testing.assert_close(ACTIVATIONS[ALIASES[name]](values), ACT2FN[name](values), rtol=1e-9, atol=1e-9)
+
+
+def test_no_activation_of_transformers_that_we_have_lacks_a_name() -> None:
+    values = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    for name in sorted(set(ACT2FN) - set(ALIASES) - {"prelu", "xielu"}):
+        same = [ours for ours, function in ACTIVATIONS.items() if torch.allclose(function(values), ACT2FN[name](values))]
+        assert same == [], name
+
+
+@pytest.mark.parametrize("name", ["swish", "gelu_new", "gelu_fast", "relu2", "sigmoid"])
+def test_a_llama_with_any_such_name_computes_as_there(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES, hidden_act=name, initializer_range=0.3)
+    folder = write_wide(tmp_path / "model", LlamaForCausalLM(config))
+    agree(folder, LlamaForCausalLM)
+    pairform.export(folder, tmp_path / "out")
+    agree(tmp_path / "out", LlamaForCausalLM)
+
+
+def test_the_old_spelling_of_llamas_class_is_known(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder = write_wide(tmp_path / "model", LlamaForCausalLM(LlamaConfig(**SIZES)))
+    edit_json(folder / "config.json", lambda config: config.update(architectures=["LLaMAForCausalLM"]))
+    agree(folder, LlamaForCausalLM)
+
+
+ORACLES: dict[Callable[..., Path], Any] = {gemma2: Gemma2ForCausalLM, gemma3_text: Gemma3ForCausalLM}
+
+
+@pytest.mark.parametrize("make", ORACLES)
+def test_gemma_passes_over_hidden_act_and_says_so(make: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", initializer_range=0.3)
+
+    def only_the_field_of_gemma_1(config: dict[str, Any]) -> None:
+        config.pop("hidden_activation")
+        config["hidden_act"] = "relu"
+
+    edit_json(folder / "config.json", only_the_field_of_gemma_1)
+    with pytest.warns(UserWarning, match="hidden_act is 'relu' and is not read"):
+        agree(folder, ORACLES[make])
+    edit_json(folder / "config.json", lambda config: config.update(hidden_act="gelu_pytorch_tanh"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pairform.load_spec(folder)
+
+
+def test_gemma_2_with_one_of_two_fields_is_bidirectional_and_says_that_transformers_is_not(tmp_path: Path) -> None:
+    folder = gemma2(tmp_path / "model", initializer_range=0.3)
+    causal = logits(pairform.load(folder))
+    edit_json(folder / "config.json", lambda config: config.update(use_bidirectional_attention=True))
+    theirs = logits(Gemma2ForCausalLM.from_pretrained(folder))
+    with pytest.warns(UserWarning, match="use_bidirectional_attention without is_causal: false"):
+        alone = logits(pairform.load(folder))
+    torch.testing.assert_close(theirs, causal, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(alone, causal, atol=0.1)
+    edit_json(folder / "config.json", lambda config: config.update(is_causal=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = logits(pairform.load(folder))
+    assert both.equal(alone)
+
+
+def test_gemma_3_that_is_not_causal_sees_both_sides(tmp_path: Path) -> None:
+    folder = gemma3_text(tmp_path / "model", initializer_range=0.3, sliding_window=8)
+    causal = logits(pairform.load(folder))
+    edit_json(folder / "config.json", lambda config: config.update(is_causal=False))
+    within = IDS[:, :8]  # transformers 5.23 counts a window that looks both ways one token wider
+    agree(folder, Gemma3ForCausalLM, within)
+    assert not torch.allclose(logits(pairform.load(folder)), causal, atol=0.1)
+    pairform.export(folder, tmp_path / "out")
+    assert logits(pairform.load(tmp_path / "out")).equal(logits(pairform.load(folder)))
+    agree(tmp_path / "out", Gemma3ForCausalLM)
