@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.constant_weights import ConstantLinear, put_constant
-from pairform.assemblies.processor import instructions, onednn_multiplies
+from pairform.assemblies.processor import has_onednn, instructions, onednn_multiplies
 from pairform.registry import InputError, Problem, shorten
 
 ROWS = 8
@@ -51,7 +51,7 @@ torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
 
 def prepacker(model: torch.nn.Module, device: str | torch.device) -> Callable[[str, Tensor], Tensor]:
     """Make a skeleton ready; the answer turns each `(name, tensor)` into what it shall hold."""
-    able = torch.backends.mkldnn.is_available()
+    able = has_onednn()
     if torch.device(device).type != "cpu" or not able:
         found = f"the device {shorten(str(device))}" if able else "a torch without oneDNN"
         raise InputError(Problem("prepack", found, "a CPU and a torch with oneDNN"))

@@ -31,10 +31,15 @@ def instructions() -> str:
     return ", ".join([torch.backends.cpu.get_cpu_capability(), *flags, *limits])
 
 
+def has_onednn() -> bool:
+    """Whether this torch was built with oneDNN."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 @cache
 def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Whether oneDNN has products of this dtype on this processor: of float32 always, of bfloat16 and float16 on some."""
-    if not torch.backends.mkldnn.is_available() or dtype not in (torch.float32, *HALVES):
+    if not has_onednn() or dtype not in (torch.float32, *HALVES):
         return False
     if dtype in HALVES and not getattr(torch.ops.mkldnn, HALVES[dtype])():
         return False

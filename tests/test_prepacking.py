@@ -8,9 +8,9 @@ from torch import Tensor
 
 import pairform
 from pairform import Model, PairformError
-from pairform.assemblies.processor import instructions, onednn_multiplies
+from pairform.assemblies.processor import has_onednn, instructions, onednn_multiplies
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+pytestmark = pytest.mark.skipif(not has_onednn(), reason="torch has no oneDNN here")
 
 
 @pytest.fixture(scope="module")

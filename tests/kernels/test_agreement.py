@@ -36,8 +36,10 @@ def gradients(run: Run, heads: tuple[int, int], work: Work) -> tuple[Tensor, ...
 def test_answers_and_gradients(name: str, heads: tuple[int, int], mask: JoinedMask) -> None:
     run, softcap = KERNELS[name]
     work = Work(mask, 0.3, softcap)
-    for found, wanted in zip(gradients(run, heads, work), gradients(eager, heads, work), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    reference = gradients(eager, heads, work)
+    size = max(1.0, *(float(wanted.abs().amax()) for wanted in reference))  # of the terms, which cancel where one key is seen
+    for found, wanted in zip(gradients(run, heads, work), reference, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=5e-6 * size)
 
 
 @torch.no_grad()
