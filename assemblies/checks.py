@@ -81,6 +81,8 @@ def check_tensor(name: str, value: Any, expected: str) -> None:
     if not isinstance(value, Tensor):
         remedy = "torch.as_tensor makes one." if isinstance(value, list | tuple) or hasattr(value, "__array__") else ""
         refuse(name, described(value), f"a tensor {expected}", remedy)
+    if value.layout is not torch.strided:
+        refuse(name, f"a tensor of the layout {value.layout}", f"a dense tensor {expected}", "`.to_dense()` makes one.")
 
 
 def check_ids(model: "Model", part: str, name: str, ids: Any, *, least: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ BITS = 64
 
 
 def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
-    """The object in a JSON file of at most `limit` bytes. Keys given twice and NaN, which `json` lets pass, are errors too."""
+    """The object in a JSON file of at most `limit` bytes and `DEEPEST` levels. Keys given twice and NaN are errors too."""
     try:
         document = parse_json(read_text(path, limit))
     except FileNotFoundError:
@@ -31,7 +31,16 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
         raise SpecError(too_deep(str(path))) from None
     if not isinstance(document, dict):
         raise SpecError(Problem(str(path), shorten(document), "a JSON object"))
+    level: list[Any] = [document]
+    for _ in range(DEEPEST):
+        level = [item for value in level if isinstance(value, dict | list) for item in inside(value)]
+    if level:
+        raise SpecError(too_deep(str(path)))
     return document
+
+
+def inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def parse_json(text: str) -> Any:
