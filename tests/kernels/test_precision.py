@@ -9,7 +9,7 @@ from pairform.blocks.attention.chunked import chunked
 from pairform.blocks.attention.eager import eager
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.softcap import REACH, cap_scores
+from pairform.blocks.attention.softcap import REACHES, cap_scores
 from pairform.blocks.attention.work import Run, Work
 from pairform.blocks.context import Context
 
@@ -43,7 +43,7 @@ def test_its_error_is_that_of_the_reference(softcap: float | None, size: float) 
         assert (other - true).norm() <= MOST * (one - true).norm()
 
 
-@pytest.mark.parametrize("largest", [0.01, *REACH, 30.0])
+@pytest.mark.parametrize("largest", [0.01, *REACHES, 30.0])
 def test_every_depth_of_the_fraction_reaches_as_far_as_its_table_says(largest: float) -> None:
     scores = torch.linspace(-largest, largest, 2001)
     exact = scores.double().tanh()
