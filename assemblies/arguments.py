@@ -91,11 +91,11 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     return whole
 
 
-def number(name: str, value: Any, least: float, most: float, expected: str) -> float:
+def number(name: str, value: Any, least: float, most: float, expected: str, remedy: str = "") -> float:
     """`value` as a float between the bounds; NaN and anything that is no number, a bool among them, is an error."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not least <= value <= most:
-        raise InputError(Problem(name, described(value), expected))
+        raise InputError(Problem(name, described(value), expected, remedy))
     return float(value)
 
 

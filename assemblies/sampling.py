@@ -27,8 +27,8 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        expected = f"a number from {COLDEST:g} on. Greedy is do_sample=False"
-        number("temperature", self.temperature, COLDEST, math.inf, expected)
+        expected = f"a finite number, {COLDEST:g} or more"
+        number("temperature", self.temperature, COLDEST, math.inf, expected, "do_sample=False takes the likeliest token.")
         if self.top_k is not None:
             integer("top_k", self.top_k, 0)
         if self.top_p is not None:

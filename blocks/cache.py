@@ -166,8 +166,8 @@ class Cache:
     length: the decoder's tokens so far.
     room:   how many tokens buffers are made for; more than that is possible, and moves them.
     beams:  how many neighbouring rows read the same source, whose keys and values are held once for them.
-    tokens: those that `generate` read into it from the beginning on, by which a prompt that begins otherwise is noticed.
-    read:   a few channels of the source's hidden states, by which another source is noticed.
+    tokens: the first ids that it holds, recorded by `generate` to refuse a prompt that begins differently.
+    read:   a few channels of the source's hidden states, recorded to refuse another source.
     """
 
     own: dict[Place, OwnKeys] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class Cache:
 
     @property
     def batch(self) -> int | None:
-        """How many rows it is of; None where nothing is held yet."""
+        """The number of rows it holds; None while it is empty."""
         for part in self.own.values():
             return len(part.buffers.keys)
         for memory in self.states.values():

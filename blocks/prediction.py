@@ -1,4 +1,4 @@
-"""What a head says, worked out only if somebody reads it."""
+"""A head's logits, computed when they are first read."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,12 +11,12 @@ from pairform.blocks.precision import cast_to
 from pairform.registry import InputError, Problem
 
 SAMPLED = 1024
-"""Elements of each weight by which a change is noticed that its version does not tell, such as that of a fused optimiser."""
+"""How many elements of each weight are compared, to detect writes that do not change its version, as of fused optimisers."""
 
 
 class Prediction:
     """`head(hidden, valid, tied)`, computed once, when `logits` is first read, under the modes (gradients, autocast) that were
-    on when this was made. With weights that have changed since `keep_track` they are an error: they would be another pass's."""
+    on when this was made. If the weights have changed since `keep_track`, reading it for the first time is an `InputError`."""
 
     def __init__(
         self,
@@ -50,16 +50,16 @@ class Prediction:
         return [*self.head.parameters(), *self.head.buffers(), *([] if self.tied is None else [self.tied])]
 
     def keep_track(self) -> None:
-        """Remember the weights as they are now, unless the logits are there already."""
+        """Record the present state of the weights, unless the logits are computed already."""
         if self.made is None:
             self.weights = Weights(self.read())
 
 
 class Weights:
-    """What tells whether tensors are still what they were: which they are, their versions, and some of their elements.
+    """The state of some tensors, to detect a change: their identity, their versions and a sample of their elements.
 
-    A version counts what autograd sees written. It misses writing through `.data`, and some fused optimisers (torch 2.13's
-    AdamW on a CPU): these change all elements.
+    A version counts the writes that autograd sees. It misses writes through `.data` and those of some fused optimisers (AdamW
+    on a CPU in torch 2.13). These change nearly all elements, so a sample shows them.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -68,7 +68,7 @@ class Weights:
         self.samples = [sample(tensor) for tensor in tensors]
 
     def changed(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether `tensors` are others than they were, or hold something else."""
+        """Whether `tensors` are other objects than the recorded ones, or hold other values."""
         if len(tensors) != len(self.tensors) or any(map(differ, tensors, self.tensors)):
             return True
         now = Weights(tensors)
@@ -82,22 +82,22 @@ def differ(tensor: Tensor, other: Tensor) -> bool:
 
 
 def version(tensor: Tensor) -> int | None:
-    """How often autograd saw it written. None where that is not counted: tensors made in inference mode."""
-    if torch.compiler.is_compiling():  # which cannot ask for that mode; with gradients on, it is off
+    """The number of writes that autograd saw. None for tensors made in inference mode, which are not counted."""
+    if torch.compiler.is_compiling():  # the compiler cannot ask for that mode; it is off where gradients are on
         return tensor._version if torch.is_grad_enabled() else None
     return None if tensor.is_inference() else tensor._version
 
 
 def sample(tensor: Tensor) -> Tensor | None:
-    """A copy of evenly spread elements; None where they cannot be had without a whole copy."""
+    """A copy of evenly spaced elements; None where that would need a copy of the whole tensor."""
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta or not tensor.is_contiguous():
         return None
-    step = tensor.numel() // SAMPLED | 1  # odd, so that rows of an even width are met in all their columns
+    step = tensor.numel() // SAMPLED | 1  # odd, to sample all columns of a matrix of even width
     return tensor.detach().view(-1)[::step].clone()
 
 
 def same(one: Tensor | None, other: Tensor | None) -> bool:
-    """Bit by bit, so that NaN is itself."""
+    """Whether two samples are equal bit by bit, NaN included."""
     if one is None or other is None:
         return one is other
     if (one.dtype, one.device, one.shape) != (other.dtype, other.device, other.shape):
