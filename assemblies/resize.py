@@ -8,7 +8,7 @@ from pairform.assemblies.checkpoints.plain import unwrapped
 from pairform.assemblies.fresh import chunks
 from pairform.assemblies.load_spec import patch_spec
 from pairform.assemblies.model import Model
-from pairform.registry import LIMIT, InputError, Problem, shorten
+from pairform.registry import InputError, Problem, shorten
 
 
 def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
@@ -17,8 +17,8 @@ def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
     Rows that remain keep their values; new ones are drawn as fresh weights are. The model's spec changes with it.
     """
     model, seed = unwrapped(model), check_seed(seed)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < LIMIT:
-        raise InputError(Problem("size", shorten(size), f"1 to {LIMIT - 1:,} tokens"))
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(Problem("size", shorten(size), "a number of tokens, 1 or more"))
     stacks = {part: {"vocabulary": None} for part in model.spec.stacks}
     spec = patch_spec(model.spec, {"vocabulary": size, **stacks})
     old_sizes = {part: model.spec.vocabulary_of(part) for part in model.spec.stacks}

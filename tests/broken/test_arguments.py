@@ -50,7 +50,7 @@ CALLS: dict[str, tuple[dict[str, Any], Call]] = {
     "execute plan": (ODD, lambda _, out, odd: pairform.execute(odd, out)),
     "carry seed": (SEEDS, lambda folder, _, odd: pairform.carry(folder, seed=odd)),
     "resize_vocabulary model": (ODD, lambda _, __, odd: pairform.resize_vocabulary(odd, 100)),
-    "resize_vocabulary size": (ODD, lambda folder, _, odd: pairform.resize_vocabulary(model(folder), odd)),
+    "resize_vocabulary size": (SEEDS, lambda folder, _, odd: pairform.resize_vocabulary(model(folder), odd)),
     "resize_vocabulary seed": (SEEDS, lambda folder, _, odd: pairform.resize_vocabulary(model(folder), 100, seed=odd)),
     "read_pictures size": ({"a huge number": 10**30, "true": True}, lambda _, __, odd: pairform.read_pictures([], odd)),
 }
