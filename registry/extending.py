@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pairform.registry.documents import PRESETS, locate
-from pairform.registry.errors import Problem, SpecError, shorten
+from pairform.registry.errors import PATH, Problem, SpecError, shorten
 from pairform.registry.json_values import as_object, read_json
 from pairform.registry.merge import merge_patch
 
@@ -119,13 +119,13 @@ def find(name: str, place: Place, where: str) -> tuple[Path, Place]:
         return real, Place(PRESETS, place.root)
     if place.root is not None and not real.is_relative_to(place.root):
         remedy = "Only a document that you name yourself may extend files elsewhere: write one that extends both."
-        raise SpecError(Problem(where, shorten(name), f"a preset, or a file in the model's folder {place.root}", remedy))
+        raise SpecError(Problem(where, shorten(name, PATH), f"a preset, or a file in the model's folder {place.root}", remedy))
     if not path.is_dir():
         return real, Place(path.parent, place.root)
     if not (path / SPEC).is_file():
         remedy = "`pairform show DIR --json > FILE` writes the spec of transformers' folders as one."
         raise SpecError(
-            Problem(where, f"{shorten(name)}, a folder without {SPEC}", "a folder of pairform's, or a file", remedy)
+            Problem(where, f"{shorten(name, PATH)}, a folder without {SPEC}", "a folder of pairform's, or a file", remedy)
         )
     return (path / SPEC).resolve(), Place(path, real)
 
