@@ -27,7 +27,8 @@ class Processes:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.context = server()
-        self.running: dict[int, tuple[str, ForkServerProcess, Connection]] = {}
+        self.running: dict[int, tuple[str, ForkServerProcess]] = {}
+        self.ties: dict[int, Connection] = {}
 
     @property
     def working(self) -> int:
@@ -39,7 +40,8 @@ class Processes:
         process = self.context.Process(target=run_attached, args=(reader, self.work, name), daemon=True)
         try:
             process.start()
-            self.running[process.sentinel] = (name, process, writer)
+            self.ties[process.sentinel] = writer
+            self.running[process.sentinel] = (name, process)
             writer.send_bytes(BEGIN)
         except BaseException:
             writer.close()
@@ -51,8 +53,8 @@ class Processes:
         found: list[tuple[str, str]] = []
         for ended in wait(list(self.running)):
             assert isinstance(ended, int), "a process's sentinel"
-            name, process, writer = self.running.pop(ended)
-            writer.close()
+            name, process = self.running.pop(ended)
+            self.ties.pop(ended).close()
             process.join()
             code = process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
@@ -61,12 +63,14 @@ class Processes:
 
     def stop(self) -> None:
         """End all trials, and wait until they have let go of their locks."""
-        for _, process, writer in self.running.values():
-            process.terminate()
+        for writer in self.ties.values():
             writer.close()
-        for _, process, _ in self.running.values():
+        for _, process in self.running.values():
+            process.terminate()
+        for _, process in self.running.values():
             process.join(PATIENCE)
         self.running.clear()
+        self.ties.clear()
 
 
 def run_attached(study: Connection, work: Work, name: str) -> None:
