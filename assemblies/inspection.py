@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.parts import Part, Tree, count_parameters, stacks_of
 from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
@@ -70,6 +71,7 @@ def inspect(
     check_request(read, batch, source_length, target_length, pictures)
     spec, counts = one_of_each(read)
     model = skeleton(spec, dtype)
+    model.source_layers = source_layers(read)  # the bridge is crossed once for each of them
     tree = Tree(model, counts).root
     parameters = count_parameters(tree, model, counts)
     flops, cache = run(model, batch, source_length, target_length, pictures)
@@ -119,6 +121,20 @@ def one_of_each(spec: ModelSpec) -> tuple[ModelSpec, dict[str, list[int]]]:
         return stack.model_copy(update=changed)
 
     return spec.model_copy(update={name: cut(name, stack) for name, stack in spec.stacks.items()}), counts
+
+
+def source_layers(spec: ModelSpec) -> tuple[int, ...]:
+    """Numbers of the encoder's layers that the decoder reads beside the output."""
+    if spec.decoder is None:
+        return ()
+    sizes = spec.sizes("decoder")
+    found = {
+        branch.reads(replace(sizes, depth=spec.decoder.depth, layer=index))
+        for index, layer in enumerate(spec.decoder.layers)
+        for branch in layer.branches.values()
+        if isinstance(branch, CrossAttention.Spec)
+    }
+    return tuple(sorted(layer for layer in found if layer is not None))
 
 
 def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Mapping[str, int], Cache]:

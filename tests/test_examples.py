@@ -69,12 +69,13 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_the_demo_prints_no_warnings_of_others(tmp_path: Path) -> None:
     """In a process of its own: libraries warn when they are first imported."""
-    command = [sys.executable, str(EXAMPLES / "convert.py"), "--out", str(tmp_path / "demo")]
-    printed = subprocess.run(
-        command, cwd=EXAMPLES.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, check=True
-    )
-    assert printed.stderr == b""
-    assert printed.stdout.startswith(bytes(tmp_path / "demo"))
+    for script in ("checkpoints.py", "convert.py"):
+        command = [sys.executable, str(EXAMPLES / script), "--out", str(tmp_path / "demo")]
+        printed = subprocess.run(
+            command, cwd=EXAMPLES.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, check=True
+        )
+        assert printed.stderr == b""
+        assert printed.stdout.startswith(bytes(tmp_path / "demo"))
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,8 +105,11 @@ def test_inspect_counts_parameters_flops_and_cache(run: CommandLine) -> None:
 
 
 @pytest.mark.parametrize("name", pairform.presets())
-def test_a_preset_is_shown_from_its_committed_form_as_from_its_spec(run: CommandLine, name: str, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.json"
+def test_a_preset_is_shown_from_its_committed_form_as_from_its_spec(
+    run: CommandLine, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = Path("copy.json")  # a short name: long ones are broken over lines
     copy.write_text(json.dumps({"extends": name}))
     for words in (("show",), ("show", "--json"), ("diff", "t5gemma-s-s")):
         read, validated = (run(*words, ref).out.replace(str(ref), "SPEC") for ref in (name, copy))
