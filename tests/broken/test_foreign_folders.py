@@ -75,19 +75,24 @@ def linked_blobs(model: Path) -> None:
     [to_file, to_folder, through_folder, to_nothing, in_a_circle, pipe, huge, linked_blobs],
     ids=lambda each: each.__name__,
 )
-def test_companions_are_regular_files_inside_the_source(
-    prepare: Callable[[Path], None], model: Path, source: Path, tmp_path: Path
-) -> None:
+def test_companions_are_regular_files_inside_the_source(prepare: Callable[[Path], None], model: Path, tmp_path: Path) -> None:
     prepare(model)
     model = model if model.exists() else tmp_path / "snapshots" / "model"
     for write in (
         lambda: pairform.export(model, tmp_path / "out", format="pairform"),
-        lambda: pairform.convert(encoder=source, decoder=model, out=tmp_path / "out"),
         lambda: pairform.carry(model, out=tmp_path / "out"),
     ):
-        if prepare is not to_folder or write.__code__.co_names[1] != "convert":  # convert reads no encoder_tokenizer
-            refused(write, str(model), "found")
-            assert not (tmp_path / "out").exists()
+        refused(write, str(model), "found")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_a_companion_of_either_source_is_refused_by_convert(role: str, model: Path, source: Path, tmp_path: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").symlink_to("../home/tokenizer.json")
+    sources = {"encoder": source, "decoder": source, role: model}
+    refused(lambda: pairform.convert(**sources, out=tmp_path / "out"), str(model / "tokenizer.json"), "a link to")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_snapshot_of_the_hub_cache_links_to_its_own_blobs(model: Path, tmp_path: Path) -> None:
@@ -114,11 +119,11 @@ def test_only_known_files_of_the_encoders_tokenizer_come_along(model: Path, tmp_
 def test_a_source_that_changes_while_it_is_read_is_an_error(change: str, model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     shutil.copy(model / SINGLE, other)
-    changed = []
+    changes = iter([lambda: other.replace(model / SINGLE) if change == "replaced" else os.utime(model / SINGLE, ns=(1, 1))])
 
     def change_once(moved: int, whole: int) -> None:
-        if not changed and changed.append(change) is None:
-            os.replace(other, model / SINGLE) if change == "replaced" else os.utime(model / SINGLE, ns=(1, 1))
+        for each in changes:
+            each()
 
     refused(
         lambda: pairform.export(model, tmp_path / "out", format="pairform", progress=change_once), SINGLE, "while it was read"
