@@ -26,6 +26,10 @@ LARGEST = 1 << 13
 """Pixels of a side: a picture of so many takes 800 MB."""
 
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What files are read as. Pillow knows more: it hands EPS to Ghostscript, a program that runs what is in the file."""
+
+
 def read_pictures(pictures: Pictures, size: "int | Declared") -> Float[Tensor, "pictures 3 size size"]:
     """Files, or Pillow's images, as `pixel_values`: float32 between -1 and 1, on the CPU.
 
@@ -90,13 +94,18 @@ def as_rgb(picture: Picture, where: str) -> "Image":
         raise InputError(Problem(where, shorten(picture), "a path, or an image opened with Pillow"))
     try:
         if isinstance(picture, Image.Image):
+            if picture.format == "EPS":
+                remedy = "Render it as PNG; Pillow would run Ghostscript on it."
+                raise InputError(Problem(where, "an EPS image", f"one of {', '.join(FORMATS)}", remedy))
             rgb = on_white(picture)
         else:
             where = str(picture)
-            with open_regular(Path(picture)) as raw, Image.open(raw) as file:
+            with open_regular(Path(picture)) as raw, Image.open(raw, formats=FORMATS) as file:
                 rgb = ImageOps.exif_transpose(file).convert("RGB")
+    except InputError:
+        raise
     except UnidentifiedImageError:
-        raise InputError(Problem(where, "no image", "a file in a format that Pillow reads, as PNG or JPEG")) from None
+        raise InputError(Problem(where, "no image", f"PNG or JPEG, or one of {', '.join(FORMATS)}")) from None
     except Image.DecompressionBombError as error:
         remedy = "If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
         raise InputError(Problem(where, f"a huge image ({error})", "fewer pixels", remedy)) from None

@@ -1,29 +1,42 @@
 """The commands that check a model's folder, or write it in another form: `verify`, `export` and `extract`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pairform.cli_options import Folder, Json, Out, OutFormat, Overwrite, ShardSize, check_format, print_json
 
 
-def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder.")], as_json: Json = False) -> None:
-    """Check the weights of a model's folder.
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder.")],
+    digest: Annotated[str | None, typer.Option("--digest", help="Also print each file's digest: sha256.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the files of a model's folder.
 
     Reads every byte: names, shapes, dtypes, checksums, and whether all values are finite.
     """
+    if digest not in (None, "sha256"):
+        raise typer.BadParameter(f"found {digest!r}, expected sha256", param_hint="--digest")
     from pairform import verify as check
     from pairform.printing import byte_progress
 
     with byte_progress(shown=not as_json) as progress:
-        found = check(directory, progress=progress)
+        found = check(directory, digest=digest, progress=progress)
     if as_json:
-        print_json({"ok": found.ok, "tensors": found.tensors, "problems": [str(problem) for problem in found.problems]})
+        document: dict[str, Any] = {
+            "ok": found.ok,
+            "tensors": found.tensors,
+            "problems": [str(problem) for problem in found.problems],
+        }
+        print_json(document | ({"digests": dict(found.digests)} if digest else {}))
     else:
         compared = "checksums compared" if found.checksums else "no provenance to compare checksums with"
         for problem in found.problems:
             print(f"error: {problem}")
+        for name, value in found.digests.items():
+            print(f"{value}  {name}")
         verdict = "ok" if found.ok else f"{len(found.problems)} problems"
         print(f"{directory}: {verdict} ({found.tensors} tensors, {found.parameters:,} parameters, {compared})")
     if not found.ok:

@@ -1,9 +1,8 @@
 """From text to text with a model's folder."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pairform.registry import CheckpointError, InputError, Problem
+from pairform.registry import CheckpointError, InputError, Problem, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -35,25 +34,29 @@ class Writer:
         """Token ids of `text` for whatever reads it, special tokens included."""
         from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER
 
-        own = self.folder / ENCODER_TOKENIZER
-        ids: list[int] = self.tokenizer(own if own.is_dir() else self.folder).encode(text).ids
+        own = f"{ENCODER_TOKENIZER}/{TOKENIZER}"
+        ids: list[int] = self.tokenizer(own if (self.folder / ENCODER_TOKENIZER).is_dir() else TOKENIZER).encode(text).ids
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer(self.folder).decode(ids, skip_special_tokens=True)
+        text: str = self.tokenizer(TOKENIZER).decode(ids, skip_special_tokens=True)
         return text
 
-    def tokenizer(self, folder: Path) -> "Tokenizer":
+    def tokenizer(self, name: str) -> "Tokenizer":
+        """The tokenizer in a file of the model's folder."""
+        from pairform.assemblies.checkpoints.companions import COMPANION_BYTES
+
         try:
             from tokenizers import Tokenizer
         except ImportError:
             remedy = "Install pairform[tokenizers], or give token ids with --ids."
             raise InputError(Problem("--text", "no tokenizers package", "it, to turn text into tokens", remedy)) from None
-        path = folder / TOKENIZER
-        if not path.is_file():
-            raise CheckpointError(Problem(str(path), "no such file", "a tokenizer", "Give token ids with --ids."))
+        path = self.folder / name
         try:
-            return Tokenizer.from_file(str(path))
+            return Tokenizer.from_buffer(read_bytes(path, COMPANION_BYTES))
+        except OSError as error:
+            found = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            raise CheckpointError(Problem(str(path), found, "a tokenizer", "Give token ids with --ids.")) from None
         except Exception as error:  # the library raises plain Exception
             raise CheckpointError(Problem(str(path), str(error), "a tokenizer that the tokenizers package reads")) from None
 

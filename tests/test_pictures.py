@@ -213,3 +213,12 @@ def test_without_pillow_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(builtins, "__import__", absent)
     refused(lambda: pairform.read_pictures(["picture.png"], 8), "pip install pairform[pictures]")
     assert pairform.picture_tokens(document()) == [IMAGE] * TOKENS
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_eps_is_refused_before_ghostscript_would_run(opened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "picture.png"
+    draw().save(file, "EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
+    picture = Image.open(file) if opened else file
+    refused(lambda: pairform.read_pictures(picture, 16), "PNG")

@@ -13,8 +13,6 @@ from pairform.assemblies.load_spec import CONFIG, OURS, spec_of_folder
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import CheckpointError, Problem, read_json
 
-PROVENANCE = "provenance.json"
-
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.companions import copy_all_companions
+from pairform.assemblies.checkpoints.companions import Companion, all_companions, copy_companions
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
@@ -28,8 +28,8 @@ def export(
     The tensors are the same bytes; memory does not grow with the model.
     """
     checkpoint = open_checkpoint(path_or_repo)
-    with copied(checkpoint, checkpoint.spec, list(checkpoint.tensors), out, format, overwrite) as (folder, entries):
-        copy_all_companions(folder, checkpoint.folder)
+    beside = all_companions(checkpoint.folder)
+    with copied(checkpoint, checkpoint.spec, list(checkpoint.tensors), beside, out, format, overwrite) as (folder, entries):
         provenance = {"origin": "export", "source": str(path_or_repo)}
         write_model(folder, checkpoint.spec, entries, format, provenance, max_shard_size=max_shard_size, progress=progress)
     return sum(entry.size for entry in entries)
@@ -37,14 +37,21 @@ def export(
 
 @contextlib.contextmanager
 def copied(
-    checkpoint: Checkpoint, spec: ModelSpec, names: Sequence[str], out: str | Path, format_: Format, overwrite: bool
+    checkpoint: Checkpoint,
+    spec: ModelSpec,
+    names: Sequence[str],
+    beside: Sequence[Companion],
+    out: str | Path,
+    format_: Format,
+    overwrite: bool,
 ) -> Iterator[tuple[Path, list[Entry]]]:
-    """A new folder for a model whose tensors `names` are a checkpoint's unchanged, and these ready to be written."""
+    """A new folder with the companions `beside`, and the tensors `names` of a checkpoint ready to be written unchanged."""
     check_format(format_)
     if format_ == "transformers":
         family_of_spec(spec)  # say what cannot be said before anything is written
     stored = {name: checkpoint.tensors[checkpoint.stored_name(name)] for name in names}
     entries = [Entry(name, tensor.dtype, tensor.shape, CopiedContent(tensor)) for name, tensor in stored.items()]
-    size = sum(entry.size for entry in entries)
+    size = sum(each.size for each in (*entries, *beside))
     with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=size) as folder:
+        copy_companions(folder, beside)
         yield folder, entries

@@ -1,11 +1,12 @@
 """One stack of a model, as a model of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
-from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER, copy_companions
+from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER, Companion, companions, encoder_companions
 from pairform.assemblies.checkpoints.export import copied
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.sink import Progress, silent
@@ -33,17 +34,18 @@ def extract(
     checkpoint = open_checkpoint(path_or_repo)
     spec = part_spec(checkpoint.spec, part)
     names = [name for name, _ in skeleton(spec).named_parameters()]
-    with copied(checkpoint, spec, names, out, format, overwrite) as (folder, entries):
-        copy_companions(folder, {part: own_companions(checkpoint.folder, part)})
+    beside = own_companions(checkpoint.folder, part)
+    with copied(checkpoint, spec, names, beside, out, format, overwrite) as (folder, entries):
         provenance = {"origin": "extract", "source": str(path_or_repo), "part": part}
         write_model(folder, spec, entries, format, provenance, max_shard_size=max_shard_size, progress=progress)
     return sum(entry.size for entry in entries)
 
 
-def own_companions(folder: Path, part: str) -> Path:
-    """Where the tokenizer of a stack is: an encoder may have another than the decoder."""
-    own = folder / ENCODER_TOKENIZER
-    return own if part == "encoder" and own.is_dir() else folder
+def own_companions(folder: Path, part: str) -> list[Companion]:
+    """The companions of a stack: an encoder may have another tokenizer than the decoder."""
+    own = encoder_companions(folder) if part == "encoder" else []
+    alone = [replace(each, name=each.name.removeprefix(f"{ENCODER_TOKENIZER}/")) for each in own]
+    return alone or companions({part: folder})
 
 
 def part_spec(spec: ModelSpec, part: str) -> ModelSpec:

@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pairform.assemblies.checkpoints.contents import SPECS, foreign_files
+from pairform.assemblies.checkpoints.publishing import publish
 from pairform.registry import PATH, OutputError, Problem, new_folder_path, shorten
 
-MODEL_FILES = ("spec.json", "config.json")
-"""Only a folder that holds one of these is ever replaced."""
+NAMED = 8
+"""How many files an error names."""
 
 
 @contextlib.contextmanager
@@ -36,7 +38,7 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
                 staging.chmod(0o777 & ~umask())
                 yield staging
                 check_content(target, overwrite)  # another writer may have been here meanwhile
-                publish(staging, target)
+                publish(staging, target, replaced(target), lambda old: check_content(old, overwrite))
         except OSError as error:
             raise write_error(target, error) from None
         undo.pop_all()
@@ -68,9 +70,14 @@ def check_content(target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputError(Problem(str(target), "a folder that is not empty", "a new or empty one", "Or ask to overwrite it."))
-    if not any((target / name).is_file() for name in MODEL_FILES):
+    if not any((target / name).is_file() for name in SPECS):
         found = "a folder that holds no model, which is never overwritten"
-        raise OutputError(Problem(str(target), found, f"one with {' or '.join(MODEL_FILES)}"))
+        raise OutputError(Problem(str(target), found, f"one with {' or '.join(SPECS)}"))
+    if foreign := foreign_files(target):
+        more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
+        found = f"{', '.join(foreign[:NAMED])}{more} beside the model"
+        remedy = "Move them, or choose another folder: overwriting would delete them."
+        raise OutputError(Problem(str(target), found, "a folder that holds a model and nothing else", remedy))
 
 
 def check_space(target: Path, size: int, what: str = "to be written") -> None:
@@ -81,32 +88,19 @@ def check_space(target: Path, size: int, what: str = "to be written") -> None:
         raise OutputError(Problem(str(target), f"{free:,} bytes free on its disk", f"{size:,} bytes {what}"))
 
 
-def publish(staging: Path, target: Path) -> None:
-    """Give the finished folder its name; an old one goes only after the new one is in its place."""
-    old = target.with_name(replaced_name(target))
-    if target.is_dir():
-        target.rename(old)
-    try:
-        staging.rename(target)
-    except BaseException:
-        if old.is_dir():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def clear_leftovers(target: Path) -> None:
     """Remove what killed writers of the same target left; a writer at work holds a lock on its folder.
 
-    One that was killed between the two renames of `publish` left the old folder under its other name: it gets its own back.
+    One that was killed between the two renames of `publishing.replace` left the old folder under its other name: it gets its
+    own back.
     """
-    old = target.with_name(replaced_name(target))
+    old = replaced(target)
     if old.is_dir() and not target.exists():
         old.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     for left in [path for path in target.parent.iterdir() if path.name.startswith(staging_prefix(target))]:
         if left.is_dir() and not left.is_symlink():
-            with contextlib.suppress(BlockingIOError), locked(left, wait=False):
+            with contextlib.suppress(BlockingIOError, FileNotFoundError), locked(left, wait=False):
                 shutil.rmtree(left)
 
 
@@ -132,8 +126,9 @@ def staging_prefix(target: Path) -> str:
     return f".{target.name}.partial-"
 
 
-def replaced_name(target: Path) -> str:
-    return f".{target.name}.replaced"
+def replaced(target: Path) -> Path:
+    """Where the folder that is being replaced lies meanwhile."""
+    return target.with_name(f".{target.name}.replaced")
 
 
 def umask() -> int:

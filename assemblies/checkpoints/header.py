@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from pairform.assemblies.checkpoints.identity import Identity, require_same
 from pairform.registry import CheckpointError, Problem, open_regular
 from pairform.registry.files import DOCUMENT_BYTES
 
@@ -16,10 +18,14 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 """How the text begins that Git LFS leaves in a file's place until it has fetched the file."""
 
 
-def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Each tensor's entry by its name, and where the tensors' bytes begin. The library checks them against the file's size."""
+def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int, Identity]:
+    """Each tensor's entry by its name, where the tensors' bytes begin, and which file this holds for.
+
+    The library checks the entries against the file's size. It opens the file by its path, so the path is checked after it.
+    """
     with readable(file):
         with open_regular(file) as raw:
+            identity = Identity.of(os.fstat(raw.fileno()))
             start = raw.read(len(POINTER))
             if start == POINTER:
                 remedy = "Fetch the file itself: git lfs pull, or huggingface_hub.snapshot_download."
@@ -32,7 +38,8 @@ def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
         header = json.loads(text, object_pairs_hook=unique)
         with safe_open(file, "pt") as opened:
             names = sorted(opened.keys())
-    return {name: header[name] for name in names}, 8 + length
+        require_same(file, identity, Identity.of(file.stat()))
+    return {name: header[name] for name in names}, 8 + length, identity
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.build import check_place, skeleton
-from pairform.assemblies.checkpoints.checkpoint import PROVENANCE, Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.checksum import ALGORITHM
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.contents import PROVENANCE
 from pairform.assemblies.checkpoints.finite import cast
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
+from pairform.assemblies.checkpoints.record import record_of
 from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, DTYPES, StoredTensor
+from pairform.assemblies.checkpoints.stored import DTYPES, StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
@@ -138,12 +139,7 @@ def write_model(
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
-    record = {
-        "checksum": ALGORITHM,
-        "tensors": dict(sorted(checksums.items())),
-        "dtypes": {entry.name: DTYPE_NAMES[entry.dtype] for entry in sorted(entries, key=lambda entry: entry.name)},
-    }
-    write_json(folder / PROVENANCE, {**provenance, **record})
+    write_json(folder / PROVENANCE, {**provenance, **record_of(folder, entries, checksums)})
 
 
 def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:

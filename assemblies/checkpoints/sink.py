@@ -1,5 +1,6 @@
 """Moving the bytes of tensors into a file, a piece at a time."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from torch import Tensor
 from pairform.assemblies.checkpoints.checksum import PIECE, Checksum
 from pairform.assemblies.checkpoints.direct import DirectFile
 from pairform.assemblies.checkpoints.header import readable
+from pairform.assemblies.checkpoints.identity import open_same
 from pairform.assemblies.checkpoints.stored import StoredTensor
-from pairform.registry import CheckpointError, Problem, open_regular
+from pairform.registry import CheckpointError, Problem
 
 Progress = Callable[[int, int], object]
 """Called with the number of bytes just moved, and how many there are to move in all."""
@@ -53,9 +55,9 @@ class Sink:
     def copy(self, stored: StoredTensor, check: Callable[[Tensor, str], object] | None = None) -> None:
         """The bytes of a stored tensor; `check` is called with each piece of it, and the tensor's place, before it is sent."""
         begin, size = stored.begin, stored.dtype.itemsize
-        with readable(stored.file):
-            source = open_regular(stored.file)
-        with source:
+        with contextlib.ExitStack() as opened:
+            with readable(stored.file):
+                source = opened.enter_context(open_same(stored.file, stored.identity))
             while begin < stored.end:
                 room = self._file.room()[: min(stored.end - begin, PIECE)]
                 with readable(stored.file):

@@ -1,7 +1,7 @@
 """Tensors on disk: which files a folder's weights are in, checked before anything is read from them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pairform.assemblies.checkpoints.header import read_header, readable
+from pairform.assemblies.checkpoints.identity import Identity, open_same, require_same
 from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor
-from pairform.registry import CheckpointError, Problem, SpecError, open_regular, read_json, shorten
+from pairform.registry import CheckpointError, Problem, SpecError, read_json, shorten
 
 BUFFER = 1 << 23
 """Bytes moved at a time through memory."""
@@ -39,6 +40,8 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int
     end: int
+    identity: Identity = field(kw_only=True)
+    """Which file its header was read from: reading its bytes from any other is an error."""
 
     @property
     def place(self) -> str:
@@ -47,8 +50,10 @@ class StoredTensor:
 
     def read(self, device: str = "cpu") -> Tensor:
         """The whole tensor; on the CPU it stays mapped to the file."""
-        with readable(self.file), safe_open(self.file, "pt", device=device) as opened:
-            tensor: Tensor = opened.get_tensor(self.name)
+        with readable(self.file):
+            with safe_open(self.file, "pt", device=device) as opened:
+                tensor: Tensor = opened.get_tensor(self.name)
+            require_same(self.file, self.identity, Identity.of(self.file.stat()))
         return tensor
 
     def pieces(self, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
@@ -63,7 +68,7 @@ class StoredTensor:
         stop = count if stop is None else stop
         row_bytes = prod(rest) * self.dtype.itemsize
         rows = rows or max(BUFFER // max(row_bytes, 1), 1)
-        with readable(self.file), open_regular(self.file) as raw:
+        with readable(self.file), open_same(self.file, self.identity) as raw:
             raw.seek(self.begin + start * row_bytes)
             for begin in range(start, stop, rows):
                 piece = torch.empty((min(rows, stop - begin), *rest), dtype=self.dtype)
@@ -99,19 +104,20 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def tensors_in(file: Path) -> dict[str, StoredTensor]:
     """Every tensor of one safetensors file."""
-    header, base = read_header(file)
+    header, base, identity = read_header(file)
     if any(entry["dtype"] not in DTYPES for entry in header.values()) and (found := quantised_by(header)) is not None:
         raise CheckpointError(quantised_tensor(file, *found))
-    return {name: _stored(file, name, entry, base) for name, entry in header.items()}
+    return {name: _stored(file, name, entry, base, identity) for name, entry in header.items()}
 
 
-def _stored(file: Path, name: str, entry: Mapping[str, Any], base: int) -> StoredTensor:
+def _stored(file: Path, name: str, entry: Mapping[str, Any], base: int, identity: Identity) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
         found = f"the dtype {entry['dtype']}"
         remedy = "Weights in other dtypes are usually quantised: use the checkpoint that is not."
         raise CheckpointError(Problem(f"{file}: {name}", found, f"one of {', '.join(DTYPES)}", remedy))
     begin, end = entry["data_offsets"]
-    return StoredTensor(file, name, DTYPES[entry["dtype"]], tuple(entry["shape"]), base + begin, base + end)
+    shape = tuple(entry["shape"])
+    return StoredTensor(file, name, DTYPES[entry["dtype"]], shape, base + begin, base + end, identity=identity)
 
 
 def _indexed(folder: Path, index: Path) -> dict[str, StoredTensor]:

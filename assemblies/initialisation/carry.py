@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.identity import Identity
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.saving import load
 from pairform.assemblies.checkpoints.sink import Progress, silent
@@ -27,6 +28,8 @@ from pairform.registry import InputError, Problem
 
 MEMORY = Path("memory")
 """Stands for the folder of a model that is in none."""
+UNCHANGING = Identity(0, 0, 0, 0)
+"""Of a tensor that is in no file."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def held(model: Model) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     for name, parameter in plain_tensors(model).items():
         tensor = parameter.detach().cpu()
-        tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor)
+        size = tensor.nbytes
+        tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, size, tensor, identity=UNCHANGING)
     return Checkpoint(MEMORY, OURS, model.spec, tensors)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.companions import copy_all_companions, copy_companions
+from pairform.assemblies.checkpoints.companions import all_companions, companions, copy_companions
 from pairform.assemblies.checkpoints.finite import cast, check_finite
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
@@ -70,12 +70,11 @@ def execute(
     checkpoints = {role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()}
     entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
     size = sum(entry.size for entry in entries)
-    sources = tuple(checkpoint.folder for checkpoint in checkpoints.values())
-    with new_folder(out, overwrite=overwrite, sources=sources, size=size) as folder:
-        if "model" in checkpoints:
-            copy_all_companions(folder, checkpoints["model"].folder)
-        else:
-            copy_companions(folder, {role: checkpoint.folder for role, checkpoint in checkpoints.items()})
+    folders = {role: checkpoint.folder for role, checkpoint in checkpoints.items()}
+    beside = all_companions(folders["model"]) if "model" in folders else companions(folders)
+    room = size + sum(each.size for each in beside)
+    with new_folder(out, overwrite=overwrite, sources=tuple(folders.values()), size=room) as folder:
+        copy_companions(folder, beside)
         write_model(folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress)
     return size
 

@@ -1,11 +1,14 @@
 """From a study's folder to one page that needs nothing else."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.diagrams import diagram
+from pairform.assemblies.diagrams.canvas import STYLE
 from pairform.assemblies.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import Report, Variant, read_report
@@ -52,11 +55,15 @@ def render(found: Report) -> str:
         lstrip_blocks=True,
     )
     pages.filters["as_json"] = as_json
+    style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
     looks = styles(found.variants)
     compared = [variant for variant in found.variants if looks[variant.name] is not None]
     shown = columns(found.variants)
     single = trial_columns(shown)
     return pages.get_template("report.html.jinja").render(
+        policy=policy(script, (style, STYLE)),
+        style=style,
+        script=script,
         report=found,
         study=found.study,
         counts=counts(found),
@@ -73,6 +80,29 @@ def render(found: Report) -> str:
         environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
         document=json.dumps(found.study.document(), indent=2, ensure_ascii=False),
     )
+
+
+def policy(script: str, sheets: Iterable[str]) -> str:
+    """A content security policy: a browser runs `script`, applies the style sheets `sheets`, and loads and sends nothing.
+
+    Style attributes stay allowed, since matplotlib writes them.
+    """
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {digest(script)}",
+            f"style-src-elem {' '.join(map(digest, sheets))}",
+            "style-src-attr 'unsafe-inline'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def digest(text: str) -> str:
+    """How a policy names an inline script or style sheet."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def compare(study: StudySpec, variant: Variant) -> str | None:

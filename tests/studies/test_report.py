@@ -1,5 +1,7 @@
 """The report of a study that was run here: two variants, and one that diverges."""
 
+import base64
+import hashlib
 import platform
 import re
 import shutil
@@ -166,3 +168,14 @@ def test_the_front_is_what_nothing_betters() -> None:
     points = {"cheap": (1.0, 9.0), "dear": (9.0, 1.0), "between": (5.0, 5.0), "same": (5.0, 5.0), "worse": (6.0, 5.0)}
     assert pareto_front(points) == ["cheap", "between", "same", "dear"]
     assert pareto_front({"one": (0.0, 0.0)} | points) == ["one"]
+
+
+def test_the_page_allows_its_own_script_and_style_sheets_only(page: str) -> None:
+    found = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    assert found is not None
+    policy = {name: values for name, *values in (part.split() for part in found[1].split(";"))}
+    assert policy["default-src"] == ["'none'"]
+    for element, directive in {"script": "script-src", "style": "style-src-elem"}.items():
+        own = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in own}
+        assert hashes == set(policy[directive])
