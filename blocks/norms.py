@@ -1,5 +1,7 @@
-"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in at least float32. The answer has the
-dtype of what is normalised, or the weights' where that is narrower: float32 hidden states around float16 weights."""
+"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in at least float32.
+
+The answer has the dtype of what is normalised, or the weights' where that is narrower (float32 hidden states, float16 weights).
+"""
 
 from typing import Literal
 

@@ -43,7 +43,7 @@ class Checkpoint:
 def open_checkpoint(ref: str | Path, *, revision: str | None = None, patch: Mapping[str, Any] | None = None) -> Checkpoint:
     """The checkpoint in a folder, or of a hub id `owner/name` at `revision`; `patch`, a JSON merge patch, is on its spec.
 
-    Its spec (patched) and the names, shapes and dtypes of its tensors are checked; all that is wrong is in one `CheckpointError`.
+    Its spec and the names, shapes and dtypes of its tensors are checked; all that is wrong is in one `CheckpointError`.
     """
     folder = find_folder(ref, revision)
     format_, spec = spec_of_folder(folder)

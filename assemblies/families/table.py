@@ -26,7 +26,7 @@ class NameTable:
     """Rows read in both directions.
 
     spellings: beginnings of names in files of another age, each with what the rows say in its place; taken one after another.
-    spares:    other names that a tensor may have where its own is not there, and ours for it. Beside the tensor they are unread.
+    spares:    other names that a tensor may have where its own is not there, and ours for it; beside its own they are unread.
     unread:    beginnings of names of tensors that change nothing that we compute; placeholders as in rows.
     """
 

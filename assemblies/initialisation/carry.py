@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.build import skeleton
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, one_dtype, open_checkpoint
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.saving import load
 from pairform.assemblies.checkpoints.sink import Progress, silent
@@ -82,7 +82,7 @@ def held(model: Model) -> Checkpoint:
     for name, parameter in plain_tensors(model).items():
         tensor = parameter.detach().cpu()
         tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor)
-    return Checkpoint(MEMORY, OURS, model.spec, tensors)
+    return Checkpoint(MEMORY, OURS, model.spec, tensors, one_dtype(model.spec, tensors, MEMORY))
 
 
 def plan_carry(

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.meaning import alike, same_meaning
 from pairform.assemblies.initialisation.options import Options
