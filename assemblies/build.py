@@ -41,7 +41,7 @@ def build(
     model.to_empty(device=device)
     with torch.no_grad():
         for name, parameter, initial in distributions(model):
-            parameter.copy_(draw(initial, name, tuple(parameter.shape), dtype, seed))
+            parameter.copy_(draw(initial, name, tuple(parameter.shape), parameter.dtype, seed))
     return model
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from pairform.assemblies.specs import LayerSpec
 from pairform.blocks.context import Context
+from pairform.blocks.precision import clamped
 from pairform.registry import BlockSpec, Sizes, build_block
 
 
@@ -23,6 +24,7 @@ class Branch(nn.Module):
         self.block = build_block(spec, sizes, "attention", "feed_forward")
         if self.placement in ("post", "sandwich"):
             self.post_norm = build_block(layer.norm, sizes, "norm")
+        self.clamps = any(getattr(branch, "wide_output", False) for branch in layer.branches.values())
         self.residual = build_block(layer.residual, sizes, "residual")
         if hasattr(self.residual, "prepare"):
             self.residual.prepare(self.block)
@@ -42,6 +44,8 @@ class Branch(nn.Module):
         if self.drop_path and self.training:  # the whole branch, row by row
             added = added * functional.dropout(torch.ones_like(added[:, :1, :1]), self.drop_path)
         joined: Tensor = self.residual(hidden, added)
+        if self.clamps:
+            joined = clamped(joined)
         normed: Tensor = self.post_norm(joined) if self.placement == "post" else joined
         return normed
 

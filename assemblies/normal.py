@@ -42,6 +42,7 @@ def normal_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
     document = layer.document() | {"order": [turn if len(turn) > 1 else turn[0] for turn in layer.turns]}
     for branch in document["branches"].values():
         branch.pop("kernel", None)
+        branch.pop("wide_output", None)  # how float16 is computed
         if "heads" in branch:
             branch["kv_heads"] = branch.get("kv_heads") or branch["heads"]
             branch["head_dim"] = branch.get("head_dim") or width // branch["heads"]

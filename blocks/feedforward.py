@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.context import Context
-from pairform.blocks.linear import Linear
+from pairform.blocks.linear import Linear, WideLinear
 from pairform.blocks.rows import by_rows
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
@@ -27,12 +27,22 @@ Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "sigmo
 
 
 class FeedForwardSpec(BlockSpec):
-    """hidden: the inner width. dropout: applied to the inner activations."""
+    """hidden:      the inner width.
+    dropout:     applied to the inner activations.
+    wide_output: keep the last projection and its output in float32 where the model is in float16, and clamp the hidden states
+                 around attention to float16's range, as transformers does for T5, whose values exceed it.
+    """
 
     hidden: PositiveInt = Field(examples=[2048])
     activation: Activation = "gelu_tanh"
     bias: bool = False
     dropout: Probability = 0.0
+    wide_output: bool = False
+
+
+def down(spec: FeedForwardSpec, sizes: Sizes) -> Linear:
+    """The last projection."""
+    return (WideLinear if spec.wide_output else Linear)(spec.hidden, sizes.width, bias=spec.bias)
 
 
 class GatedFeedForward(nn.Module):
@@ -46,12 +56,13 @@ class GatedFeedForward(nn.Module):
         self.spec = spec
         self.gate_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
         self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.down_proj = Linear(spec.hidden, sizes.width, bias=spec.bias)
+        self.down_proj = down(spec, sizes)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         activation = ACTIVATIONS[self.spec.activation]
         inner = by_rows(lambda gate, up: activation(gate) * up, self.gate_proj(hidden), self.up_proj(hidden))
-        projected: Tensor = self.down_proj(functional.dropout(inner, self.spec.dropout, self.training))
+        inner = functional.dropout(inner, self.spec.dropout, self.training)
+        projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
         return projected
 
 
@@ -65,9 +76,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.spec = spec
         self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.down_proj = Linear(spec.hidden, sizes.width, bias=spec.bias)
+        self.down_proj = down(spec, sizes)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         inner = ACTIVATIONS[self.spec.activation](self.up_proj(hidden))
-        projected: Tensor = self.down_proj(functional.dropout(inner, self.spec.dropout, self.training))
+        inner = functional.dropout(inner, self.spec.dropout, self.training)
+        projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
         return projected

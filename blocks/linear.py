@@ -1,5 +1,8 @@
 """Products with weights, `[..., in]` times `[out, in]`."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,3 +38,25 @@ class Linear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         return linear(input, self.weight, self.bias)
+
+
+class WideLinear(Linear):
+    """A `Linear` that stays in float32 in a model of float16: a conversion to float16 leaves its weights in float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def widened(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            return tensor.to(made.device, torch.float32) if made.dtype == torch.float16 else made
+
+        super()._apply(widened, recurse)
+        return self
+
+
+def wide_tensors(model: nn.Module) -> set[str]:
+    """The names of the parameters that float16 leaves in float32."""
+    return {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, WideLinear)
+        for name, _ in module.named_parameters()
+    }

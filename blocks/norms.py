@@ -1,4 +1,7 @@
-"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in at least float32."""
+"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in at least float32.
+
+The answer has the dtype of what is normalised, or the weights' where that is narrower (float32 hidden states, float16 weights).
+"""
 
 from typing import Literal
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.initial import Constant, Initial
-from pairform.blocks.precision import wide
+from pairform.blocks.precision import narrower, wide
 from pairform.blocks.rows import by_rows
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
@@ -40,7 +43,7 @@ class RMSNorm(nn.Module):
         def norm(rows: Tensor) -> Tensor:
             return functional.rms_norm(wide(rows), scale.shape, scale, self.spec.eps).to(rows.dtype)
 
-        return by_rows(norm, hidden)
+        return by_rows(norm, hidden).to(narrower(hidden.dtype, self.weight.dtype))
 
 
 class LayerNorm(nn.Module):
@@ -63,7 +66,7 @@ class LayerNorm(nn.Module):
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         bias = None if self.bias is None else wide(self.bias)
         normed = functional.layer_norm(wide(hidden), self.weight.shape, wide(self.weight), bias, self.spec.eps)
-        return normed.to(hidden.dtype)
+        return normed.to(narrower(hidden.dtype, self.weight.dtype))
 
 
 class ScaleNorm(nn.Module):
@@ -86,7 +89,8 @@ class ScaleNorm(nn.Module):
         return Constant(value=self.width**0.5)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        return (functional.normalize(wide(hidden), dim=-1, eps=self.spec.eps) * wide(self.weight)).to(hidden.dtype)
+        normed = functional.normalize(wide(hidden), dim=-1, eps=self.spec.eps) * wide(self.weight)
+        return normed.to(narrower(hidden.dtype, self.weight.dtype))
 
 
 class DynamicTanh(nn.Module):
@@ -112,7 +116,8 @@ class DynamicTanh(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         squashed = torch.tanh(wide(self.alpha) * wide(hidden)) * wide(self.weight)
-        return (squashed if self.bias is None else squashed + wide(self.bias)).to(hidden.dtype)
+        shifted = squashed if self.bias is None else squashed + wide(self.bias)
+        return shifted.to(narrower(hidden.dtype, self.weight.dtype))
 
 
 class NoNorm(nn.Module):

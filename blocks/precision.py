@@ -9,6 +9,21 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def narrower(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """The dtype of fewer bytes; `one` where they have as many."""
+    return other if other.itemsize < one.itemsize else one
+
+
+def clamped(tensor: Tensor) -> Tensor:
+    """`tensor` within float16's range, where that is its dtype; other dtypes and NaN stay. Values beyond it come out 1000 below
+    the largest, as in transformers' T5."""
+    if tensor.dtype != torch.float16:
+        return tensor
+    largest = torch.finfo(torch.float16).max
+    bound = torch.where(tensor.isinf().any(), largest - 1000, largest)
+    return tensor.clamp(-bound, bound)
+
+
 def cast_to(device: str) -> torch.dtype | None:
     """The dtype that autocast gives products on such a device; None where it is off, or unknown as on the meta device."""
     on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

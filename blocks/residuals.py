@@ -81,7 +81,9 @@ class Gated(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], added: Float[Tensor, "batch length width"]
     ) -> Float[Tensor, "batch length width"]:
-        return torch.lerp(hidden, added, torch.sigmoid(linear(hidden, self.weight, self.bias)))
+        gate = torch.sigmoid(linear(hidden, self.weight, self.bias))
+        dtype = torch.promote_types(hidden.dtype, added.dtype)  # under autocast they differ, which lerp does not allow
+        return torch.lerp(hidden.to(dtype), added.to(dtype), gate.to(dtype))
 
 
 class DeepNorm(nn.Module):

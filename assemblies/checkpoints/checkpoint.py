@@ -2,26 +2,35 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor, refuse_quantised
 from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
 from pairform.assemblies.families import FAMILIES
-from pairform.assemblies.load_spec import CONFIG, OURS, spec_of_folder
+from pairform.assemblies.load_spec import CONFIG, OURS, load_spec, spec_of_folder
 from pairform.assemblies.specs import ModelSpec
+from pairform.blocks.linear import wide_tensors
 from pairform.registry import CheckpointError, Problem, read_json
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder whose tensors are those of `spec`, by our names. Its header was read, its weights were not."""
+    """A folder whose tensors are those of `spec`, by our names. Its header was read, its weights were not.
+
+    dtype: what it is run in, however its tensors are stored.
+    """
 
     folder: Path
     format: str
     spec: ModelSpec
     tensors: Mapping[str, StoredTensor]
+    dtype: torch.dtype
 
     def stored_name(self, name: str) -> str:
         """The name under which a tensor of the model is stored: tied embeddings are the encoder's."""
@@ -29,8 +38,8 @@ class Checkpoint:
         return name.replace("decoder.", "encoder.", 1) if tied else name
 
 
-def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
-    """The checkpoint in a folder, or of a hub id `owner/name` at `revision`.
+def open_checkpoint(ref: str | Path, *, revision: str | None = None, patch: Mapping[str, Any] | None = None) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub id `owner/name` at `revision`; `patch`, a JSON merge patch, is on its spec.
 
     Its spec and the names, shapes and dtypes of its tensors are checked; all that is wrong is in one `CheckpointError`.
     """
@@ -41,11 +50,14 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     stored = stored_tensors(folder)
     refuse_wrapped(stored)
     tensors: dict[str, StoredTensor] = {}
+    spares: dict[str, StoredTensor] = {}
     problems: list[Problem] = []
     family = FAMILIES.get(format_)
     for name, tensor in stored.items():
         ours = name if family is None else family.ours(name)
         if family is not None and not family.reads(name):
+            if (stands_for := family.spare(name)) is not None:
+                spares.setdefault(stands_for, tensor)
             continue
         if tied(ours, spec):
             continue  # some writers store tied tensors a second time
@@ -55,10 +67,29 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
             problems.append(Problem(f"{tensor.file}: {name}", f"{ours} a second time", "each tensor once"))
         else:
             tensors[ours] = tensor
-    problems += mismatches(spec, tensors, folder)
+    for name, tensor in spares.items():
+        tensors.setdefault(name, tensor)
+    patched = spec if patch is None else load_spec(spec, patch)
+    problems += mismatches(patched, tensors, folder)
     if problems:
         raise CheckpointError(problems)
-    return Checkpoint(folder, format_, spec, tensors)
+    return Checkpoint(folder, format_, patched, tensors, one_dtype(patched, tensors, folder))
+
+
+def one_dtype(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Path) -> torch.dtype:
+    """The dtype to run the model in: the stored one. Where there are several, the one that config.json names, as transformers
+    takes it, else the narrowest that holds all of them. What float16 leaves in float32 does not count."""
+    kept = wide_tensors(skeleton(spec))
+    stored = {tensor.dtype for name, tensor in tensors.items() if name not in kept} or {torch.float32}
+    if len(stored) > 1 and (folder / CONFIG).exists():
+        config = read_json(folder / CONFIG)
+        named = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+        stored = {dtype for dtype in stored if dtype_name(dtype) == named} or stored
+    return reduce(torch.promote_types, stored)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def tied(name: str | None, spec: ModelSpec) -> bool:
@@ -73,13 +104,22 @@ def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Pat
     shapes = {name: tuple(parameter.shape) for name, parameter in skeleton(spec).named_parameters()}
     for name, shape in shapes.items():
         if name not in tensors:
-            yield Problem(f"{folder}: {name}", "no such tensor", f"one of shape {list(shape)}")
+            yield Problem(
+                f"{folder}: {name}", "no such tensor", f"one of shape {list(shape)}", HEADLESS if head_of(name) else ""
+            )
         elif tensors[name].shape != shape:
             stored = tensors[name]
             where = f"{stored.file}: {stored.name}"
             yield Problem(where, f"the shape {list(stored.shape)}", f"{list(shape)}, as the configuration says")
     for name in tensors.keys() - shapes.keys():
         yield unknown(tensors[name])
+
+
+HEADLESS = 'For the model without its head, call load(..., patch={"head": {"name": "none"}}).'
+
+
+def head_of(name: str) -> bool:
+    return name.startswith("head.")
 
 
 def unknown(tensor: StoredTensor) -> Problem:

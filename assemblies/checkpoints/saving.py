@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.build import check_place, skeleton
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.contents import PROVENANCE
 from pairform.assemblies.checkpoints.finite import cast
 from pairform.assemblies.checkpoints.folder import new_folder
@@ -19,12 +19,12 @@ from pairform.assemblies.checkpoints.stored import DTYPES, StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
-from pairform.assemblies.load_spec import CONFIG, OURS, SPEC, load_spec
+from pairform.assemblies.load_spec import CONFIG, OURS, SPEC
 from pairform.assemblies.model import Model
 from pairform.assemblies.prepacking import prepacker
 from pairform.assemblies.quantisation import quantiser
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import CheckpointError, InputError, OutputError, Problem, SpecError, read_json, shorten
+from pairform.registry import InputError, OutputError, Problem, SpecError, read_json, shorten
 
 Format = Literal["pairform", "transformers"]
 
@@ -42,9 +42,11 @@ def load(
 ) -> Model:
     """The model in a folder or hub repository, ours or transformers', in eval mode.
 
-    dtype:    None keeps the stored one.
+    dtype:    None keeps the stored one; where the tensors are of several, the one that config.json names, else the narrowest
+              that holds all of them.
     kernel:   the attention kernel for every block; "auto" leaves it to the spec.
-    patch:    a JSON merge patch on its spec, to run the same weights in another way (another window, say).
+    patch:    a JSON merge patch on its spec, to run the same weights in another way (another window, say). The stored tensors
+              must be those of the patched spec.
     quantise: "int8" keeps each linear weight of the stacks in eight bits, quantised as it is read: a model to run in about
               half the memory of bfloat16, not to train or to save. Needs torchao.
     prepack:  lay out each linear weight of the stacks as this processor's products read it, in place of the plain one: quicker
@@ -53,36 +55,23 @@ def load(
     check_place(device, dtype, kernel)
     if not isinstance(prepack, bool):
         raise InputError(Problem("prepack", shorten(prepack), "true or false"))
-    checkpoint = open_checkpoint(path_or_repo, revision=revision)
-    spec = checkpoint.spec if patch is None else load_spec(checkpoint.spec, patch)
-    model = skeleton(spec)
-    fits(checkpoint, model)
+    checkpoint = open_checkpoint(path_or_repo, revision=revision, patch=patch)
+    model = skeleton(checkpoint.spec, checkpoint.dtype if dtype is None else dtype)
     if prepack and quantise is not None:
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
-        state = {name: prepare(name, placed(checkpoint.tensors[name], device, dtype)) for name, _ in model.named_parameters()}
+        dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+        state = {name: prepare(name, placed(checkpoint.tensors[name], device, kept)) for name, kept in dtypes.items()}
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
     return model
 
 
-def placed(stored: StoredTensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+def placed(stored: StoredTensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
     """A stored tensor on a device; one that `dtype` cannot hold is an error."""
-    tensor = stored.read().to(device)
-    return tensor if dtype is None else cast(tensor, dtype, stored.place)
-
-
-def fits(checkpoint: Checkpoint, model: Model) -> None:
-    """A patch may change how the weights are used, not which there are."""
-    problems = [
-        Problem(f"patch: {name}", f"the shape {list(parameter.shape)}", "the checkpoint's tensors, unchanged")
-        for name, parameter in model.named_parameters()
-        if name not in checkpoint.tensors or checkpoint.tensors[name].shape != tuple(parameter.shape)
-    ]
-    if problems:
-        raise CheckpointError(problems)
+    return cast(stored.read().to(device), dtype, stored.place)
 
 
 def save(

@@ -18,11 +18,12 @@ PROBLEMS = {
 def head_document(
     config: Mapping[str, Any], architectures: Mapping[str, str], *, softcap: Any, tie: str, classifier_bias: bool = True
 ) -> dict[str, Any]:
-    """Our head for `architectures` in config.json; a config without any means the language model, as from the hub.
+    """Our head for `architectures` in config.json; a config without any means the language model, where
+    the family has one for these stacks, else the model without a head.
 
     classifier_bias: of sequence classification; transformers' generic one has none.
     """
-    named = config.get("architectures") or [architectures["lm"]]
+    named = config.get("architectures") or [architectures.get("lm", architectures["none"])]
     current = [OLD_NAMES.get(architecture, architecture) for architecture in named]
     name = next((name for name, architecture in architectures.items() if current == [architecture]), None)
     if name is None:

@@ -104,7 +104,13 @@ def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str
     }
     own = {"name": "self_attention", **attention, "position": position, "mask": {"causal": part == "decoder"}}
     cross = {"cross_attention": {"name": "cross_attention", **attention}} if part == "decoder" else {}
-    inner = {"name": "gated" if gated else "mlp", "activation": activation, "hidden": config["d_ff"], "dropout": dropout}
+    inner = {
+        "name": "gated" if gated else "mlp",
+        "activation": activation,
+        "hidden": config["d_ff"],
+        "dropout": dropout,
+        "wide_output": True,
+    }
     first = {"branches": {"self_attention": {"position": {"shared": False}}}}
     return {
         "width": config["d_model"],

@@ -38,13 +38,11 @@ def rows(up: str) -> tuple[Row, ...]:
 PLAIN, GATED = NameTable(rows("wi")), NameTable(rows("wi_1"))
 NAMES = NameTable(
     (*rows("wi"), *rows("wi_1")),
-    unread=(
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "decoder.block.{layer}.layer.1.EncDecAttention.relative_attention_bias.weight",
-    ),
+    unread=("decoder.block.{layer}.layer.1.EncDecAttention.relative_attention_bias.weight",),
+    spares=tuple(Row(f"{part}.embed_tokens.weight", "encoder.embedding.weight") for part in ("encoder", "decoder")),
 )
-"""Older files hold the one embedding three times, and a table of positions that cross-attention does not use."""
+"""Older files hold the one embedding three times, and a table of positions that cross-attention does not use; some (MADLAD-400)
+hold it under a stack's name alone."""
 
 
 def written(spec: ModelSpec) -> NameTable:

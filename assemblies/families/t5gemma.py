@@ -15,7 +15,7 @@ ARCHITECTURES = {
     "token_classification": "T5GemmaForTokenClassification",
     "none": "T5GemmaModel",
 }
-ENCODER_ONLY = ARCHITECTURES | {"none": "T5GemmaEncoderModel"}
+ENCODER_ONLY = {name: theirs for name, theirs in ARCHITECTURES.items() if name != "lm"} | {"none": "T5GemmaEncoderModel"}
 MODULE = "t5_gemma_module"
 
 LAYER = "model.{part}.layers.{layer}."

@@ -26,17 +26,24 @@ class NameTable:
     """Rows read in both directions.
 
     spellings: beginnings of names in files of another age, each with what the rows say in its place; taken one after another.
+    spares:    other names that a tensor may have where its own is not there, and ours for it; beside its own they are unread.
     unread:    beginnings of names of tensors that change nothing that we compute; placeholders as in rows.
     """
 
     def __init__(
-        self, rows: Iterable[Row], *, spellings: tuple[tuple[str, str], ...] = (), unread: tuple[str, ...] = ()
+        self,
+        rows: Iterable[Row],
+        *,
+        spellings: tuple[tuple[str, str], ...] = (),
+        unread: tuple[str, ...] = (),
+        spares: tuple[Row, ...] = (),
     ) -> None:
         rows = tuple(rows)
         self._to_ours = [(row.theirs, row.ours) for row in rows]
         self._to_theirs = [(row.ours, row.theirs) for row in rows]
         self._spellings = spellings
-        self._unread = unread
+        self._unread = (*unread, *(row.theirs for row in spares))
+        self._spares = [(row.theirs, row.ours) for row in spares]
 
     def ours(self, theirs: str) -> str | None:
         return translate(self._respelt(theirs), self._to_ours)
@@ -50,6 +57,9 @@ class NameTable:
             if name.startswith(old):
                 name = new + name.removeprefix(old)
         return name
+
+    def spare(self, theirs: str) -> str | None:
+        return translate(self._respelt(theirs), self._spares)
 
     def theirs(self, ours: str) -> str | None:
         return translate(ours, self._to_theirs)
@@ -97,6 +107,10 @@ class Family:
     def reads(self, theirs: str) -> bool:
         """Whether a tensor of theirs is of account; if not, it is left in its file."""
         return self.names.reads(theirs) and self.names.reads(self.base_prefix + theirs)
+
+    def spare(self, theirs: str) -> str | None:
+        """Our name for the tensor that one of theirs stands for where it is missing, if it may stand for one."""
+        return self.names.spare(theirs)
 
     def theirs(self, ours: str, spec: ModelSpec) -> str:
         """Their name for a tensor of ours."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.build import skeleton
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.checkpoint import Checkpoint, one_dtype, open_checkpoint
 from pairform.assemblies.checkpoints.identity import Identity
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.saving import load
@@ -86,7 +86,7 @@ def held(model: Model) -> Checkpoint:
         tensor = parameter.detach().cpu()
         size = tensor.nbytes
         tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, size, tensor, identity=UNCHANGING)
-    return Checkpoint(MEMORY, OURS, model.spec, tensors)
+    return Checkpoint(MEMORY, OURS, model.spec, tensors, one_dtype(model.spec, tensors, MEMORY))
 
 
 def plan_carry(

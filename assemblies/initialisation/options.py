@@ -75,7 +75,8 @@ class Options(Spec):
     cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
     encoder_layers:        the source layers to keep: a `Layers`, its fields, "every:2", "first:8", or a list; absent, all.
     seed:                  fresh values depend on it and on the tensor's name alone.
-    dtype:                 of every tensor written, by name or torch's own; absent, each copy keeps its source's.
+    dtype:                 of every tensor written, by name or torch's own; absent, the sources' own, or where
+                           they differ the narrowest that holds them all; the plan's edits say so.
     """
 
     source_attention: SourceAttention = "auto"

@@ -1,17 +1,20 @@
 """Making a plan from sources and a spec, with no tensor read."""
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pairform.assemblies.build import distributions, skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.hub import commit_of
 from pairform.assemblies.initialisation.cross_attention import CROSS, DecoderRules
-from pairform.assemblies.initialisation.options import DtypeName, Options, dtype_name
+from pairform.assemblies.initialisation.options import Options, dtype_name
 from pairform.assemblies.initialisation.pair import pair, stack_of
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule, majority_dtype
+from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, check_vision, vision_rule
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.specs import ModelSpec
@@ -77,7 +80,7 @@ def plan(
         },
         targets=targets,
         origins=tuple(row for role in sources for row in source_rows(role, sources[role], rules.get(role), targets)),
-        edits=tuple(edits(target, rules)),
+        edits=(*edits(target, rules), *dtype_edits(sources, targets)),
     )
 
 
@@ -111,6 +114,7 @@ def target_rows(
 ) -> list[TargetRow]:
     """One row for every tensor of the new model, in its order."""
     last = rules["decoder" if "decoder" in rules else "encoder"]
+    common = dtype_name(reduce(torch.promote_types, (source.dtype for source in sources.values())))
     rows, problems = [], []
     for name, parameter, initial in distributions(skeleton(target)):
         wanted = Target(name, tuple(parameter.shape), initial)
@@ -128,20 +132,11 @@ def target_rows(
             problems += [problem for problem in error.problems if problem not in problems]
             continue
         operation, source = made
-        dtype = dtype_of(source, sources, rule or last, options)
+        dtype = options.dtype or common
         rows.append(TargetRow(target=name, shape=wanted.shape, dtype=dtype, operation=operation, source=source))
     if problems:
         raise SpecError(problems[:20])
     return rows
-
-
-def dtype_of(source: Source | None, sources: Mapping[Role, Checkpoint], rule: StackRules, options: Options) -> DtypeName:
-    """The option's, else the source tensor's, else what most of the source has."""
-    if options.dtype is not None:
-        return options.dtype
-    if source is None:
-        return dtype_name(majority_dtype(rule.checkpoint))
-    return dtype_name(sources[source.role].tensors[source.tensor].dtype)
 
 
 def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]:
@@ -158,6 +153,14 @@ def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]
         )
     for path, (before, after) in difference(old, new).items():
         yield Edit(path=path, before=before, after=after)
+
+
+def dtype_edits(sources: Mapping[Role, Checkpoint], targets: tuple[TargetRow, ...]) -> Iterator[Edit]:
+    """The sources whose dtype is not that of the new model."""
+    dtype = targets[0].dtype
+    for role, source in sources.items():
+        if dtype_name(source.dtype) != dtype:
+            yield Edit(path=f"{role}.dtype", before=dtype_name(source.dtype), after=dtype)
 
 
 def source_rows(role: Role, checkpoint: Checkpoint, rule: StackRules | None, targets: tuple[TargetRow, ...]) -> list[SourceRow]:

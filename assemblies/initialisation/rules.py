@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.meaning import alike, same_meaning
 from pairform.assemblies.initialisation.options import Options
@@ -178,11 +176,3 @@ def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Ch
     if stored.shape == target.shape:
         return Copy(), source
     return Rows(kept=min(target.shape[0], stored.shape[0]), initial=target.initial), source
-
-
-def majority_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """The dtype of most of a checkpoint's elements."""
-    counts: dict[torch.dtype, int] = {}
-    for tensor in checkpoint.tensors.values():
-        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.end - tensor.begin
-    return max(counts, key=lambda dtype: counts[dtype])
