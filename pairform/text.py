@@ -46,6 +46,8 @@ class Writer:
     def tokenizer(self, folder: Path) -> "Tokenizer":
         try:
             from tokenizers import Tokenizer
+
+            from pairform.assemblies.whole_texts import whole_texts
         except ImportError:
             remedy = "Install pairform[tokenizers], or give token ids with --ids."
             raise InputError(Problem("--text", "no tokenizers package", "it, to turn text into tokens", remedy)) from None
@@ -53,7 +55,7 @@ class Writer:
         if not path.is_file():
             raise CheckpointError(Problem(str(path), "no such file", "a tokenizer", "Give token ids with --ids."))
         try:
-            return Tokenizer.from_file(str(path))
+            return whole_texts(Tokenizer.from_file(str(path)))
         except Exception as error:  # the library raises plain Exception
             raise CheckpointError(Problem(str(path), str(error), "a tokenizer that the tokenizers package reads")) from None
 

@@ -1,6 +1,6 @@
 """T5 (arXiv 1910.10683), T5 v1.1 and mT5 (arXiv 2010.11934) in transformers' files."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,11 +9,12 @@ from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
 from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import Config, EndTokens, Token, checked
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
-from pairform.assemblies.families.t5_names import NAMES, written
+from pairform.assemblies.families.heads import head_config, head_document
+from pairform.assemblies.families.t5_names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family
+from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, merge_patch
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError
 
 WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}
 
@@ -171,17 +172,10 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     )
 
 
-def adapt(spec: ModelSpec, names: Collection[str]) -> ModelSpec:
-    """A head's own table is known by its being there: transformers 5 writes `tie_word_embeddings` for untied heads too."""
-    if "lm_head.weight" not in names or getattr(spec.head, "tie", None) is None:
-        return spec
-    return ModelSpec.read(merge_patch(spec.document(), {"head": {"tie": None}}))
-
-
 KINDS = (Kind("t5", "T5", T5Config, scales=True), Kind("mt5", "MT5", MT5Config, scales=False))
 T5, MT5 = (
     Family(
-        kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind), base_prefix="", written=written, adapt=adapt
+        kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind), base_prefix="", written=written, copies=COPIES
     )
     for kind in KINDS
 )

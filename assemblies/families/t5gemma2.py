@@ -5,9 +5,10 @@ from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, TokenId, checked, inside, part_config
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Probability, Problem, SpecError
 
@@ -68,6 +69,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     with inside("encoder"):
         text = part_config(TextConfig, theirs, "text_config")
         encoder = encoder_document(theirs, text, vision_dropout=config["attention_dropout"], **dropout)
+    encoder["tokens"] = encoder_tokens(tokens_document(text), tokens_document(decoder))
     for field in ("hidden_size", "vocab_size"):
         if text[field] != decoder[field]:
             expected = f"the encoder's, {text[field]}: transformers has no other pairs"
@@ -151,7 +153,7 @@ def text_config(spec: ModelSpec, part: str, reach: Reach) -> dict[str, Any]:
     first = stack.layers[0]
     return (
         stack_config(stack, spec.vocabulary_of(part), reach)
-        | tokens_config(spec)
+        | tokens_config(spec, part)
         | {
             "attention_dropout": getattr(first.branches.get("self_attention"), "dropout", 0.0),
             "dropout_rate": first.dropout,

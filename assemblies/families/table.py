@@ -1,8 +1,8 @@
 """Checkpoint families as data: a table of names and a function between configurations and specs, both ways."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -79,7 +79,7 @@ class Family:
     is found by reading it back.
     base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
     written is the table of names to write with, where it depends on the spec; absent, the one that is read with.
-    adapt says what the names of the stored tensors tell beyond config.json; absent, they tell nothing.
+    copies are tensors that some files hold a second time: names of theirs, each with that of the tensor that is read.
     """
 
     model_type: str
@@ -88,7 +88,7 @@ class Family:
     to_config: Callable[[ModelSpec], dict[str, Any]]
     base_prefix: str = "model."
     written: Callable[[ModelSpec], NameTable] | None = None
-    adapt: Callable[[ModelSpec, Collection[str]], ModelSpec] | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs, or None for a name that the family does not have."""
