@@ -1,6 +1,6 @@
 """Gemma 3 with pictures (arXiv 2503.19786) in transformers' files, of any age.
 
-transformers stores `final_logit_softcapping` for these models and never applies it; it is read as what it says.
+transformers stores `final_logit_softcapping` for these models and never applies it; it is not read.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
             raise SpecError(problem)
     with inside("text_config"):
         stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"])
-    head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder", classifier_bias=False)
+    head = head_document(config, ARCHITECTURES, softcap=None, tie="decoder", classifier_bias=False)
     return ModelSpec.read(
         {
             "assembly": "decoder_only",

@@ -20,7 +20,7 @@ ARCHITECTURES = {
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(Gemma3StackConfig, config))
-    reach: Reach = "past" if config["is_causal"] is not False else "each"
+    reach: Reach = "past" if config["is_causal"] else "each"
     reach = "half" if config["use_bidirectional_attention"] else reach
     stack = stack_document(config, reach=reach, dropout=0.0, attention_dropout=config["attention_dropout"])
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])

@@ -74,7 +74,7 @@ def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
 def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     """Our stack for a checked configuration."""
     norm = {"name": "rmsnorm", "eps": config["rms_norm_eps"]}
-    mask: dict[str, Any] = {"causal": config["is_causal"] is not False}
+    mask: dict[str, Any] = {"causal": config["is_causal"]}
     windowed = windowed_layers(kind, config)
     window = {"window": [config["sliding_window"] - 1] * 2} if any(windowed) else {}
     attention = {

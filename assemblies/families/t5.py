@@ -8,7 +8,7 @@ from typing import Any
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
 from pairform.assemblies.families.activations import activation_named
-from pairform.assemblies.families.config import Config, EndTokens, Token, checked
+from pairform.assemblies.families.config import Config, EndTokens, Token, checked, require_causal
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5_names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family
@@ -44,6 +44,8 @@ class T5Config(Config):
     decoder_start_token_id: Token = None
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
+    is_encoder_decoder: bool = True
+    is_causal: bool = True
 
 
 class MT5Config(T5Config):
@@ -72,6 +74,11 @@ class Kind:
 def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
     config = checked(kind.config, config)
     encoder_only = config["architectures"] == [kind.classes + "EncoderModel"]
+    if not encoder_only:
+        require_causal(config)
+        if not config["is_encoder_decoder"]:
+            expected = f"true: an encoder alone is a {kind.classes}EncoderModel"
+            raise SpecError(Problem("is_encoder_decoder", "false", expected))
     head = head_document(config, kind.architectures(encoder_only), softcap=None, tie="encoder")
     scaled = config["scale_decoder_outputs"]
     if kind.scales and (config["tie_word_embeddings"] if scaled is None else scaled) and head["name"] == "lm":

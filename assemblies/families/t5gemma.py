@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, StackConfig, checked, inside, part_config
+from pairform.assemblies.families.config import HeadConfig, StackConfig, checked, inside, part_config, require_causal
 from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.table import Family, NameTable, Row
@@ -61,6 +61,8 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
         if part == "decoder" and encoder_only:
             continue
         with inside(part):
+            if part == "decoder":
+                require_causal(own)
             stack = stack_document(own, causal=part == "decoder", **dropout)
         stack["embedding"]["scale_given"] = True
         if part == "decoder":
