@@ -77,6 +77,8 @@ class GenerationMixin:
         vocabulary = model.spec.vocabulary_of("decoder")
         max_new_tokens = integer("max_new_tokens", max_new_tokens, 1, LONGEST)
         ends = model.spec.tokens.ends if eos_token_id is None else end_tokens(eos_token_id, vocabulary)
+        own = model.spec.encoder is not None and model.spec.encoder.tokens is not None  # other ids than those that end text
+        padding = None if model.padding in ends and not own else model.padding
         search = BeamSearch(num_beams, length_penalty, early_stopping, num_return_sequences)
         search.check_size(vocabulary, max_new_tokens)
         flags = {"use_cache": use_cache, "do_sample": do_sample, "compile": compile}
@@ -88,9 +90,9 @@ class GenerationMixin:
             if model.encoder is None:
                 source, prompt, mask, pixels = None, input_ids, attention_mask, pixel_values
             else:
-                source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache)
+                source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache, padding)
                 prompt, mask, pixels = decoder_input_ids, decoder_attention_mask, None
-            prompt, valid = starting_point(model, prompt, mask, source)
+            prompt, valid = starting_point(model, prompt, mask, source, padding)
             warn_if_long(model, prompt.shape[1] + max_new_tokens)
             aligned, first = prompt, None
             if valid is not None:
@@ -161,12 +163,13 @@ def encode(
     pixels: Tensor | None,
     outputs: EncoderOutputs,
     cache: Cache | None,
+    padding: int | None,
 ) -> Source:
     """The source that the decoder reads, run through the encoder unless its output is given."""
     assert model.encoder is not None
     valid = kept_mask(outputs, as_mask(mask))
     if valid is None:
-        valid = real_tokens(ids, model.spec.tokens)
+        valid = real_tokens(ids, padding)
     if outputs is not None:
         ran = kept_output(outputs, model.source_layers)
     else:
@@ -177,7 +180,7 @@ def encode(
 
 
 def starting_point(
-    model: "Model", prompt: Tensor | None, mask: Tensor | None, source: Source | None
+    model: "Model", prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """The decoder's first tokens, and which of them are real (None: all)."""
     tokens = model.spec.tokens
@@ -189,7 +192,7 @@ def starting_point(
         return torch.full((len(source.hidden), 1), tokens.first, device=source.hidden.device), None
     valid = as_mask(mask)
     if valid is None and source is None:
-        valid = real_tokens(prompt, model.spec.tokens)
+        valid = real_tokens(prompt, padding)
     return prompt, None if valid is None or bool(valid.all()) else valid
 
 

@@ -38,14 +38,14 @@ def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
     return mask.bool()
 
 
-def real_tokens(ids: Tensor | None, tokens: TokenSpec) -> Bool[Tensor, "batch length"] | None:
-    """False where `ids` are the pad token; None without ids or without such a token."""
-    return None if ids is None or tokens.pad is None else ids != tokens.pad
+def real_tokens(ids: Tensor | None, padding: int | None) -> Bool[Tensor, "batch length"] | None:
+    """False where `ids` are `padding`; None without ids or without such a token."""
+    return None if ids is None or padding is None else ids != padding
 
 
-def mask_padding(inputs: Inputs, tokens: TokenSpec) -> Inputs:
-    """Without a mask, tokens equal to pad are padding."""
-    return inputs if inputs.valid is not None else replace(inputs, valid=real_tokens(inputs.ids, tokens))
+def mask_padding(inputs: Inputs, padding: int | None) -> Inputs:
+    """Without a mask, tokens equal to `padding` are padding."""
+    return inputs if inputs.valid is not None else replace(inputs, valid=real_tokens(inputs.ids, padding))
 
 
 def shift_right(
@@ -75,11 +75,13 @@ def run(stack: "Stack", inputs: Inputs, **rest: Any) -> "StackOutput":
     return ran
 
 
-def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels: Tensor | None) -> Inputs:
-    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right."""
+def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels: Tensor | None, padding: int | None) -> Inputs:
+    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, where `padding` is
+    padding."""
     if spec.head.name == "lm" and labels is not None:
         return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
     if spec.head.name != "lm" and read.ids is not None:
-        return mask_padding(replace(written, ids=shift_right(read.ids, spec.tokens, written.segments)), spec.tokens)
+        shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
+        return mask_padding(shifted, padding)
     wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
     raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pairform.assemblies.checkpoints.stored import INDEX, SINGLE, stored_tensors
+from pairform.assemblies.checkpoints.own_tables import with_own_tables
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.generation import GENERATION, with_tokens
 from pairform.assemblies.specs import ModelSpec
@@ -73,8 +73,7 @@ def spec_of_folder(folder: Path) -> tuple[str, ModelSpec]:
         config = read_json(path)
         family = family_of_config(config)
         spec = family.spec(config)
-    if family.adapt is not None and any((folder / name).exists() for name in (SINGLE, INDEX)):
-        spec = family.adapt(spec, stored_tensors(folder).keys())
+    spec = with_own_tables(spec, family, folder)
     settings = folder / GENERATION
     if settings.exists():
         with of_file(settings):

@@ -32,6 +32,7 @@ from pairform.registry import InputError, build_block
 class Model(GenerationMixin, nn.Module):
     """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names.
 
+    padding:       the token that is padding in what the model reads, where a call gives no mask; None if no token is.
     source_layers: numbers of the encoder's layers that some block of the decoder reads beside the output.
     check_inputs:  check the values of inputs (ids, masks, positions) on every device, to debug. By default they are checked on
                    a CPU alone, since elsewhere that needs a synchronisation. Types and shapes are always checked. Compiled
@@ -53,6 +54,7 @@ class Model(GenerationMixin, nn.Module):
         self.source_layers = tuple(sorted(layer for layer in read if layer is not None))
         self.bridge = build_block(spec.bridge, spec.bridge_sizes, "bridge")
         self.head = build_block(spec.head, spec.head_sizes, "head")
+        self.padding = spec.tokens_of(next(iter(spec.stacks))).padding
         self.tie: str | None = getattr(spec.head, "tie", None)  # not asked of the spec later: torch cannot compile that
 
     @checked(check_forward)
@@ -80,8 +82,9 @@ class Model(GenerationMixin, nn.Module):
         """Logits; with `labels` the loss, and logits if they are read.
 
         attention_mask:  1 at tokens, 0 at padding, in integers or booleans, over cached tokens and new ones. Without it, tokens
-                         equal to `tokens.pad` are padding to the encoder and to cross-attention; a decoder masks only what its
-                         own mask says, since a decoder may begin with or write the pad token.
+                         equal to `tokens.pad` (of the encoder) are padding to the encoder and to cross-attention, unless that
+                         token also ends text; a decoder masks only what its own mask says, since a decoder may begin with or
+                         write the pad token.
         labels:          `-100` is ignored; without any other label the loss is nan, as in torch. Encoder-decoders take them in
                          place, and without `decoder_input_ids` read them shifted right; decoder-only models predict the next
                          token.
@@ -106,7 +109,7 @@ class Model(GenerationMixin, nn.Module):
             return self._answer(ran, read, labels, cache, shift=True)
 
         encoded = None
-        read = mask_padding(replace(read, valid=kept_mask(encoder_outputs, read.valid)), self.spec.tokens)
+        read = mask_padding(replace(read, valid=kept_mask(encoder_outputs, read.valid)), self.padding)
         if encoder_outputs is None:
             encoded = run(self.encoder, read, layers=self.source_layers, **wanted)
         if self.decoder is None:
@@ -121,7 +124,7 @@ class Model(GenerationMixin, nn.Module):
             decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
         )
         if written.ids is None and written.embeds is None:
-            written = derive_decoder_inputs(self.spec, written, read, labels)
+            written = derive_decoder_inputs(self.spec, written, read, labels, self.padding)
         if cache is not None and not torch.compiler.is_compiling():
             check_same_source(self, cache, source.hidden)
         held = cache is not None and bool(cache.source)
@@ -165,7 +168,8 @@ class Model(GenerationMixin, nn.Module):
         before: StackOutput | None = None,
     ) -> ModelOutput:
         """From what the last stack gave; `before` is what the encoder in front of it did."""
-        prediction = Prediction(self.head, self.lowered(ran.hidden), mask_padding(inputs, self.spec.tokens).valid, self.tied())
+        valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is none of these
+        prediction = Prediction(self.head, self.lowered(ran.hidden), valid, self.tied())
         loss = None
         if shift and labels is not None and inputs.segments is not None:  # no document foretells the next
             labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)

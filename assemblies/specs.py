@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec
-from pairform.assemblies.stack_spec import StackSpec, TokenId, VisionSpec
+from pairform.assemblies.stack_spec import StackSpec, VisionSpec
+from pairform.assemblies.token_spec import TokenSpec
 from pairform.blocks.bridges import NoBridge
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, Spec, join_path, nested
 
@@ -17,29 +18,10 @@ SCHEMA_VERSION = 1
 SCHEMA_ID = f"urn:pairform:schema:{SCHEMA_VERSION}"
 
 
-class TokenSpec(Spec):
-    """Ids of special tokens. `start` begins the decoder's input; absent, `bos` does."""
-
-    pad: TokenId | None = None
-    bos: TokenId | None = None
-    eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False)] | None = None
-    start: TokenId | None = None
-
-    @property
-    def first(self) -> int | None:
-        return self.bos if self.start is None else self.start
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Every end token."""
-        if self.eos is None:
-            return ()
-        return self.eos if isinstance(self.eos, tuple) else (self.eos,)
-
-
 class ModelSpec(Spec):
     """An assembly of stacks with a head: everything that is needed to build a model.
 
+    tokens:            special tokens of every stack but an encoder that has its own (`encoder.tokens`).
     bridge:            between the encoder's output and a decoder that cannot read its width.
     tie_embeddings:    the decoder has the encoder's embedding.
     initializer_range: standard deviation of fresh weights.
@@ -88,9 +70,13 @@ class ModelSpec(Spec):
     def vocabulary_of(self, part: str) -> int:
         return self.stacks[part].vocabulary or self.vocabulary
 
+    def tokens_of(self, part: str) -> TokenSpec:
+        """The special tokens of what a stack reads."""
+        return self.stacks[part].tokens or self.tokens
+
     def sizes(self, part: str) -> Sizes:
         """What the blocks of a stack learn from the model."""
-        sizes = Sizes(self.stacks[part].width, vocabulary=self.vocabulary_of(part), pad=self.tokens.pad)
+        sizes = Sizes(self.stacks[part].width, vocabulary=self.vocabulary_of(part), pad=self.tokens_of(part).pad)
         if part == "encoder":
             return replace(sizes, decoder_depth=None if self.decoder is None else self.decoder.depth)
         if self.encoder is None:
@@ -139,6 +125,9 @@ class ModelSpec(Spec):
 
     def _check_pair(self) -> Iterator[Problem]:
         """What only concerns an encoder beside a decoder."""
+        for part, stack in self.stacks.items():
+            if stack.tokens is not None and (part == "decoder" or self.decoder is None):
+                yield Problem(f"{part}.tokens", "tokens of its own", "none: `tokens` of the model are this stack's")
         if self.encoder is None or self.decoder is None:
             if self.bridge.name != "none":
                 yield Problem("bridge", repr(self.bridge.name), f"none: the assembly is {self.assembly}")
@@ -162,9 +151,11 @@ class ModelSpec(Spec):
                 yield Problem("decoder.embedding", "another than the encoder's", "the same: tie_embeddings is true")
 
     def _check_tokens(self) -> Iterator[Problem]:
-        smallest = min(self.vocabulary_of(part) for part in self.stacks)
-        tokens = {"pad": self.tokens.pad, "bos": self.tokens.bos, "start": self.tokens.start}
-        tokens |= {f"eos[{index}]" if len(self.tokens.ends) > 1 else "eos": end for index, end in enumerate(self.tokens.ends)}
-        for name, token in tokens.items():
-            if token is not None and token >= smallest:
-                yield Problem(join_path("tokens", name), str(token), f"an id below the vocabulary's size, {smallest}")
+        readers: dict[str, list[str]] = {}  # the stacks that read each set of tokens
+        for part, stack in self.stacks.items():
+            readers.setdefault("tokens" if stack.tokens is None else f"{part}.tokens", []).append(part)
+        for where, parts in readers.items():
+            smallest = min(self.vocabulary_of(part) for part in parts)
+            for name, token in self.tokens_of(parts[0]).named():
+                if token >= smallest:
+                    yield Problem(join_path(where, name), str(token), f"an id below the vocabulary's size, {smallest}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec, Norm
+from pairform.assemblies.token_spec import TokenId, TokenSpec
 from pairform.blocks.score_biases import T5RelativePosition
 from pairform.registry import (
     MOST_LAYERS,
@@ -28,7 +29,6 @@ from pairform.registry import (
 )
 
 T = TypeVar("T")
-TokenId = Annotated[int, Field(ge=0)]
 WORK = 10_000
 """Branches to validate and patches to apply in a stack whose layers are all different: about a second's work."""
 
@@ -66,6 +66,7 @@ class StackSpec(Spec):
     dropout:    on the embeddings and on the last hidden states.
     vision:     how pictures among the tokens are read; absent, they are not.
     vocabulary: absent, the model's.
+    tokens:     special tokens of an encoder whose tokenizer is another than the decoder's; absent, the model's.
     max_length: the longest sequence that the stack was trained for; longer ones warn in generation.
     """
 
@@ -80,6 +81,7 @@ class StackSpec(Spec):
     dropout: Probability = 0.0
     vision: "VisionSpec | None" = None
     vocabulary: PositiveInt | None = None
+    tokens: TokenSpec | None = None
     max_length: PositiveInt | None = None
 
     @model_validator(mode="after")

@@ -72,7 +72,7 @@ class Ids:
         tokens = spec.tokens
         assert tokens.pad is not None, "checked before"
         first = start(spec)
-        special = {tokens.pad, tokens.bos, first, *tokens.ends}
+        special = {first, *(token for part in spec.stacks for _, token in spec.tokens_of(part).named())}
         smallest = min(spec.vocabulary_of(part) for part in spec.stacks)
         free = tuple(token for token in range(smallest) if token not in special)
         return cls(tokens.pad, first, tokens.ends[0], free)
@@ -86,10 +86,15 @@ def check_spec(spec: ModelSpec) -> Iterator[Problem]:
         yield Problem("head.name", repr(spec.head.name), "lm: a study's models write a target")
     if spec.vocabulary > MOST_IDS:
         yield Problem("vocabulary", f"{spec.vocabulary:,}", f"at most {MOST_IDS:,} in a study")
-    missing = {"pad": spec.tokens.pad is None, "bos": spec.tokens.first is None, "eos": not spec.tokens.ends}
-    for name, lacks in missing.items():
+    missing = {
+        "tokens.pad": spec.tokens.pad is None,
+        "tokens.bos": spec.tokens.first is None,
+        "tokens.eos": not spec.tokens.ends,
+        "encoder.tokens.pad": any(spec.tokens_of(part).pad is None for part in spec.stacks) and spec.tokens.pad is not None,
+    }
+    for where, lacks in missing.items():
         if lacks:
-            yield Problem(f"tokens.{name}", "nothing", "a token's id: batches of sources and targets need it")
+            yield Problem(where, "nothing", "a token's id: batches of sources and targets need it")
 
 
 def generator(*numbers: int) -> np.random.Generator:
@@ -133,7 +138,7 @@ def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
     if spec.encoder is None:
         labels = [[IGNORED] * len(row) + target for row, target in zip(rows, labels, strict=True)]
         rows = [row + target for row, (_, target) in zip(rows, examples, strict=True)]
-    pad = spec.tokens.pad
+    pad = spec.tokens_of(next(iter(spec.stacks))).pad
     assert pad is not None, "checked before"
     read = padded(rows, pad)
     lengths = torch.tensor([len(row) for row in rows])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pairform.assemblies.whole_texts import whole_texts
 from pairform.experiments.batches import Ids
 from pairform.registry import Problem, SpecError, read_bytes
 
@@ -51,7 +52,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
     except OSError as error:
         raise SpecError(Problem("data.tokenizer", f"{file}: {error.strerror or error}", "a tokenizer.json")) from None
     try:
-        return Tokenizer.from_buffer(content)
+        return whole_texts(Tokenizer.from_buffer(content))
     except Exception as error:  # the library raises nothing narrower
         raise SpecError(Problem(f"data.tokenizer {file}", str(error), "a tokenizer.json")) from None
 

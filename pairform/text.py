@@ -48,12 +48,14 @@ class Writer:
 
         try:
             from tokenizers import Tokenizer
+
+            from pairform.assemblies.whole_texts import whole_texts
         except ImportError:
             remedy = "Install pairform[tokenizers], or give token ids with --ids."
             raise InputError(Problem("--text", "no tokenizers package", "it, to turn text into tokens", remedy)) from None
         path = self.folder / name
         try:
-            return Tokenizer.from_buffer(read_bytes(path, COMPANION_BYTES))
+            return whole_texts(Tokenizer.from_buffer(read_bytes(path, COMPANION_BYTES)))
         except OSError as error:
             found = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
             raise CheckpointError(Problem(str(path), found, "a tokenizer", "Give token ids with --ids.")) from None

@@ -55,9 +55,9 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None, patch: Mapp
     family = FAMILIES.get(format_)
     for name, tensor in stored.items():
         ours = name if family is None else family.ours(name)
+        if family is not None and (stands_for := family.spare(name)) is not None:
+            spares.setdefault(stands_for, tensor)
         if family is not None and not family.reads(name):
-            if (stands_for := family.spare(name)) is not None:
-                spares.setdefault(stands_for, tensor)
             continue
         if tied(ours, spec):
             continue  # some writers store tied tensors a second time

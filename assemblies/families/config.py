@@ -66,6 +66,7 @@ class StackConfig(Config):
     rope_parameters: RopeConfig | None = None
     rope_scaling: RopeConfig | None = None
     rope_theta: PositiveFloat | None = None
+    is_causal: bool = True
 
 
 class HeadConfig(Config):
@@ -83,7 +84,7 @@ class HeadConfig(Config):
     hidden_dropout: Probability | None = None
     is_encoder_decoder: bool = True
     use_bidirectional_attention: bool | None = None
-    is_causal: bool | None = None
+    is_causal: bool = True
 
 
 def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -98,6 +99,13 @@ def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dic
     if not isinstance(own, Mapping):
         raise SpecError(Problem(part, shorten(own), f"an object: the configuration of {part}"))
     return checked(kind, own, part)
+
+
+def require_causal(config: Mapping[str, Any]) -> None:
+    """A decoder that transformers would let see later tokens is refused: no such encoder-decoder is built here."""
+    if not config["is_causal"]:
+        expected = "true: with false, transformers lets each token of this decoder see the later ones"
+        raise SpecError(Problem("is_causal", "false", expected))
 
 
 @contextmanager

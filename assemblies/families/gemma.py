@@ -112,11 +112,13 @@ def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     if types is None:
         types = (["sliding_attention", "full_attention"] * depth)[:depth]
     windowed = local_layers(types, depth)
-    if window is None:
+    if not any(windowed):
         return []
+    if window is None:
+        raise SpecError(Problem("sliding_window", "nothing", "a number of tokens: some layers are sliding_attention"))
     local = {"branches": {"self_attention": {"mask": {"window": [window - 1, window - 1]}}}}
     turns = shortest_cycle([local if has_window else {} for has_window in windowed])
-    return turns if any(turns) else []
+    return turns
 
 
 def local_layers(types: list[str], depth: int) -> list[bool]:

@@ -1,14 +1,15 @@
 """Gemma 2 (arXiv 2408.00118) in transformers' files."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
 from pairform.assemblies.families.gemma import stack_config, stack_document
-from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
+from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs import ModelSpec
+from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = {
     "lm": "Gemma2ForCausalLM",
@@ -51,11 +52,11 @@ NAMES = NameTable(
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(StackConfig, config))
-    causal = not config["use_bidirectional_attention"] and config["is_causal"] is not False
-    if config["use_bidirectional_attention"] and config["is_causal"] is not False:
-        text = "use_bidirectional_attention without is_causal: false is read as what it says; transformers 5 stays causal"
-        warnings.warn(text, stacklevel=2)
-    stack = stack_document(config, causal=causal, dropout=0.0, attention_dropout=config["attention_dropout"])
+    if config["use_bidirectional_attention"] and config["is_causal"]:
+        expected = "is_causal: false beside it: without that, transformers 5 builds causal masks"
+        remedy = "Set is_causal to false for a bidirectional model, or leave both out for a causal one."
+        raise SpecError(Problem("use_bidirectional_attention", "true", expected, remedy))
+    stack = stack_document(config, causal=config["is_causal"], dropout=0.0, attention_dropout=config["attention_dropout"])
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
 
 

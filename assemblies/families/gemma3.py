@@ -1,6 +1,6 @@
 """Gemma 3 with pictures (arXiv 2503.19786) in transformers' files, of any age.
 
-transformers stores `final_logit_softcapping` for these models and never applies it; it is read as what it says.
+transformers stores `final_logit_softcapping` for these models and never applies it; it is not read.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ from pairform.assemblies.families.config import HeadConfig, checked, inside, par
 from pairform.assemblies.families.gemma2 import text_rows
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, stack_document
 from pairform.assemblies.families.gemma3_text import text_config
-from pairform.assemblies.families.heads import head_config, head_document, tokens_document
+from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError
 
@@ -50,7 +51,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
             raise SpecError(problem)
     with inside("text_config"):
         stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"])
-    head = head_document(config, ARCHITECTURES, softcap=text["final_logit_softcapping"], tie="decoder", classifier_bias=False)
+    head = head_document(config, ARCHITECTURES, softcap=None, tie="decoder", classifier_bias=False)
     return ModelSpec.read(
         {
             "assembly": "decoder_only",

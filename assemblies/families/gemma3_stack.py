@@ -1,7 +1,6 @@
 """What the configurations of Gemma 3 and T5Gemma 2 share: one stack, with local and global layers that differ in positions.
 
-`attn_logit_softcapping` is read as what it says, a bound on attention's scores. transformers stores it for these models and
-never applies it; all published ones leave it out.
+`attn_logit_softcapping` is not read: transformers stores it for these models and never applies it.
 """
 
 from collections.abc import Mapping
@@ -49,7 +48,15 @@ def stack_document(config: Mapping[str, Any], *, reach: Reach, dropout: float, a
     """Our stack for their checked configuration. Its template is the local layer."""
     types = layer_types(config)
     local = LOCAL if LOCAL in types else GLOBAL
-    plain = {**config, "layer_types": types, "sliding_window": None, "rope_parameters": None, "rope_scaling": None}
+    gemma.local_layers(types, config["num_hidden_layers"])
+    plain = {
+        **config,
+        "layer_types": [GLOBAL] * config["num_hidden_layers"],
+        "sliding_window": None,
+        "attn_logit_softcapping": None,
+        "rope_parameters": None,
+        "rope_scaling": None,
+    }
     document = gemma.stack_document(plain, causal=reach == "past", dropout=dropout, attention_dropout=attention_dropout)
     attention = document["layer"]["branches"]["self_attention"]
     attention["qk_norm"] = document["layer"]["norm"]

@@ -6,8 +6,9 @@ from typing import Any
 from pairform.assemblies.families.config import HeadConfig, checked
 from pairform.assemblies.families.gemma2 import NAMES, causal
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
-from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
+from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.table import Family
+from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs import ModelSpec
 
 ARCHITECTURES = {
@@ -19,7 +20,7 @@ ARCHITECTURES = {
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(Gemma3StackConfig, config))
-    reach: Reach = "past" if config["is_causal"] is not False else "each"
+    reach: Reach = "past" if config["is_causal"] else "each"
     reach = "half" if config["use_bidirectional_attention"] else reach
     stack = stack_document(config, reach=reach, dropout=0.0, attention_dropout=config["attention_dropout"])
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import Config, EndTokens, Token, checked
-from pairform.assemblies.families.heads import tokens_config, tokens_document
+from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
 
 GENERATION = "generation_config.json"

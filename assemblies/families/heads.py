@@ -95,15 +95,3 @@ def label_names(config: Mapping[str, Any]) -> int | list[str]:
 
 def nameless(count: int) -> list[str]:
     return [f"LABEL_{label}" for label in range(count)]
-
-
-def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"pad": "pad_token_id", "bos": "bos_token_id", "eos": "eos_token_id", "start": "decoder_start_token_id"}
-    return {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
-
-
-def tokens_config(spec: ModelSpec) -> dict[str, Any]:
-    tokens = spec.tokens
-    eos = list(tokens.eos) if isinstance(tokens.eos, tuple) else tokens.eos
-    config = {"pad_token_id": tokens.pad, "bos_token_id": tokens.bos, "eos_token_id": eos}
-    return config if tokens.start is None else config | {"decoder_start_token_id": tokens.start}

@@ -13,10 +13,11 @@ from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import checked
 from pairform.assemblies.families.gemma2 import causal, text_rows
-from pairform.assemblies.families.heads import decoder_only, head_config, tokens_config
+from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.llama_config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError
 
@@ -73,7 +74,7 @@ def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
 def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     """Our stack for a checked configuration."""
     norm = {"name": "rmsnorm", "eps": config["rms_norm_eps"]}
-    mask: dict[str, Any] = {"causal": config["is_causal"] is not False}
+    mask: dict[str, Any] = {"causal": config["is_causal"]}
     windowed = windowed_layers(kind, config)
     window = {"window": [config["sliding_window"] - 1] * 2} if any(windowed) else {}
     attention = {

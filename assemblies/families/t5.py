@@ -1,6 +1,6 @@
 """T5 (arXiv 1910.10683), T5 v1.1 and mT5 (arXiv 2010.11934) in transformers' files."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
 from pairform.assemblies.families.activations import activation_named
-from pairform.assemblies.families.config import Config, EndTokens, Token, checked
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
-from pairform.assemblies.families.t5_names import NAMES, written
+from pairform.assemblies.families.config import Config, EndTokens, Token, checked, require_causal
+from pairform.assemblies.families.heads import head_config, head_document
+from pairform.assemblies.families.t5_names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family
+from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, merge_patch
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError
 
 WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}
 
@@ -43,6 +44,8 @@ class T5Config(Config):
     decoder_start_token_id: Token = None
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
+    is_encoder_decoder: bool = True
+    is_causal: bool = True
 
 
 class MT5Config(T5Config):
@@ -71,6 +74,11 @@ class Kind:
 def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
     config = checked(kind.config, config)
     encoder_only = config["architectures"] == [kind.classes + "EncoderModel"]
+    if not encoder_only:
+        require_causal(config)
+        if not config["is_encoder_decoder"]:
+            expected = f"true: an encoder alone is a {kind.classes}EncoderModel"
+            raise SpecError(Problem("is_encoder_decoder", "false", expected))
     head = head_document(config, kind.architectures(encoder_only), softcap=None, tie="encoder")
     scaled = config["scale_decoder_outputs"]
     if kind.scales and (config["tie_word_embeddings"] if scaled is None else scaled) and head["name"] == "lm":
@@ -177,17 +185,10 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     )
 
 
-def adapt(spec: ModelSpec, names: Collection[str]) -> ModelSpec:
-    """A head's own table is known by its being there: transformers 5 writes `tie_word_embeddings` for untied heads too."""
-    if "lm_head.weight" not in names or getattr(spec.head, "tie", None) is None:
-        return spec
-    return ModelSpec.read(merge_patch(spec.document(), {"head": {"tie": None}}))
-
-
 KINDS = (Kind("t5", "T5", T5Config, scales=True), Kind("mt5", "MT5", MT5Config, scales=False))
 T5, MT5 = (
     Family(
-        kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind), base_prefix="", written=written, adapt=adapt
+        kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind), base_prefix="", written=written, copies=COPIES
     )
     for kind in KINDS
 )

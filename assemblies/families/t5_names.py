@@ -21,6 +21,7 @@ def rows(up: str) -> tuple[Row, ...]:
     )
     return (
         Row("shared.weight", "encoder.embedding.weight"),
+        Row("decoder.embed_tokens.weight", "decoder.embedding.weight"),
         Row("{part}.final_layer_norm.weight", "{part}.norm.weight"),
         Row(OWN + "layer_norm.weight", OURS + "self_attention.pre_norm.weight"),
         Row(OWN + "SelfAttention.{projection}.weight", OURS + "self_attention.block.{projection}_proj.weight"),
@@ -38,11 +39,15 @@ def rows(up: str) -> tuple[Row, ...]:
 PLAIN, GATED = NameTable(rows("wi")), NameTable(rows("wi_1"))
 NAMES = NameTable(
     (*rows("wi"), *rows("wi_1")),
-    unread=("decoder.block.{layer}.layer.1.EncDecAttention.relative_attention_bias.weight",),
+    unread=(
+        "encoder.embed_tokens.weight",
+        "decoder.block.{layer}.layer.1.EncDecAttention.relative_attention_bias.weight",
+    ),
     spares=tuple(Row(f"{part}.embed_tokens.weight", "encoder.embedding.weight") for part in ("encoder", "decoder")),
 )
 """Older files hold the one embedding three times, and a table of positions that cross-attention does not use; some (MADLAD-400)
 hold it under a stack's name alone."""
+COPIES = {"encoder.embed_tokens.weight": "shared.weight"}
 
 
 def written(spec: ModelSpec) -> NameTable:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, StackConfig, checked, inside, part_config
+from pairform.assemblies.families.config import HeadConfig, StackConfig, checked, inside, part_config, require_causal
 from pairform.assemblies.families.gemma import stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
 
 ARCHITECTURES = {
@@ -60,6 +61,8 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
         if part == "decoder" and encoder_only:
             continue
         with inside(part):
+            if part == "decoder":
+                require_causal(own)
             stack = stack_document(own, causal=part == "decoder", **dropout)
         stack["embedding"]["scale_given"] = True
         if part == "decoder":
@@ -68,6 +71,8 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
             branches["cross_attention"] = {"name": "cross_attention", **shared}
         if own["vocab_size"] != document["vocabulary"]:
             stack["vocabulary"] = own["vocab_size"]
+        if part == "encoder" and not encoder_only:
+            stack["tokens"] = encoder_tokens(tokens_document(own), tokens_document(last))
         document[part] = stack
     return ModelSpec.read(document)
 
@@ -85,7 +90,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     config = head | shared | tokens_config(spec)
     for part in ("encoder", "decoder"):
         stack = spec.stacks.get(part, spec.last)
-        config[part] = stack_config(stack, vocabulary(spec, part)) | shared | tokens_config(spec)
+        config[part] = stack_config(stack, vocabulary(spec, part)) | shared | tokens_config(spec, part)
         config[part] |= {
             "model_type": MODULE,
             "final_logit_softcapping": softcap,

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, TokenId, checked, inside, part_config
+from pairform.assemblies.families.config import HeadConfig, TokenId, checked, inside, part_config, require_causal
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document, tokens_config, tokens_document
+from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
+from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Probability, Problem, SpecError
+from pairform.registry import Probability, Problem, SpecError, shorten
 
 ARCHITECTURES = {
     "lm": "T5Gemma2ForConditionalGeneration",
@@ -18,6 +19,7 @@ ARCHITECTURES = {
     "none": "T5Gemma2Model",
 }
 OURS = "{part}.layers.{layer}."
+ENCODER = "t5gemma2_encoder"
 
 
 class T5Gemma2Config(HeadConfig):
@@ -66,13 +68,17 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     decoder = part_config(TextConfig, config, "decoder")
     dropout = {"dropout": config["dropout_rate"], "attention_dropout": config["attention_dropout"]}
     with inside("encoder"):
+        if theirs.get("model_type", ENCODER) != ENCODER:
+            raise SpecError(Problem("model_type", shorten(theirs["model_type"]), ENCODER))
         text = part_config(TextConfig, theirs, "text_config")
         encoder = encoder_document(theirs, text, vision_dropout=config["attention_dropout"], **dropout)
+    encoder["tokens"] = encoder_tokens(tokens_document(text), tokens_document(decoder))
     for field in ("hidden_size", "vocab_size"):
         if text[field] != decoder[field]:
             expected = f"the encoder's, {text[field]}: transformers has no other pairs"
             raise SpecError(Problem(f"decoder.{field}", str(decoder[field]), expected))
     with inside("decoder"):
+        require_causal(decoder)
         stack = stack_document(decoder, reach="past", **dropout) | {"embedding": encoder["embedding"]}
     stack["layer"]["branches"]["self_attention"]["name"] = "merged_attention"
     head = head_document(config, ARCHITECTURES, softcap=decoder["final_logit_softcapping"], tie="encoder")
@@ -139,7 +145,7 @@ def encoder_config(spec: ModelSpec) -> dict[str, Any]:
     if vision is None:
         raise SpecError(Problem("encoder.vision", "nothing", "a vision tower, which transformers' T5Gemma 2 always has"))
     return vision_config(vision) | {
-        "model_type": "t5gemma2_encoder",
+        "model_type": ENCODER,
         "initializer_range": spec.initializer_range,
         "text_config": text_config(spec, "encoder", "both") | {"model_type": "t5gemma2_text"},
     }
@@ -151,7 +157,7 @@ def text_config(spec: ModelSpec, part: str, reach: Reach) -> dict[str, Any]:
     first = stack.layers[0]
     return (
         stack_config(stack, spec.vocabulary_of(part), reach)
-        | tokens_config(spec)
+        | tokens_config(spec, part)
         | {
             "attention_dropout": getattr(first.branches.get("self_attention"), "dropout", 0.0),
             "dropout_rate": first.dropout,

@@ -1,8 +1,8 @@
 """Checkpoint families as data: a table of names and a function between configurations and specs, both ways."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,7 @@ class NameTable:
     """Rows read in both directions.
 
     spellings: beginnings of names in files of another age, each with what the rows say in its place; taken one after another.
-    spares:    other names that a tensor may have where its own is not there, and ours for it; beside its own they are unread.
+    spares:    other names that a tensor may have where its own is not there, and ours for it.
     unread:    beginnings of names of tensors that change nothing that we compute; placeholders as in rows.
     """
 
@@ -42,7 +42,7 @@ class NameTable:
         self._to_ours = [(row.theirs, row.ours) for row in rows]
         self._to_theirs = [(row.ours, row.theirs) for row in rows]
         self._spellings = spellings
-        self._unread = (*unread, *(row.theirs for row in spares))
+        self._unread = unread
         self._spares = [(row.theirs, row.ours) for row in spares]
 
     def ours(self, theirs: str) -> str | None:
@@ -89,7 +89,7 @@ class Family:
     is found by reading it back.
     base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
     written is the table of names to write with, where it depends on the spec; absent, the one that is read with.
-    adapt says what the names of the stored tensors tell beyond config.json; absent, they tell nothing.
+    copies are tensors that some files hold a second time: names of theirs, each with that of the tensor that is read.
     """
 
     model_type: str
@@ -98,7 +98,7 @@ class Family:
     to_config: Callable[[ModelSpec], dict[str, Any]]
     base_prefix: str = "model."
     written: Callable[[ModelSpec], NameTable] | None = None
-    adapt: Callable[[ModelSpec, Collection[str]], ModelSpec] | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs, or None for a name that the family does not have."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pairform.assemblies.families.t5gemma import CROSS_FIELDS
+from pairform.assemblies.families.tokens import encoder_tokens
 from pairform.assemblies.initialisation import t5gemma2
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.t5gemma2 import OWN, of_gemma3
@@ -16,8 +17,9 @@ def pair(
 ) -> dict[str, Any]:
     """The document of `encoder`'s stack without its causal mask beside `decoder`'s stack that reads it.
 
-    Vocabulary, tokens and head are the decoder's; pictures are read as in `vision`, or as in the encoder's source. Two sources
-    of Gemma 3's kind get what T5Gemma 2 has: merged attention, one embedding where the sizes allow it, and its other edits.
+    Vocabulary, tokens and head are the decoder's; the encoder keeps its own tokens where its padding is another. Pictures are
+    read as in `vision`, or as in the encoder's source. Two sources of Gemma 3's kind get what T5Gemma 2 has: merged attention,
+    one embedding where the sizes allow it, and its other edits.
     """
     options = options or Options()
     if decoder.head.name != "lm":
@@ -45,6 +47,8 @@ def pair(
         head["tie"] = "encoder"
     if vocabularies["encoder"] != vocabularies["decoder"]:
         stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
+    read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
+    stacks["encoder"]["tokens"] = encoder_tokens(read, decoder.tokens.document())
     return {
         "assembly": "encoder_decoder",
         "vocabulary": vocabularies["decoder"],

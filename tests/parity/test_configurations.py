@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2ForCausalLM, Gemma3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import Gemma3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 
 import pairform
 from pairform.assemblies.families.activations import ACTIVATIONS as ALIASES
 from pairform.blocks.feedforward import ACTIVATIONS
-from tests.broken.damage import edit_json
-from tests.checkpoints import gemma2, gemma3_text, write_wide
+from tests.broken.damage import edit_json, refused
+from tests.checkpoints import gemma2, gemma3, gemma3_text, t5gemma, t5gemma2, write_wide
+from tests.parity import test_t5
 
 IDS = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(0))
 SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -81,20 +82,41 @@ def test_gemma_passes_over_hidden_act_and_says_so(make: Callable[..., Path], tmp
         pairform.load_spec(folder)
 
 
-def test_gemma_2_with_one_of_two_fields_is_bidirectional_and_says_that_transformers_is_not(tmp_path: Path) -> None:
+def test_gemma_2_with_one_of_two_fields_is_refused(tmp_path: Path) -> None:
     folder = gemma2(tmp_path / "model", initializer_range=0.3)
     causal = logits(pairform.load(folder))
     edit_json(folder / "config.json", lambda config: config.update(use_bidirectional_attention=True))
-    theirs = logits(Gemma2ForCausalLM.from_pretrained(folder))
-    with pytest.warns(UserWarning, match="use_bidirectional_attention without is_causal: false"):
-        alone = logits(pairform.load(folder))
-    torch.testing.assert_close(theirs, causal, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(alone, causal, atol=0.1)
+    refused(lambda: pairform.load(folder), "use_bidirectional_attention", "is_causal: false beside it")
     edit_json(folder / "config.json", lambda config: config.update(is_causal=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        both = logits(pairform.load(folder))
-    assert both.equal(alone)
+    assert not torch.allclose(logits(pairform.load(folder)), causal, atol=0.1)
+
+
+REFUSED: list[tuple[Callable[[Path], Path], str, Any]] = [
+    (gemma2, "is_causal", None),
+    (gemma2, "sliding_window", None),
+    (gemma3_text, "is_causal", None),
+    (gemma3, "text_config.is_causal", False),
+    (t5gemma, "decoder.is_causal", False),
+    (t5gemma2, "decoder.is_causal", False),
+    (t5gemma2, "encoder.model_type", "nothing"),
+    (test_t5.create, "is_causal", False),
+    (test_t5.create, "is_encoder_decoder", False),
+]
+
+
+@pytest.mark.parametrize(("make", "path", "value"), REFUSED)
+def test_what_transformers_follows_and_no_spec_says_is_refused(
+    make: Callable[[Path], Path], path: str, value: Any, tmp_path: Path
+) -> None:
+    folder, (*parts, field) = make(tmp_path / "model"), path.split(".")
+
+    def edit(config: dict[str, Any]) -> None:
+        for part in parts:
+            config = config[part]
+        config[field] = value
+
+    edit_json(folder / "config.json", edit)
+    refused(lambda: pairform.load_spec(folder), path)
 
 
 def test_gemma_3_that_is_not_causal_sees_both_sides(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_without_its_own_mask_a_decoder_masks_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("padding", PADDINGS)
 @torch.no_grad()
 def test_bidirectional_gemma2(padding: str | None, tmp_path: Path) -> None:
-    """Read from the documented flag, and written so that transformers, whose masks heed another, runs it so too."""
-    ours = pairform.load(gemma2(tmp_path / "model", use_bidirectional_attention=True))
+    """Read and written with both of transformers' flags, of which its masks heed one."""
+    ours = pairform.load(gemma2(tmp_path / "model", use_bidirectional_attention=True, is_causal=False))
     read = batch(padding=padding)
     got = ours(**read.inputs).logits
     pairform.save(ours, tmp_path / "saved", format="transformers")

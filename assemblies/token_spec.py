@@ -1,0 +1,46 @@
+"""Special tokens in specs."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field, Strict
+
+from pairform.registry import Spec
+
+TokenId = Annotated[int, Field(ge=0)]
+
+
+class TokenSpec(Spec):
+    """Ids of special tokens. `start` begins the decoder's input; absent, `bos` does.
+
+    Without a mask, `pad` is padding, unless it also ends text: such a token may stand inside a text.
+    """
+
+    pad: TokenId | None = None
+    bos: TokenId | None = None
+    eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False)] | None = None
+    start: TokenId | None = None
+
+    @property
+    def first(self) -> int | None:
+        return self.bos if self.start is None else self.start
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every end token."""
+        if self.eos is None:
+            return ()
+        return self.eos if isinstance(self.eos, tuple) else (self.eos,)
+
+    @property
+    def padding(self) -> int | None:
+        """The token that is padding wherever it stands; None if there is no such token."""
+        return None if self.pad in self.ends else self.pad
+
+    def named(self) -> Iterator[tuple[str, int]]:
+        """Each id with its path."""
+        for name, token in (("pad", self.pad), ("bos", self.bos), ("start", self.start)):
+            if token is not None:
+                yield name, token
+        for index, end in enumerate(self.ends):
+            yield f"eos[{index}]" if len(self.ends) > 1 else "eos", end
