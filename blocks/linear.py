@@ -48,7 +48,7 @@ class WideLinear(Linear):
             made = fn(tensor)
             return tensor.to(made.device, torch.float32) if made.dtype == torch.float16 else made
 
-        super()._apply(widened, recurse)
+        super()._apply(widened, recurse)  # type: ignore[no-untyped-call]
         return self
 
 

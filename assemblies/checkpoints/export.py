@@ -51,7 +51,7 @@ def copied(
         family_of_spec(spec)  # say what cannot be said before anything is written
     stored = {name: checkpoint.tensors[checkpoint.stored_name(name)] for name in names}
     entries = [Entry(name, tensor.dtype, tensor.shape, CopiedContent(tensor)) for name, tensor in stored.items()]
-    size = sum(each.size for each in (*entries, *beside))
+    size = sum(entry.size for entry in entries) + sum(each.size for each in beside)
     with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=size) as folder:
         copy_companions(folder, beside)
         yield folder, entries

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pairform.assemblies.checkpoints.stored import BUFFER, INDEX, SINGLE, StoredTensor, present, stored_tensors
-from pairform.assemblies.families import Family
+from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import CheckpointError, Problem, merge_patch
 

@@ -70,7 +70,7 @@ def execute(
     checkpoints = {role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()}
     entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
     size = sum(entry.size for entry in entries)
-    folders = {role: checkpoint.folder for role, checkpoint in checkpoints.items()}
+    folders: dict[str, Path] = {role: checkpoint.folder for role, checkpoint in checkpoints.items()}
     beside = all_companions(folders["model"]) if "model" in folders else companions(folders)
     room = size + sum(each.size for each in beside)
     with new_folder(out, overwrite=overwrite, sources=tuple(folders.values()), size=room) as folder:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.broken.damage import SINGLE, contents, edit_json, refused
 from tests.checkpoints import gemma2
 
 SECRET = "secret"
+FORMATS: tuple[Literal["transformers", "pairform"], ...] = ("transformers", "pairform")
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +92,13 @@ def test_companions_are_regular_files_inside_the_source(prepare: Callable[[Path]
 def test_a_companion_of_either_source_is_refused_by_convert(role: str, model: Path, source: Path, tmp_path: Path) -> None:
     (model / "tokenizer.json").unlink()
     (model / "tokenizer.json").symlink_to("../home/tokenizer.json")
-    sources = {"encoder": source, "decoder": source, role: model}
-    refused(lambda: pairform.convert(**sources, out=tmp_path / "out"), str(model / "tokenizer.json"), "a link to")
+    sources = {"encoder": source, "decoder": source} | {role: model}
+    encoder, decoder = sources["encoder"], sources["decoder"]
+    refused(
+        lambda: pairform.convert(encoder=encoder, decoder=decoder, out=tmp_path / "out"),
+        str(model / "tokenizer.json"),
+        "a link to",
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -123,7 +130,7 @@ def test_a_source_that_changes_while_it_is_read_is_an_error(change: str, model: 
 
     def change_once(moved: int, whole: int) -> None:
         for each in changes:
-            each()
+            each()  # type: ignore[no-untyped-call]
 
     refused(
         lambda: pairform.export(model, tmp_path / "out", format="pairform", progress=change_once), SINGLE, "while it was read"
@@ -151,8 +158,8 @@ def test_overwriting_leaves_the_new_model_alone(
 ) -> None:
     if system == "renames":
         monkeypatch.setattr(publishing, "exchange", lambda *_: False)
-    for format_ in ("transformers", "pairform"):
-        pairform.export(source, tmp_path / "out", format=format_, overwrite=True)  # type: ignore[arg-type]
+    for format_ in FORMATS:
+        pairform.export(source, tmp_path / "out", format=format_, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert pairform.verify(tmp_path / "out").ok
     assert not (tmp_path / "out" / "config.json").exists()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import Gemma2ForCausalLM, Gemma3ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 
 import pairform
