@@ -117,8 +117,7 @@ def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     if window is None:
         raise SpecError(Problem("sliding_window", "nothing", "a number of tokens: some layers are sliding_attention"))
     local = {"branches": {"self_attention": {"mask": {"window": [window - 1, window - 1]}}}}
-    turns = shortest_cycle([local if has_window else {} for has_window in windowed])
-    return turns
+    return shortest_cycle([local if has_window else {} for has_window in windowed])
 
 
 def local_layers(types: list[str], depth: int) -> list[bool]:

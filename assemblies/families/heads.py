@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
