@@ -109,6 +109,7 @@ def test_a_patch_that_changes_a_name_keeps_the_fields_that_fit() -> None:
         "activation": "gelu_tanh",
         "bias": False,
         "dropout": 0.0,
+        "wide_output": False,
     }
     normed = pairform.patch(spec, {"decoder": {"layer": {"norm": {"name": "layernorm"}}}})
     assert normed.decoder is not None
