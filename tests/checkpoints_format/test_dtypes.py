@@ -1,7 +1,6 @@
 """One dtype a model: files and pairs of several, and what float16 leaves in float32."""
 
 import json
-import json
 from pathlib import Path
 from typing import Any
 
