@@ -5,6 +5,7 @@ WORKERS ?= 2
 # What computes: kernels, norms, losses, and parity with transformers.
 NUMERIC := tests/kernels tests/test_chunked.py tests/test_linear_cross_entropy.py tests/test_prepacking.py \
 	tests/catalogue/test_norms.py tests/parity/test_logits.py tests/parity/test_gradients.py tests/parity/test_precision.py
+NUMERIC_TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -k "not compile" $(NUMERIC)
 
 .PHONY: demo test test-portable lint format schema bench install
 install: $(BIN)/.installed
@@ -23,9 +24,8 @@ test: install ## run every test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-portable: install ## run the tests of numbers again as on processors without AVX, and with AVX2 alone
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(NUMERIC)
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-		$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(NUMERIC)
+	ATEN_CPU_CAPABILITY=default $(NUMERIC_TESTS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC_TESTS)
 
 lint: install ## formatting, lint rules, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -1,6 +1,9 @@
 """Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
+import getpass
 import logging
+import os
+import tempfile
 
 import pytest
 import torch
@@ -11,6 +14,9 @@ for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao,
 
 import transformers  # noqa: E402
 
+if level := os.environ.get("ATEN_CPU_CAPABILITY"):  # the compiler's cache mixes instruction sets, and then does not build
+    cache = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{level}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
 torch.set_num_threads(1)
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
