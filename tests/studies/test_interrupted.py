@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -25,7 +26,7 @@ TOLD = "interrupted; run the same command to continue\n"
 def wait_until(folder: Path, *, works: bool) -> None:
     """Wait until a process works on the trial and logs, or until none does."""
     trial = folder / "study" / TRIALS / NAME
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while held(trial / LOCK) != works or (works and not (trial / "metrics.jsonl").exists()):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -39,18 +40,27 @@ def test_trials_end_with_their_study(
     command = [sys.executable, "-m", "pairform", "study", "run", str(write_study(tmp_path, ENDLESS))]
     with (tmp_path / "said").open("w") as said:
         begun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
-    wait_until(tmp_path, works=True)
-    assert [trial.status for trial in trials_of(tmp_path / "study")] == ["running", "planned"]
+    try:
+        stop(begun, way, tmp_path)
+    finally:
+        with suppress(ProcessLookupError):  # trials without an end must not outlive a test that fails
+            os.killpg(begun.pid, signal.SIGKILL)
+    told = {"ctrl-c": (130, TOLD), "SIGTERM": (143, TOLD), "SIGKILL": (-9, "")}
+    assert (begun.returncode, (tmp_path / "said").read_text()) == told[way]
+    status = CommandLine(monkeypatch, capsys)("study", "status", tmp_path / "study")
+    assert "1 interrupted, 1 planned" in status.out
+
+
+def stop(begun: subprocess.Popen[bytes], way: str, folder: Path) -> None:
+    """Stop a study at work; wait until it and its trial have ended."""
+    wait_until(folder, works=True)
+    assert [trial.status for trial in trials_of(folder / "study")] == ["running", "planned"]
     if way == "ctrl-c":
         os.killpg(begun.pid, signal.SIGINT)
     else:
         begun.send_signal(getattr(signal, way))
-    code = begun.wait(60)
-    wait_until(tmp_path, works=False)
-    told = {"ctrl-c": (130, TOLD), "SIGTERM": (143, TOLD), "SIGKILL": (-9, "")}
-    assert (code, (tmp_path / "said").read_text()) == told[way]
-    status = CommandLine(monkeypatch, capsys)("study", "status", tmp_path / "study")
-    assert "1 interrupted, 1 planned" in status.out
+    begun.wait(120)
+    wait_until(folder, works=False)
 
 
 def test_a_trial_whose_start_was_interrupted_does_not_begin(tmp_path: Path) -> None:
