@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from pairform.blocks.attention.work import Run
+from pairform.blocks.constant import constant
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Demand:
     dtype: torch.dtype | None = None
 
 
+Lacks: TypeAlias = Callable[[str], str | None]
+"""What is not installed for work on a device, as what follows the kernel's name; or None."""
+
+
+@constant
 def nothing(device: str) -> str | None:
     """For a kernel that needs only torch."""
     return None
@@ -53,7 +60,7 @@ class Kernel:
     elsewhere: str | None = None
     dtypes: frozenset[torch.dtype] | None = None
     widest: int | None = None
-    lacks: Callable[[str], str | None] = nothing
+    lacks: Lacks = nothing
 
     def refuses(self, demand: Demand) -> str | None:
         """Why this kernel cannot do the work, as what follows its name; or None."""
@@ -76,13 +83,4 @@ class Kernel:
             return f"cannot run on {device}" + (f": {self.elsewhere}" if self.elsewhere else "")
         if self.dtypes is not None and dtype is not None and dtype not in self.dtypes:
             return f"cannot compute in {dtype}"
-        return lacking(self, device)
-
-
-def lacking(kernel: Kernel, device: str) -> str | None:
-    """What `kernel` lacks."""
-    return kernel.lacks(device)
-
-
-lacking._dynamo_marked_constant = True  # type: ignore[attr-defined]
-"""As torch.compiler.assume_constant_result does, which imports the compiler: it is not to look into the search for packages."""
+        return self.lacks(device)

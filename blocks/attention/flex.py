@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pairform.blocks.attention.flex_blocks import Lists, blocks_of
+from pairform.blocks.attention.flex_blocks import SIZE, Lists, blocks_of
 from pairform.blocks.attention.work import Answer, Parts, Work, join, spread
+from pairform.blocks.constant import constant
 from pairform.blocks.context import Context
 
 Call: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Lists], Tensor]
@@ -57,7 +58,8 @@ def call_of(scale: float, softcap: float | None) -> Call:
         return torch.tanh(score / softcap) * softcap
 
     def call(queries: Tensor, keys: Tensor, values: Tensor, mask_table: Tensor, lists: Lists) -> Tensor:
-        block_mask = BlockMask((queries.shape[2], keys.shape[2]), *lists, mask_mod=allowed_by(mask_table))
+        lengths = (queries.shape[2], keys.shape[2])
+        block_mask = BlockMask(lengths, *lists, BLOCK_SIZE=(SIZE, SIZE), mask_mod=allowed_by(mask_table))
         score_mod = None if softcap is None else cap
         return flex_attention(queries, keys, values, score_mod, block_mask, scale, enable_gqa=True)
 
@@ -82,7 +84,7 @@ def compiled(scale: float, softcap: float | None, kind: object) -> Call:
     return run_marked
 
 
-@cache
+@constant
 def lacks(device: str) -> str | None:
     """Whether torch can compile for a GPU here."""
     return None if find_spec("triton") else "needs triton, which is not installed"

@@ -1,5 +1,6 @@
 """Which kernel does the work: by the spec, by an argument, by layer; and what is said of one that cannot."""
 
+import inspect
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
+from pairform.blocks.constant import constant
 from pairform.blocks.context import Context
 from pairform.registry import InputError, SpecError
 from tests.test_blocks import TINY
@@ -85,13 +87,11 @@ def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str
 
 def test_a_kernel_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "find_spec", lambda name: None)
-    flex.lacks.cache_clear()
-    try:
-        with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
-            choose("flex", Demand(device="cuda"))
-        assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
-    finally:
-        flex.lacks.cache_clear()
+    asked_anew: Any = constant(inspect.unwrap(flex.lacks))
+    monkeypatch.setitem(cast(dict[str, Kernel], KERNELS), "flex", replace(KERNELS["flex"], lacks=asked_anew))
+    with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
+        choose("flex", Demand(device="cuda"))
+    assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
 
 
 def test_no_device_but_a_gpu_is_given_flex() -> None:

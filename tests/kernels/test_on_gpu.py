@@ -19,10 +19,9 @@ from tests.kernels.cases import answer, heads_for, masks, real_queries, sees_a_k
 from tests.test_blocks import TINY
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
-NAMES = ("flex", "xformers", "flash")
 CASES = [
-    *((name, torch.bfloat16, 2e-2, (4, 2)) for name in NAMES),
-    *((name, torch.float32, 1e-5, (3, 1)) for name in ("flex", "xformers")),
+    *((name, torch.bfloat16, 2e-2, (4, 2)) for name in ("flex", "xformers", "flash", "chunked", "sdpa", "eager")),
+    *((name, torch.float32, 1e-5, (3, 1)) for name in ("flex", "xformers", "chunked", "sdpa", "eager")),
 ]
 
 
