@@ -113,7 +113,7 @@ def test_any_spec(spec: pairform.ModelSpec) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("preset", ["t5gemma-b-b", "t5gemma2-270m-270m"])
 def test_long_sequences_take_the_kernels_that_hold_no_scores(preset: str, dtype: torch.dtype) -> None:
-    spec = small_pair(preset)
+    spec = small_pair(preset, head_dim=16)
     read, written = tokens(length=1100), tokens(1, length=700)
     read[0, 1000:] = 0
     expected = pairform.build(spec, seed=0, kernel="eager")
@@ -131,7 +131,7 @@ def test_long_sequences_take_the_kernels_that_hold_no_scores(preset: str, dtype:
 
 @pytest.mark.parametrize("preset", ["t5gemma-b-b", "t5gemma2-270m-270m"])
 def test_compiled_layers_computed_again_train_as_by_themselves(preset: str) -> None:
-    spec = small_pair(preset, depth=3)
+    spec = small_pair(preset, depth=3, head_dim=16)
     found = []
     for whole in (True, False):
         model = pairform.build(spec, device="cuda", seed=0).train()

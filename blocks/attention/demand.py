@@ -45,8 +45,8 @@ class Kernel:
     """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`.
 
     All kernels do windows, causality, padding, packed segments, grouped heads and gradients. `devices`, `dtypes` and `widest`
-    (the head_dim) are None for all; `elsewhere` says why a kernel that could run on other devices may not. `lacks` says what
-    is not installed for work on a device.
+    (the largest head_dim) are None for all; `narrowest` is the smallest head_dim. `elsewhere` says why a kernel that could run
+    on other devices may not. `lacks` says what is not installed for work on a device.
     """
 
     run: Run
@@ -59,6 +59,7 @@ class Kernel:
     devices: frozenset[str] | None = None
     elsewhere: str | None = None
     dtypes: frozenset[torch.dtype] | None = None
+    narrowest: int = 1
     widest: int | None = None
     lacks: Lacks = nothing
 
@@ -71,7 +72,7 @@ class Kernel:
             "a bias on scores": demand.bias and not self.bias,
             "merged attention": demand.merged and not self.merged,
             "pictures or prefixes in a causal stack": demand.pictures and not self.pictures,
-            f"heads of {demand.head_dim}": bool(self.widest and demand.head_dim and demand.head_dim > self.widest),
+            f"heads of {demand.head_dim}": not self.takes(demand.head_dim),
         }
         for what, refused in asked.items():
             if refused:
@@ -84,3 +85,6 @@ class Kernel:
         if self.dtypes is not None and dtype is not None and dtype not in self.dtypes:
             return f"cannot compute in {dtype}"
         return self.lacks(device)
+
+    def takes(self, head_dim: int | None) -> bool:
+        return head_dim is None or (head_dim >= self.narrowest and (self.widest is None or head_dim <= self.widest))
