@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pairform.assemblies.checks import (
     Given,
     bounds,
+    check_devices,
     check_hidden,
     check_ids,
     check_numbers,
@@ -16,7 +17,7 @@ from pairform.assemblies.checks import (
 )
 from pairform.assemblies.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
-from pairform.blocks.linear_cross_entropy import IGNORED
+from pairform.blocks.linear_cross_entropy import IGNORED, check_labels
 
 if TYPE_CHECKING:
     from pairform.assemblies.model import Model
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def check_forward(model: "Model", given: Given) -> None:
     """Refuse arguments of `forward` that do not fit the model or each other."""
     check_unread(model, given)
+    check_devices(model, given)
     cache = check_cache(given)
     offset = 0 if cache is None else cache.length
     labels = given.get("labels")
@@ -46,6 +48,10 @@ def check_forward(model: "Model", given: Given) -> None:
         written = check_target(model, given, read, offset)
     if labels is not None and model.spec.head.name in ("lm", "token_classification"):
         check_numbers("labels", given, (written,), "[batch, length], one for each token")
+        if (
+            model.spec.head.name == "lm" and model.check_inputs and labels.device.type != "cpu"
+        ):  # on a CPU the loss looks itself
+            check_labels(labels[labels != IGNORED], model.spec.vocabulary_of("decoder" if model.decoder else "encoder"))
     check_rows(model, given, cache, written[0])
 
 
@@ -54,6 +60,7 @@ def check_generate(model: "Model", given: Given) -> None:
     if model.decoder is None or model.spec.head.name != "lm":
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
     check_unread(model, given)
+    check_devices(model, given)
     cache = check_cache(given)
     prefix = "" if model.encoder is None else "decoder_"
     source = None if model.encoder is None else check_source(model, given)

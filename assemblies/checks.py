@@ -40,6 +40,14 @@ def check_unread(model: "Model", given: Given) -> None:
         refuse(unread[0], "an argument that this model does not read", f"no such argument: it is {model.spec.assembly}", remedy)
 
 
+def check_devices(model: "Model", given: Given) -> None:
+    """Refuse tensors on another device than the weights that read first. On the meta device neither counts."""
+    weight = next(model.parameters()).device
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.device != weight and "meta" not in (value.device.type, weight.type):
+            refuse(name, f"a tensor on {value.device}", f"one on {weight}, as the model's weights", "`.to(device)` moves it.")
+
+
 def check_stack(model: "Model", part: str, given: Given, prefix: str, offset: int, shape: tuple[int, int] | None = None) -> Any:
     """Check the input of one stack: the arguments whose names begin with `prefix`.
 

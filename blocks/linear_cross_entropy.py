@@ -1,13 +1,14 @@
 """The cross-entropy of a projection to a large vocabulary, without holding its logits.
 
 Logits of a few tokens at a time become their loss and at once their gradient (as in Liger, Hsu et al. 2024, arXiv 2410.10989,
-section 3.2), so that the backward pass has nothing to compute again. Tokens whose label is ignored are left out first.
+section 3.2), so that the backward pass has nothing to compute again. On a CPU tokens whose label is ignored are left out first.
+Elsewhere to count them would wait for the device, so they are computed and weighted by zero.
 """
 
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pairform.blocks.precision import cast_to, wide
@@ -50,16 +51,21 @@ def linear_cross_entropy(
 @torch.library.custom_op("pairform::linear_cross_entropy", mutates_args=())
 def loss_and_gradients(
     hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, and its gradients with respect to hidden `[tokens, width]` and weight; empty where not wanted.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss, its gradients with respect to hidden `[tokens, width]` and weight, empty where not wanted, and a number that
+    these are still to be multiplied by.
 
     An operator of its own, since torch.compile cannot follow a loop whose length depends on the labels.
     """
     count, vocabulary = hidden.shape[0], weight.shape[0]
-    places = labels.ne(IGNORED).nonzero()[:, 0]
-    dropped = len(places) < count
-    kept, labels = (hidden[places], labels[places]) if dropped else (hidden, labels)
-    check_labels(labels, vocabulary)
+    kept, dropped, counted = hidden, False, labels.ne(IGNORED)
+    if labels.device.type == "cpu":
+        places = counted.nonzero()[:, 0]
+        dropped = len(places) < count
+        if dropped:
+            kept, labels, counted = hidden[places], labels[places], counted[places]
+        check_labels(labels, vocabulary)
+    number, ignored = counted.sum(), ~counted
     share = 1 / max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
     of_weight = torch.zeros_like(weight) if weight_wanted else weight.new_empty(0)
@@ -68,27 +74,35 @@ def loss_and_gradients(
     for begin in range(0, len(kept), rows):
         some = slice(begin, begin + rows)
         logits = kept[some] @ weight.T
-        total += losses(logits, labels[some], softcap, gradients=hidden_wanted or weight_wanted)
+        total += losses(logits, labels[some], ignored[some], softcap, gradients=hidden_wanted or weight_wanted)
         if hidden_wanted:
             of_kept[some] = (logits @ weight).mul_(share)
         if weight_wanted:
             of_weight.addmm_(logits.T, kept[some], alpha=share)
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
-    loss = total / len(kept) if len(kept) else total.fill_(torch.nan)
-    return loss, of_kept, of_weight
+    return total / number, of_kept, of_weight, len(kept) / number.clamp(min=1).to(total.dtype)
 
 
-def losses(logits: Tensor, labels: Tensor, softcap: float | None, *, gradients: bool) -> Tensor:
+def losses(logits: Tensor, labels: Tensor, ignored: Tensor, softcap: float | None, *, gradients: bool) -> Tensor:
     """The summed loss of `logits` before their softcap, `[tokens, vocabulary]`; with `gradients`, these take their place."""
     total = wide(logits.new_zeros(()))
     rows = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    for some, wanted in zip(torch.split(logits, rows), torch.split(labels, rows), strict=True):
-        total += loss_of_tile(some, wanted[:, None], softcap, gradients=gradients)
+    for some, of_some, left_out in zip(*(torch.split(each, rows) for each in (logits, labels, ignored)), strict=True):
+        total += loss_of_tile(some, of_some, left_out, softcap, gradients=gradients)
     return total
 
 
-def loss_of_tile(logits: Tensor, labels: Int[Tensor, "tokens 1"], softcap: float | None, *, gradients: bool) -> Tensor:
+def loss_of_tile(
+    logits: Float[Tensor, "tokens vocabulary"],
+    labels: Int[Tensor, "tokens"],
+    ignored: Bool[Tensor, "tokens"],
+    softcap: float | None,
+    *,
+    gradients: bool,
+) -> Tensor:
+    some_ignored = logits.device.type != "cpu"  # there they are left out
+    labels = (labels.masked_fill(ignored, 0) if some_ignored else labels)[:, None]
     capped = wide(logits)
     if softcap is not None:
         # on logits of half precision tanh(x) = 2 sigmoid(2 x) - 1 loses nothing, and is ten times as quick on a CPU
@@ -99,7 +113,8 @@ def loss_of_tile(logits: Tensor, labels: Int[Tensor, "tokens 1"], softcap: float
     chances = capped.softmax(-1)
     # the logarithm of the sum, by the likeliest token, whose chance is never too small for a float
     normaliser = capped.amax(-1) - chances.amax(-1).log()
-    loss = (normaliser - capped.gather(1, labels)[:, 0]).sum()
+    loss = normaliser - capped.gather(1, labels)[:, 0]
+    loss = loss.masked_fill(ignored, 0) if some_ignored else loss
     if gradients:
         chances.scatter_add_(1, labels, chances.new_full((1, 1), -1).expand_as(labels))
         if softcap is not None:
@@ -107,8 +122,8 @@ def loss_of_tile(logits: Tensor, labels: Int[Tensor, "tokens 1"], softcap: float
                 chances = torch.ops.aten.sigmoid_backward(chances, bounded).mul_(4)
             else:
                 chances = torch.ops.aten.tanh_backward(chances, bounded)
-        logits.copy_(chances)
-    return loss
+        logits.copy_(chances.masked_fill_(ignored[:, None], 0) if some_ignored else chances)
+    return loss.sum()
 
 
 def check_labels(labels: Int[Tensor, "tokens"], vocabulary: int) -> None:
@@ -120,11 +135,12 @@ def check_labels(labels: Int[Tensor, "tokens"], vocabulary: int) -> None:
 @loss_and_gradients.register_fake
 def _shapes(
     hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         wide(hidden.new_empty(())),
         torch.empty_like(hidden) if hidden_wanted else hidden.new_empty(0),
         torch.empty_like(weight) if weight_wanted else weight.new_empty(0),
+        wide(hidden.new_empty(())),
     )
 
 
@@ -134,12 +150,14 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        made: tuple[Tensor, Tensor, Tensor] = loss_and_gradients(hidden, weight, labels, softcap, hidden_wanted, weight_wanted)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        made: tuple[Tensor, Tensor, Tensor, Tensor] = loss_and_gradients(
+            hidden, weight, labels, softcap, hidden_wanted, weight_wanted
+        )
         return made
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         ctx.save_for_backward(*output[1:])
         ctx.wanted = inputs[-2:]
         ctx.set_materialize_grads(False)
@@ -147,20 +165,19 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         of_loss, *of_gradients = grads
+        *made, still = ctx.saved_tensors
         if not torch.compiler.is_compiling() and any(grad is not None for grad in of_gradients):
             raise InputError(
                 Problem("loss", "a second derivative of the loss", "a first one: it is computed with the loss itself")
             )
-        found = [
-            made if wanted and of_loss is not None else None for made, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True)
-        ]
-        if not is_one(of_loss):
-            found = [None if made is None else made * of_loss for made in found]
+        found = [each if wanted and of_loss is not None else None for each, wanted in zip(made, ctx.wanted, strict=True)]
+        if of_loss is not None and not is_one(of_loss):
+            factor = of_loss * still
+            found = [None if each is None else each * factor for each in found]
         return (*found, None, None, None, None)
 
 
-def is_one(of_loss: Tensor | None) -> bool:
-    """Whether gradients are as they are, as `loss.backward()` asks; looked at where that takes no waiting for a device."""
-    if of_loss is None or torch.compiler.is_compiling():
-        return of_loss is None
-    return of_loss.device.type == "cpu" and bool(of_loss == 1)
+def is_one(of_loss: Tensor) -> bool:
+    """Whether gradients are as they are, as `loss.backward()` asks; looked at where that takes no waiting for a device. On a
+    CPU nothing else is left to multiply them by."""
+    return not torch.compiler.is_compiling() and of_loss.device.type == "cpu" and bool(of_loss == 1)

@@ -10,12 +10,15 @@ import pairform
 SIZES: dict[str, Any] = {"heads": 4, "kv_heads": 2, "head_dim": 8}
 
 
-def small_pair(preset: str = "t5gemma-b-b", *, depth: int = 2, **changes: Any) -> pairform.ModelSpec:
+def small_pair(preset: str = "t5gemma-b-b", *, depth: int = 2, head_dim: int = 8, **changes: Any) -> pairform.ModelSpec:
     """The preset with few, narrow layers, local and global in turn, without pictures; `changes` patch it further."""
     spec = pairform.load_spec(preset)
     small: dict[str, Any] = {"vocabulary": 97, "initializer_range": 0.3}
     for name, stack in spec.stacks.items():
-        branches = {branch: SIZES if "attention" in branch else {"hidden": 48} for branch in stack.layer.present}
+        branches = {
+            branch: SIZES | {"head_dim": head_dim} if "attention" in branch else {"hidden": 48}
+            for branch in stack.layer.present
+        }
         windows = ([4, 4] if name == "encoder" else [4, 0], None)
         cycle = [{"branches": {"self_attention": {"mask": {"window": window}}}} for window in windows]
         small[name] = {"width": 32, "depth": depth, "layer": {"branches": branches}, "cycle": cycle, "vision": None}

@@ -23,7 +23,7 @@ def nothing_compiled_before() -> None:
 
 def pair(preset: str, depth: int = 1) -> pairform.Model:
     """Layers with a window."""
-    windows = {
+    windows: dict[str, Any] = {
         name: {"cycle": [{"branches": {"self_attention": {"mask": {"window": [4, reach]}}}}]}
         for name, reach in (("encoder", 4), ("decoder", 0))
     }

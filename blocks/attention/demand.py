@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from pairform.blocks.attention.work import Run
+from pairform.blocks.constant import constant
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Demand:
     dtype: torch.dtype | None = None
 
 
+Lacks: TypeAlias = Callable[[str], str | None]
+"""What is not installed for work on a device, as what follows the kernel's name; or None."""
+
+
+@constant
 def nothing(device: str) -> str | None:
     """For a kernel that needs only torch."""
     return None
@@ -38,8 +45,8 @@ class Kernel:
     """`run` takes q `[batch, heads, q, d]`, parts of k and v `[batch, kv_heads, k, d]` and gives `[batch, heads, q, d]`.
 
     All kernels do windows, causality, padding, packed segments, grouped heads and gradients. `devices`, `dtypes` and `widest`
-    (the head_dim) are None for all; `elsewhere` says why a kernel that could run on other devices may not. `lacks` says what
-    is not installed for work on a device.
+    (the largest head_dim) are None for all; `narrowest` is the smallest head_dim. `elsewhere` says why a kernel that could run
+    on other devices may not. `lacks` says what is not installed for work on a device.
     """
 
     run: Run
@@ -52,8 +59,9 @@ class Kernel:
     devices: frozenset[str] | None = None
     elsewhere: str | None = None
     dtypes: frozenset[torch.dtype] | None = None
+    narrowest: int = 1
     widest: int | None = None
-    lacks: Callable[[str], str | None] = nothing
+    lacks: Lacks = nothing
 
     def refuses(self, demand: Demand) -> str | None:
         """Why this kernel cannot do the work, as what follows its name; or None."""
@@ -64,7 +72,7 @@ class Kernel:
             "a bias on scores": demand.bias and not self.bias,
             "merged attention": demand.merged and not self.merged,
             "pictures or prefixes in a causal stack": demand.pictures and not self.pictures,
-            f"heads of {demand.head_dim}": bool(self.widest and demand.head_dim and demand.head_dim > self.widest),
+            f"heads of {demand.head_dim}": not self.takes(demand.head_dim),
         }
         for what, refused in asked.items():
             if refused:
@@ -76,13 +84,7 @@ class Kernel:
             return f"cannot run on {device}" + (f": {self.elsewhere}" if self.elsewhere else "")
         if self.dtypes is not None and dtype is not None and dtype not in self.dtypes:
             return f"cannot compute in {dtype}"
-        return lacking(self, device)
+        return self.lacks(device)
 
-
-def lacking(kernel: Kernel, device: str) -> str | None:
-    """What `kernel` lacks."""
-    return kernel.lacks(device)
-
-
-lacking._dynamo_marked_constant = True  # type: ignore[attr-defined]
-"""As torch.compiler.assume_constant_result does, which imports the compiler: it is not to look into the search for packages."""
+    def takes(self, head_dim: int | None) -> bool:
+        return head_dim is None or (head_dim >= self.narrowest and (self.widest is None or head_dim <= self.widest))

@@ -1,6 +1,5 @@
 """flash-attn's fused attention over runs of several lengths (Dao 2023, arXiv 2307.08691), with windows and a softcap."""
 
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import accumulate
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from pairform.blocks.attention.varlen import Runs, gathered, runs_of, scattered
 from pairform.blocks.attention.work import Answer, Parts, Work, spread
+from pairform.blocks.constant import constant
 from pairform.blocks.context import Context
 from pairform.registry import InputError, Problem
 
@@ -47,7 +47,7 @@ def arguments(runs: Runs, device: torch.device) -> dict[str, object]:
     }
 
 
-@cache
+@constant
 def lacks(device: str) -> str | None:
     """Whether flash-attn is here and the device can run it."""
     if find_spec("flash_attn") is None:

@@ -7,14 +7,15 @@ On a GPU only. On a CPU torch 2.13's own kernel is wrong by up to 0.8, or NaN, a
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pairform.blocks.attention.flex_blocks import Lists, blocks_of
+from pairform.blocks.attention.flex_blocks import SIZE, Lists, blocks_of
 from pairform.blocks.attention.work import Answer, Parts, Work, join, spread
+from pairform.blocks.constant import constant
 from pairform.blocks.context import Context
 
 Call: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Lists], Tensor]
@@ -28,7 +29,7 @@ def flex(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: 
     heads = (queries, join(keys, 2), join(values, 2))
     blocks = context.once(("flex", work.mask.key()), lambda: blocks_of(work.mask, len(queries), queries.device))
     if torch.compiler.is_compiling():
-        mixed = call_of(work.scale, work.softcap)(*heads, *blocks)
+        mixed = call_of(*constants(work.scale, work.softcap))(*heads, *blocks)
     else:
         ones = tuple(
             size == 1 for size in (len(queries), queries.shape[2], heads[1].shape[2])
@@ -36,6 +37,13 @@ def flex(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: 
         layer = (queries.shape[1], heads[1].shape[1], queries.shape[3], queries.dtype, queries.device)
         mixed = compiled(work.scale, work.softcap, (*layer, torch.is_grad_enabled(), ones))(*heads, *blocks)
     return spread(mixed, values, work, context), None
+
+
+def constants(*numbers: float | None) -> tuple[Any, ...]:
+    """Numbers that a compiler took as symbols, as it does in layers compiled for all lengths: flex wants constants."""
+    from torch.fx.experimental.symbolic_shapes import guard_scalar
+
+    return tuple(None if number is None else guard_scalar(number) for number in numbers)
 
 
 def allowed_by(mask_table: Tensor) -> Allowed:
@@ -57,9 +65,12 @@ def call_of(scale: float, softcap: float | None) -> Call:
         return torch.tanh(score / softcap) * softcap
 
     def call(queries: Tensor, keys: Tensor, values: Tensor, mask_table: Tensor, lists: Lists) -> Tensor:
-        block_mask = BlockMask((queries.shape[2], keys.shape[2]), *lists, mask_mod=allowed_by(mask_table))
+        lengths = (queries.shape[2], keys.shape[2])
+        block_mask = BlockMask(lengths, *lists, BLOCK_SIZE=(SIZE, SIZE), mask_mod=allowed_by(mask_table))
         score_mod = None if softcap is None else cap
-        return flex_attention(queries, keys, values, score_mod, block_mask, scale, enable_gqa=True)
+        return flex_attention(
+            queries, keys, values, score_mod, block_mask, scale, enable_gqa=True, kernel_options={"BACKEND": "TRITON"}
+        )  # by default short queries have a kernel of their own, which would be compiled too
 
     return call
 
@@ -82,7 +93,7 @@ def compiled(scale: float, softcap: float | None, kind: object) -> Call:
     return run_marked
 
 
-@cache
+@constant
 def lacks(device: str) -> str | None:
     """Whether torch can compile for a GPU here."""
     return None if find_spec("triton") else "needs triton, which is not installed"

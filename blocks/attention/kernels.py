@@ -26,6 +26,7 @@ KERNELS: Mapping[str, Kernel] = {
         devices=CUDA,
         elsewhere="torch's flex_attention returns wrong numbers on a CPU",
         dtypes=HALF | {torch.float32},
+        narrowest=16,
         lacks=flex.lacks,
     ),
     "xformers": Kernel(

@@ -103,8 +103,8 @@ class LatentAttention(OwnSequenceAttention):
     @property
     def absorbs(self) -> bool:
         """Whether weights can be multiplied with each other (quantised ones cannot), and the kernel takes heads so wide."""
-        widest = KERNELS[self.kernel].widest if self.kernel in KERNELS else None
-        return type(self.k_proj) is Linear and (widest is None or self.spec.latent + self.spec.rope_dim <= widest)
+        takes = self.kernel not in KERNELS or KERNELS[self.kernel].takes(self.spec.latent + self.spec.rope_dim)
+        return takes and type(self.k_proj) is Linear
 
     def in_heads(
         self, content: Tensor, turned: Tensor, own: Read, context: Context

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pairform.blocks.attention.varlen import Runs, gathered, runs_of, scattered
 from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, spread
+from pairform.blocks.constant import constant
 from pairform.blocks.context import Context
 
 PLACES = {"mslk": "mslk.attention.fmha", "xformers": "xformers.ops.fmha"}
@@ -99,9 +100,16 @@ def fmha() -> Any:
     return import_module(next(place for package, place in PLACES.items() if find_spec(package) is not None))
 
 
-@cache
+@constant
 def lacks(device: str) -> str | None:
-    """Whether one of the packages is here."""
-    if any(find_spec(package) is not None for package in PLACES):
-        return None
-    return "needs the package xformers, which is not installed (pip install 'pairform[xformers]')"
+    """Whether one of the packages is here, with kernels that this torch can load."""
+    package = next((package for package in PLACES if find_spec(package) is not None), None)
+    if package is None:
+        return "needs the package xformers, which is not installed (pip install 'pairform[xformers]')"
+    if device == "cuda" and torch.cuda.is_available():
+        token = torch.zeros(1, 1, 1, 32, dtype=torch.float16, device=device)
+        try:
+            fmha().memory_efficient_attention(token, token, token)
+        except NotImplementedError:  # built for another torch, or without CUDA
+            return f"needs a build of {package} for CUDA and torch {torch.__version__}, which is not installed"
+    return None

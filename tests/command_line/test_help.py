@@ -66,4 +66,5 @@ def test_shells_complete_commands_and_presets(run: CommandLine, monkeypatch: pyt
     assert completed("pairform inspect t5gemma-x", 2) == ["t5gemma-xl-xl"]
     assert completed("pairform diff gemma-2-2b gemma-2-9", 3) == ["gemma-2-9b"]
     monkeypatch.undo()
-    assert "_PAIRFORM_COMPLETE=complete_bash" in run("--show-completion", "bash").out
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    assert "_PAIRFORM_COMPLETE=complete_bash" in run("--show-completion").out

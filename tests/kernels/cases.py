@@ -11,8 +11,14 @@ from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Parts, Run, Work
 from pairform.blocks.context import Context
+from pairform.registry import merge_patch
+from tests.test_blocks import TINY
 
 ROWS, HEAD_DIM = 2, 16
+"""flex takes no narrower heads."""
+SIZE = {"head_dim": HEAD_DIM}
+READING, WRITING = {"self_attention": SIZE}, {"self_attention": SIZE, "cross_attention": SIZE}
+WIDE = merge_patch(TINY, {"encoder": {"layer": {"branches": READING}}, "decoder": {"layer": {"branches": WRITING}}})
 FULL = MaskSpec()
 small = st.integers(0, 9)
 windows = st.none() | st.tuples(small, small) | st.just((100, 40))

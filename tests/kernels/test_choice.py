@@ -1,5 +1,6 @@
 """Which kernel does the work: by the spec, by an argument, by layer; and what is said of one that cannot."""
 
+import inspect
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
+from pairform.blocks.constant import constant
 from pairform.blocks.context import Context
 from pairform.registry import InputError, SpecError
-from tests.test_blocks import TINY
+from tests.kernels.cases import WIDE
 
 IDS = torch.arange(3, 9)[None]
 
@@ -36,16 +38,16 @@ def test_a_spec_that_no_kernel_of_that_name_can_do_is_refused_when_read() -> Non
         (branches(kernel="fastest"), "kernel"),
     ):
         with pytest.raises(SpecError, match=message):
-            pairform.load_spec(TINY, patch)
+            pairform.load_spec(WIDE, patch)
 
 
 def test_build_and_load_take_a_kernel_for_all_layers(tmp_path: Any) -> None:
-    pairform.save(pairform.build(TINY, seed=0), tmp_path / "model")
-    for model in (pairform.build(TINY, seed=0, kernel="chunked"), pairform.load(tmp_path / "model", kernel="chunked")):
+    pairform.save(pairform.build(WIDE, seed=0), tmp_path / "model")
+    for model in (pairform.build(WIDE, seed=0, kernel="chunked"), pairform.load(tmp_path / "model", kernel="chunked")):
         assert {getattr(module, "kernel", "chunked") for module in model.modules()} == {"chunked"}
     message = r"self_attention\.block.*'sdpa', which cannot do a softcap"
     with pytest.raises(InputError, match=message):
-        pairform.build(TINY, kernel="sdpa")
+        pairform.build(WIDE, kernel="sdpa")
     with pytest.raises(InputError, match=message):
         pairform.load(tmp_path / "model", kernel="sdpa")
 
@@ -61,9 +63,9 @@ def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> No
         return Kernel(run)
 
     spec = pairform.load_spec(
-        TINY, {"decoder": {"overrides": [{"layers": [-1], "patch": branches(kernel="chunked")["decoder"]["layer"]}]}}
+        WIDE, {"decoder": {"overrides": [{"layers": [-1], "patch": branches(kernel="chunked")["decoder"]["layer"]}]}}
     )
-    plain = pairform.build(TINY, seed=0)(IDS, decoder_input_ids=IDS).logits
+    plain = pairform.build(WIDE, seed=0)(IDS, decoder_input_ids=IDS).logits
     monkeypatch.setattr(kernels, "KERNELS", {name: watched(name) for name in ("eager", "chunked")} | {"sdpa": KERNELS["sdpa"]})
     mixed = pairform.build(spec, seed=0)(IDS, decoder_input_ids=IDS).logits
     assert used == ["eager"] * 4 + ["chunked"] * 2
@@ -78,32 +80,30 @@ def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str, message: str) -> None:
-    model = pairform.build(TINY, seed=0, kernel=name)
+    model = pairform.build(WIDE, seed=0, kernel=name)
     with pytest.raises(InputError, match=f"{message}, expected auto or one of eager, chunked"):
         model(IDS, decoder_input_ids=IDS)
 
 
 def test_a_kernel_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "find_spec", lambda name: None)
-    flex.lacks.cache_clear()
-    try:
-        with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
-            choose("flex", Demand(device="cuda"))
-        assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
-    finally:
-        flex.lacks.cache_clear()
+    asked_anew: Any = constant(inspect.unwrap(flex.lacks))
+    monkeypatch.setitem(cast(dict[str, Kernel], KERNELS), "flex", replace(KERNELS["flex"], lacks=asked_anew))
+    with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
+        choose("flex", Demand(device="cuda"))
+    assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
 
 
 def test_no_device_but_a_gpu_is_given_flex() -> None:
     """On a CPU it returns wrong numbers, also where nothing is trained."""
     assert "flex" not in able(Demand(device="cpu", dtype=torch.float32))
-    model = pairform.build(TINY, seed=0, kernel="flex")
+    model = pairform.build(WIDE, seed=0, kernel="flex")
     with torch.no_grad(), pytest.raises(InputError, match="expected auto or one of eager, chunked"):
         model(IDS, decoder_input_ids=IDS)
 
 
 def test_what_is_measured_on_the_meta_device_needs_no_gpu() -> None:
-    plain, flash = (pairform.inspect(pairform.load_spec(TINY, patch)) for patch in ({}, branches(kernel="flash")))
+    plain, flash = (pairform.inspect(pairform.load_spec(WIDE, patch)) for patch in ({}, branches(kernel="flash")))
     assert plain.flops == flash.flops
 
 

@@ -15,14 +15,12 @@ from pairform.blocks.attention.kernels import KERNELS
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Parts, Run, Work
-from tests.kernels.cases import answer, heads_for, masks, real_queries, sees_a_key
-from tests.test_blocks import TINY
+from tests.kernels.cases import WIDE, answer, heads_for, masks, real_queries, sees_a_key
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
-NAMES = ("flex", "xformers", "flash")
 CASES = [
-    *((name, torch.bfloat16, 2e-2, (4, 2)) for name in NAMES),
-    *((name, torch.float32, 1e-5, (3, 1)) for name in ("flex", "xformers")),
+    *((name, torch.bfloat16, 2e-2, (4, 2)) for name in ("flex", "xformers", "flash", "chunked", "sdpa", "eager")),
+    *((name, torch.float32, 1e-5, (3, 1)) for name in ("flex", "xformers", "chunked", "sdpa", "eager")),
 ]
 
 
@@ -65,8 +63,9 @@ def test_answers_and_gradients(name: str, dtype: torch.dtype, most: float, count
     there = queries.cuda(), tuple(part.cuda() for part in keys), tuple(part.cuda() for part in values)
     expected = gradients(eager, wide, work, real)
     found = gradients(kernel.run, there, replace(work, mask=moved(mask, "cuda")), real.cuda())
+    largest = max(float(other.norm()) for other in expected[1:])  # terms of that size may cancel, where a query sees one key
     for one, other in zip(found, expected, strict=True):
-        assert (one.cpu().float() - other).norm() <= most * other.norm() + 1e-6
+        assert (one.cpu().float() - other).norm() <= most * max(float(other.norm()), largest)
 
 
 @pytest.mark.parametrize("name", ["flex", "flash"])
@@ -74,7 +73,7 @@ def test_a_model_trains_and_writes_as_by_the_reference(name: str) -> None:
     ids = torch.randint(3, 48, (2, 150), generator=torch.Generator().manual_seed(0)).cuda()
     ids[0, :20] = 0
     models = [
-        pairform.build(TINY, device="cuda", dtype=torch.bfloat16, seed=0, kernel=kernel).train() for kernel in (name, "eager")
+        pairform.build(WIDE, device="cuda", dtype=torch.bfloat16, seed=0, kernel=kernel).train() for kernel in (name, "eager")
     ]
     losses = [model(ids, labels=ids[:, 20:]).loss for model in models]
     torch.testing.assert_close(losses[0], losses[1], rtol=2e-2, atol=0)
@@ -105,7 +104,7 @@ def test_a_compiled_stack_takes_it_in_whole(name: str) -> None:
     ids = torch.randint(3, 48, (2, 30), generator=torch.Generator().manual_seed(0)).cuda()
     hidden = []
     for kernel in (name, "eager"):
-        encoder: Any = pairform.build(TINY, device="cuda", seed=0, kernel=kernel).encoder
+        encoder: Any = pairform.build(WIDE, device="cuda", seed=0, kernel=kernel).encoder
         compiled: Any = torch.compile(encoder, fullgraph=True)
         hidden.append(compiled(ids, valid=ids > 5).hidden)
     torch.testing.assert_close(hidden[0], hidden[1], rtol=1e-4, atol=1e-4)

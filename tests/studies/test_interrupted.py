@@ -39,7 +39,7 @@ def test_trials_end_with_their_study(
     """A terminal's Ctrl-C reaches every process of the study, the other signals only the first."""
     command = [sys.executable, "-m", "pairform", "study", "run", str(write_study(tmp_path, ENDLESS))]
     with (tmp_path / "said").open("w") as said:
-        begun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        begun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, preexec_fn=hear_ctrl_c)
     try:
         stop(begun, way, tmp_path)
     finally:
@@ -49,6 +49,11 @@ def test_trials_end_with_their_study(
     assert (begun.returncode, (tmp_path / "said").read_text()) == told[way]
     status = CommandLine(monkeypatch, capsys)("study", "status", tmp_path / "study")
     assert "1 interrupted, 1 planned" in status.out
+
+
+def hear_ctrl_c() -> None:
+    """Tests that run in the background of a shell ignore it, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop(begun: subprocess.Popen[bytes], way: str, folder: Path) -> None:
