@@ -66,6 +66,10 @@ def unchanged(tensor: Tensor, *_: Any) -> Tensor:
     return tensor.new_empty(tensor.shape)
 
 
+def alike(tensor: Tensor, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
+    return tensor.new_empty(tensor.shape, dtype=dtype)
+
+
 def concatenated(tensors: list[Tensor], dim: int = 0) -> Tensor:
     shape = list(tensors[0].shape)
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
@@ -114,11 +118,15 @@ SHAPES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.embedding.default: looked_up,
     torch.ops.aten._softmax.default: unchanged,
     torch.ops.aten._safe_softmax.default: unchanged,
+    torch.ops.aten.zeros_like.default: alike,
+    torch.ops.aten.empty_like.default: alike,
+    torch.ops.aten.full_like.default: alike,
     torch.ops.aten.cat.default: concatenated,
     torch.ops.aten.mean.dim: reduced,
     torch.ops.aten.all.dim: partial(reduced, dtype=torch.bool),
     torch.ops.aten.argmax.default: partial(reduced, dtype=torch.long),
     torch.ops.aten.cumsum.default: unchanged,
+    torch.ops.aten.flip.default: unchanged,
     torch.ops.aten.masked_scatter.default: unchanged,
     torch.ops.aten.constant_pad_nd.default: padded,
     torch.ops.aten.convolution.default: convolved,

@@ -70,7 +70,9 @@ class T5RelativePosition(ScoreBias):
         super().__init__()
         assert sizes.heads is not None, "given by attention"
         self.spec = spec
-        self.table = None if spec.shared else nn.Embedding.from_pretrained(torch.empty(spec.buckets, sizes.heads), freeze=False)
+        self.table = (
+            None if spec.shared else nn.Embedding(spec.buckets, sizes.heads, _weight=torch.empty(spec.buckets, sizes.heads))
+        )
 
     def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
         if torch.is_grad_enabled():  # a layer that is computed again must compute what it did before
