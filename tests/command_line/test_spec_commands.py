@@ -32,7 +32,7 @@ def test_blocks_lists_kinds_names_and_fields(run: CommandLine) -> None:
     assert {kind: list(rows) for kind, rows in found.items()} == {
         kind: list(names) for kind, names in pairform.blocks().items()
     }
-    assert found["feed_forward"]["gated"]["fields"] == ["hidden", "activation", "bias", "dropout"]
+    assert found["feed_forward"]["gated"]["fields"] == ["hidden", "activation", "bias", "dropout", "wide_output"]
     assert document(run("blocks", "norm", "--json")) == {"norm": found["norm"]}
     text = run("blocks", "norm").out
     assert "rmsnorm" in text
