@@ -12,7 +12,7 @@ def summary(found: Results) -> str:
     for row in ROWS:
         rows += [f"| {what} | {figure} | `python -m benchmarks.{script}` |" for what, figure, script in row(found)]
     if not any("gpu" in result["machine"] for result in found.values()):
-        rows.append('| anything on a GPU | not measured | `make bench BENCH="--device cuda"` |')
+        rows.append('| speed on a GPU | not measured | `make bench BENCH="--device cuda"` |')
     return "\n".join(rows)
 
 
