@@ -10,7 +10,7 @@ import pairform
 from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import inputs, loss_of
 
-COUNT = 500
+COUNT = 200
 
 
 def check_works(spec: pairform.ModelSpec) -> None:
