@@ -23,16 +23,34 @@ def eager(
     Parts are joined as scores: joining keys and values would copy a long source at each step of decoding, of one query.
     Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
-    kv_heads, length = keys[0].shape[1], queries.shape[2]
-    scores = rearrange(products(queries, keys) * work.scale, "b kv (g q) k -> b (kv g) q k", q=length)
+    length = queries.shape[2]
+    scores = products(queries, keys) * work.scale
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
     if scores.dtype == torch.float16:
         scores = scores.float()  # a sum with float16's lowest number could be -inf, and a query that sees no key NaN
-    bias = with_bias(bias_of(work.mask, scores, context), work, scores)
+    bias = grouped_bias(work, scores, queries, keys, context)
     if bias is not None:
         scores = scores + bias
     weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)
     if length > 1:
         values = (join(values, 2),)  # one product rounds once, as transformers' does
-    return weighted(rearrange(weights, "b (kv g) q k -> b kv (g q) k", kv=kv_heads), values, length), weights
+    return weighted(weights, values, length), rearrange(weights, "b kv (g q) k -> b (kv g) q k", q=length)
+
+
+def grouped_bias(
+    work: Work, scores: Float[Tensor, "batch kv_heads groups_times_q k"], queries: Tensor, keys: Parts, context: Context
+) -> Float[Tensor, "#batch #kv_heads groups_times_q k"] | None:
+    """What is added to scores as `products` orders them. The mask is repeated for the heads that share keys, once for all
+    layers: to add it to scores by head, these would be regrouped twice, which torch.export cannot follow at any length."""
+    by_head = rearrange(scores, "b kv (g q) k -> b (kv g) q k", q=queries.shape[2])
+    groups = queries.shape[1] // keys[0].shape[1]
+
+    def repeated() -> Tensor | None:
+        bias = bias_of(work.mask, by_head, context)
+        return bias if bias is None or groups == 1 else bias.repeat(1, 1, groups, 1)
+
+    if not work.biased:
+        return context.once(("grouped bias", groups, scores.dtype, work.mask.key()), repeated)
+    bias = with_bias(bias_of(work.mask, by_head, context), work, by_head)
+    return None if bias is None else rearrange(bias, "b (kv g) q k -> b kv (g q) k", g=groups)

@@ -89,8 +89,8 @@ def preferred(demand: Demand, queries: Tensor, work: Work, context: Context) -> 
     if queries.shape[2] == 1:
         return ("eager",)  # it joins no parts and copies no keys that beams share; on a CPU sdpa takes ten times as long
     short = ("sdpa", "eager")
-    if work.weights or not chunks_pay(work, demand.device):
-        return short
+    if torch.compiler.is_exporting() or work.weights or not chunks_pay(work, demand.device):
+        return short  # what is exported serves every length, so that none can choose
     if demand.device != "cuda":
         return ("chunked", *short)
     flashes = KERNELS["flash"].refuses(demand) is None and (
