@@ -174,6 +174,7 @@ MANY: dict[str, tuple[dict[str, Any], str]] = {
         },
         "experts",
     ),
+    "end tokens": ({"tokens": {"eos": list(range(1001))}}, "tokens.eos"),
     "a long name": ({"decoder": {"layer": {"norm": {"name": "x" * 10**7}}}}, "decoder.layer.norm.name"),
 }
 
