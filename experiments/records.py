@@ -144,7 +144,7 @@ def result_of(study: Path, name: str) -> dict[str, Any]:
 
 def measurable(value: object) -> bool:
     """Whether a value is a number that means and intervals can be computed of."""
-    return type(value) in (int, float) and abs(value) <= LARGEST  # type: ignore[operator]
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def first_variant(study: Path) -> str | None:

@@ -17,9 +17,9 @@ VALUES = 200_000
 """How many values a document may hold: a thousand layers that are each written out take about a third of it."""
 BITS = 64
 """Whole numbers beyond it are no sizes, ids or seeds."""
-DIGITS = 300
-"""Of a whole number in a file: those that a float can hold have no more."""
-SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{2}|\d{300}")
+LARGEST_BITS = 900
+"""Of any whole number in a file: more may be more than a float can hold."""
+SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{2}|\d{250}")
 """What a document holds that spells half of a surrogate pair, or a number beyond the largest float; others may hold it too."""
 
 
@@ -53,6 +53,8 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
                 raise SpecError(half_character(where, value))
             if isinstance(value, float) and not math.isfinite(value):
                 raise SpecError(Problem(where, f"{value}, which JSON does not have", "a finite number"))
+            if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
+                raise SpecError(Problem(where, shorten(value), f"a whole number of at most {LARGEST_BITS} bits"))
     return document
 
 
@@ -88,7 +90,7 @@ def half_character(where: str, text: str) -> Problem:
 
 def parse_json(text: str) -> Any:
     """The value that `text` holds; a `ValueError` says what is wrong with it."""
-    return json.loads(text, object_pairs_hook=unique, parse_constant=constant, parse_int=whole)
+    return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,16 +106,12 @@ def constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
 
 
-def whole(text: str) -> int:
-    if len(text) > DIGITS:
-        raise ValueError(f"a number of {len(text):,} digits")
-    return int(text)
-
-
 def told(error: ValueError) -> str:
     """What a `ValueError` of `parse_json` says, without Python's advice to programmers."""
     if isinstance(error, json.JSONDecodeError):
         return f"a syntax error at line {error.lineno}, column {error.colno} ({error.msg[0].lower()}{error.msg[1:]})"
+    if "set_int_max_str_digits" in str(error):
+        return "a number with thousands of digits"
     return str(error)
 
 

@@ -15,6 +15,7 @@ from tests.catalogue.places import model as document
 from tests.small_pairs import small_pair, tokens
 
 IDS, TARGET = tokens(0, rows=2, length=6), tokens(1, rows=2, length=5)
+PROMPT = IDS % 23
 ONES = torch.ones(2, 6, dtype=torch.long)
 FLOATS = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
 WINDOW = {"branches": {"self_attention": {"mask": {"window": [2, 0]}}}}
@@ -161,19 +162,19 @@ def test_a_cache_of_another_model_is_refused(kind: str) -> None:
 
 def test_a_cache_of_a_decoder_is_refused_by_a_pair_and_one_in_another_dtype_by_its_own_model() -> None:
     cache = pairform.Cache()
-    DECODER(IDS, cache=cache)
+    DECODER(PROMPT, cache=cache)
     refused(lambda: PAIR(IDS, decoder_input_ids=TARGET[:, :1], cache=cache), "cache", "another model")
     double = pairform.build(document("decoder_only"), seed=0, dtype=torch.float64)
-    refused(lambda: double(IDS[:, :1], cache=cache), "cache", "torch.float32", "torch.float64")
+    refused(lambda: double(PROMPT[:, :1], cache=cache), "cache", "torch.float32", "torch.float64")
 
 
 def test_a_cache_is_taken_by_a_copy_and_an_empty_one_by_any_model() -> None:
     cache = pairform.Cache()
     refused(lambda: PAIR(IDS + 10**6, **WORDS, cache=cache), "input_ids")
-    whole = DECODER(IDS).logits
-    DECODER(IDS[:, :4], cache=cache)
+    whole = DECODER(PROMPT).logits
+    DECODER(PROMPT[:, :4], cache=cache)
     copy = pairform.build(document("decoder_only"), seed=0)
-    torch.testing.assert_close(copy(IDS[:, 4:], cache=cache).logits, whole[:, 4:])
+    torch.testing.assert_close(copy(PROMPT[:, 4:], cache=cache).logits, whole[:, 4:])
 
 
 @pytest.mark.parametrize("name", ["encoder_outputs", "decoder_input_ids", "decoder_attention_mask", "decoder_position_ids"])
