@@ -26,6 +26,7 @@ from pairform.registry import (
     merge_patch,
     read_json,
     resolve,
+    shorten,
     thaw,
 )
 
