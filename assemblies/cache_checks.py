@@ -1,11 +1,14 @@
-"""Checks that a cache from an earlier call belongs to the source and the prompt of this one."""
+"""Checks that a cache from an earlier call belongs to the model, the source and the prompt of this one."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pairform.assemblies.checks import looks, refuse
+from pairform.assemblies.normal import normal_stack
+from pairform.assemblies.stack_spec import StackSpec
 from pairform.blocks.cache import Cache
 
 if TYPE_CHECKING:
@@ -18,6 +21,38 @@ APART = 0.2
 MANY = 0.25
 """A row is of another source if more than this fraction of its channels has changed. One other token changes nearly all."""
 ANOTHER = "Start with an empty `pairform.Cache()` for another source."
+
+
+class Owner(NamedTuple):
+    """What filled a cache: a decoder's spec, and the dtype of its model's weights."""
+
+    spec: StackSpec
+    dtype: torch.dtype
+
+
+def check_same_model(model: "Model", cache: Cache) -> None:
+    """Record the model in a cache that is empty; refuse one that another model filled, or one on another device.
+
+    Models whose decoders have equal layers, such as a model and its copy, are not told apart.
+    """
+    weight = next(model.parameters())
+    spec, dtype = own = Owner(model.spec.stacks["decoder"], weight.dtype)
+    if cache.batch is None:
+        cache.owner = own
+        return
+    known = cache.owner if isinstance(cache.owner, Owner) else own  # code that is compiled records nothing
+    if known.spec is not spec or cache.owner is None:
+        places = {(index, name) for index, layer in enumerate(spec.layers) for name in layer.present}
+        fits = cache.own.keys() | cache.states.keys() | cache.source.keys() <= places
+        if not fits or not (known.spec == spec or normal_stack(known.spec, None) == normal_stack(spec, None)):
+            remedy = "Start with an empty `pairform.Cache()` for each model."
+            refuse("cache", "keys and values of another model", "those of this model's decoder", remedy)
+    if known.dtype != dtype:
+        refuse("cache", f"keys and values of a model in {known.dtype}", f"some of one in {dtype}, as this model's weights are")
+    held = cache.device or weight.device
+    if held != weight.device and "meta" not in (held.type, weight.device.type):
+        refuse("cache", f"keys and values on {held}", f"some on {weight.device}, as the model's weights")
+    cache.owner = own
 
 
 def check_same_source(model: "Model", cache: Cache, hidden: Float[Tensor, "batch length width"]) -> None:

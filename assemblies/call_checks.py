@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pairform.assemblies.cache_checks import check_same_model
 from pairform.assemblies.checks import (
     Given,
     bounds,
@@ -143,6 +144,8 @@ def check_rows(model: "Model", given: Given, cache: Cache | None, rows: int) -> 
         check_numbers("prefix_lengths", given, ((rows,),), "[batch]")
         if looks(model, prefix) and bounds(prefix)[0] < 0:
             refuse("prefix_lengths", f"a length of {bounds(prefix)[0]}", "0 or more")
+    if cache is not None:
+        check_same_model(model, cache)
     held = None if cache is None else cache.batch
     if held is not None and held != rows:
         refuse(

@@ -8,6 +8,8 @@ from pydantic import Field, Strict
 from pairform.registry import Spec
 
 TokenId = Annotated[int, Field(ge=0)]
+MOST_ENDS = 1000
+"""End tokens of a model; those in use have a handful. Each one is compared with every token that is written."""
 
 
 class TokenSpec(Spec):
@@ -18,7 +20,7 @@ class TokenSpec(Spec):
 
     pad: TokenId | None = None
     bos: TokenId | None = None
-    eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False)] | None = None
+    eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_ENDS)] | None = None
     start: TokenId | None = None
 
     @property

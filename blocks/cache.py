@@ -168,6 +168,7 @@ class Cache:
     beams:  how many neighbouring rows read the same source, whose keys and values are held once for them.
     tokens: the first ids that it holds, recorded by `generate` to refuse a prompt that begins differently.
     read:   a few channels of the source's hidden states, recorded to refuse another source.
+    owner:  the model that filled it, recorded to refuse another one.
     """
 
     own: dict[Place, OwnKeys] = field(default_factory=dict)
@@ -178,17 +179,24 @@ class Cache:
     beams: int = 1
     tokens: Int[Tensor, "batch known"] | None = None
     read: Float[Tensor, "rows source_length channels"] | None = None
+    owner: object = None
 
     @property
     def batch(self) -> int | None:
         """The number of rows it holds; None while it is empty."""
-        for part in self.own.values():
-            return len(part.buffers.keys)
-        for memory in self.states.values():
-            return len(memory.state)
-        for read in self.source.values():
-            return len(read.keys) * self.beams
-        return None
+        some = self._some
+        return None if some is None else len(some) * (1 if self.own or self.states else self.beams)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where it is; None while it is empty."""
+        return None if self._some is None else self._some.device
+
+    @property
+    def _some(self) -> Tensor | None:
+        """Any of the tensors that it holds, one of each row's own before one that beams share."""
+        held = [part.buffers.keys for part in self.own.values()] or [memory.state for memory in self.states.values()]
+        return next(iter(held or [read.keys for read in self.source.values()]), None)
 
     @property
     def bytes(self) -> int:

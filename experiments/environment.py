@@ -3,7 +3,6 @@
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +12,14 @@ from typing import Any
 import torch
 
 from pairform.assemblies import processor
+from pairform.registry import read_bytes
 
 CONFIGURATION = {64: "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"}
 """Of a Git directory, by the length of a commit's name."""
+INDEX_BYTES = 1 << 28
+"""The largest index that is read; that of the Linux kernel's repository takes about 9 MB."""
+SECONDS = 30
+"""How long Git may take: a repository may hold pipes in the place of files."""
 PACKAGES = ("pairform", "torch", "numpy", "pydantic", "tokenizers")
 
 
@@ -60,11 +64,11 @@ def commit(folder: Path) -> str | None:
                 (own / part).mkdir()
             (own / "HEAD").write_text(f"{head}\n", "utf-8")
             (own / "config").write_text(CONFIGURATION.get(len(head), ""), "utf-8")
-            shutil.copyfile(index, own / "index")
+            (own / "index").write_bytes(read_bytes(index, INDEX_BYTES))
             where = ("-c", "core.fsmonitor=false", f"--git-dir={own}", f"--work-tree={top}")
             words = ("diff", "--name-only", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv", head, "--")
             changed = git(*where, *words, GIT_OBJECT_DIRECTORY=objects)
-    except (OSError, ValueError, subprocess.CalledProcessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return head + "+" if changed else head
 
@@ -72,5 +76,13 @@ def commit(folder: Path) -> str | None:
 def git(*words: str, **settings: str) -> str:
     """What a command of Git prints. Settings of the caller's environment that name another repository do not count."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(["git", *words], env=kept | settings, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", *words],
+        env=kept | settings,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+    )
     return done.stdout.strip()

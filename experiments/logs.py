@@ -10,7 +10,7 @@ from typing import Any
 
 from pairform.experiments.records import METRICS
 from pairform.experiments.writing import open_new
-from pairform.registry import InputError, Problem
+from pairform.registry import InputError, Problem, writing
 
 Log = Callable[[dict[str, Any]], None]
 TENSORBOARD = "tensorboard"
@@ -33,8 +33,9 @@ def open_log(folder: Path, tensorboard: bool) -> Iterator[Log]:
             logs.append(stack.enter_context(scalars(folder / TENSORBOARD)))
 
         def log(line: dict[str, Any]) -> None:
-            for each in logs:
-                each(line)
+            with writing(folder / METRICS):
+                for each in logs:
+                    each(line)
 
         yield log
 

@@ -1,7 +1,7 @@
 """From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pairform.registry import (
     PairformError,
     Problem,
     SpecError,
-    join_path,
+    as_object,
     merge_patch,
     read_json,
     resolve,
@@ -39,33 +39,13 @@ LINE = 300
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
     """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
     try:
-        document = merge_patch(read_json(file), patch or {})
-        problems = list(unwritable(document))
-        if problems:
-            raise SpecError(problems)
-        study = StudySpec.read(document)
+        study = StudySpec.read(merge_patch(read_json(file), as_object(patch or {}, "patch")))
         base = thaw(study.base)
         written_out = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
         return study.model_copy(update={"base": ModelSpec.read(written_out, where="base").document()})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
         raise SpecError(known or in_file(str(file), error)) from None
-
-
-def unwritable(value: Any, path: str = "") -> Iterator[Problem]:
-    """Texts with half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            yield Problem(path, shorten(value), "text that UTF-8 can write: no half of a surrogate pair")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from unwritable(key, join_path(path, key))
-            yield from unwritable(item, join_path(path, key))
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            yield from unwritable(item, f"{path}[{place}]")
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:

@@ -1,6 +1,5 @@
 """The points that a search asked for: as they are kept in `search.json`, and how chance chooses one that was not asked."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pairform.registry import OutputError, Problem, SpecError, read_text, shorten
+from pairform.registry import OutputError, Problem, SpecError, parse_json, read_text, shorten
 
 SUMMARY = "search.json"
 Choices = Mapping[str, Sequence[str]]
@@ -42,7 +41,7 @@ def read_points(out: Path, choices: Choices, measure: str) -> list[dict[str, str
     if not file.exists():
         return []
     try:
-        entries: Any = json.loads(read_text(file))
+        entries: Any = parse_json(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(Problem(str(file), str(error), "the points of a search, as JSON")) from None
     if not isinstance(entries, list) or not all(

@@ -4,11 +4,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
 
 from pairform.experiments.worker import Work, run_trial
 
@@ -39,7 +41,8 @@ class Processes:
         reader, writer = self.context.Pipe(duplex=False)
         process = self.context.Process(target=run_attached, args=(reader, self.work, name), daemon=True)
         try:
-            process.start()
+            with isolated():
+                process.start()
             self.ties[process.sentinel] = writer
             self.running[process.sentinel] = (name, process)
             writer.send_bytes(BEGIN)
@@ -104,17 +107,33 @@ def start_server() -> None:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Python processes that are started meanwhile do not import modules from the current folder."""
+    """Python processes that are started meanwhile do not import modules from the current folder.
+
+    A variable says so to a new Python. One that multiprocessing starts is handed this one's path of modules too.
+    """
     name = "PYTHONSAFEPATH"
-    before = os.environ.get(name)
+    before, path = os.environ.get(name), list(sys.path)
     os.environ[name] = "1"
+    sys.path[:] = safe_path(path)
     try:
         yield
     finally:
+        sys.path[:] = path
         if before is None:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def safe_path(path: list[str]) -> list[str]:
+    """`path` without the current folder, which `python -m`, `python -c` and a prompt put first. A script's own folder stays,
+    and so does the one that holds pairform."""
+    main = sys.modules["__main__"]
+    script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
+    first = path[0] if path else ""
+    if sys.flags.safe_path or script or Path(first).absolute() == Path(__file__).parents[2]:
+        return path
+    return path[1:]
 
 
 @contextlib.contextmanager

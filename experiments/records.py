@@ -20,6 +20,8 @@ from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
 TRIAL, METRICS, RESULT, LOCK = "trial.json", "metrics.jsonl", "result.json", ".lock"
+LARGEST = 1e100
+"""No loss, count or time comes near it, and the squares of numbers below it are floats."""
 Status = Literal["planned", "running", "interrupted", "done", "failed"]
 """`interrupted` is not written: it is what a reader finds where a trial was begun and no process works on it."""
 
@@ -135,9 +137,14 @@ def result_of(study: Path, name: str) -> dict[str, Any]:
     file = study / TRIALS / name / RESULT
     result = read_json(file)
     for key, value in result.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise SpecError(Problem(f"{file}: {key}", shorten(value), "a number"))
+        if value is not None and not measurable(value):
+            raise SpecError(Problem(f"{file}: {key}", shorten(value), f"a number of at most {LARGEST:g} in size"))
     return result
+
+
+def measurable(value: object) -> bool:
+    """Whether a value is a number that means and intervals can be computed of."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def first_variant(study: Path) -> str | None:

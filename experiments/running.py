@@ -14,8 +14,8 @@ from pairform.experiments.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, 
 from pairform.experiments.search import Search
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.worker import Work
-from pairform.experiments.writing import PARTIAL, check_links, lock, remove_partials, write_json
-from pairform.registry import InputError, OutputError, Problem, read_json, shorten
+from pairform.experiments.writing import check_links, lock, remove_partials, write_json
+from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
 
 WHERE = ("local", "slurm", "submitit")
 """Processes of this machine, jobs of a Slurm cluster, or processes that submitit starts here as it would there."""
@@ -95,7 +95,8 @@ def run_study(
         raise InputError(Problem("jobs", shorten(jobs), "a whole number, 1 or more"))
     if tensorboard:
         check_package("tensorboardX", "tensorboard")
-    work = Work(out.absolute(), source.absolute(), tensorboard)
+    out = output_path(out)
+    work = Work(out, source.absolute(), tensorboard)
     chosen = make_executor(executor, work, cluster or {})
     check_links(out)
     contents = study.data.gather(source)

@@ -47,7 +47,7 @@ def summarise(study: Path) -> list[dict[str, Any]]:
 def differences(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> list[dict[str, float]]:
     """Of the measures of quality, for each seed that both have."""
     return [
-        {key: own[seed][key] - other[seed][key] for key in QUALITY if key in own[seed] and key in other[seed]}
+        {key: own[seed][key] - other[seed][key] for key in QUALITY if None not in (own[seed].get(key), other[seed].get(key))}
         for seed in own
         if seed in other
     ]
@@ -56,7 +56,7 @@ def differences(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]
 def means(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Mean and half-width of each number that was measured."""
     found = {}
-    for key in results[0] if results else ():
+    for key in dict.fromkeys(key for result in results for key in result):
         values = [result[key] for result in results if result.get(key) is not None]
         if values:
             mean, half = interval(values)

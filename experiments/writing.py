@@ -9,26 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from pairform.registry import OutputError, Problem
+from pairform.registry import PARTIAL, OutputError, Problem, replace_text, writing
 
-PARTIAL = ".partial-"
 OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def write_json(path: Path, document: object) -> None:
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all: to a new file under another name first, which then replaces whatever has the name."""
-    partial = path.with_name(f".{path.name}{PARTIAL}{os.urandom(6).hex()}")
-    try:
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    replace_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def remove_partials(folder: Path) -> None:
@@ -46,7 +33,8 @@ def open_new(path: Path) -> TextIO:
 @contextlib.contextmanager
 def lock(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold a file's lock; without `wait`, one that another process holds is an error. Nothing is written into the file."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPENED, 0o666)
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPENED, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

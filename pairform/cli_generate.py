@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pairform.cli_options import Folder, Json, print_json, torch_device, torch_dtype
+from pairform.registry.errors import shown
 
 
 def generate(
@@ -47,7 +48,7 @@ def generate(
     if as_json:
         print_json({"input_ids": read, "output_ids": written, "text": answer})
     else:
-        print(" ".join(map(str, written)) if answer is None else answer)
+        print(" ".join(map(str, written)) if answer is None else shown(answer))
         if answer is not None and not answer.strip():
             ids_written = " ".join(map(str, written))
             print(f"note: wrote no text, only special tokens: {ids_written}", file=sys.stderr)

@@ -43,6 +43,13 @@ def parse_set(settings: list[str] | None) -> dict[str, Any]:
         raise typer.BadParameter(str(error)) from None
 
 
+def given_path(text: str) -> Path:
+    """A path that is not empty: Python would read an empty one as the current folder."""
+    if not text:
+        raise typer.BadParameter("found an empty path, expected a file or folder: if a variable gives it, it is not set")
+    return Path(text)
+
+
 def diagram_form(name: str) -> Any:
     """A form that diagrams have; any other is wrong usage."""
     from pairform.assemblies.diagrams import FORMS

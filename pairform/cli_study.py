@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.cli_options import Json, print_json
+from pairform.cli_options import Json, given_path, print_json
 from pairform.registry.errors import printable
 from pairform.stopping import told_to_stop
 
@@ -17,15 +17,18 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change the study, as in training.steps=100. May be given again."),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that a study was run in.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="The folder that a study was run in.")]
 
 
 @study.command()
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study, as JSON.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=given_path, help="The study, as JSON.")],
     settings: Settings = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; else FILE without .json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", parser=given_path, help="Where to write; else FILE without .json."),
+    ] = None,
     executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs, here).")] = "local",
     slurm: Annotated[
         list[str] | None,

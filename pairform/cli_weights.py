@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_options import Folder, Json, Out, OutFormat, Overwrite, ShardSize, check_format, print_json
+from pairform.cli_options import Folder, Json, Out, OutFormat, Overwrite, ShardSize, check_format, given_path, print_json
 
 
 def verify(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="A model's folder.")],
     digest: Annotated[str | None, typer.Option("--digest", help="Also print each file's digest: sha256.")] = None,
     as_json: Json = False,
 ) -> None:

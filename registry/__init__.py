@@ -12,11 +12,12 @@ from pairform.registry.errors import (
     join_path,
     printable,
     shorten,
+    shown,
     suggest,
 )
 from pairform.registry.extending import SPEC_BYTES, apply_patch, resolve
 from pairform.registry.files import open_regular, read_bytes, read_text
-from pairform.registry.json_values import as_object, read_json
+from pairform.registry.json_values import as_object, parse_json, read_json
 from pairform.registry.merge import difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
 from pairform.registry.spec import (
@@ -38,12 +39,13 @@ from pairform.registry.spec import (
     thaw,
 )
 from pairform.registry.validation import nested
-from pairform.registry.writing import new_folder_path, output_path, write_text
+from pairform.registry.writing import PARTIAL, new_folder_path, output_path, replace_text, write_text, writing
 
 __all__ = [
     "KINDS",
     "LIMIT",
     "MOST_LAYERS",
+    "PARTIAL",
     "PATH",
     "SLOT_KEY",
     "SPEC_BYTES",
@@ -77,6 +79,7 @@ __all__ = [
     "new_folder_path",
     "open_regular",
     "output_path",
+    "parse_json",
     "parse_settings",
     "presets",
     "printable",
@@ -85,9 +88,12 @@ __all__ = [
     "read_text",
     "register",
     "registry_of",
+    "replace_text",
     "resolve",
     "shorten",
+    "shown",
     "suggest",
     "thaw",
     "write_text",
+    "writing",
 ]

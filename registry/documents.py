@@ -22,6 +22,8 @@ def expanded(name: str) -> dict[str, Any]:
 
 def locate(ref: str, folder: Path) -> Path:
     """The file or folder that `ref` means: a preset's name, or a path relative to `folder`."""
+    if not ref:  # which Python reads as the current folder
+        raise SpecError(Problem("", "an empty name", "a preset's name, or the path of a file or folder"))
     if ref in presets():
         return PRESETS / f"{ref}.json"
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name too long, of no user, with a null byte

@@ -1,6 +1,7 @@
 """Errors that say where something is wrong, what was found, what was expected and what to do."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -135,6 +136,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that no text needs: controls but newline and tab, marks that turn its direction, surrogates."""
+
+
+def shown(text: str) -> str:
+    """A text of several lines, in any language, with the characters of `CONTROLS` escaped."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def cut_end(text: str, limit: int) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,15 +14,23 @@ from pairform.registry.files import DOCUMENT_BYTES, read_text
 DEEPEST = 64
 """How many objects and lists a document may nest: far above any spec, far below what would exhaust Python's stack."""
 VALUES = 200_000
-"""How many values a document may hold: ten thousand layers that each have a patch of their own take about half of it."""
+"""How many values a document may hold: a thousand layers that are each written out take about a third of it."""
 BITS = 64
 """Whole numbers beyond it are no sizes, ids or seeds."""
+LARGEST_BITS = 900
+"""Of any whole number in a file: more may be more than a float can hold."""
+SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{2}|\d{250}")
+"""What a document holds that spells half of a surrogate pair, or a number beyond the largest float; others may hold it too."""
 
 
 def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
-    """The object in a JSON file of at most `limit` bytes and `DEEPEST` levels. Keys given twice and NaN are errors too."""
+    """The object in a JSON file of at most `limit` bytes and `DEEPEST` levels.
+
+    Keys given twice, numbers that are not finite and texts that UTF-8 cannot write are errors too.
+    """
     try:
-        document = parse_json(read_text(path, limit))
+        text = read_text(path, limit)
+        document = parse_json(text)
     except FileNotFoundError:
         raise SpecError(Problem(str(path), "no such file", "a JSON file")) from None
     except OSError as error:
@@ -36,6 +46,15 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
         level = [item for value in level if isinstance(value, dict | list) for item in inside(value)]
     if level:
         raise SpecError(too_deep(str(path)))
+    if SUSPECT.search(text):
+        for place, value in leaves(document):
+            where = f"{path}: {place}" if place else str(path)
+            if isinstance(value, str) and not writable(value):
+                raise SpecError(half_character(where, value))
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SpecError(Problem(where, f"{value}, which JSON does not have", "a finite number"))
+            if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
+                raise SpecError(Problem(where, shorten(value), f"a whole number of at most {LARGEST_BITS} bits"))
     return document
 
 
@@ -43,20 +62,48 @@ def inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a JSON value that holds no others, and every key, each with its path."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield join_path(path, key), key
+            yield from leaves(item, join_path(path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def writable(text: str) -> bool:
+    """Whether UTF-8 can write it: JSON can also spell half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def half_character(where: str, text: str) -> Problem:
+    return Problem(where, f"{shorten(text)}, which holds half a character (a lone surrogate)", "text that UTF-8 can write")
+
+
 def parse_json(text: str) -> Any:
     """The value that `text` holds; a `ValueError` says what is wrong with it."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {shorten(next(key for key in found if keys.count(key) > 1))} twice in one object")
-        return found
-
-    def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name}, which JSON does not have")
-
     return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are there once: of two values of one key, programs read the first or the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {shorten(key)} twice in one object")
+    return found
+
+
+def constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which JSON does not have")
 
 
 def told(error: ValueError) -> str:
@@ -111,11 +158,8 @@ class Checker:
         return self.text(key, path)
 
     def text(self, value: str, path: tuple[str, ...]) -> str:
-        if not value.isascii():
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                self.refuse(path, f"{shorten(value)}, which holds half a character (a lone surrogate)", "Unicode text")
+        if not (value.isascii() or writable(value)):
+            raise SpecError(half_character(join_path(self.where, *path), value))
         return str.__str__(value)
 
     def number(self, value: int | float, path: tuple[str, ...]) -> int | float:

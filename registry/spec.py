@@ -15,8 +15,8 @@ from pairform.registry.validation import nested, problems_in
 LIMIT = 2**30
 """Whole numbers stay below it, so that torch can count the bytes of any tensor whose sides they are."""
 PositiveInt = Annotated[int, Field(gt=0, lt=LIMIT)]
-MOST_LAYERS = 10_000
-"""Layers are written out one by one, so their number has a bound of its own."""
+MOST_LAYERS = 1000
+"""Layers are built one by one, about a hundred a second, so their number has a bound of its own. DeepNet has a thousand."""
 Depth = Annotated[int, Field(gt=0, le=MOST_LAYERS)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -1,12 +1,15 @@
-"""Writing where a user asked for it: a path that was meant, and a file that appears whole or not at all."""
+"""Writing: a path that was meant, and a file that appears whole or not at all."""
 
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.registry.errors import OutputError, Problem
+from pairform.registry.errors import PATH, OutputError, Problem, shorten
 
+PARTIAL = ".partial-"
+"""In the hidden name that a file has until it is whole."""
 UNSET = "If a variable of your shell gives the path, it is not set."
 
 
@@ -14,7 +17,10 @@ def output_path(path: str | Path) -> Path:
     """`path` as an absolute one. An empty one, which Python reads as ".", is an `OutputError`, and so "." is too."""
     if str(path) in ("", "."):
         raise OutputError(Problem("out", "an empty path or '.'", "the path of a file or folder to write", UNSET))
-    return Path(path).expanduser().absolute()
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise OutputError(Problem(shorten(str(path), PATH), "no home folder of that user", "a path")) from None
 
 
 def new_folder_path(path: str | Path) -> Path:
@@ -28,24 +34,44 @@ def new_folder_path(path: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file under another name first and then give it its own: an error leaves what was there, or nothing.
+    """Write a file where a user asked for it, as `replace_text` does.
 
     A link's target is replaced, not the link. A device or a pipe is written to. Raises `OutputError`.
     """
     target = output_path(path)
-    partial: Path | None = None
-    try:
+    with writing(target):
         target = target.resolve()
-        if target.exists() and not target.is_file():
+        special = target.exists() and not target.is_file()
+        if special:
             target.write_text(text, "utf-8")
-            return
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-        partial.write_text(text, "utf-8")
-        if target.exists():
-            shutil.copymode(target, partial)
-        partial.replace(target)
-    except OSError as error:
-        if partial is not None:
+    if not special:
+        replace_text(target, text)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file under a random name first, which then replaces whatever has the name, a link too.
+
+    An error leaves what was there, or nothing. Raises `OutputError`.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}{os.urandom(6).hex()}")
+    with writing(path):
+        try:
+            with partial.open("x", encoding="utf-8") as file:
+                file.write(text)
+            if path.is_file():
+                shutil.copymode(path, partial)
+            partial.replace(path)
+        except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-        raise OutputError(Problem(str(target), error.strerror or str(error), "a file that can be written")) from None
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is written is an `OutputError` that names it: the system's error may not."""
+    try:
+        yield
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        found = getattr(error, "strerror", None) or str(error)
+        raise OutputError(Problem(str(path), found, "a file that can be written")) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from pairform.assemblies.checkpoints.companions import COMPANIONS, ENCODER_TOKENIZER
 from pairform.assemblies.checkpoints.stored import INDEX
 
-SPECS = ("spec.json", "config.json")
+SPEC, CONFIG = "spec.json", "config.json"
 """A folder without one of these holds no model."""
 PROVENANCE = "provenance.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
@@ -24,12 +24,18 @@ OTHERS = (
 
 def model_files(folder: Path) -> list[str]:
     """The files in a folder that a model written by pairform can consist of, as relative paths in order."""
-    beside = (*SPECS, PROVENANCE, INDEX, *COMPANIONS)
+    beside = (SPEC, CONFIG, PROVENANCE, INDEX, *COMPANIONS)
     names = [path.name for path in folder.iterdir() if path.name in beside or WEIGHTS.fullmatch(path.name)]
     own = folder / ENCODER_TOKENIZER
     if own.is_dir():
         names += [f"{own.name}/{path.name}" for path in own.iterdir() if path.name in COMPANIONS]
     return sorted(names)
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is a model's: many other programs have a config.json too, but no weights beside it."""
+    files = [path.name for path in folder.iterdir() if path.is_file()]
+    return SPEC in files or (CONFIG in files and any(WEIGHTS.fullmatch(name) for name in files))
 
 
 def foreign_files(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.contents import SPECS, foreign_files
+from pairform.assemblies.checkpoints.contents import CONFIG, SPEC, foreign_files, holds_model
 from pairform.assemblies.checkpoints.publishing import publish
 from pairform.registry import PATH, OutputError, Problem, new_folder_path, shorten
 
@@ -70,9 +70,9 @@ def check_content(target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputError(Problem(str(target), "a folder that is not empty", "a new or empty one", "Or ask to overwrite it."))
-    if not any((target / name).is_file() for name in SPECS):
+    if not holds_model(target):
         found = "a folder that holds no model, which is never overwritten"
-        raise OutputError(Problem(str(target), found, f"one with {' or '.join(SPECS)}"))
+        raise OutputError(Problem(str(target), found, f"one with {SPEC}, or with {CONFIG} and weights"))
     if foreign := foreign_files(target):
         more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
         found = f"{', '.join(foreign[:NAMED])}{more} beside the model"
@@ -95,6 +95,7 @@ def clear_leftovers(target: Path) -> None:
     own back.
     """
     old = replaced(target)
+    check_content(old, overwrite=True)  # nobody's work is removed for its name
     if old.is_dir() and not target.exists():
         old.rename(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,9 +1,7 @@
 """The header of a safetensors file: bounded, read once as a stranger's JSON, then checked by the library itself."""
 
 import contextlib
-import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pairform.assemblies.checkpoints.identity import Identity, require_same
-from pairform.registry import CheckpointError, Problem, open_regular
+from pairform.registry import CheckpointError, Problem, open_regular, parse_json
 from pairform.registry.files import DOCUMENT_BYTES
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -35,20 +33,11 @@ def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int, Identity]:
                 raise EOFError(f"a header of {length:,} bytes, more than the limit of {DOCUMENT_BYTES:,}")
             raw.seek(8)
             text = raw.read(length)
-        header = json.loads(text, object_pairs_hook=unique)
+        header = parse_json(text.decode("utf-8"))
         with safe_open(file, "pt") as opened:
             names = sorted(opened.keys())
         require_same(file, identity, Identity.of(file.stat()))
     return {name: header[name] for name in names}, 8 + length, identity
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are there once: of two tensors of one name, programs read the first or the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {key!r} twice in its header")
-    return found
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Where a checkpoint is: a folder on disk, or a repository on the Hugging Face hub."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -14,10 +15,10 @@ def find_folder(ref: str | Path, revision: str | None = None) -> Path:
     """The folder that `ref` names; a hub id is downloaded, or taken from the cache when the hub cannot be reached."""
     if not isinstance(ref, str | Path) or ref == "":
         raise CheckpointError(Problem("", shorten(ref), KNOWN))
-    folder = Path(ref).expanduser()
     try:
+        folder = Path(ref).expanduser()
         folder.stat()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home folder of no user
         if isinstance(ref, str) and REPOSITORY.fullmatch(ref):
             return download(ref, revision)
         found = "no such folder" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
@@ -27,6 +28,15 @@ def find_folder(ref: str | Path, revision: str | None = None) -> Path:
     if revision is not None:
         raise CheckpointError(Problem(str(ref), f"the revision {revision!r} for a folder", "a hub id beside a revision"))
     return folder
+
+
+def local_folder(ref: str | Path | None) -> Path | None:
+    """The folder on disk that `ref` names, if it names one: what `find_folder` finds without the hub."""
+    if isinstance(ref, str | Path) and ref != "":
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            folder = Path(ref).expanduser()
+            return folder if folder.is_dir() else None
+    return None
 
 
 def commit_of(folder: Path) -> str | None:

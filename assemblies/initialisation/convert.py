@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.folder import check_target
-from pairform.assemblies.checkpoints.hub import find_folder
+from pairform.assemblies.checkpoints.hub import local_folder
 from pairform.assemblies.checkpoints.saving import Format
 from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.initialisation.execute import execute
@@ -48,8 +48,7 @@ def convert(
     """
     begin = time.perf_counter()
     refs = {"encoder": encoder, "decoder": decoder, "vision": vision}
-    sources = tuple(find_folder(ref) for ref in refs.values() if ref is not None and Path(ref).exists())
-    check_target(out, overwrite, sources)
+    check_target(out, overwrite, tuple(folder for ref in refs.values() if (folder := local_folder(ref)) is not None))
     made = plan(**refs, spec=spec, patch=patch, revisions=revisions, options=options, **fields)
     written = execute(made, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
     return ConvertReport(Path(out), made, written, time.perf_counter() - begin)

@@ -14,8 +14,7 @@ from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_f
 from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.writing import write_text
-from pairform.registry import InputError, Problem, SpecError, thaw
+from pairform.registry import InputError, Problem, SpecError, replace_text, shown, thaw
 
 PAGE = "report.html"
 COSTS = {"parameters": ("parameters", ""), "flops": ("FLOPs of a forward pass", ""), "latency": ("time to write a target", "s")}
@@ -36,7 +35,7 @@ def report(directory: Path) -> Path:
     """
     found = read_report(directory)
     target = directory / PAGE
-    write_text(target, render(found))
+    replace_text(target, shown(render(found)))
     return target
 
 

@@ -1,6 +1,7 @@
 """The report's plots: SVG by matplotlib, to stand in a page and take the page's colours."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ Styles = Mapping[str, int | None]
 
 def styles(variants: list[Variant]) -> dict[str, int | None]:
     """Where there are too many variants to tell apart, the first one and those of the lowest loss have colours."""
-    ranked = sorted(variants[1:], key=lambda variant: variant.measured["loss"].mean if variant.measured else float("inf"))
+    ranked = sorted(variants[1:], key=lambda variant: variant.measured["loss"].mean if "loss" in variant.measured else math.inf)
     chosen = {variant.name for variant in [*variants[:1], *ranked[: SERIES - 1]]}
     numbers = iter(range(SERIES))
     return {variant.name: next(numbers) if variant.name in chosen else None for variant in variants}
@@ -101,7 +102,9 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit:
     from matplotlib.ticker import EngFormatter
 
     points = {
-        variant.name: (variant.measured[cost], variant.measured["loss"]) for variant in variants if cost in variant.measured
+        variant.name: (variant.measured[cost], variant.measured["loss"])
+        for variant in variants
+        if {cost, "loss"} <= variant.measured.keys()
     }
     if not points:
         return None

@@ -1,19 +1,20 @@
 """A study's folder as its report tells of it."""
 
-import json
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Match, Trial, result_of, trials_of
+from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Match, Trial, measurable, result_of, trials_of
 from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.summary import summarise
-from pairform.registry import difference, open_regular, read_json, thaw
+from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 
 LINE_BYTES = 1 << 16
 """Of a line of metrics at most; a longer one is none."""
+LAST_STEP = 1 << 53
+"""Whole numbers beyond it are no floats, which plots are made of."""
 CURVES = (("train", "loss"), ("valid", "loss"), ("valid", "accuracy"))
 
 
@@ -131,7 +132,7 @@ def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:
     for split, name in CURVES:
         at: dict[int, list[float]] = defaultdict(list)
         for line in lines:
-            if line.get("split") == split and isinstance(line.get(name), int | float):
+            if line.get("split") == split and measurable(line.get(name)):
                 at[line["step"]].append(line[name])
         if at:
             steps = sorted(at)
@@ -145,15 +146,19 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The lines of a trial's metrics, and how many more are no metrics: cut off where a disk was full or a copy broken off."""
     found: list[dict[str, Any]] = []
     unread = 0
-    if path.exists():
+    if not path.exists():
+        return found, unread
+    try:
         with open_regular(path) as file:
             while line := file.readline(LINE_BYTES):
                 try:
-                    value = json.loads(line)
+                    value = parse_json(line.decode("utf-8"))
                 except (ValueError, RecursionError):
                     value = None
-                if isinstance(value, dict) and type(value.get("step")) is int:
+                if isinstance(value, dict) and type(step := value.get("step")) is int and 0 <= step <= LAST_STEP:
                     found.append(value)
                 elif line.strip():
                     unread += 1
+    except OSError as error:
+        raise OutputError(Problem(str(path), error.strerror or str(error), "the lines of a trial's metrics")) from None
     return found, unread

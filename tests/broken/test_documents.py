@@ -149,16 +149,23 @@ def test_mappings_and_tuples_are_json() -> None:
 MANY: dict[str, tuple[dict[str, Any], str]] = {
     "unknown fields": ({f"field{number}": number for number in range(150_000)}, "field0"),
     "overrides": ({"decoder": {"overrides": [{}] * 150_000}}, "decoder.overrides"),
-    "turns": ({"decoder": {"cycle": [1] * 9_999}}, "problems"),
+    "turns": ({"decoder": {"cycle": [1] * 999}}, "problems"),
     "branches": (
         {"decoder": {"layer": {"branches": {f"b{number}": {"name": "mlp", "hidden": 1} for number in range(20_000)}}}},
         "decoder.layer.branches",
     ),
     "kinds of layers": (
-        {"decoder": {"depth": 10_000, "cycle": [{"dropout": number / 20_000} for number in range(10_000)]}},
+        {
+            "decoder": {
+                "depth": 1000,
+                "cycle": [{"dropout": number / 2000} for number in range(1000)],
+                "overrides": [{"layers": list(range(1000)), "patch": {}}] * 10,
+            }
+        },
         "kinds",
     ),
-    "overrides of one layer": ({"decoder": {"overrides": [{"layers": [0], "patch": {}}] * 10_000}}, "kinds"),
+    "overrides of one layer": ({"decoder": {"overrides": [{"layers": [0], "patch": {}}] * 1001}}, "1,000"),
+    "layers": ({"decoder": {"depth": 1001}}, "decoder.depth"),
     "experts": (
         {
             "decoder": {
@@ -167,6 +174,7 @@ MANY: dict[str, tuple[dict[str, Any], str]] = {
         },
         "experts",
     ),
+    "end tokens": ({"tokens": {"eos": list(range(1001))}}, "tokens.eos"),
     "a long name": ({"decoder": {"layer": {"norm": {"name": "x" * 10**7}}}}, "decoder.layer.norm.name"),
 }
 
@@ -189,10 +197,10 @@ def test_the_deepest_stack_is_validated_and_counted_by_kinds_of_layers(monkeypat
             built.append(spec)
 
     monkeypatch.setattr("pairform.assemblies.stack.Layer", Counted)
-    found = pairform.inspect(pairform.load_spec(PRESET, {"decoder": {"depth": 10_000}}), source_length=2, target_length=2)
+    found = pairform.inspect(pairform.load_spec(PRESET, {"decoder": {"depth": 1000}}), source_length=2, target_length=2)
     each = pairform.inspect(PRESET, source_length=2, target_length=2).parameters
     norm = 512
-    assert found.parameters["decoder"] - norm == (each["decoder"] - norm) // 8 * 10_000
+    assert found.parameters["decoder"] - norm == (each["decoder"] - norm) // 8 * 1000
     assert len(built) == 2 * 4
 
 

@@ -15,8 +15,10 @@ from tests.catalogue.places import model as document
 from tests.small_pairs import small_pair, tokens
 
 IDS, TARGET = tokens(0, rows=2, length=6), tokens(1, rows=2, length=5)
+PROMPT = IDS % 23
 ONES = torch.ones(2, 6, dtype=torch.long)
 FLOATS = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
+WINDOW = {"branches": {"self_attention": {"mask": {"window": [2, 0]}}}}
 WORDS: dict[str, Any] = {"decoder_input_ids": TARGET}
 PAIR = pairform.build(small_pair(), seed=0).eval()
 DECODER = pairform.build(document("decoder_only"), seed=0).eval()
@@ -137,6 +139,42 @@ def test_a_call_that_does_not_fit_is_refused(name: str) -> None:
 def test_arguments_without_a_name_are_counted() -> None:
     refused(lambda: PAIR(IDS, ONES, TARGET, None, None, FLOATS), "forward", "6 arguments", "labels")
     refused(lambda: PAIR(IDS, input_ids=IDS), "input_ids", "twice")
+
+
+ANOTHER: dict[str, dict[str, Any]] = {
+    "deeper": {"decoder": {"depth": 3}},
+    "wider": {"decoder": {"width": 64}},
+    "of fewer key heads": {"decoder": {"layer": {"branches": {"self_attention": {"kv_heads": 1}}}}},
+    "of another window": {"decoder": {"overrides": [{"layers": [0], "patch": WINDOW}]}},
+    "of another rotation": {"decoder": {"layer": {"branches": {"self_attention": {"position": {"theta": 5.0}}}}}},
+}
+
+
+@pytest.mark.parametrize("kind", ANOTHER)
+def test_a_cache_of_another_model_is_refused(kind: str) -> None:
+    other = pairform.build(pairform.patch(small_pair(), ANOTHER[kind]), seed=0)
+    for call in (
+        lambda cache: other(IDS, decoder_input_ids=TARGET[:, :1], cache=cache),
+        lambda cache: other.generate(IDS, decoder_input_ids=TARGET.repeat(1, 2), max_new_tokens=2, cache=cache),
+    ):
+        refused(lambda call=call: call(filled()), "cache", "another model", "Cache()")  # type: ignore[misc]
+
+
+def test_a_cache_of_a_decoder_is_refused_by_a_pair_and_one_in_another_dtype_by_its_own_model() -> None:
+    cache = pairform.Cache()
+    DECODER(PROMPT, cache=cache)
+    refused(lambda: PAIR(IDS, decoder_input_ids=TARGET[:, :1], cache=cache), "cache", "another model")
+    double = pairform.build(document("decoder_only"), seed=0, dtype=torch.float64)
+    refused(lambda: double(PROMPT[:, :1], cache=cache), "cache", "torch.float32", "torch.float64")
+
+
+def test_a_cache_is_taken_by_a_copy_and_an_empty_one_by_any_model() -> None:
+    cache = pairform.Cache()
+    refused(lambda: PAIR(IDS + 10**6, **WORDS, cache=cache), "input_ids")
+    whole = DECODER(PROMPT).logits
+    DECODER(PROMPT[:, :4], cache=cache)
+    copy = pairform.build(document("decoder_only"), seed=0)
+    torch.testing.assert_close(copy(PROMPT[:, 4:], cache=cache).logits, whole[:, 4:])
 
 
 @pytest.mark.parametrize("name", ["encoder_outputs", "decoder_input_ids", "decoder_attention_mask", "decoder_position_ids"])

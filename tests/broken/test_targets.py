@@ -62,6 +62,17 @@ def test_a_folder_that_holds_no_model_is_never_overwritten(write: Write, tmp_pat
     refused_without_trace(write, out, tmp_path, "holds no model", "spec.json", overwrite=True)
 
 
+def test_a_folder_with_a_configuration_of_something_else_is_never_overwritten(write: Write, tmp_path: Path) -> None:
+    out = filled(tmp_path / "settings", "config.json", "vocab.json")
+    refused_without_trace(write, out, tmp_path, "holds no model", "weights", overwrite=True)
+
+
+def test_work_under_the_name_of_a_folder_that_was_moved_aside_stays(write: Write, tmp_path: Path) -> None:
+    filled(tmp_path / ".out.replaced", "spec.json", "thesis.tex")
+    for overwrite in (False, True):
+        refused_without_trace(write, tmp_path / "out", tmp_path, ".out.replaced", "thesis.tex", overwrite=overwrite)
+
+
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("elsewhere"), lambda path: path.symlink_to(".")])
 def test_a_file_or_link_is_never_replaced(make: Callable[[Path], object], write: Write, tmp_path: Path) -> None:
     make(tmp_path / "out")
@@ -105,6 +116,18 @@ UNUSABLE = {
 def test_a_path_that_no_folder_can_have_is_refused(kind: str, write: Write, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused_without_trace(write, tmp_path / UNUSABLE[kind], tmp_path)
+
+
+def test_the_home_folder_of_nobody_is_refused(write: Write, tmp_path: Path) -> None:
+    refused_without_trace(write, "~nobody-of-this-name/out", tmp_path, "no home folder")
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/source", "x" * 5000, 5, b"x"])
+def test_what_is_no_source_is_refused(source: Any, tmp_path: Path) -> None:
+    for sources in ({"encoder": source, "decoder": "missing"}, {"encoder": "missing", "decoder": source}):
+        refused_without_trace(
+            lambda out, given=sources: pairform.convert(**given, out=out), tmp_path / "out", tmp_path, "folder"
+        )
 
 
 @pytest.mark.parametrize("out", [None, 5, b"out"])

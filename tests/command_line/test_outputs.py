@@ -9,6 +9,7 @@ from rich.console import Console
 
 import pairform
 from tests.command_line.runner import CommandLine, refused
+from tests.studies.small_study import write_study
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -62,6 +63,35 @@ def test_a_file_is_written_through_a_link_and_to_a_device(run: CommandLine, tmp_
     assert (tmp_path / "real.json").read_text().startswith("{")
     assert (tmp_path / "real.json").stat().st_mode & 0o777 == 0o640
     assert run("schema", "--out", os.devnull).code == 0
+
+
+def test_a_partial_file_is_not_written_through_a_planted_link(run: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for number in range(os.getpid(), os.getpid() + 10):
+        (tmp_path / f".schema.json.partial-{number}").symlink_to(tmp_path / "mine")
+    assert run("schema", "--out", tmp_path / "schema.json").code == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "schema.json").is_symlink()
+
+
+@pytest.mark.parametrize("words", [("run", ""), ("run", "FILE", "--out", ""), ("status", ""), ("report", "")])
+def test_an_empty_path_is_no_study(
+    words: tuple[str, ...], run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_study(tmp_path / "study")
+    monkeypatch.chdir(tmp_path)
+    refused(run("study", *(file if word == "FILE" else word for word in words)), 2, "an empty path")
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.parametrize("command", ["show", "inspect", "verify"])
+def test_an_empty_path_is_not_the_current_folder(
+    command: str, run: CommandLine, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pair)
+    result = run(command, "")
+    assert result.code in (1, 2)
+    assert "empty" in result.err
     assert Path(os.devnull).is_char_device()
 
 

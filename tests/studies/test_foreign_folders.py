@@ -5,12 +5,15 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from pairform.experiments.environment import commit
+from pairform.experiments.processes import isolated
 from pairform.experiments.records import TRIALS, trials_of
 from pairform.registry import PairformError
 from tests.studies.small_study import run, write_study
@@ -89,6 +92,39 @@ def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path) -> None:
     words = [sys.executable, str(script), "study", "run", "study.json"]
     subprocess.run(words, cwd=file.parent, env=environment, check=True, stdout=subprocess.DEVNULL)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("first", ["", "folder"])
+def test_workers_are_handed_no_path_with_the_current_folder(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m pairform` has it first. A script's own folder is the user's choice, and stays."""
+    path = [str(tmp_path) if first else "", "/elsewhere"]
+    main = ModuleType("__main__")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(path))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with isolated():
+        assert sys.path == path[1:]
+    assert sys.path == path
+    main.__file__ = "script.py"
+    with isolated():
+        assert sys.path == path
+
+
+@pytest.mark.parametrize("name", ["index", "HEAD", "config"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_repository_of_pipes_and_devices_has_no_commit(
+    name: str, make: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pairform.experiments.environment.SECONDS", 1)
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").touch()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    (tmp_path / ".git" / name).unlink()
+    make(tmp_path / ".git" / name)
+    assert commit(tmp_path) is None
 
 
 class Planted:
