@@ -69,6 +69,12 @@ class StackConfig(Config):
     is_causal: bool = True
 
 
+class EncoderStackConfig(StackConfig):
+    """A stack that sees both sides."""
+
+    is_causal: bool = False
+
+
 class HeadConfig(Config):
     """What stands on the stacks."""
 
@@ -84,7 +90,6 @@ class HeadConfig(Config):
     hidden_dropout: Probability | None = None
     is_encoder_decoder: bool = True
     use_bidirectional_attention: bool | None = None
-    is_causal: bool = True
 
 
 def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -106,6 +111,13 @@ def require_causal(config: Mapping[str, Any]) -> None:
     if not config["is_causal"]:
         expected = "true: with false, transformers lets each token of this decoder see the later ones"
         raise SpecError(Problem("is_causal", "false", expected))
+
+
+def require_bidirectional(config: Mapping[str, Any]) -> None:
+    """An encoder that the file calls causal is refused: what transformers computes depends on its kernel and on padding."""
+    if config["is_causal"]:
+        expected = "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
+        raise SpecError(Problem("is_causal", "true", expected))
 
 
 @contextmanager
