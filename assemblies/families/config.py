@@ -1,8 +1,9 @@
 """The fields of config.json that the families share, with transformers' defaults, checked before they are used."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -15,9 +16,13 @@ EndTokens = Annotated[TokenId | list[TokenId] | None, BeforeValidator(lambda tok
 
 
 class Config(Spec):
-    """Fields that are named here must have their type; all others are transformers' own business."""
+    """Fields that are named here must have their type; all others are transformers' own business.
+
+    aliases: second names that transformers gives to fields. In a file with both, the second name counts.
+    """
 
     model_config = ConfigDict(extra="allow")
+    aliases: ClassVar[Mapping[str, str]] = {}
 
 
 class RopeConfig(Config):
@@ -94,7 +99,8 @@ class HeadConfig(Config):
 
 def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`config` with defaults for what it leaves out; a `SpecError` names each field of another type."""
-    return kind.read(dict(config), where=where).model_dump()
+    renamed = {field: config[alias] for alias, field in kind.aliases.items() if alias in config}
+    return kind.read({**config, **renamed}, where=where).model_dump()
 
 
 def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -116,8 +122,15 @@ def require_causal(config: Mapping[str, Any]) -> None:
 def require_bidirectional(config: Mapping[str, Any]) -> None:
     """An encoder that the file calls causal is refused: what transformers computes depends on its kernel and on padding."""
     if config["is_causal"]:
-        expected = "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
+        expected = (
+            "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
+        )
         raise SpecError(Problem("is_causal", "true", expected))
+
+
+def warn_unread(field: str, value: object, why: str) -> None:
+    """Tell the user of a field that a file sets and that neither transformers nor we read."""
+    warnings.warn(f"{field} is {shorten(value)} and is not read, as in transformers: {why}", stacklevel=2)
 
 
 @contextmanager

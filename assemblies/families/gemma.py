@@ -1,11 +1,10 @@
 """What the configurations of Gemma 2 and T5Gemma share: one stack."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.activations import ACTIVATIONS, NAMES, activation_named
-from pairform.assemblies.families.config import StackConfig
+from pairform.assemblies.families.config import StackConfig, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
@@ -21,8 +20,8 @@ def stack_document(
 ) -> dict[str, Any]:
     """Our stack for their checked configuration.
 
-    inclusive: whether a window counts the tokens to each side of the query (as transformers computes it where `is_causal` is false)
-               or the query too (as models with causal windows, and T5Gemma's encoder, are trained).
+    inclusive: whether a window is the number of tokens to each side of the query, as transformers has it for `is_causal: false`.
+               Otherwise it counts the query too, as models with causal windows and T5Gemma's encoder were trained.
     """
     attention = {
         "name": "self_attention",
@@ -106,8 +105,7 @@ def activation(config: Mapping[str, Any]) -> str:
     found = activation_named(config.get("hidden_activation") or "gelu_pytorch_tanh", "hidden_activation")
     other = config.get("hidden_act")
     if other is not None and ACTIVATIONS.get(other) != found:
-        text = f"hidden_act is {other!r} and is not read, as in transformers: the model has {found!r}. Set hidden_activation."
-        warnings.warn(text, stacklevel=2)
+        warn_unread("hidden_act", other, f"the model has {found!r}. Set hidden_activation.")
     return found
 
 

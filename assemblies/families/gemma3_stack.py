@@ -1,6 +1,6 @@
 """What the configurations of Gemma 3 and T5Gemma 2 share: one stack, with local and global layers that differ in positions.
 
-`attn_logit_softcapping` is not read: transformers stores it for these models and never applies it.
+`attn_logit_softcapping` is not read, with a warning: transformers stores it for these models and never applies it.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pairform.assemblies.families import gemma
-from pairform.assemblies.families.config import RopeConfig, StackConfig
+from pairform.assemblies.families.config import RopeConfig, StackConfig, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
@@ -46,6 +46,8 @@ class Gemma3StackConfig(StackConfig):
 
 def stack_document(config: Mapping[str, Any], *, reach: Reach, dropout: float, attention_dropout: float) -> dict[str, Any]:
     """Our stack for their checked configuration. Its template is the local layer."""
+    if config["attn_logit_softcapping"] is not None:
+        warn_unread("attn_logit_softcapping", config["attn_logit_softcapping"], "the family has no softcap in attention.")
     types = layer_types(config)
     local = LOCAL if LOCAL in types else GLOBAL
     gemma.local_layers(types, config["num_hidden_layers"])

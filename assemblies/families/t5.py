@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
@@ -21,6 +21,13 @@ WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}
 
 class T5Config(Config):
     """transformers' defaults; mT5's differ in what `Kind` says."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+        "head_dim": "d_kv",
+    }
 
     architectures: list[str] | None = None
     vocab_size: PositiveInt = 32_128
@@ -97,7 +104,7 @@ def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
 
 
 def refuse_is_causal(config: Mapping[str, Any], encoder_only: bool) -> None:
-    """transformers applies the field to both stacks: true hides later tokens from the encoder, false shows them to the decoder."""
+    """transformers applies the field to both stacks: true makes the encoder causal, false makes the decoder bidirectional."""
     if "is_causal" in config and not (encoder_only and config["is_causal"] is False):
         expected = "false" if encoder_only else "nothing: transformers applies the field to encoder and decoder alike"
         raise SpecError(Problem("is_causal", shorten(config["is_causal"]), expected))

@@ -1,12 +1,20 @@
 """T5Gemma 2 (arXiv 2512.14856) in transformers' files."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from pairform.assemblies.families.config import HeadConfig, TokenId, checked, inside, part_config, require_bidirectional, require_causal
+from pairform.assemblies.families.config import (
+    HeadConfig,
+    TokenId,
+    checked,
+    inside,
+    part_config,
+    require_bidirectional,
+    require_causal,
+)
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
+from pairform.assemblies.families.siglip import PICTURE_ALIASES, PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
@@ -23,6 +31,7 @@ ENCODER = "t5gemma2_encoder"
 
 
 class T5Gemma2Config(HeadConfig):
+    aliases: ClassVar[Mapping[str, str]] = PICTURE_ALIASES
     image_token_index: TokenId = 256_001
 
 

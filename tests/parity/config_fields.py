@@ -18,7 +18,7 @@ from torch import Tensor
 
 import pairform
 from tests.parity.compare import batch
-from tests.parity.config_folders import ABSENT, FOLDERS, Mutation, mutations
+from tests.parity.config_folders import ABSENT, ADDED, FOLDERS, Mutation, mutations
 from tests.parity.pictures import pictured, text
 
 EQUAL = 2e-5
@@ -31,10 +31,15 @@ OUTCOMES = {
     "differs": "is read in another way than transformers does, for the reason below",
 }
 DIFFERENCES = {
-    "dtype": "Weights keep the dtype of their file unless `load(dtype=)` says another; transformers converts them to `dtype`.",
-    "hidden_activation": "`null` means the default, as in older files; transformers 5.23 refuses it.",
+    'dtype = "bfloat16"': "weights keep the dtype of their file unless `load(dtype=)` says another; transformers converts them",
+    "hidden_activation = null": "means the default; transformers 5.23 refuses it",
+    "text_config.dropout_rate": "is 0 where it is left out; transformers has no default for an encoder alone, and fails",
 }
-"""Fields that may differ, and why."""
+"""Ends of the texts of mutations that may differ, and why."""
+ALONE = (*DIFFERENCES, json.dumps(ADDED["quantization_config"][0]))
+"""Ends of the texts of mutations that do not show in the spec and yet have an effect."""
+QUIET = ("initializer_range", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+"""Fields that change the spec and should leave the numbers as they are."""
 
 
 class Result(NamedTuple):
@@ -82,11 +87,22 @@ class Comparison:
         found = output.last_hidden_state if getattr(output, "logits", None) is None else output.logits
         return Result(found.float(), frozenset(rate for rate in rates if isinstance(rate, float)) - {0.0})
 
+    def write(self, changes: Iterable[Mutation]) -> None:
+        (self.folder / "config.json").write_text(json.dumps(changed(self.config, changes)))
+
+    def settled(self, change: Mutation) -> str:
+        """What the spec alone tells: kept, ignored or refused."""
+        self.write([change])
+        try:
+            return "ignored" if pairform.load_spec(self.folder) == self.spec else "kept"
+        except pairform.PairformError:
+            return "refused"
+
     def outcome(self, changes: Iterable[Mutation]) -> str:
         """One of `OUTCOMES`, or how pairform and transformers differ."""
         changes = list(changes)
-        (self.folder / "config.json").write_text(json.dumps(changed(self.config, changes)))
-        allowed = all(change.path[-1] in DIFFERENCES for change in changes)
+        self.write(changes)
+        allowed = all(str(change).endswith(tuple(DIFFERENCES)) for change in changes)
         try:
             kept = pairform.load_spec(self.folder) != self.spec
             ours = self.ours()
@@ -130,21 +146,61 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
 
-def quiet() -> None:
+def silence() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
 
 
-def outcomes(family: str) -> dict[str, str]:
-    """Of every mutation by itself, under its text."""
-    with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(family, Path(folder))
-        return {str(mutation): comparison.outcome([mutation]) for mutation in mutations(comparison.config)}
+def outcomes(family: str, folder: Path) -> dict[str, str]:
+    """Of every mutation, under its text. Those that leave the spec as it is, and those of `QUIET`, are tried many at once."""
+    comparison = Comparison(family, folder)
+    assert comparison.before.equals(comparison.base)
+    found: dict[str, str] = {}
+    quiet: dict[str, list[Mutation]] = {"ignored": [], "kept": []}
+    for mutation in mutations(comparison.config):
+        settled = comparison.settled(mutation)
+        if settled == "refused":
+            found[str(mutation)] = settled
+        elif str(mutation).endswith(ALONE) or (settled == "kept" and mutation.path[-1] not in QUIET):
+            found[str(mutation)] = comparison.outcome([mutation])
+        else:
+            quiet[settled].append(mutation)
+    for expected, changes in quiet.items():
+        for group in groups(changes):
+            found |= halved(comparison, group, expected)
+    return found
+
+
+def halved(comparison: Comparison, group: list[Mutation], expected: str) -> dict[str, str]:
+    """The outcome of each change: at once if all together come out as expected, else from each half."""
+    outcome = comparison.outcome(group)
+    if outcome == expected or len(group) == 1:
+        return dict.fromkeys(map(str, group), outcome)
+    middle = len(group) // 2
+    return halved(comparison, group[:middle], expected) | halved(comparison, group[middle:], expected)
+
+
+def groups(changes: Iterable[Mutation]) -> list[list[Mutation]]:
+    """Changes that can be made at once: of different fields, none inside another; either all leave a field out or none does."""
+    made: list[list[Mutation]] = []
+    for change in changes:
+        group = next((group for group in made if all(apart(change, other) for other in group)), None)
+        if group is None:
+            made.append([change])
+        else:
+            group.append(change)
+    return made
+
+
+def apart(one: Mutation, other: Mutation) -> bool:
+    short = min(len(one.path), len(other.path))
+    return one.path[:short] != other.path[:short] and (one.value is ABSENT) == (other.value is ABSENT)
 
 
 if __name__ == "__main__":
-    quiet()
+    silence()
     for family in sys.argv[1:] or FOLDERS:
-        for mutation, outcome in outcomes(family).items():
-            print(f"{family}: {mutation}: {outcome}")
+        with tempfile.TemporaryDirectory() as scratch:
+            for mutation, outcome in outcomes(family, Path(scratch)).items():
+                print(f"{family}: {mutation}: {outcome}")
