@@ -20,7 +20,7 @@ def stack_document(
 ) -> dict[str, Any]:
     """Our stack for their checked configuration.
 
-    inclusive: whether a window is the number of tokens to each side of the query, as transformers has it for `is_causal: false`.
+    inclusive: whether a window is the number of tokens to each side of a query, as transformers has it for `is_causal: false`.
                Otherwise it counts the query too, as models with causal windows and T5Gemma's encoder were trained.
     """
     attention = {

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "config-fields.md"
 INTRODUCTION = f"""# Fields of config.json
 
 What pairform does with each field of a checkpoint's `config.json`, by family, compared with transformers
-{transformers.__version__}. Both loaded a small checkpoint of each family, once for each entry below, with that one field changed.
+{transformers.__version__}. Both load a small checkpoint of each family, once for each entry below, with that one field changed.
 `field = value` is a field that was given this value, whether or not the family's files usually have it; `field` alone was left
 out. A field that is refused here may have other values that are read: `num_hidden_layers` has to agree with the tensors.
 
