@@ -1,8 +1,9 @@
 """The fields of config.json that the families share, with transformers' defaults, checked before they are used."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -15,9 +16,13 @@ EndTokens = Annotated[TokenId | list[TokenId] | None, BeforeValidator(lambda tok
 
 
 class Config(Spec):
-    """Fields that are named here must have their type; all others are transformers' own business."""
+    """Fields that are named here must have their type; all others are transformers' own business.
+
+    aliases: second names that transformers gives to fields. In a file with both, the second name counts.
+    """
 
     model_config = ConfigDict(extra="allow")
+    aliases: ClassVar[Mapping[str, str]] = {}
 
 
 class RopeConfig(Config):
@@ -69,6 +74,12 @@ class StackConfig(Config):
     is_causal: bool = True
 
 
+class EncoderStackConfig(StackConfig):
+    """A stack that sees both sides."""
+
+    is_causal: bool = False
+
+
 class HeadConfig(Config):
     """What stands on the stacks."""
 
@@ -84,12 +95,12 @@ class HeadConfig(Config):
     hidden_dropout: Probability | None = None
     is_encoder_decoder: bool = True
     use_bidirectional_attention: bool | None = None
-    is_causal: bool = True
 
 
 def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`config` with defaults for what it leaves out; a `SpecError` names each field of another type."""
-    return kind.read(dict(config), where=where).model_dump()
+    renamed = {field: config[alias] for alias, field in kind.aliases.items() if alias in config}
+    return kind.read({**config, **renamed}, where=where).model_dump()
 
 
 def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -106,6 +117,20 @@ def require_causal(config: Mapping[str, Any]) -> None:
     if not config["is_causal"]:
         expected = "true: with false, transformers lets each token of this decoder see the later ones"
         raise SpecError(Problem("is_causal", "false", expected))
+
+
+def require_bidirectional(config: Mapping[str, Any]) -> None:
+    """An encoder that the file calls causal is refused: what transformers computes depends on its kernel and on padding."""
+    if config["is_causal"]:
+        expected = (
+            "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
+        )
+        raise SpecError(Problem("is_causal", "true", expected))
+
+
+def warn_unread(field: str, value: object, why: str) -> None:
+    """Tell the user of a field that a file sets and that neither transformers nor we read."""
+    warnings.warn(f"{field} is {shorten(value)} and is not read, as in transformers: {why}", stacklevel=2)
 
 
 @contextmanager

@@ -1,11 +1,10 @@
 """What the configurations of Gemma 2 and T5Gemma share: one stack."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.activations import ACTIVATIONS, NAMES, activation_named
-from pairform.assemblies.families.config import StackConfig
+from pairform.assemblies.families.config import StackConfig, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
@@ -16,8 +15,14 @@ DEFAULTS = StackConfig()
 LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
 
 
-def stack_document(config: Mapping[str, Any], *, causal: bool, dropout: float, attention_dropout: float) -> dict[str, Any]:
-    """Our stack for their checked configuration. Windows are read as the weights were trained: distances below the window."""
+def stack_document(
+    config: Mapping[str, Any], *, causal: bool, dropout: float, attention_dropout: float, inclusive: bool = False
+) -> dict[str, Any]:
+    """Our stack for their checked configuration.
+
+    inclusive: whether a window is the number of tokens to each side of a query, as transformers has it for `is_causal: false`.
+               Otherwise it counts the query too, as models with causal windows and T5Gemma's encoder were trained.
+    """
     attention = {
         "name": "self_attention",
         "heads": config["num_attention_heads"],
@@ -47,13 +52,13 @@ def stack_document(config: Mapping[str, Any], *, causal: bool, dropout: float, a
             "branches": {"self_attention": attention, "feed_forward": feed_forward},
             "dropout": dropout,
         },
-        "cycle": cycle(config),
+        "cycle": cycle(config, inclusive),
         "dropout": dropout,
         "max_length": config["max_position_embeddings"],
     }
 
 
-def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
+def stack_config(stack: StackSpec, vocabulary: int, *, inclusive: bool = False) -> dict[str, Any]:
     """Their configuration for our stack. What it cannot say is found by whoever reads it back."""
     layer = stack.layers[0]
     attention, feed_forward = branch(layer, "self_attention"), branch(layer, "feed_forward")
@@ -77,7 +82,7 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
         "query_pre_attn_scalar": scalar_of(attention.get("scale") or head_dim**-0.5),
         "rms_norm_eps": getattr(layer.norm, "eps", DEFAULTS.rms_norm_eps),
         "rope_parameters": rope_config(attention.get("position", {})),
-        "sliding_window": DEFAULTS.sliding_window if window is None else window[0] + 1,
+        "sliding_window": DEFAULTS.sliding_window if window is None else window[0] + (not inclusive),
         "vocab_size": vocabulary,
     }
 
@@ -100,12 +105,11 @@ def activation(config: Mapping[str, Any]) -> str:
     found = activation_named(config.get("hidden_activation") or "gelu_pytorch_tanh", "hidden_activation")
     other = config.get("hidden_act")
     if other is not None and ACTIVATIONS.get(other) != found:
-        text = f"hidden_act is {other!r} and is not read, as in transformers: the model has {found!r}. Set hidden_activation."
-        warnings.warn(text, stacklevel=2)
+        warn_unread("hidden_act", other, f"the model has {found!r}. Set hidden_activation.")
     return found
 
 
-def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def cycle(config: Mapping[str, Any], inclusive: bool) -> list[dict[str, Any]]:
     """The shortest cycle of patches that gives each layer its type."""
     depth, window = config["num_hidden_layers"], config["sliding_window"]
     types = config.get("layer_types")
@@ -116,8 +120,13 @@ def cycle(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     if window is None:
         raise SpecError(Problem("sliding_window", "nothing", "a number of tokens: some layers are sliding_attention"))
-    local = {"branches": {"self_attention": {"mask": {"window": [window - 1, window - 1]}}}}
+    local = {"branches": {"self_attention": {"mask": {"window": window_pair(window, inclusive)}}}}
     return shortest_cycle([local if has_window else {} for has_window in windowed])
+
+
+def window_pair(width: int, inclusive: bool) -> list[int]:
+    """How far a query sees to its left and right."""
+    return [width if inclusive else width - 1] * 2
 
 
 def local_layers(types: list[str], depth: int) -> list[bool]:

@@ -56,14 +56,20 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
         expected = "is_causal: false beside it: without that, transformers 5 builds causal masks"
         remedy = "Set is_causal to false for a bidirectional model, or leave both out for a causal one."
         raise SpecError(Problem("use_bidirectional_attention", "true", expected, remedy))
-    stack = stack_document(config, causal=config["is_causal"], dropout=0.0, attention_dropout=config["attention_dropout"])
+    stack = stack_document(
+        config,
+        causal=config["is_causal"],
+        dropout=0.0,
+        attention_dropout=config["attention_dropout"],
+        inclusive=not config["is_causal"],
+    )
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
     stack = spec.last
     attention = stack.layers[0].branches.get("self_attention")
-    config = stack_config(stack, spec.vocabulary) | tokens_config(spec)
+    config = stack_config(stack, spec.vocabulary, inclusive=not causal(spec)) | tokens_config(spec)
     config |= head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
     dropout = getattr(spec.head, "dropout", None)
     if spec.head.name == "token_classification":

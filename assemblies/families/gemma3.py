@@ -1,12 +1,12 @@
 """Gemma 3 with pictures (arXiv 2503.19786) in transformers' files, of any age.
 
-transformers stores `final_logit_softcapping` for these models and never applies it; it is not read.
+transformers stores `final_logit_softcapping` for these models and never applies it; it is not read, with a warning.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config
+from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config, warn_unread
 from pairform.assemblies.families.gemma2 import text_rows
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, stack_document
 from pairform.assemblies.families.gemma3_text import text_config
@@ -51,6 +51,8 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
             raise SpecError(problem)
     with inside("text_config"):
         stack = stack_document(text, reach="past", dropout=0.0, attention_dropout=text["attention_dropout"])
+    if text["final_logit_softcapping"] is not None:
+        warn_unread("text_config.final_logit_softcapping", text["final_logit_softcapping"], "with pictures it is not applied.")
     head = head_document(config, ARCHITECTURES, softcap=None, tie="decoder", classifier_bias=False)
     return ModelSpec.read(
         {

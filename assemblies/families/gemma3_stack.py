@@ -1,6 +1,6 @@
 """What the configurations of Gemma 3 and T5Gemma 2 share: one stack, with local and global layers that differ in positions.
 
-`attn_logit_softcapping` is not read: transformers stores it for these models and never applies it.
+`attn_logit_softcapping` is not read, with a warning: transformers stores it for these models and never applies it.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pairform.assemblies.families import gemma
-from pairform.assemblies.families.config import RopeConfig, StackConfig
+from pairform.assemblies.families.config import RopeConfig, StackConfig, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.stack_spec import shortest_cycle
@@ -21,8 +21,8 @@ OLDER_THETA = {LOCAL: "rope_local_base_freq", GLOBAL: "rope_theta"}
 
 Reach = Literal["past", "both", "half", "each"]
 """How `sliding_window` counts. past: tokens up to the query itself (causal); both: all that a query sees (T5Gemma 2's encoder);
-half: twice as many as it sees to each side (Gemma 3 with use_bidirectional_attention); each: tokens up to the query from each
-side (Gemma 3 that is not causal, as Gemma 2)."""
+half: twice as many as it sees to each side (Gemma 3 with use_bidirectional_attention); each: tokens to each side (Gemma 3 with
+is_causal: false)."""
 
 
 class RopeByType(RopeConfig):
@@ -46,6 +46,8 @@ class Gemma3StackConfig(StackConfig):
 
 def stack_document(config: Mapping[str, Any], *, reach: Reach, dropout: float, attention_dropout: float) -> dict[str, Any]:
     """Our stack for their checked configuration. Its template is the local layer."""
+    if config["attn_logit_softcapping"] is not None:
+        warn_unread("attn_logit_softcapping", config["attn_logit_softcapping"], "the family has no softcap in attention.")
     types = layer_types(config)
     local = LOCAL if LOCAL in types else GLOBAL
     gemma.local_layers(types, config["num_hidden_layers"])
@@ -106,13 +108,13 @@ def window_pair(width: int | None, reach: Reach) -> list[int]:
         raise SpecError(Problem("sliding_window", found, f"a number of tokens: some layers are {LOCAL}"))
     if reach == "both":
         return [(width + 1) // 2 - 1, width // 2]
-    return [width // 2, width // 2] if reach == "half" else [width - 1, width - 1]
+    return [{"past": width - 1, "half": width // 2, "each": width}[reach]] * 2
 
 
 def window_width(window: tuple[int, int], reach: Reach) -> int:
     """The inverse of `window_pair`."""
     left, right = window
-    return {"past": left + 1, "each": left + 1, "both": left + right + 1, "half": 2 * left}[reach]
+    return {"past": left + 1, "each": left, "both": left + right + 1, "half": 2 * left}[reach]
 
 
 def stack_config(stack: StackSpec, vocabulary: int, reach: Reach) -> dict[str, Any]:

@@ -20,8 +20,11 @@ ARCHITECTURES = {
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(Gemma3StackConfig, config))
-    reach: Reach = "past" if config["is_causal"] else "each"
-    reach = "half" if config["use_bidirectional_attention"] else reach
+    reach: Reach = "half" if config["use_bidirectional_attention"] else "past"
+    if not config["is_causal"]:
+        if reach == "half" and config["sliding_window"] is not None:
+            config["sliding_window"] = config["sliding_window"] // 2 + 1  # what transformers makes of both fields
+        reach = "each"
     stack = stack_document(config, reach=reach, dropout=0.0, attention_dropout=config["attention_dropout"])
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
 

@@ -76,7 +76,8 @@ def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     norm = {"name": "rmsnorm", "eps": config["rms_norm_eps"]}
     mask: dict[str, Any] = {"causal": config["is_causal"]}
     windowed = windowed_layers(kind, config)
-    window = {"window": [config["sliding_window"] - 1] * 2} if any(windowed) else {}
+    inclusive = not config["is_causal"]
+    window = {"window": gemma.window_pair(config["sliding_window"], inclusive)} if any(windowed) else {}
     attention = {
         "name": "self_attention",
         "heads": config["num_attention_heads"],
@@ -136,7 +137,7 @@ def windowed_layers(kind: Kind, config: Mapping[str, Any]) -> list[bool]:
 def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     """config.json; what it cannot say is found by whoever reads it back."""
     stack = spec.last
-    config = gemma.stack_config(stack, spec.vocabulary)
+    config = gemma.stack_config(stack, spec.vocabulary, inclusive=not causal(spec))
     types, bias, window = (config.pop(field) for field in ("layer_types", "attention_bias", "sliding_window"))
     window = window if LOCAL in types else None
     for field in ("attn_logit_softcapping", "query_pre_attn_scalar"):

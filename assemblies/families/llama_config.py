@@ -29,6 +29,7 @@ class LlamaConfig(HeadConfig):
     rope_scaling: RopeConfig | None = None
     rope_theta: PositiveFloat | None = None
     partial_rotary_factor: PositiveFloat | None = None
+    is_causal: bool = True
 
 
 class MistralConfig(LlamaConfig):

@@ -1,7 +1,7 @@
 """The vision tower (SigLIP, arXiv 2303.15343) and the projector of Gemma 3 and T5Gemma 2 in transformers' files."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pairform.assemblies.families.activations import NAMES, activation_named
 from pairform.assemblies.families.config import Config, TokenId, part_config
@@ -13,8 +13,13 @@ from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Pr
 SIGLIP = "siglip_vision_model"
 
 
+PICTURE_ALIASES = {f"{token}_token_id": f"{token}_token_index" for token in ("image", "boi", "eoi")}
+
+
 class PicturesConfig(Config):
     """What stands beside `vision_config`."""
+
+    aliases: ClassVar[Mapping[str, str]] = PICTURE_ALIASES
 
     mm_tokens_per_image: PositiveInt = 256
     image_token_index: TokenId = 262_144

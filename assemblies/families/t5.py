@@ -3,24 +3,31 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
 from pairform.assemblies.families.activations import activation_named
-from pairform.assemblies.families.config import Config, EndTokens, Token, checked, require_causal
+from pairform.assemblies.families.config import Config, EndTokens, Token, checked
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5_names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError
+from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
 
 WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}
 
 
 class T5Config(Config):
     """transformers' defaults; mT5's differ in what `Kind` says."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+        "head_dim": "d_kv",
+    }
 
     architectures: list[str] | None = None
     vocab_size: PositiveInt = 32_128
@@ -45,7 +52,6 @@ class T5Config(Config):
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
     is_encoder_decoder: bool = True
-    is_causal: bool = True
 
 
 class MT5Config(T5Config):
@@ -74,11 +80,10 @@ class Kind:
 def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
     config = checked(kind.config, config)
     encoder_only = config["architectures"] == [kind.classes + "EncoderModel"]
-    if not encoder_only:
-        require_causal(config)
-        if not config["is_encoder_decoder"]:
-            expected = f"true: an encoder alone is a {kind.classes}EncoderModel"
-            raise SpecError(Problem("is_encoder_decoder", "false", expected))
+    if not encoder_only and not config["is_encoder_decoder"]:
+        expected = f"true: an encoder alone is a {kind.classes}EncoderModel"
+        raise SpecError(Problem("is_encoder_decoder", "false", expected))
+    refuse_is_causal(config, encoder_only)
     head = head_document(config, kind.architectures(encoder_only), softcap=None, tie="encoder")
     scaled = config["scale_decoder_outputs"]
     if kind.scales and (config["tie_word_embeddings"] if scaled is None else scaled) and head["name"] == "lm":
@@ -96,6 +101,13 @@ def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
             "initializer_range": config["initializer_range"],
         }
     )
+
+
+def refuse_is_causal(config: Mapping[str, Any], encoder_only: bool) -> None:
+    """transformers applies the field to both stacks: true makes the encoder causal, false makes the decoder bidirectional."""
+    if "is_causal" in config and not (encoder_only and config["is_causal"] is False):
+        expected = "false" if encoder_only else "nothing: transformers applies the field to encoder and decoder alike"
+        raise SpecError(Problem("is_causal", shorten(config["is_causal"]), expected))
 
 
 def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str, Any]:

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.config import HeadConfig, StackConfig, checked, inside, part_config, require_causal
+from pairform.assemblies.families.config import (
+    EncoderStackConfig,
+    HeadConfig,
+    StackConfig,
+    checked,
+    inside,
+    part_config,
+    require_bidirectional,
+    require_causal,
+)
 from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.table import Family, NameTable, Row
@@ -42,7 +51,10 @@ CROSS_FIELDS = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "dr
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, config)
-    parts = {part: part_config(StackConfig, config, part) for part in ("encoder", "decoder")}
+    parts = {
+        "encoder": part_config(EncoderStackConfig, config, "encoder"),
+        "decoder": part_config(StackConfig, config, "decoder"),
+    }
     encoder_only = not config["is_encoder_decoder"]
     dropout = {"dropout": config["dropout_rate"], "attention_dropout": config["attention_dropout"]}
     last = parts["encoder" if encoder_only else "decoder"]
@@ -61,8 +73,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
         if part == "decoder" and encoder_only:
             continue
         with inside(part):
-            if part == "decoder":
-                require_causal(own)
+            (require_causal if part == "decoder" else require_bidirectional)(own)
             stack = stack_document(own, causal=part == "decoder", **dropout)
         stack["embedding"]["scale_given"] = True
         if part == "decoder":

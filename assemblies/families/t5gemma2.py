@@ -1,12 +1,20 @@
 """T5Gemma 2 (arXiv 2512.14856) in transformers' files."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from pairform.assemblies.families.config import HeadConfig, TokenId, checked, inside, part_config, require_causal
+from pairform.assemblies.families.config import (
+    HeadConfig,
+    TokenId,
+    checked,
+    inside,
+    part_config,
+    require_bidirectional,
+    require_causal,
+)
 from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
+from pairform.assemblies.families.siglip import PICTURE_ALIASES, PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs import ModelSpec
@@ -23,11 +31,16 @@ ENCODER = "t5gemma2_encoder"
 
 
 class T5Gemma2Config(HeadConfig):
+    aliases: ClassVar[Mapping[str, str]] = PICTURE_ALIASES
     image_token_index: TokenId = 256_001
 
 
 class TextConfig(Gemma3StackConfig):
     dropout_rate: Probability = 0.0
+
+
+class EncoderTextConfig(TextConfig):
+    is_causal: bool = False
 
 
 def stack_rows(theirs: str) -> tuple[Row, ...]:
@@ -70,7 +83,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     with inside("encoder"):
         if theirs.get("model_type", ENCODER) != ENCODER:
             raise SpecError(Problem("model_type", shorten(theirs["model_type"]), ENCODER))
-        text = part_config(TextConfig, theirs, "text_config")
+        text = part_config(EncoderTextConfig, theirs, "text_config")
         encoder = encoder_document(theirs, text, vision_dropout=config["attention_dropout"], **dropout)
     encoder["tokens"] = encoder_tokens(tokens_document(text), tokens_document(decoder))
     for field in ("hidden_size", "vocab_size"):
@@ -108,6 +121,7 @@ def encoder_document(
 ) -> dict[str, Any]:
     """Our encoder for checked configurations: their encoder's and its text part's."""
     with inside("text_config"):
+        require_bidirectional(text)
         stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout)
     if config["eoi_token_index"] is None:
         raise SpecError(Problem("eoi_token_index", "nothing", "an id: these models have an embedding for it"))

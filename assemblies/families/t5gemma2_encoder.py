@@ -10,7 +10,7 @@ from typing import Any
 from pairform.assemblies.families.config import HeadConfig, checked, part_config
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_rows
-from pairform.assemblies.families.t5gemma2 import TextConfig, encoder_config, encoder_document, stack_rows
+from pairform.assemblies.families.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, stack_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs import ModelSpec
@@ -32,7 +32,7 @@ NAMES = NameTable(
 
 def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     config = checked(HeadConfig, checked(PicturesConfig, config))
-    text = part_config(TextConfig, config, "text_config")
+    text = part_config(EncoderTextConfig, config, "text_config")
     dropout = {"dropout": text["dropout_rate"], "attention_dropout": text["attention_dropout"]}
     return ModelSpec.read(
         {

@@ -84,13 +84,13 @@ def create(
 def reference(folder: Path, *, trained_window: bool = True) -> Any:
     """transformers' model of a folder.
 
-    Its bidirectional windows reach one token further than those that the weights were trained with; `trained_window`
+    The windows of its T5Gemma encoders reach one token further than those that the weights were trained with; `trained_window`
     takes that token off.
     """
     (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
     model = getattr(transformers, architecture).from_pretrained(folder)
     config = getattr(model.config, "encoder", model.config)
-    if trained_window and (config is not model.config or getattr(config, "use_bidirectional_attention", False)):
+    if trained_window and config is not model.config:
         config.sliding_window -= 1
     return model
 

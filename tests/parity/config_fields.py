@@ -1,134 +1,55 @@
-"""Every field of config.json, changed: pairform follows it, or ignores it, as transformers does, or refuses it."""
+"""Every field of config.json changed, added or left out: what becomes of it in pairform, held against transformers.
+
+`python -m tests.parity.config_fields FAMILY` prints the outcomes of a family; `make schema` writes docs/config-fields.md.
+"""
 
 import copy
 import json
+import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 from torch import Tensor
 
 import pairform
-from pairform.assemblies.families import FAMILIES
-from tests import checkpoints
-from tests.parity import test_llama_like, test_t5
 from tests.parity.compare import batch
+from tests.parity.config_folders import ABSENT, ADDED, FOLDERS, Mutation, mutations
+from tests.parity.pictures import pictured, text
 
 EQUAL = 2e-5
-"""Of the largest logit: above what float32 rounds, below what a changed field does to wide random weights."""
-FEW: dict[str, Any] = {"num_hidden_layers": 2}
-LAYERS: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]}
-
-FOLDERS: Mapping[str, Callable[[Path], Path]] = {
-    "gemma2": partial(checkpoints.gemma2, **FEW),
-    "gemma3_text": partial(checkpoints.gemma3_text, **FEW, **LAYERS),
-    "gemma3": partial(checkpoints.gemma3, text=FEW | LAYERS),
-    "t5gemma": partial(checkpoints.t5gemma, encoder=FEW, decoder=FEW),
-    "t5gemma2": partial(checkpoints.t5gemma2, encoder=FEW | LAYERS, decoder=FEW | LAYERS),
-    "llama": partial(test_llama_like.create, family="llama", **FEW),
-    "mistral": partial(test_llama_like.create, family="mistral", **FEW, sliding_window=4),
-    "qwen2": partial(test_llama_like.create, family="qwen2", **FEW, **test_llama_like.WINDOWED["qwen2"]),
-    "qwen3": partial(test_llama_like.create, family="qwen3", **FEW, **test_llama_like.WINDOWED["qwen3"]),
-    "t5": partial(test_t5.create, kind="t5"),
-    "mt5": partial(test_t5.create, kind="mt5"),
+"""Of the largest number: above what float32 rounds, below what a changed field does to wide random weights."""
+OUTCOMES = {
+    "heeded": "changes the numbers, or the dropout in training, and does so alike in both",
+    "kept": "goes into the spec and leaves the numbers as they are: special tokens, lengths, the spread of new weights",
+    "ignored": "changes nothing in either",
+    "refused": "is an error of pairform that names the field, or the tensors that are then missing or of another shape",
+    "differs": "is read in another way than transformers does, for the reason below",
 }
-
-OTHERS: Mapping[str, tuple[Any, ...]] = {
-    "hidden_act": ("relu", "silu", "gelu", "nothing"),
-    "hidden_activation": ("relu", "silu", "gelu", "nothing", None),
-    "feed_forward_proj": ("relu", "gated-gelu", "gated-silu", "gelu_new"),
-    "dense_act_fn": ("silu",),
-    "sliding_window": (3, 5, None),
-    "layer_types": (["full_attention", "sliding_attention"], ["full_attention"] * 2, None),
-    "rope_type": ("linear", "dynamic", "yarn", "nothing"),
-    "model_type": ("nothing",),
-    "dtype": ("bfloat16",),
-    "architectures": (["Nothing"], None),
-    "attn_logit_softcapping": (2.0, None),
-    "final_logit_softcapping": (2.0, None),
-    "use_bidirectional_attention": (True, False),
+DIFFERENCES = {
+    'dtype = "bfloat16"': "weights keep the dtype of their file unless `load(dtype=)` says another; transformers converts them",
+    "hidden_activation = null": "means the default; transformers 5.23 refuses it",
+    "text_config.dropout_rate": "is 0 where it is left out; transformers has no default for an encoder alone, and fails",
 }
-"""Values beside those that a field's type gives."""
-ADDED: Mapping[str, tuple[Any, ...]] = {
-    "is_causal": (False, True),
-    "is_decoder": (False, True),
-    "add_cross_attention": (True,),
-    "hidden_act": ("relu",),
-    "hidden_activation": ("relu",),
-    "rope_theta": (100.0,),
-    "rope_scaling": ({"rope_type": "linear", "factor": 2.0}, {"type": "linear", "factor": 2.0}),
-    "sliding_window": (3,),
-    "use_sliding_window": (True, False),
-    "max_window_layers": (1,),
-    "attention_bias": (True,),
-    "mlp_bias": (True,),
-    "head_dim": (8,),
-    "use_bidirectional_attention": (True,),
-    "attn_logit_softcapping": (2.0,),
-    "final_logit_softcapping": (2.0,),
-    "query_pre_attn_scalar": (7,),
-    "partial_rotary_factor": (0.5,),
-    "attention_multiplier": (0.5,),
-    "embedding_multiplier": (2.0,),
-    "logits_scaling": (2.0,),
-    "use_cache": (False,),
-    "tie_word_embeddings": (True, False),
-    "scale_embedding": (True,),
-    "layer_norm_eps": (0.1,),
-    "num_experts": (4,),
-    "quantization_config": ({"quant_method": "gptq", "bits": 4},),
-}
-"""Fields that a file may hold though its family's configuration does not."""
-INPUTS = 3, 14
+"""Ends of the texts of mutations that may differ, and why."""
+ALONE = (*DIFFERENCES, json.dumps(ADDED["quantization_config"][0]))
+"""Ends of the texts of mutations that do not show in the spec and yet have an effect."""
+QUIET = ("initializer_range", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+"""Fields that change the spec and should leave the numbers as they are."""
 
 
-def mutations(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every field with another value, every field left out (`...`), and fields added."""
-    for name, value in config.items():
-        here = (*path, name)
-        yield here, ...
-        if isinstance(value, dict):
-            yield from mutations(value, here)
-        else:
-            for other in OTHERS.get(name, changed(value)):
-                if other != value:
-                    yield here, other
-    if not path or "config" in path[-1] or path[-1] in ("encoder", "decoder"):
-        for name, values in ADDED.items():
-            for value in values if name not in config else ():
-                yield (*path, name), value
+class Result(NamedTuple):
+    """The numbers that a model computes, and the probabilities of dropout in it."""
 
+    numbers: Tensor
+    dropouts: frozenset[float]
 
-def changed(value: Any) -> tuple[Any, ...]:
-    match value:
-        case bool():
-            return (not value,)
-        case int():
-            return value + 1, max(value // 2, 1)
-        case float():
-            return (value * 0.5 + 0.25,)
-        case str():
-            return ("nothing",)
-        case None:
-            return (1,)
-        case _:
-            return ()
-
-
-def with_field(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    made = copy.deepcopy(dict(config))
-    holder = made
-    for key in path[:-1]:
-        holder = holder[key]
-    if value is ...:
-        holder.pop(path[-1])
-    else:
-        holder[path[-1]] = value
-    return made
+    def equals(self, other: "Result") -> bool:
+        return distance(self.numbers, other.numbers) <= EQUAL and self.dropouts == other.dropouts
 
 
 class Comparison:
@@ -136,50 +57,87 @@ class Comparison:
 
     def __init__(self, family: str, folder: Path) -> None:
         self.folder = FOLDERS[family](folder / family)
+        (self.folder / "generation_config.json").unlink(missing_ok=True)  # it would stand above the tokens of config.json
         self.config: dict[str, Any] = json.loads((self.folder / "config.json").read_text())
         (self.architecture,) = self.config["architectures"]
+        pictures = "vision_config" in self.config or "vision_config" in self.config.get("encoder", {})
+        self.inputs: dict[str, Any] = (pictured() if pictures else batch()).inputs
+        self.theirs_alone = {"token_type_ids": (self.inputs["input_ids"] == 6).long()} if family == "gemma3" else {}
+        if "decoder" in self.config or family in ("t5", "mt5"):
+            self.inputs |= (text(1) if pictures else batch(1)).decoder_inputs
+        self.spec = pairform.load_spec(self.folder)
         self.before = self.ours()
-        self.base = distance(self.before, self.theirs())
+        self.base = self.theirs()
 
-    def inputs(self) -> dict[str, Tensor]:
-        read = batch(rows=INPUTS[0], length=INPUTS[1])
-        given: dict[str, Tensor] = read.inputs
-        if "decoder" in self.config or self.config["model_type"] in ("t5", "mt5"):
-            given |= batch(1, rows=INPUTS[0], length=INPUTS[1]).decoder_inputs
-        return given
-
-    def ours(self) -> Tensor:
+    def ours(self) -> Result:
+        model = pairform.load(self.folder, kernel="eager")
         with torch.no_grad():
-            logits = pairform.load(self.folder, kernel="eager")(**self.inputs()).logits
-        assert logits is not None
-        return logits.float()
+            output = model(**self.inputs)
+        found = output.last_hidden_state if output.logits is None else output.logits
+        assert found is not None
+        return Result(found.float(), frozenset(dropouts(model.spec.document())) - {0.0})
 
-    def theirs(self) -> Tensor:
-        model: Any = getattr(transformers, self.architecture).from_pretrained(self.folder)
+    def theirs(self) -> Result:
+        model: Any = getattr(transformers, self.architecture).from_pretrained(self.folder).eval()
         if self.architecture.startswith("T5GemmaFor"):  # its windows reach one token further than those it was trained with
             model.config.encoder.sliding_window -= 1
         with torch.no_grad():
-            logits: Tensor = model.eval()(**self.inputs()).logits
-        return logits.float()
+            output = model(**self.inputs, **self.theirs_alone)
+        rates = {getattr(module, name, 0.0) for module in model.modules() for name in ("p", "dropout", "attention_dropout")}
+        found = output.last_hidden_state if getattr(output, "logits", None) is None else output.logits
+        return Result(found.float(), frozenset(rate for rate in rates if isinstance(rate, float)) - {0.0})
 
-    def outcome(self, path: tuple[str, ...], value: Any) -> str:
-        """heeded, ignored or refused; or how pairform and transformers differ."""
-        (self.folder / "config.json").write_text(json.dumps(with_field(self.config, path, value)))
+    def write(self, changes: Iterable[Mutation]) -> None:
+        (self.folder / "config.json").write_text(json.dumps(changed(self.config, changes)))
+
+    def settled(self, change: Mutation) -> str:
+        """What the spec alone tells: kept, ignored or refused."""
+        self.write([change])
         try:
+            return "ignored" if pairform.load_spec(self.folder) == self.spec else "kept"
+        except pairform.PairformError:
+            return "refused"
+
+    def outcome(self, changes: Iterable[Mutation]) -> str:
+        """One of `OUTCOMES`, or how pairform and transformers differ."""
+        changes = list(changes)
+        self.write(changes)
+        allowed = all(str(change).endswith(tuple(DIFFERENCES)) for change in changes)
+        try:
+            kept = pairform.load_spec(self.folder) != self.spec
             ours = self.ours()
         except pairform.PairformError:
             return "refused"
-        except Exception as error:
-            return f"FAULT ours {type(error).__name__}: {str(error)[:80]}"
         try:
             theirs = self.theirs()
         except Exception as error:
-            same = distance(ours, self.before) <= EQUAL
-            return f"transformers fails ({type(error).__name__}), ours {'as before' if same else 'changes'}"
-        apart = distance(ours, theirs)
-        if apart > EQUAL:
-            return f"DIFFERENT by {apart:.2g} (ours moved {distance(ours, self.before):.2g})"
-        return "ignored" if distance(theirs, self.before) <= EQUAL else "heeded"
+            return "differs" if allowed else f"transformers fails: {type(error).__name__}: {str(error)[:80]}"
+        if not ours.equals(theirs):
+            return "differs" if allowed else f"{distance(ours.numbers, theirs.numbers):.2g} apart: {ours[1:]}, {theirs[1:]}"
+        return "heeded" if not ours.equals(self.before) else "kept" if kept else "ignored"
+
+
+def changed(config: Mapping[str, Any], changes: Iterable[Mutation]) -> dict[str, Any]:
+    made = copy.deepcopy(dict(config))
+    for path, value in changes:
+        holder = made
+        for key in path[:-1]:
+            holder = holder[key]
+        if value is ABSENT:
+            holder.pop(path[-1])
+        else:
+            holder[path[-1]] = value
+    return made
+
+
+def dropouts(document: Any) -> Iterable[float]:
+    """All probabilities in a spec."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            yield from [float(value)] if key == "dropout" else dropouts(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from dropouts(value)
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -188,22 +146,61 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
 
-if __name__ == "__main__":
-    import sys
-    import tempfile
-    import time
-
+def silence() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+
+
+def outcomes(family: str, folder: Path) -> dict[str, str]:
+    """Of every mutation, under its text. Those that leave the spec as it is, and those of `QUIET`, are tried many at once."""
+    comparison = Comparison(family, folder)
+    assert comparison.before.equals(comparison.base)
+    found: dict[str, str] = {}
+    quiet: dict[str, list[Mutation]] = {"ignored": [], "kept": []}
+    for mutation in mutations(comparison.config):
+        settled = comparison.settled(mutation)
+        if settled == "refused":
+            found[str(mutation)] = settled
+        elif str(mutation).endswith(ALONE) or (settled == "kept" and mutation.path[-1] not in QUIET):
+            found[str(mutation)] = comparison.outcome([mutation])
+        else:
+            quiet[settled].append(mutation)
+    for expected, changes in quiet.items():
+        for group in groups(changes):
+            found |= halved(comparison, group, expected)
+    return found
+
+
+def halved(comparison: Comparison, group: list[Mutation], expected: str) -> dict[str, str]:
+    """The outcome of each change: at once if all together come out as expected, else from each half."""
+    outcome = comparison.outcome(group)
+    if outcome == expected or len(group) == 1:
+        return dict.fromkeys(map(str, group), outcome)
+    middle = len(group) // 2
+    return halved(comparison, group[:middle], expected) | halved(comparison, group[middle:], expected)
+
+
+def groups(changes: Iterable[Mutation]) -> list[list[Mutation]]:
+    """Changes that can be made at once: of different fields, none inside another; either all leave a field out or none does."""
+    made: list[list[Mutation]] = []
+    for change in changes:
+        group = next((group for group in made if all(apart(change, other) for other in group)), None)
+        if group is None:
+            made.append([change])
+        else:
+            group.append(change)
+    return made
+
+
+def apart(one: Mutation, other: Mutation) -> bool:
+    short = min(len(one.path), len(other.path))
+    return one.path[:short] != other.path[:short] and (one.value is ABSENT) == (other.value is ABSENT)
+
+
+if __name__ == "__main__":
+    silence()
     for family in sys.argv[1:] or FOLDERS:
-        start = time.process_time()
-        found = Comparison(family, Path(tempfile.mkdtemp()))
-        print(f"=== {family} base difference {found.base:.2g}")
-        count = 0
-        for path, value in mutations(found.config):
-            count += 1
-            outcome = found.outcome(path, value)
-            print(f"{'.'.join(path)} = {'absent' if value is ... else value!r}: {outcome}")
-        print(f"=== {family}: {count} in {time.process_time() - start:.1f} s", FAMILIES.get(family) is not None)
+        with tempfile.TemporaryDirectory() as scratch:
+            for mutation, outcome in outcomes(family, Path(scratch)).items():
+                print(f"{family}: {mutation}: {outcome}")

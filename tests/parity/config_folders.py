@@ -1,0 +1,142 @@
+"""A small folder of every family, and the ways in which its config.json is changed."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests import checkpoints
+from tests.parity import test_llama_like, test_t5
+from tests.parity.pictures import reference
+
+FEW: dict[str, Any] = {"num_hidden_layers": 2}
+MIXED: dict[str, Any] = FEW | {"layer_types": ["sliding_attention", "full_attention"]}
+PLAIN: dict[str, Any] = FEW | {"attn_logit_softcapping": None}
+"""Without a softcap, transformers runs its sdpa kernel, which reads some fields in its own way."""
+SOME: dict[str, Any] = FEW | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+
+
+def t5gemma2_encoder(folder: Path) -> Path:
+    """transformers gives an encoder alone the end of image 256000."""
+    whole = checkpoints.t5gemma2(folder / "whole", encoder=MIXED, decoder=MIXED, pictures={"eoi_token_index": 256_000})
+    reference(whole).get_encoder().save_pretrained(folder)
+    return folder
+
+
+FOLDERS: Mapping[str, Callable[[Path], Path]] = {
+    "gemma2": partial(checkpoints.gemma2, **FEW),
+    "gemma3_text": partial(checkpoints.gemma3_text, **MIXED),
+    "gemma3": partial(checkpoints.gemma3, text=MIXED),
+    "t5gemma": partial(checkpoints.t5gemma, encoder=PLAIN, decoder=PLAIN),
+    "t5gemma2": partial(checkpoints.t5gemma2, encoder=MIXED, decoder=MIXED),
+    "t5gemma2_encoder": t5gemma2_encoder,
+    "llama": partial(test_llama_like.create, family="llama", **FEW),
+    "mistral": partial(test_llama_like.create, family="mistral", **FEW, sliding_window=4),
+    "qwen2": partial(test_llama_like.create, family="qwen2", **SOME),
+    "qwen3": partial(test_llama_like.create, family="qwen3", **SOME),
+    "t5": partial(test_t5.create, kind="t5", num_layers=2, num_decoder_layers=1),
+    "mt5": partial(test_t5.create, kind="mt5", num_layers=2, num_decoder_layers=1),
+}
+
+OTHERS: Mapping[str, tuple[Any, ...]] = {
+    "architectures": (["Nothing"],),
+    "attn_logit_softcapping": (2.0,),
+    "dense_act_fn": ("silu",),
+    "dtype": ("bfloat16",),
+    "feed_forward_proj": ("silu",),
+    "final_logit_softcapping": (2.0,),
+    "hidden_act": ("relu", "nothing"),
+    "hidden_activation": ("relu", "nothing", None),
+    "layer_types": (["full_attention", "sliding_attention"], None),
+    "rope_type": ("dynamic", "nothing"),
+    "sliding_window": (3, None),
+    "use_bidirectional_attention": (True,),
+}
+"""The values to try, where a field's type does not give one."""
+ADDED: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (True,),
+    "attention_bias": (True,),
+    "attention_dropout": (0.3,),
+    "attention_multiplier": (0.5,),
+    "attn_logit_softcapping": (2.0,),
+    "dropout_rate": (0.3,),
+    "embedding_multiplier": (2.0,),
+    "final_logit_softcapping": (2.0,),
+    "head_dim": (9,),
+    "hidden_act": ("relu",),
+    "hidden_activation": ("relu",),
+    "hidden_size": (33,),
+    "image_token_id": (7,),
+    "is_causal": (False, True),
+    "is_decoder": (False, True),
+    "layer_norm_eps": (0.1,),
+    "layer_types": (["full_attention"] * 2,),
+    "logits_scaling": (2.0,),
+    "max_window_layers": (1,),
+    "mlp_bias": (True,),
+    "num_attention_heads": (2,),
+    "num_experts": (4,),
+    "num_hidden_layers": (1,),
+    "num_labels": (3,),
+    "original_max_position_embeddings": (8,),
+    "partial_rotary_factor": (0.5,),
+    "quantization_config": ({"quant_method": "gptq", "bits": 4},),
+    "query_pre_attn_scalar": (7,),
+    "rms_norm_eps": (0.1,),
+    "rope_local_base_freq": (100.0,),
+    "rope_scaling": ({"type": "linear", "factor": 2.0},),
+    "rope_theta": (100.0,),
+    "scale_embedding": (True,),
+    "sliding_window": (3,),
+    "sliding_window_pattern": (1,),
+    "tie_word_embeddings": (True, False),
+    "torch_dtype": ("bfloat16",),
+    "use_bidirectional_attention": (True,),
+    "use_cache": (False,),
+    "use_sliding_window": (True,),
+}
+"""Fields that a file may hold though its family's own files do not."""
+PARTS = ("encoder", "decoder", "text_config", "vision_config")
+ABSENT = ...
+
+
+class Mutation(NamedTuple):
+    """A field by its path, and the value that it gets, or `ABSENT`."""
+
+    path: tuple[str, ...]
+    value: Any
+
+    def __str__(self) -> str:
+        name = ".".join(self.path)
+        return name if self.value is ABSENT else f"{name} = {json.dumps(self.value)}"
+
+
+def mutations(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Mutation]:
+    """Every field left out, every field with another value, and fields added."""
+    for name, value in config.items():
+        here = (*path, name)
+        yield Mutation(here, ABSENT)
+        if isinstance(value, dict):
+            yield from mutations(value, here)
+        else:
+            yield from (Mutation(here, other) for other in OTHERS.get(name, another(value)) if other != value)
+    if not path or path[-1] in PARTS:
+        for name, values in ADDED.items():
+            yield from (Mutation((*path, name), value) for value in values if name not in config)
+
+
+def another(value: Any) -> tuple[Any, ...]:
+    match value:
+        case bool():
+            return (not value,)
+        case int():
+            return (value + 1,)
+        case float():
+            return (value * 0.5 + 0.25,)
+        case str():
+            return ("nothing",)
+        case None:
+            return (1,)
+        case _:
+            return ()
