@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pairform.experiments.files import Globs, digests, find_files
+from pairform.experiments.digests import Globs, digests, find_files
 from pairform.experiments.tokens import Tokenizer, read_tokenizer
 from pairform.registry import Problem, Spec, SpecError
 

@@ -1,31 +1,29 @@
-"""Files as data: which ones patterns name, what they hold, and a digest by which a later run knows them again.
+"""Files as data: texts, and JSONL with one object a line.
 
 Only regular files are read, with bounds on what they may unpack to, so that no file takes more memory than it may.
 """
 
 import contextlib
-import hashlib
-import itertools
+import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from gzip import GzipFile
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Any, BinaryIO
 
-from pydantic import Field, Strict
+from pairform.registry import Problem, SpecError, open_regular, shorten
 
-from pairform.registry import Problem, SpecError, open_regular
-
-Globs = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
-"""Patterns such as `docs/*.md`, from the study's folder on."""
 GZIP = ".gz"
 DATA_BYTES = 1 << 30
 """All files of a study together, unpacked."""
 RATIO, SMALL = 100, 1 << 20
 """A packed file may unpack to so many times its size, and to so many bytes in any case. Text seldom reaches a tenth of that."""
-MOST_FILES = 10_000
 CHUNK = 1 << 20
+JSONL = ".jsonl"
+LINE_BYTES = 16 << 20
+MOST_LINES = 1 << 22
+"""Of a file: each takes a few hundred bytes of memory beside its text."""
 
 
 class Allowance:
@@ -79,47 +77,6 @@ def opened(file: Path, allowance: Allowance) -> Iterator[Unpacked]:
         raise SpecError(Problem(str(file), found, "a regular file, as gzip writes it where it ends in .gz")) from None
 
 
-def find_files(folder: Path, patterns: Sequence[str], where: str) -> list[Path]:
-    """Regular files by name; a pattern that none has is an error."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        try:
-            some = [file for file in itertools.islice(folder.glob(pattern), MOST_FILES + 1) if not file.is_dir()]
-        except (ValueError, NotImplementedError, OSError, RecursionError) as error:
-            raise SpecError(Problem(where, f"{pattern!r}: {error}", "a pattern from the study's folder on")) from None
-        if not some:
-            raise SpecError(Problem(where, f"no file {pattern!r} in {folder.absolute()}", "at least one"))
-        found.update(file.resolve() for file in some)
-    if len(found) > MOST_FILES:
-        raise SpecError(Problem(where, f"more than {MOST_FILES:,} files", "fewer", "Put several texts into one .jsonl file."))
-    return sorted(found)
-
-
-def digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
-    """The SHA-256 of each file's bytes, by its path from `folder` on. Files larger than all data may be raise `SpecError`."""
-    paths = {Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix(): file for file in files}
-    allowance = Allowance()
-    return {name: digest(paths[name], allowance) for name in sorted(paths)}
-
-
-def digest(file: Path, allowance: Allowance) -> str:
-    found = hashlib.sha256()
-    try:
-        with open_regular(file) as stream:
-            while chunk := stream.read(CHUNK):
-                allowance.take(len(chunk), file)
-                found.update(chunk)
-    except OSError as error:
-        raise SpecError(Problem(str(file), error.strerror or str(error), "a regular file that can be read")) from None
-    return found.hexdigest()
-
-
-def fingerprint(digests: dict[str, str]) -> str:
-    """One short digest of all files, which each trial carries; nothing where there are none."""
-    text = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if digests else ""
-
-
 def read_text(file: Path, allowance: Allowance) -> str:
     """What a file holds; one without anything but spaces is an error."""
     with opened(file, allowance) as unpacked:
@@ -135,3 +92,50 @@ def decoded(content: bytes, where: str) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(Problem(where, f"no UTF-8: {error}", "text in UTF-8")) from None
+
+
+def is_jsonl(file: Path) -> bool:
+    return Path(file.name.removesuffix(GZIP)).suffix == JSONL
+
+
+def read_lines(file: Path, allowance: Allowance | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of a file with its place, as errors name it. Empty lines are left out; a file of no others is an error."""
+    number, empty = 0, True
+    with opened(file, allowance or Allowance()) as unpacked:
+        while line := unpacked.readline(LINE_BYTES + 1):
+            number += 1
+            where = f"{file}: line {number}"
+            if len(line) > LINE_BYTES:
+                raise SpecError(Problem(where, f"more than {LINE_BYTES:,} bytes", "a shorter line"))
+            if number > MOST_LINES:
+                raise SpecError(Problem(where, f"more than {MOST_LINES:,} lines", "fewer", "Spread them over several files."))
+            if line.strip():
+                empty = False
+                yield where, read_object(decoded(line, where), where)
+    if empty:
+        raise SpecError(Problem(str(file), "an empty file", "text"))
+
+
+def read_object(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(Problem(where, f"no JSON: {error}", "one object")) from None
+    if not isinstance(value, dict):
+        raise SpecError(Problem(where, type(value).__name__, "one object"))
+    return value
+
+
+def text_at(where: str, line: dict[str, Any], name: str) -> str:
+    """The text in a line's field."""
+    value = line.get(name)
+    if not isinstance(value, str):
+        found = f"no field {name!r}" if value is None else f"{type(value).__name__} in the field {name!r}"
+        names = ", ".join(shorten(key, 40) for key in list(line)[:20])
+        raise SpecError(Problem(where, found, f"a text in {name!r}: the line has {names or 'no field'}"))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"half of a surrogate pair, {value[error.start : error.end]!r}, in the field {name!r}"
+        raise SpecError(Problem(where, found, "text that UTF-8 can write")) from None
+    return value

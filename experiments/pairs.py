@@ -11,8 +11,7 @@ from pydantic import Strict
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
 from pairform.experiments.file_data import FileData
-from pairform.experiments.files import Allowance
-from pairform.experiments.jsonl import read_lines, text_at
+from pairform.experiments.files import Allowance, read_lines, text_at
 from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
 

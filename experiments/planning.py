@@ -13,7 +13,7 @@ from pairform.assemblies.inspection import inspect
 from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import Contents, check_lengths, check_spec, lengths_read
-from pairform.experiments.files import fingerprint
+from pairform.experiments.digests import fingerprint
 from pairform.experiments.matching import Count, counter, match
 from pairform.experiments.records import TRIALS, Trial
 from pairform.experiments.study_spec import MatchSpec, StudySpec

@@ -10,8 +10,7 @@ import numpy as np
 from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
 from pairform.experiments.file_data import FileData
-from pairform.experiments.files import Allowance, read_text
-from pairform.experiments.jsonl import is_jsonl, read_lines, text_at
+from pairform.experiments.files import Allowance, is_jsonl, read_lines, read_text, text_at
 from pairform.experiments.objectives import Objective, PrefixLM
 from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError

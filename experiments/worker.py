@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pairform.assemblies.load_spec import load_spec
-from pairform.experiments.files import fingerprint
+from pairform.experiments.digests import fingerprint
 from pairform.experiments.logs import open_log
 from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder
 from pairform.experiments.study_spec import StudySpec
