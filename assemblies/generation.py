@@ -84,7 +84,7 @@ class GenerationMixin:
         flags = {"use_cache": use_cache, "do_sample": do_sample, "compile": compile}
         check_options(model, cache, streamer, num_beams, **flags)
         choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
-        mode = model.training
+        modes = {module: module.training for module in model.modules()}
         model.eval()
         try:
             if model.encoder is None:
@@ -115,7 +115,8 @@ class GenerationMixin:
             else:
                 written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
         finally:
-            model.train(mode)
+            for module, mode in modes.items():
+                module.training = mode
         return written
 
 

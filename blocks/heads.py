@@ -166,7 +166,7 @@ class SequenceClassificationHead(nn.Module):
         return logits
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        logits, problem = prediction.logits, self.spec.problem
+        logits, problem = wide(prediction.logits), self.spec.problem
         if problem is None:
             whole = not labels.is_floating_point()
             problem = "regression" if self.spec.count == 1 else "single_label" if whole else "multi_label"

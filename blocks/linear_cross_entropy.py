@@ -22,6 +22,9 @@ gradient, which is kept in its own dtype. In bfloat16, where each sum is rounded
 from 1.9e-3 to 2.6e-3 without a softcap, and from 4.1e-3 to 3.2e-3 with one, since that is no longer rounded."""
 TILE = 1 << 20
 """Of them, those that a processor widens at a time: few enough to stay in its caches."""
+FEW = 64
+"""What sums over tokens are divided by at first in float16, which a loss scale saves from underflow in the backward pass only:
+a mean over many tokens would be lost before. The rest of the division is left to the backward pass."""
 
 
 def linear_cross_entropy(
@@ -66,7 +69,7 @@ def loss_and_gradients(
             kept, labels, counted = hidden[places], labels[places], counted[places]
         check_labels(labels, vocabulary)
     number, ignored = counted.sum(), ~counted
-    share = 1 / max(len(kept), 1)
+    divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
     of_weight = torch.zeros_like(weight) if weight_wanted else weight.new_empty(0)
     total = wide(hidden.new_zeros(()))
@@ -76,12 +79,12 @@ def loss_and_gradients(
         logits = kept[some] @ weight.T
         total += losses(logits, labels[some], ignored[some], softcap, gradients=hidden_wanted or weight_wanted)
         if hidden_wanted:
-            of_kept[some] = (logits @ weight).mul_(share)
+            of_kept[some] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
-            of_weight.addmm_(logits.T, kept[some], alpha=share)
+            of_weight.addmm_(logits.T, kept[some], alpha=1 / divisor)
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
-    return total / number, of_kept, of_weight, len(kept) / number.clamp(min=1).to(total.dtype)
+    return total / number, of_kept, of_weight, divisor / number.clamp(min=1).to(total.dtype)
 
 
 def losses(logits: Tensor, labels: Tensor, ignored: Tensor, softcap: float | None, *, gradients: bool) -> Tensor:
@@ -171,13 +174,11 @@ class LinearCrossEntropy(torch.autograd.Function):
                 Problem("loss", "a second derivative of the loss", "a first one: it is computed with the loss itself")
             )
         found = [each if wanted and of_loss is not None else None for each, wanted in zip(made, ctx.wanted, strict=True)]
-        if of_loss is not None and not is_one(of_loss):
-            factor = of_loss * still
+        if of_loss is not None and not is_one(factor := of_loss * still):
             found = [None if each is None else each * factor for each in found]
         return (*found, None, None, None, None)
 
 
-def is_one(of_loss: Tensor) -> bool:
-    """Whether gradients are as they are, as `loss.backward()` asks; looked at where that takes no waiting for a device. On a
-    CPU nothing else is left to multiply them by."""
-    return not torch.compiler.is_compiling() and of_loss.device.type == "cpu" and bool(of_loss == 1)
+def is_one(factor: Tensor) -> bool:
+    """Whether gradients stay as they are; looked at where that takes no waiting for a device."""
+    return not torch.compiler.is_compiling() and factor.device.type == "cpu" and bool(factor == 1)

@@ -1,7 +1,6 @@
 """A mixture of experts in the place of one feed-forward block."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.context import Context
-from pairform.blocks.precision import wide
+from pairform.blocks.precision import uncast, wide
 from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
 
 MOST_EXPERTS = 2048
@@ -67,9 +66,7 @@ class MixtureOfExperts(nn.Module):
         return (self.spec.experts - self.spec.top_k) * each
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        device = hidden.device.type
-        casts = device != "meta" and torch.is_autocast_enabled(device)
-        with torch.autocast(device, enabled=False) if casts else nullcontext():
+        with uncast(hidden.device.type):
             logits = functional.linear(wide(hidden), wide(self.router))
         weights = logits.softmax(-1)
         chosen, experts = weights.topk(self.spec.top_k, dim=-1)
@@ -93,7 +90,8 @@ class MixtureOfExperts(nn.Module):
         order = experts.flatten().argsort(stable=True)
         tokens = order.div(self.spec.top_k, rounding_mode="floor")
         parts = torch.split(flat[tokens], self.loads(experts))
-        every = torch.is_grad_enabled() and hidden.requires_grad  # so that an expert without tokens has a gradient too, of zero
+        trained = hidden.requires_grad or any(parameter.requires_grad for parameter in self.experts.parameters())
+        every = torch.is_grad_enabled() and trained  # so that an expert without tokens has a gradient too, of zero
         made = [
             expert(part[None], context)[0] if every or len(part) else part
             for expert, part in zip(self.experts, parts, strict=True)

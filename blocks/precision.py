@@ -1,5 +1,7 @@
 """In which dtype the delicate steps compute."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -33,3 +35,8 @@ def cast_to(device: str) -> torch.dtype | None:
     """The dtype that autocast gives products on such a device; None where it is off, or unknown as on the meta device."""
     on = knows_autocast(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else None
+
+
+def uncast(device: str) -> AbstractContextManager[None]:
+    """Autocast off, for sums that are to stay in the dtype of their terms."""
+    return nullcontext() if cast_to(device) is None else torch.autocast(device, enabled=False)

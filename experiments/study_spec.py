@@ -10,6 +10,7 @@ from pairform.experiments.pairs import Pairs
 from pairform.experiments.tasks import AnyTask
 from pairform.experiments.texts import Text
 from pairform.experiments.training_spec import Count, TrainingSpec
+from pairform.experiments.training_spec import OptimizerSpec as OptimizerSpec
 from pairform.registry import Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 
 DEEPEST = 64

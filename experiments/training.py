@@ -80,7 +80,8 @@ def train(trial: Trial, examples: Examples, latency: bool, log: Log) -> dict[str
         "peak_bytes": max(0, peak_memory(settings.device) - before),
     }
     if latency:
-        measured["latency"] = writing_seconds(model, held_out[0][0], examples.lengths[1])
+        with computing_in(settings):
+            measured["latency"] = writing_seconds(model, held_out[0][0], examples.lengths[1])
     return measured | {"seconds": time.perf_counter() - began}
 
 
@@ -91,7 +92,10 @@ def update(
     loss = forward(model, batch, settings)["loss"]
     optimizer.zero_grad()
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if settings.clip is not None:
+        nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip, norm)
     optimizer.step()
     return loss.detach(), norm
 
@@ -99,10 +103,16 @@ def update(
 def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
     """The loss of a batch, its output, and the labels that it was compared with."""
     inputs = {name: tensor.to(settings.device) for name, tensor in collate(batch, model.spec).items()}
-    half = settings.dtype == "bfloat16"
-    with torch.autocast(torch.device(settings.device).type, torch.bfloat16) if half else contextlib.nullcontext():
+    with computing_in(settings):
         output = model(**inputs)
         return {"loss": output.loss, "output": output, "labels": inputs["labels"]}
+
+
+def computing_in(settings: TrainingSpec) -> contextlib.AbstractContextManager[None]:
+    """The dtype in which a trial computes: autocast, or none."""
+    if settings.dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(settings.device).type, torch.bfloat16)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from pairform.blocks.cache import Memory
 from pairform.blocks.context import Context
 from pairform.blocks.linear import Linear
 from pairform.blocks.positions import NoPosition
-from pairform.blocks.precision import wide
+from pairform.blocks.precision import uncast, wide
 from pairform.blocks.score_biases import ScoreBiasSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
@@ -120,7 +120,8 @@ class Retention(nn.Module):
             state: State = tokens.keys.new_zeros(batch, self.heads, self.head_dim, self.value_dim)
         else:
             state = memory.state
-        found, state = (stepped if length == 1 else chunked)(tokens, state)
+        with uncast(state.device.type):
+            found, state = (stepped if length == 1 else chunked)(tokens, state)
         if context.cache is None:
             return found
         if memory is not None and context.slots is not None:

@@ -35,6 +35,16 @@ def model(feed_forward: dict[str, Any]) -> pairform.Model:
     return pairform.build(document(feed_forward), seed=0, dtype=torch.float64)
 
 
+def test_an_expert_without_tokens_has_a_gradient_of_zero_where_experts_alone_are_trained() -> None:
+    """Data-parallel training waits for it."""
+    made = model(mixture(experts=16, top_k=1)).requires_grad_(False).train()
+    experts = block(made).experts.requires_grad_(True)
+    loss = made(IDS[:1], labels=IDS[:1]).loss
+    assert loss is not None
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in experts.parameters())
+
+
 def block(model: pairform.Model) -> Any:
     return model.get_submodule("decoder.layers.0.feed_forward.block")
 

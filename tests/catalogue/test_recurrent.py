@@ -74,6 +74,19 @@ def test_rotation_is_of_queries_and_keys() -> None:
     torch.testing.assert_close(found, formula(block, hidden), rtol=1e-5, atol=1e-5)  # its angles are in float32
 
 
+@torch.no_grad()
+def test_under_autocast_the_state_stays_in_float32() -> None:
+    block, hidden = block_with(position={"name": "none"}), torch.randn(1, 500, WIDTH, dtype=torch.float64)
+    states = []
+    for dtype in (torch.float64, torch.float32):
+        context = Context(torch.arange(500)[None], cache=pairform.Cache())
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+            block.to(dtype)(hidden.to(dtype), context)
+        states.append(context.cache.states[context.place].state)
+    assert states[1].dtype == torch.float32
+    assert (states[1] - states[0]).norm() <= 1e-2 * states[0].norm()
+
+
 def test_steps_are_the_chunks() -> None:
     block = block_with(position={"name": "none"})
     hidden = torch.randn(2, 150, WIDTH, dtype=torch.float64)

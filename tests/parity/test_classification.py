@@ -59,6 +59,14 @@ def test_sequences(kind: str, problem: str, tmp_path: Path) -> None:
         check(ours(**inputs), theirs(**inputs))
 
 
+@torch.no_grad()
+def test_labels_of_a_regression_are_not_rounded_to_half_precision(tmp_path: Path) -> None:
+    model: Any = both(tmp_path / "model", "encoder-decoder", "SequenceClassification", num_labels=1)[0].bfloat16()
+    labels = 1001 + torch.arange(len(batch().ids))  # bfloat16 has no 1001
+    output = model(**batch().inputs, labels=labels.float())
+    torch.testing.assert_close(output.loss, (output.logits[:, 0].float() - labels).square().mean())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_tokens(kind: str, tmp_path: Path) -> None:

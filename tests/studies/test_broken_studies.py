@@ -49,6 +49,12 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "steps without end": ({"training": {"steps": 10**12}}, ["training.steps"]),
     "a budget without end": ({"budget": {"trials": 10**8}}, ["budget.trials"]),
     "no seeds": ({"seeds": []}, ["seeds: found [], expected at least 1"]),
+    "momentum for adamw": (
+        {"grid": {"training.optimizer.momentum": [0.0, 0.9]}},
+        ["optimizer.momentum", "adamw does not have it"],
+    ),
+    "betas for sgd": ({"training": {"optimizer": {"name": "sgd", "betas": [0.5, 0.9]}}}, ["optimizer.betas"]),
+    "a final rate of a constant one": ({"training": {"schedule": {"name": "constant", "final": 0.5}}}, ["schedule.final"]),
     "no such task": ({"data": {"name": "copi"}}, ["data.name: found 'copi'", "'associative_recall'"]),
     "no task": ({"data": {"name": None}}, ["data.name: found nothing"]),
     "no files to measure on": ({"data": TEXT | {"held_out": None}} | BYTES, ["data.held_out: found nothing"]),

@@ -15,8 +15,10 @@ from pairform.experiments.planning import plan_trials, read_study
 from pairform.experiments.records import trials_of
 from pairform.experiments.running import run_study
 from pairform.experiments.summary import summarise
+from pairform.experiments.training import make_optimizer, update
+from pairform.experiments.training_spec import TrainingSpec
 from tests.command_line.runner import CommandLine, document, refused
-from tests.studies.small_study import lines, result, run, write_study
+from tests.studies.small_study import STUDY, lines, result, run, write_study
 
 
 @pytest.fixture
@@ -175,3 +177,13 @@ def test_a_decoder_alone_reads_source_and_target_as_one_text(tmp_path: Path) -> 
     assert found["accuracy"] > 0.95
     costs = pairform.inspect(pairform.load_spec(dict(trial.spec)), target_length=2 + 1 + 3, dtype=torch.float32)
     assert found["flops"] == costs.flops["total"]
+
+
+def test_gradients_whose_norm_overflows_are_left_as_they_are_without_clip() -> None:
+    model = pairform.build(STUDY["base"], seed=0).train()
+    settings = TrainingSpec()
+    first = next(model.parameters())
+    first.register_hook(lambda gradient: torch.full_like(gradient, 1e20))
+    _, norm = update(model, [([5, 6], [7, 1])], make_optimizer(model, settings.optimizer), settings)
+    assert norm.isinf()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
