@@ -48,7 +48,7 @@ def grouped_bias(
 
     def repeated() -> Tensor | None:
         bias = bias_of(work.mask, by_head, context)
-        return bias if bias is None or groups == 1 else bias.repeat(1, 1, groups, 1)
+        return bias if bias is None or groups == 1 else torch.cat((bias,) * groups, dim=2)
 
     if not work.biased:
         return context.once(("grouped bias", groups, scores.dtype, work.mask.key()), repeated)
