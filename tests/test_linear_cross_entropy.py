@@ -93,19 +93,19 @@ def test_in_bfloat16_it_is_as_near_to_float64_as_the_whole(softcap: float | None
     assert of_weight <= (1.7 if softcap is None else 1.1) * weight_whole
 
 
-def test_under_a_loss_scale_gradients_in_float16_are_as_near_to_float64_as_the_whole() -> None:
+def test_under_a_loss_scale_a_gradient_in_float16_is_as_near_to_float64_as_the_whole() -> None:
     """Divided by the number of tokens before the scale reaches them, they would underflow."""
     scale = 2.0**16
     hidden, weight, labels = random_inputs(64, 256, 32, 500, torch.float32)
-    leaves = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
-    exact = torch.autograd.grad(whole(leaves[0], leaves[1], labels, None), leaves)
+    leaf = hidden.detach().double().requires_grad_()
+    (exact,) = torch.autograd.grad(whole(leaf, weight.double(), labels, None), leaf)
     errors = []
     for compute in (linear_cross_entropy, whole):
         with torch.autocast("cpu", torch.float16):
             loss = compute(hidden, weight, labels, None)
-        found = torch.autograd.grad(loss * scale, (hidden, weight))
-        errors.append([float((got / scale - true).norm() / true.norm()) for got, true in zip(found, exact, strict=True)])
-    assert all(ours <= 1.5 * theirs for ours, theirs in zip(*errors, strict=True))
+        (found,) = torch.autograd.grad(loss * scale, hidden)
+        errors.append(float((found / scale - exact).norm() / exact.norm()))
+    assert errors[0] <= 1.5 * errors[1]
 
 
 @pytest.mark.parametrize("leaf", [0, 1])

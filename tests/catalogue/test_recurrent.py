@@ -79,10 +79,11 @@ def test_under_autocast_the_state_stays_in_float32() -> None:
     block, hidden = block_with(position={"name": "none"}), torch.randn(1, 500, WIDTH, dtype=torch.float64)
     states = []
     for dtype in (torch.float64, torch.float32):
-        context = Context(torch.arange(500)[None], cache=pairform.Cache())
+        cache = pairform.Cache()
+        context = Context(torch.arange(500)[None], cache=cache)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
             block.to(dtype)(hidden.to(dtype), context)
-        states.append(context.cache.states[context.place].state)
+        states.append(cache.states[context.place].state)
     assert states[1].dtype == torch.float32
     assert (states[1] - states[0]).norm() <= 1e-2 * states[0].norm()
 

@@ -234,6 +234,7 @@ def test_a_streamer_sees_every_token_as_it_is_written(build: Any, tmp_path: Path
 def test_a_model_in_training_generates_without_dropout_and_goes_on_training(tmp_path: Path) -> None:
     ours, theirs = encoder_decoder(tmp_path / "model", dropout_rate=0.5)
     expected = theirs.generate(**batch().inputs, max_new_tokens=8, do_sample=False)
-    frozen = ours.train().encoder.eval().training  # each part is left as it was
+    parts: Any = ours.train()
+    frozen = parts.encoder.eval().training  # each part is left as it was
     assert torch.equal(ours.generate(**batch().inputs, max_new_tokens=8), expected)
-    assert (ours.training, ours.encoder.training, ours.decoder.training) == (True, frozen, True)
+    assert (parts.training, parts.encoder.training, parts.decoder.training) == (True, frozen, True)

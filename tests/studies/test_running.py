@@ -182,7 +182,7 @@ def test_a_decoder_alone_reads_source_and_target_as_one_text(tmp_path: Path) -> 
 def test_gradients_whose_norm_overflows_are_left_as_they_are_without_clip() -> None:
     model = pairform.build(STUDY["base"], seed=0).train()
     settings = TrainingSpec()
-    first = next(model.parameters())
+    first: Any = next(model.parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, 1e20))
     _, norm = update(model, [([5, 6], [7, 1])], make_optimizer(model, settings.optimizer), settings)
     assert norm.isinf()
