@@ -49,9 +49,8 @@ def check_forward(model: "Model", given: Given) -> None:
         written = check_target(model, given, read, offset)
     if labels is not None and model.spec.head.name in ("lm", "token_classification"):
         check_numbers("labels", given, (written,), "[batch, length], one for each token")
-        if (
-            model.spec.head.name == "lm" and model.check_inputs and labels.device.type != "cpu"
-        ):  # on a CPU the loss looks itself
+        on_cpu = labels.device.type == "cpu"  # there the loss looks itself
+        if model.spec.head.name == "lm" and model.check_inputs and not on_cpu:
             check_labels(labels[labels != IGNORED], model.spec.vocabulary_of("decoder" if model.decoder else "encoder"))
     check_rows(model, given, cache, written[0])
 

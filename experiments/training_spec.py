@@ -1,21 +1,22 @@
 """How a trial is trained, as JSON. Nothing here needs torch, so that a study's folder can be read without it."""
 
-from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from pairform.registry import PositiveFloat, PositiveInt, Probability, Problem, Spec, nested
+from pairform.registry import PositiveFloat, PositiveInt, Probability, Problem, Spec, nested, shorten
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-BETAS, FINAL = (0.9, 0.95), 0.1
 Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
-def unread(of: str, **fields: bool) -> Iterator[Problem]:
-    """A problem for each field that is set and that `of` does not have."""
-    yield from (Problem(name, "a value", f"no such field: {of} does not have it") for name, given in fields.items() if given)
+def check_unread(spec: Spec, of: str, *fields: str) -> None:
+    """Refuse fields that `of` does not have and that are not at their defaults."""
+    given = {name: getattr(spec, name) for name in fields if getattr(spec, name) != type(spec).model_fields[name].default}
+    if given:
+        expected = f"the default: {of} does not have it"
+        raise nested([Problem(name, shorten(value), expected) for name, value in given.items()])
 
 
 class OptimizerSpec(Spec):
@@ -24,14 +25,12 @@ class OptimizerSpec(Spec):
     name: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NotNegative = 0.0
-    betas: Annotated[tuple[Probability, Probability], Strict(False)] = BETAS
+    betas: Annotated[tuple[Probability, Probability], Strict(False)] = (0.9, 0.95)
     momentum: Probability = 0.0
 
     @model_validator(mode="after")
     def _its_own_fields(self) -> Self:
-        given = {"momentum": self.momentum != 0.0} if self.name == "adamw" else {"betas": self.betas != BETAS}
-        if problems := list(unread(self.name, **given)):
-            raise nested(problems)
+        check_unread(self, self.name, "momentum" if self.name == "adamw" else "betas")
         return self
 
 
@@ -40,12 +39,12 @@ class ScheduleSpec(Spec):
 
     name: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: Count = 0
-    final: Annotated[float, Field(ge=0, le=1)] = FINAL
+    final: Annotated[float, Field(ge=0, le=1)] = 0.1
 
     @model_validator(mode="after")
     def _its_own_fields(self) -> Self:
-        if problems := list(unread(self.name, final=self.name == "constant" and self.final != FINAL)):
-            raise nested(problems)
+        if self.name == "constant":
+            check_unread(self, self.name, "final")
         return self
 
 
