@@ -64,7 +64,9 @@ def commit(folder: Path) -> str | None:
                 (own / part).mkdir()
             (own / "HEAD").write_text(f"{head}\n", "utf-8")
             (own / "config").write_text(CONFIGURATION.get(len(head), ""), "utf-8")
+            written = Path(index).stat()  # Git reads files that changed in the second in which the index was written
             (own / "index").write_bytes(read_bytes(index, INDEX_BYTES))
+            os.utime(own / "index", ns=(written.st_atime_ns, written.st_mtime_ns))
             where = ("-c", "core.fsmonitor=false", f"--git-dir={own}", f"--work-tree={top}")
             words = ("diff", "--name-only", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv", head, "--")
             changed = git(*where, *words, GIT_OBJECT_DIRECTORY=objects)
