@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pairform.registry import Problem
 
@@ -14,6 +14,9 @@ class ConstantLinear(nn.Linear):
 
     held: ClassVar[str]
     option: ClassVar[str]
+
+    def check_apply(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Refuse a conversion (`model.to`) that the weight's form does not allow."""
 
 
 def put_constant(model: nn.Module, kind: type[ConstantLinear], suits: Callable[[nn.Linear], bool]) -> set[str]:
@@ -32,6 +35,13 @@ def put_constant(model: nn.Module, kind: type[ConstantLinear], suits: Callable[[
         model.set_submodule(name, layer.to(module.weight.dtype).train(module.training))
     model.requires_grad_(False)
     return {f"{name}.weight" for name, _ in layers}
+
+
+def check_apply(model: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
+    """Refuse a conversion that some layer does not allow, before any has been changed."""
+    for module in model.modules():
+        if isinstance(module, ConstantLinear):
+            module.check_apply(function)
 
 
 def constant_weights(model: nn.Module, where: str, *, why: str = "", instead: str = "Load it again") -> Problem | None:

@@ -15,6 +15,7 @@ from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
+from pairform.blocks.positions import RotaryPosition
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Decoding:
             token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)  # or its stride would be the text's length
             return self.step(token, self.first, self.source, self.cache)
         few = length - begin <= PIECE  # as in each step: then nobody asks every layer whether it could run in pieces
-        whole = few or self.cache is None or pixels is not None or not in_order(self.model)
+        whole = few or self.cache is None or pixels is not None or not divisible(self.model)
         ends = [length] if whole else [*range(begin + PIECE, length, PIECE), length]
         for end in ends:
             hidden = self.run(tokens, begin, end, pixels)
@@ -136,9 +137,12 @@ class Finite:
             raise InputError(Problem("model", found, "finite logits, to choose tokens by", remedy))
 
 
-def in_order(model: "Model") -> bool:
-    """Whether no token of the decoder sees a later one, so that a prompt may run in pieces."""
-    return all(mask.causal and not mask.prefix for mask in own_masks(model))
+def divisible(model: "Model") -> bool:
+    """Whether a prompt may run in pieces: no token of the decoder sees a later one, nor is rotated by how many there are."""
+    assert model.decoder is not None
+    in_order = all(mask.causal and not mask.prefix for mask in own_masks(model))
+    rotations = (module.spec.scaling for module in model.decoder.modules() if isinstance(module, RotaryPosition))
+    return in_order and not any(scaling.by_length for scaling in rotations)
 
 
 def cacheable(model: "Model") -> bool:

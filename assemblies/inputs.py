@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pairform.assemblies.segments import begins
 from pairform.assemblies.specs import ModelSpec, TokenSpec
@@ -76,12 +77,14 @@ def run(stack: "Stack", inputs: Inputs, **rest: Any) -> "StackOutput":
 
 
 def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels: Tensor | None, padding: int | None) -> Inputs:
-    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, where `padding` is
-    padding."""
+    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, whose `padding` is
+    masked; the start token is not, even if it is the pad token."""
     if spec.head.name == "lm" and labels is not None:
         return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
     if spec.head.name != "lm" and read.ids is not None:
         shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
-        return mask_padding(shifted, padding)
+        if written.valid is None and (real := real_tokens(read.ids, padding)) is not None:
+            return replace(shifted, valid=functional.pad(real[:, :-1], (1, 0), value=True))
+        return shifted
     wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
     raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))

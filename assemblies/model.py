@@ -1,6 +1,6 @@
 """The model: one or two stacks and a head, put together from a `ModelSpec`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from pairform.assemblies.cache_checks import check_same_source
 from pairform.assemblies.call_checks import check_forward
 from pairform.assemblies.checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.compiling import compile_layers
-from pairform.assemblies.constant_weights import constant_weights
+from pairform.assemblies.constant_weights import check_apply, constant_weights
 from pairform.assemblies.generation import GenerationMixin
 from pairform.assemblies.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
 from pairform.assemblies.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
@@ -22,6 +22,7 @@ from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.attention.heads import AttentionHeads
+from pairform.blocks.attention.kernels import choose
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.blocks.linear_cross_entropy import IGNORED
@@ -200,6 +201,11 @@ class Model(GenerationMixin, nn.Module):
             raise InputError(problem)
         return super().train(mode)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert or move every tensor, or none."""
+        check_apply(self, fn)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
     def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:
         """In training, keep only the input of these layers and compute the rest again in the backward pass, bit for bit.
 
@@ -216,13 +222,16 @@ class Model(GenerationMixin, nn.Module):
         compile_layers(self, **options)
 
     def use_kernel(self, kernel: str) -> None:
-        """Let every attention block use `kernel`; one that cannot do a block's work is an error that lists which can."""
-        for name, module in self.named_modules():
-            if isinstance(module, AttentionHeads):
-                try:
-                    module.use_kernel(kernel)
-                except InputError as error:
-                    raise InputError([problem.inside(name) for problem in error.problems]) from None
+        """Let every attention block use `kernel`. One that cannot do some block's work is an error that lists those that can,
+        and changes none."""
+        blocks = {name: module for name, module in self.named_modules() if isinstance(module, AttentionHeads)}
+        for name, block in blocks.items():
+            try:
+                choose(kernel, block.demand)
+            except InputError as error:
+                raise InputError([problem.inside(name) for problem in error.problems]) from None
+        for block in blocks.values():
+            block.kernel = kernel
 
     def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
         """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""

@@ -6,10 +6,11 @@ memory stays as it is.
 """
 
 from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.assemblies.constant_weights import ConstantLinear, put_constant
@@ -25,6 +26,36 @@ class PrepackedLinear(ConstantLinear):
 
     held, option = "prepacked weights", "prepack"
 
+    def check_apply(self, function: Callable[[Tensor], Tensor]) -> None:
+        if not self.weight.is_mkldnn:  # of a skeleton
+            return
+        became = function(torch.empty(0, dtype=self.weight.dtype))
+        if became.device.type != "cpu":
+            raise off_cpu(became.device)
+        check_dtype(became.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert the plain weight, as in `model.to(dtype)`, and lay it out again."""
+        self.check_apply(fn)
+        if blocks := self.weight.is_mkldnn:
+            self.weight = nn.Parameter(self.weight.to_dense(), requires_grad=False)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if blocks:
+            self.weight = nn.Parameter(packed(self.weight), requires_grad=False)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the plain weight, to be copied or pickled."""
+        plain = nn.Parameter(self.weight.to_dense(), requires_grad=False) if self.weight.is_mkldnn else self.weight
+        return self.__dict__ | {"_parameters": self._parameters | {"weight": plain}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # as above
+        if self.weight.is_meta:
+            return
+        check_dtype(self.weight.dtype)
+        self.weight = nn.Parameter(packed(self.weight), requires_grad=False)
+
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         if torch.is_grad_enabled() and input.requires_grad:
             return functional.linear(input, self.weight.to_dense(), self.bias)
@@ -32,6 +63,12 @@ class PrepackedLinear(ConstantLinear):
             product: Tensor = torch.ops.pairform.prepacked_linear(input, self.weight, self.bias)
             return product
         return prepacked_linear(input, self.weight, self.bias)
+
+
+def packed(weight: Float[Tensor, "out in"]) -> Tensor:
+    """The weight in oneDNN's blocks."""
+    blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+    return blocks
 
 
 def prepacked_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,25 +88,29 @@ torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
 
 def prepacker(model: torch.nn.Module, device: str | torch.device) -> Callable[[str, Tensor], Tensor]:
     """Make a skeleton ready; the answer turns each `(name, tensor)` into what it shall hold."""
-    able = has_onednn()
-    if torch.device(device).type != "cpu" or not able:
-        found = f"the device {shorten(str(device))}" if able else "a torch without oneDNN"
-        raise InputError(Problem("prepack", found, "a CPU and a torch with oneDNN"))
+    if torch.device(device).type != "cpu":
+        raise off_cpu(device)
+    if not has_onednn():
+        raise InputError(Problem("prepack", "a torch without oneDNN", "a torch with oneDNN"))
     weights = put_constant(model, PrepackedLinear, lambda layer: True)
 
     def prepare(name: str, tensor: Tensor) -> Tensor:
         if name not in weights:
             return tensor
-        if not onednn_multiplies(tensor.dtype):
-            raise refusal(tensor.dtype)
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(tensor, ROWS)
-        return packed
+        check_dtype(tensor.dtype)
+        return packed(tensor)
 
     return prepare
 
 
-def refusal(dtype: torch.dtype) -> InputError:
+def off_cpu(device: str | torch.device) -> InputError:
+    return InputError(Problem("prepack", f"the device {shorten(str(device))}", "a CPU"))
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    if onednn_multiplies(dtype):
+        return
     here = ", ".join(str(other) for other in (torch.float32, torch.bfloat16, torch.float16) if onednn_multiplies(other))
     found = f"weights in {dtype}, which oneDNN does not multiply on this processor ({instructions()})"
     remedy = "Load in another dtype, as load(..., dtype=torch.float32), or without prepack."
-    return InputError(Problem("prepack", found, f"one of {here}", remedy))
+    raise InputError(Problem("prepack", found, f"one of {here}", remedy))

@@ -54,13 +54,18 @@ def few_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
 
 
 def many_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
-    """The same in the model's dtype, some rows of the weight at a time in one piece of memory."""
+    """The same in the model's dtype, some rows of the weight at a time in one piece of memory. In float16, where the product
+    could overflow, these are scaled first."""
+    narrow = rows.dtype == torch.float16
     widened = rows.new_empty(min(ROWS, len(quantised)), quantised.shape[1])
     product = rows.new_empty(len(rows), len(quantised))
     for begin in range(0, len(quantised), ROWS):
         part = quantised[begin : begin + ROWS]
-        product[:, begin : begin + ROWS] = functional.linear(rows, widened[: len(part)].copy_(part))
-    return product.mul_(scale)
+        some = widened[: len(part)].copy_(part)
+        if narrow:
+            some.mul_(scale[begin : begin + ROWS, None])
+        product[:, begin : begin + ROWS] = functional.linear(rows, some)
+    return product if narrow else product.mul_(scale)
 
 
 def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], Tensor]:

@@ -21,7 +21,7 @@ def check_segments(spec: ModelSpec, read: Tensor | None, written: Tensor | None)
     if (written is not None) if not both else (read is None) != (written is None):
         found = f"segment_ids {'absent' if read is None else 'given'}, this {'absent' if written is None else 'given'}"
         raise InputError(Problem("decoder_segment_ids", found, "both for an encoder-decoder, else segment_ids alone"))
-    if read is not None and spec.head.name == "sequence_classification":
+    if read is not None and getattr(spec.head, "pools", False):
         raise InputError(Problem("segment_ids", "packed rows for a head that answers once for each", "one document a row"))
 
 

@@ -2,10 +2,11 @@
 
 A head's `forward(hidden, valid, tied)` takes `[batch, length, width]`, the mask of real tokens and, where it shares an
 embedding's table, that table. Its `loss(prediction, labels, shift)` computes what transformers computes for the same head, from
-the prediction's logits or from its hidden states.
+the prediction's logits or from its hidden states. A spec whose class has `pools = True` answers once for each row, so that rows
+of several documents are refused.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -114,6 +115,7 @@ class SpanHead(nn.Module):
     """
 
     class Spec(BlockSpec):
+        pools: ClassVar[bool] = True
         name: Literal["span"] = "span"
         dropout: Probability = 0.0
         bias: bool = True
@@ -146,6 +148,7 @@ class SequenceClassificationHead(nn.Module):
     """
 
     class Spec(ClassificationSpec):
+        pools: ClassVar[bool] = True
         name: Literal["sequence_classification"] = "sequence_classification"
         problem: Literal["regression", "single_label", "multi_label"] | None = None
 

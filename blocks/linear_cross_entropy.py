@@ -71,7 +71,8 @@ def loss_and_gradients(
     number, ignored = counted.sum(), ~counted
     divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
-    of_weight = torch.zeros_like(weight) if weight_wanted else weight.new_empty(0)
+    by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there sums of products are rounded to it too
+    of_weight = weight.new_zeros(weight.shape if weight_wanted else 0, dtype=torch.float32 if by_half else None)
     total = wide(hidden.new_zeros(()))
     rows = max(1, HELD // (vocabulary * weight.element_size()))
     for begin in range(0, len(kept), rows):
@@ -81,10 +82,11 @@ def loss_and_gradients(
         if hidden_wanted:
             of_kept[some] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
-            of_weight.addmm_(logits.T, kept[some], alpha=1 / divisor)
+            terms = (each.to(of_weight.dtype) for each in (logits.T, kept[some]))
+            of_weight.addmm_(*terms, alpha=1 / divisor)
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
-    return total / number, of_kept, of_weight, divisor / number.clamp(min=1).to(total.dtype)
+    return total / number, of_kept, of_weight.to(weight.dtype), divisor / number.clamp(min=1).to(total.dtype)
 
 
 def losses(logits: Tensor, labels: Tensor, ignored: Tensor, softcap: float | None, *, gradients: bool) -> Tensor:
@@ -148,7 +150,7 @@ def _shapes(
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """`loss_and_gradients` to autograd: the gradients are outputs too, so that a second derivative is noticed."""
+    """`loss_and_gradients` to autograd."""
 
     @staticmethod
     def forward(
@@ -161,24 +163,54 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*output[1:])
-        ctx.wanted = inputs[-2:]
+        ctx.settings, ctx.made = inputs[3:], None
+        if torch.compiler.is_compiling():
+            ctx.save_for_backward(*output[1:])
+        else:
+            ctx.save_for_backward(*inputs[:3])
+            ctx.made = [each.detach() for each in output[1:]]
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        of_loss, *of_gradients = grads
-        *made, still = ctx.saved_tensors
-        if not torch.compiler.is_compiling() and any(grad is not None for grad in of_gradients):
-            raise InputError(
-                Problem("loss", "a second derivative of the loss", "a first one: it is computed with the loss itself")
-            )
-        found = [each if wanted and of_loss is not None else None for each, wanted in zip(made, ctx.wanted, strict=True)]
-        if of_loss is not None and not is_one(factor := of_loss * still):
-            found = [None if each is None else each * factor for each in found]
+        of_loss = grads[0]
+        if of_loss is None:
+            return (None,) * 6
+        compiling = torch.compiler.is_compiling()
+        *made, still = ctx.saved_tensors if compiling else handed_out(ctx)
+        with torch.no_grad():
+            times = torch.mul if compiling else multiplied
+            found = [times(each, of_loss * still) if some else None for each, some in zip(made, ctx.settings[1:], strict=True)]
+        if torch.is_grad_enabled() and not compiling:
+            apply: Any = OnlyOnce.apply
+            found = [None if each is None else apply(each, *ctx.saved_tensors[:2]) for each in found]
         return (*found, None, None, None, None)
 
 
-def is_one(factor: Tensor) -> bool:
-    """Whether gradients stay as they are; looked at where that takes no waiting for a device."""
-    return not torch.compiler.is_compiling() and factor.device.type == "cpu" and bool(factor == 1)
+class OnlyOnce(torch.autograd.Function):
+    """A gradient as a function of what it was computed from, whose derivative is an error."""
+
+    @staticmethod
+    def forward(gradient: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        raise InputError(Problem("loss", "a second derivative of the loss", "a first one: it is computed with the loss itself"))
+
+
+def handed_out(ctx: Any) -> list[Tensor]:
+    """What the forward pass made for the backward pass, once: the caller may write to it, and autograd makes it the parameter's
+    `.grad`. Another backward pass over the same graph computes it again."""
+    made: list[Tensor] | None = ctx.made
+    ctx.made = None
+    return list(loss_and_gradients(*ctx.saved_tensors, *ctx.settings)[1:]) if made is None else made
+
+
+def multiplied(gradient: Tensor, factor: Tensor) -> Tensor:
+    """In place. Nothing is done for a factor of one, where looking at it does not wait for a device."""
+    return gradient if factor.device.type == "cpu" and bool(factor == 1) else gradient.mul_(factor)

@@ -1,7 +1,7 @@
 """One vector for each sequence, and learning which of them belong together."""
 
 from math import log
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,6 +35,7 @@ class SentenceEmbeddingSpec(BlockSpec):
     projection: the width of the embedding; absent, the stack's, and nothing is projected.
     normalise: to length one, so that products are cosines."""
 
+    pools: ClassVar[bool] = True
     pooling: Literal["mean", "first", "last"] = "mean"
     projection: PositiveInt | None = None
     normalise: bool = True

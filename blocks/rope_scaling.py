@@ -4,7 +4,7 @@ Each scaling gives the angle by which every pair of channels turns from one toke
 """
 
 from math import ceil, floor, log, pi
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,9 @@ Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 class DefaultScaling(Spec):
     """Frequencies as they are: theta ** (-2 i / channels)."""
+
+    by_length: ClassVar[bool] = False
+    """Whether frequencies depend on how many tokens a call has, so that a prompt cannot run in pieces."""
 
     name: Literal["default"] = "default"
 
@@ -65,6 +68,7 @@ class DynamicScaling(DefaultScaling):
     cache is not decoding without.
     """
 
+    by_length: ClassVar[bool] = True
     name: Literal["dynamic"] = "dynamic"  # type: ignore[assignment]
     factor: Stretch = Field(examples=[8.0])
     original_length: PositiveInt = Field(examples=[8192])

@@ -108,6 +108,30 @@ def test_under_a_loss_scale_a_gradient_in_float16_is_as_near_to_float64_as_the_w
     assert errors[0] <= 1.5 * errors[1]
 
 
+def test_gradients_in_float16_are_summed_in_float32() -> None:
+    """Over many tokens a sum in float16 loses what is added to it."""
+    hidden, weight, labels = random_inputs(16, 512, 16, 40, torch.float16)
+    leaves = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
+    exact = torch.autograd.grad(whole(leaves[0], leaves[1], labels, None), leaves)
+    found = torch.autograd.grad(1024 * linear_cross_entropy(hidden, weight, labels), (hidden, weight))
+    for got, true in zip(found, exact, strict=True):
+        assert (got / 1024 - true).norm() <= 2e-3 * true.norm()
+
+
+@pytest.mark.parametrize("leaf", [0, 1])
+def test_gradients_of_a_kept_graph_add_up(leaf: int) -> None:
+    """A gradient handed out is the caller's: autograd makes it the parameter's `.grad` and adds the next one to it in place."""
+    inputs = random_inputs(2, 5, 4, 30, torch.float64)
+    found = []
+    for compute in (linear_cross_entropy, whole):
+        inputs[leaf].grad = None
+        loss = compute(*inputs, 3.0)
+        for _ in range(3):
+            torch.autograd.backward(loss, retain_graph=True)
+        found.append(inputs[leaf].grad)
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("leaf", [0, 1])
 def test_only_what_is_trained_gets_a_gradient(leaf: int) -> None:
     inputs = random_inputs(2, 5, 4, 30, torch.float32)

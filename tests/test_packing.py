@@ -112,3 +112,11 @@ def test_numbers_that_do_not_fit_are_refused(given: dict[str, Tensor], where: st
     ids = torch.ones(1, 4, dtype=torch.long)
     with pytest.raises(InputError, match=where):
         pairform.build(TINY, seed=0)(ids, decoder_input_ids=ids, **given)
+
+
+@pytest.mark.parametrize("head", ["sequence_classification", "sentence_embedding", "contrastive", "span"])
+def test_a_head_that_answers_once_for_each_row_takes_one_document(head: str) -> None:
+    model = pairform.build(pairform.patch(TINY, {"head": {"name": head}}), seed=0)
+    segments = torch.tensor([[0, 0, 1, 1]])
+    with pytest.raises(InputError, match="segment_ids: found packed rows"):
+        model(torch.arange(3, 7)[None], segment_ids=segments, decoder_segment_ids=segments)

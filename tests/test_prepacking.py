@@ -1,5 +1,8 @@
 """`load(..., prepack=True)`: the same numbers from weights in oneDNN's blocks, and what such a model refuses."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,34 @@ def test_it_neither_trains_nor_saves_nor_is_carried(folder: Path, tmp_path: Path
     with pytest.raises(PairformError, match=r"model: found prepacked weights.*without prepack"):
         pairform.carry(model, model.spec)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_computes_the_same(folder: Path, copied: Callable[[Model], Model]) -> None:
+    model = pairform.load(folder, prepack=True)
+    given = {"input_ids": tokens(2, 5), "decoder_input_ids": tokens(2, 3)}
+    with torch.no_grad():
+        expected = model(**given).logits
+        again = copied(model)
+        assert torch.equal(again(**given).logits, expected)
+        assert torch.equal(model(**given).logits, expected)
+
+
+@pytest.mark.parametrize("target", [torch.bfloat16, torch.float64, torch.device("meta")])
+def test_it_is_converted_whole_or_not_at_all(folder: Path, target: torch.dtype | torch.device) -> None:
+    model = pairform.load(folder, prepack=True)
+    given = {"input_ids": tokens(2, 5), "decoder_input_ids": tokens(2, 3)}
+    with torch.no_grad():
+        expected = model(**given).logits
+        if isinstance(target, torch.dtype) and onednn_multiplies(target):
+            plain = pairform.load(folder).to(target)(**given).logits
+            found = model.to(target)(**given).logits
+            assert (found - plain).abs().max() <= 2e-2 * plain.abs().max()
+            return
+        with pytest.raises(PairformError, match="prepack: found"):
+            model.to(target)
+        assert {(tensor.dtype, tensor.device.type) for tensor in model.parameters()} == {(torch.float32, "cpu")}
+        assert torch.equal(model(**given).logits, expected)
 
 
 def test_a_dtype_is_prepacked_or_refused_with_what_this_processor_multiplies(folder: Path) -> None:

@@ -116,6 +116,28 @@ def test_the_product_is_that_of_the_dequantised_weight(folder: Path, dtype: torc
         )
 
 
+def test_a_product_in_float16_overflows_only_where_its_result_does(folder: Path) -> None:
+    """Steps of the weight are up to 127, and their scale is small."""
+    layer = quantised(folder, torch.float16).get_submodule("encoder.layers.0.feed_forward.block.down_proj")
+    weight = weight_of(layer)
+    given = (80 * weight.qdata[:1].sign()).to(torch.float16)
+    with torch.no_grad():
+        found = layer(given)
+    expected = given.double() @ (weight.qdata.double() * weight.scale.double().view(-1, 1)).T
+    assert relative(found, expected) < 2e-3
+
+
+def test_it_runs_and_passes_gradients_in_a_dtype_it_is_converted_to(model: Model) -> None:
+    model.to(torch.float16)
+    embeds = torch.ones(1, 5, 48, dtype=torch.float16, requires_grad=True)
+    output = model(inputs_embeds=embeds, decoder_input_ids=tokens(1, 3))
+    assert output.logits is not None
+    assert output.logits.dtype == torch.float16
+    (gradient,) = torch.autograd.grad(output.logits.square().mean(), embeds)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+
+
 def test_gradients_pass_through_the_weights_and_not_into_them(folder: Path) -> None:
     """What stands before the encoder gets the gradient that the dequantised weights would give."""
     model = quantised(folder, torch.float32)

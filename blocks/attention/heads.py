@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.attention.demand import Demand
-from pairform.blocks.attention.kernels import KERNELS, able, attend, choose
+from pairform.blocks.attention.kernels import KERNELS, able, attend
 from pairform.blocks.attention.mask_spec import FULL
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Work
@@ -123,11 +123,6 @@ class AttentionHeads(nn.Module):
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
         self.normed = spec.qk_norm is not None
-
-    def use_kernel(self, kernel: str) -> None:
-        """Choose another kernel after building; one that cannot do this block's work is an error."""
-        choose(kernel, self.demand)
-        self.kernel = kernel
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         heads = rearrange(self.q_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)

@@ -8,6 +8,7 @@ import transformers
 from torch.nn import functional
 
 import pairform
+from tests.test_blocks import TINY
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 3, 4, 8, 5], [3, 3, 8, 4, 6], [7, 9, 4, 4, 3]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]])
@@ -127,6 +128,18 @@ def test_contrastive_training_brings_partners_together() -> None:
 def test_a_contrastive_label_is_a_row() -> None:
     with pytest.raises(pairform.PairformError, match=r"labels: found the shape \(4, 5\), expected \(4,\)"):
         build({"name": "contrastive"})(IDS, labels=IDS)
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_classifiers_start_token_is_read_even_if_it_is_the_pad_token(start: int) -> None:
+    """As in T5: the decoder of a classifier reads the source shifted right behind its start token."""
+    head = {"name": "sequence_classification", "labels": 3}
+    spec = pairform.load_spec(TINY, {"tokens": {"start": start}, "head": head, "initializer_range": 0.5})
+    model = pairform.build(spec, seed=0, dtype=torch.float64)
+    read = torch.tensor([[0, 0, 3, 4, 5]])
+    shifted = torch.tensor([[start, 0, 0, 3, 4]])
+    given = model(read, decoder_input_ids=shifted, decoder_attention_mask=torch.tensor([[1, 0, 0, 1, 1]])).logits
+    torch.testing.assert_close(model(read).logits, given)
 
 
 @pytest.mark.parametrize("name", ["sentence_embedding", "contrastive", "span"])

@@ -10,6 +10,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import pairform
+from pairform.assemblies import decoding
 from pairform.blocks.attention.merged_attention import MergedAttention
 from pairform.blocks.attention.self_attention import SelfAttention
 from pairform.blocks.context import Context, Source
@@ -87,6 +88,21 @@ def test_dynamic_scaling_is_each_rows_own_and_none_within_the_original_length() 
     both = rope(heads, Context(positions))
     torch.testing.assert_close(both[1:], rope(heads[1:], Context(positions[1:])))
     torch.testing.assert_close(both[:1], turned({}, heads[:1]))
+
+
+def test_a_prompt_under_dynamic_scaling_is_not_run_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frequencies depend on how many tokens the call has, so that those of pieces would differ from transformers'."""
+    monkeypatch.setattr(decoding, "PIECE", 4)
+    for scaling, pieces in ({"name": "dynamic", "factor": 4.0, "original_length": 5}, 1), ({"name": "default"}, 3):
+        model = pairform.build(decoder_with({"name": "rope", "scaling": scaling}), seed=0, dtype=torch.float64)
+        calls: list[object] = []
+        assert model.decoder is not None
+        model.decoder.register_forward_hook(lambda *call, calls=calls: calls.append(call))
+        written = model.generate(IDS, max_new_tokens=1, eos_token_id=())
+        assert len(calls) == pieces
+        logits = model(IDS).logits
+        assert logits is not None
+        assert torch.equal(written[:, -1], logits[:, -1].argmax(-1))
 
 
 @pytest.mark.parametrize(

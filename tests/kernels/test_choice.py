@@ -10,6 +10,7 @@ import torch
 import pairform
 from pairform.blocks.attention import flex, kernels
 from pairform.blocks.attention.demand import Demand, Kernel
+from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
@@ -50,6 +51,14 @@ def test_build_and_load_take_a_kernel_for_all_layers(tmp_path: Any) -> None:
         pairform.build(WIDE, kernel="sdpa")
     with pytest.raises(InputError, match=message):
         pairform.load(tmp_path / "model", kernel="sdpa")
+
+
+def test_a_kernel_is_taken_by_all_layers_or_by_none() -> None:
+    encoder = {"layer": {"branches": {"self_attention": {"softcap": None}}}}
+    model = pairform.build(pairform.patch(WIDE, {"encoder": encoder}), seed=0)
+    with pytest.raises(InputError, match=r"decoder\.layers\.0\.self_attention\.block.*'sdpa', which cannot do a softcap"):
+        model.use_kernel("sdpa")
+    assert {module.kernel for module in model.modules() if isinstance(module, AttentionHeads)} == {"auto"}
 
 
 def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
