@@ -1,6 +1,7 @@
 """In which dtype the delicate steps compute."""
 
 from contextlib import AbstractContextManager, nullcontext
+from math import frexp
 
 import torch
 from torch import Tensor
@@ -16,6 +17,22 @@ def wide(tensor: Tensor) -> Tensor:
 def narrower(one: torch.dtype, other: torch.dtype) -> torch.dtype:
     """The dtype of fewer bytes; `one` where they have as many."""
     return other if other.itemsize < one.itemsize else one
+
+
+def split_scale(scale: float, dtype: torch.dtype) -> tuple[float, float]:
+    """Two factors of what multiplies the products of queries and keys: for the queries, and for the products.
+
+    In float16 the first is the power of two in the scale, if that is below 1: to multiply by it rounds nothing, and products
+    are beyond the dtype only where scores are too. Elsewhere it is 1.
+    """
+    power = 2.0 ** min(frexp(scale)[1], 0) if dtype == torch.float16 else 1.0
+    return power, scale / power
+
+
+def bounded(scores: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scores that were products in `dtype`: what is beyond float16 is the largest number there, not infinite."""
+    largest = torch.finfo(torch.float16).max
+    return scores.clamp(-largest, largest) if dtype == torch.float16 else scores
 
 
 def clamped(tensor: Tensor) -> Tensor:

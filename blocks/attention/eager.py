@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted, with_bias
 from pairform.blocks.context import Context
-from pairform.blocks.precision import wide
+from pairform.blocks.precision import bounded, split_scale, wide
 
 
 def eager(
@@ -24,7 +24,8 @@ def eager(
     Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
     length = queries.shape[2]
-    scores = products(queries, keys) * work.scale
+    power, rest = split_scale(work.scale, queries.dtype)
+    scores = bounded(products(queries if power == 1 else queries * power, keys) * rest, queries.dtype)
     if work.softcap is not None:
         scores = torch.tanh(scores / work.softcap) * work.softcap
     if scores.dtype == torch.float16:

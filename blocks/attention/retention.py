@@ -85,8 +85,8 @@ class Retention(nn.Module):
         self.decay_proj = Linear(sizes.width, self.heads, bias=False) if spec.decay == "gated" else None
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        found = self.remembered(self.tokens(hidden, context), context).to(hidden.dtype)
-        normed = functional.rms_norm(wide(found), found.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
+        found = self.remembered(self.tokens(hidden, context), context)
+        normed = functional.rms_norm(found, found.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
         mixed: Tensor = self.o_proj(functional.silu(self.gate_proj(hidden)) * rearrange(normed, "b h l d -> b l (h d)"))
         return mixed
 

@@ -10,6 +10,7 @@ from pairform.blocks.attention.buffers import Buffers
 from pairform.blocks.attention.softcap import cap_scores
 from pairform.blocks.attention.tiling import Tile, tiles_of
 from pairform.blocks.attention.work import Parts, Work, by_distance, of_diagonals
+from pairform.blocks.precision import bounded, split_scale
 
 
 class Tiles:
@@ -73,13 +74,17 @@ class Tiles:
         """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and what a score grows by with q k, where a
         softcap bends it.
         """
-        scores = self.scores("scores", queries, self.of_keys(self.keys, tile))
+        power, rest = split_scale(self.work.scale, queries.dtype)
+        scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.keys, tile))
+        scores = bounded(scores, queries.dtype)
         bent = None
         cap = self.work.softcap
         if cap is None:
-            scores.mul_(self.work.scale)
+            scores.mul_(rest)
         else:
-            bent = cap_scores(scores, self.work.scale, cap, self.buffer, slope=slope)
+            bent = cap_scores(scores, rest, cap, self.buffer, slope=slope)
+            if bent is not None and power != 1:
+                bent.mul_(power)
         for numbers, own in self.biased(tile, scores, self.biases):
             own += by_distance(numbers, *own.shape[1:])
         if tile.hidden is not None:
