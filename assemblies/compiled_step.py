@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +27,7 @@ class CompiledStep:
         self.model = model
         self.run = compiled_step(model)
         self.captured: Captured | None = None
-        self.buffers: list[int] = []
+        self.held: list[ref[Tensor]] = []
 
     def __call__(
         self, token: Int[Tensor, "batch 1"], first: Int[Tensor, "batch 1"] | None, source: Source | None, cache: Cache
@@ -49,10 +49,9 @@ class CompiledStep:
         self, token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot], source: Source | None, cache: Cache
     ) -> Tensor:
         """The first step runs as it is, the second one is captured, and later ones are replays of it."""
-        buffers = [own.buffers.keys.data_ptr() for own in cache.own.values()]
-        buffers += [memory.state.data_ptr() for memory in cache.states.values()]
-        if buffers != self.buffers:
-            self.buffers, self.captured = buffers, None
+        held = held_by(cache, source)
+        if len(held) != len(self.held) or any(tensor is not known() for tensor, known in zip(held, self.held, strict=True)):
+            self.held, self.captured = [ref(tensor) for tensor in held], None  # an address may be another tensor's by now
             return self.run(self.model, token, position, slots, source, cache)
         if self.captured is None:
 
@@ -61,6 +60,14 @@ class CompiledStep:
 
             self.captured = Captured(run, token, position, slots)
         return self.captured(token, position, slots)
+
+
+def held_by(cache: Cache, source: Source | None) -> list[Tensor]:
+    """What a step reads and writes beside its inputs, which a graph knows by address."""
+    buffers = [own.buffers for own in cache.own.values()] + list(cache.source.values())
+    held = [tensor for each in buffers for tensor in (each.keys, each.values)]
+    held += [memory.state for memory in cache.states.values()]
+    return held if source is None or source.valid is None else [*held, source.valid]
 
 
 class Captured:

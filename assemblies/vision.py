@@ -37,18 +37,24 @@ class Vision(nn.Module):
             places[:, prompt:] = False
         if unseen:
             return places
-        found = int(places.sum())
-        token = self.spec.image_token
-        if pixel_values is None:
-            if not found:
-                return None
-            raise InputError(Problem("input_ids", f"{found} image tokens ({token}) without pictures", "pixel_values for them"))
         each: int = getattr(self.spec.projector, "tokens", 0)
-        if found != len(pixel_values) * each:
-            expected = f"{len(pixel_values) * each}: {each} for each of {len(pixel_values)} pictures"
-            remedy = f"Put {each} times the image token {token} where a picture stands."
-            raise InputError(Problem("input_ids", f"{found} image tokens", expected, remedy))
-        return places
+        self.check_count(places.sum(), None if pixel_values is None else len(pixel_values), each)
+        return None if pixel_values is None else places
+
+    def check_count(self, count: Int[Tensor, ""], pictures: int | None, each: int) -> None:
+        """Image tokens must be as many as pictures have. Not to wait for a GPU, this is left to an assertion there."""
+        token, wanted = self.spec.image_token, (pictures or 0) * each
+        if count.device.type != "cpu":
+            torch._assert_async(count == wanted, f"image tokens ({token}) other than {wanted}, {each} for each picture")
+            return
+        if (found := int(count)) == wanted:
+            return
+        if pictures is None:
+            raise InputError(Problem("input_ids", f"{found} image tokens ({token}) without pictures", "pixel_values for them"))
+        remedy = f"Put {each} times the image token {token} where a picture stands."
+        raise InputError(
+            Problem("input_ids", f"{found} image tokens", f"{wanted}: {each} for each of {pictures} pictures", remedy)
+        )
 
     def forward(
         self,
@@ -67,8 +73,12 @@ class Vision(nn.Module):
     ) -> Float[Tensor, "repeated channels height width"]:
         """The pictures for rows of which each stands so many times, one after the other."""
         each: int = getattr(self.spec.projector, "tokens", 0)
-        counts = (token_ids == self.spec.image_token).sum(1).div(each, rounding_mode="floor").tolist()
-        return torch.cat([own for own in torch.split(pixel_values, counts) for _ in range(times)])
+        counts = (token_ids == self.spec.image_token).sum(1).div(each, rounding_mode="floor")
+        number, device = len(pixel_values), token_ids.device
+        row = torch.arange(len(token_ids), device=device).repeat_interleave(counts, output_size=number)  # without waiting for it
+        time = torch.arange(times, device=device).repeat_interleave(number)
+        order = (row.repeat(times) * times + time).argsort(stable=True)
+        return pixel_values[torch.arange(number, device=device).repeat(times)[order]]
 
     def untouched(self, embedded: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """`embedded` as it is, with a gradient of zero to every parameter here that is trained.

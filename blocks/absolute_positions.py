@@ -43,7 +43,7 @@ class SinusoidalPosition(nn.Module):
 class LearnedPosition(nn.Module):
     """A learned row for each of `length` places (Gehring et al. 2017, arXiv 1705.03122, section 3.1; GPT-2).
 
-    A longer sequence is an error. Padding counts as the first place.
+    A longer sequence is an error, which a GPU raises as a failed assertion of its own. Padding counts as the first place.
     """
 
     class Spec(BlockSpec):
@@ -57,9 +57,9 @@ class LearnedPosition(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        if not torch.compiler.is_compiling():
+        # numbers on the meta device have no value: there they are a plain row's
+        if not torch.compiler.is_compiling() and positions.device.type in ("cpu", "meta"):
             length = len(self.weight)
-            # numbers on the meta device have no value: there they are a plain row's
             last = positions.shape[1] - 1 if positions.is_meta else int(positions.max())
             if last >= length:
                 raise InputError(Problem("positions", f"the place {last}", f"places below {length}, which are learned"))

@@ -126,16 +126,18 @@ class ALiBi(ScoreBias):
         super().__init__()
         assert sizes.heads is not None, "given by attention"
         self.spec = spec
-        self.slopes = slopes(sizes.heads)
+        self.heads = sizes.heads
 
     def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
-        falls = torch.tensor(self.slopes, dtype=torch.float32, device=distances.device)
-        return -distances.abs() * falls[:, None, None]
+        return -distances.abs() * slopes(self.heads, distances.device)[:, None, None]
 
 
-def slopes(heads: int) -> list[float]:
-    """2 ** (-8 i / heads); for other counts than powers of two, every second one of the next power's fill up the last one's."""
+def slopes(heads: int, device: torch.device | None = None) -> Float[Tensor, " heads"]:
+    """2 ** (-8 i / heads); for other counts than powers of two, every second one of the next power's fill up the last one's.
+
+    Computed on the device: a CUDA graph cannot hold a copy from the host.
+    """
     whole = 1 << heads.bit_length() - 1
-    found = [2 ** (-8 * (index + 1) / whole) for index in range(whole)]
-    between = [2 ** (-4 * (index + 1) / whole) for index in range(0, 2 * (heads - whole), 2)]
-    return found + between
+    found = torch.arange(1, whole + 1, dtype=torch.float64, device=device) * (-8 / whole)
+    between = torch.arange(heads - whole, dtype=torch.float64, device=device) * (-8 / whole) - 4 / whole
+    return torch.cat((found, between)).exp2().float()

@@ -49,9 +49,9 @@ def arguments(runs: Runs, device: torch.device) -> dict[str, object]:
 
 @constant
 def lacks(device: str) -> str | None:
-    """Whether flash-attn is here and the device can run it."""
+    """Whether flash-attn is here and every GPU can run it."""
     if find_spec("flash_attn") is None:
         return "needs the package flash-attn, which is not installed"
-    if torch.cuda.get_device_capability() < (8, 0):
-        return "needs a GPU of compute capability 8.0"
+    if any(torch.cuda.get_device_capability(number) < (8, 0) for number in range(torch.cuda.device_count())):
+        return "needs GPUs of compute capability 8.0"
     return None

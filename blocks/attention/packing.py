@@ -43,11 +43,12 @@ def unpack(numbers: Sequence[int], tensors: Sequence[Tensor]) -> JoinedMask:
 
 
 def of_row(mask: JoinedMask, row: int) -> JoinedMask:
-    """The mask of one row of the batch; a row without padding has none."""
+    """The mask of one row of the batch; a row without padding has none, where looking for it does not wait for a device."""
     parts = []
     for part in mask.parts:
         valid, *rest = (None if tensor is None else tensor[row : row + 1] for tensor in held_by(part))
-        parts.append(holding(part, [None if valid is not None and bool(valid.all()) else valid, *rest]))
+        whole = valid is not None and valid.device.type == "cpu" and bool(valid.all())
+        parts.append(holding(part, [None if whole else valid, *rest]))
     return JoinedMask(tuple(parts))
 
 

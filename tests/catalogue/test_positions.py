@@ -139,8 +139,7 @@ def test_t5_buckets_are_those_of_transformers() -> None:
 @pytest.mark.parametrize("heads", [1, 4, 8, 12])
 def test_alibis_slopes_are_those_of_transformers(heads: int) -> None:
     theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float64)[:, 0, 1]  # at the distance 1
-    ours = torch.tensor(slopes(heads), dtype=torch.float64)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)  # theirs are powers of a float32
+    torch.testing.assert_close(slopes(heads).double(), theirs, rtol=1e-6, atol=0)  # theirs are powers of a float32
 
 
 @pytest.mark.parametrize("causal", [True, False])
