@@ -75,7 +75,7 @@ class Vision(nn.Module):
         each: int = getattr(self.spec.projector, "tokens", 0)
         counts = (token_ids == self.spec.image_token).sum(1).div(each, rounding_mode="floor")
         number, device = len(pixel_values), token_ids.device
-        row = torch.arange(len(token_ids), device=device).repeat_interleave(counts, output_size=number)  # without waiting for it
+        row = torch.arange(len(token_ids), device=device).repeat_interleave(counts, output_size=number)
         time = torch.arange(times, device=device).repeat_interleave(number)
         order = (row.repeat(times) * times + time).argsort(stable=True)
         return pixel_values[torch.arange(number, device=device).repeat(times)[order]]
