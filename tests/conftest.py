@@ -14,6 +14,8 @@ for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao,
 
 import transformers  # noqa: E402
 
+from pairform.assemblies.checkpoints import publishing  # noqa: E402
+
 if level := os.environ.get("ATEN_CPU_CAPABILITY"):  # the compiler's cache mixes instruction sets, and then does not build
     cache = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{level}"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
@@ -27,3 +29,9 @@ transformers.logging.disable_progress_bar()
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are written by the thousand here, and each would wait for the disk."""
+    monkeypatch.setattr(publishing, "sync", lambda path: None)

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, T5GemmaForConditionalGeneration
 
 import pairform
+from pairform.assemblies.checkpoints import publishing
 from tests.broken.damage import INDEX, SINGLE, contents, read_file, refused
 from tests.checkpoints import gemma2, t5gemma
 from tests.tokenizers_small import tokenizer
@@ -72,6 +73,28 @@ def test_no_shard_is_larger_than_asked_for_unless_one_tensor_is(size: str, sourc
     for shard in tmp_path.glob("out/*.safetensors"):
         header, data = read_file(shard)
         assert len(data) <= int(size.removesuffix("KB")) * 1000 or len(header) == 2, "the metadata and one tensor"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_on_the_disk_before_it_has_its_name(
+    overwrite: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    model = pairform.load(source)
+    if overwrite:
+        pairform.save(model, target)
+    before = target.stat().st_ino if overwrite else None
+    synced: list[str] = []
+
+    def sync(path: Path) -> None:
+        there = target.stat().st_ino if target.exists() else None
+        assert (there == before) == (path != target.parent), "files first, then the name"
+        synced.append(path.name)
+
+    monkeypatch.setattr(publishing, "sync", sync)
+    pairform.save(model, target, overwrite=overwrite)
+    assert set(contents(target)) < set(synced)
+    assert synced[-1] == tmp_path.name
 
 
 def test_files_are_those_of_safetensors_own_writer(source: Path, tmp_path: Path) -> None:
