@@ -80,13 +80,14 @@ class OwnKeys:
     def write(self, keys: Tensor, values: Tensor, room: int = 0) -> KeyValues:
         """Add newer tokens. Gives what they may see: all that was held, and they themselves.
 
-        room: how many tokens the sequence is expected to have. Where gradients are wanted, nothing is written in place.
+        room: how many tokens the sequence is expected to have. Where gradients are enabled nothing is written in place, since
+        autograd may keep what is held for a gradient of queries, of a bias or of a source.
         """
-        count = keys.shape[2]
+        count, trained = keys.shape[2], torch.is_grad_enabled()
         total = self.end - self.begin + count
-        if keys.requires_grad or (self.limit is not None and total > self.limit):
+        if trained or (self.limit is not None and total > self.limit):
             seen = self.held.then(keys, values) if total > count else KeyValues(keys, values, self.start)
-            self.hold(seen if self.window is None else seen.last(self.window), 0 if keys.requires_grad else max(room, total))
+            self.hold(seen if self.window is None else seen.last(self.window), 0 if trained else max(room, total))
             return seen
         if self.end + count > self.capacity:
             self.hold(self.held, max(room, total, min(2 * total, 2 * self.capacity)))

@@ -71,7 +71,13 @@ def misfits(model: Model, tensors: dict[str, nn.Parameter]) -> Iterator[Problem]
             )
         elif tuple(tensor.shape) != wanted[name]:
             yield Problem(f"model: {name}", f"the shape {list(tensor.shape)}", f"{list(wanted[name])}, as its spec says")
-    for name in wanted.keys() - tensors.keys():
+    every = {transparent(name): tensor for name, tensor in model.named_parameters(remove_duplicate=False)}
+    for name in sorted(wanted.keys() - tensors.keys()):
+        if name in every:
+            other = next(known for known, tensor in tensors.items() if tensor is every[name])
+            found = f"the same tensor as {other}, which the model's spec does not say"
+            yield Problem(f"model: {name}", found, "a tensor of its own", "Clone one of the two, as they would be loaded.")
+            continue
         yield Problem(f"model: {name}", "no such tensor", f"one of shape {list(wanted[name])}, as the model's spec says")
 
 

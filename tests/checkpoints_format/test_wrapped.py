@@ -101,6 +101,12 @@ def without_norm() -> pairform.Model:
     return made
 
 
+def tied_by_hand() -> pairform.Model:
+    made = model()
+    made.get_submodule("decoder.norm").weight = made.get_submodule("encoder.norm").weight
+    return made
+
+
 REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "an adapted model": (lambda: PeftModel(with_projection(Adapted)), ("PeftModel", "merge_and_unload()")),
     "an adapter inside": (lambda: with_projection(Adapted), ("q_proj.base_layer.weight", "merge_and_unload()")),
@@ -113,6 +119,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "no module": (lambda: {"weight": torch.ones(2)}, ("a dict", "a pairform model")),
     "a tied head with its own weight": (untied, ("head.weight", "does not have")),
     "a tensor of another shape": (another_shape, ("decoder.norm.weight", "[31]", "[32]")),
+    "tensors tied by hand": (tied_by_hand, ("decoder.norm.weight", "the same tensor as encoder.norm.weight", "Clone")),
     "a tensor too few": (without_norm, ("encoder.norm.weight", "no such tensor")),
 }
 

@@ -88,3 +88,21 @@ def test_rows_of_a_cache_go_on_as_their_own_batch() -> None:
     order = torch.tensor([2, 0])
     last = model(source.ids[order], source.mask[order], target.ids[order, 7:], cache=cache.rows(order))
     torch.testing.assert_close(last.logits[:, 0], whole.logits[order, 7], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj", "sinks", "feed_forward"])
+def test_gradients_with_a_cache_are_those_without(part: str) -> None:
+    """Whatever is trained: autograd keeps keys and values for it, so that none is written over."""
+    document = pairform.patch(pair(widths=(32, 32)), {"decoder": {"layer": {"branches": {"self_attention": {"sinks": True}}}}})
+    model = wide(document.document(), torch.float64)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part in name)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    source, ids = texts(0, (9,))[0][None], texts(1, (6,))[0][None]
+    whole = model(source, decoder_input_ids=ids).logits
+    cache = pairform.Cache()
+    parts = [model(source, decoder_input_ids=some, cache=cache).logits for some in torch.split(ids, [3, 1, 1, 1], 1)]
+    given = torch.autograd.grad(torch.cat(parts, 1).square().sum(), trained)
+    expected = torch.autograd.grad(whole.square().sum(), trained)
+    for got, wanted in zip(given, expected, strict=True):
+        torch.testing.assert_close(got, wanted)
