@@ -69,17 +69,19 @@ class Tree:
         return sum(new.values())
 
     def stack(self, path: str, stack: nn.Module) -> Part:
-        """The embedding, what reads pictures, the branches summed over layers, and the final norm."""
-        parts = [Part("embedding", parameters=self.new_parameters(stack.get_submodule("embedding")))]
+        """Every child of the stack: what comes before the layers, their branches summed over layers, and the final norm."""
         children = dict(stack.named_children())
-        if "vision" in children:
-            vision = children["vision"]
-            tower = self.stack(f"{path}.vision.tower", vision.get_submodule("tower"))
-            projector = Part("projector", parameters=self.new_parameters(vision.get_submodule("projector")))
-            parts.append(whole("vision", [tower, projector]))
-        parts.append(self.layers(stack.get_submodule("layers"), self.counts[path]))
-        parts.append(Part("norm", parameters=self.new_parameters(stack.get_submodule("norm"))))
-        return whole(path.rpartition(".")[2], parts)
+        after = {name: children.pop(name) for name in ("layers", "norm")}
+        return whole(path.rpartition(".")[2], [self.part(path, name, child) for name, child in (children | after).items()])
+
+    def part(self, path: str, name: str, child: nn.Module) -> Part:
+        """One child of the stack at `path`."""
+        if name == "layers":
+            return self.layers(child, self.counts[path])
+        if name == "vision":
+            tower = self.stack(f"{path}.vision.tower", child.get_submodule("tower"))
+            return whole("vision", [tower, Part("projector", parameters=self.new_parameters(child.get_submodule("projector")))])
+        return Part(name, parameters=self.new_parameters(child))
 
     def layers(self, layers: nn.Module, counts: Sequence[int]) -> Part:
         by_branch: dict[str, Part] = {}
