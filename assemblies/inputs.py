@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand."""
+    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand.
+
+    counted: False at places whose label is ignored, where the tokens are the labels shifted right: attention sees them, as in
+             transformers, and auxiliary losses do not count them.
+    """
 
     ids: Int[Tensor, "batch length"] | None = None
     embeds: Float[Tensor, "batch length width"] | None = None
@@ -26,6 +30,7 @@ class Inputs:
     pixels: Float[Tensor, "pictures channels height width"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
     prefix: Int[Tensor, " batch"] | None = None
+    counted: Bool[Tensor, "batch length"] | None = None
 
 
 def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
@@ -70,6 +75,7 @@ def run(stack: "Stack", inputs: Inputs, **rest: Any) -> "StackOutput":
         segments=inputs.segments,
         positions=inputs.positions,
         prefix_lengths=inputs.prefix,
+        counted=inputs.counted,
         **rest,
     )
     return ran
@@ -79,7 +85,7 @@ def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels
     """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, where `padding` is
     padding."""
     if spec.head.name == "lm" and labels is not None:
-        return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
+        return replace(written, ids=shift_right(labels, spec.tokens, written.segments), counted=labels >= 0)
     if spec.head.name != "lm" and read.ids is not None:
         shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
         return mask_padding(shifted, padding)

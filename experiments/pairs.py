@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Strict
 
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.experiments.file_data import FileData
 from pairform.experiments.files import Allowance, read_lines, text_at
 from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
 
-Lengths = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
+Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pairs(FileData):
     name: Literal["pairs"]
     source: str = "source"
     target: str = "target"
-    lengths: Lengths = (128, 128)
+    lengths: Longest = (128, 128)
     validation: PositiveInt = 256
 
     def gather(self, folder: Path) -> "PairFiles":
@@ -70,7 +70,9 @@ class PairFiles:
         ids = Ids.of(spec)
         train, held_out = self.examples(open_tokens(ids, self.tokenizer), ids.end)
         order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
-        return Drawn(train, [held_out[place] for place in order], self.spec.lengths)
+        measured = [held_out[place] for place in order]
+        lengths = {(len(source), len(target)) for some in (train, measured) for source, target in some}
+        return Drawn(train, measured, longest(spec, lengths))
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example]]:
         train, held_out = ([self.example(pair, tokens, end) for pair in some] for some in self.pairs)
@@ -91,7 +93,7 @@ class Drawn:
 
     pairs: list[Example]
     held_out: list[Example]
-    lengths: tuple[int, int]
+    lengths: Lengths
 
     @property
     def measured(self) -> int:

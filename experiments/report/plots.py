@@ -81,7 +81,7 @@ def draw_curves(variants: list[Variant], of: Styles, key: tuple[str, str], title
         for name, curve in sorted(curves.items(), key=lambda item: of[item[0]] is not None):
             draw_curve(axes, name, curve, of[name])
         axes.set_xlabel("step")
-        axes.set_ylabel(key[1])
+        axes.set_ylabel(key[1].replace("_", " "))
         if wide([value for curve in curves.values() for value in curve.mean]):
             axes.set_yscale("log")
 

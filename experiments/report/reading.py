@@ -15,7 +15,7 @@ LINE_BYTES = 1 << 16
 """Of a line of metrics at most; a longer one is none."""
 LAST_STEP = 1 << 53
 """Whole numbers beyond it are no floats, which plots are made of."""
-CURVES = (("train", "loss"), ("valid", "loss"), ("valid", "accuracy"))
+CURVES = (("train", "loss"), ("train", "auxiliary_loss"), ("valid", "loss"), ("valid", "accuracy"))
 
 
 @dataclass(frozen=True)
