@@ -41,8 +41,11 @@ class Search:
 
     @property
     def planned(self) -> list[Trial]:
-        """The trials of all points that were asked for."""
-        return trials_for(self.study, self.contents, list(self.variants.values()))
+        """The trials of all points that were asked for, point by point: numbers stay when points are added."""
+        place = {name: place for place, name in enumerate(self.variants)}
+        found = trials_for(self.study, self.contents, list(self.variants.values()))
+        found.sort(key=lambda trial: place[trial.variant])
+        return [trial.model_copy(update={"number": number}) for number, trial in enumerate(found)]
 
     @property
     def most(self) -> list[Trial]:
