@@ -10,6 +10,8 @@ from pairform.assemblies.model import Model
 from pairform.assemblies.specs import LayerSpec, StackSpec
 
 CROSS = "cross_attention"
+EMBEDDINGS = ("embedding", "position")
+"""Parts of a stack that its first hidden states come from."""
 
 
 @dataclass
@@ -30,9 +32,9 @@ class Part:
         document = {"name": self.name, "count": self.count, "parameters": self.parameters, "share": share, "flops": self.flops}
         return document | ({"parts": [part.document(whole) for part in self.parts]} if self.parts else {})
 
-    def size(self, name: str) -> int:
-        """Parameters of the part inside this one that has `name`, and 0 without one."""
-        return sum(part.parameters for part in self.parts if part.name == name)
+    def size(self, *names: str) -> int:
+        """Parameters of the parts inside this one that have one of these names."""
+        return sum(part.parameters for part in self.parts if part.name in names)
 
 
 def whole(name: str, parts: list[Part]) -> Part:
@@ -102,10 +104,10 @@ def layers_of(model: Model, counts: Counts) -> Iterator[tuple[LayerSpec, nn.Modu
 
 
 def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]:
-    """By purpose: `encoder` and `decoder` are layers and final norm. `active`, where it is not the total, is what one token
-    goes through."""
+    """By purpose: `embedding` is of tokens and positions, `encoder` and `decoder` are what else a stack has beside vision.
+    `active`, where it is not the total, is what one token goes through."""
     stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
-    bodies = {name: stack.size("layers") + stack.size("norm") for name, stack in stacks.items()}
+    bodies = {name: stack.parameters - stack.size(*EMBEDDINGS, "vision") for name, stack in stacks.items()}
     idle = sum(
         count * getattr(module, "idle_parameters", 0)
         for _, layer, count in layers_of(model, counts)
@@ -114,7 +116,7 @@ def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]
     return {
         "total": tree.parameters,
         **({"active": tree.parameters - idle} if idle else {}),
-        "embedding": sum(stack.size("embedding") for stack in stacks.values()),
+        "embedding": sum(stack.size(*EMBEDDINGS) for stack in stacks.values()),
         "encoder": bodies.get("encoder", 0),
         "decoder": bodies.get("decoder", 0),
         "cross_attention": cross_attention_parameters(model, counts),

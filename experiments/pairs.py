@@ -1,7 +1,7 @@
 """Pairs of a source and a target as data, one a line of JSONL files: translations, questions and answers, summaries."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,15 +68,15 @@ class PairFiles:
     def open(self, spec: ModelSpec) -> "Drawn":
         """In a model's ids; too few of them, or a source without a token, raise `SpecError`."""
         ids = Ids.of(spec)
-        train, held_out = self.examples(open_tokens(ids, self.tokenizer), ids.end)
+        train, held_out, lengths = self.examples(open_tokens(ids, self.tokenizer), ids.end)
         order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
         measured = [held_out[place] for place in order]
-        lengths = {(len(source), len(target)) for some in (train, measured) for source, target in some}
-        return Drawn(train, measured, longest(spec, lengths))
+        return Drawn(train, measured, longest(spec, lengths | lengths_of(measured)))
 
-    def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example]]:
+    def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example], set[Lengths]]:
+        """Examples to learn from, held-out ones, and the lengths of the first."""
         train, held_out = ([self.example(pair, tokens, end) for pair in some] for some in self.pairs)
-        return train, held_out
+        return train, held_out, lengths_of(train)
 
     def example(self, pair: Pair, tokens: Tokens, end: int) -> Example:
         """A target that is cut off does not end."""
@@ -85,6 +85,10 @@ class PairFiles:
         if not source:
             raise SpecError(Problem(f"data: {pair.where}", f"no token in the field {self.spec.source!r}", "at least one"))
         return source, [*tokens.encode(pair.target), end][: longest[1]]
+
+
+def lengths_of(examples: Iterable[Example]) -> set[Lengths]:
+    return {(len(source), len(target)) for source, target in examples}
 
 
 @dataclass(frozen=True)

@@ -68,19 +68,19 @@ def comparisons(rows: Sequence[dict[str, Any]]) -> int:
 
 
 def family_wise(count: int) -> float:
-    """In what part of studies at most some of so many intervals excludes zero, though no variant differs: Sidak's bound, which
-    independent intervals reach. Those that share the first variant stay below it."""
+    """An upper bound (Sidak's) on the share of studies in which at least one of so many intervals excludes zero though no
+    variant differs from the first. Independent intervals reach it; those that share the first variant stay below."""
     return 1 - CONFIDENCE**count
 
 
 def caution(rows: Sequence[dict[str, Any]]) -> str:
-    """What is to be said of several intervals; nothing of fewer than two."""
+    """What a reader of several intervals must know; nothing for fewer than two."""
     count = comparisons(rows)
     if count < 2:
         return ""
     return (
-        f"Each interval is a {CONFIDENCE:.0%} interval by itself. Where no variant differs, some of {count} differences has an "
-        f"interval without zero in up to {family_wise(count):.0%} of studies."
+        f"Intervals are not corrected for multiple comparisons: among {count} comparisons, at least one {CONFIDENCE:.0%} "
+        f"interval excludes zero in up to {family_wise(count):.0%} of studies in which no variant differs from the first."
     )
 
 

@@ -77,7 +77,9 @@ def parameters(ref: Any) -> int:
 def test_positions_are_a_part_of_their_stack(position: dict[str, Any]) -> None:
     spec = pairform.load_spec("t5gemma-s-s", SMALL | {"decoder": {**SMALL["decoder"], "position": position}})  # type: ignore[dict-item]
     found = pairform.inspect(spec).document()
-    assert found["parameters"]["total"] == parameters(spec)
+    counts = found["parameters"]
+    assert counts["total"] == parameters(spec)
+    assert counts["total"] == sum(counts[name] for name in ("embedding", "encoder", "decoder", "vision", "bridge", "head"))
     assert_sums(found["tree"])
     learned = {part["name"]: part["parameters"] for part in found["tree"]["parts"][1]["parts"]}["position"]
     assert learned == (512 * 48 if position["name"] == "learned" else 0)

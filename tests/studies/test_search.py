@@ -169,6 +169,14 @@ def test_a_loss_is_made_small_and_an_accuracy_large(measure: str, best: Any, tmp
     assert search.optuna.best_value == best(values)
 
 
+def test_a_point_whose_trials_did_not_measure_it_has_no_value(tmp_path: Path) -> None:
+    """Their results may be those of an earlier version, or changed by hand."""
+    _, names = measured(tmp_path, {}, 2)
+    (tmp_path / "study" / "trials" / names[0] / "result.json").write_text('{"accuracy": 0.5}')
+    measured(tmp_path, {}, 2)
+    assert [point["loss"] is None for point in points(tmp_path)] == [True, False]
+
+
 def test_trials_of_points_are_numbered_in_the_order_in_which_they_are_handed_out(tmp_path: Path) -> None:
     _, names = measured(tmp_path, {"seeds": [0, 1]}, 3)
     _, more = measured(tmp_path, {"seeds": [0, 1]}, 5)

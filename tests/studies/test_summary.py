@@ -78,7 +78,7 @@ def test_the_chance_that_some_interval_excludes_zero_is_told(
 ) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
-    said = "some of 3 differences has an interval without zero in up to 14% of studies"
+    said = "among 3 comparisons, at least one 95% interval excludes zero in up to 14% of studies"
     folder = write_results(tmp_path / "four", {name: [1.0, 2.5, place / 2] for place, name in enumerate("abcd")})
     assert said in CommandLine(monkeypatch, capsys)("study", "status", folder).out
     assert said in render(read_report(folder))
