@@ -27,8 +27,8 @@ class MixtureOfExperts(nn.Module):
     shared:    a feed-forward block that reads every token beside the chosen ones (DeepSeekMoE, arXiv 2401.06066, section 3.2).
     normalise: whether the chosen experts' weights are divided by their sum (Mixtral, arXiv 2401.04088, section 2.1).
     balance:   of the auxiliary loss `experts * sum_i f_i P_i`, where f_i is the share of all choices that fell on expert i and
-               P_i its mean weight over the tokens that are not padding (nor are labels there ignored, where a decoder's
-               tokens are the labels shifted right); 1 for an even load (Switch, arXiv 2101.03961, 2.2).
+               P_i its mean weight over the tokens that are not padding; 1 for an even load (Switch, arXiv 2101.03961, 2.2).
+               Of a decoder that reads its labels shifted right, places with an ignored label are padding.
     z_loss:    of the mean square of the router's log-sum-exp (ST-MoE, arXiv 2202.08906, section 3.3).
 
     In code that torch compiles, all experts compute all tokens: sizes that depend on the router would break the graph.
