@@ -14,7 +14,6 @@ import pairform
 from pairform.experiments.batches import collate
 from pairform.experiments.planning import plan_trials, read_study
 from pairform.experiments.records import trials_of
-from pairform.experiments.running import run_study
 from pairform.experiments.summary import summarise
 from tests.command_line.runner import CommandLine, document, refused
 from tests.studies.small_study import MERGED, STUDY, lines, result, run, write_study
@@ -165,22 +164,3 @@ def test_names_cannot_drive_a_terminal(tmp_path: Path, pairform_command: Command
         out = pairform_command("study", *words).out
         assert "red\\x1b[31m\\nforged" in out
         assert "\x1b" not in out
-
-
-def test_a_decoder_alone_reads_source_and_target_as_one_text(tmp_path: Path) -> None:
-    """It learns to copy, and its costs are those of the whole text."""
-    heads = {"heads": 2, "kv_heads": 2, "head_dim": 16, "scale": 0.25}
-    layer = {"branches": {"self_attention": heads, "feed_forward": {"hidden": 64}}}
-    base = {"extends": "gemma-2-2b", "vocabulary": 16, "initializer_range": 0.1}
-    base |= {"decoder": {"width": 32, "depth": 2, "cycle": None, "layer": layer}}
-    data = {"name": "copy", "symbols": 3, "length": [1, 2], "validation": 16}
-    settings = {"steps": 120, "batch": 32, "optimizer": {"learning_rate": 0.01}, "evaluate_every": None}
-    file = write_study(tmp_path, {"variants": {"merged": None}, "seeds": [0], "data": data, "training": settings})
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"base": base}))
-    study = read_study(file)
-    (trial,) = run_study(study, tmp_path / "study", source=tmp_path)
-    assert trial.error is None
-    found = result(tmp_path, trial.name)
-    assert found["accuracy"] > 0.95
-    costs = pairform.inspect(pairform.load_spec(dict(trial.spec)), target_length=2 + 1 + 3, dtype=torch.float32)
-    assert found["flops"] == costs.flops["total"]

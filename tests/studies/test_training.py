@@ -59,6 +59,7 @@ def test_a_trial_is_trained_and_validated_as_by_hand(case: str, tmp_path: Path) 
     steps = {"steps": 5, "batch": 5, "log_every": 1, "evaluate_every": 2}
     patch = {"base": {"initializer_range": 0.5}, "training": steps | settings, "data": DATA, "seeds": [5]}
     trial, examples = planned(tmp_path, patch, change)
+    assert trial.seed == 5
     found, result = trained(trial, examples)
     expected = trained_by_hand(trial, examples, make, trial.training.clip, trial.training)
     assert [line.keys() - {"seconds"} for line in found] == [line.keys() for line in expected]
