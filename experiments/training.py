@@ -146,7 +146,7 @@ def validation_line(model: Model, held_out: list[Example], settings: TrainingSpe
         if model.spec.encoder is None:  # each token foretells the next
             guesses, labels = guesses[:, :-1], labels[:, 1:]
         counts = labels >= 0
-        hits = (guesses == labels) & counts
+        hits = guesses == labels  # an ignored label is no id
         many = int(counts.sum())
         loss += ran["loss"].item() * many
         right += int(hits.sum())

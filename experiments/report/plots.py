@@ -87,7 +87,7 @@ def draw_curves(variants: list[Variant], of: Styles, key: tuple[str, str], title
 
     told = [variant.progress for variant in variants if variant.name in curves and not variant.complete]
     return Figure(
-        title, svg(f"{key[0]}-{key[1]}", title, draw), f"Of seeds that are done alone: {', '.join(told)}." if told else ""
+        title, svg(f"{key[0]}-{key[1]}", title, draw), f"Over finished seeds only: {', '.join(told)}." if told else ""
     )
 
 
@@ -133,7 +133,9 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit:
     title = f"Loss and {label}"
     caption = f"On the front: {', '.join(front)}." if front else "Nothing is on the front yet."
     if partial:
-        caption += f" Hollow, and not compared, since not all of their seeds are done: {', '.join(partial.values())}."
+        caption += (
+            f" Hollow points are not compared, because some seeds failed or are unfinished: {', '.join(partial.values())}."
+        )
     return Figure(title, svg(cost, title, draw), caption)
 
 
