@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand."""
+    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand.
+
+    counted: False at places whose label is ignored, where the tokens are the labels shifted right: attention sees them, as in
+             transformers, and auxiliary losses do not count them.
+    """
 
     ids: Int[Tensor, "batch length"] | None = None
     embeds: Float[Tensor, "batch length width"] | None = None
@@ -27,6 +31,7 @@ class Inputs:
     pixels: Float[Tensor, "pictures channels height width"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
     prefix: Int[Tensor, " batch"] | None = None
+    counted: Bool[Tensor, "batch length"] | None = None
 
 
 def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
@@ -71,6 +76,7 @@ def run(stack: "Stack", inputs: Inputs, **rest: Any) -> "StackOutput":
         segments=inputs.segments,
         positions=inputs.positions,
         prefix_lengths=inputs.prefix,
+        counted=inputs.counted,
         **rest,
     )
     return ran
@@ -80,7 +86,7 @@ def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels
     """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, whose `padding` is
     masked; the start token is not, even if it is the pad token."""
     if spec.head.name == "lm" and labels is not None:
-        return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
+        return replace(written, ids=shift_right(labels, spec.tokens, written.segments), counted=labels >= 0)
     if spec.head.name != "lm" and read.ids is not None:
         shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
         if written.valid is None and (real := real_tokens(read.ids, padding)) is not None:

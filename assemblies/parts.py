@@ -10,6 +10,8 @@ from pairform.assemblies.model import Model
 from pairform.assemblies.specs import LayerSpec, StackSpec
 
 CROSS = "cross_attention"
+EMBEDDINGS = ("embedding", "position")
+"""Parts of a stack that its first hidden states come from."""
 
 
 @dataclass
@@ -30,9 +32,9 @@ class Part:
         document = {"name": self.name, "count": self.count, "parameters": self.parameters, "share": share, "flops": self.flops}
         return document | ({"parts": [part.document(whole) for part in self.parts]} if self.parts else {})
 
-    def size(self, name: str) -> int:
-        """Parameters of the part inside this one that has `name`, and 0 without one."""
-        return sum(part.parameters for part in self.parts if part.name == name)
+    def size(self, *names: str) -> int:
+        """Parameters of the parts inside this one that have one of these names."""
+        return sum(part.parameters for part in self.parts if part.name in names)
 
 
 def whole(name: str, parts: list[Part]) -> Part:
@@ -69,17 +71,19 @@ class Tree:
         return sum(new.values())
 
     def stack(self, path: str, stack: nn.Module) -> Part:
-        """The embedding, what reads pictures, the branches summed over layers, and the final norm."""
-        parts = [Part("embedding", parameters=self.new_parameters(stack.get_submodule("embedding")))]
+        """Every child of the stack: what comes before the layers, their branches summed over layers, and the final norm."""
         children = dict(stack.named_children())
-        if "vision" in children:
-            vision = children["vision"]
-            tower = self.stack(f"{path}.vision.tower", vision.get_submodule("tower"))
-            projector = Part("projector", parameters=self.new_parameters(vision.get_submodule("projector")))
-            parts.append(whole("vision", [tower, projector]))
-        parts.append(self.layers(stack.get_submodule("layers"), self.counts[path]))
-        parts.append(Part("norm", parameters=self.new_parameters(stack.get_submodule("norm"))))
-        return whole(path.rpartition(".")[2], parts)
+        after = {name: children.pop(name) for name in ("layers", "norm")}
+        return whole(path.rpartition(".")[2], [self.part(path, name, child) for name, child in (children | after).items()])
+
+    def part(self, path: str, name: str, child: nn.Module) -> Part:
+        """One child of the stack at `path`."""
+        if name == "layers":
+            return self.layers(child, self.counts[path])
+        if name == "vision":
+            tower = self.stack(f"{path}.vision.tower", child.get_submodule("tower"))
+            return whole("vision", [tower, Part("projector", parameters=self.new_parameters(child.get_submodule("projector")))])
+        return Part(name, parameters=self.new_parameters(child))
 
     def layers(self, layers: nn.Module, counts: Sequence[int]) -> Part:
         by_branch: dict[str, Part] = {}
@@ -100,10 +104,10 @@ def layers_of(model: Model, counts: Counts) -> Iterator[tuple[LayerSpec, nn.Modu
 
 
 def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]:
-    """By purpose: `encoder` and `decoder` are layers and final norm. `active`, where it is not the total, is what one token
-    goes through."""
+    """By purpose: `embedding` is of tokens and positions, `encoder` and `decoder` are what else a stack has beside vision.
+    `active`, where it is not the total, is what one token goes through."""
     stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
-    bodies = {name: stack.size("layers") + stack.size("norm") for name, stack in stacks.items()}
+    bodies = {name: stack.parameters - stack.size(*EMBEDDINGS, "vision") for name, stack in stacks.items()}
     idle = sum(
         count * getattr(module, "idle_parameters", 0)
         for _, layer, count in layers_of(model, counts)
@@ -112,7 +116,7 @@ def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]
     return {
         "total": tree.parameters,
         **({"active": tree.parameters - idle} if idle else {}),
-        "embedding": sum(stack.size("embedding") for stack in stacks.values()),
+        "embedding": sum(stack.size(*EMBEDDINGS) for stack in stacks.values()),
         "encoder": bodies.get("encoder", 0),
         "decoder": bodies.get("decoder", 0),
         "cross_attention": cross_attention_parameters(model, counts),

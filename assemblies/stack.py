@@ -72,6 +72,7 @@ class Stack(nn.Module):
         segments: Int[Tensor, "batch total_length"] | None = None,
         positions: Int[Tensor, "batch length"] | None = None,
         prefix_lengths: Int[Tensor, " batch"] | None = None,
+        counted: Bool[Tensor, "batch length"] | None = None,
         source: Source | None = None,
         cache: Cache | None = None,
         prompt_length: int | None = None,
@@ -86,6 +87,7 @@ class Stack(nn.Module):
         positions: absent, they count from the first real token of each row, or of each document in it, so that left padding
                    (at places below zero) changes nothing.
         prefix_lengths: of each row, how many tokens from its first real one on see each other, where masks have a prefix.
+        counted: False at new tokens that auxiliary losses leave out, as they leave out padding.
         layers: numbers of the layers whose outputs are asked for.
         prompt_length: image tokens behind so many, counted with the cached ones, hold no picture: the model wrote them.
         """
@@ -110,7 +112,9 @@ class Stack(nn.Module):
         losses: dict[Place, Tensor] | None = {} if self.training else None
         if losses is not None and lost is not None:
             losses[-1, "vision"] = lost
-        context = Context(positions, offset, valid, source, cache, blocks, segments, prefix, weights=weights, losses=losses)
+        context = Context(
+            positions, offset, valid, source, cache, blocks, segments, prefix, counted, weights=weights, losses=losses
+        )
         hidden = functional.dropout(self.placed(hidden, positions), self.spec.dropout, self.training)
         seen = [hidden]
         again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()

@@ -53,6 +53,7 @@ class Context:
     blocks:    numbers of the runs of image tokens that attend to each other, `[batch, offset + length]`; -1 is none.
     prefix:    True at tokens of the prefix, which see each other where the mask says so, `[batch, offset + length]`.
     segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: each row is one.
+    counted:   False at new tokens that auxiliary losses leave out, though others may see them, `[batch, length]`.
     slots:     by window (None: no window), for a step that writes one token in whole buffers; `offset` is not read then.
     weights:   attention weights by what they read and their place, filled where they are asked for.
     losses:    auxiliary losses by place, filled in training.
@@ -66,6 +67,7 @@ class Context:
     blocks: Int[Tensor, "batch total_length"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
     prefix: Bool[Tensor, "batch total_length"] | None = None
+    counted: Bool[Tensor, "batch length"] | None = None
     slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
     losses: dict[Place, Tensor] | None = None
@@ -101,3 +103,8 @@ class Context:
     def present(self, length: int) -> Bool[Tensor, "batch length"] | None:
         """Which of the last `length` tokens are real; None: all."""
         return None if self.valid is None else self.valid[:, -length:]
+
+    def losing(self, length: int) -> Bool[Tensor, "batch length"] | None:
+        """Which of the last `length` tokens count in auxiliary losses; None: all."""
+        present = self.present(length)
+        return self.counted if present is None else present if self.counted is None else present & self.counted

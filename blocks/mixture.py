@@ -28,6 +28,7 @@ class MixtureOfExperts(nn.Module):
     normalise: whether the chosen experts' weights are divided by their sum (Mixtral, arXiv 2401.04088, section 2.1).
     balance:   of the auxiliary loss `experts * sum_i f_i P_i`, where f_i is the share of all choices that fell on expert i and
                P_i its mean weight over the tokens that are not padding; 1 for an even load (Switch, arXiv 2101.03961, 2.2).
+               Of a decoder that reads its labels shifted right, places with an ignored label are padding.
     z_loss:    of the mean square of the router's log-sum-exp (ST-MoE, arXiv 2202.08906, section 3.3).
 
     In code that torch compiles, all experts compute all tokens: sizes that depend on the router would break the graph.
@@ -71,7 +72,7 @@ class MixtureOfExperts(nn.Module):
         weights = logits.softmax(-1)
         chosen, experts = weights.topk(self.spec.top_k, dim=-1)
         if self.spec.balance or self.spec.z_loss:
-            context.lose(lambda: self.losses(logits, weights, experts, context.present(hidden.shape[1])))
+            context.lose(lambda: self.losses(logits, weights, experts, context.losing(hidden.shape[1])))
         if self.spec.normalise:
             chosen = chosen / chosen.sum(-1, keepdim=True)
         mix = self.everywhere if torch.compiler.is_compiling() else self.where_chosen

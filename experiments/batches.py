@@ -1,6 +1,6 @@
 """Examples, pairs of a source and a target, and the batches that a model reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from pairform.registry import Problem
 
 Example = tuple[list[int], list[int]]
 """Tokens of the source, and of the target up to its end token."""
+Lengths = tuple[int, int]
+"""How many tokens a source and a target have."""
 MOST_TOKENS = 1 << 22
 """Of a batch, and of the examples that trials are measured on, at the longest lengths: both are held in memory whole."""
 MOST_IDS = 1 << 21
@@ -26,8 +28,8 @@ class Examples(Protocol):
     """What a trial learns from."""
 
     @property
-    def lengths(self) -> tuple[int, int]:
-        """Tokens of the longest source and target."""
+    def lengths(self) -> Lengths:
+        """Those of the longest batch, as `longest` finds them."""
         ...
 
     @property
@@ -113,8 +115,18 @@ def check_lengths(examples: Examples, batch: int) -> Iterator[Problem]:
             yield Problem(where, found, f"{expected}: {MOST_TOKENS:,} tokens")
 
 
-def lengths_read(spec: ModelSpec, lengths: tuple[int, int]) -> tuple[int, int]:
-    """Tokens that a model's stacks read at these lengths of source and target: a decoder alone reads both as one text."""
+def longest(spec: ModelSpec, lengths: Iterable[Lengths]) -> Lengths:
+    """Of a model's longest batch, where examples have these lengths: an encoder-decoder pads sources and targets each by
+    themselves; a decoder alone reads both as one text, so the longest text decides."""
+    found = list(lengths)
+    if spec.encoder is None:
+        return max(found, key=lambda each: (sum(each), each))
+    return max(source for source, _ in found), max(target for _, target in found)
+
+
+def lengths_read(spec: ModelSpec, lengths: Lengths) -> Lengths:
+    """What `inspect` counts at these lengths of source and target: tokens of encoder and decoder. A decoder alone reads the
+    source, a start token and the target; nothing reads the first number then."""
     return lengths if spec.encoder is not None else (1, lengths[0] + 1 + lengths[1])
 
 

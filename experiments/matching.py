@@ -6,6 +6,7 @@ from typing import Any
 
 from pairform.assemblies.load_spec import patch_spec
 from pairform.assemblies.specs import ModelSpec
+from pairform.experiments.batches import Lengths
 from pairform.experiments.measures import costs
 from pairform.experiments.records import Match
 from pairform.experiments.study_spec import MatchSpec
@@ -16,8 +17,8 @@ FARTHEST = 1000
 """Times as large as it was, a size is not looked for any more."""
 
 
-def counter(by: str, lengths: tuple[int, int], dtype: str) -> Count:
-    """Parameters of a model, or the FLOPs of a pass over so many tokens."""
+def counter(by: str, lengths: Lengths, dtype: str) -> Count:
+    """Parameters of a model, or the FLOPs of a pass at these lengths of source and target."""
     return lambda spec: costs(spec, lengths, dtype)[by]
 
 

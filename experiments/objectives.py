@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, Strict
 
-from pairform.experiments.batches import Example
+from pairform.experiments.batches import Example, Lengths
 from pairform.registry import PositiveFloat, PositiveInt, Problem, Spec
 
 
@@ -23,8 +23,9 @@ class PrefixLM(Spec):
         return self.source + self.target
 
     @property
-    def lengths(self) -> tuple[int, int]:
-        return self.source, self.target
+    def lengths(self) -> list[Lengths]:
+        """Those that examples have."""
+        return [(self.source, self.target)]
 
     @property
     def sentinels(self) -> int:
@@ -72,10 +73,10 @@ class SpanCorruption(Spec):
     denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = UL2
 
     @property
-    def lengths(self) -> tuple[int, int]:
-        counts = [self.counts(denoiser) for denoiser in self.denoisers]
-        source = max(self.window - noise + spans for noise, spans in counts)
-        return source, max(noise + spans + 1 for noise, spans in counts)
+    def lengths(self) -> list[Lengths]:
+        """Those that examples have: one of each denoiser."""
+        counts = (self.counts(denoiser) for denoiser in self.denoisers)
+        return [(self.window - noise + spans, noise + spans + 1) for noise, spans in counts]
 
     def counts(self, denoiser: Denoiser) -> tuple[int, int]:
         """How many tokens are taken out, in how many spans: at least one token stands before and in each span."""

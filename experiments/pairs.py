@@ -1,7 +1,7 @@
 """Pairs of a source and a target as data, one a line of JSONL files: translations, questions and answers, summaries."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Strict
 
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.experiments.file_data import FileData
 from pairform.experiments.files import Allowance, read_lines, text_at
 from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
 
-Lengths = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
+Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pairs(FileData):
     name: Literal["pairs"]
     source: str = "source"
     target: str = "target"
-    lengths: Lengths = (128, 128)
+    lengths: Longest = (128, 128)
     validation: PositiveInt = 256
 
     def gather(self, folder: Path) -> "PairFiles":
@@ -68,13 +68,15 @@ class PairFiles:
     def open(self, spec: ModelSpec) -> "Drawn":
         """In a model's ids; too few of them, or a source without a token, raise `SpecError`."""
         ids = Ids.of(spec)
-        train, held_out = self.examples(open_tokens(ids, self.tokenizer), ids.end)
+        train, held_out, lengths = self.examples(open_tokens(ids, self.tokenizer), ids.end)
         order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
-        return Drawn(train, [held_out[place] for place in order], self.spec.lengths)
+        measured = [held_out[place] for place in order]
+        return Drawn(train, measured, longest(spec, lengths | lengths_of(measured)))
 
-    def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example]]:
+    def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example], set[Lengths]]:
+        """Examples to learn from, held-out ones, and the lengths of the first."""
         train, held_out = ([self.example(pair, tokens, end) for pair in some] for some in self.pairs)
-        return train, held_out
+        return train, held_out, lengths_of(train)
 
     def example(self, pair: Pair, tokens: Tokens, end: int) -> Example:
         """A target that is cut off does not end."""
@@ -85,13 +87,17 @@ class PairFiles:
         return source, [*tokens.encode(pair.target), end][: longest[1]]
 
 
+def lengths_of(examples: Iterable[Example]) -> set[Lengths]:
+    return {(len(source), len(target)) for source, target in examples}
+
+
 @dataclass(frozen=True)
 class Drawn:
     """Pairs drawn at random, each as likely at each step."""
 
     pairs: list[Example]
     held_out: list[Example]
-    lengths: tuple[int, int]
+    lengths: Lengths
 
     @property
     def measured(self) -> int:

@@ -12,7 +12,7 @@ from pairform.assemblies.checkpoints.folder import check_space
 from pairform.assemblies.inspection import inspect
 from pairform.assemblies.load_spec import in_file, patch_spec
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import Contents, check_lengths, check_spec, lengths_read
+from pairform.experiments.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
 from pairform.experiments.digests import fingerprint
 from pairform.experiments.matching import Count, counter, match
 from pairform.experiments.records import TRIALS, Trial
@@ -116,7 +116,7 @@ def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) ->
     return replace(variant, patches=patches, spec=patch_spec(variant.spec, patch), match=reached)
 
 
-def check_variant(variant: Variant, contents: Contents) -> tuple[int, int]:
+def check_variant(variant: Variant, contents: Contents) -> Lengths:
     """Whether the model can learn from the data, at the data's lengths, which are returned."""
     problems = list(check_spec(variant.spec))
     if problems:

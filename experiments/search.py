@@ -41,8 +41,11 @@ class Search:
 
     @property
     def planned(self) -> list[Trial]:
-        """The trials of all points that were asked for."""
-        return trials_for(self.study, self.contents, list(self.variants.values()))
+        """The trials of all points that were asked for, point by point: numbers stay when points are added."""
+        place = {name: place for place, name in enumerate(self.variants)}
+        found = trials_for(self.study, self.contents, list(self.variants.values()))
+        found.sort(key=lambda trial: place[trial.variant])
+        return [trial.model_copy(update={"number": number}) for number, trial in enumerate(found)]
 
     @property
     def most(self) -> list[Trial]:
@@ -131,8 +134,8 @@ class Search:
             trials = [TrialFolder(self.out, name) for name in point.trials]
             states = {trial.read().status if trial.there else "planned" for trial in trials}
             if states == {"done"}:
-                results = [result_of(self.out, name)[self.settings.measure] for name in point.trials]
-                point.value = statistics.fmean(results)
+                point.value = self.mean(point)
+            if point.value is not None:
                 self.optuna.tell(point.number, point.value)
             elif states <= {"done", "failed"}:
                 self.optuna.tell(point.number, state=TrialState.FAIL)
@@ -143,3 +146,9 @@ class Search:
             {"point": point.params, self.settings.measure: point.value, "refused": point.refused} for point in self.points
         ]
         write_json(self.out / SUMMARY, entries)
+
+    def mean(self, point: Point) -> float | None:
+        """Over the seeds of a point whose trials are done; None where one of them did not measure it."""
+        results = [result_of(self.out, name).get(self.settings.measure) for name in point.trials]
+        known = [value for value in results if value is not None]
+        return statistics.fmean(known) if len(known) == len(results) else None

@@ -4,7 +4,7 @@ import functools
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def summarise(study: Path) -> list[dict[str, Any]]:
 
     `difference` is that of each seed's loss and accuracies from the first variant's at the same point of the grid, with the
     same seed and data, so that what they have in common drops out. `match` says how near a variant's size is to that of the
-    first one, where the study scales variants. A half-width is None for fewer than two values.
+    first one, where the study scales variants. A half-width is None for fewer than two values; `seeds` is how many there are.
+    `rank` is the variant's place by its loss, as `ranks` says.
     """
     trials = sorted(trials_of(study), key=lambda trial: trial.number)
     groups: dict[str, list[Trial]] = defaultdict(list)
@@ -31,9 +32,11 @@ def summarise(study: Path) -> list[dict[str, Any]]:
         for variant, own in groups.items()
     }
     first = first_variant(study)
+    places = ranks(groups, results)
     rows: list[dict[str, Any]] = []
     for variant, own in groups.items():
         row: dict[str, Any] = {"variant": variant, "trials": dict(Counter(trial.status for trial in own))}
+        row["rank"] = places.get(variant)
         row["results"] = means(list(results[variant].values()))
         compared = f"{first} {own[0].point}".strip()
         if compared != variant and (paired := differences(results[variant], results.get(compared, {}))):
@@ -42,6 +45,43 @@ def summarise(study: Path) -> list[dict[str, Any]]:
             row["match"] = match.model_dump() | {"difference": match.difference}
         rows.append(row)
     return rows
+
+
+def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dict[str, Any]]]) -> dict[str, int]:
+    """The places of the variants whose trials all ended, from 1 on, by mean loss; equal ones share a place.
+
+    A mean over the seeds that did not fail says nothing about the others, so a variant with failed seeds comes after those with
+    fewer of them, whatever its loss.
+    """
+    keys: dict[str, tuple[int, float]] = {}
+    for variant, trials in groups.items():
+        states = Counter(trial.status for trial in trials)
+        if states.keys() <= {"done", "failed"}:
+            losses = [result["loss"] for result in results[variant].values() if result.get("loss") is not None]
+            keys[variant] = (states["failed"], statistics.fmean(losses) if losses else math.inf)
+    return {variant: 1 + sum(other < key for other in keys.values()) for variant, key in keys.items()}
+
+
+def comparisons(rows: Sequence[dict[str, Any]]) -> int:
+    """How many intervals of a difference from the first variant there are, for each measure."""
+    return sum(row.get("difference", {}).get("loss", {}).get("half_width") is not None for row in rows)
+
+
+def family_wise(count: int) -> float:
+    """An upper bound (Sidak's) on the share of studies in which at least one of so many intervals excludes zero though no
+    variant differs from the first. Independent intervals reach it; those that share the first variant stay below."""
+    return 1 - CONFIDENCE**count
+
+
+def caution(rows: Sequence[dict[str, Any]]) -> str:
+    """What a reader of several intervals must know; nothing for fewer than two."""
+    count = comparisons(rows)
+    if count < 2:
+        return ""
+    return (
+        f"Intervals are not corrected for multiple comparisons: among {count} comparisons, at least one {CONFIDENCE:.0%} "
+        f"interval excludes zero in up to {family_wise(count):.0%} of studies in which no variant differs from the first."
+    )
 
 
 def differences(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> list[dict[str, float]]:
@@ -60,7 +100,7 @@ def means(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         values = [result[key] for result in results if result.get(key) is not None]
         if values:
             mean, half = interval(values)
-            found[key] = {"mean": mean, "half_width": half}
+            found[key] = {"mean": mean, "half_width": half, "seeds": len(values)}
     return found
 
 

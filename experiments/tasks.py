@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Strict
 
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, generator
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, Lengths, generator
 from pairform.registry import PositiveInt, Problem, Spec, SpecError
 
 Range = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
@@ -29,7 +29,7 @@ class Task(Spec):
         raise NotImplementedError
 
     @property
-    def lengths(self) -> tuple[int, int]:
+    def lengths(self) -> Lengths:
         """Tokens of the longest source, and of the longest target with its end."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class SequenceTask(Task):
         return self.symbols
 
     @property
-    def lengths(self) -> tuple[int, int]:
+    def lengths(self) -> Lengths:
         return self.length[1], self.length[1] + 1
 
     def source(self, numbers: np.random.Generator) -> list[int]:
@@ -148,7 +148,7 @@ class Recall(Task):
         return self.keys + self.values
 
     @property
-    def lengths(self) -> tuple[int, int]:
+    def lengths(self) -> Lengths:
         return 2 * self.pairs + 1, 2
 
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
@@ -180,7 +180,7 @@ class Lookup(Task):
         return self.symbols + self.records
 
     @property
-    def lengths(self) -> tuple[int, int]:
+    def lengths(self) -> Lengths:
         return self.length + self.records * (1 + self.width) + 1, self.width + 1
 
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:

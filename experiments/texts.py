@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from pairform.assemblies.specs import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, generator
+from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.experiments.file_data import FileData
 from pairform.experiments.files import Allowance, is_jsonl, read_lines, read_text, text_at
 from pairform.experiments.objectives import Objective, PrefixLM
@@ -71,7 +71,8 @@ class Texts:
             expected = f"at least {self.spec.objective.sentinels}, as sentinels"
             raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that no text has", expected))
         train, held_out = self.stream(tokens, ids.end)
-        return Windows(self.spec, train, held_out, tokens.spare, ids.end)
+        lengths = longest(spec, self.spec.objective.lengths)
+        return Windows(self.spec, (train, held_out), lengths, tokens.spare, ids.end)
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all texts to learn from, then of those to measure on; an end token behind each text."""
@@ -90,12 +91,14 @@ class Texts:
 class Windows:
     """Windows at random places of the text."""
 
-    def __init__(self, text: Text, train: np.ndarray, held_out: np.ndarray, spare: tuple[int, ...], end: int) -> None:
+    def __init__(
+        self, text: Text, streams: tuple[np.ndarray, np.ndarray], lengths: Lengths, spare: tuple[int, ...], end: int
+    ) -> None:
         self.text = text
-        self.streams = (train, held_out)
+        self.streams = streams
+        self.lengths = lengths
         self.spare = spare
         self.end = end
-        self.lengths = text.objective.lengths
         self.measured = text.validation
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:

@@ -47,16 +47,17 @@ def train(trial: Trial, examples: Examples, latency: bool, log: Log) -> dict[str
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(trial.seed)
     began = time.perf_counter()
+    held_out = examples.validation()
     before = memory_in_use(settings.device)
     model = build(dict(trial.spec), device=settings.device, seed=trial.seed).train()
     optimizer = make_optimizer(model, settings.optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(settings.schedule, step, settings.steps))
-    held_out = examples.validation()
     clock = Clock()
     for step in range(settings.steps):
         clock.start()
         batch = examples.train(trial.seed, step, settings.batch)
-        loss, norm = update(model, batch, optimizer, settings)
+        told: dict[str, Tensor] = {}
+        loss, norm = update(model, batch, optimizer, settings, told)
         learning_rate = schedule.get_last_lr()[0]
         schedule.step()
         clock.tokens += sum(len(source) + len(target) for source, target in batch)
@@ -68,36 +69,52 @@ def train(trial: Trial, examples: Examples, latency: bool, log: Log) -> dict[str
             if not math.isfinite(value):
                 raise DivergedError(f"the loss is {value} at step {done}")
             line = {"step": done, "split": "train", "loss": value, "tokens": clock.tokens, "seconds": clock.seconds}
-            log(line | {"learning_rate": learning_rate, "gradient_norm": norm.item()})
+            line |= {"learning_rate": learning_rate, "gradient_norm": norm.item()}
+            log(line | {name: value.item() for name, value in told.items()})
         if settings.evaluate_every is not None and done % settings.evaluate_every == 0 and done < settings.steps:
             log(validation_line(model, held_out, settings, done, clock))
     final = validation_line(model, held_out, settings, settings.steps, clock)
     log(final)
     measured: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
     measured |= costs(model.spec, examples.lengths, settings.dtype)
+    peak = peak_memory(settings.device)
     measured |= {
         "tokens_per_second": clock.tokens / clock.seconds if clock.seconds else None,
-        "peak_bytes": max(0, peak_memory(settings.device) - before),
+        "peak_bytes": None if before is None or peak is None else max(0, peak - before),
     }
     if latency:
         with computing_in(settings):
-            measured["latency"] = writing_seconds(model, held_out[0][0], examples.lengths[1])
+            measured["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
     return measured | {"seconds": time.perf_counter() - began}
 
 
 def update(
-    model: Model, batch: list[Example], optimizer: torch.optim.Optimizer, settings: TrainingSpec
+    model: Model,
+    batch: list[Example],
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSpec,
+    told: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the optimiser; the loss before it, and the norm of the gradients before they are clipped."""
-    loss = forward(model, batch, settings)["loss"]
+    """One step of the optimiser; the loss of the targets' tokens before it, as validation measures it, and the norm of the
+    gradients before they are clipped.
+
+    Blocks such as a mixture of experts add auxiliary losses, which are trained on too: their sum is put into `told`.
+    """
+    output = forward(model, batch, settings)["output"]
     optimizer.zero_grad()
-    loss.backward()
+    output.loss.backward()
+    loss = output.loss.detach()
+    if output.auxiliary_loss is not None:
+        auxiliary = output.auxiliary_loss.detach()
+        loss = loss - auxiliary
+        if told is not None:
+            told["auxiliary_loss"] = auxiliary
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if settings.clip is not None:
         nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip, norm)
     optimizer.step()
-    return loss.detach(), norm
+    return loss, norm
 
 
 def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
@@ -129,7 +146,7 @@ def validation_line(model: Model, held_out: list[Example], settings: TrainingSpe
         if model.spec.encoder is None:  # each token foretells the next
             guesses, labels = guesses[:, :-1], labels[:, 1:]
         counts = labels >= 0
-        hits = (guesses == labels) & counts
+        hits = guesses == labels  # an ignored label is no id
         many = int(counts.sum())
         loss += ran["loss"].item() * many
         right += int(hits.sum())

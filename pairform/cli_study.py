@@ -104,7 +104,7 @@ def parse(settings: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def show(directory: Path, as_json: bool) -> None:
-    from pairform.experiments.summary import summarise
+    from pairform.experiments.summary import caution, summarise
 
     rows = summarise(directory)
     if as_json:
@@ -117,17 +117,20 @@ def show(directory: Path, as_json: bool) -> None:
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
+    if told := caution(rows):
+        print(told)
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A variant's line of the table."""
     found = row["results"]
+    trials = sum(row["trials"].values())
     return (
         printable(row["variant"]),
         ", ".join(f"{count} {status}" for status, count in row["trials"].items()),
-        with_interval(found.get("loss")),
-        with_interval(row.get("difference", {}).get("loss"), "+"),
-        with_interval(found.get("accuracy")),
+        with_interval(found.get("loss"), trials),
+        with_interval(row.get("difference", {}).get("loss"), trials, "+"),
+        with_interval(found.get("accuracy"), trials),
         *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
         matched(row["match"]) if "match" in row else "",
     )
@@ -139,8 +142,10 @@ def matched(match: dict[str, Any]) -> str:
     return f"{match['by']} {match['difference']:+.2%}{allowed}"
 
 
-def with_interval(measured: dict[str, Any] | None, sign: str = "") -> str:
+def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") -> str:
+    """A mean over the seeds of so many trials, and over how many of them, if not over all."""
     if measured is None:
         return ""
-    half = measured["half_width"]
-    return f"{measured['mean']:{sign}.4f}" + ("" if half is None else f" ±{half:.4f}")
+    half, seeds = measured["half_width"], measured["seeds"]
+    part = "" if seeds == trials else f" ({seeds} of {trials} seeds)"
+    return f"{measured['mean']:{sign}.4f}" + ("" if half is None else f" ±{half:.4f}") + part

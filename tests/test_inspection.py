@@ -61,14 +61,28 @@ def test_a_local_layers_cache_stops_at_its_window() -> None:
     assert lengths == [4095 * per_token, 4095 * per_token // 2 + 8190 * per_token // 2]
 
 
-def test_the_parts_add_up() -> None:
-    found = pairform.inspect("t5gemma-9b-2b").document()
-    tree = found["tree"]
-    assert tree["parameters"] == sum(part["parameters"] for part in tree["parts"]) == found["parameters"]["total"]
-    for stack in tree["parts"][:2]:
-        assert stack["parameters"] == sum(part["parameters"] for part in stack["parts"])
-        layers = stack["parts"][1]
-        assert layers["parameters"] == sum(branch["parameters"] for branch in layers["parts"])
+@pytest.mark.parametrize("preset", ["t5gemma-9b-2b", "t5gemma2-4b-1b", "gemma-3-270m", "t5-small", "qwen2.5-0.5b"])
+def test_the_parts_add_up_to_the_model_that_is_built(preset: str) -> None:
+    found = pairform.inspect(preset, source_length=2, target_length=2).document()
+    assert_sums(found["tree"])
+    assert found["parameters"]["total"] == found["tree"]["parameters"] == parameters(preset)
+
+
+def parameters(ref: Any) -> int:
+    """Of a model on the meta device, each once."""
+    return sum(parameter.numel() for parameter in pairform.build(ref, device="meta").parameters())
+
+
+@pytest.mark.parametrize("position", [{"name": "learned", "length": 512}, {"name": "sinusoidal"}])
+def test_positions_are_a_part_of_their_stack(position: dict[str, Any]) -> None:
+    spec = pairform.load_spec("t5gemma-s-s", SMALL | {"decoder": {**SMALL["decoder"], "position": position}})  # type: ignore[dict-item]
+    found = pairform.inspect(spec).document()
+    counts = found["parameters"]
+    assert counts["total"] == parameters(spec)
+    assert counts["total"] == sum(counts[name] for name in ("embedding", "encoder", "decoder", "vision", "bridge", "head"))
+    assert_sums(found["tree"])
+    learned = {part["name"]: part["parameters"] for part in found["tree"]["parts"][1]["parts"]}["position"]
+    assert learned == (512 * 48 if position["name"] == "learned" else 0)
 
 
 def test_tied_and_untied_heads_count_as_they_are() -> None:

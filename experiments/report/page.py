@@ -21,6 +21,7 @@ COSTS = {"parameters": ("parameters", ""), "flops": ("FLOPs of a forward pass", 
 """Each with its name and unit."""
 CURVES = {
     ("train", "loss"): "Loss in training",
+    ("train", "auxiliary_loss"): "Auxiliary loss in training",
     ("valid", "loss"): "Loss in validation",
     ("valid", "accuracy"): "Accuracy in validation",
 }

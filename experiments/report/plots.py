@@ -59,8 +59,8 @@ Styles = Mapping[str, int | None]
 
 
 def styles(variants: list[Variant]) -> dict[str, int | None]:
-    """Where there are too many variants to tell apart, the first one and those of the lowest loss have colours."""
-    ranked = sorted(variants[1:], key=lambda variant: variant.measured["loss"].mean if "loss" in variant.measured else math.inf)
+    """Where there are too many variants to tell apart, the first one and those of the best rank have colours."""
+    ranked = sorted(variants[1:], key=lambda variant: math.inf if variant.rank is None else variant.rank)
     chosen = {variant.name for variant in [*variants[:1], *ranked[: SERIES - 1]]}
     numbers = iter(range(SERIES))
     return {variant.name: next(numbers) if variant.name in chosen else None for variant in variants}
@@ -81,11 +81,14 @@ def draw_curves(variants: list[Variant], of: Styles, key: tuple[str, str], title
         for name, curve in sorted(curves.items(), key=lambda item: of[item[0]] is not None):
             draw_curve(axes, name, curve, of[name])
         axes.set_xlabel("step")
-        axes.set_ylabel(key[1])
+        axes.set_ylabel(key[1].replace("_", " "))
         if wide([value for curve in curves.values() for value in curve.mean]):
             axes.set_yscale("log")
 
-    return Figure(title, svg(f"{key[0]}-{key[1]}", title, draw), "")
+    told = [variant.progress for variant in variants if variant.name in curves and not variant.complete]
+    return Figure(
+        title, svg(f"{key[0]}-{key[1]}", title, draw), f"Over finished seeds only: {', '.join(told)}." if told else ""
+    )
 
 
 def draw_curve(axes: "Axes", name: str, curve: Curve, number: int | None) -> None:
@@ -98,7 +101,10 @@ def draw_curve(axes: "Axes", name: str, curve: Curve, number: int | None) -> Non
 
 
 def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit: str) -> Figure | None:
-    """Loss against a cost with the Pareto front; None where the cost was not measured."""
+    """Loss against a cost with the Pareto front; None where the cost was not measured.
+
+    A variant with seeds that failed or are still to run is drawn, but not compared: its mean may be that of its best seeds.
+    """
     from matplotlib.ticker import EngFormatter
 
     points = {
@@ -108,13 +114,15 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit:
     }
     if not points:
         return None
-    front = pareto_front({name: (price.mean, loss.mean) for name, (price, loss) in points.items()})
+    partial = {variant.name: variant.progress for variant in variants if variant.name in points and not variant.complete}
+    front = pareto_front({name: (x.mean, loss.mean) for name, (x, loss) in points.items() if name not in partial})
 
     def draw(axes: "Axes") -> None:
         corner = [(points[name][0].mean, points[name][1].mean) for name in front]
-        axes.step(*zip(*corner, strict=True), where="post", color=INK, linewidth=1, alpha=0.6, gid=tip("Pareto front"))
+        if front:
+            axes.step(*zip(*corner, strict=True), where="post", color=INK, linewidth=1, alpha=0.6, gid=tip("Pareto front"))
         for name, (price, loss) in sorted(points.items(), key=lambda item: of[item[0]] is not None):
-            draw_point(axes, name, price, loss, of[name], name in front)
+            draw_point(axes, partial.get(name, name), price, loss, of[name], name in front, name not in partial)
         axes.set_xlabel(label)
         axes.set_ylabel("loss")
         axes.margins(0.1)
@@ -123,17 +131,26 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit:
         axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" " if unit else ""))
 
     title = f"Loss and {label}"
-    return Figure(title, svg(cost, title, draw), f"On the front: {', '.join(front)}.")
+    caption = f"On the front: {', '.join(front)}." if front else "Nothing is on the front yet."
+    if partial:
+        caption += (
+            f" Hollow points are not compared, because some seeds failed or are unfinished: {', '.join(partial.values())}."
+        )
+    return Figure(title, svg(cost, title, draw), caption)
 
 
-def draw_point(axes: "Axes", name: str, price: Measured, loss: Measured, number: int | None, on_front: bool) -> None:
-    """A point on the front is filled and ringed. The line through it is the loss' confidence interval."""
+def draw_point(
+    axes: "Axes", name: str, price: Measured, loss: Measured, number: int | None, on_front: bool, complete: bool
+) -> None:
+    """A point on the front is ringed, one with seeds that are not done is hollow. The line through it is the loss' confidence
+    interval."""
     if loss.half_width:
         axes.errorbar(price.mean, loss.mean, loss.half_width, color=colour(number), elinewidth=1, capsize=2, alpha=0.6)
     if on_front:
         axes.plot(price.mean, loss.mean, "o", markersize=13, markerfacecolor="none", color=INK, markeredgewidth=1)
     marker = "." if number is None else MARKERS[number]
-    axes.plot(price.mean, loss.mean, marker, markersize=7, color=colour(number), linewidth=0, gid=tip(name))
+    look: dict[str, Any] = {} if complete else {"markerfacecolor": "none"}
+    axes.plot(price.mean, loss.mean, marker, markersize=7, color=colour(number), linewidth=0, gid=tip(name), **look)
 
 
 def wide(values: list[float]) -> bool:

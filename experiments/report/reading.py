@@ -8,22 +8,23 @@ from typing import Any
 
 from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Match, Trial, measurable, result_of, trials_of
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.summary import summarise
+from pairform.experiments.summary import caution, summarise
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 
 LINE_BYTES = 1 << 16
 """Of a line of metrics at most; a longer one is none."""
 LAST_STEP = 1 << 53
 """Whole numbers beyond it are no floats, which plots are made of."""
-CURVES = (("train", "loss"), ("valid", "loss"), ("valid", "accuracy"))
+CURVES = (("train", "loss"), ("train", "auxiliary_loss"), ("valid", "loss"), ("valid", "accuracy"))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A number's mean over seeds, and half of its confidence interval's width; None for fewer than two seeds."""
+    """A number's mean over so many seeds, and half of its confidence interval's width; None for fewer than two seeds."""
 
     mean: float
     half_width: float | None
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,12 @@ class Variant:
     seeds:       what each seed that is done measured.
     change:      of the loss against the first variant at the same point of the grid, seed by seed; None for the first itself.
     unread:      how many lines of metrics could not be read, by trial.
+    rank:        its place by loss, variants with failed seeds last; None while trials are still to end.
     """
 
     name: str
     trials: list[Trial]
+    rank: int | None
     differences: dict[str, tuple[Any, Any]]
     match: Match | None
     seeds: dict[int, dict[str, Any]]
@@ -56,6 +59,16 @@ class Variant:
     change: Measured | None
     curves: dict[tuple[str, str], Curve]
     unread: dict[str, int]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed is done, so that its means can be compared with those of other variants."""
+        return len(self.seeds) == len(self.trials)
+
+    @property
+    def progress(self) -> str:
+        """As in `fast (1 of 3 seeds)`."""
+        return f"{self.name} ({len(self.seeds)} of {len(self.trials)} seeds)"
 
     @property
     def matched(self) -> str:
@@ -74,6 +87,7 @@ class Report:
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
+    caution: str
 
     @property
     def first(self) -> str:
@@ -97,9 +111,10 @@ def read_report(folder: Path) -> Report:
     groups: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[trial.variant].append(trial)
-    variants = [read_variant(folder, study, groups[row["variant"]], row) for row in summarise(folder)]
+    rows = summarise(folder)
+    variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {})
+    return Report(study, variants, read_json(file) if file.is_file() else {}, caution(rows))
 
 
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
@@ -110,6 +125,7 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
     return Variant(
         name=row["variant"],
         trials=trials,
+        rank=row["rank"],
         differences=differences(study, trials[0]),
         match=trials[0].match,
         seeds={trial.seed: result_of(folder, trial.name) for trial in done},

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pairform.experiments.report.reading import Report, Variant
 
-CHANGE, STATE, BEGUN = "change", "state", "begun"
+CHANGE, STATE, BEGUN, RANK = "change", "state", "begun", "rank"
 """Columns of what is no mean over seeds."""
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 DECIMAL = ("", " k", " M", " G", " T", " P")
@@ -27,10 +27,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in the table, and what it is sorted by; None for an empty cell."""
+    """What stands in the table, and what it is sorted by; None for its text, "" to stand last whichever way."""
 
     text: str
-    value: float | None
+    value: float | Literal[""] | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ COLUMNS = (
     Column("loss", "Loss", "of a token in validation", plain, cost=False),
     Column(CHANGE, "Loss against the first", "difference from the first variant, seed by seed", signed, cost=False),
     Column(STATE, "Trials", "how many reached what", plain),
+    Column(RANK, "Rank", "by loss; variants with failed seeds after all others, unfinished ones have none", plain),
     Column("accuracy", "Accuracy", "part of the tokens that are the likeliest", plain, cost=False),
     Column("exact_match", "Exact match", "part of the targets without a fault", plain, cost=False),
     Column("parameters", "Parameters", "tied ones once", decimal),
@@ -89,7 +90,7 @@ COLUMNS = (
 def columns(variants: list[Variant]) -> list[Column]:
     """Those that any variant has a number for; a number that is not known here goes last, under its own name."""
     measured = dict.fromkeys(key for variant in variants for key in variant.measured)
-    keys = {STATE, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
+    keys = {STATE, RANK, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
     known = [column for column in COLUMNS if column.key in keys]
     others = [key for key in measured if key not in {column.key for column in COLUMNS}]
     return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
@@ -104,16 +105,23 @@ def cell(variant: Variant, column: Column) -> Cell:
     if column.key == STATE:
         counts = Counter(trial.status for trial in variant.trials)
         return Cell(", ".join(f"{count} {status}" for status, count in counts.items()), None)
+    if column.key == RANK:
+        return Cell("", None) if variant.rank is None else Cell(str(variant.rank), variant.rank)
     measured = variant.change if column.key == CHANGE else variant.measured.get(column.key)
     if measured is None:
         return Cell("", None)
-    half = f" ± {column.format(measured.half_width).lstrip('+')}" if measured.half_width and not column.cost else ""
-    return Cell(column.format(measured.mean) + half, measured.mean)
+    if column.cost:
+        return Cell(column.format(measured.mean), measured.mean)
+    half = f" ± {column.format(measured.half_width).lstrip('+')}" if measured.half_width else ""
+    told = column.format(measured.mean) + half
+    if measured.seeds < len(variant.trials):
+        return Cell(f"{told} ({measured.seeds} of {len(variant.trials)} seeds)", "")
+    return Cell(told, measured.mean)
 
 
 def trial_columns(shown: list[Column]) -> list[Column]:
     """The same for single trials."""
-    numbers = [column for column in shown if column.key not in (CHANGE, STATE)]
+    numbers = [column for column in shown if column.key not in (CHANGE, STATE, RANK)]
     return [Column(STATE, "State", "", plain), Column(BEGUN, "Begun", "", plain), *numbers]
 
 

@@ -20,7 +20,7 @@ ATTENTION = {"name": "self_attention", "heads": 2, "mask": {"causal": True}}
 
 
 def document(feed_forward: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    branches = {"self_attention": ATTENTION, "feed_forward": feed_forward}
+    branches = {"self_attention": dict(ATTENTION), "feed_forward": feed_forward}
     layer = {"norm": {"name": "rmsnorm"}, "order": list(branches), "branches": branches}
     stack = {"width": 8, "depth": 2, "embedding": {"name": "token"}, "layer": layer}
     sides = {"decoder": stack, "assembly": "decoder_only", **fields}
@@ -195,6 +195,23 @@ def test_both_stacks_lose_and_layers_computed_again_lose_once() -> None:
     assert alone is not None
     ran = alone(IDS, valid=IDS.ne(0))
     assert 0 < ran.auxiliary_loss < found[0][1]
+
+
+def test_labels_that_are_ignored_change_no_loss() -> None:
+    """They pad a batch's targets: the decoder's tokens there are padding, though no mask says so."""
+    sides = document(mixture(balance=1.0, z_loss=0.5, top_k=1), **PAIR)
+    sides["decoder"]["layer"]["order"].append("cross_attention")
+    sides["decoder"]["layer"]["branches"]["cross_attention"] = {"name": "cross_attention", "heads": 2}
+    sides["encoder"]["layer"]["branches"]["self_attention"]["mask"] = {"causal": False}
+    built = pairform.build(sides, seed=0, dtype=torch.float64).train()
+    found = built(IDS, labels=IDS)
+    for more in (1, 9):
+        padded = built(IDS, labels=functional.pad(IDS, (0, more), value=-100))
+        torch.testing.assert_close(padded.auxiliary_loss, found.auxiliary_loss)
+        torch.testing.assert_close(padded.loss, found.loss)
+    shorter = IDS.masked_fill(torch.tensor([[False] * 6, [False] * 4 + [True] * 2]), -100)
+    masked = built(IDS, labels=shorter, decoder_attention_mask=shorter >= 0)
+    torch.testing.assert_close(built(IDS, labels=shorter).auxiliary_loss, masked.auxiliary_loss)
 
 
 def test_compiled_it_is_one_graph_with_the_same_numbers() -> None:

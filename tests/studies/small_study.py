@@ -1,12 +1,15 @@
 """A study that takes a second: two variants of a tiny pair that copies."""
 
 import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.planning import read_study
-from pairform.experiments.records import Trial
-from pairform.experiments.running import run_study
+from pairform.experiments.planning import plan_trials, read_study
+from pairform.experiments.records import Trial, TrialFolder
+from pairform.experiments.running import prepare, run_study
+from pairform.experiments.writing import write_json
 from pairform.registry import merge_patch
 
 HEADS = {"heads": 2, "kv_heads": 2, "head_dim": 4, "scale": 0.5}
@@ -58,3 +61,36 @@ def lines(folder: Path, trial: str) -> list[dict[str, Any]]:
 def result(folder: Path, trial: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "study" / "trials" / trial / "result.json").read_text())
     return found
+
+
+def write_results(
+    folder: Path, losses: Mapping[str, Sequence[float | str | None]], patch: dict[str, Any] | None = None
+) -> Path:
+    """The folder of a study with these variants, of which nothing was run.
+
+    losses: of each seed the loss of a trial that is done, None for one that failed, or the name of another state.
+    """
+    seeds = list(range(max(map(len, losses.values()))))
+    file = write_study(folder, {"variants": None, "training": {"steps": 0}, "seeds": seeds} | (patch or {}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"variants": {name: {} for name in losses}}))
+    study, out = read_study(file), folder / "study"
+    planned = plan_trials(study, folder, study.data.gather(folder))
+    out.mkdir()
+    prepare(out, study, planned, retry=False)
+    for trial in planned:
+        loss = losses[trial.variant][trial.seed]
+        if isinstance(loss, float):
+            measured = {"loss": loss, "accuracy": 0.5, "exact_match": 0.25, "parameters": 1000, "flops": 2000}
+            write_json(out / "trials" / trial.name / "result.json", measured)
+        error = "the loss is nan at step 10" if loss is None else None
+        status: Any = "done" if isinstance(loss, float) else loss or "failed"
+        TrialFolder(out, trial.name).write(trial.at(status, error))
+    return out
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -2,17 +2,19 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import pairform
 from pairform.experiments.batches import Example, Ids, collate
+from pairform.experiments.objectives import SpanCorruption
 from pairform.experiments.planning import read_study
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.summary import interval, t_quantile
 from tests.studies.small_study import lines, run, write_study
 from tests.tokenizers_small import tokenizer
 
@@ -70,6 +72,33 @@ def test_a_step_draws_its_batch_anew_and_each_seed_its_own(tmp_path: Path) -> No
     batches = [opened.train(seed, step, 4) for seed in (0, 1) for step in (0, 1)]
     assert all(batches.count(batch) == 1 for batch in batches)
     assert opened.train(1, 0, 4) == batches[2]
+
+
+def test_text_and_pairs_draw_each_batch_anew_and_each_seed_its_own(tmp_path: Path) -> None:
+    for made in (text, pair_files):
+        folder = tmp_path / made.__name__
+        file = write_study(folder, {"base": {"vocabulary": 400}, "data": None})
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"data": made(folder)}))
+        study = read_study(file)
+        opened = study.data.gather(folder).open(base_of(study))
+        batches = [opened.train(seed, step, 4) for seed in (0, 1) for step in (0, 1)]
+        assert all(batches.count(batch) == 1 for batch in batches)
+        assert opened.train(1, 0, 4) == batches[2]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_not_measured_on_what_is_trained_on(name: str, tmp_path: Path) -> None:
+    """Examples of so many kinds that none is drawn twice by chance."""
+    fields = {"symbols": 200, "length": [9, 9]} if "length" in TASKS[name] and name != "lookup" else {"validation": 64}
+    wide = {"associative_recall": {"keys": 150, "values": 100, "pairs": 20}, "lookup": {"symbols": 200, "length": 40}}
+    study = read_study(write_study(tmp_path, {"base": {"vocabulary": 400}}))
+    contents = StudySpec.read(study.document() | {"data": {"name": name} | wide.get(name, fields)}).data.gather(tmp_path)
+    opened = contents.open(base_of(study))
+    held_out = {tuple(source) for source, _ in opened.validation()}
+    trained = [tuple(source) for seed in range(3) for step in range(3) for source, _ in opened.train(seed, step, 64)]
+    assert len(held_out) > 60
+    assert held_out.isdisjoint(trained)
+    assert len(set(trained)) == len(trained)
 
 
 def test_a_decoder_alone_is_asked_for_the_target_behind_the_source() -> None:
@@ -131,6 +160,33 @@ def test_spans_are_taken_out_and_can_be_put_back(tmp_path: Path) -> None:
     assert lengths == (64 - 10 + 3, 48 + 1 + 1)
 
 
+def test_denoisers_are_drawn_by_their_weights() -> None:
+    """UL2's mixture is 1 : 1 : 1 : 1 : 4; each kind takes out a number of tokens of its own, in so many spans."""
+    objective, numbers = SpanCorruption(name="span_corruption", window=64), np.random.default_rng(0)
+    spare = tuple(range(100, 130))
+    found: Counter[tuple[int, int]] = Counter()
+    for _ in range(1600):
+        _, target = objective.split([50] * 64, numbers, spare, END)
+        found[target.count(50), len(target) - 1 - target.count(50)] += 1
+    shares = {(10, 3): 1, (32, 3): 1, (10, 1): 1, (32, 1): 1, (48, 1): 4}  # round(64 x rate) tokens
+    assert found.keys() == shares.keys()
+    for kind, share in shares.items():
+        assert found[kind] / 1600 == pytest.approx(share / 8, abs=0.035), kind
+
+
+def test_sentinels_are_ids_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    known = set(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"].values())
+    data = text(tmp_path, tokenizer="tokenizer.json", objective={"name": "span_corruption", "window": 32})
+    train, validation, _ = examples(tmp_path, data, vocabulary=len(known) + 20)
+    for source, target in train + validation:
+        sentinels = set(source) & set(target) - known
+        assert target[0] in sentinels
+        assert len(sentinels) == sum(token not in known for token in source) > 0
+    with pytest.raises(pairform.PairformError, match=r"found 1 ids that no text has.*at least 2, as sentinels"):
+        examples(tmp_path, data, vocabulary=len(known) + 1)
+
+
 def test_a_tokenizers_file_gives_the_ids(tmp_path: Path) -> None:
     tokenizer(tmp_path)
     data = text(tmp_path, tokenizer="tokenizer.json", objective={"name": "prefix_lm", "source": 4, "target": 4})
@@ -187,12 +243,3 @@ def test_a_model_learns_from_text(tmp_path: Path) -> None:
     assert trial.status == "done", trial.error
     losses = [line["loss"] for line in lines(tmp_path, trial.name) if line["split"] == "valid"]
     assert losses[-1] < losses[0] - 0.1
-
-
-def test_intervals_are_students() -> None:
-    printed = {1: 12.706, 2: 4.303, 4: 2.776, 10: 2.228, 30: 2.042}
-    assert {freedom: round(t_quantile(0.975, freedom), 3) for freedom in printed} == printed
-    mean, half = interval([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert half == pytest.approx(4.303 / 3**0.5, rel=1e-3)
-    assert interval([5.0]) == (5.0, None)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -16,7 +15,7 @@ from pairform.experiments.records import LOCK, TRIALS, trials_of
 from pairform.experiments.worker import Work
 from pairform.experiments.writing import held
 from tests.command_line.runner import CommandLine
-from tests.studies.small_study import write_study
+from tests.studies.small_study import wait_for, write_study
 
 NAME = "separate-seed0"
 ENDLESS = {"variants": {"merged": None}, "seeds": [0, 1], "training": {"steps": 1_000_000, "evaluate_every": None}}
@@ -26,10 +25,7 @@ TOLD = "interrupted; run the same command to continue\n"
 def wait_until(folder: Path, *, works: bool) -> None:
     """Wait until a process works on the trial and logs, or until none does."""
     trial = folder / "study" / TRIALS / NAME
-    end = time.monotonic() + 300
-    while held(trial / LOCK) != works or (works and not (trial / "metrics.jsonl").exists()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: held(trial / LOCK) == works and (not works or (trial / "metrics.jsonl").exists()))
 
 
 @pytest.mark.parametrize("way", ["ctrl-c", "SIGTERM", "SIGKILL"])

@@ -15,16 +15,19 @@ from tests.studies.small_study import write_study
 RUN = [sys.executable, "-m", "pairform", "study", "run"]
 
 
-def test_80_trials_killed_at_some_moment_are_each_run_once(tmp_path: Path) -> None:
+COUNT = 30
+
+
+def test_trials_killed_at_some_moment_are_each_run_once(tmp_path: Path) -> None:
     """The moment is another each time.
 
     Whatever was done at the kill stays as it was, and a trial that another process still works on is waited for.
     """
     fresh: dict[str, Any] = {"steps": 0, "batch": 8}
-    grid = {"initializer_range": [0.01 * step for step in range(1, 41)]}
+    grid = {"initializer_range": [0.01 * step for step in range(1, COUNT // 2 + 1)]}
     file = write_study(tmp_path, {"training": fresh, "grid": grid, "variants": {"merged": None}, "data": {"validation": 1}})
     folder = tmp_path / "study" / "trials"
-    enough = random.randrange(1, 60)
+    enough = random.randrange(1, 2 * COUNT // 3)
     begun = subprocess.Popen([*RUN, str(file), "--jobs", "2"], stdout=subprocess.DEVNULL)
     while len(list(folder.glob("*/result.json"))) < enough:
         assert begun.poll() is None
@@ -32,11 +35,11 @@ def test_80_trials_killed_at_some_moment_are_each_run_once(tmp_path: Path) -> No
     os.kill(begun.pid, signal.SIGKILL)
     begun.wait()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
-    assert enough <= len(before) < 80
+    assert enough <= len(before) < COUNT
     subprocess.run([*RUN, str(file), "--jobs", "2"], check=True, stdout=subprocess.DEVNULL)
     trials = trials_of(tmp_path / "study")
-    assert len(trials) == len({trial.name for trial in trials}) == 80
+    assert len(trials) == len({trial.name for trial in trials}) == COUNT
     assert {trial.status for trial in trials} == {"done"}
     kept = [path for path, written in before.items() if path.stat().st_mtime_ns == written]
     assert len(kept) >= len(before) - 2  # of each of the two at work, the result may have been written and the trial not
-    assert sum(trial.attempts for trial in trials) <= 82
+    assert sum(trial.attempts for trial in trials) <= COUNT + 2

@@ -6,14 +6,20 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure as FigureCanvas
 
 from pairform.experiments.records import result_of, trials_of
 from pairform.experiments.report import report
 from pairform.experiments.report.front import pareto_front
+from pairform.experiments.report.plots import draw_curve, draw_point
+from pairform.experiments.report.reading import Measured, read_curves
 from pairform.registry import InputError, OutputError
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import MERGED, run
@@ -162,6 +168,47 @@ def test_a_package_that_is_missing_is_named(study: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"no package {package}.*pairform\[study\]"):
         report(study)
+
+
+def canvas(draw: Callable[[Any], None]) -> Any:
+    """Axes that were drawn on."""
+    axes: Any = FigureCanvas(figsize=(4, 3)).subplots()
+    draw(axes)
+    return axes
+
+
+def test_a_band_reaches_from_the_lowest_seed_to_the_highest() -> None:
+    lines = [
+        {"split": "valid", "step": step, "loss": loss}
+        for step, losses in ((1, (3.0, 5.0, 4.0)), (2, (2.0, 2.5, 0.9)))
+        for loss in losses
+    ]
+    curve = read_curves(lines)["valid", "loss"]
+    axes = canvas(lambda axes: draw_curve(axes, "a", curve, 0))
+    (line,) = axes.lines
+    assert line.get_xydata() == pytest.approx(np.array([[1.0, 4.0], [2.0, (2.0 + 2.5 + 0.9) / 3]]))
+    (band,) = axes.collections
+    corners = {(x, y) for x, y in band.get_paths()[0].vertices.round(9).tolist()}
+    assert corners == {(1.0, 3.0), (1.0, 5.0), (2.0, 0.9), (2.0, 2.5)}
+    assert not canvas(lambda axes: draw_curve(axes, "a", curve, None)).collections, "grey lines have none"
+
+
+def test_an_error_bar_is_the_interval_of_the_loss() -> None:
+    price, loss = Measured(7.0, None, 3), Measured(2.0, 0.25, 3)
+    axes = canvas(lambda axes: draw_point(axes, "a", price, loss, 0, False, True))
+    (bar,) = [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
+    assert bar == [[7.0, 1.75], [7.0, 2.25]]
+    single = canvas(lambda axes: draw_point(axes, "a", price, Measured(2.0, None, 1), 0, False, True))
+    assert not single.collections
+
+
+def test_a_ring_is_on_the_front_and_a_hollow_point_is_not_compared() -> None:
+    price, loss = Measured(7.0, None, 3), Measured(2.0, 0.25, 3)
+    for on_front, complete in ((True, True), (False, True), (False, False)):
+        axes = canvas(lambda axes: draw_point(axes, "a", price, loss, 0, on_front, complete))  # noqa: B023
+        points = [line for line in axes.lines if line.get_marker() not in ("_", "None")]
+        assert len(points) == 1 + on_front
+        assert (points[-1].get_markerfacecolor() == "none") == (not complete)
 
 
 def test_the_front_is_what_nothing_betters() -> None:

@@ -11,14 +11,12 @@ import pytest
 import torch
 
 import pairform
+from pairform.experiments.batches import collate
 from pairform.experiments.planning import plan_trials, read_study
 from pairform.experiments.records import trials_of
-from pairform.experiments.running import run_study
 from pairform.experiments.summary import summarise
-from pairform.experiments.training import make_optimizer, update
-from pairform.experiments.training_spec import TrainingSpec
 from tests.command_line.runner import CommandLine, document, refused
-from tests.studies.small_study import STUDY, lines, result, run, write_study
+from tests.studies.small_study import MERGED, STUDY, lines, result, run, write_study
 
 
 @pytest.fixture
@@ -76,9 +74,17 @@ def test_numbers_depend_on_neither_jobs_nor_neighbours(tmp_path: Path) -> None:
 
 
 def test_every_variant_reads_the_same_data(tmp_path: Path) -> None:
-    run(tmp_path)
-    tokens = [[line["tokens"] for line in lines(tmp_path, f"{variant}-seed0")] for variant in ("separate", "merged")]
-    assert tokens[0] == tokens[1]
+    """Token by token: a pair, and a decoder alone, whose batches hold the same examples as one text."""
+    specs = [pairform.load_spec(STUDY["base"], MERGED), pairform.load_spec("gemma-2-2b", {"vocabulary": 16})]
+    contents = read_study(write_study(tmp_path)).data.gather(tmp_path)
+    pair, alone = (contents.open(spec) for spec in specs)
+    assert pair.validation() == alone.validation()
+    for step in range(3):
+        batch = pair.train(1, step, 4)
+        assert batch == alone.train(1, step, 4)
+        rows = [[*source, 2, *target] for source, target in batch]
+        read = collate(batch, specs[1])
+        assert [row[: len(own)] for row, own in zip(read["input_ids"].tolist(), rows, strict=True)] == rows
 
 
 def test_a_trial_that_fails_is_recorded_and_stops_nothing(tmp_path: Path, pairform_command: CommandLine) -> None:
@@ -158,32 +164,3 @@ def test_names_cannot_drive_a_terminal(tmp_path: Path, pairform_command: Command
         out = pairform_command("study", *words).out
         assert "red\\x1b[31m\\nforged" in out
         assert "\x1b" not in out
-
-
-def test_a_decoder_alone_reads_source_and_target_as_one_text(tmp_path: Path) -> None:
-    """It learns to copy, and its costs are those of the whole text."""
-    heads = {"heads": 2, "kv_heads": 2, "head_dim": 16, "scale": 0.25}
-    layer = {"branches": {"self_attention": heads, "feed_forward": {"hidden": 64}}}
-    base = {"extends": "gemma-2-2b", "vocabulary": 16, "initializer_range": 0.1}
-    base |= {"decoder": {"width": 32, "depth": 2, "cycle": None, "layer": layer}}
-    data = {"name": "copy", "symbols": 3, "length": [1, 2], "validation": 16}
-    settings = {"steps": 120, "batch": 32, "optimizer": {"learning_rate": 0.01}, "evaluate_every": None}
-    file = write_study(tmp_path, {"variants": {"merged": None}, "seeds": [0], "data": data, "training": settings})
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"base": base}))
-    study = read_study(file)
-    (trial,) = run_study(study, tmp_path / "study", source=tmp_path)
-    assert trial.error is None
-    found = result(tmp_path, trial.name)
-    assert found["accuracy"] > 0.95
-    costs = pairform.inspect(pairform.load_spec(dict(trial.spec)), target_length=2 + 1 + 3, dtype=torch.float32)
-    assert found["flops"] == costs.flops["total"]
-
-
-def test_gradients_whose_norm_overflows_are_left_as_they_are_without_clip() -> None:
-    model = pairform.build(STUDY["base"], seed=0).train()
-    settings = TrainingSpec()
-    first: Any = next(model.parameters())
-    first.register_hook(lambda gradient: torch.full_like(gradient, 1e20))
-    _, norm = update(model, [([5, 6], [7, 1])], make_optimizer(model, settings.optimizer), settings)
-    assert norm.isinf()
-    assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -1,6 +1,7 @@
 """A part of a large grid, chosen by Optuna."""
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 
 import pairform
+from pairform.experiments.planning import read_study
 from pairform.experiments.points import pick
 from pairform.experiments.records import TrialFolder, trials_of
-from tests.studies.small_study import result, run
+from pairform.experiments.search import Search
+from pairform.experiments.writing import write_json
+from tests.studies.small_study import result, run, write_study
 
 pytest.importorskip("optuna")
 GRID = {"decoder.depth": [1, 2, 3], "training.optimizer.learning_rate": [0.0001, 0.01, 0.1], "initializer_range": [0.05, 0.1]}
@@ -136,6 +140,48 @@ def test_a_points_value_follows_its_trials(tmp_path: Path) -> None:
     losses = [result(tmp_path, trial.name)["loss"] for trial in trials]
     assert len(losses) == 2
     assert points(tmp_path)[0]["loss"] == pytest.approx(sum(losses) / 2)
+
+
+def measured(folder: Path, patch: dict[str, Any], points: int) -> tuple[Search, list[str]]:
+    """A search whose trials end at once, each with another result, and their names in the order they were handed out in."""
+    study = read_study(write_study(folder, SEARCH | patch | {"search": {"points": points, **patch.get("search", {})}}))
+    assert study.search is not None
+    (folder / "study").mkdir(exist_ok=True)
+    search = Search(study, study.search, folder, study.data.gather(folder), folder / "study")
+    search.begin([])
+    names = []
+    while (name := search.next()) is not None:
+        trial = TrialFolder(folder / "study", name)
+        value = zlib.crc32(name.encode()) / 2**32
+        write_json(trial.path / "result.json", {"loss": value, "accuracy": value, "exact_match": value})
+        trial.write(trial.read().at("done"))
+        search.ended(trial.read())
+        names.append(name)
+    return search, names
+
+
+@pytest.mark.parametrize(("measure", "best"), [("loss", min), ("accuracy", max), ("exact_match", max)])
+def test_a_loss_is_made_small_and_an_accuracy_large(measure: str, best: Any, tmp_path: Path) -> None:
+    """What Optuna holds for the best of the points is the best."""
+    search, names = measured(tmp_path, {"search": {"measure": measure}}, 6)
+    values = [json.loads((tmp_path / "study" / "trials" / name / "result.json").read_text())[measure] for name in names]
+    assert len(set(values)) == 6
+    assert search.optuna.best_value == best(values)
+
+
+def test_a_point_whose_trials_did_not_measure_it_has_no_value(tmp_path: Path) -> None:
+    """Their results may be those of an earlier version, or changed by hand."""
+    _, names = measured(tmp_path, {}, 2)
+    (tmp_path / "study" / "trials" / names[0] / "result.json").write_text('{"accuracy": 0.5}')
+    measured(tmp_path, {}, 2)
+    assert [point["loss"] is None for point in points(tmp_path)] == [True, False]
+
+
+def test_trials_of_points_are_numbered_in_the_order_in_which_they_are_handed_out(tmp_path: Path) -> None:
+    _, names = measured(tmp_path, {"seeds": [0, 1]}, 3)
+    _, more = measured(tmp_path, {"seeds": [0, 1]}, 5)
+    numbers = {name: TrialFolder(tmp_path / "study", name).read().number for name in names + more}
+    assert numbers == {name: number for number, name in enumerate(names + more)}
 
 
 def test_another_measure_wants_another_folder(tmp_path: Path) -> None:
