@@ -111,7 +111,7 @@ class StackSpec(Spec):
                     raise SpecError(Problem("layers", f"layers of more than {len(made):,} kinds", expected))
                 document = self.layer.document()
                 for patch in patches.values():
-                    document = merge_patch(document, thaw(patch))
+                    document = merge_patch(document, thaw(patch), LayerSpec)
                 made[kind] = LayerSpec.read(document, where=kind[-1] if kind else "layer")
             layers.append(made[kind])
         return tuple(layers)
