@@ -48,10 +48,10 @@ class Place(NamedTuple):
 
 
 class Resolution:
-    """One document with all that it extends. Each base is read and resolved once, however often it is named. spec: of models."""
+    """One document with all that it extends. Each base is read and resolved once, however often it is named."""
 
     def __init__(self, spec: type[BaseModel]) -> None:
-        self.held = Held(specs=(spec,))
+        self.held = Held(specs=(spec,))  # of models
         self.made: dict[tuple[Path, str, str, Path | None], dict[str, Any]] = {}
         self.read: dict[Path, dict[str, Any]] = {}
         self.room = SPEC_BYTES

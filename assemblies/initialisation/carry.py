@@ -22,8 +22,11 @@ from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pair import stack_of
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
+from pairform.assemblies.initialisation.reading import with_source_layers
 from pairform.assemblies.load_spec import OURS, load_spec
 from pairform.assemblies.model import Model
+from pairform.assemblies.moving import Move, settled
+from pairform.assemblies.specs import ModelSpec
 from pairform.registry import InputError, Problem
 
 MEMORY = Path("memory")
@@ -95,12 +98,14 @@ def plan_carry(
     """How the tensors of a new model would be made of a checkpoint's; `path` is how the checkpoint is found again."""
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
     options = Options.read({"seed": seed})
-    rules: dict[Role, CarryRules] = {}
+    moves: dict[Role, Move] = {}
     roles: tuple[Role, ...] = ("encoder", "decoder")
     for part in roles:
         if part in target.stacks:
-            depth = min(target.stacks[part].depth, stack_of(checkpoint.spec, part)[1].depth)
-            rules[part] = CarryRules(part, target, checkpoint, tuple(range(depth)), options)
+            name, stack = stack_of(checkpoint.spec, part)
+            moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
+    target = settled(with_kept_sources(target, moves), moves)
+    rules = {part: CarryRules(part, target, checkpoint, move.layers, options) for part, move in moves.items()}
     made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
     targets = tuple(row.model_copy(update={"source": of_model(row.source)}) for row in made)
     return Plan(
@@ -111,6 +116,17 @@ def plan_carry(
         origins=tuple(origins(checkpoint, rules, targets)),
         edits=tuple(edits(target, rules)),
     )
+
+
+def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
+    """`target`, whose cross-attention reads the encoder's layers that it read in its source, as far as they are kept."""
+    if target.encoder is None or target.decoder is None:
+        return target
+    document = target.document()
+    old, kept = document["decoder"], moves["encoder"].layers
+    encoder = [*kept, *[None] * (target.encoder.depth - len(kept))]
+    document["decoder"] = with_source_layers(old, moves["decoder"], encoder, strict=False)
+    return target if document["decoder"] == old else ModelSpec.read(document)
 
 
 def of_model(source: Source | None) -> Source | None:

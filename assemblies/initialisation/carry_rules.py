@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pairform.assemblies.initialisation.cross_attention import CROSS, MERGED, SEPARATE
-from pairform.assemblies.initialisation.meaning import kin
+from pairform.assemblies.initialisation.cross_attention import SEPARATE
+from pairform.assemblies.initialisation.meaning import CROSS, MERGED, kin
 from pairform.assemblies.initialisation.plan import Operation, Rows
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
 from pairform.registry import Problem, SpecError

@@ -18,7 +18,8 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     Source,
 )
-from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.moving import Move
+from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 from pairform.blocks.initial import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
@@ -55,6 +56,14 @@ class StackRules:
     @property
     def stack(self) -> StackSpec:
         return self.target.stacks[self.part]
+
+    @property
+    def move(self) -> Move:
+        return Move(self.checkpoint.spec, self.source_part, self.layers)
+
+    def kept_layer(self, old: int) -> LayerSpec:
+        """The layer that a source's layer becomes."""
+        return self.stack.layers[self.layers.index(old)]
 
     def check(self) -> Iterator[Problem]:
         """What makes the source unfit for this stack as a whole."""
