@@ -81,7 +81,11 @@ def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels
     if spec.head.name == "lm" and labels is not None:
         return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
     if spec.head.name != "lm" and read.ids is not None:
-        shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
-        return mask_padding(shifted, padding)
+        shifted = shift_right(read.ids, spec.tokens, written.segments)
+        real = real_tokens(shifted, padding)
+        if real is not None and written.valid is None:
+            real = torch.cat((torch.ones_like(real[:, :1]), real[:, 1:]), dim=1)  # the start token may be that of padding
+            written = replace(written, valid=real if written.segments is None else real | begins(written.segments))
+        return replace(written, ids=shifted)
     wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
     raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))

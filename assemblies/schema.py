@@ -1,6 +1,6 @@
 """A JSON Schema of spec documents, with which an editor completes and checks them as they are written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from typing import Any
 
@@ -22,7 +22,7 @@ EXTENDS: Schema = {
 
 def schema() -> Schema:
     """The schema of model documents over all blocks that are registered now."""
-    definitions = {**model_definitions(), **block_definitions(), **slot_definitions()}
+    definitions = with_names({**model_definitions(), **block_definitions(), **slot_definitions()})
     definitions = {name: with_slots(definition) for name, definition in definitions.items()}
     patches = {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
     definitions = {name: nullable(definition) for name, definition in definitions.items()} | patches
@@ -80,6 +80,23 @@ def slot_definitions() -> dict[str, Schema]:
         "slot." + "-or-".join(kinds): {"anyOf": [ref(f"{kind}.{name}") for kind in kinds for name in KINDS[kind]]}
         for kinds in slots
     }
+
+
+def with_names(definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """The same, with `name` required of every definition that a name chooses among several: the parser needs it too."""
+    chosen = {name.removeprefix(REF) for definition in definitions.values() for name in named(definition)}
+    return {
+        name: definition | {"required": sorted({*definition.get("required", []), "name"})} if name in chosen else definition
+        for name, definition in definitions.items()
+    }
+
+
+def named(value: Any) -> Iterator[str]:
+    """The references among which a name chooses, wherever they stand in a definition."""
+    if isinstance(value, Mapping):
+        yield from value.get("discriminator", {}).get("mapping", {}).values()
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from named(inner)
 
 
 def with_slots(value: Any) -> Any:
