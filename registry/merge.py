@@ -28,7 +28,7 @@ def merged(document: Any, patch: Any, held: Held) -> Any:
     base = dict(document) if isinstance(document, Mapping) else {}
     old = base.get("name")
     new = patch.get("name", old)
-    if old != new and held.knows(old) and held.knows(new):
+    if isinstance(old, str) and old != new and held.knows(new):
         chosen = held.chosen(new)
         fields = set() if chosen is None else fields_of(chosen)
         base = {key: value for key, value in base.items() if key in fields}

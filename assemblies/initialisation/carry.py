@@ -19,7 +19,7 @@ from pairform.assemblies.fresh import draw
 from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.pair import stack_of
+from pairform.assemblies.initialisation.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
 from pairform.assemblies.initialisation.reading import with_source_layers
@@ -104,6 +104,8 @@ def plan_carry(
         if part in target.stacks:
             name, stack = stack_of(checkpoint.spec, part)
             moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
+    if spec is None:
+        target = with_kept_overrides(target, moves)
     target = settled(with_kept_sources(target, moves), moves)
     rules = {part: CarryRules(part, target, checkpoint, move.layers, options) for part, move in moves.items()}
     made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
@@ -116,6 +118,17 @@ def plan_carry(
         origins=tuple(origins(checkpoint, rules, targets)),
         edits=tuple(edits(target, rules)),
     )
+
+
+def with_kept_overrides(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
+    """`target`, whose overrides stay on the layers that they were on where the depth is another, however they count."""
+    document = target.document()
+    for part, move in moves.items():
+        overrides, old = target.stacks[part].overrides, move.stack
+        if target.stacks[part].depth != old.depth and overrides == old.overrides:
+            on_kept = (kept_override(override, list(move.layers), old.depth) for override in overrides)
+            document[part]["overrides"] = [override for override in on_kept if override is not None]
+    return target if document == target.document() else ModelSpec.read(document)
 
 
 def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:

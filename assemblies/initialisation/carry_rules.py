@@ -44,7 +44,7 @@ class CarryRules(StackRules):
         if layer.branches[branch].name == CROSS and from_merged:
             yield donor, SEPARATE + projection
         yield donor, rest
-        if rest.startswith(SEPARATE):
+        if rest.startswith(SEPARATE) and layer.branches[branch].name == MERGED:
             own = rest.replace(SEPARATE, "block.")
             yield from ((name, own) for name, old in origin.branches.items() if old.name == CROSS)
             if from_merged:
