@@ -43,7 +43,7 @@ def test_layers_that_are_kept_compute_as_in_their_source(kind: str, rule: str | 
     source = saved(tmp_path / "source", alone(stack(**KINDS[kind])))
     plain = saved(tmp_path / "plain", alone(stack(3)))
     expected = facts_of(pairform.load(source), "decoder", kept)
-    options = {} if rule is None else {"encoder_layers": rule}
+    options: dict[str, Any] = {} if rule is None else {"encoder_layers": rule}
     report = pairform.convert(encoder=source, decoder=plain, out=tmp_path / "encoder", **options)
     pair = pairform.load(tmp_path / "encoder")
     assert facts_of(pair, "encoder") == expected

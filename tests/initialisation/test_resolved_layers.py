@@ -157,7 +157,7 @@ def test_a_silent_branch_is_silent_or_refused(residual: str, where: str, tmp_pat
 
 
 def test_attention_that_cannot_become_an_encoders_or_read_a_source_is_refused(tmp_path: Path) -> None:
-    retention = {"branches": {"self_attention": {"name": "retention", "heads": 4, "mask": {"causal": True}}}}
+    retention: dict[str, Any] = {"branches": {"self_attention": {"name": "retention", "heads": 4, "mask": {"causal": True}}}}
     plain, recurrent = saved(tmp_path / "plain", alone(stack())), saved(tmp_path / "recurrent", alone(stack(**retention)))
     mixed = stack() | {"overrides": [{"layers": [3], "patch": {"branches": {"self_attention": None, "other": retention}}}]}
     refused(lambda: pairform.plan(encoder=recurrent, decoder=plain), "encoder", "causal", "bidirectional")
