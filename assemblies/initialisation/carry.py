@@ -136,9 +136,9 @@ def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpe
     if target.encoder is None or target.decoder is None:
         return target
     document = target.document()
-    old, kept = document["decoder"], moves["encoder"].layers
-    encoder = [*kept, *[None] * (target.encoder.depth - len(kept))]
-    document["decoder"] = with_source_layers(old, moves["decoder"], encoder, strict=False)
+    old, kept = document["decoder"], moves["encoder"]
+    encoder = [*kept.layers, *[None] * (target.encoder.depth - len(kept.layers))]
+    document["decoder"] = with_source_layers(old, moves["decoder"], encoder, kept.stack.depth, strict=False)
     return target if document["decoder"] == old else ModelSpec.read(document)
 
 

@@ -51,6 +51,7 @@ def pair(
     if vocabularies["encoder"] != vocabularies["decoder"]:
         stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
     reading = with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"])
+    kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
     stacks["encoder"]["tokens"] = encoder_tokens(read, decoder.tokens.document())
     return {
@@ -58,7 +59,7 @@ def pair(
         "vocabulary": vocabularies["decoder"],
         "tokens": decoder.tokens.document(),
         "encoder": bidirectional(stacks["encoder"]),
-        "decoder": with_source_layers(reading, move(decoder, "decoder", options), move(encoder, "encoder", options).layers),
+        "decoder": with_source_layers(reading, move(decoder, "decoder", options), kept.layers, kept.stack.depth),
         "tie_embeddings": tied,
         "head": head,
         "initializer_range": decoder.initializer_range,

@@ -152,7 +152,7 @@ def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]
     for path, (before, after) in difference(old, new).items():
         yield Edit(path=path, before=before, after=after)
     if "encoder" in rules and "decoder" in rules:
-        for path, was, now in other_sources(target, rules["decoder"].move, rules["encoder"].layers):
+        for path, was, now in other_sources(target, rules["decoder"].move, rules["encoder"].move):
             yield Edit(path=path, before=was, after=now)
 
 

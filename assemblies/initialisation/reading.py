@@ -60,17 +60,19 @@ def parting(layer: LayerSpec) -> Document:
     order = document["order"]
     turns = [[turn] if isinstance(turn, str) else turn for turn in order]
     if not any(CROSS in turn for turn in turns):
-        before = next(place for place, turn in enumerate(turns) if own in turn)
+        before = next(number for number, turn in enumerate(turns) if own in turn)
         order = [*order[: before + 1], CROSS, *order[before + 1 :]]
     return {"order": order, "branches": {own: {"name": OWN}, CROSS: {"name": CROSS, **shared}}}
 
 
-def with_source_layers(stack: Document, move: Move, encoder: Sequence[int | None], *, strict: bool = True) -> Document:
+def with_source_layers(
+    stack: Document, move: Move, encoder: Sequence[int | None], depth: int, *, strict: bool = True
+) -> Document:
     """A decoder's document whose cross-attention reads those of the encoder's layers that it read by number in its source.
 
     move:    where the decoder's layers come from.
-    encoder: the old numbers of the encoder's layers; None for new ones. A layer that is read and not kept is an error if
-             `strict`, and else left to the spec.
+    encoder: the old numbers of the encoder's layers, of `depth` layers; None for new ones. A layer that is read and not kept is
+             an error if `strict`, and else left to the spec.
     """
     if move.model.encoder is None:
         return stack
@@ -78,7 +80,7 @@ def with_source_layers(stack: Document, move: Move, encoder: Sequence[int | None
     for index, layer in enumerate(layers_of(stack)):
         found: Document = {}
         for name, branch in layer.branches.items():
-            if index < len(move.layers) and (number := number_read(move, index, name, branch)) is not None:
+            if index < len(move.layers) and (number := number_read(move, index, name, branch, depth)) is not None:
                 if number in encoder:
                     found |= renumbered(name, branch, index, encoder.index(number), fits=len(encoder) == stack["depth"])
                 elif strict:
@@ -90,14 +92,15 @@ def with_source_layers(stack: Document, move: Move, encoder: Sequence[int | None
     return with_layer_patches(stack, patches)
 
 
-def number_read(move: Move, index: int, name: str, branch: Any) -> int | None:
-    """Which of the encoder's layers a branch read where it comes from, if it says the same there; None for the output."""
-    old: Any = move.stack.layers[move.layers[index]].branches.get(name)
-    written = getattr(old, "source_layer", "last")
+def number_read(move: Move, index: int, name: str, branch: Any, depth: int) -> int | None:
+    """Which of an encoder's `depth` layers a branch read before it moved, if it still says the same; None: its output."""
+    old = move.layers[index]
+    written: int | str = getattr(move.stack.layers[old].branches.get(name), "source_layer", "last")
     if written in ("last", -1) or getattr(branch, "source_layer", None) != written:
         return None
-    number: int = old.reads(place(move.model, move.part, move.layers[index]))
-    return number
+    if isinstance(written, str):
+        return old
+    return written % depth if -depth <= written < depth else written
 
 
 def renumbered(name: str, branch: Any, index: int, number: int, *, fits: bool) -> Document:
@@ -107,17 +110,18 @@ def renumbered(name: str, branch: Any, index: int, number: int, *, fits: bool) -
     return {} if same else {name: {"source_layer": number}}
 
 
-def other_sources(target: ModelSpec, move: Move, encoder: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+def other_sources(target: ModelSpec, move: Move, encoder: Move) -> Iterator[tuple[str, str, str]]:
     """Where cross-attention says what it said in its source, and yet reads another layer: path, old and new layer."""
     if move.model.encoder is None or target.decoder is None:
         return
     for index, layer in enumerate(target.decoder.layers[: len(move.layers)]):
         for name, branch in layer.branches.items():
-            old = number_read(move, index, name, branch)
+            old = number_read(move, index, name, branch, encoder.stack.depth)
             if old is None:
                 continue
-            spec: Any = branch
-            new = spec.reads(place(target, "decoder", index))
-            if new >= len(encoder) or encoder[new] != old:
-                after = f"layer {encoder[new]} of the source's encoder" if new < len(encoder) else "a new layer"
+            reader: Any = branch
+            new = reader.reads(place(target, "decoder", index))
+            now = encoder.layers[new] if new < len(encoder.layers) else None
+            if now != old:
+                after = "a new layer" if now is None else f"layer {now} of the source's encoder"
                 yield f"decoder.layers[{index}].branches.{name}.source_layer", f"layer {old} of the source's encoder", after

@@ -167,6 +167,16 @@ def test_a_layer_that_is_read_must_be_kept(tmp_path: Path) -> None:
     assert "source_layer" not in str(merged.spec.document()["decoder"])
 
 
+def test_beside_another_encoder_a_number_is_that_encoders(tmp_path: Path) -> None:
+    source, other = saved(tmp_path / "source", reader(-2)), saved(tmp_path / "other", alone(stack(6)))
+    made = pairform.build(pairform.plan(encoder=other, decoder=source).spec)
+    block: Any = made.get_submodule("decoder.layers.0.cross_attention.block")
+    assert block.source_layer == 4
+    kept = pairform.build(pairform.plan(encoder=other, decoder=source, encoder_layers="3,4").spec)
+    block = kept.get_submodule("decoder.layers.0.cross_attention.block")
+    assert block.source_layer == 1
+
+
 def test_a_given_spec_reads_what_it_says_and_the_plan_tells_which_layer_that_was(tmp_path: Path) -> None:
     source = saved(tmp_path / "source", reader(2))
     spec = reader(2) | {"encoder": stack(3, causal=False)}
