@@ -17,7 +17,7 @@ from pairform.assemblies.initialisation.pair import move, pair
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.reading import other_sources
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule
-from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, check_vision, vision_rule
+from pairform.assemblies.initialisation.vision_rules import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.moving import Move, settled
 from pairform.assemblies.specs import ModelSpec
@@ -118,7 +118,7 @@ def target_rows(
         wanted = Target(name, tuple(parameter.shape), initial)
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
-            if VISION in name:
+            if name.split(".")[1] == "vision":
                 made: Made = vision_rule(wanted, sources)
             elif name.startswith("bridge."):
                 made = bridge_rule(wanted, target, sources)

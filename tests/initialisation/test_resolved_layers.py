@@ -51,7 +51,7 @@ def test_a_window_to_the_left_alone_reaches_to_both_sides(tmp_path: Path) -> Non
 def renamed(document: dict[str, Any]) -> dict[str, Any]:
     """The same stack with other names of branches."""
     layer = document["layer"]
-    branches = {"mixing": layer["branches"]["self_attention"], "thinking": layer["branches"]["feed_forward"]}
+    branches = {"mixing": layer["branches"]["self_attention"], "vision": layer["branches"]["feed_forward"]}
     return document | {"layer": layer | {"order": list(branches), "branches": branches}}
 
 
@@ -65,7 +65,7 @@ def test_branches_may_have_any_name(mode: str, tmp_path: Path) -> None:
     assert pair.spec.encoder is not None
     assert not any(layer.document()["branches"]["mixing"]["mask"]["causal"] for layer in pair.spec.encoder.layers)
     decoder = pair.get_submodule("decoder.layers.2")
-    assert [name for name, _ in decoder.named_children()] == ["mixing", "cross_attention", "thinking"]
+    assert [name for name, _ in decoder.named_children()] == ["mixing", "cross_attention", "vision"]
     copied = decoder.get_submodule("cross_attention.block.q_proj").get_parameter("weight")
     assert copied.equal(source.get_parameter("decoder.layers.2.mixing.block.q_proj.weight"))
     if mode == "zero_output":
