@@ -75,7 +75,7 @@ def joined(one: Any, other: Any, path: str = "") -> Any:
         for key, value in other.items():
             found[key] = joined(one[key], value, join_path(path, key)) if key in one else value
         return found
-    if json.dumps(one) != json.dumps(other):
+    if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
         raise SpecError(Problem("--set", f"{path} set to {shorten(one)} and to {shorten(other)}", "one value for each path"))
     return one
 

@@ -54,6 +54,13 @@ def test_layers_that_are_kept_compute_as_in_their_source(kind: str, rule: str | 
     assert said == (by_place != expected), "an edit where the new place would change it, and only there"
 
 
+@pytest.mark.parametrize("kind", ["deepnorm", "drop path"])
+def test_a_decoder_that_comes_to_read_a_source_computes_as_alone(kind: str, tmp_path: Path) -> None:
+    source = saved(tmp_path / "source", alone(stack(**KINDS[kind])))
+    plan = pairform.plan(encoder=saved(tmp_path / "plain", alone(stack(3))), decoder=source, decoder_layers="1,2,3")
+    assert facts_of(pairform.build(plan.spec), "decoder") == facts_of(pairform.load(source), "decoder", [1, 2, 3])
+
+
 def bare(spec: pairform.ModelSpec, kind: str, depth: int) -> dict[str, Any]:
     """The encoder of a pair as if its layers had always stood there."""
     return stack(depth, causal=False, **KINDS[kind]) | {"embedding": {"name": "token", "scale_given": True}}
