@@ -13,6 +13,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 REF = "#/$defs/"
 PATCH = ":patch"
 """Ends the names of definitions in which nothing is required and `null` removes a field."""
+EXTENDING = ":extending"
+"""Ends the names of such definitions with `extends`: a model's and its stacks', not a vision tower's."""
 
 EXTENDS: Schema = {
     "type": "string",
@@ -27,7 +29,7 @@ def schema() -> Schema:
     patches = {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
     definitions = {name: nullable(definition) for name, definition in definitions.items()} | patches
     for name in (ModelSpec.__name__, StackSpec.__name__):
-        definitions[name + PATCH]["properties"]["extends"] = EXTENDS
+        definitions[name + EXTENDING] = extending(definitions[name + PATCH])
     return {
         "$schema": DRAFT,
         "$id": SCHEMA_ID,
@@ -40,8 +42,13 @@ def schema() -> Schema:
 
 def whole_or_extending(name: str) -> Schema:
     """A whole document, or with `extends` a patch."""
-    extending = {"required": ["extends"], "properties": {"extends": True}}
-    return {"type": "object", "if": extending, "then": ref(name + PATCH), "else": ref(name)}
+    extends = {"required": ["extends"], "properties": {"extends": True}}
+    return {"type": "object", "if": extends, "then": ref(name + EXTENDING), "else": ref(name)}
+
+
+def extending(patch: Schema) -> Schema:
+    """A patch that may say what it is on."""
+    return patch | {"properties": patch["properties"] | {"extends": EXTENDS}}
 
 
 def model_definitions() -> dict[str, Schema]:
@@ -113,7 +120,7 @@ def patch_of(name: str, definition: Schema) -> Schema:
     patched.pop("required", None)
     if name == ModelSpec.__name__:
         for part in ("encoder", "decoder"):
-            patched["properties"][part] = ref(StackSpec.__name__ + PATCH)
+            patched["properties"][part] = ref(StackSpec.__name__ + EXTENDING)
     return nullable(patched)
 
 

@@ -80,6 +80,26 @@ def test_patches_on_a_preset_are_valid_documents(patch: dict[str, Any]) -> None:
     pairform.load_spec(document)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"extends": "gemma-3-4b", "decoder": {"vision": {"tower": {"extends": "gemma-2-2b"}}}},
+        {"extends": "gemma-2-2b", "decoder": {"layer": {"extends": "gemma-2-2b"}}},
+        {
+            "extends": None,
+            "assembly": "decoder_only",
+            "vocabulary": 9,
+            "decoder": {"extends": "gemma-2-2b"},
+            "head": {"name": "lm"},
+        },
+    ],
+)
+def test_what_extends_where_nothing_can_is_refused_by_schema_and_spec(document: dict[str, Any]) -> None:
+    assert not SCHEMA.is_valid(document)
+    with pytest.raises(pairform.PairformError, match="extends"):
+        pairform.load_spec(document)
+
+
 @settings(max_examples=150)
 @given(broken_documents("t5gemma-s-s"))
 def test_what_the_schema_refuses_the_spec_refuses(broken: tuple[str, dict[str, Any]]) -> None:
