@@ -59,8 +59,8 @@ class Resolution:
 
     def model(self, document: Mapping[str, Any], place: Place) -> dict[str, Any]:
         own = dict(document)
-        base = self.base(own.pop("extends"), place) if "extends" in own else {}
-        return self.patched(base, own, place)
+        ref = own.pop("extends", None)
+        return self.patched({} if ref is None else self.base(ref, place), own, place)
 
     def patched(self, document: Mapping[str, Any], patch: Mapping[str, Any], place: Place) -> dict[str, Any]:
         document, patch = dict(document), dict(patch)
