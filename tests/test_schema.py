@@ -85,13 +85,6 @@ def test_patches_on_a_preset_are_valid_documents(patch: dict[str, Any]) -> None:
     [
         {"extends": "gemma-3-4b", "decoder": {"vision": {"tower": {"extends": "gemma-2-2b"}}}},
         {"extends": "gemma-2-2b", "decoder": {"layer": {"extends": "gemma-2-2b"}}},
-        {
-            "extends": None,
-            "assembly": "decoder_only",
-            "vocabulary": 9,
-            "decoder": {"extends": "gemma-2-2b"},
-            "head": {"name": "lm"},
-        },
     ],
 )
 def test_what_extends_where_nothing_can_is_refused_by_schema_and_spec(document: dict[str, Any]) -> None:
