@@ -1,7 +1,7 @@
 """The spec of a layer: named residual branches, their order, and where norms stand."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -30,6 +30,10 @@ class DropPath(Spec):
     def at(self, sizes: Sizes) -> float:
         """The rate in the layer that `sizes` tell of."""
         return self.rate if self.growth == "constant" else self.rate * (sizes.layer + 1) / sizes.depth
+
+    def sited(self, sizes: Sizes) -> dict[str, Any]:
+        """As of blocks."""
+        return {} if self.growth == "constant" else {"rate": self.at(sizes), "growth": "constant"}
 
 
 class LayerSpec(Spec):
@@ -101,3 +105,10 @@ class LayerSpec(Spec):
         yield from (problem.inside("residual") for problem in self.residual.check(sizes))
         for name in self.present:
             yield from (problem.inside(f"branches.{name}") for problem in self.branches[name].check(sizes))
+
+    def sited(self, sizes: Sizes) -> dict[str, Any]:
+        """As of blocks: what the layer leaves to its place."""
+        branches = {name: patch for name in self.present if (patch := self.branches[name].sited(sizes))}
+        drop_path = {} if self.drop_path is None else self.drop_path.sited(sizes)
+        found = {"branches": branches, "residual": self.residual.sited(sizes), "drop_path": drop_path}
+        return {field: patch for field, patch in found.items() if patch}

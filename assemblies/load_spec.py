@@ -55,8 +55,8 @@ def read_document(
 ) -> ModelSpec:
     """Resolve, patch and validate; problems are named after the file they are in. confined: as for `resolve`."""
     try:
-        resolved = resolve(document, folder, confined=confined)
-        return ModelSpec.read(resolved if patch is None else apply_patch(resolved, patch, Path()))
+        resolved = resolve(ModelSpec, document, folder, confined=confined)
+        return ModelSpec.read(resolved if patch is None else apply_patch(ModelSpec, resolved, patch, Path()))
     except SpecError as error:
         raise SpecError(in_file(name, error)) from None
 
@@ -95,7 +95,7 @@ def of_file(path: Path) -> Iterator[None]:
 
 def patch_spec(spec: Ref, patch: Mapping[str, Any]) -> ModelSpec:
     """`spec` with a JSON merge patch (RFC 7386) applied. A part may name a base to extend, as in a document."""
-    return ModelSpec.read(apply_patch(load_spec(spec).document(), patch, Path()))
+    return ModelSpec.read(apply_patch(ModelSpec, load_spec(spec).document(), patch, Path()))
 
 
 def diff(old: Ref, new: Ref) -> dict[str, tuple[Any, Any]]:

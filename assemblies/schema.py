@@ -1,6 +1,6 @@
 """A JSON Schema of spec documents, with which an editor completes and checks them as they are written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from typing import Any
 
@@ -13,6 +13,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 REF = "#/$defs/"
 PATCH = ":patch"
 """Ends the names of definitions in which nothing is required and `null` removes a field."""
+EXTENDING = ":extending"
+"""Ends the names of such definitions with `extends`: a model's and its stacks', not a vision tower's."""
 
 EXTENDS: Schema = {
     "type": "string",
@@ -22,12 +24,12 @@ EXTENDS: Schema = {
 
 def schema() -> Schema:
     """The schema of model documents over all blocks that are registered now."""
-    definitions = {**model_definitions(), **block_definitions(), **slot_definitions()}
+    definitions = with_names({**model_definitions(), **block_definitions(), **slot_definitions()})
     definitions = {name: with_slots(definition) for name, definition in definitions.items()}
     patches = {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
     definitions = {name: nullable(definition) for name, definition in definitions.items()} | patches
     for name in (ModelSpec.__name__, StackSpec.__name__):
-        definitions[name + PATCH]["properties"]["extends"] = EXTENDS
+        definitions[name + EXTENDING] = extending(definitions[name + PATCH])
     return {
         "$schema": DRAFT,
         "$id": SCHEMA_ID,
@@ -40,8 +42,13 @@ def schema() -> Schema:
 
 def whole_or_extending(name: str) -> Schema:
     """A whole document, or with `extends` a patch."""
-    extending = {"required": ["extends"], "properties": {"extends": True}}
-    return {"type": "object", "if": extending, "then": ref(name + PATCH), "else": ref(name)}
+    extends = {"required": ["extends"], "properties": {"extends": True}}
+    return {"type": "object", "if": extends, "then": ref(name + EXTENDING), "else": ref(name)}
+
+
+def extending(patch: Schema) -> Schema:
+    """A patch that may say what it is on."""
+    return patch | {"properties": patch["properties"] | {"extends": EXTENDS}}
 
 
 def model_definitions() -> dict[str, Schema]:
@@ -82,6 +89,23 @@ def slot_definitions() -> dict[str, Schema]:
     }
 
 
+def with_names(definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """The same, with `name` required of every definition that a name chooses among several: the parser needs it too."""
+    chosen = {name.removeprefix(REF) for definition in definitions.values() for name in named(definition)}
+    return {
+        name: definition | {"required": sorted({*definition.get("required", []), "name"})} if name in chosen else definition
+        for name, definition in definitions.items()
+    }
+
+
+def named(value: Any) -> Iterator[str]:
+    """The references among which a name chooses, wherever they stand in a definition."""
+    if isinstance(value, Mapping):
+        yield from value.get("discriminator", {}).get("mapping", {}).values()
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from named(inner)
+
+
 def with_slots(value: Any) -> Any:
     """`value` with every mark of a slot turned into a reference to it."""
     if isinstance(value, Mapping):
@@ -96,7 +120,7 @@ def patch_of(name: str, definition: Schema) -> Schema:
     patched.pop("required", None)
     if name == ModelSpec.__name__:
         for part in ("encoder", "decoder"):
-            patched["properties"][part] = ref(StackSpec.__name__ + PATCH)
+            patched["properties"][part] = ref(StackSpec.__name__ + EXTENDING)
     return nullable(patched)
 
 

@@ -101,8 +101,7 @@ class StackSpec(Spec):
         made: dict[tuple[str, ...], LayerSpec] = {}
         layers = []
         work = 0
-        for index in range(self.depth):
-            patches = dict(self.patches(index))
+        for patches in (*map(dict, map(self.patches, range(self.depth))), *self._unused()):
             kind = tuple(patches)
             if kind not in made:
                 work += len(self.layer.branches) + len(patches)
@@ -111,10 +110,18 @@ class StackSpec(Spec):
                     raise SpecError(Problem("layers", f"layers of more than {len(made):,} kinds", expected))
                 document = self.layer.document()
                 for patch in patches.values():
-                    document = merge_patch(document, thaw(patch))
+                    document = merge_patch(document, thaw(patch), LayerSpec)
                 made[kind] = LayerSpec.read(document, where=kind[-1] if kind else "layer")
             layers.append(made[kind])
-        return tuple(layers)
+        return tuple(layers[: self.depth])
+
+    def _unused(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """The patches that no layer has, each alone: they are checked as the others are."""
+        for turn in range(self.depth, len(self.cycle)):
+            yield {f"cycle[{turn}]": self.cycle[turn]}
+        for number, override in enumerate(self.overrides):
+            if not override.layers:
+                yield {f"overrides[{number}].patch": override.patch}
 
     def patches(self, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """What turns the template into layer `index`: each patch with its path in the spec."""

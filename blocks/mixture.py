@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,11 @@ class MixtureOfExperts(nn.Module):
                     yield Problem(name, "a mixture inside a mixture", "a feed-forward block without experts")
                 elif spec is not None:
                     yield from (problem.inside(name) for problem in spec.check(sizes))
+
+        def sited(self, sizes: Sizes) -> dict[str, Any]:
+            parts = {"expert": self.expert, "shared": self.shared}
+            found = {name: {} if spec is None else spec.sited(sizes) for name, spec in parts.items()}
+            return {name: patch for name, patch in found.items() if patch}
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

@@ -1,6 +1,10 @@
-"""How a branch's output joins the hidden states: `forward(hidden, added)` takes both as `[batch, length, width]`."""
+"""How a branch's output joins the hidden states: `forward(hidden, added)` takes both as `[batch, length, width]`.
 
-from typing import Annotated, ClassVar, Literal
+A spec whose `keeps` is true leaves the hidden states as they are where a branch adds zeros.
+"""
+
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,6 +23,7 @@ class Add(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["add"] = "add"
+        keeps: ClassVar = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -42,6 +47,7 @@ class Scaled(nn.Module):
         name: Literal["scaled"] = "scaled"
         scale: Finite = 1.0
         learned: Literal["scalar", "vector"] | None = None
+        keeps: ClassVar = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -103,6 +109,10 @@ class DeepNorm(nn.Module):
         beta: PositiveFloat | None = None
         placements: ClassVar = ("post",)
 
+        def sited(self, sizes: Sizes) -> dict[str, Any]:
+            found = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))
+            return {field: value for field, value in found.items() if getattr(self, field) is None}
+
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
@@ -110,9 +120,10 @@ class DeepNorm(nn.Module):
         self.alpha, self.beta = spec.alpha or alpha, spec.beta or beta
 
     def prepare(self, block: nn.Module) -> None:
-        """Let the fresh weights of a branch's block be smaller by beta."""
+        """Let the fresh weights of a branch's block be smaller by beta, but for those that make queries and keys."""
+        scored: Collection[str] = getattr(block, "scored", ())
         for name, module in block.named_modules():
-            if isinstance(module, nn.Linear) and not name.rpartition(".")[2].startswith(("q_", "k_")):
+            if isinstance(module, nn.Linear) and name not in scored:
                 module.initial_scale = self.beta  # type: ignore[assignment]  # read by initial_of
 
     def forward(

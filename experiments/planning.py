@@ -17,6 +17,7 @@ from pairform.experiments.digests import fingerprint
 from pairform.experiments.matching import Count, counter, match
 from pairform.experiments.records import TRIALS, Trial
 from pairform.experiments.study_spec import MatchSpec, StudySpec
+from pairform.experiments.training_spec import check_written
 from pairform.experiments.variants import Combination, Variant, combination, make_variant
 from pairform.registry import (
     PairformError,
@@ -39,9 +40,11 @@ LINE = 300
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
     """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
     try:
-        study = StudySpec.read(merge_patch(read_json(file), as_object(patch or {}, "patch")))
+        written, changes = read_json(file), as_object(patch or {}, "patch")
+        study = StudySpec.read(merge_patch(written, changes, StudySpec))
+        check_written(study.training, written, changes)
         base = thaw(study.base)
-        written_out = resolve({"extends": base} if isinstance(base, str) else base, file.parent)
+        written_out = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
         return study.model_copy(update={"base": ModelSpec.read(written_out, where="base").document()})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]

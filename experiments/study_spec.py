@@ -6,15 +6,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.pairs import Pairs
 from pairform.experiments.tasks import AnyTask
 from pairform.experiments.texts import Text
 from pairform.experiments.training_spec import Count, TrainingSpec
 from pairform.experiments.training_spec import OptimizerSpec as OptimizerSpec
-from pairform.registry import Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
+from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 
 DEEPEST = 64
 """Steps of a path in the grid."""
+Model = Annotated[Patch, DocumentOf(ModelSpec)]
+"""A model's document or a patch on one."""
 Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 
 
@@ -91,8 +94,8 @@ class StudySpec(Spec):
     """
 
     name: str
-    base: str | Patch
-    variants: dict[str, Patch] = Field(default_factory=base_alone, min_length=1)
+    base: str | Model
+    variants: dict[str, Model] = Field(default_factory=base_alone, min_length=1)
     grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(default_factory=dict)
     training: TrainingSpec = TrainingSpec()
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")]

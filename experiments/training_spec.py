@@ -1,37 +1,25 @@
 """How a trial is trained, as JSON. Nothing here needs torch, so that a study's folder can be read without it."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict
 
-from pairform.registry import PositiveFloat, PositiveInt, Probability, Problem, Spec, nested, shorten
+from pairform.registry import PositiveFloat, PositiveInt, Probability, Problem, Spec, SpecError, shorten
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
-def check_unread(spec: Spec, of: str, *fields: str) -> None:
-    """Refuse fields that `of` does not have and that are not at their defaults."""
-    given = {name: getattr(spec, name) for name in fields if getattr(spec, name) != type(spec).model_fields[name].default}
-    if given:
-        expected = f"the default: {of} does not have it"
-        raise nested([Problem(name, shorten(value), expected) for name, value in given.items()])
-
-
 class OptimizerSpec(Spec):
-    """torch's optimiser of that name. `betas` are AdamW's, `momentum` is SGD's; the other's must stay as it is."""
+    """torch's optimiser of that name. `betas` are AdamW's, `momentum` is SGD's."""
 
     name: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NotNegative = 0.0
     betas: Annotated[tuple[Probability, Probability], Strict(False)] = (0.9, 0.95)
     momentum: Probability = 0.0
-
-    @model_validator(mode="after")
-    def _its_own_fields(self) -> Self:
-        check_unread(self, self.name, "momentum" if self.name == "adamw" else "betas")
-        return self
 
 
 class ScheduleSpec(Spec):
@@ -40,12 +28,6 @@ class ScheduleSpec(Spec):
     name: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: Count = 0
     final: Annotated[float, Field(ge=0, le=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _its_own_fields(self) -> Self:
-        if self.name == "constant":
-            check_unread(self, self.name, "final")
-        return self
 
 
 class TrainingSpec(Spec):
@@ -70,3 +52,31 @@ class TrainingSpec(Spec):
     log_every: PositiveInt = 10
     evaluate_every: PositiveInt | None = None
     threads: Threads = 1
+
+
+UNREAD: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "optimizer": {"adamw": ("momentum",), "sgd": ("betas",)},
+    "schedule": {"constant": ("final",)},
+}
+"""The fields that an optimiser or a schedule does not have, by its name."""
+
+
+def check_written(settings: TrainingSpec, *documents: Mapping[str, Any]) -> None:
+    """Refuse what one of `documents`, whose patches made `settings`, sets to no effect: a field that the chosen optimiser or
+    schedule does not have. One that was set for another, before a patch changed the name, may stay."""
+    problems = [problem for document in documents for problem in unread(settings, document)]
+    if problems:
+        raise SpecError([problem.inside("training") for problem in dict.fromkeys(problems)])
+
+
+def unread(settings: TrainingSpec, document: Mapping[str, Any]) -> Iterator[Problem]:
+    written = document.get("training")
+    for part, fields in UNREAD.items():
+        chosen = getattr(settings, part)
+        given = written.get(part) if isinstance(written, Mapping) else None
+        if not isinstance(given, Mapping) or given.get("name", chosen.name) != chosen.name:
+            continue
+        for field in fields.get(chosen.name, ()):
+            value = getattr(chosen, field)
+            if field in given and value != type(chosen).model_fields[field].default:
+                yield Problem(f"{part}.{field}", shorten(value), f"the default: {chosen.name} does not have it")

@@ -11,7 +11,7 @@ from pairform.assemblies.specs import ModelSpec
 from pairform.experiments.matching import patch_at
 from pairform.experiments.records import Match
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.training_spec import TrainingSpec
+from pairform.experiments.training_spec import TrainingSpec, check_written
 from pairform.registry import apply_patch, merge_patch, thaw
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
@@ -86,8 +86,10 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
     document: dict[str, Any] = thaw(study.base)
     training = study.training.document()
     for patch in combination.patches:
-        training = merge_patch(training, patch.get("training", {}))
-        document = apply_patch(document, {key: value for key, value in patch.items() if key != "training"}, folder)
+        training = merge_patch(training, patch.get("training", {}), TrainingSpec)
+        of_model = {key: value for key, value in patch.items() if key != "training"}
+        document = apply_patch(ModelSpec, document, of_model, folder)
     spec = ModelSpec.read(document)
     settings = TrainingSpec.read(training, where="training")
+    check_written(settings, *combination.patches)
     return Variant(combination.name, combination.shown, combination.folder, combination.patches, spec, settings)

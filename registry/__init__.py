@@ -17,6 +17,7 @@ from pairform.registry.errors import (
 )
 from pairform.registry.extending import SPEC_BYTES, apply_patch, resolve
 from pairform.registry.files import open_regular, read_bytes, read_text
+from pairform.registry.held import DocumentOf
 from pairform.registry.json_values import as_object, parse_json, read_json
 from pairform.registry.merge import difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
@@ -52,6 +53,7 @@ __all__ = [
     "BlockSpec",
     "CheckpointError",
     "Depth",
+    "DocumentOf",
     "FrozenDict",
     "InputError",
     "OutputError",

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from pairform.registry.documents import PRESETS, locate
 from pairform.registry.errors import PATH, Problem, SpecError, shorten
+from pairform.registry.held import Held
 from pairform.registry.json_values import as_object, read_json
-from pairform.registry.merge import merge_patch
+from pairform.registry.merge import merged
 
 PARTS = ("encoder", "decoder")
 """The stacks of a model document; each may itself extend another document's stack."""
@@ -19,18 +22,22 @@ SPEC = "spec.json"
 """The document in a model's folder."""
 
 
-def resolve(document: Mapping[str, Any], folder: Path, *, confined: bool = False) -> dict[str, Any]:
+def resolve(spec: type[BaseModel], document: Mapping[str, Any], folder: Path, *, confined: bool = False) -> dict[str, Any]:
     """`document` without any `extends`: each base read, resolved and patched. `folder` anchors relative paths.
 
+    spec:     of models.
     confined: the document came with a model's folder, which somebody else may have made: beside presets it may extend only
               what is in that folder.
     """
-    return Resolution().model(as_object(document), Place(folder, folder.resolve() if confined else None))
+    return Resolution(spec).model(as_object(document), Place(folder, folder.resolve() if confined else None))
 
 
-def apply_patch(document: Mapping[str, Any], patch: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`document` with a merge patch applied. A stack in the patch that names its own base replaces the document's."""
-    return Resolution().patched(document, as_object(patch, "patch"), Place(folder, None))
+def apply_patch(spec: type[BaseModel], document: Mapping[str, Any], patch: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A model's `document` with a merge patch applied. A stack in the patch that names its own base replaces the document's.
+
+    spec: of models.
+    """
+    return Resolution(spec).patched(document, as_object(patch, "patch"), Place(folder, None))
 
 
 class Place(NamedTuple):
@@ -43,7 +50,8 @@ class Place(NamedTuple):
 class Resolution:
     """One document with all that it extends. Each base is read and resolved once, however often it is named."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: type[BaseModel]) -> None:
+        self.held = Held(specs=(spec,))  # of models
         self.made: dict[tuple[Path, str, str, Path | None], dict[str, Any]] = {}
         self.read: dict[Path, dict[str, Any]] = {}
         self.room = SPEC_BYTES
@@ -61,14 +69,15 @@ class Resolution:
             if isinstance(stack, Mapping) and "extends" in stack:
                 patch[part] = self.stack(stack, part, place)
                 document.pop(part, None)
-        merged: dict[str, Any] = merge_patch(document, patch)
-        return merged
+        found: dict[str, Any] = merged(document, patch, self.held)
+        return found
 
     def stack(self, stack: Mapping[str, Any], part: str, place: Place) -> dict[str, Any]:
         """A stack document without `extends`. Of a model document it takes the stack of the same part, or the only one."""
         own = dict(stack)
-        merged: dict[str, Any] = merge_patch(self.base(own.pop("extends"), place, part), own)
-        return merged
+        base = self.base(own.pop("extends"), place, part)
+        found: dict[str, Any] = merged(base, own, self.held.inside(None, PARTS[0]))
+        return found
 
     def base(self, ref: object, place: Place, part: str = "") -> dict[str, Any]:
         """What `ref` names, resolved: a model, or where a part asks for it a stack."""

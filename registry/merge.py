@@ -1,66 +1,83 @@
 """JSON Merge Patch (RFC 7386), the one way in which pairform changes a document."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.registry.errors import Problem, SpecError, shorten
+from pydantic import BaseModel
+
+from pairform.registry.errors import Problem, SpecError, join_path, shorten
+from pairform.registry.held import NOTHING, Held, fields_of
 from pairform.registry.json_values import DEEPEST, as_object, parse_json, too_deep
-from pairform.registry.registry import KINDS
 
 
-def merge_patch(document: Any, patch: Any) -> Any:
+def merge_patch(document: Any, patch: Any, spec: type[BaseModel] | None = None) -> Any:
     """`document` with `patch` applied: objects merge, `null` removes, everything else replaces.
 
-    Where a patch changes the `name` of a block, inherited fields that the new block does not have are left behind.
+    spec: of what the document describes. Where it says that one of several blocks (or of other objects that a `name` chooses)
+          stands, and the patch changes that name, fields that the newly chosen one does not have are left behind. Without a
+          spec, a `name` is a field as any other.
     """
+    return merged(document, patch, NOTHING if spec is None else Held(specs=(spec,)))
+
+
+def merged(document: Any, patch: Any, held: Held) -> Any:
+    """`document` with `patch` applied, where `held` may stand."""
     if not isinstance(patch, Mapping):
         return patch
     base = dict(document) if isinstance(document, Mapping) else {}
-    base = _drop_foreign_fields(base, patch)
+    old = base.get("name")
+    new = patch.get("name", old)
+    if isinstance(old, str) and old != new and held.knows(new):
+        chosen = held.chosen(new)
+        fields = set() if chosen is None else fields_of(chosen)
+        base = {key: value for key, value in base.items() if key in fields}
     for key, value in patch.items():
         if value is None:
             base.pop(key, None)
         else:
-            base[key] = merge_patch(base.get(key), value)
+            inside = held.inside(new, key) if isinstance(value, Mapping) else NOTHING
+            base[key] = merged(base.get(key), value, inside)
     return base
 
 
-def _drop_foreign_fields(base: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    old, new = base.get("name"), patch.get("name")
-    if not isinstance(old, str) or not isinstance(new, str) or old == new:
-        return base
-    holders = [registry for registry in KINDS.values() if new in registry]
-    if not holders:
-        return base  # the spec's validation will say that there is no such block
-    same_kind = [registry for registry in holders if old in registry]
-    fields = {field for registry in same_kind or holders for field in registry[new].Spec.model_fields}
-    return {key: value for key, value in base.items() if key in fields}
-
-
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """`["decoder.depth=4", ...]` as one merge patch. A value is read as JSON, or else as a string."""
+    """`["decoder.depth=4", ...]` as one merge patch, the same in any order. A value is read as JSON, or else as a string."""
     patch: dict[str, Any] = {}
     for setting in settings:
-        path, equals, text = setting.partition("=")
-        keys = path.split(".")
-        if not equals or not all(keys):
-            raise SpecError(Problem("--set", shorten(setting), "path=value, as in decoder.depth=4"))
-        if len(keys) > DEEPEST:
-            raise SpecError(too_deep("--set"))
-        try:
-            value = parse_json(text)
-        except RecursionError:
-            raise SpecError(too_deep("--set")) from None
-        except ValueError:
-            value = text
-        node = patch
-        for depth, key in enumerate(keys[:-1], start=1):
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                expected = f"{'.'.join(keys[:depth])} not to be set to a value as well"
-                raise SpecError(Problem("--set", shorten(setting), expected))
-        node[keys[-1]] = value
+        patch = joined(patch, parse_setting(setting))
     return as_object(patch, "--set")
+
+
+def parse_setting(setting: str) -> dict[str, Any]:
+    """One setting as a merge patch."""
+    path, equals, text = setting.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise SpecError(Problem("--set", shorten(setting), "path=value, as in decoder.depth=4"))
+    if len(keys) > DEEPEST:
+        raise SpecError(too_deep("--set"))
+    try:
+        value = parse_json(text)
+    except RecursionError:
+        raise SpecError(too_deep("--set")) from None
+    except ValueError:
+        value = text
+    for key in reversed(keys):
+        value = {key: value}
+    return as_object(value, "--set")
+
+
+def joined(one: Any, other: Any, path: str = "") -> Any:
+    """Two settings as one patch: objects are joined; two values for one path are an error, since either could count."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = dict(one)
+        for key, value in other.items():
+            found[key] = joined(one[key], value, join_path(path, key)) if key in one else value
+        return found
+    if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
+        raise SpecError(Problem("--set", f"{path} set to {shorten(one)} and to {shorten(other)}", "one value for each path"))
+    return one
 
 
 def difference(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

@@ -140,6 +140,11 @@ class BlockSpec(Spec):
         """What does not fit between this spec and its surroundings; paths are relative to this spec."""
         yield from ()
 
+    def sited(self, sizes: Sizes) -> dict[str, Any]:
+        """What this spec leaves to the number of its layer and to the depths of the stacks, as the merge patch that writes the
+        values out which it has there. A layer that moves takes them along (see `assemblies.moving`)."""
+        return {}
+
 
 SLOT_KEY = "x-pairform-slot"
 """In a JSON Schema that pydantic makes: which of the registry's slots stands here."""

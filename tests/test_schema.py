@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import pairform
 from pairform.registry import locate, read_json
-from tests.documents import broken_documents
+from tests.catalogue.any_spec import documents
+from tests.documents import WRONG, broken_documents, paths
 
 SCHEMA = Draft202012Validator(pairform.schema())
 Edit = Callable[[dict[str, Any]], object]
@@ -46,6 +48,11 @@ BROKEN: dict[str, Edit] = {
     "an unknown field in an override": lambda d: d["decoder"].update(overrides=[{"layers": [0], "patch": {"placemnt": "pre"}}]),
     "no width": lambda d: d["decoder"].pop("width"),
     "no assembly": lambda d: d.pop("assembly"),
+    "a scaling without a name": lambda d: branch(d, "self_attention")["position"].update(scaling={"factor": 8.0}),
+    "an unknown field in a turn of the cycle that no layer has": lambda d: d["decoder"].update(depth=1, cycle=[{}, {"x": 1}]),
+    "a block of another kind in an override of no layer": lambda d: d["decoder"].update(
+        overrides=[{"layers": [], "patch": {"norm": {"name": "gated"}}}]
+    ),
 }
 
 
@@ -73,6 +80,19 @@ def test_patches_on_a_preset_are_valid_documents(patch: dict[str, Any]) -> None:
     pairform.load_spec(document)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"extends": "gemma-3-4b", "decoder": {"vision": {"tower": {"extends": "gemma-2-2b"}}}},
+        {"extends": "gemma-2-2b", "decoder": {"layer": {"extends": "gemma-2-2b"}}},
+    ],
+)
+def test_what_extends_where_nothing_can_is_refused_by_schema_and_spec(document: dict[str, Any]) -> None:
+    assert not SCHEMA.is_valid(document)
+    with pytest.raises(pairform.PairformError, match="extends"):
+        pairform.load_spec(document)
+
+
 @settings(max_examples=150)
 @given(broken_documents("t5gemma-s-s"))
 def test_what_the_schema_refuses_the_spec_refuses(broken: tuple[str, dict[str, Any]]) -> None:
@@ -81,3 +101,30 @@ def test_what_the_schema_refuses_the_spec_refuses(broken: tuple[str, dict[str, A
     if not SCHEMA.is_valid(document):
         with pytest.raises(pairform.PairformError):
             pairform.load_spec(document)
+
+
+SHAPES = ("a value: this field is required", "true or false", "a number", "a string", "a list", "an object")
+
+
+@settings(max_examples=60)
+@given(documents(), st.data())
+def test_what_the_spec_refuses_by_shape_the_schema_refuses(document: dict[str, Any], data: st.DataObject) -> None:
+    """Of any blocks. Where patches lie on a layer, a field may be wrong only with what is below, which no schema tells."""
+    for part in ("encoder", "decoder"):
+        document.get(part, {}).pop("cycle", None)
+        document.get(part, {}).pop("overrides", None)
+    *outer, last = data.draw(st.sampled_from(list(paths(document))))
+    holder: Any = document
+    for key in outer:
+        holder = holder[key]
+    if data.draw(st.booleans()):
+        del holder[last]
+    else:
+        holder[last] = data.draw(st.sampled_from([value for value in WRONG if value == value]))  # but nan
+    try:
+        pairform.load_spec(document)
+    except pairform.PairformError as error:
+        shape = [problem for problem in error.problems if problem.expected in SHAPES or "an unknown field" in problem.found]
+        assert not (shape and SCHEMA.is_valid(document)), shape
+    else:
+        SCHEMA.validate(document)

@@ -1,7 +1,7 @@
 """A checkpoint folder in any known format, seen under our names."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,10 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None, patch: Mapp
     for name, tensor in spares.items():
         tensors.setdefault(name, tensor)
     patched = spec if patch is None else load_spec(spec, patch)
-    problems += mismatches(patched, tensors, folder)
+    unfit = list(mismatches(patched, tensors, folder))
+    if patch is not None and unfit:
+        unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or PATCHED)
+    problems += unfit
     if problems:
         raise CheckpointError(problems)
     return Checkpoint(folder, format_, patched, tensors, one_dtype(patched, tensors, folder))
@@ -111,10 +114,11 @@ def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Pat
             stored = tensors[name]
             where = f"{stored.file}: {stored.name}"
             yield Problem(where, f"the shape {list(stored.shape)}", f"{list(shape)}, as the configuration says")
-    for name in tensors.keys() - shapes.keys():
+    for name in sorted(tensors.keys() - shapes.keys()):
         yield unknown(tensors[name])
 
 
+PATCHED = "A patch may change how the stored tensors are used, not which there are: `carry` makes another model of them."
 HEADLESS = 'For the model without its head, call load(..., patch={"head": {"name": "none"}}).'
 
 

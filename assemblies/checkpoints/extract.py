@@ -10,8 +10,9 @@ from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER, Compan
 from pairform.assemblies.checkpoints.export import copied
 from pairform.assemblies.checkpoints.saving import Format, write_model
 from pairform.assemblies.checkpoints.sink import Progress, silent
+from pairform.assemblies.moving import Move, settled
 from pairform.assemblies.specs import ModelSpec
-from pairform.registry import InputError, OutputError, Problem, SpecError, shorten
+from pairform.registry import InputError, OutputError, Problem, SpecError, difference, shorten
 
 Part = Literal["encoder", "decoder"]
 
@@ -29,14 +30,16 @@ def extract(
     """Write one stack of the model in `path_or_repo` to `out`, to work alone, and return the number of bytes of its weights.
 
     An encoder comes without a head, with its pictures; a decoder with its head, if it reads no source. Tensors are the same
-    bytes.
+    bytes, and the stack computes the same: what depended on the other stack is in its spec, and in `edits` of the provenance.
     """
     checkpoint = open_checkpoint(path_or_repo)
     spec = part_spec(checkpoint.spec, part)
     names = [name for name, _ in skeleton(spec).named_parameters()]
     beside = own_companions(checkpoint.folder, part)
     with copied(checkpoint, spec, names, beside, out, format, overwrite) as (folder, entries):
-        provenance = {"origin": "extract", "source": str(path_or_repo), "part": part}
+        changed = difference(checkpoint.spec.stacks[part].document(), spec.stacks[part].document(), part)
+        edits = [{"path": path, "before": before, "after": after} for path, (before, after) in changed.items()]
+        provenance = {"origin": "extract", "source": str(path_or_repo), "part": part, "edits": edits}
         write_model(folder, spec, entries, format, provenance, max_shard_size=max_shard_size, progress=progress)
     return sum(entry.size for entry in entries)
 
@@ -63,9 +66,11 @@ def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
     }
     for field in ("encoder", "decoder", "bridge", "tie_embeddings"):
         document.pop(field, None)
-    document[part] = {key: value for key, value in spec.stacks[part].document().items() if key != "vocabulary"}
+    document["tokens"] = spec.tokens_of(part).document()
+    document[part] = {key: value for key, value in spec.stacks[part].document().items() if key not in ("vocabulary", "tokens")}
+    stay = Move(spec, part, tuple(range(spec.stacks[part].depth)))
     try:
-        return ModelSpec.read(document)
+        return settled(ModelSpec.read(document), {part: stay})
     except SpecError as error:
         found = f"a {part} that cannot stand alone ({error.problems[0]})"
         raise OutputError(Problem("part", found, "a stack that reads no other")) from None

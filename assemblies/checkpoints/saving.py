@@ -46,7 +46,7 @@ def load(
               that holds all of them.
     kernel:   the attention kernel for every block; "auto" leaves it to the spec.
     patch:    a JSON merge patch on its spec, to run the same weights in another way (another window, say). The stored tensors
-              must be those of the patched spec.
+              must be those of the patched spec: one too few or too many is an error, and for `carry`.
     quantise: "int8" keeps each linear weight of the stacks in eight bits, quantised as it is read: a model to run in about
               half the memory of bfloat16, not to train or to save. Needs torchao.
     prepack:  lay out each linear weight of the stacks as this processor's products read it, in place of the plain one: quicker

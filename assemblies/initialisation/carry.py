@@ -19,11 +19,14 @@ from pairform.assemblies.fresh import draw
 from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.pair import stack_of
+from pairform.assemblies.initialisation.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
+from pairform.assemblies.initialisation.reading import with_source_layers
 from pairform.assemblies.load_spec import OURS, load_spec
 from pairform.assemblies.model import Model
+from pairform.assemblies.moving import Move, settled
+from pairform.assemblies.specs import ModelSpec
 from pairform.registry import InputError, Problem
 
 MEMORY = Path("memory")
@@ -95,12 +98,16 @@ def plan_carry(
     """How the tensors of a new model would be made of a checkpoint's; `path` is how the checkpoint is found again."""
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
     options = Options.read({"seed": seed})
-    rules: dict[Role, CarryRules] = {}
+    moves: dict[Role, Move] = {}
     roles: tuple[Role, ...] = ("encoder", "decoder")
     for part in roles:
         if part in target.stacks:
-            depth = min(target.stacks[part].depth, stack_of(checkpoint.spec, part)[1].depth)
-            rules[part] = CarryRules(part, target, checkpoint, tuple(range(depth)), options)
+            name, stack = stack_of(checkpoint.spec, part)
+            moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
+    if spec is None:
+        target = with_kept_overrides(target, moves)
+    target = settled(with_kept_sources(target, moves), moves)
+    rules = {part: CarryRules(part, target, checkpoint, move.layers, options) for part, move in moves.items()}
     made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
     targets = tuple(row.model_copy(update={"source": of_model(row.source)}) for row in made)
     return Plan(
@@ -111,6 +118,28 @@ def plan_carry(
         origins=tuple(origins(checkpoint, rules, targets)),
         edits=tuple(edits(target, rules)),
     )
+
+
+def with_kept_overrides(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
+    """`target`, whose overrides stay on the layers that they were on where the depth is another, however they count."""
+    document = target.document()
+    for part, move in moves.items():
+        overrides, old = target.stacks[part].overrides, move.stack
+        if target.stacks[part].depth != old.depth and overrides == old.overrides:
+            on_kept = (kept_override(override, list(move.layers), old.depth) for override in overrides)
+            document[part]["overrides"] = [override for override in on_kept if override is not None]
+    return target if document == target.document() else ModelSpec.read(document)
+
+
+def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
+    """`target`, whose cross-attention reads the encoder's layers that it read in its source, as far as they are kept."""
+    if target.encoder is None or target.decoder is None:
+        return target
+    document = target.document()
+    old, kept = document["decoder"], moves["encoder"]
+    encoder = [*kept.layers, *[None] * (target.encoder.depth - len(kept.layers))]
+    document["decoder"] = with_source_layers(old, moves["decoder"], encoder, kept.stack.depth, strict=False)
+    return target if document["decoder"] == old else ModelSpec.read(document)
 
 
 def of_model(source: Source | None) -> Source | None:

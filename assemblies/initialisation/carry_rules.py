@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pairform.assemblies.initialisation.cross_attention import CROSS, MERGED, SEPARATE
-from pairform.assemblies.initialisation.meaning import kin
+from pairform.assemblies.initialisation.cross_attention import SEPARATE
+from pairform.assemblies.initialisation.meaning import CROSS, MERGED, kin
 from pairform.assemblies.initialisation.plan import Operation, Rows
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
 from pairform.registry import Problem, SpecError
@@ -44,7 +44,7 @@ class CarryRules(StackRules):
         if layer.branches[branch].name == CROSS and from_merged:
             yield donor, SEPARATE + projection
         yield donor, rest
-        if rest.startswith(SEPARATE):
+        if rest.startswith(SEPARATE) and layer.branches[branch].name == MERGED:
             own = rest.replace(SEPARATE, "block.")
             yield from ((name, own) for name, old in origin.branches.items() if old.name == CROSS)
             if from_merged:

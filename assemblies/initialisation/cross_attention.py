@@ -3,20 +3,17 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from pairform.assemblies.initialisation.meaning import kin
+from pairform.assemblies.initialisation.meaning import CROSS, MERGED, OWN, kin, own_attention
 from pairform.assemblies.initialisation.plan import Fresh
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
 from pairform.assemblies.specs import LayerSpec, StackSpec
 from pairform.blocks.initial import Constant
 from pairform.registry import Problem, SpecError
 
-CROSS = "cross_attention"
-MERGED = "merged_attention"
 SEPARATE = "block.source_"
 """How the names of merged attention's projections of the source begin, if it has any."""
-OWN = "self_attention"
 GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
-NOT_SHAPE = ("mask", "kernel", "dropout")
+NOT_SHAPE = ("mask", "kernel", "dropout", "lambda_init")
 
 
 class DecoderRules(StackRules):
@@ -26,17 +23,27 @@ class DecoderRules(StackRules):
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         if layer.branches[branch].name == MERGED and rest.startswith(SEPARATE):
             return self.separate_keys(target, index, branch, rest, origin)
-        if branch != CROSS or layer.branches[CROSS].name != CROSS or self.inherits(origin):
+        if layer.branches[branch].name != CROSS or self.inherits(origin, branch):
             return super().make_in_branch(target, index, branch, rest)
         if not rest.startswith("block."):
-            return self.norm(target, index, rest)
-        return self.block(target, index, rest)
+            return self.norm(target, index, branch, rest)
+        return self.block(target, index, branch, rest)
 
-    def inherits(self, origin: LayerSpec) -> bool:
+    def from_own(self, target: Target, index: int, branch: str, rest: str) -> Made:
+        """From the self-attention of the source's layer."""
+        own = own_attention(self.source_stack.layers[self.layers[index]])
+        return fresh(target) if own is None else self.from_branch(target, index, branch, own, rest)
+
+    def inherits(self, origin: LayerSpec, branch: str) -> bool:
         """Whether the source's own cross-attention is kept: it must have read an encoder of the same width."""
         old, new = self.checkpoint.spec.encoder, self.target.encoder
         same = old is not None and new is not None and old.width == new.width
-        return self.options.cross_attention == "auto" and CROSS in origin.branches and same
+        return (
+            self.options.cross_attention == "auto"
+            and branch in origin.branches
+            and origin.branches[branch].name == CROSS
+            and same
+        )
 
     def check(self) -> Iterator[Problem]:
         yield from super().check()
@@ -60,34 +67,34 @@ class DecoderRules(StackRules):
             return fresh(target)
         return self.from_source(target, kept.replace(SEPARATE, "block."))
 
-    def norm(self, target: Target, index: int, rest: str) -> Made:
+    def norm(self, target: Target, index: int, branch: str, rest: str) -> Made:
         """A norm around cross-attention: the one around self-attention, or the identity."""
         silent_bias = self.options.cross_attention == "zero_output" and rest.endswith(".bias")
         if self.options.cross_attention_norms == "identity" or silent_bias:
             return fresh(target)
-        return self.from_branch(target, index, CROSS, OWN, rest)
+        return self.from_own(target, index, branch, rest)
 
-    def block(self, target: Target, index: int, rest: str) -> Made:
+    def block(self, target: Target, index: int, branch: str, rest: str) -> Made:
         """Cross-attention itself: copied from self-attention, drawn, or silent."""
         mode, layer = self.options.cross_attention, self.stack.layers[index]
-        unfit = self.disagreement(layer)
+        unfit = self.disagreement(layer, branch)
         if mode == "self_attention" and unfit:
             remedy = "Use auto, random or zero_output."
             raise SpecError(Problem(CROSS, unfit, "widths and heads as in self-attention, to copy it", remedy))
         if mode == "zero_output":
-            self.check_silent(layer, index)
+            check_silent(layer, index)
             if rest.startswith("block.o_proj."):
                 return Fresh(initial=Constant()), None
         if mode == "random" or unfit or (mode != "self_attention" and not self.same_configuration):
             return fresh(target)
-        return self.from_branch(target, index, CROSS, OWN, rest)
+        return self.from_own(target, index, branch, rest)
 
-    def disagreement(self, layer: LayerSpec) -> str | None:
+    def disagreement(self, layer: LayerSpec, branch: str) -> str | None:
         """Why cross-attention cannot be a copy of self-attention."""
         encoder = self.encoder
         if encoder.width != self.stack.width:
             return f"an encoder of width {encoder.width} beside a decoder of width {self.stack.width}"
-        own, cross = layer.branches.get(OWN), layer.branches[CROSS]
+        own, cross = layer.branches.get(own_attention(layer) or OWN), layer.branches[branch]
         for field in GEOMETRY:
             mine, theirs = getattr(own, field, None), getattr(cross, field, None)
             if mine != theirs:
@@ -104,10 +111,15 @@ class DecoderRules(StackRules):
         assert self.target.encoder is not None, "cross-attention is only valid beside an encoder"
         return self.target.encoder
 
-    def check_silent(self, layer: LayerSpec, index: int) -> None:
-        if layer.placement == "post":
-            where = f"decoder.layers.{index}.placement"
-            raise SpecError(Problem(where, "post", "pre or sandwich: a norm behind the sum is never silent, even of a zero"))
+
+def check_silent(layer: LayerSpec, index: int) -> None:
+    """Whether a branch that adds zeros leaves the hidden states of a layer as they are."""
+    if layer.placement == "post":
+        expected = "pre or sandwich: a norm behind the sum is never silent, even of a zero"
+        raise SpecError(Problem(f"decoder.layers[{index}].placement", "post", expected))
+    if not getattr(layer.residual, "keeps", False):
+        expected = "one such as add, which leaves the hidden states as they are where a branch adds zeros"
+        raise SpecError(Problem(f"decoder.layers[{index}].residual", repr(layer.residual.name), expected))
 
 
 def shape_of(stack: StackSpec) -> list[object]:
@@ -116,7 +128,7 @@ def shape_of(stack: StackSpec) -> list[object]:
         {
             name: {field: value for field, value in spec.document().items() if field not in NOT_SHAPE}
             for name, spec in layer.branches.items()
-            if name != CROSS
+            if spec.name != CROSS
         }
         for layer in stack.layers
     ]

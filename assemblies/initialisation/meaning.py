@@ -3,7 +3,10 @@
 from pairform.assemblies.specs import LayerSpec
 from pairform.registry import BlockSpec
 
-KIN = {"merged_attention": "self_attention"}
+OWN = "self_attention"
+CROSS = "cross_attention"
+MERGED = "merged_attention"
+KIN = {MERGED: OWN}
 """Blocks whose weights mean the same as another block's."""
 
 
@@ -30,3 +33,9 @@ def alike(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
         return norm is other
     free = {"eps": None, "shared": None}
     return {**norm.document(), **free} == {**other.document(), **free}
+
+
+def own_attention(layer: LayerSpec) -> str | None:
+    """The branch of a layer that is self-attention, or merged attention: the one of that name, or the only one of that kind."""
+    found = [name for name, branch in layer.branches.items() if kin(branch) == OWN]
+    return OWN if OWN in found else found[0] if len(found) == 1 else None

@@ -2,14 +2,17 @@
 
 from typing import Any
 
-from pairform.assemblies.families.t5gemma import CROSS_FIELDS
 from pairform.assemblies.families.tokens import encoder_tokens
 from pairform.assemblies.initialisation import t5gemma2
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.t5gemma2 import OWN, of_gemma3
+from pairform.assemblies.initialisation.reading import with_cross_attention, with_merged_attention, with_source_layers
+from pairform.assemblies.initialisation.t5gemma2 import of_gemma3
+from pairform.assemblies.layer_patches import layers_of, with_layer_patches
+from pairform.assemblies.moving import Move
 from pairform.assemblies.specs import ModelSpec, StackSpec, VisionSpec
 from pairform.assemblies.stack_spec import Override, shortest_cycle
-from pairform.registry import Problem, SpecError, freeze, merge_patch, thaw
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.registry import Problem, SpecError, freeze, thaw
 
 
 def pair(
@@ -47,6 +50,8 @@ def pair(
         head["tie"] = "encoder"
     if vocabularies["encoder"] != vocabularies["decoder"]:
         stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
+    reading = with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"])
+    kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
     stacks["encoder"]["tokens"] = encoder_tokens(read, decoder.tokens.document())
     return {
@@ -54,7 +59,7 @@ def pair(
         "vocabulary": vocabularies["decoder"],
         "tokens": decoder.tokens.document(),
         "encoder": bidirectional(stacks["encoder"]),
-        "decoder": with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"]),
+        "decoder": with_source_layers(reading, move(decoder, "decoder", options), kept.layers, kept.stack.depth),
         "tie_embeddings": tied,
         "head": head,
         "initializer_range": decoder.initializer_range,
@@ -67,13 +72,19 @@ def stack_of(model: ModelSpec, part: str) -> tuple[str, StackSpec]:
     return name, model.stacks[name]
 
 
+def move(model: ModelSpec, part: str, options: Options) -> Move:
+    """Where the layers of a new model's stack come from: those of its source's that are kept."""
+    name, stack = stack_of(model, part)
+    rule = options.layers(part)
+    return Move(model, name, tuple(range(stack.depth) if rule is None else rule.kept(stack.depth, f"{part}_layers")))
+
+
 def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any]:
     """The document of a source's stack, with only the layers that are kept; each keeps its own kind."""
     _, stack = stack_of(model, part)
     document = stack.document()
-    rule = options.layers(part)
-    if rule is not None:
-        kept = rule.kept(stack.depth, f"{part}_layers")
+    if options.layers(part) is not None:
+        kept = list(move(model, part, options).layers)
         turns = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
         overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
         overrides += own_tables(stack, kept)
@@ -90,23 +101,44 @@ def kept_override(override: Override, kept: list[int], depth: int) -> dict[str, 
 
 
 def own_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
-    """Overrides by which the first layers that are kept have the tables of positions that lay in layers that are not."""
+    """Overrides by which layers that are kept have tables of their own, where the one that they shared is no more the nearest
+    before them: its layer is not kept, or another's stands between."""
     made: list[dict[str, Any]] = []
-    given: set[str] = set()
+    read: dict[str, int] = {}  # by branch, the old layer whose table the last of the kept ones reads
     for new, old in enumerate(kept):
         for name, branch in stack.layers[old].branches.items():
-            shared = getattr(getattr(branch, "position", None), "shared", None)
-            if shared and name not in given:
+            if getattr(getattr(branch, "position", None), "shared", None) is None:
+                continue
+            owner = table_owner(stack, old, name)
+            if owner != old and read.get(name) != owner:
                 made.append({"layers": [new], "patch": {"branches": {name: {"position": {"shared": False}}}}})
-            if shared is not None:
-                given.add(name)
+            read[name] = owner
     return made
 
 
+def table_owner(stack: StackSpec, index: int, name: str) -> int:
+    """The layer whose table the position of a branch reads: its own, or the nearest earlier one's that has one."""
+    for number in reversed(range(index + 1)):
+        if getattr(getattr(stack.layers[number].branches.get(name), "position", None), "shared", None) is False:
+            return number
+    return index
+
+
 def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:
-    causal = {"layer": {"branches": {"self_attention": {"mask": {"causal": False, "prefix": False}}}}}
-    patched: dict[str, Any] = merge_patch(stack, causal)
-    return patched
+    """Without a causal mask in any layer. A window that reached to the left alone reaches as far to the right."""
+    patches = []
+    for layer in layers_of(stack):
+        masks = {name: getattr(branch, "mask", None) for name, branch in layer.branches.items()}
+        patches.append({"branches": {name: {"mask": seeing_ahead(mask)} for name, mask in masks.items() if mask is not None}})
+    return with_layer_patches(stack, patches)
+
+
+def seeing_ahead(mask: MaskSpec) -> dict[str, Any]:
+    """The patch on a mask by which later tokens are seen as earlier ones are."""
+    patch: dict[str, Any] = {"causal": False, "prefix": False}
+    if mask.causal and mask.window is not None and mask.window[1] == 0:
+        patch["window"] = [mask.window[0], mask.window[0]]
+    return patch
 
 
 def vision_of(model: ModelSpec) -> tuple[str, VisionSpec]:
@@ -115,35 +147,3 @@ def vision_of(model: ModelSpec) -> tuple[str, VisionSpec]:
         if stack.vision is not None:
             return part, stack.vision
     raise SpecError(Problem("vision", "a source that reads no pictures", "one with a vision tower, as multimodal Gemma 3"))
-
-
-def with_merged_attention(stack: dict[str, Any]) -> dict[str, Any]:
-    """Self-attention that reads the source too, in place of any cross-attention."""
-    own_attention(stack)
-    patch = {"layer": {"branches": {OWN: {"name": "merged_attention"}, "cross_attention": None}}}
-    patched: dict[str, Any] = merge_patch(stack, patch)
-    return patched
-
-
-def own_attention(stack: dict[str, Any]) -> dict[str, Any]:
-    """The self-attention of a decoder's layers."""
-    branches = stack["layer"]["branches"]
-    own: dict[str, Any] = branches.get(OWN, {})
-    if own.get("name") not in ("self_attention", "merged_attention"):
-        raise SpecError(Problem("decoder.layer.branches", f"{list(branches)}", f"{OWN}, to shape what reads the source"))
-    return own
-
-
-def with_cross_attention(stack: dict[str, Any]) -> dict[str, Any]:
-    """Cross-attention behind self-attention, with its heads; it has neither position nor window."""
-    layer, own = stack["layer"], own_attention(stack)
-    shared = {field: own[field] for field in (*CROSS_FIELDS, "qk_norm") if field in own}
-    order = list(layer["order"])
-    if "cross_attention" not in order:
-        order.insert(order.index(OWN) + 1, "cross_attention")
-    branches = {OWN: {"name": "self_attention"}, "cross_attention": {"name": "cross_attention", **shared}}
-    patch = {"layer": {"order": order, "branches": branches}}
-    if "cross_attention" in layer["branches"]:
-        return stack
-    patched: dict[str, Any] = merge_patch(stack, patch)
-    return patched

@@ -10,13 +10,16 @@ import torch
 from pairform.assemblies.build import distributions, skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.hub import commit_of
-from pairform.assemblies.initialisation.cross_attention import CROSS, DecoderRules
+from pairform.assemblies.initialisation.cross_attention import DecoderRules
+from pairform.assemblies.initialisation.meaning import CROSS
 from pairform.assemblies.initialisation.options import Options, dtype_name
-from pairform.assemblies.initialisation.pair import pair, stack_of
+from pairform.assemblies.initialisation.pair import move, pair
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.reading import other_sources
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule
-from pairform.assemblies.initialisation.vision_rules import VISION, bridge_rule, check_vision, vision_rule
+from pairform.assemblies.initialisation.vision_rules import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.moving import Move, settled
 from pairform.assemblies.specs import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
 
@@ -61,8 +64,11 @@ def plan(
     has = [*target.stacks] + (["vision"] if any(stack.vision is not None for stack in target.stacks.values()) else [])
     if spare := [role for role in sources if role not in has]:
         raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
+    moves: dict[Role, Move] = {role: move(source.spec, role, options) for role, source in sources.items() if role != "vision"}
+    target = settled(target, moves)
     rules: dict[Role, StackRules] = {
-        role: stack_rules(role, target, sources[role], options) for role in sources if role != "vision"
+        role: (DecoderRules if role == "decoder" else StackRules)(role, target, sources[role], each.layers, options)
+        for role, each in moves.items()
     }
     if problems := [*(problem for rule in rules.values() for problem in rule.check()), *check_vision(target, sources)]:
         raise SpecError(problems)
@@ -101,14 +107,6 @@ def target_spec(
     raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
 
 
-def stack_rules(role: Role, target: ModelSpec, checkpoint: Checkpoint, options: Options) -> StackRules:
-    _, stack = stack_of(checkpoint.spec, role)
-    rule = options.layers(role)
-    layers = range(stack.depth) if rule is None else rule.kept(stack.depth, f"{role}_layers")
-    kind = DecoderRules if role == "decoder" else StackRules
-    return kind(role, target, checkpoint, tuple(layers), options)
-
-
 def target_rows(
     target: ModelSpec, rules: Mapping[Role, StackRules], sources: Mapping[Role, Checkpoint], options: Options
 ) -> list[TargetRow]:
@@ -120,7 +118,7 @@ def target_rows(
         wanted = Target(name, tuple(parameter.shape), initial)
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
-            if VISION in name:
+            if name.split(".")[1] == "vision":
                 made: Made = vision_rule(wanted, sources)
             elif name.startswith("bridge."):
                 made = bridge_rule(wanted, target, sources)
@@ -153,6 +151,9 @@ def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]
         )
     for path, (before, after) in difference(old, new).items():
         yield Edit(path=path, before=before, after=after)
+    if "encoder" in rules and "decoder" in rules:
+        for path, was, now in other_sources(target, rules["decoder"].move, rules["encoder"].move):
+            yield Edit(path=path, before=was, after=now)
 
 
 def dtype_edits(sources: Mapping[Role, Checkpoint], targets: tuple[TargetRow, ...]) -> Iterator[Edit]:
@@ -193,6 +194,6 @@ def reason(rule: StackRules, name: str) -> str:
         return "the new model has the encoder's embedding"
     if rest[0] == "layers" and int(rest[1]) not in rule.layers:
         return f"layer {rest[1]} is not kept"
-    if rest[0] == "layers" and rest[2] == CROSS and CROSS in rule.stack.layer.branches:
+    if rest[0] == "layers" and (branch := rule.kept_layer(int(rest[1])).branches.get(rest[2])) and branch.name == CROSS:
         return "the new model's cross-attention is made in another way"
     return "the new model has no tensor for it"

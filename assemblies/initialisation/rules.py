@@ -18,11 +18,14 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     Source,
 )
-from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.moving import Move
+from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
 from pairform.blocks.initial import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
 Made = tuple[Operation, Source | None]
+GROUPED = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
+"""The projections of attention whose heads may be fewer than those of queries."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class StackRules:
     @property
     def stack(self) -> StackSpec:
         return self.target.stacks[self.part]
+
+    @property
+    def move(self) -> Move:
+        return Move(self.checkpoint.spec, self.source_part, self.layers)
+
+    def kept_layer(self, old: int) -> LayerSpec:
+        """The layer that a source's layer becomes."""
+        return self.stack.layers[self.layers.index(old)]
 
     def check(self) -> Iterator[Problem]:
         """What makes the source unfit for this stack as a whole."""
@@ -134,16 +145,16 @@ class StackRules:
 
     def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
         """What brings a source tensor of `shape` to the target's shape, if anything does."""
-        if name.endswith("embedding.weight") and target.shape[1:] == shape[1:]:
+        if target.name == f"{self.part}.embedding.weight" and target.shape[1:] == shape[1:]:
             return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
-        if "k_proj." in name or "v_proj." in name:
-            return self.heads(target, name, shape)
-        return None
+        return self.heads(target, name, shape) if name.split(".")[-2] in GROUPED else None
 
     def heads(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
         index, branch = int(name.split(".")[2]), target.name.split(".")[3]
         spec = self.stack.layers[int(target.name.split(".")[2])].branches[branch]
         origin = self.source_stack.layers[index].branches[name.split(".")[3]]
+        if not (hasattr(spec, "kv_heads") and hasattr(origin, "kv_heads")):
+            return None
         head_dim = head_width(origin, self.source_stack.width)
         if target.shape[1:] != shape[1:] or head_dim != head_width(spec, self.stack.width):
             return None

@@ -3,10 +3,10 @@
 from typing import Any
 
 from pairform.assemblies.families.gemma3_stack import window_pair, window_width
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
-from pairform.registry import merge_patch
+from pairform.assemblies.initialisation.meaning import OWN
+from pairform.assemblies.layer_patches import layers_of, with_layer_patches
+from pairform.assemblies.specs import LayerSpec, ModelSpec
 
-OWN = "self_attention"
 ROPE_FACTOR = 8.0
 """Global layers count positions in eighths; Gemma 3's own do from 4B on."""
 VOCABULARY = 262144
@@ -25,7 +25,7 @@ def of_gemma3(model: ModelSpec, part: str) -> bool:
 
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
     """A Gemma 3 stack's document with T5Gemma 2's positions and, in the encoder, its windows; `vocabulary` is the new one."""
-    stack = with_layer_patches(stack, [layer_patch(layer, part) for layer in StackSpec.read(stack | {"vision": None}).layers])
+    stack = with_layer_patches(stack, [layer_patch(layer, part) for layer in layers_of(stack)])
     embedding = {key: value for key, value in stack["embedding"].items() if key != "scale_given"}
     vision = stack.get("vision")
     if vision is not None and vocabulary > IMAGE_TOKEN:
@@ -47,30 +47,7 @@ def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
         scaling = getattr(own.position, "scaling", None)
         if scaling is None or scaling.name != "default":
             return {}
-        return {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}
+        return {"branches": {OWN: {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}}}
     if part == "decoder" or not own.mask.causal:
         return {}
-    return {"mask": {"window": window_pair(window_width(window, "past"), "both")}}
-
-
-def with_layer_patches(stack: dict[str, Any], patches: list[dict[str, Any]]) -> dict[str, Any]:
-    """A stack's document with `patches[i]` on attention in layer i: in its cycle where that says it, else as overrides."""
-    cycle = list(stack.get("cycle") or [{}])
-    turns = [[patch for index, patch in enumerate(patches) if index % len(cycle) == turn] for turn in range(len(cycle))]
-    if not stack.get("overrides") and all(patch == turn[0] for turn in turns for patch in turn):
-        wanted = [turn[0] if turn else {} for turn in turns]
-        made = [merge_patch(old, branch_patch(patch)) if patch else old for old, patch in zip(cycle, wanted, strict=True)]
-        return stack | {"cycle": made if any(made) else []}
-    overrides = list(stack.get("overrides") or [])
-    kinds: list[dict[str, Any]] = []
-    for patch in patches:
-        if patch and patch not in kinds:
-            kinds.append(patch)
-    for kind in kinds:
-        layers = [index for index, patch in enumerate(patches) if patch == kind]
-        overrides.append({"layers": layers, "patch": branch_patch(kind)})
-    return stack | {"overrides": overrides}
-
-
-def branch_patch(patch: dict[str, Any]) -> dict[str, Any]:
-    return {"branches": {OWN: patch}}
+    return {"branches": {OWN: {"mask": {"window": window_pair(window_width(window, "past"), "both")}}}}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from math import exp
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,19 +16,26 @@ from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.blocks.initial import Initial, Normal
 from pairform.blocks.precision import wide
-from pairform.registry import PositiveFloat, Problem, Sizes
+from pairform.registry import PositiveFloat, Probability, Problem, Sizes
 
 
 class DifferentialAttention(OwnSequenceAttention):
     """`softmax(q1 k1) v - lambda softmax(q2 k2) v`, normalised in each pair of heads (Ye et al. 2024, arXiv 2410.05258, 2.1).
 
-    Heads of the first half are paired with those of the second; a pair reads values of twice the head_dim. lambda is learned
-    and begins between 0.2 and 0.8, by the layer's number. Projections and cache are those of self_attention with as many heads.
+    Heads of the first half are paired with those of the second; a pair reads values of twice the head_dim. lambda is learned.
+    Projections and cache are those of self_attention with as many heads.
+
+    lambda_init: the constant part of lambda; absent, 0.8 - 0.6 exp(-0.3 l) in layer l (from 0).
     """
 
     class Spec(OwnSequenceSpec):
         name: Literal["differential_attention"] = "differential_attention"
         eps: PositiveFloat = 1e-5
+        lambda_init: Probability | None = None
+
+        def sited(self, sizes: Sizes) -> dict[str, Any]:
+            own = {"lambda_init": lambda_by_depth(sizes.layer)} if self.lambda_init is None else {}
+            return super().sited(sizes) | own
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             yield from super().check(sizes)
@@ -39,7 +46,7 @@ class DifferentialAttention(OwnSequenceAttention):
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)
         self.spec = spec
-        self.lambda_start = 0.8 - 0.6 * exp(-0.3 * sizes.layer)
+        self.lambda_start = lambda_by_depth(sizes.layer) if spec.lambda_init is None else spec.lambda_init
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
             self.register_parameter(name, nn.Parameter(torch.empty(self.head_dim)))
 
@@ -60,6 +67,11 @@ class DifferentialAttention(OwnSequenceAttention):
         first = (wide(self.get_parameter("lambda_q1")) * wide(self.get_parameter("lambda_k1"))).sum().exp()
         second = (wide(self.get_parameter("lambda_q2")) * wide(self.get_parameter("lambda_k2"))).sum().exp()
         return first - second + self.lambda_start
+
+
+def lambda_by_depth(layer: int) -> float:
+    """lambda_init in a layer, from 0 (section 2.1)."""
+    return 0.8 - 0.6 * exp(-0.3 * layer)
 
 
 def with_values(read: Read, half: Float[Tensor, "batch half_kv_heads k head_dim"]) -> Read:

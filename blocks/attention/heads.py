@@ -93,7 +93,12 @@ class Read:
 
 
 class AttentionHeads(nn.Module):
-    """q, k, v and o projections around a kernel. Subclasses say what is read and under which mask."""
+    """q, k, v and o projections around a kernel. Subclasses say what is read and under which mask.
+
+    scored: the linear maps whose output counts in scores alone: those of queries and keys.
+    """
+
+    scored: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj")
 
     def __init__(self, spec: AttentionSpec, sizes: Sizes, key_width: int) -> None:
         super().__init__()

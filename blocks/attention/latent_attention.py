@@ -63,6 +63,8 @@ class LatentAttention(OwnSequenceAttention):
                     expected = "null: all heads have keys and values of one latent vector, which has a norm of its own"
                     yield Problem(field, repr(found), expected)
 
+    scored = ("q_down_proj", "q_proj", "k_proj")
+
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)
         self.spec = spec

@@ -33,6 +33,8 @@ class MergedAttention(OwnSequenceAttention):
                 remedy = 'Set the model\'s bridge: {"name": "linear"} or {"name": "separate_keys"}.'
                 yield Problem("", found, "a source of the same width, or a bridge to it", remedy)
 
+    scored = ("q_proj", "k_proj", "source_k_proj")
+
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         assert sizes.source_width is not None, "checked by the spec"
         super().__init__(spec, sizes)

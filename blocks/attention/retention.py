@@ -1,7 +1,7 @@
 """A recurrent mixer: its memory is a matrix for each head, however long the text."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from einops import rearrange
@@ -69,6 +69,12 @@ class Retention(nn.Module):
                 yield Problem("mask.window", f"{list(self.mask.window)}", "null: what fades by decay has no window")
             if self.mask.prefix:
                 yield Problem("mask.prefix", "true", "false: a recurrent mixer sees no later token")
+
+        def sited(self, sizes: Sizes) -> dict[str, Any]:
+            position = self.position.sited(self.position_sizes(sizes))
+            return {"position": position} if position else {}
+
+    scored = ("q_proj", "k_proj")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +39,10 @@ class OwnSequenceSpec(AttentionSpec):
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         yield from super().check(sizes)
         yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
+
+    def sited(self, sizes: Sizes) -> dict[str, Any]:
+        position = self.position.sited(self.position_sizes(sizes))
+        return {"position": position} if position else {}
 
 
 class OwnSequenceAttention(AttentionHeads):

@@ -147,3 +147,22 @@ def test_heads_are_saved_and_loaded(name: str, tmp_path: Any) -> None:
     model = build({"name": name})
     pairform.save(model, tmp_path / "model")
     assert torch.equal(pairform.load(tmp_path / "model")(IDS, MASK).logits, model(IDS, MASK).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("start", [2, 0])
+def test_a_start_token_is_read_even_if_it_is_that_of_padding(start: int) -> None:
+    """As T5's. A classifier's decoder reads the source shifted right; what it makes itself is what it is given with a mask."""
+    own = {"name": "self_attention", "heads": 2, "mask": {"causal": True}}
+    branches = {"self_attention": own, "cross_attention": {"name": "cross_attention", "heads": 2}}
+    layer = {"norm": {"name": "rmsnorm"}, "order": list(branches), "branches": branches}
+    decoder = {"width": 8, "depth": 1, "embedding": {"name": "token"}, "layer": layer}
+    head = {"name": "sequence_classification", "labels": 3}
+    document = build(head).spec.document() | {"assembly": "encoder_decoder", "decoder": decoder}
+    model = pairform.build(document | {"tokens": {"pad": 0, "start": start}}, seed=0, dtype=torch.float64)
+    shifted = model.shift_right(IDS)
+    assert shifted[:, 0].eq(start).all()
+    given = model(IDS, decoder_input_ids=shifted, decoder_attention_mask=torch.ones_like(shifted)).logits
+    torch.testing.assert_close(model(IDS).logits, given)
+    padded = functional.pad(IDS, (0, 2))
+    torch.testing.assert_close(model(padded).logits, model(padded, padded != 0, torch.cat((shifted, IDS[:, -1:]), 1)).logits)

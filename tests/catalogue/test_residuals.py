@@ -112,6 +112,32 @@ def test_deepnorm_follows_the_papers_figure_2(what: str) -> None:
     torch.testing.assert_close(branch(hidden, None), branch.post_norm(alpha * hidden + branch.block(hidden, None)))
 
 
+@pytest.mark.parametrize(
+    ("attention", "scored"),
+    [
+        ({"name": "merged_attention", "heads": 2}, {"q_proj", "k_proj", "source_k_proj"}),
+        (
+            {"name": "latent_attention", "heads": 2, "latent": 4, "rope_dim": 2, "query_latent": 6},
+            {"q_down_proj", "q_proj", "k_proj"},
+        ),
+        ({"name": "retention", "heads": 2, "mask": {"causal": True}}, {"q_proj", "k_proj"}),
+    ],
+)
+def test_what_makes_scores_is_not_smaller_by_beta(attention: dict[str, Any], scored: set[str]) -> None:
+    encoder = document(branches=BRANCHES | {"self_attention": ATTENTION | {"mask": {"causal": False}}})["decoder"]
+    spec = document(placement="post", residual={"name": "deepnorm"}, branches=BRANCHES | {"self_attention": attention})
+    spec |= {"assembly": "encoder_decoder", "encoder": encoder, "bridge": {"name": "separate_keys"}}
+    if attention["name"] != "merged_attention":
+        spec["bridge"] = {"name": "none"}
+    model = pairform.build(spec, seed=0)
+    plain = pairform.build(pairform.patch(model.spec, {"decoder": {"layer": {"residual": {"name": "add"}}}}), seed=0)
+    block: Any = model.get_submodule("decoder.layers.1.self_attention")
+    for name, parameter in plain.get_submodule("decoder.layers.1.self_attention.block").named_parameters():
+        module, _, _ = name.partition(".")
+        changed = 1.0 if module in scored or "norm" in module else block.residual.beta
+        torch.testing.assert_close(block.block.get_parameter(name), parameter * changed)
+
+
 def test_deepnorm_takes_given_numbers_and_needs_post_norm() -> None:
     branch: Any = filled(document(placement="post", residual={"name": "deepnorm", "alpha": 3.0})).get_submodule(
         "decoder.layers.0.feed_forward"

@@ -64,6 +64,17 @@ def test_an_encoder_comes_with_its_own_tokenizer(tmp_path: Path) -> None:
     assert (tmp_path / "encoder" / "tokenizer.json").read_text() == "encoder's"
 
 
+def test_an_encoder_with_tokens_of_its_own_takes_them_along(tmp_path: Path) -> None:
+    tokens = {"pad": 3, "eos": 4, "bos": 5}
+    spec = pairform.patch(pairform.load_spec(pair()), {"encoder": {"tokens": tokens}})
+    pairform.save(pairform.build(spec, seed=0), tmp_path / "whole")
+    pairform.extract(tmp_path / "whole", tmp_path / "encoder")
+    alone = pairform.load(tmp_path / "encoder").spec
+    assert alone.tokens.document() == tokens
+    assert alone.encoder is not None
+    assert alone.encoder.tokens is None
+
+
 def test_an_encoder_for_transformers(tmp_path: Path) -> None:
     """As `T5GemmaEncoderModel`, with the tokenizer's files beside it."""
     import transformers
