@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pairform.assemblies.segments import begins
 from pairform.assemblies.specs import ModelSpec, TokenSpec
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand."""
+    """One stack's inputs: tokens or embeddings, which of them are real, and where they stand.
+
+    counted: False at places whose label is ignored, where the tokens are the labels shifted right: attention sees them, as in
+             transformers, and auxiliary losses do not count them.
+    """
 
     ids: Int[Tensor, "batch length"] | None = None
     embeds: Float[Tensor, "batch length width"] | None = None
@@ -26,6 +31,7 @@ class Inputs:
     pixels: Float[Tensor, "pictures channels height width"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
     prefix: Int[Tensor, " batch"] | None = None
+    counted: Bool[Tensor, "batch length"] | None = None
 
 
 def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
@@ -70,22 +76,22 @@ def run(stack: "Stack", inputs: Inputs, **rest: Any) -> "StackOutput":
         segments=inputs.segments,
         positions=inputs.positions,
         prefix_lengths=inputs.prefix,
+        counted=inputs.counted,
         **rest,
     )
     return ran
 
 
 def derive_decoder_inputs(spec: ModelSpec, written: Inputs, read: Inputs, labels: Tensor | None, padding: int | None) -> Inputs:
-    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, where `padding` is
-    padding."""
+    """The labels shifted right, or for classification (as in T5 and T5Gemma) the source shifted right, whose `padding` is
+    masked; the start token is not, even if it is the pad token."""
     if spec.head.name == "lm" and labels is not None:
-        return replace(written, ids=shift_right(labels, spec.tokens, written.segments))
+        return replace(written, ids=shift_right(labels, spec.tokens, written.segments), counted=labels >= 0)
     if spec.head.name != "lm" and read.ids is not None:
-        shifted = shift_right(read.ids, spec.tokens, written.segments)
-        real = real_tokens(shifted, padding)
-        if real is not None and written.valid is None:
-            real = torch.cat((torch.ones_like(real[:, :1]), real[:, 1:]), dim=1)  # the start token may be that of padding
-            written = replace(written, valid=real if written.segments is None else real | begins(written.segments))
-        return replace(written, ids=shifted)
+        shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
+        if written.valid is None and (real := real_tokens(read.ids, padding)) is not None:
+            real = functional.pad(real[:, :-1], (1, 0), value=True)
+            return replace(shifted, valid=real if written.segments is None else real | begins(written.segments))
+        return shifted
     wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
     raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
