@@ -58,24 +58,17 @@ def test_own_block(capsys: pytest.CaptureFixture[str]) -> None:
     assert logits == "logits: (1, 2, 1024)"
 
 
-def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["", "--out", str(tmp_path / "demo")])
-    run("checkpoints.py")
-    run("convert.py")
-    printed = capsys.readouterr().out
-    assert "verified: True" in printed
-    assert len(printed.partition("writes:")[2].split()) == 8
-
-
-def test_the_demo_prints_no_warnings_of_others(tmp_path: Path) -> None:
-    """In a process of its own: libraries warn when they are first imported."""
+def test_the_demo_converts_checks_and_writes_without_warnings_of_others(tmp_path: Path) -> None:
+    """In processes of their own: libraries warn when they are first imported."""
     for script in ("checkpoints.py", "convert.py"):
         command = [sys.executable, str(EXAMPLES / script), "--out", str(tmp_path / "demo")]
-        printed = subprocess.run(
-            command, cwd=EXAMPLES.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, check=True
+        done = subprocess.run(
+            command, cwd=EXAMPLES.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, check=True, text=True
         )
-        assert printed.stderr == b""
-        assert printed.stdout.startswith(bytes(tmp_path / "demo"))
+        assert done.stderr == ""
+        assert done.stdout.startswith(str(tmp_path / "demo"))
+    assert "verified: True" in done.stdout
+    assert len(done.stdout.partition("writes:")[2].split()) == 8
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:

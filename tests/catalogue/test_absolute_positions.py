@@ -46,6 +46,7 @@ def test_they_decode_with_a_cache_as_without(position: dict[str, Any]) -> None:
     check_writing(model)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_they_decode_in_a_compiled_step() -> None:
     model = pairform.build(decoder_with({"name": "none"}, position=ABSOLUTE[1], depth=1), seed=0)
     found = [model.generate(IDS, MASK, max_new_tokens=4, compile=compiled) for compiled in (True, False)]

@@ -120,6 +120,7 @@ def test_variants_decode_with_a_cache_as_without(variant: dict[str, Any], window
     check_pieces(model, 1)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_variants_decode_in_a_compiled_step() -> None:
     second = {"layers": [1], "patch": {"branches": {"self_attention": VARIANTS[2]}}}
     model = model_with(VARIANTS[1], overrides=[second])

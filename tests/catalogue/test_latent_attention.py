@@ -125,6 +125,7 @@ def test_weights_that_cannot_be_multiplied_by_queries_are_applied_to_latents() -
     assert torch.equal(model.generate(IDS, MASK, max_new_tokens=5), expected)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_it_decodes_in_a_compiled_step() -> None:
     model = pairform.build(pairform.patch(model_with(**VARIANTS[1]).spec, {"decoder": {"depth": 1}}), seed=0)
     plain, compiled = (model.generate(IDS, MASK, max_new_tokens=5, compile=chosen) for chosen in (False, True))

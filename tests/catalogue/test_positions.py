@@ -197,6 +197,7 @@ def test_biases_decode_with_a_cache_as_without(position: dict[str, Any], window:
     check_pieces(model, 1)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_biases_decode_in_a_compiled_step_and_in_beams() -> None:
     position = BIASES[1] | {"shared": True}
     own = {"layers": [0], "patch": {"branches": {"self_attention": {"position": {"shared": False}}}}}

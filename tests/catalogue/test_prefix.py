@@ -68,6 +68,7 @@ def test_a_prompt_is_a_prefix_with_a_cache_as_without(window: list[int] | None, 
     assert torch.equal(logits[:, 8].argmax(-1), greedy[:, 9])
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_a_compiled_step_goes_on_from_a_prefix() -> None:
     model = pairform.build(pairform.patch(model_with([3, 2]).spec, {"decoder": {"depth": 1}}), seed=0)
     plain, compiled = (model.generate(IDS, MASK, max_new_tokens=5, compile=chosen) for chosen in (False, True))

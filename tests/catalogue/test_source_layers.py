@@ -79,6 +79,7 @@ def test_it_decodes_with_a_cache_as_without(chosen: str | int) -> None:
         model(encoder_outputs=encoded.encoder_last_hidden_state, decoder_input_ids=WRITTEN)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_a_compiled_step_reads_what_is_cached() -> None:
     model = pair("matching", encoder={"depth": 1}, decoder={"depth": 1})
     plain, compiled = (model.generate(READ, max_new_tokens=4, compile=chosen) for chosen in (False, True))
