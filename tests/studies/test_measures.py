@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import pairform
 from pairform.experiments import measures
 from pairform.experiments.batches import collate, lengths_read
-from pairform.experiments.measures import costs, memory_in_use, peak_memory
+from pairform.experiments.measures import REPEATS, costs, memory_in_use, peak_memory, writing_seconds
+from tests.small_pairs import small_pair
 from tests.studies.by_hand import planned, trained
 
 ALONE: dict[str, Any] = {
@@ -140,3 +141,14 @@ def test_a_system_that_does_not_say_what_is_held_leaves_the_peak_open(tmp_path: 
     monkeypatch.setattr(measures, "MARK", tmp_path / "missing" / "clear_refs")
     trial, examples = planned(tmp_path, FRESH)
     assert trained(trial, examples)[1]["peak_bytes"] is None
+
+
+def test_latency_is_of_whole_texts_in_evaluation_mode() -> None:
+    """Also of a model for which every token ends the text, and which is in training when it is measured."""
+    spec = pairform.patch(small_pair(), {"tokens": {"eos": list(range(3, 50))}})
+    model = pairform.build(spec, seed=0).train()
+    seen: list[tuple[bool, int]] = []
+    assert model.decoder is not None
+    model.decoder.register_forward_hook(lambda module, given, _: seen.append((module.training, given[0].shape[1])))
+    assert writing_seconds(model, [5, 6, 7], (4, 6)) > 0
+    assert seen == [(False, 1)] * 6 * (REPEATS + 1)
