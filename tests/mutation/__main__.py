@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from argparse import ArgumentParser
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -21,11 +21,14 @@ from tests.mutation.mutants import Mutant, mutants
 
 
 @dataclass
-class Result:
-    """Of one file."""
+class Found:
+    """How many mutants the tests noticed, of all that were run."""
 
     noticed: int = 0
-    survived: list[Mutant] = field(default_factory=list)
+    run: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.noticed} of {self.run} mutants were noticed ({self.noticed / max(self.run, 1):.0%})."
 
 
 def main() -> None:
@@ -44,37 +47,34 @@ def main() -> None:
     if wait(start(None, "", options.tests), 600) != 0:
         sys.exit("The tests fail without any change.")
     limit = 3 * (time.monotonic() - began) + 10
-    results = {file: run(file, options, limit) for file in options.files}
-    for file, result in results.items():
-        for mutant in result.survived:
-            print(f"{file}:{mutant.line}: {mutant.words}")
-    noticed, survived = sum(each.noticed for each in results.values()), sum(len(each.survived) for each in results.values())
-    print(f"{noticed} of {noticed + survived} mutants were noticed ({noticed / max(noticed + survived, 1):.0%}).")
+    found = Found()
+    for file in options.files:
+        run(file, options, limit, found)
+    print(found)
 
 
-def run(file: Path, options: Any, limit: float) -> Result:
-    """Some of the file's mutants, a few at a time."""
-    found = list(mutants(file.read_text("utf-8")))
-    drawn = random.Random(options.seed).sample(found, min(options.most, len(found)))
-    result = Result()
+def run(file: Path, options: Any, limit: float, found: Found) -> None:
+    """Some of the file's mutants, a few at a time. Those that are not noticed are printed."""
+    every = list(mutants(file.read_text("utf-8")))
+    drawn = random.Random(options.seed).sample(every, min(options.most, len(every)))
     running: dict[int, Mutant] = {}
+
+    def collect() -> None:
+        """Wait for the one that was started first."""
+        process, mutant = next(iter(running.items()))
+        del running[process]
+        found.run += 1
+        if wait(process, limit) != 0:
+            found.noticed += 1
+        else:
+            print(f"{file}:{mutant.line}: {mutant.words} ({found})", flush=True)
+
     for mutant in sorted(drawn, key=lambda mutant: mutant.line):
         if len(running) >= options.jobs:
-            collect(running, result, limit)
+            collect()
         running[start(file, mutant.source, options.tests)] = mutant
     while running:
-        collect(running, result, limit)
-    return result
-
-
-def collect(running: dict[int, Mutant], result: Result, limit: float) -> None:
-    """Wait for the one that was started first."""
-    process, mutant = next(iter(running.items()))
-    del running[process]
-    if wait(process, limit) == 0:
-        result.survived.append(mutant)
-    else:
-        result.noticed += 1
+        collect()
 
 
 def start(file: Path | None, source: str, tests: list[str]) -> int:
