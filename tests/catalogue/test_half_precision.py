@@ -17,6 +17,7 @@ import pairform
 from pairform.registry import Sizes, build_block
 from tests.catalogue.places import BLOCKS, Document, answer, inputs, labels_for, places, put
 from tests.kernels import test_half_precision as kernels
+from tests.roundings import roundings
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 FORWARD, GRADIENT, NORM = 24, 64, 2
@@ -24,14 +25,6 @@ FORWARD, GRADIENT, NORM = 24, 64, 2
 CHAOTIC = {("norm", "none")}
 """Without norms the gradients of a small model double with each rounding."""
 LOSS_SCALE = 2.0**16
-
-
-def roundings(found: Tensor, exact: Tensor, dtype: torch.dtype) -> float:
-    return float(
-        (found.detach().double() - exact.detach()).norm()
-        / exact.detach().norm().clamp(min=1e-12)
-        / (torch.finfo(dtype).eps / 2)
-    )
 
 
 def precisions() -> list[Any]:

@@ -1,8 +1,6 @@
 """In half precision each kernel is near what float64 says of the same inputs, and finite where that is, whatever the mask and
 however large the scores. The bounds are those of docs/precision.md."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.work import Parts, Run, Work
 from pairform.blocks.context import Context
+from tests.roundings import roundings
 
 BATCH, HEADS, KV_HEADS, HEAD_DIM = 2, 4, 2, 24
 FORWARD, GRADIENT = 8, 16
@@ -54,9 +53,8 @@ def computed(run: Run, given: list[Tensor], softcap: float | None, *, padded: bo
     return mixed.detach(), list(torch.autograd.grad(mixed, leaves, slopes))
 
 
-def off(found: Any, exact: Any, dtype: torch.dtype) -> float:
-    one, other = (torch.cat([part.flatten().double() for part in parts]) for parts in (found, exact))
-    return float((one - other).norm() / other.norm() / (torch.finfo(dtype).eps / 2))
+def flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in parts])
 
 
 @here
@@ -74,8 +72,8 @@ def test_it_is_near_float64(
     exact = computed(eager, [tensor.double() for tensor in given], softcap, padded=padded)
     assert found[0].dtype == dtype
     assert all(part.isfinite().all() for part in (found[0], *found[1]))
-    assert off([found[0]], [exact[0]], dtype) <= FORWARD
-    assert off(found[1], exact[1], dtype) <= GRADIENT
+    assert roundings(found[0], exact[0], dtype) <= FORWARD
+    assert roundings(flat(found[1]), flat(exact[1]), dtype) <= GRADIENT
 
 
 @here
