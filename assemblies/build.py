@@ -10,7 +10,7 @@ from pairform.assemblies.fresh import draw
 from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.assemblies.model import Model
 from pairform.assemblies.specs import ModelSpec
-from pairform.blocks.initial import Constant, Normal, initial_of
+from pairform.blocks.functional.initializers import Constant, Normal, initial_of
 from pairform.registry import InputError, Problem, shorten
 
 

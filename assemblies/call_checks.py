@@ -18,7 +18,7 @@ from pairform.assemblies.checks import (
 )
 from pairform.assemblies.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
-from pairform.blocks.linear_cross_entropy import IGNORED, check_labels
+from pairform.blocks.heads.linear_cross_entropy import IGNORED, check_labels
 
 if TYPE_CHECKING:
     from pairform.assemblies.model import Model

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.arguments import described
-from pairform.blocks.precision import cast_to
+from pairform.blocks.functional.dtypes import cast_to
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pairform.assemblies.compiled_step import CompiledStep, bucket, logits_of
-from pairform.blocks.attention.heads import AttentionHeads
 from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
-from pairform.blocks.positions import RotaryPosition
+from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:

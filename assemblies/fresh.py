@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from pairform.blocks.initial import Constant, Normal
+from pairform.blocks.functional.initializers import Constant, Normal
 
 CHUNK = 1 << 20
 """Elements drawn from one generator; the next chunk has a generator of its own, so that any part can be drawn alone."""

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from pairform.assemblies.specs import LayerSpec
 from pairform.blocks.context import Context
-from pairform.blocks.precision import clamped
+from pairform.blocks.functional.dtypes import clamped
 from pairform.registry import BlockSpec, Sizes, build_block
 
 

@@ -21,12 +21,12 @@ from pairform.assemblies.segments import begins, check_prefix, check_segments
 from pairform.assemblies.specs import ModelSpec
 from pairform.assemblies.stack import Stack, StackOutput
 from pairform.blocks.attention.cross_attention import CrossAttention
-from pairform.blocks.attention.heads import AttentionHeads
-from pairform.blocks.attention.kernels import choose
+from pairform.blocks.attention.kernels.dispatch import choose
+from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
-from pairform.blocks.linear_cross_entropy import IGNORED
-from pairform.blocks.prediction import Prediction
+from pairform.blocks.heads.linear_cross_entropy import IGNORED
+from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, build_block
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pairform.assemblies.stack import StackOutput
 from pairform.blocks.cache import Cache
-from pairform.blocks.prediction import Prediction
+from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, Problem
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.assemblies.constant_weights import ConstantLinear, put_constant
-from pairform.assemblies.processor import has_onednn, instructions, onednn_multiplies
+from pairform.blocks.functional.processor import has_onednn, instructions, onednn_multiplies
 from pairform.registry import InputError, Problem, shorten
 
 ROWS = 8

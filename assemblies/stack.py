@@ -15,7 +15,7 @@ from pairform.assemblies.specs import StackSpec
 from pairform.assemblies.vision import Vision, runs
 from pairform.blocks.cache import Cache, Place
 from pairform.blocks.context import Context, Reads, Source
-from pairform.blocks.score_biases import share_tables
+from pairform.blocks.positions.score_biases import share_tables
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.layer_spec import LayerSpec, Norm
 from pairform.assemblies.token_spec import TokenId, TokenSpec
-from pairform.blocks.score_biases import T5RelativePosition
+from pairform.blocks.positions.score_biases import T5RelativePosition
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,

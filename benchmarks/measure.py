@@ -53,7 +53,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """What a reader needs to judge the numbers."""
     import torch
 
-    from pairform.assemblies import processor
+    from pairform.blocks.functional import processor
 
     found = {"cpu": processor.name(), "instructions": processor.instructions(), "cores": os.cpu_count()}
     found |= {"python": platform.python_version(), "torch": torch.__version__}

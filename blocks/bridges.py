@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.initial import Constant, Initial, Normal
+from pairform.blocks.functional.initializers import Constant, Initial, Normal
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 

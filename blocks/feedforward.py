@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.context import Context
-from pairform.blocks.linear import Linear, WideLinear
-from pairform.blocks.rows import by_rows
+from pairform.blocks.functional.blocked_ops import by_rows
+from pairform.blocks.functional.linear import Linear, WideLinear
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.context import Context
-from pairform.blocks.precision import uncast, wide
+from pairform.blocks.functional.dtypes import uncast, wide
 from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
 
 MOST_EXPERTS = 2048

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.initial import Constant, Initial
-from pairform.blocks.precision import narrower, wide
-from pairform.blocks.rows import by_rows
+from pairform.blocks.functional.blocked_ops import by_rows
+from pairform.blocks.functional.dtypes import narrower, wide
+from pairform.blocks.functional.initializers import Constant, Initial
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 

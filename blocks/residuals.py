@@ -11,8 +11,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from pairform.blocks.initial import Constant, Initial, Normal
-from pairform.blocks.linear import linear
+from pairform.blocks.functional.initializers import Constant, Initial, Normal
+from pairform.blocks.functional.linear import linear
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import pairform
-from pairform.blocks.initial import Constant
+from pairform.blocks.functional.initializers import Constant
 
 
 @pairform.register("norm")

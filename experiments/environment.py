@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies import processor
+from pairform.blocks.functional import processor
 from pairform.registry import read_bytes
 
 CONFIGURATION = {64: "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"}

@@ -11,7 +11,7 @@ import pairform
 from pairform.blocks.context import Context
 from pairform.blocks.feedforward import FeedForward, GatedFeedForward
 from pairform.blocks.norms import LayerNorm, RMSNorm
-from pairform.blocks.positions import RotaryPosition
+from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.registry import Sizes
 
 TINY: dict[str, Any] = {

@@ -6,17 +6,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pairform.blocks.attention.kernels.dispatch.chunked import tiling
 from torch import Tensor
 
-from pairform.blocks.attention import tiling
-from pairform.blocks.attention.chunked import chunked
-from pairform.blocks.attention.eager import eager
-from pairform.blocks.attention.kernels import LONG, LONG_CAPPED, chunks_pay
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.chunked.kernel import chunked
+from pairform.blocks.attention.kernels.chunked.tiles import Tiles
+from pairform.blocks.attention.kernels.chunked.tiling import Tile
+from pairform.blocks.attention.kernels.dispatch import LONG, LONG_CAPPED, chunks_pay
+from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.tiles import Tiles
-from pairform.blocks.attention.tiling import Tile
-from pairform.blocks.attention.work import Work
 from pairform.blocks.context import Context
 
 ROWS, HEAD_DIM = 2, 8

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pairform
 from pairform import Model, PairformError
-from pairform.assemblies.processor import has_onednn, instructions, onednn_multiplies
+from pairform.blocks.functional.processor import has_onednn, instructions, onednn_multiplies
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="torch has no oneDNN here")
 

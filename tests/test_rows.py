@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pairform
-from pairform.blocks import rows
+from pairform.blocks.functional import blocked_ops as rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

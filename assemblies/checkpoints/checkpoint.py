@@ -15,7 +15,7 @@ from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
 from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.load_spec import CONFIG, OURS, load_spec, spec_of_folder
 from pairform.assemblies.specs import ModelSpec
-from pairform.blocks.linear import wide_tensors
+from pairform.blocks.functional.linear import wide_tensors
 from pairform.registry import CheckpointError, Problem, read_json
 
 

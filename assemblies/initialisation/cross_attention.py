@@ -7,7 +7,7 @@ from pairform.assemblies.initialisation.meaning import CROSS, MERGED, OWN, kin, 
 from pairform.assemblies.initialisation.plan import Fresh
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
 from pairform.assemblies.specs import LayerSpec, StackSpec
-from pairform.blocks.initial import Constant
+from pairform.blocks.functional.initializers import Constant
 from pairform.registry import Problem, SpecError
 
 SEPARATE = "block.source_"

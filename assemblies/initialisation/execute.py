@@ -33,7 +33,7 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     TargetRow,
 )
-from pairform.blocks.precision import wide
+from pairform.blocks.functional.dtypes import wide
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.initialisation.options import DtypeName, Options
 from pairform.assemblies.specs import ModelSpec
-from pairform.blocks.initial import Constant, Normal
+from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import PositiveInt, Spec
 
 Shape = Annotated[tuple[int, ...], Strict(False)]

@@ -20,7 +20,7 @@ from pairform.assemblies.initialisation.plan import (
 )
 from pairform.assemblies.moving import Move
 from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
-from pairform.blocks.initial import Constant, Normal
+from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
 Made = tuple[Operation, Source | None]

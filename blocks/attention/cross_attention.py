@@ -7,9 +7,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.attention.mask_spec import FULL
 from pairform.blocks.attention.masks import Mask
+from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.registry import InputError, Problem, Sizes

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.attention.heads import Read
+from pairform.blocks.attention.projections import Read
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
-from pairform.blocks.initial import Initial, Normal
-from pairform.blocks.precision import wide
+from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.initializers import Initial, Normal
 from pairform.registry import PositiveFloat, Probability, Problem, Sizes
 
 

@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.demand import Demand
-from pairform.blocks.attention.heads import AttentionSpec, Read
-from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.kernels.capabilities import Demand
+from pairform.blocks.attention.kernels.dispatch import KERNELS
+from pairform.blocks.attention.projections import AttentionSpec, Read
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
-from pairform.blocks.linear import Linear
+from pairform.blocks.functional.linear import Linear
 from pairform.blocks.norms import RMSNorm
 from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
 

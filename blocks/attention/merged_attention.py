@@ -9,7 +9,7 @@ from torch import Tensor
 from pairform.blocks.attention.cross_attention import check_source, read_source
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.context import Context
-from pairform.blocks.linear import Linear
+from pairform.blocks.functional.linear import Linear
 from pairform.registry import Problem, Sizes
 
 

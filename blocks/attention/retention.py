@@ -10,14 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.attention.linear_recurrence import State, Tokens, chunked, stepped
 from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.recurrence import State, Tokens, chunked, stepped
 from pairform.blocks.cache import Memory
 from pairform.blocks.context import Context
-from pairform.blocks.linear import Linear
-from pairform.blocks.positions import NoPosition
-from pairform.blocks.precision import uncast, wide
-from pairform.blocks.score_biases import ScoreBiasSpec
+from pairform.blocks.functional.dtypes import uncast, wide
+from pairform.blocks.functional.linear import Linear
+from pairform.blocks.positions.rotary import NoPosition
+from pairform.blocks.positions.score_biases import ScoreBiasSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 

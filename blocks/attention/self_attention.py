@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pairform.blocks.attention.demand import Demand
-from pairform.blocks.attention.heads import AttentionHeads, AttentionSpec, Read
+from pairform.blocks.attention.kernels.capabilities import Demand
 from pairform.blocks.attention.mask_spec import FULL, MaskSpec
 from pairform.blocks.attention.masks import Mask
+from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
-from pairform.blocks.positions import NoPosition
-from pairform.blocks.score_biases import ScoreBias, ScoreBiasSpec
+from pairform.blocks.positions.rotary import NoPosition
+from pairform.blocks.positions.score_biases import ScoreBias, ScoreBiasSpec
 from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
 
 

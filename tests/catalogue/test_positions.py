@@ -14,8 +14,8 @@ from pairform.assemblies import decoding
 from pairform.blocks.attention.merged_attention import MergedAttention
 from pairform.blocks.attention.self_attention import SelfAttention
 from pairform.blocks.context import Context, Source
-from pairform.blocks.positions import RotaryPosition
-from pairform.blocks.score_biases import T5RelativePosition, slopes
+from pairform.blocks.positions.rotary import RotaryPosition
+from pairform.blocks.positions.score_biases import T5RelativePosition, slopes
 from pairform.registry import Sizes
 from tests.catalogue.decoders import IDS, MASK, check_pieces, check_writing, decoder_with
 from tests.test_blocks import filled

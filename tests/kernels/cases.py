@@ -6,10 +6,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pairform.blocks.attention.eager import eager
+from pairform.blocks.attention.kernels.arguments import Parts, Run, Work
+from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.work import Parts, Run, Work
 from pairform.blocks.context import Context
 from pairform.registry import merge_patch
 from tests.test_blocks import TINY

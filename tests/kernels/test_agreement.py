@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from pairform.blocks.attention.chunked import chunked
-from pairform.blocks.attention.eager import eager
+from pairform.blocks.attention.kernels.arguments import Run, Work
+from pairform.blocks.attention.kernels.chunked.kernel import chunked
+from pairform.blocks.attention.kernels.eager import eager
+from pairform.blocks.attention.kernels.sdpa import sdpa
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.sdpa import sdpa
-from pairform.blocks.attention.work import Run, Work
 from tests.kernels.cases import answer, expected, heads_for, masks, sees_a_key
 
 KERNELS = {"sdpa": (sdpa, None), "chunked": (chunked, 2.0)}

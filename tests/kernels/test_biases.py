@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairform.blocks.attention.kernels.dispatch.chunked import tiling
 from torch import Tensor
 
 import pairform
-from pairform.blocks.attention import tiling
-from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.dispatch import KERNELS
 from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.attention.work import Work
 from tests.catalogue.decoders import decoder_with
 from tests.kernels.cases import ROWS, answer, heads_for, masks, sees_a_key
 

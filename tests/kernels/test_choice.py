@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import pairform
-from pairform.blocks.attention import flex, kernels
-from pairform.blocks.attention.demand import Demand, Kernel
-from pairform.blocks.attention.heads import AttentionHeads
-from pairform.blocks.attention.kernels import KERNELS, able, choose, preferred
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
+from pairform.blocks.attention.kernels.dispatch import KERNELS, able, choose, flex, preferred
+from pairform.blocks.attention.kernels.dispatch import dispatch as kernels
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.work import Work
-from pairform.blocks.constant import constant
+from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.context import Context
+from pairform.blocks.functional.constants import constant
 from pairform.registry import InputError, SpecError
 from tests.kernels.cases import WIDE
 

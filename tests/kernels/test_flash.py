@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from pairform.blocks.attention.flash import flash
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.flash import flash
+from pairform.blocks.attention.kernels.variable_length import runs_of
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.varlen import runs_of
-from pairform.blocks.attention.work import Work
 from tests.kernels.cases import answer, expected, heads_for, masks, real_queries
 
 

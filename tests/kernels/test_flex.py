@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import create_mask
 
-from pairform.blocks.attention import flex
-from pairform.blocks.attention.flex_blocks import SIZE, blocks_of
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.dispatch import flex
+from pairform.blocks.attention.kernels.flex_block_mask import SIZE, blocks_of
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.work import Work
 from tests.kernels.cases import ROWS, answer, expected, heads_for, masks
 
 CPU = torch.device("cpu")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.eager import eager
-from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.kernels.arguments import Parts, Run, Work
+from pairform.blocks.attention.kernels.dispatch import KERNELS
+from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.work import Parts, Run, Work
 from pairform.blocks.context import Context
 from tests.roundings import roundings
 

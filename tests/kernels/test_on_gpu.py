@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import pairform
-from pairform.blocks.attention.demand import Demand
-from pairform.blocks.attention.eager import eager
-from pairform.blocks.attention.kernels import KERNELS
+from pairform.blocks.attention.kernels.arguments import Parts, Run, Work
+from pairform.blocks.attention.kernels.capabilities import Demand
+from pairform.blocks.attention.kernels.dispatch import KERNELS
+from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.work import Parts, Run, Work
 from tests.kernels.cases import WIDE, answer, heads_for, masks, real_queries, sees_a_key
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")

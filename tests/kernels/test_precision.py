@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.buffers import Buffers
-from pairform.blocks.attention.chunked import chunked
-from pairform.blocks.attention.eager import eager
+from pairform.blocks.attention.kernels.arguments import Run, Work
+from pairform.blocks.attention.kernels.chunked.buffers import Buffers
+from pairform.blocks.attention.kernels.chunked.kernel import chunked
+from pairform.blocks.attention.kernels.chunked.softcap import REACHES, cap_scores
+from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.softcap import REACHES, cap_scores
-from pairform.blocks.attention.work import Run, Work
 from pairform.blocks.context import Context
 
 LENGTH, HEAD_DIM = 300, 64

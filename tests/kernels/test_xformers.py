@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from pairform.blocks.attention import memory_efficient
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.dispatch import xformers as memory_efficient
+from pairform.blocks.attention.kernels.variable_length import Runs, runs_of
+from pairform.blocks.attention.kernels.xformers import NO_CLASS, bias_class, fmha, xformers
 from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.attention.memory_efficient import NO_CLASS, bias_class, fmha, xformers
-from pairform.blocks.attention.varlen import Runs, runs_of
-from pairform.blocks.attention.work import Work
 from tests.kernels.cases import ROWS, answer, expected, heads_for, masks, real_queries
 
 pytestmark = pytest.mark.skipif(memory_efficient.lacks("cuda") is not None, reason=f"xformers {memory_efficient.lacks('cuda')}")

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.varlen import Runs, gathered, runs_of, scattered
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, spread
-from pairform.blocks.constant import constant
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, bias_of, join, spread
+from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
 from pairform.blocks.context import Context
+from pairform.blocks.functional.constants import constant
 
 PLACES = {"mslk": "mslk.attention.fmha", "xformers": "xformers.ops.fmha"}
 """Packages that have it, by preference, and where."""

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pairform.blocks.attention.flex_blocks import SIZE, Lists, blocks_of
-from pairform.blocks.attention.work import Answer, Parts, Work, join, spread
-from pairform.blocks.constant import constant
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, join, spread
+from pairform.blocks.attention.kernels.flex_block_mask import SIZE, Lists, blocks_of
 from pairform.blocks.context import Context
+from pairform.blocks.functional.constants import constant
 
 Call: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Lists], Tensor]
 """Queries, keys and values `[batch, heads, length, head_dim]`, and the two parts of `Blocks`."""

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention import flash, flex, memory_efficient
-from pairform.blocks.attention.chunked import FEWEST, chunked
-from pairform.blocks.attention.demand import Demand, Kernel
-from pairform.blocks.attention.eager import eager
-from pairform.blocks.attention.sdpa import sdpa
-from pairform.blocks.attention.varlen import runs_of
-from pairform.blocks.attention.work import Answer, Parts, Work
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work
+from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
+from pairform.blocks.attention.kernels.chunked.kernel import FEWEST, chunked
+from pairform.blocks.attention.kernels.dispatch import flash, flex
+from pairform.blocks.attention.kernels.dispatch import xformers as memory_efficient
+from pairform.blocks.attention.kernels.eager import eager
+from pairform.blocks.attention.kernels.sdpa import sdpa
+from pairform.blocks.attention.kernels.variable_length import runs_of
 from pairform.blocks.context import Context
 from pairform.registry import InputError, Problem
 

@@ -14,12 +14,12 @@ from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.labels import check_classes, check_shape
-from pairform.blocks.linear import linear
-from pairform.blocks.linear_cross_entropy import IGNORED, linear_cross_entropy
-from pairform.blocks.precision import wide
-from pairform.blocks.prediction import Prediction
-from pairform.blocks.rows import by_rows
+from pairform.blocks.functional.blocked_ops import by_rows
+from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.linear import linear
+from pairform.blocks.heads.labels import check_classes, check_shape
+from pairform.blocks.heads.linear_cross_entropy import IGNORED, linear_cross_entropy
+from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 
 

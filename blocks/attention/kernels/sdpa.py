@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, with_bias
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, bias_of, join, with_bias
 from pairform.blocks.context import Context
 
 

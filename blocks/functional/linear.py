@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.precision import wide
+from pairform.blocks.functional.dtypes import wide
 
 
 def linear(

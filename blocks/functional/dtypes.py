@@ -6,7 +6,7 @@ from math import frexp
 import torch
 from torch import Tensor
 
-from pairform.blocks.constant import constant
+from pairform.blocks.functional.constants import constant
 
 
 def wide(tensor: Tensor) -> Tensor:

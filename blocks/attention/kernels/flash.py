@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.varlen import Runs, gathered, runs_of, scattered
-from pairform.blocks.attention.work import Answer, Parts, Work, spread
-from pairform.blocks.constant import constant
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, spread
+from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
 from pairform.blocks.context import Context
+from pairform.blocks.functional.constants import constant
 from pairform.registry import InputError, Problem
 
 

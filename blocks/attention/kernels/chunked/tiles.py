@@ -6,11 +6,11 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.buffers import Buffers
-from pairform.blocks.attention.softcap import cap_scores
-from pairform.blocks.attention.tiling import Tile, tiles_of
-from pairform.blocks.attention.work import Parts, Work, by_distance, of_diagonals
-from pairform.blocks.precision import bounded, split_scale
+from pairform.blocks.attention.kernels.arguments import Parts, Work, by_distance, of_diagonals
+from pairform.blocks.attention.kernels.chunked.buffers import Buffers
+from pairform.blocks.attention.kernels.chunked.softcap import cap_scores
+from pairform.blocks.attention.kernels.chunked.tiling import Tile, tiles_of
+from pairform.blocks.functional.dtypes import bounded, split_scale
 
 
 class Tiles:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pairform.blocks.linear_cross_entropy import IGNORED
+from pairform.blocks.heads.linear_cross_entropy import IGNORED
 from pairform.registry import InputError, Problem
 
 

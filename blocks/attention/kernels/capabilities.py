@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import torch
 
-from pairform.blocks.attention.work import Run
-from pairform.blocks.constant import constant
+from pairform.blocks.attention.kernels.arguments import Run
+from pairform.blocks.functional.constants import constant
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pairform.blocks.precision import cast_to, wide
+from pairform.blocks.functional.dtypes import cast_to, wide
 from pairform.registry import InputError, Problem
 
 IGNORED = -100

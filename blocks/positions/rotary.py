@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.blocks.rope_scaling import DefaultScaling, DynamicScaling, Fraction, Scaling, YarnScaling
+from pairform.blocks.positions.rotary_scaling import DefaultScaling, DynamicScaling, Fraction, Scaling, YarnScaling
 from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pairform.blocks.attention.kernels.arguments import lowest
+from pairform.blocks.attention.kernels.operator_arguments import of_row
 from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.attention.packing import of_row
-from pairform.blocks.attention.work import lowest
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
 """Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""

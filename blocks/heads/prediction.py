@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pairform.blocks.precision import cast_to
+from pairform.blocks.functional.dtypes import cast_to
 from pairform.registry import InputError, Problem
 
 SAMPLED = 1024

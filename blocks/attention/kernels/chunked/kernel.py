@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from pairform.blocks.attention.packing import pack, unpack
-from pairform.blocks.attention.tiles import Tiles
-from pairform.blocks.attention.tiling import FEWEST as FEWEST
-from pairform.blocks.attention.work import Answer, Parts, Work
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work
+from pairform.blocks.attention.kernels.chunked.tiles import Tiles
+from pairform.blocks.attention.kernels.chunked.tiling import FEWEST as FEWEST
+from pairform.blocks.attention.kernels.operator_arguments import pack, unpack
 from pairform.blocks.context import Context
 
 

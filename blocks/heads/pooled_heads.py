@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.initial import Constant, Initial
-from pairform.blocks.labels import check_classes
-from pairform.blocks.linear_cross_entropy import IGNORED
-from pairform.blocks.precision import wide
-from pairform.blocks.prediction import Prediction
+from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.initializers import Constant, Initial
+from pairform.blocks.heads.labels import check_classes
+from pairform.blocks.heads.linear_cross_entropy import IGNORED
+from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
 
 

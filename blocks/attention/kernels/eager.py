@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.work import Answer, Parts, Work, bias_of, join, products, weighted, with_bias
+from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, bias_of, join, products, weighted, with_bias
 from pairform.blocks.context import Context
-from pairform.blocks.precision import bounded, split_scale, wide
+from pairform.blocks.functional.dtypes import bounded, split_scale, wide
 
 
 def eager(

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pairform.blocks.attention.demand import Demand
-from pairform.blocks.attention.kernels import KERNELS, able, attend
+from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.capabilities import Demand
+from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend
 from pairform.blocks.attention.mask_spec import FULL
 from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.attention.work import Work
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
-from pairform.blocks.linear import Linear
+from pairform.blocks.functional.linear import Linear
 from pairform.registry import (
     LIMIT,
     BlockSpec,

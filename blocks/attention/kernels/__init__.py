@@ -1,0 +1,1 @@
+"""Attention kernels: one operation, `attend(queries, keys, values)`, by several implementations."""

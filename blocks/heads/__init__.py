@@ -1,0 +1,1 @@
+"""Output heads, `[batch, length, width]` to logits or embeddings, and their losses."""

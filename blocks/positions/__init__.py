@@ -1,0 +1,1 @@
+"""Positional encodings: rotary, absolute, and biases on attention scores."""
