@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.arguments import described, integer, number
 from pairform.assemblies.decoding import Decoding, Finite
+from pairform.assemblies.modeling.checks.arguments import described, integer, number
 from pairform.registry import InputError, Problem
 
 NEVER = -1e9

@@ -15,7 +15,7 @@ from pairform.blocks.cache import BUCKET, Cache
 from pairform.blocks.context import Context, Source, TokenSlot
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model
+    from pairform.assemblies.modeling.model import Model
 
 Step: TypeAlias = Callable[["Model", Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
 

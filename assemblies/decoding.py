@@ -19,7 +19,7 @@ from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model
+    from pairform.assemblies.modeling.model import Model
 
 PIECE = 4096
 """Tokens of a prompt that run at a time, where their order lets them: a longer one would need more memory."""

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pairform.assemblies.arguments import described, flag, integer
 from pairform.assemblies.decoding import cacheable
+from pairform.assemblies.modeling.checks.arguments import described, flag, integer
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model
+    from pairform.assemblies.modeling.model import Model
 
 LONGEST = 1 << 20
 """The most new tokens in one call: their memory is allocated before the first step."""

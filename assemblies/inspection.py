@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.build import skeleton
 from pairform.assemblies.flops import count_flops
 from pairform.assemblies.load_spec import Ref, load_spec
-from pairform.assemblies.model import Model
+from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.parts import Part, Tree, count_parameters, stacks_of
-from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from pairform.assemblies.checkpoints.own_tables import with_own_tables
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.generation import GENERATION, with_tokens
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import (
     SPEC_BYTES,
     CheckpointError,

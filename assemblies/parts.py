@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from pairform.assemblies.model import Model
-from pairform.assemblies.specs import LayerSpec, StackSpec
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.model import LayerSpec, StackSpec
 
 CROSS = "cross_attention"
 EMBEDDINGS = ("embedding", "position")

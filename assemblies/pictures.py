@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pairform.assemblies.load_spec import load_spec
-from pairform.assemblies.model import Model
-from pairform.assemblies.specs import ModelSpec, VisionSpec
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.model import ModelSpec, VisionSpec
 from pairform.registry import InputError, Problem, open_regular, shorten
 
 if TYPE_CHECKING:

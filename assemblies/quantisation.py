@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.assemblies.constant_weights import ConstantLinear, put_constant
+from pairform.assemblies.modeling.frozen_weights import ConstantLinear, put_constant
 from pairform.registry import InputError, Problem, shorten
 
 SCHEMES = ("int8",)

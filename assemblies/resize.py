@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from pairform.assemblies.build import check_seed, distributions
 from pairform.assemblies.checkpoints.plain import unwrapped
-from pairform.assemblies.fresh import chunks
 from pairform.assemblies.load_spec import patch_spec
-from pairform.assemblies.model import Model
+from pairform.assemblies.modeling.build import check_seed, distributions
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.modeling.random_init import chunks
 from pairform.registry import InputError, Problem, shorten
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pairform.assemblies.arguments import described, integer, number
+from pairform.assemblies.modeling.checks.arguments import described, integer, number
 from pairform.registry import InputError, Problem
 
 COLDEST = 1e-6

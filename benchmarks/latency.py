@@ -18,7 +18,7 @@ from benchmarks import models
 from benchmarks.compare import rounded, timed
 from benchmarks.measure import peers, save
 from benchmarks.options import Options, parse
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 PAPER = {"gemma-2-2b": 915, "t5gemma-2b-2b": 805, "t5gemma-9b-2b": 962, "gemma-2-9b": 2578, "t5gemma-9b-9b": 2727}
 """Milliseconds a query, read off the figure."""

@@ -19,7 +19,7 @@ from benchmarks.cases import Benchmark, Case
 from benchmarks.compare import Call, Make
 from benchmarks.forward import passes
 from benchmarks.options import Options
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 CASES: list[Case] = [
     {"source": source, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": runs} for source, runs in ((512, 5), (2048, 3))

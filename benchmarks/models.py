@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 
 import pairform
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 WINDOW = 256
 VOCABULARY = 32000

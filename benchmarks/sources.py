@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from pairform import load_spec
-from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.saving import write_model
 from pairform.assemblies.checkpoints.sink import Sink
 from pairform.assemblies.checkpoints.writer import Entry
+from pairform.assemblies.modeling.build import skeleton
 
 POOL = 1 << 25
 """Random elements drawn once; tensors are cut from them at places of their own."""

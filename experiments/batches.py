@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.heads.linear_cross_entropy import IGNORED
 from pairform.registry import Problem
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pairform.assemblies.load_spec import patch_spec
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import Lengths
 from pairform.experiments.measures import costs
 from pairform.experiments.records import Match

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from pairform.assemblies.inspection import inspect
-from pairform.assemblies.model import Model
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import Lengths, lengths_read, prompt
 from pairform.registry import read_text
 

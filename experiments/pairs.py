@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Strict
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.experiments.file_data import FileData
 from pairform.experiments.files import Allowance, read_lines, text_at

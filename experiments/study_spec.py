@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.pairs import Pairs
 from pairform.experiments.tasks import AnyTask
 from pairform.experiments.texts import Text

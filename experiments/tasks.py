@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Strict
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, Lengths, generator
 from pairform.registry import PositiveInt, Problem, Spec, SpecError
 

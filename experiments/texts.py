@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.experiments.file_data import FileData
 from pairform.experiments.files import Allowance, is_jsonl, read_lines, read_text, text_at

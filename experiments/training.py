@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.build import build
-from pairform.assemblies.model import Model
+from pairform.assemblies.modeling.build import build
+from pairform.assemblies.modeling.model import Model
 from pairform.experiments.batches import Example, Examples, collate
 from pairform.experiments.logs import Log
 from pairform.experiments.measures import costs, memory_in_use, peak_memory, writing_seconds

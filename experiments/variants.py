@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.matching import patch_at
 from pairform.experiments.records import Match
 from pairform.experiments.study_spec import StudySpec

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pairform.assemblies.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.saving import load as load
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
     from pairform.assemblies.load_spec import diff as diff
     from pairform.assemblies.load_spec import load_spec as load_spec
     from pairform.assemblies.load_spec import patch_spec
-    from pairform.assemblies.model import Model as Model
-    from pairform.assemblies.outputs import ModelOutput as ModelOutput
+    from pairform.assemblies.modeling.build import build as build
+    from pairform.assemblies.modeling.model import Model as Model
+    from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
     from pairform.assemblies.pictures import picture_tokens as picture_tokens
     from pairform.assemblies.pictures import read_pictures as read_pictures
     from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
-    from pairform.assemblies.schema import schema as schema
-    from pairform.assemblies.specs import ModelSpec as ModelSpec
+    from pairform.assemblies.specs.model import ModelSpec as ModelSpec
+    from pairform.assemblies.specs.schema import schema as schema
     from pairform.blocks import blocks as blocks
     from pairform.blocks.cache import Cache as Cache
     from pairform.blocks.context import Context as Context
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "build": "assemblies.build",
+    "build": "assemblies.modeling.build",
     "export": "assemblies.checkpoints.export",
     "extract": "assemblies.checkpoints.extract",
     "load": "assemblies.checkpoints.saving",
@@ -66,13 +66,13 @@ _HOMES = {
     "diff": "assemblies.load_spec",
     "load_spec": "assemblies.load_spec",
     "patch": "assemblies.load_spec:patch_spec",
-    "Model": "assemblies.model",
-    "ModelOutput": "assemblies.outputs",
+    "Model": "assemblies.modeling.model",
+    "ModelOutput": "assemblies.modeling.outputs",
     "picture_tokens": "assemblies.pictures",
     "read_pictures": "assemblies.pictures",
     "resize_vocabulary": "assemblies.resize",
-    "schema": "assemblies.schema",
-    "ModelSpec": "assemblies.specs",
+    "schema": "assemblies.specs.schema",
+    "ModelSpec": "assemblies.specs.model",
     "Cache": "blocks.cache",
     "Context": "blocks.context",
     "BlockSpec": "registry",

@@ -93,7 +93,7 @@ def shape(annotation: Any) -> str:
 
 def places(kind: str) -> Iterator[str]:
     """The fields that hold a block of this kind, by the JSON Schema."""
-    from pairform.assemblies.schema import schema
+    from pairform.assemblies.specs.schema import schema
 
     holders: dict[str, list[str]] = {}
     for owner, definition in schema()["$defs"].items():

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from pairform.assemblies.ranges import ranges
+from pairform.assemblies.specs.ranges import ranges
 from pairform.printing import Outline, console
 from pairform.registry.errors import printable
 from pairform.registry.merge import merge_patch
 
 if TYPE_CHECKING:
-    from pairform.assemblies.specs import ModelSpec, StackSpec
+    from pairform.assemblies.specs.model import ModelSpec, StackSpec
 
 Document = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import pairform
-from pairform.assemblies.stack import Stack
+from pairform.assemblies.modeling.stack import Stack
 from tests.small_pairs import small_pair, tokens
 
 PATTERNS: list[Any] = ["all", 2, [0, -1], {"decoder": "all"}, {"encoder": [1], "decoder": 3}]

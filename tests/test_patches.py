@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import pairform
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import SpecError, merge_patch, parse_settings
 from tests.initialisation.small_models import alone, attention, stack
 

@@ -17,10 +17,10 @@ from transformers import (
 )
 
 import pairform
-from pairform.assemblies.build import skeleton
 from pairform.assemblies.families import FAMILIES
-from pairform.assemblies.normal import differences
-from pairform.assemblies.specs import StackSpec
+from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.specs.canonical import differences
+from pairform.assemblies.specs.model import StackSpec
 from tests.golden import EXPANDED, golden_files, text_of
 from tests.sizes import TEXT, TOWER, pieces
 

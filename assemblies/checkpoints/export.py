@@ -11,7 +11,7 @@ from pairform.assemblies.checkpoints.saving import Format, check_format, write_m
 from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 
 def export(

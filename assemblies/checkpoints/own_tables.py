@@ -13,7 +13,7 @@ import torch
 
 from pairform.assemblies.checkpoints.stored import BUFFER, INDEX, SINGLE, StoredTensor, present, stored_tensors
 from pairform.assemblies.families.table import Family
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, Problem, merge_patch
 
 

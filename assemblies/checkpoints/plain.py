@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from pairform.assemblies.build import skeleton
-from pairform.assemblies.constant_weights import constant_weights
-from pairform.assemblies.model import Model
+from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.frozen_weights import constant_weights
+from pairform.assemblies.modeling.model import Model
 from pairform.registry import InputError, Problem
 
 TRANSPARENT = ("_orig_mod.", "_checkpoint_wrapped_module.")

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.build import check_place, skeleton
 from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.contents import PROVENANCE
 from pairform.assemblies.checkpoints.finite import cast
@@ -20,10 +19,11 @@ from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tens
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
 from pairform.assemblies.load_spec import CONFIG, OURS, SPEC
-from pairform.assemblies.model import Model
+from pairform.assemblies.modeling.build import check_place, skeleton
+from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.prepacking import prepacker
 from pairform.assemblies.quantisation import quantiser
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, OutputError, Problem, SpecError, read_json, shorten
 
 Format = Literal["pairform", "transformers"]

@@ -7,9 +7,9 @@ from typing import Any
 from pairform.assemblies.diagrams.folding import Loop, Run, fold
 from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, Mark, Turn
 from pairform.assemblies.diagrams.phrases import changes, phrases
-from pairform.assemblies.layer_spec import LayerSpec
-from pairform.assemblies.specs import ModelSpec
-from pairform.assemblies.stack_spec import StackSpec, VisionSpec
+from pairform.assemblies.specs.layer import LayerSpec
+from pairform.assemblies.specs.model import ModelSpec
+from pairform.assemblies.specs.stack import StackSpec, VisionSpec
 from pairform.registry import BlockSpec, Sizes, registry_of
 
 DRAWN = {"embedding", "position", "layer", "cycle", "overrides", "final_norm", "vision"}

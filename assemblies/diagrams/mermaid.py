@@ -5,7 +5,7 @@ from itertools import count
 
 from pairform.assemblies.diagrams.folding import Loop, Run
 from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, wrapped
-from pairform.assemblies.ranges import ranges
+from pairform.assemblies.specs.ranges import ranges
 from pairform.registry import printable
 
 STYLES = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pairform.assemblies.diagrams.canvas import Canvas
 from pairform.assemblies.diagrams.folding import Loop, Run
 from pairform.assemblies.diagrams.parts import Card, Column, Layer, Turn, wrapped
-from pairform.assemblies.ranges import ranges
+from pairform.assemblies.specs.ranges import ranges
 
 CARD, GAP, LINE, STRIP = 312, 12, 16, 20
 """A card's width, the space between cards, the height of a line and of a norm's strip."""

@@ -12,7 +12,7 @@ from pairform.assemblies.families.t5gemma import T5GEMMA
 from pairform.assemblies.families.t5gemma2 import T5GEMMA2
 from pairform.assemblies.families.t5gemma2_encoder import T5GEMMA2_ENCODER
 from pairform.assemblies.families.table import Family
-from pairform.assemblies.specs import ModelSpec, StackSpec
+from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ALL = (GEMMA2, GEMMA3_TEXT, GEMMA3, T5GEMMA, T5GEMMA2, T5GEMMA2_ENCODER, LLAMA, MISTRAL, QWEN2, QWEN3, T5, MT5)

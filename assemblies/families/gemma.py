@@ -6,8 +6,8 @@ from typing import Any
 from pairform.assemblies.families.activations import ACTIVATIONS, NAMES, activation_named
 from pairform.assemblies.families.config import StackConfig, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
-from pairform.assemblies.specs import LayerSpec, StackSpec
-from pairform.assemblies.stack_spec import shortest_cycle
+from pairform.assemblies.specs.model import LayerSpec, StackSpec
+from pairform.assemblies.specs.stack import shortest_cycle
 from pairform.registry import Problem, SpecError, shorten
 
 DEFAULTS = StackConfig()

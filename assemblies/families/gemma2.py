@@ -8,7 +8,7 @@ from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_config
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = {

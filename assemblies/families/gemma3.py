@@ -14,7 +14,7 @@ from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = {

@@ -11,8 +11,8 @@ from pydantic import Field
 from pairform.assemblies.families import gemma
 from pairform.assemblies.families.config import RopeConfig, StackConfig, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
-from pairform.assemblies.specs import StackSpec
-from pairform.assemblies.stack_spec import shortest_cycle
+from pairform.assemblies.specs.model import StackSpec
+from pairform.assemblies.specs.stack import shortest_cycle
 from pairform.registry import LIMIT, PositiveFloat, PositiveInt, Problem, SpecError, shorten
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"

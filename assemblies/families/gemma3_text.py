@@ -9,7 +9,7 @@ from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, 
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.families.tokens import tokens_config
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 ARCHITECTURES = {
     "lm": "Gemma3ForCausalLM",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pairform.assemblies.families.config import Config, EndTokens, Token, checked
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 GENERATION = "generation_config.json"
 

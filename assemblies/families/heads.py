@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.tokens import tokens_document
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
 OLD_NAMES = {"LLaMAForCausalLM": "LlamaForCausalLM", "T5WithLMHeadModel": "T5ForConditionalGeneration"}

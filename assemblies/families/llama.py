@@ -18,7 +18,7 @@ from pairform.assemblies.families.llama_config import LlamaConfig, MistralConfig
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_config
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
 
 LOCAL = "sliding_attention"

@@ -13,7 +13,7 @@ from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5_names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
 
 WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}

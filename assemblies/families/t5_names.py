@@ -1,7 +1,7 @@
 """How T5's and mT5's tensors are named in transformers' files."""
 
 from pairform.assemblies.families.table import NameTable, Row
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 OWN, CROSS = "{part}.block.{layer}.layer.0.", "decoder.block.{layer}.layer.1."
 OURS = "{part}.layers.{layer}."

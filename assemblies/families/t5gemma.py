@@ -17,7 +17,7 @@ from pairform.assemblies.families.gemma import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 
 ARCHITECTURES = {
     "lm": "T5GemmaForConditionalGeneration",

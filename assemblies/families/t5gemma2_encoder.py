@@ -13,7 +13,7 @@ from pairform.assemblies.families.siglip import PicturesConfig, vision_rows
 from pairform.assemblies.families.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, stack_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = {"none": "T5Gemma2Encoder", "lm": "T5Gemma2Encoder"}

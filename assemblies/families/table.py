@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 from pairform.assemblies.families.generation import with_tokens
-from pairform.assemblies.normal import differences
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.canonical import differences
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.specs import ModelSpec
-from pairform.assemblies.token_spec import TokenSpec
+from pairform.assemblies.specs.model import ModelSpec
+from pairform.assemblies.specs.tokens import TokenSpec
 
 
 def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:

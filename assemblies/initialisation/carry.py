@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, one_dtype, open_checkpoint
 from pairform.assemblies.checkpoints.identity import Identity
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.saving import load
 from pairform.assemblies.checkpoints.sink import Progress, silent
 from pairform.assemblies.checkpoints.stored import StoredTensor
-from pairform.assemblies.fresh import draw
 from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
 from pairform.assemblies.initialisation.options import Options
@@ -24,9 +22,11 @@ from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, S
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
 from pairform.assemblies.initialisation.reading import with_source_layers
 from pairform.assemblies.load_spec import OURS, load_spec
-from pairform.assemblies.model import Model
-from pairform.assemblies.moving import Move, settled
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.modeling.random_init import draw
+from pairform.assemblies.specs.depth_dependent import Move, settled
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem
 
 MEMORY = Path("memory")

@@ -10,7 +10,6 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor
 
-from pairform.assemblies.build import skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.companions import all_companions, companions, copy_companions
 from pairform.assemblies.checkpoints.finite import cast, check_finite
@@ -20,7 +19,6 @@ from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, Sink, 
 from pairform.assemblies.checkpoints.stored import StoredTensor
 from pairform.assemblies.checkpoints.writer import Entry
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.fresh import chunks
 from pairform.assemblies.initialisation.plan import (
     Copy,
     Fresh,
@@ -33,6 +31,8 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     TargetRow,
 )
+from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.random_init import chunks
 from pairform.blocks.functional.dtypes import wide
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
 

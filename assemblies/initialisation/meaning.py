@@ -1,6 +1,6 @@
 """Whether a tensor means the same in a new model as in its source: its blocks are of one kind, and set up alike."""
 
-from pairform.assemblies.specs import LayerSpec
+from pairform.assemblies.specs.model import LayerSpec
 from pairform.registry import BlockSpec
 
 OWN = "self_attention"

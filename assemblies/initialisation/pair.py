@@ -7,10 +7,10 @@ from pairform.assemblies.initialisation import t5gemma2
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.reading import with_cross_attention, with_merged_attention, with_source_layers
 from pairform.assemblies.initialisation.t5gemma2 import of_gemma3
-from pairform.assemblies.layer_patches import layers_of, with_layer_patches
-from pairform.assemblies.moving import Move
-from pairform.assemblies.specs import ModelSpec, StackSpec, VisionSpec
-from pairform.assemblies.stack_spec import Override, shortest_cycle
+from pairform.assemblies.specs.depth_dependent import Move
+from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
+from pairform.assemblies.specs.model import ModelSpec, StackSpec, VisionSpec
+from pairform.assemblies.specs.stack import Override, shortest_cycle
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.registry import Problem, SpecError, freeze, thaw
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.initialisation.options import DtypeName, Options
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import PositiveInt, Spec
 

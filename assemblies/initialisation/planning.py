@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.build import distributions, skeleton
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.hub import commit_of
 from pairform.assemblies.initialisation.cross_attention import DecoderRules
@@ -19,8 +18,9 @@ from pairform.assemblies.initialisation.reading import other_sources
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.vision_rules import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.load_spec import load_spec
-from pairform.assemblies.moving import Move, settled
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.modeling.build import distributions, skeleton
+from pairform.assemblies.specs.depth_dependent import Move, settled
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
 
 Ref = str | Path | Mapping[str, Any] | ModelSpec

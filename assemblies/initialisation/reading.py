@@ -5,9 +5,9 @@ from typing import Any
 
 from pairform.assemblies.families.t5gemma import CROSS_FIELDS
 from pairform.assemblies.initialisation.meaning import CROSS, MERGED, OWN, own_attention
-from pairform.assemblies.layer_patches import Document, layers_of, with_layer_patches
-from pairform.assemblies.moving import Move, place
-from pairform.assemblies.specs import LayerSpec, ModelSpec
+from pairform.assemblies.specs.depth_dependent import Move, place
+from pairform.assemblies.specs.layer_patches import Document, layers_of, with_layer_patches
+from pairform.assemblies.specs.model import LayerSpec, ModelSpec
 from pairform.registry import Problem, SpecError
 
 

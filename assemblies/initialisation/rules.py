@@ -18,8 +18,8 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     Source,
 )
-from pairform.assemblies.moving import Move
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs.depth_dependent import Move
+from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
 from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 

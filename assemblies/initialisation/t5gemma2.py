@@ -4,8 +4,8 @@ from typing import Any
 
 from pairform.assemblies.families.gemma3_stack import window_pair, window_width
 from pairform.assemblies.initialisation.meaning import OWN
-from pairform.assemblies.layer_patches import layers_of, with_layer_patches
-from pairform.assemblies.specs import LayerSpec, ModelSpec
+from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
+from pairform.assemblies.specs.model import LayerSpec, ModelSpec
 
 ROPE_FACTOR = 8.0
 """Global layers count positions in eighths; Gemma 3's own do from 4B on."""

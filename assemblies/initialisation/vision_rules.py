@@ -6,8 +6,8 @@ from pairform.assemblies.checkpoints.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.pair import vision_of
 from pairform.assemblies.initialisation.plan import Copy, Role, Source
 from pairform.assemblies.initialisation.rules import Made, Target, fresh
-from pairform.assemblies.normal import normal_stack
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.canonical import normal_stack
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, difference
 
 VISION = ".vision."

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import pairform
-from pairform.assemblies.layer import Layer
-from pairform.assemblies.specs import LayerSpec
+from pairform.assemblies.modeling.layer import Layer
+from pairform.assemblies.specs.model import LayerSpec
 from pairform.registry import InputError, SpecError, read_json
 from tests.broken.damage import refused
 
@@ -196,7 +196,7 @@ def test_the_deepest_stack_is_validated_and_counted_by_kinds_of_layers(monkeypat
             super().__init__(spec, sizes)
             built.append(spec)
 
-    monkeypatch.setattr("pairform.assemblies.stack.Layer", Counted)
+    monkeypatch.setattr("pairform.assemblies.modeling.stack.Layer", Counted)
     found = pairform.inspect(pairform.load_spec(PRESET, {"decoder": {"depth": 1000}}), source_length=2, target_length=2)
     each = pairform.inspect(PRESET, source_length=2, target_length=2).parameters
     norm = 512

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pairform
-from pairform.assemblies.normal import differences
+from pairform.assemblies.specs.canonical import differences
 from tests.broken.damage import SINGLE, contents, edit_json, refused
 from tests.checkpoints import gemma3, gemma3_text, t5gemma2
 from tests.parity.pictures import reference, same_bytes

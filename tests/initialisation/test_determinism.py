@@ -94,7 +94,7 @@ def test_the_global_random_state_is_neither_read_nor_changed(pair: dict[str, Any
 
 
 def test_tensors_larger_than_a_chunk_are_the_same_in_every_dtype_and_part() -> None:
-    from pairform.assemblies.fresh import CHUNK, chunks
+    from pairform.assemblies.modeling.random_init import CHUNK, chunks
     from pairform.blocks.functional.initializers import Normal
 
     count = 2 * CHUNK + 5

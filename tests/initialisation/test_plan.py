@@ -8,7 +8,7 @@ import pytest
 
 import pairform
 from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
-from pairform.assemblies.layer_spec import LayerSpec
+from pairform.assemblies.specs.layer import LayerSpec
 from tests.broken.damage import contents, refused
 from tests.checkpoints import gemma2, t5gemma
 from tests.initialisation.sources import rows, tensors, through_json

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import pairform
 from pairform.assemblies.families import FAMILIES
-from pairform.assemblies.normal import differences
+from pairform.assemblies.specs.canonical import differences
 from tests.broken.damage import edit_json, refused
 from tests.parity.compare import FLOAT32, PADDINGS, batch, check_logits, error, reference, write
 from tests.parity.pictures import same_bytes

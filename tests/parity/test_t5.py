@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import pairform
 from pairform.assemblies.families import FAMILIES
-from pairform.assemblies.normal import differences
+from pairform.assemblies.specs.canonical import differences
 from tests.broken.damage import edit_json, refused
 from tests.checkpoints import gemma2
 from tests.parity.compare import FLOAT32, PADDINGS, batch, error, reference, write

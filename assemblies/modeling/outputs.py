@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from pairform.assemblies.stack import StackOutput
+from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, Problem

@@ -8,12 +8,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.segments import begins
-from pairform.assemblies.specs import ModelSpec, TokenSpec
+from pairform.assemblies.modeling.segments import begins
+from pairform.assemblies.specs.model import ModelSpec, TokenSpec
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
-    from pairform.assemblies.stack import Stack, StackOutput
+    from pairform.assemblies.modeling.stack import Stack, StackOutput
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
-from pairform.assemblies.stack import Stack
+from pairform.assemblies.modeling.stack import Stack
 from pairform.registry import InputError, Problem
 
 Layers: TypeAlias = Literal["all", "none"] | int | Sequence[int]

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.assemblies.specs import LayerSpec
+from pairform.assemblies.specs.model import LayerSpec
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import clamped
 from pairform.registry import BlockSpec, Sizes, build_block

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.arguments import described
+from pairform.assemblies.modeling.checks.arguments import described
 from pairform.blocks.functional.dtypes import cast_to
 from pairform.registry import InputError, Problem
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model
+    from pairform.assemblies.modeling.model import Model
 
 Given: TypeAlias = Mapping[str, Any]
 """The arguments of a call that are not None, by name."""

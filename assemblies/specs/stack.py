@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
-from pairform.assemblies.layer_spec import LayerSpec, Norm
-from pairform.assemblies.token_spec import TokenId, TokenSpec
+from pairform.assemblies.specs.layer import LayerSpec, Norm
+from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.positions.score_biases import T5RelativePosition
 from pairform.registry import (
     MOST_LAYERS,

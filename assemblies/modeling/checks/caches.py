@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pairform.assemblies.checks import looks, refuse
-from pairform.assemblies.normal import normal_stack
-from pairform.assemblies.stack_spec import StackSpec
+from pairform.assemblies.modeling.checks.tensors import looks, refuse
+from pairform.assemblies.specs.canonical import normal_stack
+from pairform.assemblies.specs.stack import StackSpec
 from pairform.blocks.cache import Cache
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model
+    from pairform.assemblies.modeling.model import Model
 
 CHANNELS = 16
 """How many channels of the source's hidden states a cache keeps to recognise it."""

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pairform.assemblies.cache_checks import check_same_model
-from pairform.assemblies.checks import (
+from pairform.assemblies.modeling.checks.caches import check_same_model
+from pairform.assemblies.modeling.checks.tensors import (
     Given,
     bounds,
     check_devices,
@@ -16,12 +16,12 @@ from pairform.assemblies.checks import (
     looks,
     refuse,
 )
-from pairform.assemblies.outputs import encoder_hidden
+from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
 from pairform.blocks.heads.linear_cross_entropy import IGNORED, check_labels
 
 if TYPE_CHECKING:
-    from pairform.assemblies.model import Model
+    from pairform.assemblies.modeling.model import Model
 
 
 def check_forward(model: "Model", given: Given) -> None:

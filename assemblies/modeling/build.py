@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from pairform.assemblies.fresh import draw
 from pairform.assemblies.load_spec import Ref, load_spec
-from pairform.assemblies.model import Model
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.modeling.random_init import draw
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.functional.initializers import Constant, Normal, initial_of
 from pairform.registry import InputError, Problem, shorten
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pairform.assemblies.specs import LayerSpec, StackSpec
+from pairform.assemblies.specs.model import LayerSpec, StackSpec
 from pairform.registry import SpecError, merge_patch
 
 Document = dict[str, Any]

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from pairform.assemblies.layer_patches import with_layer_patches
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs.layer_patches import with_layer_patches
+from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
 from pairform.registry import Sizes
 
 Part = TypeVar("Part", bound=str)

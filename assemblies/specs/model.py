@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pairform.assemblies.layer_spec import LayerSpec
-from pairform.assemblies.stack_spec import StackSpec, VisionSpec
-from pairform.assemblies.token_spec import TokenSpec
+from pairform.assemblies.specs.layer import LayerSpec
+from pairform.assemblies.specs.stack import StackSpec, VisionSpec
+from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.blocks.bridges import NoBridge
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, Spec, join_path, nested
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pairform.assemblies.specs import VisionSpec
+from pairform.assemblies.specs.model import VisionSpec
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 
@@ -12,7 +12,7 @@ class Vision(nn.Module):
     """A tower that reads pictures, and a projector that turns what it saw into embeddings of image tokens."""
 
     def __init__(self, spec: VisionSpec, width: int) -> None:
-        from pairform.assemblies.stack import Stack
+        from pairform.assemblies.modeling.stack import Stack
 
         super().__init__()
         self.spec = spec

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.specs import ModelSpec
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pairform.assemblies.stack import Stack
+from pairform.assemblies.modeling.stack import Stack
 
 MODES = 8
 """In how many ways one layer may be run: in training or not, with gradients or not, with masks or without, and some more."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pairform.assemblies.layer import Layer
-from pairform.assemblies.segments import places_in_segments
-from pairform.assemblies.specs import StackSpec
-from pairform.assemblies.vision import Vision, runs
+from pairform.assemblies.modeling.layer import Layer
+from pairform.assemblies.modeling.segments import places_in_segments
+from pairform.assemblies.modeling.vision import Vision, runs
+from pairform.assemblies.specs.model import StackSpec
 from pairform.blocks.cache import Cache, Place
 from pairform.blocks.context import Context, Reads, Source
 from pairform.blocks.positions.score_biases import share_tables

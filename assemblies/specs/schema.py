@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from typing import Any
 
-from pairform.assemblies.specs import SCHEMA_ID, LayerSpec, ModelSpec, StackSpec
-from pairform.assemblies.stack_spec import Override
+from pairform.assemblies.specs.model import SCHEMA_ID, LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs.stack import Override
 from pairform.registry import KINDS, SLOT_KEY
 
 Schema = dict[str, Any]

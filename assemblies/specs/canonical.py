@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pairform.assemblies.specs import LayerSpec, ModelSpec, StackSpec
+from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
 from pairform.registry import difference
 
 

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pairform.assemblies.arguments import checked
-from pairform.assemblies.cache_checks import check_same_source
-from pairform.assemblies.call_checks import check_forward
-from pairform.assemblies.checkpointing import Layers, checkpoint_layers
-from pairform.assemblies.compiling import compile_layers
-from pairform.assemblies.constant_weights import check_apply, constant_weights
 from pairform.assemblies.generation import GenerationMixin
-from pairform.assemblies.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
-from pairform.assemblies.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
-from pairform.assemblies.segments import begins, check_prefix, check_segments
-from pairform.assemblies.specs import ModelSpec
-from pairform.assemblies.stack import Stack, StackOutput
+from pairform.assemblies.modeling.activation_checkpointing import Layers, checkpoint_layers
+from pairform.assemblies.modeling.checks.arguments import checked
+from pairform.assemblies.modeling.checks.caches import check_same_source
+from pairform.assemblies.modeling.checks.calls import check_forward
+from pairform.assemblies.modeling.compile import compile_layers
+from pairform.assemblies.modeling.frozen_weights import check_apply, constant_weights
+from pairform.assemblies.modeling.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
+from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
+from pairform.assemblies.modeling.segments import begins, check_prefix, check_segments
+from pairform.assemblies.modeling.stack import Stack, StackOutput
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.attention.kernels.dispatch import choose
 from pairform.blocks.attention.projections import AttentionHeads

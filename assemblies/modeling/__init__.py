@@ -1,0 +1,1 @@
+"""From spec to module: layers, stacks, models, their inputs and outputs."""

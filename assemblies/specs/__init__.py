@@ -1,0 +1,1 @@
+"""The specs of layers, stacks and models, and operations on them."""
