@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.inspection import inspect
+from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import Lengths, lengths_read, prompt

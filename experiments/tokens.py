@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pairform.assemblies.whole_texts import whole_texts
+from pairform.assemblies.preprocessing.tokenizers import whole_texts
 from pairform.experiments.batches import Ids
 from pairform.registry import Problem, SpecError, read_bytes
 

@@ -11,27 +11,27 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pairform.assemblies.analysis.diagrams import diagram as diagram
+    from pairform.assemblies.analysis.inspection import inspect as inspect
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.saving import load as load
     from pairform.assemblies.checkpoints.saving import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
-    from pairform.assemblies.diagrams import diagram as diagram
     from pairform.assemblies.initialisation.carry import carry as carry
     from pairform.assemblies.initialisation.convert import convert as convert
     from pairform.assemblies.initialisation.execute import execute as execute
     from pairform.assemblies.initialisation.options import Options as Options
     from pairform.assemblies.initialisation.plan import Plan as Plan
     from pairform.assemblies.initialisation.planning import plan as plan
-    from pairform.assemblies.inspection import inspect as inspect
     from pairform.assemblies.load_spec import diff as diff
     from pairform.assemblies.load_spec import load_spec as load_spec
     from pairform.assemblies.load_spec import patch_spec
     from pairform.assemblies.modeling.build import build as build
     from pairform.assemblies.modeling.model import Model as Model
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
-    from pairform.assemblies.pictures import picture_tokens as picture_tokens
-    from pairform.assemblies.pictures import read_pictures as read_pictures
+    from pairform.assemblies.preprocessing.images import picture_tokens as picture_tokens
+    from pairform.assemblies.preprocessing.images import read_pictures as read_pictures
     from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.specs.model import ModelSpec as ModelSpec
     from pairform.assemblies.specs.schema import schema as schema
@@ -61,15 +61,15 @@ _HOMES = {
     "Options": "assemblies.initialisation.options",
     "Plan": "assemblies.initialisation.plan",
     "plan": "assemblies.initialisation.planning",
-    "inspect": "assemblies.inspection",
-    "diagram": "assemblies.diagrams",
+    "inspect": "assemblies.analysis.inspection",
+    "diagram": "assemblies.analysis.diagrams",
     "diff": "assemblies.load_spec",
     "load_spec": "assemblies.load_spec",
     "patch": "assemblies.load_spec:patch_spec",
     "Model": "assemblies.modeling.model",
     "ModelOutput": "assemblies.modeling.outputs",
-    "picture_tokens": "assemblies.pictures",
-    "read_pictures": "assemblies.pictures",
+    "picture_tokens": "assemblies.preprocessing.images",
+    "read_pictures": "assemblies.preprocessing.images",
     "resize_vocabulary": "assemblies.resize",
     "schema": "assemblies.specs.schema",
     "ModelSpec": "assemblies.specs.model",

@@ -52,7 +52,7 @@ def given_path(text: str) -> Path:
 
 def diagram_form(name: str) -> Any:
     """A form that diagrams have; any other is wrong usage."""
-    from pairform.assemblies.diagrams import FORMS
+    from pairform.assemblies.analysis.diagrams import FORMS
 
     if name not in FORMS:
         raise typer.BadParameter(f"found {name!r}, expected {' or '.join(FORMS)}", param_hint="--diagram")

@@ -13,8 +13,8 @@ from rich.tree import Tree
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
+    from pairform.assemblies.analysis.inspection import Inspection, Part
     from pairform.assemblies.initialisation.plan import Plan
-    from pairform.assemblies.inspection import Inspection, Part
 
 console = Console(highlight=False, markup=False)
 

@@ -49,7 +49,7 @@ class Writer:
         try:
             from tokenizers import Tokenizer
 
-            from pairform.assemblies.whole_texts import whole_texts
+            from pairform.assemblies.preprocessing.tokenizers import whole_texts
         except ImportError:
             remedy = "Install pairform[tokenizers], or give token ids with --ids."
             raise InputError(Problem("--text", "no tokenizers package", "it, to turn text into tokens", remedy)) from None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pairform
-from pairform.assemblies.diagrams.folding import fold
+from pairform.assemblies.analysis.diagrams.folding import fold
 from tests.catalogue.places import places
 from tests.command_line.runner import CommandLine
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pairform.assemblies.generation import GenerationMixin
+from pairform.assemblies.generation.generate import GenerationMixin
 from pairform.assemblies.modeling.activation_checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source

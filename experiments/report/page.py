@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.diagrams import diagram
-from pairform.assemblies.diagrams.canvas import STYLE
+from pairform.assemblies.analysis.diagrams import diagram
+from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import Report, Variant, read_report

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import pairform
-from pairform.assemblies.sampling import Sampling
+from pairform.assemblies.generation.sampling import Sampling
 from tests.parity.compare import FLOAT32, PADDINGS, Batch, batch, create, error, random_gemma2, random_t5gemma, reference
 
 NEW = 32

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from pairform.assemblies.diagrams.drawing import draw
-from pairform.assemblies.diagrams.mermaid import mermaid
-from pairform.assemblies.diagrams.parts import Diagram
-from pairform.assemblies.diagrams.svg import svg
+from pairform.assemblies.analysis.diagrams.drawing import draw
+from pairform.assemblies.analysis.diagrams.mermaid import mermaid
+from pairform.assemblies.analysis.diagrams.parts import Diagram
+from pairform.assemblies.analysis.diagrams.svg import svg
 from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.registry import InputError, Problem, shorten, suggest
 

@@ -4,9 +4,9 @@ The stream of hidden states runs down at the outer side of each stack; a branch 
 of the source comes from between the stacks.
 """
 
-from pairform.assemblies.diagrams.canvas import Canvas
-from pairform.assemblies.diagrams.parts import OUTPUT, Column, Diagram, wrapped
-from pairform.assemblies.diagrams.svg_stack import GAP, LINE, Span, Stack
+from pairform.assemblies.analysis.diagrams.canvas import Canvas
+from pairform.assemblies.analysis.diagrams.parts import OUTPUT, Column, Diagram, wrapped
+from pairform.assemblies.analysis.diagrams.svg_stack import GAP, LINE, Span, Stack
 
 MARGIN, GUTTER = 16, 100
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pairform.assemblies.diagrams.folding import Loop
+from pairform.assemblies.analysis.diagrams.folding import Loop
 
 LONGEST = 44
 """Characters in a line."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from itertools import count
 
-from pairform.assemblies.diagrams.folding import Loop, Run
-from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, wrapped
+from pairform.assemblies.analysis.diagrams.folding import Loop, Run
+from pairform.assemblies.analysis.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, wrapped
 from pairform.assemblies.specs.ranges import ranges
 from pairform.registry import printable
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pairform.assemblies.compiled_step import CompiledStep, bucket, logits_of
+from pairform.assemblies.generation.compiled_step import CompiledStep, bucket, logits_of
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.attention.self_attention import OwnSequenceAttention

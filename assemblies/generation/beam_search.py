@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.decoding import Decoding, Finite
+from pairform.assemblies.generation.decoding import Decoding, Finite
 from pairform.assemblies.modeling.checks.arguments import described, integer, number
 from pairform.registry import InputError, Problem
 

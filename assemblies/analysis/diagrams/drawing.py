@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pairform.assemblies.diagrams.folding import Loop, Run, fold
-from pairform.assemblies.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, Mark, Turn
-from pairform.assemblies.diagrams.phrases import changes, phrases
+from pairform.assemblies.analysis.diagrams.folding import Loop, Run, fold
+from pairform.assemblies.analysis.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, Mark, Turn
+from pairform.assemblies.analysis.diagrams.phrases import changes, phrases
 from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.stack import StackSpec, VisionSpec

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pairform.assemblies.decoding import cacheable
+from pairform.assemblies.generation.decoding import cacheable
 from pairform.assemblies.modeling.checks.arguments import described, flag, integer
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem

@@ -9,16 +9,16 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.beam_search import BeamSearch
-from pairform.assemblies.compiled_step import in_bucket
-from pairform.assemblies.decoding import Decoding, Finite, cacheable
-from pairform.assemblies.generation_options import LONGEST, check_options, end_tokens
+from pairform.assemblies.generation.beam_search import BeamSearch
+from pairform.assemblies.generation.compiled_step import in_bucket
+from pairform.assemblies.generation.decoding import Decoding, Finite, cacheable
+from pairform.assemblies.generation.options import LONGEST, check_options, end_tokens
+from pairform.assemblies.generation.sampling import Choose, chooser
 from pairform.assemblies.modeling.checks.arguments import checked, integer
 from pairform.assemblies.modeling.checks.caches import check_same_beginning, check_same_source
 from pairform.assemblies.modeling.checks.calls import check_generate
 from pairform.assemblies.modeling.inputs import as_mask, real_tokens
 from pairform.assemblies.modeling.outputs import EncoderOutputs, kept_mask, kept_output
-from pairform.assemblies.sampling import Choose, chooser
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.flops import count_flops
+from pairform.assemblies.analysis.flops import count_flops
+from pairform.assemblies.analysis.parameter_tree import Part, Tree, count_parameters, stacks_of
 from pairform.assemblies.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.parts import Part, Tree, count_parameters, stacks_of
 from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from pairform.assemblies.diagrams.canvas import Canvas
-from pairform.assemblies.diagrams.folding import Loop, Run
-from pairform.assemblies.diagrams.parts import Card, Column, Layer, Turn, wrapped
+from pairform.assemblies.analysis.diagrams.canvas import Canvas
+from pairform.assemblies.analysis.diagrams.folding import Loop, Run
+from pairform.assemblies.analysis.diagrams.parts import Card, Column, Layer, Turn, wrapped
 from pairform.assemblies.specs.ranges import ranges
 
 CARD, GAP, LINE, STRIP = 312, 12, 16, 20

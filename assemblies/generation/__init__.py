@@ -1,0 +1,1 @@
+"""Generating token ids: greedy decoding, sampling, beam search, the compiled decoding step."""

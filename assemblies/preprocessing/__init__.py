@@ -1,0 +1,1 @@
+"""From images and text to a model's inputs."""
