@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.gemma2 import GEMMA2
-from pairform.assemblies.families.gemma3 import GEMMA3
-from pairform.assemblies.families.gemma3_text import GEMMA3_TEXT
-from pairform.assemblies.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
-from pairform.assemblies.families.t5 import MT5, T5
-from pairform.assemblies.families.t5gemma import T5GEMMA
-from pairform.assemblies.families.t5gemma2 import T5GEMMA2
-from pairform.assemblies.families.t5gemma2_encoder import T5GEMMA2_ENCODER
+from pairform.assemblies.families.gemma.gemma2 import GEMMA2
+from pairform.assemblies.families.gemma.gemma3 import GEMMA3
+from pairform.assemblies.families.gemma.gemma3_text import GEMMA3_TEXT
+from pairform.assemblies.families.llama.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from pairform.assemblies.families.t5.t5 import MT5, T5
+from pairform.assemblies.families.t5gemma.t5gemma import T5GEMMA
+from pairform.assemblies.families.t5gemma.t5gemma2 import T5GEMMA2
+from pairform.assemblies.families.t5gemma.t5gemma2_encoder import T5GEMMA2_ENCODER
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.registry import Problem, SpecError, shorten

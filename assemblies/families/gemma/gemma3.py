@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config, warn_unread
-from pairform.assemblies.families.gemma2 import text_rows
-from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, stack_document
-from pairform.assemblies.families.gemma3_text import text_config
+from pairform.assemblies.families.gemma.gemma2 import text_rows
+from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, stack_document
+from pairform.assemblies.families.gemma.gemma3_text import text_config
+from pairform.assemblies.families.gemma.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec

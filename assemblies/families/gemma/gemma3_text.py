@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked
-from pairform.assemblies.families.gemma2 import NAMES, causal
-from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
+from pairform.assemblies.families.gemma.gemma2 import NAMES, causal
+from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.families.tokens import tokens_config

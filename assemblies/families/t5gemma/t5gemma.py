@@ -13,7 +13,7 @@ from pairform.assemblies.families.config import (
     require_bidirectional,
     require_causal,
 )
-from pairform.assemblies.families.gemma import stack_config, stack_document
+from pairform.assemblies.families.gemma.common import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document

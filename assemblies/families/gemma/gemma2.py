@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
-from pairform.assemblies.families.gemma import stack_config, stack_document
+from pairform.assemblies.families.gemma.common import stack_config, stack_document
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_config

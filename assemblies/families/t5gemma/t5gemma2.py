@@ -12,9 +12,15 @@ from pairform.assemblies.families.config import (
     require_bidirectional,
     require_causal,
 )
-from pairform.assemblies.families.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
+from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
+from pairform.assemblies.families.gemma.siglip import (
+    PICTURE_ALIASES,
+    PicturesConfig,
+    vision_config,
+    vision_document,
+    vision_rows,
+)
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.siglip import PICTURE_ALIASES, PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
 from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import Config, EndTokens, Token, checked
+from pairform.assemblies.families.gemma.common import common as gemma
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.t5_names import COPIES, NAMES, written
+from pairform.assemblies.families.t5.names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pairform.assemblies.families.activations import NAMES, activation_named
 from pairform.assemblies.families.config import Config, TokenId, part_config
-from pairform.assemblies.families.gemma import branch
+from pairform.assemblies.families.gemma.common import branch
 from pairform.assemblies.families.table import Row
 from pairform.assemblies.specs.model import VisionSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, part_config
+from pairform.assemblies.families.gemma.siglip import PicturesConfig, vision_rows
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.siglip import PicturesConfig, vision_rows
-from pairform.assemblies.families.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, stack_rows
+from pairform.assemblies.families.t5gemma.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, stack_rows
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec

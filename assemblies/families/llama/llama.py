@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pairform.assemblies.families import gemma
 from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import checked
-from pairform.assemblies.families.gemma2 import causal, text_rows
+from pairform.assemblies.families.gemma.common import common as gemma
+from pairform.assemblies.families.gemma.gemma2 import causal, text_rows
 from pairform.assemblies.families.heads import decoder_only, head_config
-from pairform.assemblies.families.llama_config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from pairform.assemblies.families.llama.config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_config
