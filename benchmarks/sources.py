@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pairform import load_spec
-from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.saving import write_model
-from pairform.assemblies.checkpoints.sink import Sink
-from pairform.assemblies.checkpoints.writer import Entry
+from pairform.assemblies.checkpoints.save import write_model
+from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.shards import Entry
+from pairform.assemblies.checkpoints.writing.tensor_stream import Sink
 from pairform.assemblies.modeling.build import skeleton
 
 POOL = 1 << 25

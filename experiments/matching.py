@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pairform.assemblies.load_spec import patch_spec
+from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import Lengths
 from pairform.experiments.measures import costs

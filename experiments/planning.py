@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pairform.assemblies.analysis.inspection import inspect
-from pairform.assemblies.checkpoints.folder import check_space
-from pairform.assemblies.load_spec import in_file, patch_spec
+from pairform.assemblies.checkpoints.reading.load_spec import in_file, patch_spec
+from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
 from pairform.experiments.digests import fingerprint

@@ -6,7 +6,7 @@ trial.
 
 import importlib
 
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.records import Trial
 from pairform.experiments.study_spec import StudySpec
 

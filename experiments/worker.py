@@ -4,7 +4,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.digests import fingerprint
 from pairform.experiments.logs import open_log
 from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from pairform.assemblies.analysis.inspection import inspect as inspect
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.extract import extract as extract
-    from pairform.assemblies.checkpoints.saving import load as load
-    from pairform.assemblies.checkpoints.saving import save as save
+    from pairform.assemblies.checkpoints.reading.load_spec import diff as diff
+    from pairform.assemblies.checkpoints.reading.load_spec import load_spec as load_spec
+    from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
+    from pairform.assemblies.checkpoints.save import load as load
+    from pairform.assemblies.checkpoints.save import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
     from pairform.assemblies.initialisation.carry import carry as carry
     from pairform.assemblies.initialisation.convert import convert as convert
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
     from pairform.assemblies.initialisation.options import Options as Options
     from pairform.assemblies.initialisation.plan import Plan as Plan
     from pairform.assemblies.initialisation.planning import plan as plan
-    from pairform.assemblies.load_spec import diff as diff
-    from pairform.assemblies.load_spec import load_spec as load_spec
-    from pairform.assemblies.load_spec import patch_spec
     from pairform.assemblies.modeling.build import build as build
     from pairform.assemblies.modeling.model import Model as Model
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
@@ -52,8 +52,8 @@ _HOMES = {
     "build": "assemblies.modeling.build",
     "export": "assemblies.checkpoints.export",
     "extract": "assemblies.checkpoints.extract",
-    "load": "assemblies.checkpoints.saving",
-    "save": "assemblies.checkpoints.saving",
+    "load": "assemblies.checkpoints.save",
+    "save": "assemblies.checkpoints.save",
     "verify": "assemblies.checkpoints.verify",
     "carry": "assemblies.initialisation.carry",
     "convert": "assemblies.initialisation.convert",
@@ -63,9 +63,9 @@ _HOMES = {
     "plan": "assemblies.initialisation.planning",
     "inspect": "assemblies.analysis.inspection",
     "diagram": "assemblies.analysis.diagrams",
-    "diff": "assemblies.load_spec",
-    "load_spec": "assemblies.load_spec",
-    "patch": "assemblies.load_spec:patch_spec",
+    "diff": "assemblies.checkpoints.reading.load_spec",
+    "load_spec": "assemblies.checkpoints.reading.load_spec",
+    "patch": "assemblies.checkpoints.reading.load_spec:patch_spec",
     "Model": "assemblies.modeling.model",
     "ModelOutput": "assemblies.modeling.outputs",
     "picture_tokens": "assemblies.preprocessing.images",

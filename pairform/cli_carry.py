@@ -24,7 +24,7 @@ def carry(
     as_json: Json = False,
 ) -> None:
     """Rebuild a model with another spec, keeping the weights that fit."""
-    from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
+    from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
     from pairform.assemblies.initialisation.carry import plan_carry
     from pairform.assemblies.initialisation.execute import execute
     from pairform.printing import byte_progress, print_totals

@@ -24,7 +24,7 @@ class Writer:
         prepack: bool = False,
     ) -> None:
         from pairform import load
-        from pairform.assemblies.checkpoints.hub import find_folder
+        from pairform.assemblies.checkpoints.reading.hub import find_folder
 
         self.folder = find_folder(ref)
         self.model = load(self.folder, device=device, dtype=dtype, quantise=quantise, prepack=prepack)
@@ -32,7 +32,7 @@ class Writer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` for whatever reads it, special tokens included."""
-        from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER
+        from pairform.assemblies.checkpoints.writing.companions import ENCODER_TOKENIZER
 
         own = f"{ENCODER_TOKENIZER}/{TOKENIZER}"
         ids: list[int] = self.tokenizer(own if (self.folder / ENCODER_TOKENIZER).is_dir() else TOKENIZER).encode(text).ids
@@ -44,7 +44,7 @@ class Writer:
 
     def tokenizer(self, name: str) -> "Tokenizer":
         """The tokenizer in a file of the model's folder."""
-        from pairform.assemblies.checkpoints.companions import COMPANION_BYTES
+        from pairform.assemblies.checkpoints.writing.companions import COMPANION_BYTES
 
         try:
             from tokenizers import Tokenizer

@@ -14,7 +14,7 @@ for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao,
 
 import transformers  # noqa: E402
 
-from pairform.assemblies.checkpoints import publishing  # noqa: E402
+from pairform.assemblies.checkpoints.writing import publishing  # noqa: E402
 
 if level := os.environ.get("ATEN_CPU_CAPABILITY"):  # the compiler's cache mixes instruction sets, and then does not build
     cache = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{level}"

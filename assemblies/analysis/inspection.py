@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.analysis.flops import count_flops
 from pairform.assemblies.analysis.parameter_tree import Part, Tree, count_parameters, stacks_of
-from pairform.assemblies.load_spec import Ref, load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, StackSpec

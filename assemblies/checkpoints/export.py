@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.companions import Companion, all_companions, copy_companions
-from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
-from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, silent
-from pairform.assemblies.checkpoints.writer import Entry
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.save import Format, check_format, write_model
+from pairform.assemblies.checkpoints.writing.companions import Companion, all_companions, copy_companions
+from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.shards import Entry
+from pairform.assemblies.checkpoints.writing.tensor_stream import CopiedContent, Progress, silent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.specs.model import ModelSpec
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
-from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER, Companion, companions, encoder_companions
 from pairform.assemblies.checkpoints.export import copied
-from pairform.assemblies.checkpoints.saving import Format, write_model
-from pairform.assemblies.checkpoints.sink import Progress, silent
+from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.save import Format, write_model
+from pairform.assemblies.checkpoints.writing.companions import ENCODER_TOKENIZER, Companion, companions, encoder_companions
+from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec

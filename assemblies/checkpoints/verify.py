@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
-from pairform.assemblies.checkpoints.checksum import Checksum
-from pairform.assemblies.checkpoints.contents import PROVENANCE, model_files
-from pairform.assemblies.checkpoints.finite import finite
-from pairform.assemblies.checkpoints.hub import find_folder
-from pairform.assemblies.checkpoints.record import Record, digest_of, files_beside, recorded
-from pairform.assemblies.checkpoints.sink import Progress, silent
-from pairform.assemblies.checkpoints.stored import INDEX, SINGLE, StoredTensor, present, stored_tensors
+from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.stored import INDEX, SINGLE, StoredTensor, present, stored_tensors
+from pairform.assemblies.checkpoints.writing.checksum import Checksum
+from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, model_files
+from pairform.assemblies.checkpoints.writing.finite import finite
+from pairform.assemblies.checkpoints.writing.record import Record, digest_of, files_beside, recorded
+from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
 from pairform.registry import CheckpointError, InputError, PairformError, Problem, SpecError, read_json, shorten
 
 DIGESTS = ("sha256",)

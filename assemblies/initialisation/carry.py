@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, one_dtype, open_checkpoint
-from pairform.assemblies.checkpoints.identity import Identity
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
-from pairform.assemblies.checkpoints.saving import load
-from pairform.assemblies.checkpoints.sink import Progress, silent
-from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, one_dtype, open_checkpoint
+from pairform.assemblies.checkpoints.reading.identity import Identity
+from pairform.assemblies.checkpoints.reading.load_spec import OURS, load_spec
+from pairform.assemblies.checkpoints.reading.stored import StoredTensor
+from pairform.assemblies.checkpoints.save import load
+from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
 from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
 from pairform.assemblies.initialisation.options import Options
@@ -21,7 +22,6 @@ from pairform.assemblies.initialisation.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
 from pairform.assemblies.initialisation.reading import with_source_layers
-from pairform.assemblies.load_spec import OURS, load_spec
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import draw

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.checkpoints.folder import check_target
-from pairform.assemblies.checkpoints.hub import local_folder
-from pairform.assemblies.checkpoints.saving import Format
-from pairform.assemblies.checkpoints.sink import Progress, silent
+from pairform.assemblies.checkpoints.reading.hub import local_folder
+from pairform.assemblies.checkpoints.save import Format
+from pairform.assemblies.checkpoints.writing.folder import check_target
+from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
 from pairform.assemblies.initialisation.execute import execute
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.plan import Plan

@@ -10,14 +10,14 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.companions import all_companions, companions, copy_companions
-from pairform.assemblies.checkpoints.finite import cast, check_finite
-from pairform.assemblies.checkpoints.folder import new_folder
-from pairform.assemblies.checkpoints.saving import Format, check_format, write_model
-from pairform.assemblies.checkpoints.sink import CopiedContent, Progress, Sink, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import StoredTensor
-from pairform.assemblies.checkpoints.writer import Entry
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.reading.stored import StoredTensor
+from pairform.assemblies.checkpoints.save import Format, check_format, write_model
+from pairform.assemblies.checkpoints.writing.companions import all_companions, companions, copy_companions
+from pairform.assemblies.checkpoints.writing.finite import cast, check_finite
+from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.shards import Entry
+from pairform.assemblies.checkpoints.writing.tensor_stream import CopiedContent, Progress, Sink, TensorContent, silent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.initialisation.plan import (
     Copy,

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.hub import commit_of
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.reading.hub import commit_of
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.initialisation.cross_attention import DecoderRules
 from pairform.assemblies.initialisation.meaning import CROSS
 from pairform.assemblies.initialisation.options import Options, dtype_name
@@ -17,7 +18,6 @@ from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, So
 from pairform.assemblies.initialisation.reading import other_sources
 from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.vision_rules import bridge_rule, check_vision, vision_rule
-from pairform.assemblies.load_spec import load_spec
 from pairform.assemblies.modeling.build import distributions, skeleton
 from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from pairform.assemblies.checkpoints.checkpoint import Checkpoint
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.pair import vision_of
 from pairform.assemblies.initialisation.plan import Copy, Role, Source
 from pairform.assemblies.initialisation.rules import Made, Target, fresh

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from pairform.assemblies.load_spec import Ref, load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import draw
 from pairform.assemblies.specs.model import ModelSpec

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, VisionSpec
 from pairform.registry import InputError, Problem, open_regular, shorten

@@ -9,7 +9,7 @@ from typing import Any
 
 from pairform.assemblies.analysis.diagrams import diagram
 from pairform.assemblies.analysis.diagrams.canvas import STYLE
-from pairform.assemblies.load_spec import load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 import pairform
-from pairform.assemblies.checkpoints import publishing
+from pairform.assemblies.checkpoints.writing import publishing
 from tests.broken.damage import SINGLE, contents, edit_json, refused
 from tests.checkpoints import gemma2
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 import pairform
-from pairform.assemblies.checkpoints import direct
+from pairform.assemblies.checkpoints.writing import direct_io as direct
 from tests.broken.damage import SINGLE, contents, refused
 from tests.checkpoints import gemma2
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, T5GemmaForConditionalGeneration
 
 import pairform
-from pairform.assemblies.checkpoints import publishing
+from pairform.assemblies.checkpoints.writing import publishing
 from tests.broken.damage import INDEX, SINGLE, contents, read_file, refused
 from tests.checkpoints import gemma2, t5gemma
 from tests.tokenizers_small import tokenizer

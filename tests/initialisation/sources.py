@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import pairform
-from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
 
 SOURCE_LAYER = "decoder.layers.{}.self_attention.block.{}_proj.weight"
 

@@ -7,7 +7,7 @@ from pairform.assemblies.analysis.diagrams.drawing import draw
 from pairform.assemblies.analysis.diagrams.mermaid import mermaid
 from pairform.assemblies.analysis.diagrams.parts import Diagram
 from pairform.assemblies.analysis.diagrams.svg import svg
-from pairform.assemblies.load_spec import Ref, load_spec
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.registry import InputError, Problem, shorten, suggest
 
 Form = Literal["mermaid", "svg"]

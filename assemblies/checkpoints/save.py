@@ -7,22 +7,22 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
-from pairform.assemblies.checkpoints.contents import PROVENANCE
-from pairform.assemblies.checkpoints.finite import cast
-from pairform.assemblies.checkpoints.folder import new_folder
 from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
-from pairform.assemblies.checkpoints.record import record_of
-from pairform.assemblies.checkpoints.sink import Progress, TensorContent, silent
-from pairform.assemblies.checkpoints.stored import DTYPES, StoredTensor
-from pairform.assemblies.checkpoints.writer import Entry, write_json, write_tensors
+from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.reading.load_spec import CONFIG, OURS, SPEC
+from pairform.assemblies.checkpoints.reading.stored import DTYPES, StoredTensor
+from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
+from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
+from pairform.assemblies.checkpoints.writing.contents import PROVENANCE
+from pairform.assemblies.checkpoints.writing.finite import cast
+from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.record import record_of
+from pairform.assemblies.checkpoints.writing.shards import Entry, write_json, write_tensors
+from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, TensorContent, silent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
-from pairform.assemblies.load_spec import CONFIG, OURS, SPEC
 from pairform.assemblies.modeling.build import check_place, skeleton
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.prepacking import prepacker
-from pairform.assemblies.quantisation import quantiser
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, OutputError, Problem, SpecError, read_json, shorten
 

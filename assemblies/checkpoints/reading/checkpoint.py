@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.checkpoints.hub import find_folder
-from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor, refuse_quantised
-from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
+from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.load_spec import CONFIG, OURS, load_spec, spec_of_folder
+from pairform.assemblies.checkpoints.reading.quantised import quantised_by, quantised_tensor, refuse_quantised
+from pairform.assemblies.checkpoints.reading.stored import StoredTensor, stored_tensors
 from pairform.assemblies.families import FAMILIES
-from pairform.assemblies.load_spec import CONFIG, OURS, load_spec, spec_of_folder
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.functional.linear import wide_tensors

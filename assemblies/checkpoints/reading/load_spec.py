@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pairform.assemblies.checkpoints.own_tables import with_own_tables
+from pairform.assemblies.checkpoints.reading.own_tables import with_own_tables
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.generation import GENERATION, with_tokens
 from pairform.assemblies.specs.model import ModelSpec

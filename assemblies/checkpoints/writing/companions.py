@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.checksum import sha256
+from pairform.assemblies.checkpoints.writing.checksum import sha256
 from pairform.assemblies.families.generation import GENERATION
 from pairform.registry import CheckpointError, Problem, open_regular, read_bytes
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.checkpoints.stored import BUFFER, INDEX, SINGLE, StoredTensor, present, stored_tensors
+from pairform.assemblies.checkpoints.reading.stored import BUFFER, INDEX, SINGLE, StoredTensor, present, stored_tensors
 from pairform.assemblies.families.table import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, Problem, merge_patch

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.checkpoints.checksum import ALGORITHM, sha256
-from pairform.assemblies.checkpoints.contents import PROVENANCE, model_files
-from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, present
-from pairform.assemblies.checkpoints.writer import Entry
+from pairform.assemblies.checkpoints.reading.stored import DTYPE_NAMES, present
+from pairform.assemblies.checkpoints.writing.checksum import ALGORITHM, sha256
+from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, model_files
+from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.registry import CheckpointError, Problem, SpecError, read_json, shorten
 
 OPTIONAL = ("dtypes", "shapes", "files")

@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.checksum import PIECE, Checksum
-from pairform.assemblies.checkpoints.direct import DirectFile
-from pairform.assemblies.checkpoints.header import readable
-from pairform.assemblies.checkpoints.identity import open_same
-from pairform.assemblies.checkpoints.stored import StoredTensor
+from pairform.assemblies.checkpoints.reading.header import readable
+from pairform.assemblies.checkpoints.reading.identity import open_same
+from pairform.assemblies.checkpoints.reading.stored import StoredTensor
+from pairform.assemblies.checkpoints.writing.checksum import PIECE, Checksum
+from pairform.assemblies.checkpoints.writing.direct_io import DirectFile
 from pairform.registry import CheckpointError, Problem
 
 Progress = Callable[[int, int], object]

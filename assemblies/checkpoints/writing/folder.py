@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.contents import CONFIG, SPEC, foreign_files, holds_model
-from pairform.assemblies.checkpoints.publishing import publish
+from pairform.assemblies.checkpoints.writing.contents import CONFIG, SPEC, foreign_files, holds_model
+from pairform.assemblies.checkpoints.writing.publishing import publish
 from pairform.registry import PATH, OutputError, Problem, new_folder_path, shorten
 
 NAMED = 8

@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pairform.assemblies.checkpoints.header import read_header, readable
-from pairform.assemblies.checkpoints.identity import Identity, open_same, require_same
-from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor
+from pairform.assemblies.checkpoints.reading.header import read_header, readable
+from pairform.assemblies.checkpoints.reading.identity import Identity, open_same, require_same
+from pairform.assemblies.checkpoints.reading.quantised import quantised_by, quantised_tensor
 from pairform.registry import CheckpointError, Problem, SpecError, read_json, shorten
 
 BUFFER = 1 << 23

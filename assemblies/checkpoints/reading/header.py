@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from pairform.assemblies.checkpoints.identity import Identity, require_same
+from pairform.assemblies.checkpoints.reading.identity import Identity, require_same
 from pairform.registry import CheckpointError, Problem, open_regular, parse_json
 from pairform.registry.files import DOCUMENT_BYTES
 

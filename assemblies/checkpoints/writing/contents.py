@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.companions import COMPANIONS, ENCODER_TOKENIZER
-from pairform.assemblies.checkpoints.stored import INDEX
+from pairform.assemblies.checkpoints.reading.stored import INDEX
+from pairform.assemblies.checkpoints.writing.companions import COMPANIONS, ENCODER_TOKENIZER
 
 SPEC, CONFIG = "spec.json", "config.json"
 """A folder without one of these holds no model."""

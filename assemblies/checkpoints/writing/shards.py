@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
-from pairform.assemblies.checkpoints.direct import DirectFile
-from pairform.assemblies.checkpoints.sink import Content, Progress, Sink, silent
-from pairform.assemblies.checkpoints.stored import DTYPE_NAMES, INDEX, tensors_in
+from pairform.assemblies.checkpoints.reading.stored import DTYPE_NAMES, INDEX, tensors_in
+from pairform.assemblies.checkpoints.writing.direct_io import DirectFile
+from pairform.assemblies.checkpoints.writing.tensor_stream import Content, Progress, Sink, silent
 from pairform.registry import OutputError, Problem, shorten
 
 PATTERN = "model{suffix}.safetensors"

@@ -1,0 +1,1 @@
+"""Reading checkpoint folders: specs, safetensors headers, tensors under pairform's names."""

@@ -1,0 +1,1 @@
+"""Writing checkpoint folders: safetensors shards as a stream, companions, checksums, atomic publication."""
