@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from pairform.assemblies.initialisation.options import Options as Options
     from pairform.assemblies.initialisation.plan import Plan as Plan
     from pairform.assemblies.initialisation.planning import plan as plan
+    from pairform.assemblies.initialisation.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.modeling.build import build as build
     from pairform.assemblies.modeling.model import Model as Model
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
     from pairform.assemblies.preprocessing.images import picture_tokens as picture_tokens
     from pairform.assemblies.preprocessing.images import read_pictures as read_pictures
-    from pairform.assemblies.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.specs.model import ModelSpec as ModelSpec
     from pairform.assemblies.specs.schema import schema as schema
     from pairform.blocks import blocks as blocks
@@ -70,7 +70,7 @@ _HOMES = {
     "ModelOutput": "assemblies.modeling.outputs",
     "picture_tokens": "assemblies.preprocessing.images",
     "read_pictures": "assemblies.preprocessing.images",
-    "resize_vocabulary": "assemblies.resize",
+    "resize_vocabulary": "assemblies.initialisation.resize",
     "schema": "assemblies.specs.schema",
     "ModelSpec": "assemblies.specs.model",
     "Cache": "blocks.cache",

@@ -7,12 +7,12 @@ from pairform.printing import Sheet, print_totals, print_wide
 from pairform.registry import printable, shorten
 
 if TYPE_CHECKING:
-    from pairform.assemblies.initialisation.grouping import Group
     from pairform.assemblies.initialisation.plan import Plan
+    from pairform.assemblies.initialisation.plan_summary import Group
 
 
 def print_plan(plan: "Plan", *, rows: bool = False) -> None:
-    from pairform.assemblies.initialisation.grouping import size_in_bytes
+    from pairform.assemblies.initialisation.plan_summary import size_in_bytes
 
     if rows:
         print_rows(plan)
@@ -29,7 +29,7 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
 
 def print_groups(plan: "Plan") -> None:
     """A heading for each stack, a line for each part and operation, and where it is from if that is another part."""
-    from pairform.assemblies.initialisation.grouping import dropped, groups, sources_of
+    from pairform.assemblies.initialisation.plan_summary import dropped, groups, sources_of
 
     made, left = sorted(groups(plan), key=lambda group: ORDER.get(group.stack, len(ORDER))), dropped(plan)
     widths = [max(len(cell) for cell in column) for column in zip(*map(cells, made + left), strict=True)]

@@ -15,13 +15,13 @@ from pairform.assemblies.checkpoints.reading.load_spec import OURS, load_spec
 from pairform.assemblies.checkpoints.reading.stored import StoredTensor
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
-from pairform.assemblies.initialisation.carry_rules import CarryRules
 from pairform.assemblies.initialisation.execute import derived, execute
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.pair import kept_override, stack_of
+from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
+from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
-from pairform.assemblies.initialisation.reading import with_source_layers
+from pairform.assemblies.initialisation.rules.carry import CarryRules
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import draw

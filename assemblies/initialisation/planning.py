@@ -10,14 +10,14 @@ import torch
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.reading.hub import commit_of
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.assemblies.initialisation.cross_attention import DecoderRules
-from pairform.assemblies.initialisation.meaning import CROSS
 from pairform.assemblies.initialisation.options import Options, dtype_name
-from pairform.assemblies.initialisation.pair import move, pair
+from pairform.assemblies.initialisation.pairing.compatibility import CROSS
+from pairform.assemblies.initialisation.pairing.pair import move, pair
+from pairform.assemblies.initialisation.pairing.source_layers import other_sources
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.reading import other_sources
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, head_rule
-from pairform.assemblies.initialisation.vision_rules import bridge_rule, check_vision, vision_rule
+from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules
+from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, head_rule
+from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.modeling.build import distributions, skeleton
 from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pairform.assemblies.initialisation.cross_attention import SEPARATE
-from pairform.assemblies.initialisation.meaning import CROSS, MERGED, kin
+from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, kin
 from pairform.assemblies.initialisation.plan import Operation, Rows
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
+from pairform.assemblies.initialisation.rules.cross_attention import SEPARATE
+from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, fresh
 from pairform.registry import Problem, SpecError
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from pairform.assemblies.initialisation.meaning import CROSS, MERGED, OWN, kin, own_attention
+from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, OWN, kin, own_attention
 from pairform.assemblies.initialisation.plan import Fresh
-from pairform.assemblies.initialisation.rules import Made, StackRules, Target, fresh
+from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, fresh
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
 from pairform.blocks.functional.initializers import Constant
 from pairform.registry import Problem, SpecError

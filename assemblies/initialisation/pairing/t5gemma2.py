@@ -3,7 +3,7 @@
 from typing import Any
 
 from pairform.assemblies.families.gemma.gemma3_stack import window_pair, window_width
-from pairform.assemblies.initialisation.meaning import OWN
+from pairform.assemblies.initialisation.pairing.compatibility import OWN
 from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
-from pairform.assemblies.initialisation.pair import vision_of
+from pairform.assemblies.initialisation.pairing.pair import vision_of
 from pairform.assemblies.initialisation.plan import Copy, Role, Source
-from pairform.assemblies.initialisation.rules import Made, Target, fresh
+from pairform.assemblies.initialisation.rules.stacks import Made, Target, fresh
 from pairform.assemblies.specs.canonical import normal_stack
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, difference

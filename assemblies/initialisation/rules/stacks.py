@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
-from pairform.assemblies.initialisation.meaning import alike, same_meaning
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.pair import stack_of
+from pairform.assemblies.initialisation.pairing.compatibility import alike, same_meaning
+from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.initialisation.plan import (
     Copy,
     Fresh,

@@ -3,10 +3,14 @@
 from typing import Any
 
 from pairform.assemblies.families.tokens import encoder_tokens
-from pairform.assemblies.initialisation import t5gemma2
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.reading import with_cross_attention, with_merged_attention, with_source_layers
-from pairform.assemblies.initialisation.t5gemma2 import of_gemma3
+from pairform.assemblies.initialisation.pairing import t5gemma2
+from pairform.assemblies.initialisation.pairing.source_layers import (
+    with_cross_attention,
+    with_merged_attention,
+    with_source_layers,
+)
+from pairform.assemblies.initialisation.pairing.t5gemma2 import of_gemma3
 from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
 from pairform.assemblies.specs.model import ModelSpec, StackSpec, VisionSpec

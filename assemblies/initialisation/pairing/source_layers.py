@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pairform.assemblies.families.t5gemma.t5gemma import CROSS_FIELDS
-from pairform.assemblies.initialisation.meaning import CROSS, MERGED, OWN, own_attention
+from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, OWN, own_attention
 from pairform.assemblies.specs.depth_dependent import Move, place
 from pairform.assemblies.specs.layer_patches import Document, layers_of, with_layer_patches
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec

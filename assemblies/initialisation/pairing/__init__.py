@@ -1,0 +1,1 @@
+"""The spec of an encoder-decoder made of two pretrained models."""

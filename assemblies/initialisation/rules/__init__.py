@@ -1,0 +1,1 @@
+"""Which source tensor and which operation initialise each target tensor."""
