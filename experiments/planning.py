@@ -12,12 +12,9 @@ from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.checkpoints.reading.load_spec import in_file, patch_spec
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
-from pairform.experiments.digests import fingerprint
 from pairform.experiments.matching import Count, counter, match
 from pairform.experiments.records import TRIALS, Trial
 from pairform.experiments.study_spec import MatchSpec, StudySpec
-from pairform.experiments.training_spec import check_written
 from pairform.experiments.variants import Combination, Variant, combination, make_variant
 from pairform.registry import (
     PairformError,
@@ -30,6 +27,9 @@ from pairform.registry import (
     shorten,
     thaw,
 )
+from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
+from pairform.training.data.digests import fingerprint
+from pairform.training.recipe import check_written
 
 BYTES = 20_000
 """Of a trial's files at most, beside its lines of metrics."""

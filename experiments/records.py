@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from pairform.experiments.training_spec import TrainingSpec
 from pairform.experiments.writing import held, lock, write_json
 from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read_json, shorten
+from pairform.training.recipe import TrainingSpec
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
 TRIAL, METRICS, RESULT, LOCK = "trial.json", "metrics.jsonl", "result.json", ".lock"

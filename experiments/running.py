@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from pairform.experiments.cluster import Jobs
 from pairform.experiments.environment import environment
-from pairform.experiments.logs import check_package
 from pairform.experiments.planning import check_room, plan_trials
 from pairform.experiments.processes import Processes
 from pairform.experiments.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
@@ -16,6 +15,7 @@ from pairform.experiments.study_spec import StudySpec
 from pairform.experiments.worker import Work
 from pairform.experiments.writing import check_links, lock, remove_partials, write_json
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
+from pairform.training.metrics import check_package
 
 WHERE = ("local", "slurm", "submitit")
 """Processes of this machine, jobs of a Slurm cluster, or processes that submitit starts here as it would there."""

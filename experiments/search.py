@@ -6,8 +6,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.batches import Contents, generator
-from pairform.experiments.logs import check_package
 from pairform.experiments.planning import make_variants, trials_for
 from pairform.experiments.points import SUMMARY, Point, pick, read_points
 from pairform.experiments.records import Trial, TrialFolder, result_of
@@ -15,6 +13,8 @@ from pairform.experiments.study_spec import SearchSpec, StudySpec
 from pairform.experiments.variants import Variant, combination
 from pairform.experiments.writing import write_json
 from pairform.registry import PairformError, thaw
+from pairform.training.data.batches import Contents, generator
+from pairform.training.metrics import check_package
 
 VARIANT = "variant"
 ATTEMPTS = 16

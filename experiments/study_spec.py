@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.pairs import Pairs
-from pairform.experiments.tasks import AnyTask
-from pairform.experiments.texts import Text
-from pairform.experiments.training_spec import Count, TrainingSpec
-from pairform.experiments.training_spec import OptimizerSpec as OptimizerSpec
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
+from pairform.training.data.pairs import Pairs
+from pairform.training.data.synthetic_tasks import AnyTask
+from pairform.training.data.texts import Text
+from pairform.training.recipe import Count, TrainingSpec
+from pairform.training.recipe import OptimizerSpec as OptimizerSpec
 
 DEEPEST = 64
 """Steps of a path in the grid."""

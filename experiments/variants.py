@@ -11,8 +11,8 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.matching import patch_at
 from pairform.experiments.records import Match
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.training_spec import TrainingSpec, check_written
 from pairform.registry import apply_patch, merge_patch, thaw
+from pairform.training.recipe import TrainingSpec, check_written
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")

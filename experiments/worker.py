@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.digests import fingerprint
-from pairform.experiments.logs import open_log
 from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder
 from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.training import DivergedError, train
 from pairform.experiments.writing import remove_partials, write_json
 from pairform.registry import PairformError, Problem, SpecError, read_json
+from pairform.training.data.digests import fingerprint
+from pairform.training.loop import DivergedError, train
+from pairform.training.metrics import open_log
 
 
 @dataclass(frozen=True)

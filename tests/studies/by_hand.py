@@ -12,11 +12,11 @@ from torch.nn import functional
 from torch.optim import lr_scheduler
 
 import pairform
-from pairform.experiments.batches import Example, Examples
 from pairform.experiments.planning import plan_trials, read_study
 from pairform.experiments.records import Trial
-from pairform.experiments.training import train
-from pairform.experiments.training_spec import ScheduleSpec, TrainingSpec
+from pairform.training.data.batches import Example, Examples
+from pairform.training.loop import train
+from pairform.training.recipe import ScheduleSpec, TrainingSpec
 from tests.studies.small_study import write_study
 
 BOS, PAD, IGNORED = 2, 0, -100

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import pairform
-from pairform.experiments import training
-from pairform.experiments.training import Clock, make_optimizer, rate, update
-from pairform.experiments.training_spec import ScheduleSpec, TrainingSpec
+from pairform.training import loop as training
+from pairform.training.loop import Clock, make_optimizer, rate, update
+from pairform.training.recipe import ScheduleSpec, TrainingSpec
 from tests.studies.by_hand import planned, schedule, trained, trained_by_hand
 from tests.studies.small_study import STUDY
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from pairform.experiments.files import CHUNK, Allowance
 from pairform.registry import Problem, SpecError, open_regular
+from pairform.training.data.files import CHUNK, Allowance
 
 Globs = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
 """Patterns such as `docs/*.md`, from the study's folder on."""

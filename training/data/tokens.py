@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pairform.assemblies.preprocessing.tokenizers import whole_texts
-from pairform.experiments.batches import Ids
 from pairform.registry import Problem, SpecError, read_bytes
+from pairform.training.data.batches import Ids
 
 BYTES = 256
 TOKENIZER_BYTES = 256 << 20

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from pairform.assemblies.modeling.build import build
 from pairform.assemblies.modeling.model import Model
-from pairform.experiments.batches import Example, Examples, collate
-from pairform.experiments.logs import Log
-from pairform.experiments.measures import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.experiments.records import Trial
-from pairform.experiments.training_spec import OptimizerSpec, ScheduleSpec, TrainingSpec
+from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
+from pairform.training.data.batches import Example, Examples, collate
+from pairform.training.metrics import Log
+from pairform.training.recipe import OptimizerSpec, ScheduleSpec, TrainingSpec
 
 
 class DivergedError(Exception):

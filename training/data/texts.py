@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
-from pairform.experiments.file_data import FileData
-from pairform.experiments.files import Allowance, is_jsonl, read_lines, read_text, text_at
-from pairform.experiments.objectives import Objective, PrefixLM
-from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
+from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
+from pairform.training.data.file_data import FileData
+from pairform.training.data.files import Allowance, is_jsonl, read_lines, read_text, text_at
+from pairform.training.data.objectives import Objective, PrefixLM
+from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
 
 
 class Text(FileData):

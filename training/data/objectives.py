@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, Strict
 
-from pairform.experiments.batches import Example, Lengths
 from pairform.registry import PositiveFloat, PositiveInt, Problem, Spec
+from pairform.training.data.batches import Example, Lengths
 
 
 class PrefixLM(Spec):

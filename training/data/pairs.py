@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Strict
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
-from pairform.experiments.file_data import FileData
-from pairform.experiments.files import Allowance, read_lines, text_at
-from pairform.experiments.tokens import Tokenizer, Tokens, open_tokens
 from pairform.registry import PositiveInt, Problem, SpecError
+from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
+from pairform.training.data.file_data import FileData
+from pairform.training.data.files import Allowance, read_lines, text_at
+from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
 
 Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 

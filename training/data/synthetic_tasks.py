@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Strict
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.batches import TRAINING, VALIDATION, Example, Examples, Ids, Lengths, generator
 from pairform.registry import PositiveInt, Problem, Spec, SpecError
+from pairform.training.data.batches import TRAINING, VALIDATION, Example, Examples, Ids, Lengths, generator
 
 Range = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 """Shortest and longest."""

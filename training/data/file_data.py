@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pairform.experiments.digests import Globs, digests, find_files
-from pairform.experiments.tokens import Tokenizer, read_tokenizer
 from pairform.registry import Problem, Spec, SpecError
+from pairform.training.data.digests import Globs, digests, find_files
+from pairform.training.data.tokens import Tokenizer, read_tokenizer
 
 
 class Found(NamedTuple):

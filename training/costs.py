@@ -10,8 +10,8 @@ import torch
 from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.batches import Lengths, lengths_read, prompt
 from pairform.registry import read_text
+from pairform.training.data.batches import Lengths, lengths_read, prompt
 
 REPEATS = 3
 STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")

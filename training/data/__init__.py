@@ -1,0 +1,1 @@
+"""Training data: files, tokens, objectives, batches."""
