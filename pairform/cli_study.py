@@ -10,7 +10,7 @@ from pairform.registry.errors import printable
 from pairform.stopping import told_to_stop
 
 if TYPE_CHECKING:
-    from pairform.experiments.records import Trial
+    from pairform.experiments.results.records import Trial
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train each, measure each.")
 Settings = Annotated[
@@ -57,8 +57,8 @@ def run(
             print(printable(f"{ended:>4}  {trial.status:<7} {trial.name}{error}"), flush=True)
 
     with told_to_stop("interrupted; run the same command to continue"):
-        from pairform.experiments.planning import read_study
-        from pairform.experiments.running import run_study
+        from pairform.experiments.execution.run import run_study
+        from pairform.experiments.study.planning import read_study
 
         trials = run_study(
             read_study(file, patch),
@@ -104,7 +104,7 @@ def parse(settings: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def show(directory: Path, as_json: bool) -> None:
-    from pairform.experiments.summary import caution, summarise
+    from pairform.experiments.results.summary import caution, summarise
 
     rows = summarise(directory)
     if as_json:

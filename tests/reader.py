@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 import pairform
-from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.study.spec import StudySpec
 from tests.command_line.runner import CommandLine, Result
 from tests.pages import Block, Command, blocks, commands, missing_line
 

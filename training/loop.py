@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.modeling.build import build
 from pairform.assemblies.modeling.model import Model
-from pairform.experiments.records import Trial
+from pairform.experiments.results.records import Trial
 from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import Example, Examples, collate
 from pairform.training.metrics import Log

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import METRICS
-from pairform.experiments.writing import open_new
+from pairform.experiments.results.records import METRICS
+from pairform.experiments.results.writing import open_new
 from pairform.registry import InputError, Problem, writing
 
 Log = Callable[[dict[str, Any]], None]

@@ -13,7 +13,7 @@ from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
-from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, Problem, SpecError, replace_text, shown, thaw
 
 PAGE = "report.html"

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import ENVIRONMENT, METRICS, STUDY, TRIALS, Match, Trial, measurable, result_of, trials_of
-from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.summary import caution, summarise
+from pairform.experiments.results.records import (
+    ENVIRONMENT,
+    METRICS,
+    STUDY,
+    TRIALS,
+    Match,
+    Trial,
+    measurable,
+    result_of,
+    trials_of,
+)
+from pairform.experiments.results.summary import caution, summarise
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 
 LINE_BYTES = 1 << 16

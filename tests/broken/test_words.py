@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, core_schema
 
 import pairform
-from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import SpecError, printable
 from pairform.registry.validation import problem_of
 from tests.broken.damage import refused

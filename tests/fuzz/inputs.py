@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pairform
-from pairform.experiments.planning import plan_trials, read_study
+from pairform.experiments.study.planning import plan_trials, read_study
 from tests.fuzz import calls
 from tests.fuzz.limits import WrongAnswerError
 from tests.fuzz.mutations import VALUES, as_text, damage_folder, damaged, mutated

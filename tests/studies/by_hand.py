@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.optim import lr_scheduler
 
 import pairform
-from pairform.experiments.planning import plan_trials, read_study
-from pairform.experiments.records import Trial
+from pairform.experiments.results.records import Trial
+from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.training.data.batches import Example, Examples
 from pairform.training.loop import train
 from pairform.training.recipe import ScheduleSpec, TrainingSpec

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.planning import plan_trials, read_study
-from pairform.experiments.records import Trial, TrialFolder
-from pairform.experiments.running import prepare, run_study
-from pairform.experiments.writing import write_json
+from pairform.experiments.execution.run import prepare, run_study
+from pairform.experiments.results.records import Trial, TrialFolder
+from pairform.experiments.results.writing import write_json
+from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import merge_patch
 
 HEADS = {"heads": 2, "kv_heads": 2, "head_dim": 4, "scale": 0.5}

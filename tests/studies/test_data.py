@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import pairform
-from pairform.experiments.planning import read_study
-from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.study.planning import read_study
+from pairform.experiments.study.spec import StudySpec
 from pairform.training.data.batches import Example, Ids, collate
 from pairform.training.data.objectives import SpanCorruption
 from tests.studies.small_study import lines, run, write_study

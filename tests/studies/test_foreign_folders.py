@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pairform.experiments.environment import commit
-from pairform.experiments.processes import isolated
-from pairform.experiments.records import TRIALS, trials_of
+from pairform.experiments.execution.environment import commit
+from pairform.experiments.execution.processes import isolated
+from pairform.experiments.results.records import TRIALS, trials_of
 from pairform.registry import PairformError
 from tests.studies.small_study import run, write_study
 
@@ -120,7 +120,7 @@ def test_workers_are_handed_no_path_with_the_current_folder(
 def test_a_repository_of_pipes_and_devices_has_no_commit(
     name: str, make: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pairform.experiments.environment.SECONDS", 1)
+    monkeypatch.setattr("pairform.experiments.execution.environment.SECONDS", 1)
     git(tmp_path, "init", "-q")
     (tmp_path / "file").touch()
     git(tmp_path, "add", ".")

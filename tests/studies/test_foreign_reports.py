@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pairform.experiments.report import report
-from pairform.experiments.summary import summarise
+from pairform.experiments.results.summary import summarise
 from pairform.registry import PairformError
 from tests.studies.small_study import MERGED, run
 

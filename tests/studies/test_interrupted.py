@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pairform.experiments.processes import run_attached
-from pairform.experiments.records import LOCK, TRIALS, trials_of
-from pairform.experiments.worker import Work
-from pairform.experiments.writing import held
+from pairform.experiments.execution.processes import run_attached
+from pairform.experiments.execution.worker import Work
+from pairform.experiments.results.records import LOCK, TRIALS, trials_of
+from pairform.experiments.results.writing import held
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import wait_for, write_study
 

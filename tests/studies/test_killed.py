@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import trials_of
+from pairform.experiments.results.records import trials_of
 from tests.studies.small_study import write_study
 
 RUN = [sys.executable, "-m", "pairform", "study", "run"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pairform.experiments.planning import plan_trials, read_study
+from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import PairformError, parse_settings, thaw
 from pairform.training.recipe import ScheduleSpec
 from tests.studies.small_study import MERGED, STUDY, write_study

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as FigureCanvas
 
-from pairform.experiments.records import result_of, trials_of
 from pairform.experiments.report import report
 from pairform.experiments.report.front import pareto_front
 from pairform.experiments.report.plots import draw_curve, draw_point
 from pairform.experiments.report.reading import Measured, read_curves
+from pairform.experiments.results.records import result_of, trials_of
 from pairform.registry import InputError, OutputError
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import MERGED, run

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import pairform
-from pairform.experiments.planning import plan_trials, read_study
-from pairform.experiments.records import trials_of
-from pairform.experiments.summary import summarise
+from pairform.experiments.results.records import trials_of
+from pairform.experiments.results.summary import summarise
+from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.training.data.batches import collate
 from tests.command_line.runner import CommandLine, document, refused
 from tests.studies.small_study import MERGED, STUDY, lines, result, run, write_study

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pairform.experiments import running
-from pairform.experiments.cluster import Jobs
-from pairform.experiments.processes import Processes
-from pairform.experiments.records import LOCK, TRIALS, Trial, TrialFolder
-from pairform.experiments.running import Listed, run_trials
-from pairform.experiments.worker import Work
-from pairform.experiments.writing import held, write_json
+from pairform.experiments.execution import run as running
+from pairform.experiments.execution.cluster import Jobs
+from pairform.experiments.execution.processes import Processes
+from pairform.experiments.execution.run import Listed, run_trials
+from pairform.experiments.execution.worker import Work
+from pairform.experiments.results.records import LOCK, TRIALS, Trial, TrialFolder
+from pairform.experiments.results.writing import held, write_json
 from pairform.registry import PairformError
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import run, wait_for, write_results, write_study

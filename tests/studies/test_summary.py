@@ -9,7 +9,16 @@ import pytest
 
 from pairform.experiments.report.page import render
 from pairform.experiments.report.reading import read_report
-from pairform.experiments.summary import caution, comparisons, differences, family_wise, interval, means, summarise, t_quantile
+from pairform.experiments.results.summary import (
+    caution,
+    comparisons,
+    differences,
+    family_wise,
+    interval,
+    means,
+    summarise,
+    t_quantile,
+)
 from tests.command_line.runner import CommandLine, document
 from tests.studies.small_study import write_results
 

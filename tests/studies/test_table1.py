@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pairform.experiments.records import result_of, trials_of
+from pairform.experiments.results.records import result_of, trials_of
 from tests.command_line.runner import CommandLine
 
 FILE = Path(__file__).parents[2] / "examples" / "table1" / "study.json"

@@ -6,12 +6,12 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.planning import make_variants, trials_for
-from pairform.experiments.points import SUMMARY, Point, pick, read_points
-from pairform.experiments.records import Trial, TrialFolder, result_of
-from pairform.experiments.study_spec import SearchSpec, StudySpec
-from pairform.experiments.variants import Variant, combination
-from pairform.experiments.writing import write_json
+from pairform.experiments.results.records import Trial, TrialFolder, result_of
+from pairform.experiments.results.writing import write_json
+from pairform.experiments.study.planning import make_variants, trials_for
+from pairform.experiments.study.points import SUMMARY, Point, pick, read_points
+from pairform.experiments.study.spec import SearchSpec, StudySpec
+from pairform.experiments.study.variants import Variant, combination
 from pairform.registry import PairformError, thaw
 from pairform.training.data.batches import Contents, generator
 from pairform.training.metrics import check_package

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.records import DATA, RESULT, STUDY, TrialFolder
-from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.writing import remove_partials, write_json
+from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolder
+from pairform.experiments.results.writing import remove_partials, write_json
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PairformError, Problem, SpecError, read_json
 from pairform.training.data.digests import fingerprint
 from pairform.training.loop import DivergedError, train

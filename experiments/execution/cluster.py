@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pairform.experiments.processes import isolated
-from pairform.experiments.worker import Work, run_trial
+from pairform.experiments.execution.processes import isolated
+from pairform.experiments.execution.worker import Work, run_trial
 from pairform.registry import InputError, Problem
 
 FOLDER = "jobs"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.records import Trial, first_variant, result_of, trials_of
+from pairform.experiments.results.records import Trial, first_variant, result_of, trials_of
 
 CONFIDENCE = 0.95
 PANELS = 2000

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from pairform.experiments.writing import held, lock, write_json
+from pairform.experiments.results.writing import held, lock, write_json
 from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read_json, shorten
 from pairform.training.recipe import TrainingSpec
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.matching import patch_at
-from pairform.experiments.records import Match
-from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.results.records import Match
+from pairform.experiments.study.size_matching import patch_at
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import apply_patch, merge_patch, thaw
 from pairform.training.recipe import TrainingSpec, check_written
 

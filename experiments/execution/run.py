@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pairform.experiments.cluster import Jobs
-from pairform.experiments.environment import environment
-from pairform.experiments.planning import check_room, plan_trials
-from pairform.experiments.processes import Processes
-from pairform.experiments.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
-from pairform.experiments.search import Search
-from pairform.experiments.study_spec import StudySpec
-from pairform.experiments.worker import Work
-from pairform.experiments.writing import check_links, lock, remove_partials, write_json
+from pairform.experiments.execution.cluster import Jobs
+from pairform.experiments.execution.environment import environment
+from pairform.experiments.execution.processes import Processes
+from pairform.experiments.execution.worker import Work
+from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
+from pairform.experiments.results.writing import check_links, lock, remove_partials, write_json
+from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.search import Search
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
 from pairform.training.metrics import check_package
 

@@ -7,10 +7,10 @@ trial.
 import importlib
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.records import Trial
-from pairform.experiments.study_spec import StudySpec
+from pairform.experiments.results.records import Trial
+from pairform.experiments.study.spec import StudySpec
 
-for module in ("pairform.experiments.worker", "torch._dynamo", "torch.utils.flop_counter"):
+for module in ("pairform.experiments.execution.worker", "torch._dynamo", "torch.utils.flop_counter"):
     importlib.import_module(module)
 load_spec("t5gemma-s-s")
 for spec in (StudySpec, Trial):

@@ -6,8 +6,8 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.records import Match
-from pairform.experiments.study_spec import MatchSpec
+from pairform.experiments.results.records import Match
+from pairform.experiments.study.spec import MatchSpec
 from pairform.registry import Problem, SpecError, merge_patch
 from pairform.training.costs import costs
 from pairform.training.data.batches import Lengths

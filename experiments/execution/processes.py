@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from pairform.experiments.worker import Work, run_trial
+from pairform.experiments.execution.worker import Work, run_trial
 
 BEGIN = b"begin"
 PATIENCE = 10.0
@@ -94,7 +94,7 @@ def run_attached(study: Connection, work: Work, name: str) -> None:
 def server() -> ForkServerContext:
     """Processes are forked from one that has imported all they need and has computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pairform.experiments.preload"])
+    context.set_forkserver_preload(["pairform.experiments.execution.preload"])
     return context
 
 

@@ -12,10 +12,10 @@ from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.checkpoints.reading.load_spec import in_file, patch_spec
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.matching import Count, counter, match
-from pairform.experiments.records import TRIALS, Trial
-from pairform.experiments.study_spec import MatchSpec, StudySpec
-from pairform.experiments.variants import Combination, Variant, combination, make_variant
+from pairform.experiments.results.records import TRIALS, Trial
+from pairform.experiments.study.size_matching import Count, counter, match
+from pairform.experiments.study.spec import MatchSpec, StudySpec
+from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
 from pairform.registry import (
     PairformError,
     Problem,

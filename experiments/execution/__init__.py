@@ -1,0 +1,1 @@
+"""Running a study's trials: processes, clusters, the environment they ran in."""

@@ -1,0 +1,1 @@
+"""A study's folder, and statistics of what its trials measured."""

@@ -1,0 +1,1 @@
+"""A study file, its variants, and the trials planned from it."""
