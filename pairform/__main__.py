@@ -1,5 +1,5 @@
 """`python -m pairform`."""
 
-from pairform.cli import main
+from pairform.cli.main import main
 
 main()

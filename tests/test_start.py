@@ -20,7 +20,7 @@ def imported(code: str) -> set[str]:
     [
         "import pairform",
         "import pairform; pairform.presets(); pairform.PairformError",
-        "import sys; sys.argv = ['pairform', 'presets']; from pairform.cli import app; app(standalone_mode=False)",
+        "import sys; sys.argv = ['pairform', 'presets']; from pairform.cli.main import app; app(standalone_mode=False)",
     ],
     ids=["import", "presets", "command"],
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pairform
-from pairform.catalogue import page
+from pairform.cli.block_docs import page
 from tests.catalogue import test_every_block as every
 from tests.catalogue.test_half_precision import test_every_block_is_near_float64 as near
 from tests.registries import forget_new_blocks

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pairform.cli import main
+from pairform.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_debug_shows_the_traceback(run: CommandLine) -> None:
 def test_help_and_presets_do_without_torch() -> None:
     script = (
         "import sys\n"
-        "from pairform.cli import main\n"
+        "from pairform.cli.main import main\n"
         "for words in (['--help'], ['convert', '--help'], ['presets']):\n"
         "    sys.argv = ['pairform', *words]\n"
         "    try: main()\n"

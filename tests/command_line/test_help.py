@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import pairform
-from pairform.cli import app
-from pairform.cli_examples import EXAMPLES
+from pairform.cli.examples import EXAMPLES
+from pairform.cli.main import app
 from tests.command_line.runner import CommandLine
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]

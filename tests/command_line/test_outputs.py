@@ -101,7 +101,7 @@ def test_no_progress_is_shown_before_a_refusal(
     def terminal(**options: Any) -> Console:
         return Console(force_terminal=True, width=80, **options)
 
-    monkeypatch.setattr("pairform.printing.Console", terminal)
+    monkeypatch.setattr("pairform.cli.display.printing.Console", terminal)
     words = ["convert", "--encoder", sources[0], "--decoder", sources[1], "--out"]
     assert "bytes" not in run(*words, pair).err
     assert "kB" in run(*words, tmp_path / "new").err

@@ -119,7 +119,7 @@ def test_a_preset_is_shown_from_its_committed_form_as_from_its_spec(
 def test_presets_are_shown_without_torch() -> None:
     script = (
         "import sys\n"
-        "from pairform.cli import main\n"
+        "from pairform.cli.main import main\n"
         "for words in (['show', 't5gemma2-4b-1b'], ['show', 't5-small', '--json'], ['diff', 'gemma-2-2b', 'gemma-2-9b']):\n"
         "    sys.argv = ['pairform', *words]\n"
         "    try: main()\n"

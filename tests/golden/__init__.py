@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pairform
-from pairform.cli_blocks import markdown
+from pairform.cli.blocks import markdown
 from pairform.registry.preset_sizes import TABLE
 
 ROOT = Path(__file__).parents[2]

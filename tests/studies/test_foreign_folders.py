@@ -90,7 +90,7 @@ def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path) -> None:
         (file.parent / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise ImportError")
     (tmp_path / "own").mkdir()
     script = tmp_path / "own" / "pairform.py.txt"
-    script.write_text('from pairform.cli import main\n\nif __name__ == "__main__":\n    main()\n')
+    script.write_text('from pairform.cli.main import main\n\nif __name__ == "__main__":\n    main()\n')
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     words = [sys.executable, str(script), "study", "run", "study.json"]
     subprocess.run(words, cwd=file.parent, env=environment, check=True, stdout=subprocess.DEVNULL)

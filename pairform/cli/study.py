@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.cli_options import Json, given_path, print_json
+from pairform.cli.interruption import told_to_stop
+from pairform.cli.options import Json, given_path, print_json
 from pairform.registry.errors import printable
-from pairform.stopping import told_to_stop
 
 if TYPE_CHECKING:
     from pairform.experiments.results.records import Trial

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.catalogue import PAPER
-from pairform.cli_options import Json, print_json
+from pairform.cli.block_docs import PAPER
+from pairform.cli.options import Json, print_json
 
 if TYPE_CHECKING:
-    from pairform.catalogue import Page
+    from pairform.cli.block_docs import Page
 
 HEAD = """# Blocks
 
@@ -47,8 +47,8 @@ def blocks(
 ) -> None:
     """List the blocks that a spec may name, or describe one."""
     from pairform import blocks as registries
-    from pairform.catalogue import page
-    from pairform.printing import block_rows, print_blocks
+    from pairform.cli.block_docs import page
+    from pairform.cli.display.printing import block_rows, print_blocks
 
     found = {kind: known(kind)} if kind else registries()
     if kind and name:
@@ -75,7 +75,7 @@ def known(kind: str) -> Any:
 def print_page(page: "Page") -> None:
     from rich.table import Table
 
-    from pairform.printing import console
+    from pairform.cli.display.printing import console
 
     console.print(f"{page.kind} {page.name}", style="bold")
     console.print(f"\n{page.text}\n")
@@ -109,7 +109,7 @@ def facts_of(page: "Page") -> dict[str, str]:
 def markdown() -> str:
     """docs/blocks.md: all kinds, all blocks."""
     from pairform import blocks as registries
-    from pairform.catalogue import page
+    from pairform.cli.block_docs import page
 
     lines = [HEAD, "| kind | blocks |", "|---|---|"]
     for kind, registry in registries().items():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pairform.cli_options import Folder, Json, Overwrite, Rows, Seed, Settings, ShardSize, parse_set, print_json
+from pairform.cli.options import Folder, Json, Overwrite, Rows, Seed, Settings, ShardSize, parse_set, print_json
 
 
 def carry(
@@ -27,8 +27,8 @@ def carry(
     from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
     from pairform.assemblies.initialisation.carry import plan_carry
     from pairform.assemblies.initialisation.execute import execute
-    from pairform.printing import byte_progress, print_totals
-    from pairform.printing_plan import print_plan
+    from pairform.cli.display.plan import print_plan
+    from pairform.cli.display.printing import byte_progress, print_totals
 
     made = plan_carry(open_checkpoint(directory), spec, patch=parse_set(settings), seed=seed, path=directory)
     if out is None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pairform.cli_options import Json, print_json
+from pairform.cli.options import Json, print_json
 
 
 def presets(as_json: Json = False) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_options import (
+from pairform.cli.options import (
     Json,
     Out,
     OutFormat,
@@ -129,7 +129,7 @@ def plan(given: dict[str, Any], rows: Rows = False, as_json: Json = False) -> No
     Only headers are read, no weights.
     """
     from pairform import plan as make
-    from pairform.printing_plan import print_plan
+    from pairform.cli.display.plan import print_plan
 
     made = make(**given)
     if as_json:
@@ -152,7 +152,7 @@ def convert(
     The new folder appears whole or not at all.
     """
     from pairform import convert as run
-    from pairform.printing import byte_progress, print_totals
+    from pairform.cli.display.printing import byte_progress, print_totals
 
     with byte_progress(shown=not as_json) as progress:
         report = run(

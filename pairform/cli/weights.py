@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_options import Folder, Json, Out, OutFormat, Overwrite, ShardSize, check_format, given_path, print_json
+from pairform.cli.options import Folder, Json, Out, OutFormat, Overwrite, ShardSize, check_format, given_path, print_json
 
 
 def verify(
@@ -20,7 +20,7 @@ def verify(
     if digest not in (None, "sha256"):
         raise typer.BadParameter(f"found {digest!r}, expected sha256", param_hint="--digest")
     from pairform import verify as check
-    from pairform.printing import byte_progress
+    from pairform.cli.display.printing import byte_progress
 
     with byte_progress(shown=not as_json) as progress:
         found = check(directory, digest=digest, progress=progress)
@@ -52,7 +52,7 @@ def export(
 ) -> None:
     """Write a model in another layout, with the same tensors."""
     from pairform import export as run
-    from pairform.printing import byte_progress
+    from pairform.cli.display.printing import byte_progress
 
     with byte_progress() as progress:
         written = run(
@@ -76,7 +76,7 @@ def extract(
 ) -> None:
     """Write one stack of a model as a model of its own."""
     from pairform import extract as run
-    from pairform.printing import byte_progress
+    from pairform.cli.display.printing import byte_progress
 
     if part not in ("encoder", "decoder"):
         raise typer.BadParameter(f"found {part!r}, expected encoder or decoder", param_hint="--part")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from pairform.block_options import Option, options, part
+from pairform.cli.block_options import Option, options, part
 from pairform.registry import KINDS, BlockSpec, PairformError, Sizes, registry_of
 
 PAPER = re.compile(r"arXiv (\d{4}\.\d{5})")

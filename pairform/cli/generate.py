@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_options import Folder, Json, print_json, torch_device, torch_dtype
+from pairform.cli.options import Folder, Json, print_json, torch_device, torch_dtype
 from pairform.registry.errors import shown
 
 
@@ -38,7 +38,7 @@ def generate(
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     check_sampling(do_sample, sampling)
     given = [] if ids is None else parse_ids(ids)
-    from pairform.text import Writer
+    from pairform.cli.text import Writer
 
     chosen = torch_dtype(dtype) if dtype else None
     writer = Writer(directory, device=torch_device(device), dtype=chosen, quantise=quantise, prepack=prepack)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from pairform.assemblies.specs.ranges import ranges
-from pairform.printing import Outline, console
+from pairform.cli.display.printing import Outline, console
 from pairform.registry.errors import printable
 from pairform.registry.merge import merge_patch
 

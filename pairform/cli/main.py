@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli_blocks import blocks
-from pairform.cli_carry import carry
-from pairform.cli_convert import convert, plan
-from pairform.cli_examples import examples
-from pairform.cli_generate import generate
-from pairform.cli_options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
-from pairform.cli_presets import presets
-from pairform.cli_study import study
-from pairform.cli_weights import export, extract, verify
+from pairform.cli.blocks import blocks
+from pairform.cli.carry import carry
+from pairform.cli.convert import convert, plan
+from pairform.cli.examples import examples
+from pairform.cli.generate import generate
+from pairform.cli.options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
+from pairform.cli.presets import presets
+from pairform.cli.study import study
+from pairform.cli.weights import export, extract, verify
 
 UsageError: Any = typer.BadParameter.__base__
 """What Typer raises for wrong usage; which module it lives in depends on Typer's version."""
@@ -55,7 +55,7 @@ def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Js
 
     With --json, print its expanded form: no `extends`, defaults written out.
     """
-    from pairform.outline import print_spec, with_layers
+    from pairform.cli.display.outline import print_spec, with_layers
 
     if drawn:
         from pairform import diagram
@@ -69,7 +69,7 @@ def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Js
 
 def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> None:
     """Compare two specs, as a table or in a diagram of the second."""
-    from pairform.printing import print_diff
+    from pairform.cli.display.printing import print_diff
     from pairform.registry.merge import difference
 
     if drawn:
@@ -117,7 +117,7 @@ def inspect(
     Nothing is allocated. FLOPs are those of one forward pass.
     """
     from pairform import inspect as measure
-    from pairform.printing import print_inspection
+    from pairform.cli.display.printing import print_inspection
 
     found = measure(
         read_spec(spec, settings),

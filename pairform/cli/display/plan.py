@@ -3,7 +3,7 @@
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pairform.printing import Sheet, print_totals, print_wide
+from pairform.cli.display.printing import Sheet, print_totals, print_wide
 from pairform.registry import printable, shorten
 
 if TYPE_CHECKING:
