@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pairform.assemblies.analysis.diagrams import diagram as diagram
     from pairform.assemblies.analysis.inspection import inspect as inspect
+    from pairform.assemblies.checkpoints.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.reading.load_spec import diff as diff
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pairform.assemblies.initialisation.plan import Plan as Plan
     from pairform.assemblies.initialisation.planning import plan as plan
     from pairform.assemblies.initialisation.resize import resize_vocabulary as resize_vocabulary
-    from pairform.assemblies.modeling.build import build as build
     from pairform.assemblies.modeling.model import Model as Model
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
     from pairform.assemblies.preprocessing.images import picture_tokens as picture_tokens
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "build": "assemblies.modeling.build",
+    "build": "assemblies.checkpoints.build",
     "export": "assemblies.checkpoints.export",
     "extract": "assemblies.checkpoints.extract",
     "load": "assemblies.checkpoints.save",

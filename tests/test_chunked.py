@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pairform.blocks.attention.kernels.dispatch.chunked import tiling
 from torch import Tensor
 
 from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.chunked import tiling
 from pairform.blocks.attention.kernels.chunked.kernel import chunked
 from pairform.blocks.attention.kernels.chunked.tiles import Tiles
 from pairform.blocks.attention.kernels.chunked.tiling import Tile

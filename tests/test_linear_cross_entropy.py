@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import pairform
+from pairform.blocks.heads import linear_cross_entropy as chunks
 from pairform.blocks.heads.linear_cross_entropy import IGNORED, linear_cross_entropy
-from pairform.blocks.heads.token_heads import linear_cross_entropy as chunks
 from tests.small_pairs import small_pair, tokens
 
 SOFTCAPS = (None, 3.0)

@@ -1,17 +1,17 @@
-"""One trial: a fresh model, trained and measured."""
+"""The training loop: a model with new weights, trained and measured."""
 
 import contextlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.modeling.build import build
+from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
-from pairform.experiments.results.records import Trial
 from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import Example, Examples, collate
 from pairform.training.metrics import Log
@@ -37,25 +37,27 @@ class Clock:
         self.seconds += time.perf_counter() - self.since
 
 
-def train(trial: Trial, examples: Examples, latency: bool, log: Log) -> dict[str, Any]:
-    """Train and measure; what `result.json` holds. Equal trials give equal losses and accuracies.
+def train(
+    spec: Mapping[str, Any], settings: TrainingSpec, seed: int, examples: Examples, *, latency: bool, log: Log
+) -> dict[str, Any]:
+    """Build a model of `spec` with new weights, train and measure it; the measured numbers by name.
 
-    Each line of metrics goes to `log`. A loss that is not finite raises `DivergedError`.
+    Equal arguments give equal losses and accuracies. `latency` measures the seconds of decoding too. Each line of metrics
+    goes to `log`. A loss that is not finite raises `DivergedError`.
     """
-    settings = trial.training
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(trial.seed)
+    torch.manual_seed(seed)
     began = time.perf_counter()
     held_out = examples.validation()
     before = memory_in_use(settings.device)
-    model = build(dict(trial.spec), device=settings.device, seed=trial.seed).train()
+    model = build(dict(spec), device=settings.device, seed=seed).train()
     optimizer = make_optimizer(model, settings.optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(settings.schedule, step, settings.steps))
     clock = Clock()
     for step in range(settings.steps):
         clock.start()
-        batch = examples.train(trial.seed, step, settings.batch)
+        batch = examples.train(seed, step, settings.batch)
         told: dict[str, Tensor] = {}
         loss, norm = update(model, batch, optimizer, settings, told)
         learning_rate = schedule.get_last_lr()[0]

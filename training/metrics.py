@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from pairform.experiments.results.records import METRICS
-from pairform.experiments.results.writing import open_new
 from pairform.registry import InputError, Problem, writing
 
 Log = Callable[[dict[str, Any]], None]
+METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
@@ -20,6 +19,12 @@ def check_package(name: str, needed_by: str) -> None:
     """An optional package that is not there is an error that names the extra."""
     if find_spec(name) is None:
         raise InputError(Problem(needed_by, f"no package {name}", "it", "`pip install pairform[study]` brings it."))
+
+
+def open_new(path: Path) -> TextIO:
+    """A new file in the place of whatever has the name; each line is whole in the file once it is written."""
+    path.unlink(missing_ok=True)
+    return path.open("x", encoding="utf-8", buffering=1)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import FunctionType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -11,19 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.blocks.cache import BUCKET, Cache
 from pairform.blocks.context import Context, Source, TokenSlot
 
-if TYPE_CHECKING:
-    from pairform.assemblies.modeling.model import Model
-
-Step: TypeAlias = Callable[["Model", Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
+Step: TypeAlias = Callable[[ModelInterface, Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
 
 
 class CompiledStep:
     """Runs `step` compiled, and on a CUDA device as one graph for as long as a cache's buffers stay where they are."""
 
-    def __init__(self, model: "Model") -> None:
+    def __init__(self, model: ModelInterface) -> None:
         self.model = model
         self.run = compiled_step(model)
         self.captured: Captured | None = None
@@ -97,7 +95,7 @@ def tensors_of(token: Tensor, position: Tensor, slots: Mapping[int | None, Token
 
 
 def step(
-    model: "Model",
+    model: ModelInterface,
     token: Int[Tensor, "batch 1"],
     position: Int[Tensor, "batch 1"],
     slots: Mapping[int | None, TokenSlot],
@@ -113,10 +111,10 @@ def step(
     return logits_of(model, model.decoder.norm(hidden))
 
 
-COMPILED: WeakKeyDictionary["Model", Step] = WeakKeyDictionary()
+COMPILED: WeakKeyDictionary[ModelInterface, Step] = WeakKeyDictionary()
 
 
-def compiled_step(model: "Model") -> Step:
+def compiled_step(model: ModelInterface) -> Step:
     """`step`, compiled for this model. torch counts compilations by code, so each model has a copy of it."""
     if model not in COMPILED:
         own = FunctionType(step.__code__.replace(co_name=f"step_{len(COMPILED)}"), step.__globals__)
@@ -124,7 +122,7 @@ def compiled_step(model: "Model") -> Step:
     return COMPILED[model]
 
 
-def logits_of(model: "Model", hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch vocabulary"]:
+def logits_of(model: ModelInterface, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch vocabulary"]:
     """Of the last token of each row."""
     logits: Tensor = model.head(model.lowered(hidden[:, -1:]), None, model.tied())
     return logits[:, 0]

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pairform.assemblies.generation.compiled_step import CompiledStep, bucket, logits_of
+from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
@@ -17,9 +17,6 @@ from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.registry import InputError, Problem
-
-if TYPE_CHECKING:
-    from pairform.assemblies.modeling.model import Model
 
 PIECE = 4096
 """Tokens of a prompt that run at a time, where their order lets them: a longer one would need more memory."""
@@ -36,7 +33,7 @@ class Decoding:
 
     def __init__(
         self,
-        model: "Model",
+        model: ModelInterface,
         source: Source | None,
         cache: Cache | None,
         first: Int[Tensor, "batch 1"] | None,
@@ -137,7 +134,7 @@ class Finite:
             raise InputError(Problem("model", found, "finite logits, to choose tokens by", remedy))
 
 
-def divisible(model: "Model") -> bool:
+def divisible(model: ModelInterface) -> bool:
     """Whether a prompt may run in pieces: no token of the decoder sees a later one, nor is rotated by how many there are."""
     assert model.decoder is not None
     in_order = all(mask.causal and not mask.prefix for mask in own_masks(model))
@@ -145,12 +142,12 @@ def divisible(model: "Model") -> bool:
     return in_order and not any(scaling.by_length for scaling in rotations)
 
 
-def cacheable(model: "Model") -> bool:
+def cacheable(model: ModelInterface) -> bool:
     """Whether what the decoder said of a token stays as it was when tokens follow, but for a prompt that sees itself whole."""
     return all(mask.causal for mask in own_masks(model))
 
 
-def own_masks(model: "Model") -> Iterator[MaskSpec]:
+def own_masks(model: ModelInterface) -> Iterator[MaskSpec]:
     """Over the decoder's own tokens, layer by layer."""
     assert model.decoder is not None
     return (module.mask for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))

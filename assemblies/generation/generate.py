@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -14,110 +14,91 @@ from pairform.assemblies.generation.compiled_step import in_bucket
 from pairform.assemblies.generation.decoding import Decoding, Finite, cacheable
 from pairform.assemblies.generation.options import LONGEST, check_options, end_tokens
 from pairform.assemblies.generation.sampling import Choose, chooser
-from pairform.assemblies.modeling.checks.arguments import checked, integer
+from pairform.assemblies.modeling.checks.arguments import integer
 from pairform.assemblies.modeling.checks.caches import check_same_beginning, check_same_source
-from pairform.assemblies.modeling.checks.calls import check_generate
 from pairform.assemblies.modeling.inputs import as_mask, real_tokens
+from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.assemblies.modeling.outputs import EncoderOutputs, kept_mask, kept_output
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem
 
-if TYPE_CHECKING:
-    from pairform.assemblies.modeling.model import Model
-
 Streamer = Callable[[Tensor], object]
 """Called with the new token of every row, `[batch]`, after each step."""
 
 
-class GenerationMixin:
-    """Adds `generate` to a model whose head is an LM head."""
-
-    @checked(check_generate)
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Int[Tensor, "batch length"] | None = None,
-        attention_mask: Tensor | None = None,
-        *,
-        max_new_tokens: int,
-        do_sample: bool = False,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        eos_token_id: int | Sequence[int] | None = None,
-        decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        encoder_outputs: EncoderOutputs = None,
-        use_cache: bool = True,
-        cache: Cache | None = None,
-        streamer: Streamer | None = None,
-        compile: bool = False,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        early_stopping: bool | Literal["never"] = False,
-        num_return_sequences: int = 1,
-    ) -> Int[Tensor, "batch written"]:
-        """The decoder's tokens: its prompt (the start token by default), then at most `max_new_tokens` more.
-
-        A decoder-only model's prompt is `input_ids`. Rows end at any of `eos_token_id` (default: the spec's) and are then
-        filled with pad; all stop when every row has ended. Prompts may be padded left or right. `cache` may hold the
-        beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
-        the same tokens. A decoder whose tokens see later ones keeps nothing, whatever `use_cache` says. `compile` compiles the
-        step of one token when it is first needed, and again only for buckets of lengths and batches that this model
-        has not met; it pays where much is written.
-
-        With `num_beams`, beam search as in transformers: see `BeamSearch` for its options. It gives
-        `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
-        """
-        model = cast("Model", self)
-        assert model.spec.decoder is not None, "checked at the door"
-        vocabulary = model.spec.vocabulary_of("decoder")
-        max_new_tokens = integer("max_new_tokens", max_new_tokens, 1, LONGEST)
-        ends = model.spec.tokens.ends if eos_token_id is None else end_tokens(eos_token_id, vocabulary)
-        own = model.spec.encoder is not None and model.spec.encoder.tokens is not None  # other ids than those that end text
-        padding = None if model.padding in ends and not own else model.padding
-        search = BeamSearch(num_beams, length_penalty, early_stopping, num_return_sequences)
-        search.check_size(vocabulary, max_new_tokens)
-        flags = {"use_cache": use_cache, "do_sample": do_sample, "compile": compile}
-        check_options(model, cache, streamer, num_beams, **flags)
-        choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            if model.encoder is None:
-                source, prompt, mask, pixels = None, input_ids, attention_mask, pixel_values
-            else:
-                source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache, padding)
-                prompt, mask, pixels = decoder_input_ids, decoder_attention_mask, None
-            prompt, valid = starting_point(model, prompt, mask, source, padding)
-            warn_if_long(model, prompt.shape[1] + max_new_tokens)
-            aligned, first = prompt, None
-            if valid is not None:
-                order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that rows go on at the right
-                aligned, first = prompt.gather(1, order), (~valid).sum(1, keepdim=True)
+@torch.no_grad()
+def generate(
+    model: ModelInterface,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    *,
+    max_new_tokens: int,
+    do_sample: bool,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    eos_token_id: int | Sequence[int] | None,
+    decoder_input_ids: Tensor | None,
+    decoder_attention_mask: Tensor | None,
+    pixel_values: Tensor | None,
+    encoder_outputs: EncoderOutputs,
+    use_cache: bool,
+    cache: Cache | None,
+    streamer: Streamer | None,
+    compile: bool,
+    num_beams: int,
+    length_penalty: float,
+    early_stopping: bool | Literal["never"],
+    num_return_sequences: int,
+) -> Int[Tensor, "batch written"]:
+    """`Model.generate`, whose arguments it takes."""
+    assert model.spec.decoder is not None, "checked at the door"
+    vocabulary = model.spec.vocabulary_of("decoder")
+    max_new_tokens = integer("max_new_tokens", max_new_tokens, 1, LONGEST)
+    ends = model.spec.tokens.ends if eos_token_id is None else end_tokens(eos_token_id, vocabulary)
+    own = model.spec.encoder is not None and model.spec.encoder.tokens is not None  # other ids than those that end text
+    padding = None if model.padding in ends and not own else model.padding
+    search = BeamSearch(num_beams, length_penalty, early_stopping, num_return_sequences)
+    search.check_size(vocabulary, max_new_tokens)
+    flags = {"use_cache": use_cache, "do_sample": do_sample, "compile": compile}
+    check_options(model, cache, streamer, num_beams, **flags)
+    choose = chooser(do_sample, temperature, top_k, top_p, seed, next(model.parameters()).device)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        if model.encoder is None:
+            source, prompt, mask, pixels = None, input_ids, attention_mask, pixel_values
+        else:
+            source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache, padding)
+            prompt, mask, pixels = decoder_input_ids, decoder_attention_mask, None
+        prompt, valid = starting_point(model, prompt, mask, source, padding)
+        warn_if_long(model, prompt.shape[1] + max_new_tokens)
+        aligned, first = prompt, None
+        if valid is not None:
+            order = valid.long().argsort(dim=1, stable=True)  # padding to the left, so that rows go on at the right
+            aligned, first = prompt.gather(1, order), (~valid).sum(1, keepdim=True)
+        if cache is not None:
+            check_same_beginning(model, cache, aligned, valid if valid is None else valid.gather(1, order))
+        elif use_cache and cacheable(model):
+            cache = Cache()
+        if compile and source is not None:
+            source = in_bucket(source)
+        longest = prompt.shape[1] + max_new_tokens
+        decoding = Decoding(model, source, cache, first, length=longest, compile=compile)
+        filler = model.spec.tokens.pad if model.spec.tokens.pad is not None else (ends[0] if ends else 0)
+        if num_beams > 1:
+            new, _ = search(decoding, aligned, pixels, torch.tensor(ends, device=prompt.device), filler, max_new_tokens)
+            written = torch.cat((prompt.repeat_interleave(num_return_sequences, 0), new), dim=1)
             if cache is not None:
-                check_same_beginning(model, cache, aligned, valid if valid is None else valid.gather(1, order))
-            elif use_cache and cacheable(model):
-                cache = Cache()
-            if compile and source is not None:
-                source = in_bucket(source)
-            longest = prompt.shape[1] + max_new_tokens
-            decoding = Decoding(model, source, cache, first, length=longest, compile=compile)
-            filler = model.spec.tokens.pad if model.spec.tokens.pad is not None else (ends[0] if ends else 0)
-            if num_beams > 1:
-                new, _ = search(decoding, aligned, pixels, torch.tensor(ends, device=prompt.device), filler, max_new_tokens)
-                written = torch.cat((prompt.repeat_interleave(num_return_sequences, 0), new), dim=1)
-                if cache is not None:
-                    cache.tokens = aligned
-            else:
-                written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-        return written
+                cache.tokens = aligned
+        else:
+            written = write(decoding, prompt, aligned, pixels, choose, ends, filler, max_new_tokens, streamer)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return written
 
 
 def write(
@@ -158,7 +139,7 @@ def write(
 
 
 def encode(
-    model: "Model",
+    model: ModelInterface,
     ids: Tensor | None,
     mask: Tensor | None,
     pixels: Tensor | None,
@@ -181,7 +162,7 @@ def encode(
 
 
 def starting_point(
-    model: "Model", prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
+    model: ModelInterface, prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """The decoder's first tokens, and which of them are real (None: all)."""
     tokens = model.spec.tokens
@@ -197,7 +178,7 @@ def starting_point(
     return prompt, None if valid is None or bool(valid.all()) else valid
 
 
-def warn_if_long(model: "Model", length: int) -> None:
+def warn_if_long(model: ModelInterface, length: int) -> None:
     """Say so when a decoder will see more tokens than it was trained for."""
     longest = None if model.spec.decoder is None else model.spec.decoder.max_length
     if longest is not None and length > longest:

@@ -1,21 +1,19 @@
 """Checks of the options of `generate`."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pairform.assemblies.generation.decoding import cacheable
 from pairform.assemblies.modeling.checks.arguments import described, flag, integer
+from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
-
-if TYPE_CHECKING:
-    from pairform.assemblies.modeling.model import Model
 
 LONGEST = 1 << 20
 """The most new tokens in one call: their memory is allocated before the first step."""
 
 
-def check_options(model: "Model", cache: Cache | None, streamer: Any, num_beams: int, **flags: bool) -> None:
+def check_options(model: ModelInterface, cache: Cache | None, streamer: Any, num_beams: int, **flags: bool) -> None:
     """Refuse options that are of the wrong type or exclude each other."""
     for name, value in flags.items():
         flag(name, value)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import draw
 from pairform.assemblies.specs.model import ModelSpec
@@ -14,8 +13,8 @@ from pairform.blocks.functional.initializers import Constant, Normal, initial_of
 from pairform.registry import InputError, Problem, shorten
 
 
-def build(
-    spec: Ref,
+def build_model(
+    spec: ModelSpec,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -31,7 +30,7 @@ def build(
     """
     check_place(device, dtype, kernel)
     seed = None if seed is None else check_seed(seed)
-    model = skeleton(load_spec(spec), dtype)
+    model = skeleton(spec, dtype)
     if kernel != "auto":
         model.use_kernel(kernel)
     if torch.device(device).type == "meta":

@@ -1,18 +1,17 @@
 """The model: one or two stacks and a head, put together from a `ModelSpec`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pairform.assemblies.generation.generate import GenerationMixin
 from pairform.assemblies.modeling.activation_checkpointing import Layers, checkpoint_layers
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source
-from pairform.assemblies.modeling.checks.calls import check_forward
+from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
 from pairform.assemblies.modeling.compile import compile_layers
 from pairform.assemblies.modeling.frozen_weights import check_apply, constant_weights
 from pairform.assemblies.modeling.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
@@ -30,7 +29,7 @@ from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, build_block
 
 
-class Model(GenerationMixin, nn.Module):
+class Model(nn.Module):
     """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names.
 
     padding:       the token that is padding in what the model reads, where a call gives no mask; None if no token is.
@@ -142,6 +141,71 @@ class Model(GenerationMixin, nn.Module):
             output.encoder_hidden_states = encoded.hidden_states
             output.encoder_attentions = encoded.attentions_over("own")
         return output
+
+    @checked(check_generate)
+    def generate(
+        self,
+        input_ids: Int[Tensor, "batch length"] | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        do_sample: bool = False,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
+        decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        encoder_outputs: EncoderOutputs = None,
+        use_cache: bool = True,
+        cache: Cache | None = None,
+        streamer: Callable[[Tensor], object] | None = None,
+        compile: bool = False,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool | Literal["never"] = False,
+        num_return_sequences: int = 1,
+    ) -> Int[Tensor, "batch written"]:
+        """The decoder's tokens: its prompt (the start token by default), then at most `max_new_tokens` more.
+
+        A decoder-only model's prompt is `input_ids`. Rows end at any of `eos_token_id` (default: the spec's) and are then
+        filled with pad; all stop when every row has ended. Prompts may be padded left or right. `cache` may hold the
+        beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
+        the same tokens. A decoder whose tokens see later ones keeps nothing, whatever `use_cache` says. `compile` compiles the
+        step of one token when it is first needed, and again only for buckets of lengths and batches that this model
+        has not met; it pays where much is written.
+
+        With `num_beams`, beam search as in transformers: see `BeamSearch` for its options. It gives
+        `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
+        """
+        from pairform.assemblies.generation.generate import generate
+
+        return generate(
+            self,
+            input_ids,
+            attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            eos_token_id=eos_token_id,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            pixel_values=pixel_values,
+            encoder_outputs=encoder_outputs,
+            use_cache=use_cache,
+            cache=cache,
+            streamer=streamer,
+            compile=compile,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+            num_return_sequences=num_return_sequences,
+        )
 
     def _run_decoder(
         self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]

@@ -59,7 +59,10 @@ class Stack(nn.Module):
             for name in layer.present
         )
         self.norm = build_block(spec.norm, sizes, "norm")
-        self.vision = None if spec.vision is None else Vision(spec.vision, sizes.width)
+        self.vision: Vision | None = None
+        if spec.vision is not None:
+            tower = Stack(spec.vision.tower, Sizes(spec.vision.tower.width))
+            self.vision = Vision(spec.vision, tower, sizes.width)
         self.checkpointed: frozenset[int] = frozenset()
 
     def forward(

@@ -5,18 +5,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pairform.assemblies.specs.model import VisionSpec
-from pairform.registry import InputError, Problem, Sizes, build_block
+from pairform.registry import InputError, Problem, build_block
 
 
 class Vision(nn.Module):
     """A tower that reads pictures, and a projector that turns what it saw into embeddings of image tokens."""
 
-    def __init__(self, spec: VisionSpec, width: int) -> None:
-        from pairform.assemblies.modeling.stack import Stack
-
+    def __init__(self, spec: VisionSpec, tower: nn.Module, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.tower = Stack(spec.tower, Sizes(spec.tower.width)).requires_grad_(not spec.frozen)
+        self.tower = tower.requires_grad_(not spec.frozen)
         self.projector = build_block(spec.projector, spec.sizes(width), "projector")
 
     def places(

@@ -8,7 +8,6 @@ from typing import Any
 
 from pairform.experiments.results.records import (
     ENVIRONMENT,
-    METRICS,
     STUDY,
     TRIALS,
     Match,
@@ -20,6 +19,7 @@ from pairform.experiments.results.records import (
 from pairform.experiments.results.summary import caution, summarise
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
+from pairform.training.metrics import METRICS
 
 LINE_BYTES = 1 << 16
 """Of a line of metrics at most; a longer one is none."""

@@ -19,7 +19,7 @@ from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read
 from pairform.training.recipe import TrainingSpec
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
-TRIAL, METRICS, RESULT, LOCK = "trial.json", "metrics.jsonl", "result.json", ".lock"
+TRIAL, RESULT, LOCK = "trial.json", "result.json", ".lock"
 LARGEST = 1e100
 """No loss, count or time comes near it, and the squares of numbers below it are floats."""
 Status = Literal["planned", "running", "interrupted", "done", "failed"]

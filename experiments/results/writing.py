@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from pairform.registry import PARTIAL, OutputError, Problem, replace_text, writing
 
@@ -22,12 +21,6 @@ def remove_partials(folder: Path) -> None:
     """Remove what killed writers left in a folder that nobody else writes to now."""
     for left in folder.glob(f".*{PARTIAL}*"):
         left.unlink(missing_ok=True)
-
-
-def open_new(path: Path) -> TextIO:
-    """A new file in the place of whatever has the name; each line is whole in the file once it is written."""
-    path.unlink(missing_ok=True)
-    return path.open("x", encoding="utf-8", buffering=1)
 
 
 @contextlib.contextmanager

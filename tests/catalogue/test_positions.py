@@ -10,7 +10,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import pairform
-from pairform.assemblies.generation.generate import decoding
+from pairform.assemblies.generation import decoding
 from pairform.blocks.attention.merged_attention import MergedAttention
 from pairform.blocks.attention.self_attention import SelfAttention
 from pairform.blocks.context import Context, Source

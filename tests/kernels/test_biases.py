@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pairform.blocks.attention.kernels.dispatch.chunked import tiling
 from torch import Tensor
 
 import pairform
 from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.chunked import tiling
 from pairform.blocks.attention.kernels.dispatch import KERNELS
 from pairform.blocks.attention.masks import JoinedMask
 from tests.catalogue.decoders import decoder_with

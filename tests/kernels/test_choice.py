@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import pairform
+from pairform.blocks.attention.kernels import dispatch as kernels
+from pairform.blocks.attention.kernels import flex
 from pairform.blocks.attention.kernels.arguments import Work
 from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
-from pairform.blocks.attention.kernels.dispatch import KERNELS, able, choose, flex, preferred
-from pairform.blocks.attention.kernels.dispatch import dispatch as kernels
+from pairform.blocks.attention.kernels.dispatch import KERNELS, able, choose, preferred
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask
 from pairform.blocks.attention.projections import AttentionHeads

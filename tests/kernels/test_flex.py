@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import create_mask
 
+from pairform.blocks.attention.kernels import flex
 from pairform.blocks.attention.kernels.arguments import Work
-from pairform.blocks.attention.kernels.dispatch import flex
 from pairform.blocks.attention.kernels.flex_block_mask import SIZE, blocks_of
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import JoinedMask, Mask

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from pairform.blocks.attention.kernels import xformers as memory_efficient
 from pairform.blocks.attention.kernels.arguments import Work
-from pairform.blocks.attention.kernels.dispatch import xformers as memory_efficient
 from pairform.blocks.attention.kernels.variable_length import Runs, runs_of
 from pairform.blocks.attention.kernels.xformers import NO_CLASS, bias_class, fmha, xformers
 from pairform.blocks.attention.masks import JoinedMask

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import pairform
-from pairform.assemblies.generation.generate import compiled_step
+from pairform.assemblies.generation import compiled_step
 from pairform.blocks.context import TokenSlot
 from tests.merged.pairs import LOCAL, padded, pair, texts, wide
 

@@ -142,7 +142,8 @@ def test_a_trials_folder_follows_from_its_variant_alone(tmp_path: Path) -> None:
 
 def test_status_needs_no_torch(tmp_path: Path) -> None:
     run(tmp_path, {"training": {"steps": 0}, "seeds": [0]})
-    code = "import sys; from pairform.cli.main import app; app(sys.argv[1:], standalone_mode=False); assert 'torch' not in sys.modules"
+    code = "import sys; from pairform.cli.main import app; app(sys.argv[1:], standalone_mode=False)"
+    code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, "study", "status", str(tmp_path / "study")], check=True, capture_output=True)
 
 

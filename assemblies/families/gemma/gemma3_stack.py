@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pairform.assemblies.families.config import RopeConfig, StackConfig, warn_unread
-from pairform.assemblies.families.gemma.common import common as gemma
+from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs.model import StackSpec
 from pairform.assemblies.specs.stack import shortest_cycle

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import checked
-from pairform.assemblies.families.gemma.common import common as gemma
+from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.gemma.gemma2 import causal, text_rows
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.llama.config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config

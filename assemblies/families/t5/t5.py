@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
 from pairform.assemblies.families.activations import activation_named
 from pairform.assemblies.families.config import Config, EndTokens, Token, checked
-from pairform.assemblies.families.gemma.common import common as gemma
+from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5.names import COPIES, NAMES, written
 from pairform.assemblies.families.table import Family

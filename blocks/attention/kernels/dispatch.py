@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pairform.blocks.attention.kernels import flash, flex
+from pairform.blocks.attention.kernels import xformers as memory_efficient
 from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work
 from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
 from pairform.blocks.attention.kernels.chunked.kernel import FEWEST, chunked
-from pairform.blocks.attention.kernels.dispatch import flash, flex
-from pairform.blocks.attention.kernels.dispatch import xformers as memory_efficient
 from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.kernels.sdpa import sdpa
 from pairform.blocks.attention.kernels.variable_length import runs_of

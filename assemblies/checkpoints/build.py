@@ -1,0 +1,32 @@
+"""`build` for any reference to a spec: a preset, a path, a document."""
+
+import torch
+
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
+from pairform.assemblies.modeling.build import build_model
+from pairform.assemblies.modeling.model import Model
+
+
+def build(
+    spec: Ref,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = None,
+    kernel: str = "auto",
+) -> Model:
+    """Build a model with newly initialised weights, in eval mode.
+
+    Args:
+        spec: a preset's name, the path of a JSON file or a folder, a document, or a `ModelSpec`.
+        device: on "meta", nothing is allocated.
+        dtype: the floating-point dtype of the weights.
+        seed: each weight depends on the seed and its own name alone, so that equal parts of two models get equal weights.
+            None draws from torch's global random state.
+        kernel: the attention kernel of every block; "auto" leaves the choice to the spec.
+
+    Raises:
+        SpecError: the spec is invalid.
+        InputError: the device, dtype, seed or kernel is invalid, or the kernel cannot do some block's work.
+    """
+    return build_model(load_spec(spec), device=device, dtype=dtype, seed=seed, kernel=kernel)
