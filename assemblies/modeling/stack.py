@@ -118,7 +118,7 @@ class Stack(nn.Module):
         context = Context(
             positions, offset, valid, source, cache, blocks, segments, prefix, counted, weights=weights, losses=losses
         )
-        hidden = functional.dropout(self.placed(hidden, positions), self.spec.dropout, self.training)
+        hidden = self.dropped(self.placed(hidden, positions))
         seen = [hidden]
         again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()
         for index, layer in enumerate(self.layers):
@@ -142,7 +142,11 @@ class Stack(nn.Module):
 
     def normed(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """Behind the final norm and its dropout."""
-        return functional.dropout(self.norm(hidden), self.spec.dropout, self.training)
+        return self.dropped(self.norm(hidden))
+
+    def dropped(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """In training, behind the stack's dropout."""
+        return functional.dropout(hidden, self.spec.dropout) if self.spec.dropout and self.training else hidden
 
     def placed(
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]

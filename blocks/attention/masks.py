@@ -1,17 +1,31 @@
 """A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.context import Reads
 
+T = TypeVar("T")
 ROWS = 512
 """Queries whose whole row of a mask is held at a time."""
+
+
+class MaskPattern(NamedTuple):
+    """What an architecture fixes of a mask, as plain values: see `MaskSpec`, which declares it."""
+
+    causal: bool = False
+    window: tuple[int, int] | None = None
+    prefix: bool = False
+
+
+FULL = MaskPattern()
+"""Every query sees every key."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Mask:
     its own document's keys alone.
     """
 
-    spec: MaskSpec
+    pattern: MaskPattern
     query_start: int
     query_length: int
     key_start: int
@@ -43,19 +57,14 @@ class Mask:
 
     @property
     def window(self) -> tuple[int | None, int | None]:
-        """How many tokens a query sees to its left and right by its spec; None is all."""
-        left, right = self.spec.window or (None, None)
-        return left, 0 if self.spec.causal else right
+        """How many tokens a query sees to its left and right by its pattern; None is all."""
+        left, right = self.pattern.window or (None, None)
+        return left, 0 if self.pattern.causal else right
 
     @property
     def ahead(self) -> int | None:
         """How many tokens a query sees to its right within its block; None is all."""
-        return self.spec.window[1] if self.spec.prefix and self.spec.window is not None else None
-
-    def key(self) -> tuple[object, ...]:
-        """Equal for masks that lower to the same thing within one forward pass."""
-        lengths = (self.query_start, self.query_length, self.key_start, self.key_length)
-        return (self.spec.causal, self.spec.window, self.spec.prefix, self.reads, *lengths)
+        return self.pattern.window[1] if self.pattern.prefix and self.pattern.window is not None else None
 
     def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
         """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
@@ -156,9 +165,20 @@ def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch leng
 
 @dataclass(frozen=True)
 class JoinedMask:
-    """Masks over keys that stand one part after the other: two in merged attention, else one."""
+    """Masks over keys that stand one part after the other: two in merged attention, else one.
+
+    lowered: what kernels made of it, so that each form is made once for all layers that share the mask.
+    """
 
     parts: tuple[Mask, ...]
+    lowered: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, called only the first time that `key` is asked for."""
+        if key not in self.lowered:
+            self.lowered[key] = make()
+        made: T = self.lowered[key]
+        return made
 
     @property
     def padded(self) -> bool:
@@ -167,10 +187,7 @@ class JoinedMask:
     @property
     def lengths(self) -> tuple[int, int]:
         """How many queries and how many keys there are."""
-        return self.parts[0].query_length, sum(part.key_length for part in self.parts)
-
-    def key(self) -> tuple[object, ...]:
-        return tuple(part.key() for part in self.parts)
+        return self.parts[0].query_length, sum([part.key_length for part in self.parts])
 
     def rows(self, begin: int, end: int) -> "JoinedMask":
         """The mask of queries `begin` to `end` on all keys."""
@@ -201,6 +218,9 @@ class JoinedMask:
 
     def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length key_length"] | None:
         """True where a query may attend; None where nothing is masked."""
+        if len(self.parts) == 1:
+            allowed = self.parts[0].dense(device)
+            return None if allowed is None else allowed.expand(-1, -1, self.parts[0].query_length, -1)
         found = [(part, part.dense(device)) for part in self.parts]
         if all(allowed is None for _, allowed in found):
             return None

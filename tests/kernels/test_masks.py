@@ -25,12 +25,12 @@ def may_see(mask: Mask, row: int, query: int, key: int) -> bool:
     packed = mask.query_segments is not None and mask.key_segments is not None
     if packed and mask.query_segments[row, query] != mask.key_segments[row, key]:  # type: ignore[index]
         return False
-    left, right = mask.spec.window or (10**9, 10**9)
+    left, right = mask.pattern.window or (10**9, 10**9)
     if asks - seen > left:
         return False
     if mask.blocks is not None and mask.blocks[row, asks] == mask.blocks[row, seen] >= 0:
-        return mask.spec.prefix is False or mask.spec.window is None or seen - asks <= mask.spec.window[1]
-    return seen - asks <= (0 if mask.spec.causal else right)
+        return mask.pattern.prefix is False or mask.pattern.window is None or seen - asks <= mask.pattern.window[1]
+    return seen - asks <= (0 if mask.pattern.causal else right)
 
 
 @settings(max_examples=100)
