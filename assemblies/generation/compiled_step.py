@@ -105,10 +105,7 @@ def step(
     """Logits behind one token of each row, which the buffers of `cache` take up at `slots`."""
     assert model.decoder is not None
     context = Context(position, source=source, cache=cache, slots=slots)
-    hidden = model.decoder.placed(model.decoder.embedding(token), position)
-    for index, layer in enumerate(model.decoder.layers):
-        hidden = layer(hidden, context, index)
-    return logits_of(model, model.decoder.norm(hidden))
+    return logits_of(model, model.decoder.run(model.decoder.embedding(token), context)[-1])
 
 
 COMPILED: WeakKeyDictionary[ModelInterface, Step] = WeakKeyDictionary()

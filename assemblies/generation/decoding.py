@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pairform.assemblies.generation.compiled_step import CompiledStep, bucket, logits_of
+from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.projections import AttentionHeads
@@ -71,16 +72,15 @@ class Decoding:
         decoder = self.model.decoder
         assert decoder is not None
         positions = self.places[:, begin:end]
-        hidden: Tensor = decoder(
+        inputs = StackInputs(
             tokens[:, begin:end],
-            pixel_values=pixels,
             valid=None if self.valid is None else self.valid[:, :end],
             positions=positions if self.first is None else positions - self.first,
+            pixel_values=pixels,
             prefix_lengths=self.prefix(len(tokens), begin),
-            source=self.source,
-            cache=self.cache,
             prompt_length=self.prompt,
-        ).hidden
+        )
+        hidden: Tensor = decoder(inputs, source=self.source, cache=self.cache).hidden
         return hidden
 
     def prefix(self, rows: int, begin: int) -> Int[Tensor, " batch"] | None:

@@ -16,7 +16,7 @@ from pairform.assemblies.generation.options import LONGEST, check_options, end_t
 from pairform.assemblies.generation.sampling import Choose, chooser
 from pairform.assemblies.modeling.checks.arguments import integer
 from pairform.assemblies.modeling.checks.caches import check_same_beginning, check_same_source
-from pairform.assemblies.modeling.inputs import as_mask, real_tokens
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, real_tokens
 from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.assemblies.modeling.outputs import EncoderOutputs, kept_mask, kept_output
 from pairform.blocks.cache import Cache
@@ -155,7 +155,7 @@ def encode(
     if outputs is not None:
         ran = kept_output(outputs, model.source_layers)
     else:
-        ran = model.encoder(ids, pixel_values=pixels, valid=valid, layers=model.source_layers)
+        ran = model.encoder(StackInputs(ids, valid=valid, pixel_values=pixels), layers=model.source_layers)
     if cache is not None:
         check_same_source(model, cache, ran.hidden)
     return model.source(ran.hidden, valid, layers=ran.layers)

@@ -14,8 +14,8 @@ from pairform.assemblies.modeling.checks.caches import check_same_source
 from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
 from pairform.assemblies.modeling.compile import compile_layers
 from pairform.assemblies.modeling.frozen_weights import check_apply, constant_weights
-from pairform.assemblies.modeling.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
-from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, decoder_inputs, mask_padding, shift_right
+from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output, own_states
 from pairform.assemblies.modeling.segments import begins, check_prefix, check_segments
 from pairform.assemblies.modeling.stack import Stack, StackOutput
 from pairform.assemblies.specs.model import ModelSpec
@@ -78,8 +78,9 @@ class Model(nn.Module):
         cache: Cache | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        output_logits: bool | None = None,
     ) -> ModelOutput:
-        """Logits; with `labels` the loss, and logits if they are read.
+        """Logits; with `labels` the loss.
 
         attention_mask:  1 at tokens, 0 at padding, in integers or booleans, over cached tokens and new ones. Without it, tokens
                          equal to `tokens.pad` (of the encoder) are padding to the encoder and to cross-attention, unless that
@@ -96,51 +97,58 @@ class Model(nn.Module):
         encoder_outputs: from an earlier call, to run the decoder alone: the whole output, which remembers the padding; or the
                          hidden states, or a tuple that begins with them, beside `attention_mask`.
         cache:           an empty `Cache()` to start with; it grows with each call.
+        output_logits:   whether logits are computed. By default they are, but not beside `labels` where the loss needs none: a
+                         language model's loss takes a fraction of their memory.
 
         Arguments that do not fit the model or each other are an `InputError`.
         """
-        wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         check_segments(self.spec, segment_ids, decoder_segment_ids)
         if prefix_lengths is not None:
             check_prefix(self.spec, prefix_lengths, cache, segment_ids)
-        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values, segment_ids)
+        wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        valid = kept_mask(encoder_outputs, as_mask(attention_mask))
+        read = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
         if self.encoder is None:
-            ran = self._run_decoder(replace(read, prefix=prefix_lengths), None, cache, wanted)
-            return self._answer(ran, read, labels, cache, shift=True)
+            assert self.decoder is not None, "checked by the spec"
+            ran = self.decoder(replace(read, prefix_lengths=prefix_lengths), cache=cache, **wanted)
+            predicted = self.predict(ran, read, labels, output_logits, shift=True)
+            return ModelOutput(**predicted, **own_states(ran), cache=cache)
 
-        encoded = None
-        read = mask_padding(replace(read, valid=kept_mask(encoder_outputs, read.valid)), self.padding)
+        read = mask_padding(read, self.padding)
+        encoded: StackOutput | None = None
         if encoder_outputs is None:
-            encoded = run(self.encoder, read, layers=self.source_layers, **wanted)
+            encoded = self.encoder(read, layers=self.source_layers, **wanted)
         if self.decoder is None:
             assert encoded is not None, "checked at the door"
-            output = self._answer(encoded, read, labels, None, shift=False)
-            output.encoder_attention_mask = read.valid
-            return output
+            predicted = self.predict(encoded, read, labels, output_logits)
+            return ModelOutput(**predicted, **own_states(encoded), encoder_attention_mask=read.valid)
 
-        source = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
-        valid = as_mask(decoder_attention_mask)
-        written = Inputs(
-            decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
+        written = StackInputs(
+            decoder_input_ids,
+            decoder_inputs_embeds,
+            as_mask(decoder_attention_mask),
+            decoder_position_ids,
+            segments=decoder_segment_ids,
+            prefix_lengths=prefix_lengths,
         )
-        if written.ids is None and written.embeds is None:
-            written = derive_decoder_inputs(self.spec, written, read, labels, self.padding)
-        if cache is not None and not torch.compiler.is_compiling():
-            check_same_source(self, cache, source.hidden)
-        held = cache is not None and bool(cache.source)
-        what = (source.hidden, read.valid, read.segments)
-        seen = Source(*what) if held else self.source(*what, source.layers)
-        ran = self._run_decoder(written, seen, cache, wanted)
-        output = self._answer(ran, written, labels, cache, shift=False, before=encoded)
-        output.encoder_last_hidden_state, output.encoder_layers = source.hidden, source.layers or None
-        output.encoder_attention_mask = read.valid
-        output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
-        output.decoder_attentions, output.attentions = output.attentions, None
-        output.cross_attentions = ran.attentions_over("source")
-        if encoded is not None:
-            output.encoder_hidden_states = encoded.hidden_states
-            output.encoder_attentions = encoded.attentions_over("own")
-        return output
+        written = decoder_inputs(self.spec, written, read, labels, self.padding)
+        output = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
+        source = self.decoder_source(output, read, cache)
+        ran = self.decoder(written, source=source, cache=cache, **wanted)
+        predicted = self.predict(ran, written, labels, output_logits, encoded)
+        return ModelOutput(
+            **predicted,
+            last_hidden_state=ran.hidden,
+            encoder_last_hidden_state=output.hidden,
+            encoder_attention_mask=read.valid,
+            encoder_layers=output.layers or None,
+            encoder_hidden_states=None if encoded is None else encoded.hidden_states,
+            encoder_attentions=None if encoded is None else encoded.attentions_over("own"),
+            decoder_hidden_states=ran.hidden_states,
+            decoder_attentions=ran.attentions_over("own"),
+            cross_attentions=ran.attentions_over("source"),
+            cache=cache,
+        )
 
     @checked(check_generate)
     def generate(
@@ -207,11 +215,13 @@ class Model(nn.Module):
             num_return_sequences=num_return_sequences,
         )
 
-    def _run_decoder(
-        self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]
-    ) -> StackOutput:
-        assert self.decoder is not None
-        return run(self.decoder, inputs, source=source, cache=cache, **wanted)
+    def decoder_source(self, encoded: StackOutput, read: StackInputs, cache: Cache | None) -> Source:
+        """What the decoder reads of the encoder: nothing is projected again where the cache holds its keys and values."""
+        if cache is not None and not torch.compiler.is_compiling():
+            check_same_source(self, cache, encoded.hidden)
+        if cache is not None and cache.source:
+            return Source(encoded.hidden, read.valid, read.segments)
+        return self.source(encoded.hidden, read.valid, read.segments, encoded.layers)
 
     def source(
         self,
@@ -220,35 +230,35 @@ class Model(nn.Module):
         segments: Tensor | None = None,
         layers: Mapping[int, Tensor] | None = None,
     ) -> Source:
-        """The encoder's output, and what single layers gave, as the decoder reads them: over the bridge."""
+        """The encoder's output, and that of single layers, as the decoder reads them: over the bridge."""
         return Source(hidden, valid, segments, layers or {}).each(self.bridge)
 
-    def _answer(
+    def predict(
         self,
-        ran: StackOutput,
-        inputs: Inputs,
+        last: StackOutput,
+        inputs: StackInputs,
         labels: Tensor | None,
-        cache: Cache | None,
-        shift: bool,
-        before: StackOutput | None = None,
-    ) -> ModelOutput:
-        """From what the last stack gave; `before` is what the encoder in front of it did."""
-        valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is none of these
-        prediction = Prediction(self.head, self.lowered(ran.hidden), valid, self.tied())
-        loss = None
-        if shift and labels is not None and inputs.segments is not None:  # no document foretells the next
-            labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
-        if labels is None:
-            _ = prediction.logits
-        else:
+        output_logits: bool | None,
+        encoded: StackOutput | None = None,
+        *,
+        shift: bool = False,
+    ) -> dict[str, Tensor | None]:
+        """Logits and losses from the output of the last stack, which read `inputs`; `encoded` is the encoder's in front of it.
+        With `shift`, each token predicts the next."""
+        valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is not padding
+        prediction = Prediction(self.head, self.lowered(last.hidden), valid, self.tied())
+        stacks = (last,) if encoded is None else (encoded, last)
+        auxiliary = [stack.auxiliary_loss for stack in stacks if stack.auxiliary_loss is not None]
+        auxiliary_loss = torch.stack(auxiliary).sum() if auxiliary else None
+        loss: Tensor | None = None
+        if labels is not None:
+            if shift and inputs.segments is not None:  # do not predict across document boundaries
+                labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
             loss = self.head.loss(prediction, labels, shift)
-            prediction.keep_track()
-        found = [stack.auxiliary_loss for stack in (before, ran) if stack is not None and stack.auxiliary_loss is not None]
-        auxiliary = torch.stack(found).sum() if found else None
-        if loss is not None and auxiliary is not None:
-            loss = loss + auxiliary
-        attentions = ran.attentions_over("own")
-        return ModelOutput(prediction, loss, ran.hidden, ran.hidden_states, attentions, cache=cache, auxiliary_loss=auxiliary)
+            loss = loss if auxiliary_loss is None or loss is None else loss + auxiliary_loss
+        if output_logits or (output_logits is None and labels is None):
+            _ = prediction.logits
+        return {"computed_logits": prediction.computed, "loss": loss, "auxiliary_loss": auxiliary_loss}
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, if it shares one."""

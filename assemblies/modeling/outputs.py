@@ -8,30 +8,26 @@ from torch import Tensor
 
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
-from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, Problem
 
 
 @dataclass
 class ModelOutput:
-    """What a forward pass gives; a part that the model lacks or that was not asked for is None.
+    """The result of a forward pass; a part that the model lacks or that was not asked for is None.
 
     A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
     the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
 
-    `logits` is None without a head. Beside a language model's loss they are computed when they are first read, and then kept,
-    since the loss needs no logits in memory. They are those of the forward pass: to read them first after the weights have
-    changed (an optimiser's step, a conversion) is an error.
-
-    `encoder_attention_mask` is True at the source's tokens and False at its padding; None: there is no padding. It is used
-    where the output is passed as `encoder_outputs`.
-
-    `encoder_layers` are what the decoder reads of single layers of the encoder, by number, where it does.
-
-    `auxiliary_loss`, which only training has, is what blocks such as a mixture of experts add; `loss` contains it.
+    Attributes:
+        computed_logits: what `logits` gives; None without a head, or where `labels` were given and logits not asked for.
+        loss: with `labels`; contains `auxiliary_loss`.
+        encoder_attention_mask: True at the source's tokens, False at its padding; None: there is no padding. It is used where
+            the output is passed as `encoder_outputs`.
+        encoder_layers: what the decoder reads of single layers of the encoder, by number, where it does.
+        auxiliary_loss: what blocks such as a mixture of experts add to the loss, in training.
     """
 
-    prediction: Prediction | None = None
+    computed_logits: Tensor | None = None
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -49,7 +45,12 @@ class ModelOutput:
 
     @property
     def logits(self) -> Tensor | None:
-        return None if self.prediction is None else self.prediction.logits
+        """Raises `InputError` where the call had `labels` and did not ask for logits, which a language model's loss does not
+        need."""
+        if self.computed_logits is None and self.loss is not None:
+            remedy = "Pass output_logits=True to the forward pass. They take memory for every token and vocabulary entry."
+            raise InputError(Problem("logits", "logits that were not computed beside a loss", "output_logits=True", remedy))
+        return self.computed_logits
 
 
 EncoderOutputs: TypeAlias = Tensor | ModelOutput | tuple[Any, ...] | None
@@ -65,6 +66,15 @@ def encoder_hidden(outputs: Any) -> Any:
         return outputs[0] if outputs and isinstance(outputs[0], Tensor) else None
     hidden = getattr(outputs, "encoder_last_hidden_state", None)
     return getattr(outputs, "last_hidden_state", None) if hidden is None else hidden
+
+
+def own_states(ran: StackOutput) -> dict[str, Any]:
+    """The states of a model of one stack, by their names in `ModelOutput`."""
+    return {
+        "last_hidden_state": ran.hidden,
+        "hidden_states": ran.hidden_states,
+        "attentions": ran.attentions_over("own"),
+    }
 
 
 def kept_mask(outputs: Any, valid: Tensor | None) -> Tensor | None:
