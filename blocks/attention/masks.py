@@ -58,7 +58,10 @@ class Mask:
         return (self.spec.causal, self.spec.window, self.spec.prefix, self.reads, *lengths)
 
     def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
-        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
+        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them.
+
+        A query's own key is one of them, or all keys are: so there is some key.
+        """
         first, last = self.query_start + begin, self.query_start + end - 1
         low, high = self.key_start, self.key_start + self.key_length
         left, right = self.window
@@ -67,7 +70,6 @@ class Mask:
         right = right if self.blocks is None else self.ahead
         if right is not None:
             high = min(high, last + right + 1)
-        low, high = min(low, high - 1), max(high, low + 1)  # some key, for a query that sees none
         place = slice(low - self.key_start, high - self.key_start)
         return place, self.rows(begin, end).columns(place)
 

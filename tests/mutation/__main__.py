@@ -95,7 +95,7 @@ def preload(tests: list[str]) -> bool:
 
 
 def start(file: Path | None, source: str, tests: list[str], names: str | None = None) -> int:
-    """A process that runs the tests with `source` in the place of the file's. It writes what it imported to the file `names`."""
+    """A process that runs the tests with `source` in the place of the file's. It writes what it imported to `names`."""
     process = os.fork()
     if process:
         return process
