@@ -143,6 +143,17 @@ def test_a_system_that_does_not_say_what_is_held_leaves_the_peak_open(tmp_path: 
     assert trained(trial, examples)[1]["peak_bytes"] is None
 
 
+def test_what_is_held_is_read_out_of_the_systems_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a process has colons in its name."""
+    monkeypatch.setattr(measures, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(measures, "MARK", tmp_path / "clear_refs")
+    (tmp_path / "status").write_text("Name:\ta: b: c\nVmHWM:\t   90 kB\nVmRSS:\t   12 kB\n")
+    assert (memory_in_use("cpu"), peak_memory("cpu")) == (12 * 1024, 90 * 1024)
+    assert (tmp_path / "clear_refs").read_text() == "5", "Linux counts the peak anew"
+    (tmp_path / "status").write_text("Name:\ta\n")
+    assert (memory_in_use("cpu"), peak_memory("cpu")) == (None, None)
+
+
 def test_latency_is_of_whole_texts_in_evaluation_mode() -> None:
     """Also of a model for which every token ends the text, and which is in training when it is measured."""
     spec = pairform.patch(small_pair(), {"tokens": {"eos": list(range(3, 50))}})
