@@ -1,5 +1,6 @@
 """What trials learn from: tasks, text, and the means over seeds that come out."""
 
+import functools
 import gzip
 import json
 from collections import Counter
@@ -120,9 +121,13 @@ def text(folder: Path, **fields: Any) -> dict[str, Any]:
     return {"name": "text", "train": ["*.txt", "*.jsonl"]} | held_out | fields
 
 
+@functools.cache
+def bytes_of_ids() -> dict[int, int]:
+    return {token: byte for byte, token in enumerate(Ids.of(pairform.load_spec("t5gemma-s-s")).free[:256])}
+
+
 def decoded(tokens: list[int]) -> str:
-    free = Ids.of(pairform.load_spec("t5gemma-s-s")).free
-    return bytes(free.index(token) for token in tokens if token != END).decode("utf-8", "replace")
+    return bytes(bytes_of_ids()[token] for token in tokens if token != END).decode("utf-8", "replace")
 
 
 def test_a_prefix_is_followed_by_its_text(tmp_path: Path) -> None:
