@@ -107,6 +107,9 @@ def test_the_bounds_of_a_mask_are_as_close_as_they_can_be() -> None:
     for mask in short_masks():
         expected = seen(mask)
         assert (mask.dense(CPU) is None) == bool(expected.all()), mask
+        ranges = [extent(row) for row in expected]
+        low, high = mask.interval(CPU)
+        assert (low.tolist(), high.tolist()) == ([[row.start for row in ranges]], [[row.stop - 1 for row in ranges]]), mask
         for begin in range(mask.query_length):
             for end in range(begin + 1, mask.query_length + 1):
                 place, part = mask.within(begin, end)
@@ -120,6 +123,19 @@ def test_the_bounds_of_a_mask_are_as_close_as_they_can_be() -> None:
             assert found == (close if hidden[close].all() else slice(0, mask.key_length)), mask
         else:
             assert found == slice(0, mask.key_length), mask
+
+
+def test_masks_joined_are_their_parts_beside_each_other() -> None:
+    """Also where both hide a part of their keys, and where one hides nothing."""
+    some = [mask for mask in short_masks() if mask.query_length == 3]
+    for first, second in zip(some, some[7:] + some[:7], strict=True):
+        joined, expected = JoinedMask((first, second)), torch.cat([seen(first), seen(second)], -1)
+        whole = joined.dense(CPU)
+        assert bool(expected.all()) if whole is None else torch.equal(whole, expected[None, None]), joined
+        place, part = joined.partly_hidden()
+        assert expected[:, : place.start].all()
+        assert expected[:, place.stop :].all()
+        assert torch.equal(torch.cat([seen(mask) for mask in part.parts] or [expected[:, :0]], -1), expected[:, place]), joined
 
 
 @pytest.mark.parametrize(
