@@ -9,7 +9,18 @@ import pytest
 
 from pairform.experiments import files
 from pairform.experiments.batches import MOST_TOKENS
-from pairform.experiments.files import DATA_BYTES, LINE_BYTES, RATIO, Allowance, is_jsonl, read_lines, read_text, text_at
+from pairform.experiments.files import (
+    DATA_BYTES,
+    LINE_BYTES,
+    MOST_LINES,
+    RATIO,
+    SMALL,
+    Allowance,
+    is_jsonl,
+    read_lines,
+    read_text,
+    text_at,
+)
 from tests.broken.damage import refused
 
 
@@ -138,6 +149,7 @@ def test_the_bounds_are_those_of_the_documentation() -> None:
     assert (
         f"may hold {DATA_BYTES / (1 << 30):g} GiB unpacked, a line of a `.jsonl` file {LINE_BYTES / (1 << 20):g} MiB" in words
     )
-    assert f"a packed file {RATIO} times its own size" in words
+    assert f"such a file {MOST_LINES:,} lines, and a packed file {RATIO} times its own size" in words
+    assert f"or {SMALL / (1 << 20):g} MiB where that is more" in words
     assert f"may hold {MOST_TOKENS:,} tokens" in words
     assert Allowance().left == DATA_BYTES
