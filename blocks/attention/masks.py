@@ -80,7 +80,7 @@ class Mask:
         left, right = self.window
         first = 0 if left is None else max(self.query_start + self.query_length - 1 - left - self.key_start, 0)
         end = self.key_length if right is None else min(self.query_start + right - self.key_start + 1, self.key_length)
-        if 0 < first < end < self.key_length or first >= end:
+        if (first > 0 and end < self.key_length) or first >= end:
             return slice(0, self.key_length)
         return slice(end, self.key_length) if first == 0 else slice(0, first)
 

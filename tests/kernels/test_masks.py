@@ -83,7 +83,7 @@ def test_outside_of_what_is_partly_hidden_every_query_sees_every_key(mask: Joine
 def short_masks() -> Iterator[Mask]:
     """Queries that are some of the keys, or the last of them, under each kind of window; nothing is padded."""
     windows = None, (0, 0), (2, 0), (0, 3), (2, 1)
-    choices = product([False, True], windows, [0, 2], [0, 1, 4], [1, 3], [0, 2])
+    choices = product([False, True], windows, [0, 2], [0, 1, 4], [1, 2, 4], [0, 2])
     for causal, window, key_start, earlier, queries, later in choices:
         spec, start = MaskSpec(causal=causal, window=window), key_start + earlier
         yield Mask(spec, start, queries, key_start, earlier + queries + later)
@@ -127,11 +127,11 @@ def test_the_bounds_of_a_mask_are_as_close_as_they_can_be() -> None:
 
 def test_masks_joined_are_their_parts_beside_each_other() -> None:
     """Also where both hide a part of their keys, and where one hides nothing."""
-    some = [mask for mask in short_masks() if mask.query_length == 3]
+    some = [mask for mask in short_masks() if mask.query_length == 4]
     for first, second in zip(some, some[7:] + some[:7], strict=True):
         joined, expected = JoinedMask((first, second)), torch.cat([seen(first), seen(second)], -1)
         whole = joined.dense(CPU)
-        assert bool(expected.all()) if whole is None else torch.equal(whole, expected[None, None]), joined
+        assert bool(expected.all()) if whole is None else (~whole).equal(~expected[None, None]), joined
         place, part = joined.partly_hidden()
         assert expected[:, : place.start].all()
         assert expected[:, place.stop :].all()
