@@ -45,6 +45,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Expected]] = {
     ),
     "fewer heads": ({}, of_attention(kv_heads=1), in_layers("mean of 2 heads", *KEYS)),
     "more heads": ({}, of_attention(kv_heads=4), in_layers("each head 2 times", *KEYS)),
+    "heads whose number of rows does not divide the width": (
+        {"branches": {"self_attention": attention(mask={"causal": True}, kv_heads=1, head_dim=12)}},
+        of_attention(kv_heads=4),
+        in_layers("each head 4 times", *KEYS),
+    ),
     "heads as wide as the width allows": (
         {"branches": {"self_attention": NO_WIDTH}},
         of_attention(kv_heads=1, head_dim=8),
