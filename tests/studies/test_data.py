@@ -16,7 +16,7 @@ from pairform.experiments.batches import Example, Ids, collate
 from pairform.experiments.objectives import SpanCorruption
 from pairform.experiments.planning import read_study
 from pairform.experiments.study_spec import StudySpec
-from tests.studies.small_study import lines, run, write_study
+from tests.studies.small_study import STUDY, lines, run, write_study
 from tests.tokenizers_small import tokenizer
 
 
@@ -65,6 +65,46 @@ def test_targets_follow_from_their_sources(name: str, tmp_path: Path) -> None:
         assert not {0, 1, 2} & {*source, *target[:-1]}
     longest = [max(len(example[side]) for example in train + validation) for side in (0, 1)]
     assert tuple(longest) == lengths
+
+
+def test_tasks_draw_every_symbol_length_and_place(tmp_path: Path) -> None:
+    """So many examples that each is among them: symbols are the lowest free ids, from 3 on."""
+
+    def drawn(name: str) -> list[Example]:
+        return examples(tmp_path, {"name": name, "validation": 600} | TASKS[name])[1]
+
+    sources = [source for source, _ in drawn("copy")]
+    assert {token for source in sources for token in source} == {*range(3, 8)}
+    assert {len(source) for source in sources} == {*range(1, 7)}
+    found = drawn("associative_recall")
+    assert {token for source, _ in found for token in source[::2]} == {*range(3, 8)}
+    assert {token for source, _ in found for token in source[1::2]} == {*range(8, 11)}
+    assert all(len({*source[:-1:2]}) == 4 for source, _ in found), "no key twice"
+    assert {source.index(source[-1]) for source, _ in found} == {0, 2, 4, 6}
+    found = drawn("lookup")
+    keys, noise = {*range(3, 6)}, {*range(6, 12)}
+    places = [[place for place, token in enumerate(source[:-1]) if token in keys] for source, _ in found]
+    assert all({*source} & keys == keys and {*source} <= keys | noise for source, _ in found)
+    assert all(len(some) == 3 for some in places), "each key once"
+    assert {token for source, _ in found for token in source} == keys | noise
+    assert {token for _, target in found for token in target[:-1]} == noise
+    assert (min(map(min, places)), max(map(max, places))) == (0, 20 + 2 * 3)
+    assert {source[-1] for source, _ in found} == keys
+
+
+def test_a_task_has_sizes_of_its_own_where_a_study_gives_none() -> None:
+    """The examples of studies that leave them out depend on these numbers."""
+    sizes: dict[str, tuple[int, tuple[int, int]]] = {
+        "copy": (16, (16, 16 + 1)),
+        "associative_recall": (16 + 16, (2 * 8 + 1, 1 + 1)),
+        "lookup": (16 + 4, (256 + 4 * (1 + 3) + 1, 3 + 1)),
+    }
+    for name, wanted in sizes.items():
+        task: Any = StudySpec.read(STUDY | {"data": {"name": name}}).data
+        assert (task.needed, task.lengths, task.validation) == (*wanted, 256)
+        if name == "copy":
+            some = task.open(pairform.load_spec("t5gemma-s-s")).train(0, 0, 300)
+            assert {len(source) for source, _ in some} == {*range(4, 17)}
 
 
 def test_a_step_draws_its_batch_anew_and_each_seed_its_own(tmp_path: Path) -> None:
