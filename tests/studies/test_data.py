@@ -219,6 +219,33 @@ def test_denoisers_are_drawn_by_their_weights() -> None:
         assert found[kind] / 1600 == pytest.approx(share / 8, abs=0.035), kind
 
 
+def test_spans_of_long_windows_are_counted_as_by_hand() -> None:
+    """Of 512 tokens: 77 in spans of 3 and of 32, 256 in spans of 12 and of 32, and 384 in one."""
+    counts = [(77, 26), (256, 21), (77, 2), (256, 8), (384, 1)]
+    objective = SpanCorruption(name="span_corruption", window=512)
+    assert objective.lengths == [(512 - taken + spans, taken + spans + 1) for taken, spans in counts]
+    assert objective.sentinels == 26
+
+
+def refused_data(data: dict[str, Any]) -> bool:
+    try:
+        StudySpec.read(STUDY | {"data": data}).data.gather(Path())
+    except pairform.PairformError:
+        return True
+    return False
+
+
+def test_sizes_that_leave_nothing_to_draw_are_refused() -> None:
+    for name, sizes, more in (
+        ("copy", {"length": [4, 4]}, {"length": [4, 3]}),
+        ("associative_recall", {"keys": 4, "pairs": 4}, {"keys": 4, "pairs": 5}),
+    ):
+        assert not refused_data({"name": name} | sizes)
+        assert refused_data({"name": name} | more)
+    windows = [SpanCorruption(name="span_corruption", window=window) for window in (1, 2)]
+    assert [len(list(window.check())) for window in windows] == [1, 0]
+
+
 def test_sentinels_are_ids_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
     tokenizer(tmp_path)
     known = set(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"].values())
