@@ -225,6 +225,9 @@ def test_spans_of_long_windows_are_counted_as_by_hand() -> None:
     objective = SpanCorruption(name="span_corruption", window=512)
     assert objective.lengths == [(512 - taken + spans, taken + spans + 1) for taken, spans in counts]
     assert objective.sentinels == 26
+    rare, most, many, wide = {"rate": 0.01}, {"rate": 0.99}, {"span": 0.1, "rate": 0.5}, {"span": 90.0, "rate": 0.5}
+    short = SpanCorruption.read({"name": "span_corruption", "window": 4, "denoisers": [rare, most, many, wide]})
+    assert short.lengths == [(3 + 1, 1 + 1 + 1), (1 + 1, 3 + 1 + 1), (2 + 2, 2 + 2 + 1), (2 + 1, 2 + 1 + 1)]
 
 
 def refused_data(data: dict[str, Any]) -> bool:
