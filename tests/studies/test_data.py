@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 import pairform
 from pairform.experiments.batches import Example, Ids, collate
-from pairform.experiments.objectives import SpanCorruption
+from pairform.experiments.objectives import SpanCorruption, cut
 from pairform.experiments.planning import read_study
 from pairform.experiments.study_spec import StudySpec
 from tests.studies.small_study import STUDY, lines, run, write_study
@@ -220,14 +221,21 @@ def test_denoisers_are_drawn_by_their_weights() -> None:
 
 
 def test_spans_of_long_windows_are_counted_as_by_hand() -> None:
-    """Of 512 tokens: 77 in spans of 3 and of 32, 256 in spans of 12 and of 32, and 384 in one."""
-    counts = [(77, 26), (256, 21), (77, 2), (256, 8), (384, 1)]
-    objective = SpanCorruption(name="span_corruption", window=512)
-    assert objective.lengths == [(512 - taken + spans, taken + spans + 1) for taken, spans in counts]
-    assert objective.sentinels == 26
+    """Of 2,048 tokens: 307 in spans of 3 and of 32, 1,024 in spans of 12 and of 32, and 1,536 in one."""
+    counts = [(307, 102), (1024, 85), (307, 10), (1024, 32), (1536, 1)]
+    objective = SpanCorruption(name="span_corruption", window=2048)
+    assert objective.lengths == [(2048 - taken + spans, taken + spans + 1) for taken, spans in counts]
+    assert objective.sentinels == 102
     rare, most, many, wide = {"rate": 0.01}, {"rate": 0.99}, {"span": 0.1, "rate": 0.5}, {"span": 90.0, "rate": 0.5}
     short = SpanCorruption.read({"name": "span_corruption", "window": 4, "denoisers": [rare, most, many, wide]})
     assert short.lengths == [(3 + 1, 1 + 1 + 1), (1 + 1, 3 + 1 + 1), (2 + 2, 2 + 2 + 1), (2 + 1, 2 + 1 + 1)]
+
+
+def test_a_length_is_cut_into_all_sums_of_so_many_parts() -> None:
+    numbers = np.random.default_rng(0)
+    found = Counter(tuple(cut(6, 3, numbers)) for _ in range(1000))
+    assert found.keys() == {parts for parts in itertools.product(range(1, 7), repeat=3) if sum(parts) == 6}
+    assert min(found.values()) > 60, "each as likely: 100 of 1,000"
 
 
 def refused_data(data: dict[str, Any]) -> bool:
