@@ -87,7 +87,7 @@ def test_tasks_draw_every_symbol_length_and_place(tmp_path: Path) -> None:
     places = [[place for place, token in enumerate(source[:-1]) if token in keys] for source, _ in found]
     assert all({*source} & keys == keys and {*source} <= keys | noise for source, _ in found)
     assert all(len(some) == 3 for some in places), "each key once"
-    assert {token for source, _ in found for token in source} == keys | noise
+    assert {token for (source, _), some in zip(found, places, strict=True) for token in source[: some[0]]} == noise
     assert {token for _, target in found for token in target[:-1]} == noise
     assert (min(map(min, places)), max(map(max, places))) == (0, 20 + 2 * 3)
     assert {source[-1] for source, _ in found} == keys
