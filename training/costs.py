@@ -57,7 +57,6 @@ def resident(field: str) -> int | None:
 def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
     """Seconds in which a target is written for a source, greedily and each as long as `lengths` says: the least of a few, after
     one that is not counted. `source` gives the tokens, again from its first one on where it is too short."""
-    model.eval()
     longest = list(itertools.islice(itertools.cycle(source), lengths[0]))
     ids = torch.tensor([prompt(longest, model.spec)], device=next(model.parameters()).device)
     taken: list[float] = []
@@ -69,5 +68,5 @@ def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
 
 
 def write(model: Model, ids: Any, length: int) -> None:
-    """No token ends the text, so that every model writes as many."""
+    """No token ends the text, so that every model writes as many; `generate` computes as in evaluation."""
     model.generate(ids, torch.ones_like(ids), max_new_tokens=length, eos_token_id=())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
+from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, Problem
 
 
@@ -19,7 +20,9 @@ class ModelOutput:
     the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
 
     Attributes:
-        computed_logits: what `logits` gives; None without a head, or where `labels` were given and logits not asked for.
+        prediction: gives `logits`, which are None without a head. A language model's loss needs none, so beside `labels` they
+            are computed when they are first read, and then kept, unless the call asks for them by `output_logits`. They are
+            those of the forward pass: to read them first after the weights have changed is an `InputError`.
         loss: with `labels`; contains `auxiliary_loss`.
         encoder_attention_mask: True at the source's tokens, False at its padding; None: there is no padding. It is used where
             the output is passed as `encoder_outputs`.
@@ -27,8 +30,9 @@ class ModelOutput:
         auxiliary_loss: what blocks such as a mixture of experts add to the loss, in training.
     """
 
-    computed_logits: Tensor | None = None
+    prediction: Prediction | None = None
     loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -41,16 +45,10 @@ class ModelOutput:
     decoder_attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     cache: Cache | None = None
-    auxiliary_loss: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
-        """Raises `InputError` where the call had `labels` and did not ask for logits, which a language model's loss does not
-        need."""
-        if self.computed_logits is None and self.loss is not None:
-            remedy = "Pass output_logits=True to the forward pass. They take memory for every token and vocabulary entry."
-            raise InputError(Problem("logits", "logits that were not computed beside a loss", "output_logits=True", remedy))
-        return self.computed_logits
+        return None if self.prediction is None else self.prediction.logits
 
 
 EncoderOutputs: TypeAlias = Tensor | ModelOutput | tuple[Any, ...] | None
@@ -66,15 +64,6 @@ def encoder_hidden(outputs: Any) -> Any:
         return outputs[0] if outputs and isinstance(outputs[0], Tensor) else None
     hidden = getattr(outputs, "encoder_last_hidden_state", None)
     return getattr(outputs, "last_hidden_state", None) if hidden is None else hidden
-
-
-def own_states(ran: StackOutput) -> dict[str, Any]:
-    """The states of a model of one stack, by their names in `ModelOutput`."""
-    return {
-        "last_hidden_state": ran.hidden,
-        "hidden_states": ran.hidden_states,
-        "attentions": ran.attentions_over("own"),
-    }
 
 
 def kept_mask(outputs: Any, valid: Tensor | None) -> Tensor | None:

@@ -67,7 +67,10 @@ class Mask:
         return self.pattern.window[1] if self.pattern.prefix and self.pattern.window is not None else None
 
     def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
-        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
+        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them.
+
+        A query's own key is one of them, or all keys are: so there is some key.
+        """
         first, last = self.query_start + begin, self.query_start + end - 1
         low, high = self.key_start, self.key_start + self.key_length
         left, right = self.window
@@ -76,7 +79,6 @@ class Mask:
         right = right if self.blocks is None else self.ahead
         if right is not None:
             high = min(high, last + right + 1)
-        low, high = min(low, high - 1), max(high, low + 1)  # some key, for a query that sees none
         place = slice(low - self.key_start, high - self.key_start)
         return place, self.rows(begin, end).columns(place)
 
@@ -87,7 +89,7 @@ class Mask:
         left, right = self.window
         first = 0 if left is None else max(self.query_start + self.query_length - 1 - left - self.key_start, 0)
         end = self.key_length if right is None else min(self.query_start + right - self.key_start + 1, self.key_length)
-        if 0 < first < end < self.key_length or first >= end:
+        if (first > 0 and end < self.key_length) or first >= end:
             return slice(0, self.key_length)
         return slice(end, self.key_length) if first == 0 else slice(0, first)
 
