@@ -1,4 +1,4 @@
-"""A checkpoint folder of real size with random weights, written as a stream.
+"""Write a full-size checkpoint folder with random weights, streaming.
 
 python -m benchmarks.sources FOLDER PRESET SEED
 """
@@ -20,12 +20,12 @@ from pairform.assemblies.checkpoints.writing.tensor_stream import Sink
 from pairform.assemblies.modeling.build import skeleton
 
 POOL = 1 << 25
-"""Random elements drawn once; tensors are cut from them at places of their own."""
+"""Number of random elements drawn once; each tensor is a slice of them at its own offset."""
 
 
 @dataclass(frozen=True)
 class RandomContent:
-    """A tensor's worth of a pool of random elements, from `begin` on."""
+    """The content of a tensor: `count` elements of the random pool, starting at `begin`."""
 
     pool: Tensor
     begin: int
@@ -44,7 +44,7 @@ class RandomContent:
 
 
 def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """A folder in transformers' layout with a preset's shapes; returns the bytes of its weights."""
+    """Write a folder in the transformers format with a preset's shapes; returns the size of its weights in bytes."""
     spec = load_spec(preset)
     generator = torch.Generator().manual_seed(seed)
     pool = (torch.randn(POOL, generator=generator) * spec.initializer_range).to(dtype)
