@@ -20,12 +20,12 @@ from pairform.assemblies.checkpoints.writing.tensor_stream import Sink
 from pairform.assemblies.modeling.build import skeleton
 
 POOL = 1 << 25
-"""Number of random elements drawn once; each tensor is a slice of them at its own offset."""
+"""Random elements drawn once; tensors are cut from them at places of their own."""
 
 
 @dataclass(frozen=True)
 class RandomContent:
-    """The content of a tensor: `count` elements of the random pool, starting at `begin`."""
+    """A tensor's worth of a pool of random elements, from `begin` on."""
 
     pool: Tensor
     begin: int
