@@ -23,7 +23,7 @@ class Add(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["add"] = "add"
-        keeps: ClassVar = True
+        keeps: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Scaled(nn.Module):
         name: Literal["scaled"] = "scaled"
         scale: Finite = 1.0
         learned: Literal["scalar", "vector"] | None = None
-        keeps: ClassVar = True
+        keeps: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class DeepNorm(nn.Module):
         name: Literal["deepnorm"] = "deepnorm"
         alpha: PositiveFloat | None = None
         beta: PositiveFloat | None = None
-        placements: ClassVar = ("post",)
+        placements: ClassVar[tuple[str, ...]] = ("post",)
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
             found = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))
