@@ -27,15 +27,12 @@ Status = Literal["planned", "running", "interrupted", "done", "failed"]
 
 
 class Match(Spec):
-    """The size that a variant was scaled towards, and the size that it has.
+    """The size that a variant was scaled towards, and the size that it has."""
 
-    tolerance: the largest difference that the study allows.
-    """
-
-    by: Literal["parameters", "flops"]
-    wanted: Annotated[int, Field(gt=0)]
-    found: int
-    tolerance: float | None = None
+    by: Literal["parameters", "flops"] = Field(description="Size compared.")
+    wanted: Annotated[int, Field(gt=0)] = Field(description="Size of the first variant.")
+    found: int = Field(description="Size of this variant.")
+    tolerance: float | None = Field(default=None, description="Largest difference that the study allows, as a fraction.")
 
     @property
     def difference(self) -> float:
@@ -44,31 +41,24 @@ class Match(Spec):
 
 
 class Trial(Spec):
-    """One model, one seed.
+    """One model, one seed."""
 
-    number:   its place in the order in which trials are run.
-    variant:  its name, with the grid's values where there is a grid.
-    point:    the grid's values alone.
-    patches:  what was applied to the base, in order.
-    spec:     the model's, expanded.
-    data:     the fingerprint of the files that it learns from.
-    match:    how near its size is to the first variant's, where the study scales variants; the last patch did that.
-    attempts: how often it was begun; more than once where a run was interrupted.
-    """
-
-    name: str
-    number: Annotated[int, Field(ge=0)]
-    variant: str
-    point: str = ""
-    seed: Annotated[int, Field(ge=0)]
-    patches: Annotated[tuple[Patch, ...], Strict(False)]
-    spec: Patch
-    training: TrainingSpec
-    data: str = ""
-    match: Match | None = None
-    status: Status = "planned"
-    error: str | None = None
-    attempts: int = 0
+    name: str = Field(description="Name of its folder.")
+    number: Annotated[int, Field(ge=0)] = Field(description="Position in the order in which trials run.")
+    variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
+    point: str = Field(default="", description="The grid's values alone.")
+    seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
+    patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
+    spec: Patch = Field(description="The model's spec, expanded.")
+    training: TrainingSpec = Field(description="How it is trained.")
+    data: str = Field(default="", description="Fingerprint of the files that it learns from.")
+    match: Match | None = Field(
+        default=None,
+        description="How close its size is to the first variant's, in a study that scales variants; the last patch did that.",
+    )
+    status: Status = Field(default="planned", description="Progress.")
+    error: str | None = Field(default=None, description="Message of a failed trial.")
+    attempts: int = Field(default=0, description="How often it was started: more than once if a run was interrupted.")
 
     @property
     def plan(self) -> dict[str, Any]:

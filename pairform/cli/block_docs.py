@@ -1,14 +1,13 @@
-"""What there is to say of a block, taken from its class: docstrings, its spec's fields, the shapes of its `forward`."""
+"""Documentation of a block, read from its class: docstring, the JSON Schema of its spec, the shapes of its `forward`."""
 
 import inspect
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
-from pairform.cli.block_options import Option, options, part
-from pairform.registry import KINDS, BlockSpec, PairformError, Sizes, registry_of
+from pairform.registry import KINDS, LIMIT, SLOT_KEY, BlockSpec, PairformError, Sizes, registry_of
 
 PAPER = re.compile(r"arXiv (\d{4}\.\d{5})")
 OWNERS = {"ModelSpec": "the model", "StackSpec": "a stack", "LayerSpec": "a layer", "VisionSpec": "a stack's vision"}
@@ -18,6 +17,17 @@ HOSTS = {
 }
 TOLD = ("attention", "feed_forward", "embedding")
 """Kinds whose blocks are told whether there is a source to read."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a spec. default: as JSON; None if the field is required or absent by default."""
+
+    path: str
+    type: str
+    default: str | None
+    required: bool
+    says: str
 
 
 @dataclass(frozen=True)
@@ -39,31 +49,26 @@ class Page:
 
 
 def page(kind: str, name: str) -> Page:
-    """The page of one block; a kind or name that is not known is an error with near ones."""
+    """The page of one block.
+
+    Raises:
+        SpecError: the kind or the name is unknown; the message suggests close ones.
+    """
     block = registry_of(kind)[name]
     schema = block.Spec.model_json_schema()
-    docs = [inspect.getdoc(block) or "", *spec_docs(block.Spec)]
-    parted = [part(doc, schema["properties"]) for doc in docs]
-    says = {field: text for _, found in reversed(parted) for field, text in found.items()}
-    text = "\n\n".join(prose for prose, _ in parted if prose)
+    text = inspect.getdoc(block) or ""
+    own = " ".join(schema["properties"].get(field, {}).get("description", "") for field in inspect.get_annotations(block.Spec))
     return Page(
         kind,
         name,
-        text,
-        tuple(dict.fromkeys(PAPER.findall(" ".join(docs[0].split())))),
+        "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")),
+        tuple(dict.fromkeys(PAPER.findall(" ".join(f"{text} {own}".split())))),
         shapes(block),
         tuple(places(kind)),
         tuple(refusals(kind, block.Spec)),
-        tuple(option for field in schema["properties"] if field != "name" for option in options(field, schema, says)),
+        tuple(option for field in schema["properties"] if field != "name" for option in options(field, schema)),
         example(block.Spec),
     )
-
-
-def spec_docs(spec: type[BlockSpec]) -> Iterator[str]:
-    """What a spec and those that it extends say of the fields that they bring."""
-    for each in spec.__mro__:
-        if issubclass(each, BlockSpec) and each is not BlockSpec and vars(each).get("__annotations__"):
-            yield inspect.cleandoc(vars(each).get("__doc__") or "")
 
 
 def example(spec: type[BlockSpec]) -> dict[str, Any]:
@@ -122,3 +127,61 @@ def refusals(kind: str, spec: type[BlockSpec]) -> Iterator[str]:
     for host, sizes in HOSTS.items():
         for problem in block.check(sizes):
             yield f"{host} (expected {problem.expected})"
+
+
+def options(field: str, schema: Mapping[str, Any], path: str = "") -> Iterator[Option]:
+    """The field's option, then those of the object that it holds, or of each variant of it."""
+    value = schema["properties"][field]
+    default = None if value.get("default") is None else json.dumps(value["default"])
+    says = value.get("description", "")
+    objects = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in variants(value) if "$ref" in each]
+    objects = [each for each in objects if "properties" in each]
+    if len(objects) > 1:
+        names = " or ".join(json.dumps(name_of(each)) for each in objects)
+        yield Option(f"{path}{field}.name", names, json.dumps(value["default"]["name"]), False, says)
+    else:
+        required = field in schema.get("required", ())
+        yield Option(path + field, "object" if objects else words(value), None if objects else default, required, says)
+    for each in objects:
+        variant = f" ({name_of(each)})" if len(objects) > 1 else ""
+        if variant:
+            yield Option(f"{path}{field}{variant}", "object", None, False, " ".join(each.get("description", "").split()))
+        scope = {"$defs": schema.get("$defs", {})} | each
+        for inside in each["properties"]:
+            if inside != "name":
+                for option in options(inside, scope, f"{path}{field}."):
+                    yield replace(option, path=option.path + variant)
+
+
+def name_of(variant: Mapping[str, Any]) -> str:
+    """Of an object that is one of several by its name."""
+    name: str = variant["properties"]["name"]["const"]
+    return name
+
+
+def variants(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    for key in ("anyOf", "oneOf"):
+        if key in value:
+            return [inner for each in value[key] for inner in variants(each)]
+    return [value]
+
+
+def words(value: Mapping[str, Any]) -> str:
+    """A JSON Schema as words."""
+    kinds = [one for each in variants(value) if (one := word(each)) is not None]
+    return " or ".join(dict.fromkeys(kinds))
+
+
+def word(value: Mapping[str, Any]) -> str | None:
+    if SLOT_KEY in value:
+        return value[SLOT_KEY].removeprefix("slot.").replace("-or-", " or ")
+    if "const" in value or "enum" in value:
+        return " or ".join(json.dumps(each) for each in value.get("enum", [value.get("const")]))
+    if value.get("type") == "null":
+        return None
+    if value.get("type") == "array":
+        inner = [words(each) for each in value.get("prefixItems", ())] or [words(value.get("items", {})), "..."]
+        return f"[{', '.join(inner)}]"
+    bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    limits = [f"{sign} {value[key]:g}" for key, sign in bounds.items() if key in value and value[key] != LIMIT]
+    return " ".join([str(value.get("type", "object")), *limits])

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field
+
 from pairform.registry import Problem, Spec, SpecError
 from pairform.training.data.digests import Globs, digests, find_files
 from pairform.training.data.tokens import Tokenizer, read_tokenizer
@@ -16,16 +18,16 @@ class Found(NamedTuple):
 
 
 class FileData(Spec):
-    """Files are given by patterns such as `data/*.txt` from the study's folder on; those in `.gz` are unpacked.
+    """Data in files. `.gz` files are decompressed."""
 
-    train:       files to learn from, without those that `held_out` names as well.
-    held_out:    files to measure on.
-    tokenizer:   a file of the library `tokenizers`; absent, bytes are tokens.
-    """
-
-    train: Globs
-    held_out: Globs
-    tokenizer: str | None = None
+    train: Globs = Field(
+        description=(
+            "Training files, as patterns such as `data/*.txt` relative to the study's folder. Files that `held_out` also "
+            "matches are left out."
+        )
+    )
+    held_out: Globs = Field(description="Validation files, as patterns.")
+    tokenizer: str | None = Field(default=None, description="A `tokenizers` JSON file. Default: tokens are bytes.")
 
     def find(self, folder: Path) -> Found:
         """Missing files raise `SpecError`."""

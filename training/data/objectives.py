@@ -14,8 +14,8 @@ class PrefixLM(Spec):
     """The target is what follows the source in the text (T5Gemma, arXiv 2504.06225, section 3: both halves as long)."""
 
     name: Literal["prefix_lm"]
-    source: PositiveInt = 64
-    target: PositiveInt = 64
+    source: PositiveInt = Field(default=64, description="Tokens of the source.")
+    target: PositiveInt = Field(default=64, description="Tokens of the target, which follows the source in the text.")
 
     @property
     def window(self) -> int:
@@ -41,14 +41,13 @@ class PrefixLM(Spec):
 
 
 class Denoiser(Spec):
-    """One kind of corruption: spans of `span` tokens on average that make up `rate` of the window, drawn by `weight`.
+    """One kind of span corruption."""
 
-    Without `span`, there is one, at the window's end.
-    """
-
-    span: PositiveFloat | None = None
-    rate: Annotated[float, Field(gt=0, lt=1)]
-    weight: PositiveFloat = 1.0
+    span: PositiveFloat | None = Field(
+        default=None, description="Mean length of a span in tokens. Default: one span, at the end of the window."
+    )
+    rate: Annotated[float, Field(gt=0, lt=1)] = Field(description="Fraction of the window in spans.")
+    weight: PositiveFloat = Field(default=1.0, description="Relative probability with which a window gets this denoiser.")
 
 
 UL2 = (
@@ -69,8 +68,10 @@ class SpanCorruption(Spec):
     """
 
     name: Literal["span_corruption"]
-    window: PositiveInt = 128
-    denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = UL2
+    window: PositiveInt = Field(default=128, description="Tokens per window.")
+    denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = Field(
+        default=UL2, description="Kinds of corruption, of which each window draws one. Default: UL2's mixture."
+    )
 
     @property
     def lengths(self) -> list[Lengths]:

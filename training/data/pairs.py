@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Strict
+from pydantic import Field, Strict
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
@@ -28,18 +28,16 @@ class Pair:
 
 
 class Pairs(FileData):
-    """Pairs out of JSONL files.
-
-    source:      the field of each line that holds the source; target: that of the target.
-    lengths:     tokens of the longest source and target (with its end token); longer ones are cut off there.
-    validation:  pairs of the held-out files that trials are measured on, at most.
-    """
+    """Pairs of a source and a target, from JSONL files."""
 
     name: Literal["pairs"]
-    source: str = "source"
-    target: str = "target"
-    lengths: Longest = (128, 128)
-    validation: PositiveInt = 256
+    source: str = Field(default="source", description="Field of each line with the source text.")
+    target: str = Field(default="target", description="Field of each line with the target text.")
+    lengths: Longest = Field(
+        default=(128, 128),
+        description="Longest source and target in tokens, the target's end token included; longer ones are truncated.",
+    )
+    validation: PositiveInt = Field(default=256, description="Largest number of held-out pairs for validation.")
 
     def gather(self, folder: Path) -> "PairFiles":
         """The pairs of all files. Missing, empty and unreadable ones raise `SpecError`."""

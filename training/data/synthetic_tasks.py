@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Strict
+from pydantic import Field, Strict
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, Spec, SpecError
@@ -19,9 +19,9 @@ Range = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
 
 class Task(Spec):
-    """Base of the tasks. `validation` is the number of examples on which trials are measured."""
+    """Base of the tasks."""
 
-    validation: PositiveInt = 256
+    validation: PositiveInt = Field(default=256, description="Number of validation examples.")
 
     @property
     def needed(self) -> int:
@@ -83,10 +83,10 @@ class Drawn:
 
 
 class SequenceTask(Task):
-    """A target as long as its source: `length` (shortest, longest) of `symbols` kinds."""
+    """A target as long as its source."""
 
-    symbols: PositiveInt = 16
-    length: Range = (4, 16)
+    symbols: PositiveInt = Field(default=16, description="Number of distinct symbols.")
+    length: Range = Field(default=(4, 16), description="Shortest and longest source in tokens.")
 
     @property
     def needed(self) -> int:
@@ -139,9 +139,9 @@ class Recall(Task):
     """Associative recall: pairs of a key and a value, then one of the keys; the target is its value."""
 
     name: Literal["associative_recall"]
-    keys: PositiveInt = 16
-    values: PositiveInt = 16
-    pairs: PositiveInt = 8
+    keys: PositiveInt = Field(default=16, description="Number of distinct keys.")
+    values: PositiveInt = Field(default=16, description="Number of distinct values.")
+    pairs: PositiveInt = Field(default=8, description="Pairs per source.")
 
     @property
     def needed(self) -> int:
@@ -164,16 +164,16 @@ class Recall(Task):
 
 
 class Lookup(Task):
-    """Lookup in a long source: records hidden in `length` symbols of noise, then the key of one; the target is what it holds.
+    """Lookup in a long source: records hidden in `length` symbols of noise, then the key of one; the target is its value.
 
-    A record is its key and `width` symbols of the noise's kinds. Keys stand nowhere else.
+    Keys are symbols that occur nowhere else.
     """
 
     name: Literal["lookup"]
-    symbols: PositiveInt = 16
-    records: PositiveInt = 4
-    width: PositiveInt = 3
-    length: PositiveInt = 256
+    symbols: PositiveInt = Field(default=16, description="Number of distinct symbols.")
+    records: PositiveInt = Field(default=4, description="Records per source.")
+    width: PositiveInt = Field(default=3, description="Symbols of a record's value.")
+    length: PositiveInt = Field(default=256, description="Symbols of noise.")
 
     @property
     def needed(self) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
@@ -17,16 +18,14 @@ from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
 
 
 class Text(FileData):
-    """Running text out of files.
-
-    field:       of each line of a `.jsonl` file: what holds the text.
-    validation:  windows of the held-out text that trials are measured on.
-    """
+    """Running text from files."""
 
     name: Literal["text"]
-    field: str = "text"
-    objective: Objective = PrefixLM(name="prefix_lm")
-    validation: PositiveInt = 128
+    field: str = Field(default="text", description="Field of each line of a `.jsonl` file with the text.")
+    objective: Objective = Field(
+        default=PrefixLM(name="prefix_lm"), description="How a window of text becomes a source and a target."
+    )
+    validation: PositiveInt = Field(default=128, description="Number of held-out windows for validation.")
 
     def gather(self, folder: Path) -> "Texts":
         """The texts of all files. Missing, empty and unreadable ones raise `SpecError`."""
