@@ -1,6 +1,6 @@
-"""Names, specs and documents: everything that JSON can say, without building anything."""
+"""Registered names, specs and their documents, errors and files. Nothing here builds a module."""
 
-from pairform.registry.documents import locate, presets
+from pairform.registry.documents import SPEC_BYTES, apply_patch, locate, presets, resolve
 from pairform.registry.errors import (
     PATH,
     CheckpointError,
@@ -10,16 +10,25 @@ from pairform.registry.errors import (
     Problem,
     SpecError,
     join_path,
+    not_installed,
     printable,
     shorten,
     shown,
     suggest,
 )
-from pairform.registry.extending import SPEC_BYTES, apply_patch, resolve
-from pairform.registry.files import open_regular, read_bytes, read_text
-from pairform.registry.held import DocumentOf
+from pairform.registry.files import (
+    PARTIAL,
+    new_folder_path,
+    open_regular,
+    output_path,
+    read_bytes,
+    read_text,
+    replace_text,
+    write_text,
+    writing,
+)
 from pairform.registry.json_values import as_object, parse_json, read_json
-from pairform.registry.merge import difference, merge_patch, parse_settings
+from pairform.registry.merge import DocumentOf, difference, merge_patch, parse_settings
 from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
 from pairform.registry.spec import (
     LIMIT,
@@ -40,7 +49,6 @@ from pairform.registry.spec import (
     thaw,
 )
 from pairform.registry.validation import nested
-from pairform.registry.writing import PARTIAL, new_folder_path, output_path, replace_text, write_text, writing
 
 __all__ = [
     "KINDS",
@@ -79,6 +87,7 @@ __all__ = [
     "merge_patch",
     "nested",
     "new_folder_path",
+    "not_installed",
     "open_regular",
     "output_path",
     "parse_json",

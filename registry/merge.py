@@ -1,14 +1,112 @@
-"""JSON Merge Patch (RFC 7386), the one way in which pairform changes a document."""
+"""JSON Merge Patch (RFC 7386), the one way in which pairform changes a document.
 
+Patches know the specs: `Content` says what a place of a document may contain, so that a patch which swaps a block drops the
+fields that the new one does not have.
+"""
+
+import functools
 import json
-from collections.abc import Mapping
-from typing import Any
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from pairform.registry.errors import Problem, SpecError, join_path, shorten
-from pairform.registry.held import NOTHING, Held, fields_of
 from pairform.registry.json_values import DEEPEST, as_object, parse_json, too_deep
+from pairform.registry.registry import KINDS, find_block
+from pairform.registry.spec import Slot
+
+
+class DocumentOf:
+    """Marks a field whose object is an unvalidated document of `spec`: `Annotated[Patch, DocumentOf(ModelSpec)]`."""
+
+    def __init__(self, spec: type[BaseModel]) -> None:
+        self.spec = spec
+
+
+@dataclass(frozen=True)
+class Content:
+    """What may stand at one place: a block of one of `kinds`, an object of one of `specs`, or an object under free keys whose
+    every value is as `each` says. With none of them, a plain value.
+
+    Where there are several to choose from, an object's `name` chooses.
+    """
+
+    kinds: tuple[str, ...] = ()
+    specs: tuple[type[BaseModel], ...] = ()
+    each: "Content | None" = None
+
+    def selects(self, name: object) -> bool:
+        """Whether `name` chooses one of several."""
+        if self.kinds:
+            return any(name in KINDS[kind] for kind in self.kinds)
+        return len(self.specs) > 1 and any(name in names_of(spec) for spec in self.specs)
+
+    def spec_named(self, name: object) -> type[BaseModel] | None:
+        """The spec of an object with this `name`; None if there is no such spec."""
+        if self.kinds and self.selects(name):
+            spec: type[BaseModel] = find_block(name, self.kinds).Spec
+            return spec
+        if len(self.specs) == 1:
+            return self.specs[0]
+        return next((spec for spec in self.specs if name in names_of(spec)), None)
+
+    def of_field(self, name: object, field: str) -> "Content":
+        """What may stand at `field` of an object with this `name`."""
+        if self.each is not None:
+            return self.each
+        spec = self.spec_named(name)
+        return PLAIN if spec is None else content_of_field(spec, field)
+
+
+PLAIN = Content()
+
+
+def names_of(spec: type[BaseModel]) -> tuple[Any, ...]:
+    """The values of `name` that choose `spec`."""
+    return get_args(spec.model_fields["name"].annotation) if "name" in spec.model_fields else ()
+
+
+def fields_of(spec: type[BaseModel]) -> set[str]:
+    """The fields of `spec` as documents name them."""
+    return {info.alias or name for name, info in spec.model_fields.items()}
+
+
+@functools.cache
+def content_of_field(spec: type[BaseModel], field: str) -> Content:
+    """What may stand at one field of `spec`."""
+    for name, info in spec.model_fields.items():
+        if (info.alias or name) == field:
+            return content_of(info.annotation, info.metadata)
+    return PLAIN
+
+
+def content_of(annotation: Any, metadata: Iterable[Any] = ()) -> Content:
+    """What a type allows. Lists hold nothing: a patch replaces them whole."""
+    for mark in metadata:
+        if isinstance(mark, Slot):
+            return Content(kinds=mark.kinds)
+        if isinstance(mark, DocumentOf):
+            return Content(specs=(mark.spec,))
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return content_of(inner[0], inner[1:])
+    if origin in (Union, types.UnionType):
+        return either([content_of(each) for each in inner])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return Content(each=content_of(inner[1]))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return Content(specs=(annotation,))
+    return PLAIN
+
+
+def either(choices: Iterable[Content]) -> Content:
+    """What a union of types allows."""
+    kinds = tuple(kind for choice in choices for kind in choice.kinds)
+    specs = tuple(spec for choice in choices for spec in choice.specs)
+    return Content(kinds, specs, next((choice.each for choice in choices if choice.each is not None), None))
 
 
 def merge_patch(document: Any, patch: Any, spec: type[BaseModel] | None = None) -> Any:
@@ -18,25 +116,25 @@ def merge_patch(document: Any, patch: Any, spec: type[BaseModel] | None = None) 
           stands, and the patch changes that name, fields that the newly chosen one does not have are left behind. Without a
           spec, a `name` is a field as any other.
     """
-    return merged(document, patch, NOTHING if spec is None else Held(specs=(spec,)))
+    return merged(document, patch, PLAIN if spec is None else Content(specs=(spec,)))
 
 
-def merged(document: Any, patch: Any, held: Held) -> Any:
-    """`document` with `patch` applied, where `held` may stand."""
+def merged(document: Any, patch: Any, content: Content) -> Any:
+    """`document` with `patch` applied, at a place of that `content`."""
     if not isinstance(patch, Mapping):
         return patch
     base = dict(document) if isinstance(document, Mapping) else {}
     old = base.get("name")
     new = patch.get("name", old)
-    if isinstance(old, str) and old != new and held.knows(new):
-        chosen = held.chosen(new)
+    if isinstance(old, str) and old != new and content.selects(new):
+        chosen = content.spec_named(new)
         fields = set() if chosen is None else fields_of(chosen)
         base = {key: value for key, value in base.items() if key in fields}
     for key, value in patch.items():
         if value is None:
             base.pop(key, None)
         else:
-            inside = held.inside(new, key) if isinstance(value, Mapping) else NOTHING
+            inside = content.of_field(new, key) if isinstance(value, Mapping) else PLAIN
             base[key] = merged(base.get(key), value, inside)
     return base
 

@@ -1,4 +1,4 @@
-"""How a trial is trained, as JSON. Nothing here needs torch, so that a study's folder can be read without it."""
+"""Training settings as JSON. Importing them needs no torch, so that a study's folder can be read without it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -56,29 +56,31 @@ class TrainingSpec(Spec):
     )
 
 
-UNREAD: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+IGNORED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "optimizer": {"adamw": ("momentum",), "sgd": ("betas",)},
     "schedule": {"constant": ("final",)},
 }
-"""The fields that an optimiser or a schedule does not have, by its name."""
+"""Fields that an optimiser or schedule of that name ignores."""
 
 
-def check_written(settings: TrainingSpec, *documents: Mapping[str, Any]) -> None:
-    """Refuse what one of `documents`, whose patches made `settings`, sets to no effect: a field that the chosen optimiser or
-    schedule does not have. One that was set for another, before a patch changed the name, may stay."""
-    problems = [problem for document in documents for problem in unread(settings, document)]
+def check_ignored(settings: TrainingSpec, *documents: Mapping[str, Any]) -> None:
+    """Raise `SpecError` if one of the `documents` that led to `settings` sets a field that has no effect.
+
+    A field that was set for another optimiser or schedule, before a patch changed the name, may stay.
+    """
+    problems = [problem for document in documents for problem in ignored(settings, document)]
     if problems:
         raise SpecError([problem.inside("training") for problem in dict.fromkeys(problems)])
 
 
-def unread(settings: TrainingSpec, document: Mapping[str, Any]) -> Iterator[Problem]:
-    written = document.get("training")
-    for part, fields in UNREAD.items():
-        chosen = getattr(settings, part)
-        given = written.get(part) if isinstance(written, Mapping) else None
+def ignored(settings: TrainingSpec, document: Mapping[str, Any]) -> Iterator[Problem]:
+    training = document.get("training")
+    parts: dict[str, OptimizerSpec | ScheduleSpec] = {"optimizer": settings.optimizer, "schedule": settings.schedule}
+    for part, chosen in parts.items():
+        given = training.get(part) if isinstance(training, Mapping) else None
         if not isinstance(given, Mapping) or given.get("name", chosen.name) != chosen.name:
             continue
-        for field in fields.get(chosen.name, ()):
+        for field in IGNORED[part].get(chosen.name, ()):
             value = getattr(chosen, field)
             if field in given and value != type(chosen).model_fields[field].default:
                 yield Problem(f"{part}.{field}", shorten(value), f"the default: {chosen.name} does not have it")

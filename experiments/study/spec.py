@@ -1,4 +1,4 @@
-"""A study as JSON: one base, variants of it, and how each of them is trained and measured."""
+"""A study as JSON: a base model, variants of it, and how each is trained and measured."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from pairform.training.recipe import Count, TrainingSpec
 from pairform.training.recipe import OptimizerSpec as OptimizerSpec
 
 DEEPEST = 64
-"""Steps of a path in the grid."""
+"""Largest number of fields in a path of the grid."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
@@ -72,12 +72,12 @@ class SearchSpec(Spec):
 
 
 def base_alone() -> dict[str, dict[str, Any]]:
-    """The variants of a study that is only a grid."""
+    """The variants of a study that has only a grid."""
     return {"base": {}}
 
 
 def comparable(value: Any) -> str:
-    """Equal texts for values that are the same in JSON, as 1 and 1.0 are."""
+    """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, Mapping):
@@ -144,25 +144,25 @@ class StudySpec(Spec):
         if not all(parts) or len(parts) > DEEPEST:
             yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
         if not values:
-            yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
-        seen: dict[str, int] = {}
-        for place, value in enumerate(values):
-            first = seen.setdefault(comparable(value), seen.setdefault(str(value), place))
-            if first < place:
-                found = f"{shorten(thaw(value))}, the same as or written like the value at [{first}]"
-                yield Problem(f"grid.{path}[{place}]", found, "each value once")
+            yield Problem(f"grid.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
+        first_index: dict[str, int] = {}
+        for index, value in enumerate(values):
+            first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
+            if first < index:
+                found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
+                yield Problem(f"grid.{path}[{index}]", found, "each value once")
 
     @property
     def combinations(self) -> int:
-        """Variants times values of the grid."""
+        """Number of variants times number of points of the grid."""
         return len(self.variants) * math.prod(map(len, self.grid.values()))
 
     @property
     def points(self) -> int:
-        """How many combinations are run: all, or as many as a search asks for."""
+        """Number of combinations that are run: all, or those of a search."""
         return self.combinations if self.search is None else min(self.search.points, self.combinations)
 
     @property
     def trials(self) -> int:
-        """How many there are at most: one for each seed at each point."""
+        """Largest number of trials: one for each seed and point."""
         return self.points * len(self.seeds)

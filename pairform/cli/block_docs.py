@@ -15,8 +15,8 @@ HOSTS = {
     "an encoder or a decoder alone": Sizes(512, vocabulary=32_000, pad=0),
     "a decoder beside an encoder": Sizes(512, source_width=512, vocabulary=32_000, pad=0),
 }
-TOLD = ("attention", "feed_forward", "embedding")
-"""Kinds whose blocks are told whether there is a source to read."""
+SOURCE_DEPENDENT = ("attention", "feed_forward", "embedding")
+"""Kinds whose blocks depend on whether there is a source to read."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Page:
-    """A block's page. `fits`: the fields that take it; `refused`: where it says that it cannot be used."""
+    """Documentation of a block. fits: the fields that accept it; refused: where its own check rejects it."""
 
     kind: str
     name: str
@@ -72,7 +72,7 @@ def page(kind: str, name: str) -> Page:
 
 
 def example(spec: type[BlockSpec]) -> dict[str, Any]:
-    """The spec's example; of a block whose author gave none for a required field, only its name."""
+    """The spec's example, or only its name if a required field has no example."""
     try:
         return spec.example()
     except PairformError:
@@ -80,15 +80,15 @@ def example(spec: type[BlockSpec]) -> dict[str, Any]:
 
 
 def shapes(block: Any) -> str:
-    """What `forward` takes and gives, as its annotations say."""
+    """Shapes of `forward`'s arguments and result, from its annotations."""
     signature = inspect.signature(block.forward)
-    takes = [
+    arguments = [
         f"{name}{shape(parameter.annotation)}"
         for name, parameter in signature.parameters.items()
         if name not in ("self", "context")
     ]
-    gives = signature.return_annotation
-    return f"{', '.join(takes)} -> {shape(gives).strip() or ('nothing' if gives is None else 'a tensor')}"
+    result = signature.return_annotation
+    return f"{', '.join(arguments)} -> {shape(result).strip() or ('nothing' if result is None else 'a tensor')}"
 
 
 def shape(annotation: Any) -> str:
@@ -97,7 +97,7 @@ def shape(annotation: Any) -> str:
 
 
 def places(kind: str) -> Iterator[str]:
-    """The fields that hold a block of this kind, by the JSON Schema."""
+    """The fields that accept a block of this kind, from the JSON Schema."""
     from pairform.assemblies.specs.schema import schema
 
     holders: dict[str, list[str]] = {}
@@ -108,17 +108,17 @@ def places(kind: str) -> Iterator[str]:
                 if any(kind in slot.split("-or-") for slot in slots):
                     holders.setdefault(field, []).append(owner)
     for field, owners in holders.items():
-        told = [OWNERS[owner] for owner in owners if owner in OWNERS]
+        described = [OWNERS[owner] for owner in owners if owner in OWNERS]
         for each in KINDS:
             names = [owner.partition(".")[2] for owner in owners if owner.startswith(f"{each}.")]
             if names:
-                told.append(each if len(names) == len(KINDS[each]) else f"{each} ({', '.join(names)})")
-        yield f"{field} of {', '.join(told)}"
+                described.append(each if len(names) == len(KINDS[each]) else f"{each} ({', '.join(names)})")
+        yield f"{field} of {', '.join(described)}"
 
 
 def refusals(kind: str, spec: type[BlockSpec]) -> Iterator[str]:
-    """Where the block's example does not fit, in the words of its own check."""
-    if kind not in TOLD:
+    """Where the block's own check rejects its example."""
+    if kind not in SOURCE_DEPENDENT:
         return
     try:
         block = spec.read(spec.example())
@@ -167,9 +167,8 @@ def variants(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def words(value: Mapping[str, Any]) -> str:
-    """A JSON Schema as words."""
-    kinds = [one for each in variants(value) if (one := word(each)) is not None]
-    return " or ".join(dict.fromkeys(kinds))
+    """A JSON Schema in words."""
+    return " or ".join(dict.fromkeys(kind for each in variants(value) if (kind := word(each)) is not None))
 
 
 def word(value: Mapping[str, Any]) -> str | None:

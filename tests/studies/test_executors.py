@@ -71,6 +71,6 @@ def test_tensorboard_has_what_the_lines_have(tmp_path: Path) -> None:
 
 def test_without_its_package_tensorboard_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pairform.training.metrics.find_spec", lambda name: None)
-    with pytest.raises(pairform.PairformError, match=r"no package tensorboardX.*pairform\[study\]"):
+    with pytest.raises(pairform.PairformError, match=r"`tensorboardX` is not installed.*pairform\[study\]"):
         run(tmp_path, ONE, tensorboard=True)
     assert not (tmp_path / "study").exists()
