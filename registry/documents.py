@@ -15,22 +15,22 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 PRESET_SIZES = Path(__file__).resolve().parent / "preset_sizes.json"
 """Made by `make schema`; a test compares it with the presets."""
 PARTS = ("encoder", "decoder")
-"""The stacks of a model document; each may itself extend another document's stack."""
+"""The stacks of a model document. Each may extend another document's stack."""
 DOCUMENTS = 64
-"""How many documents one may extend, directly and through others."""
+"""Number of documents that one may extend, directly or indirectly."""
 SPEC_BYTES = 4 << 20
-"""How large a spec's document may be, and all that it extends together. A thousand layers written out take about two MB."""
+"""Limit of a spec's document, and of all that it extends together. A thousand layers written out take about two MB."""
 SPEC = "spec.json"
 """The document in a model's folder."""
 
 
 def presets() -> list[str]:
-    """The names of the architectures that come with pairform."""
+    """Names of the architectures that come with pairform."""
     return sorted(path.stem for path in PRESETS.glob("*.json"))
 
 
 def expanded(name: str) -> dict[str, Any]:
-    """A preset's expanded form: what `load_spec(name).document()` is, from a committed file, without importing any block."""
+    """A preset's expanded form, `load_spec(name).document()`, from a committed file: no block is imported."""
     return read_json(PRESETS / "expanded" / f"{name}.json")
 
 
@@ -43,12 +43,12 @@ def preset_sizes() -> dict[str, dict[str, Any]]:
 
 
 def locate(ref: str, folder: Path) -> Path:
-    """The file or folder that `ref` means: a preset's name, or a path relative to `folder`."""
-    if not ref:  # which Python reads as the current folder
+    """The file or folder that `ref` names: a preset, or a path relative to `folder`. `SpecError` if there is none."""
+    if not ref:  # Python would take it for the current folder
         raise SpecError(Problem("", "an empty name", "a preset's name, or the path of a file or folder"))
     if ref in presets():
         return PRESETS / f"{ref}.json"
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name too long, of no user, with a null byte
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # the name is too long, of an unknown user, or has a null byte
         path = folder / Path(ref).expanduser()
         if path.exists():
             return path
@@ -57,38 +57,44 @@ def locate(ref: str, folder: Path) -> Path:
 
 
 def resolve(spec: type[BaseModel], document: Mapping[str, Any], folder: Path, *, confined: bool = False) -> dict[str, Any]:
-    """`document` without any `extends`: each base read, resolved and patched. `folder` anchors relative paths.
+    """Resolve every `extends` of a model document: each base is read, resolved and patched.
 
-    spec:     of models.
-    confined: the document came with a model's folder, which somebody else may have made: beside presets it may extend only
-              what is in that folder.
+    Args:
+        spec: The spec of models.
+        document: The document.
+        folder: Folder to which paths are relative.
+        confined: The document is part of a model's folder, which may be untrusted: it may extend only presets and files in that
+            folder.
+
+    Raises:
+        SpecError: a base is missing, invalid, outside the folder, or extends itself; or the limits are exceeded.
     """
     return Resolution(spec).model(as_object(document), Place(folder, folder.resolve() if confined else None))
 
 
 def apply_patch(spec: type[BaseModel], document: Mapping[str, Any], patch: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A model's `document` with a merge patch applied. A stack in the patch that names its own base replaces the document's.
+    """Apply a merge patch to a model document. A stack in the patch with an `extends` of its own replaces the document's.
 
-    spec: of models.
+    Args and errors are those of `resolve`.
     """
     return Resolution(spec).patched(document, as_object(patch, "patch"), Place(folder, None))
 
 
 class Place(NamedTuple):
-    """Where a document is. root: the folder that it may not leave, if there is one."""
+    """Where a document is. root: the folder that it is confined to, if any."""
 
     folder: Path
     root: Path | None
 
 
 class Resolution:
-    """One document with all that it extends. Each base is read and resolved once, however often it is named."""
+    """Resolution of one document. Each base is read and resolved once."""
 
     def __init__(self, spec: type[BaseModel]) -> None:
         self.content = Content(specs=(spec,))  # of models
-        self.made: dict[tuple[Path, str, str, Path | None], dict[str, Any]] = {}
-        self.read: dict[Path, dict[str, Any]] = {}
-        self.room = SPEC_BYTES
+        self.resolved: dict[tuple[Path, str, str, Path | None], dict[str, Any]] = {}
+        self.files: dict[Path, dict[str, Any]] = {}
+        self.bytes_left = SPEC_BYTES
         self.chain: list[str] = []
 
     def model(self, document: Mapping[str, Any], place: Place) -> dict[str, Any]:
@@ -107,14 +113,14 @@ class Resolution:
         return found
 
     def stack(self, stack: Mapping[str, Any], part: str, place: Place) -> dict[str, Any]:
-        """A stack document without `extends`. Of a model document it takes the stack of the same part, or the only one."""
+        """A stack document, resolved. If its base is a model, it extends the stack of the same part, or the only one."""
         own = dict(stack)
         base = self.base(own.pop("extends"), place, part)
         found: dict[str, Any] = merged(base, own, self.content.of_field(None, PARTS[0]))
         return found
 
     def base(self, ref: object, place: Place, part: str = "") -> dict[str, Any]:
-        """What `ref` names, resolved: a model, or where a part asks for it a stack."""
+        """The document that `ref` names, resolved: a model, or a stack if a part extends it."""
         where = f"{part}.extends" if part else "extends"
         if not isinstance(ref, str):
             raise SpecError(Problem(where, shorten(ref), "the name of a preset or a path, as a string"))
@@ -124,14 +130,14 @@ class Resolution:
         step = f"{file}#{fragment or part}"
         if step in self.chain:
             raise SpecError(Problem(where, " -> ".join([*self.chain, step]), "a chain that ends", "A document extends itself."))
-        if key not in self.made:
+        if key not in self.resolved:
             self.chain.append(step)
-            self.made[key] = self.taken(self.document(file, where), ref, fragment, part, inside)
+            self.resolved[key] = self.select(self.document(file, where), ref, fragment, part, inside)
             self.chain.pop()
-        return self.made[key]
+        return self.resolved[key]
 
-    def taken(self, document: Mapping[str, Any], ref: str, fragment: str, part: str, place: Place) -> dict[str, Any]:
-        """Of a document as it is written, the model or the stack that is asked for."""
+    def select(self, document: Mapping[str, Any], ref: str, fragment: str, part: str, place: Place) -> dict[str, Any]:
+        """The requested model or stack of a document, resolved."""
         if "assembly" in document or any(name in document for name in PARTS):
             model = self.model(document, place)
             return pick_stack(model, ref, fragment, part) if fragment or part else model
@@ -141,18 +147,18 @@ class Resolution:
 
     def document(self, file: Path, where: str) -> dict[str, Any]:
         """The document in a file, read once."""
-        if file not in self.read:
-            if len(self.read) == DOCUMENTS:
+        if file not in self.files:
+            if len(self.files) == DOCUMENTS:
                 raise SpecError(Problem(where, f"more than {DOCUMENTS} documents", f"at most {DOCUMENTS} that one extends"))
-            self.read[file] = as_object(read_json(file, SPEC_BYTES), str(file))
-            self.room -= file.stat().st_size
-            if self.room < 0:
+            self.files[file] = as_object(read_json(file, SPEC_BYTES), str(file))
+            self.bytes_left -= file.stat().st_size
+            if self.bytes_left < 0:
                 raise SpecError(Problem(where, "documents that are too large", f"at most {SPEC_BYTES:,} bytes in all of them"))
-        return self.read[file]
+        return self.files[file]
 
 
 def find(name: str, place: Place, where: str) -> tuple[Path, Place]:
-    """The file that `name` means, and the place for what it extends in turn."""
+    """The file that `name` refers to, and the place of the documents that it extends."""
     try:
         path = locate(name, place.folder)
     except SpecError as error:
@@ -174,7 +180,7 @@ def find(name: str, place: Place, where: str) -> tuple[Path, Place]:
 
 
 def pick_stack(model: Mapping[str, Any], ref: str, fragment: str, part: str) -> dict[str, Any]:
-    """The stack of a model that `#name` behind the reference chooses, else the one of the same part, else the only one."""
+    """The stack that `#name` after the reference selects, else the one of the same part, else the only one."""
     where = f"{part}.extends" if part else "extends"
     stacks = {name: model[name] for name in PARTS if isinstance(model.get(name), dict)}
     if fragment:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pairform.registry.errors import PATH, OutputError, Problem, shorten
 
 DOCUMENT_BYTES = 16 << 20
-"""The largest JSON document that is read. A spec with a thousand layers written out takes about two megabytes."""
+"""Largest JSON document that is read. A spec with a thousand layers written out takes about two megabytes."""
 
 SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -21,14 +21,17 @@ SPECIAL = {
     stat.S_IFSOCK: "a socket",
 }
 PARTIAL = ".partial-"
-"""In the hidden name that a file has until it is whole."""
+"""Part of the hidden name of a file that is being written."""
 UNSET = "If a variable of your shell gives the path, it is not set."
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; `OSError` for anything else, which could block, never end or act when it is read.
+    """Open a regular file for reading.
 
-    The type is checked before the file is opened and again on the descriptor, in case the path was replaced in between.
+    The type is checked before opening and again on the descriptor, in case the path was replaced in between.
+
+    Raises:
+        OSError: there is no such file, or it is a pipe, device or socket, which may block, never end or have side effects.
     """
     refuse_special(path, Path(path).stat().st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,7 +66,7 @@ def read_text(path: str | Path, limit: int = DOCUMENT_BYTES) -> str:
 
 
 def output_path(path: str | Path) -> Path:
-    """`path` as an absolute one. An empty one, which Python reads as ".", is an `OutputError`, and so "." is too."""
+    """`path` as an absolute path. `OutputError` for an empty one, and for ".", which Python makes of an empty one."""
     if str(path) in ("", "."):
         raise OutputError(Problem("out", "an empty path or '.'", "the path of a file or folder to write", UNSET))
     try:
@@ -73,19 +76,20 @@ def output_path(path: str | Path) -> Path:
 
 
 def new_folder_path(path: str | Path) -> Path:
-    """As `output_path`, of a folder that is to be replaced whole: the working directory and those around it are refused."""
+    """As `output_path`, for a folder to be replaced: `OutputError` for the working directory and its parents."""
     target = output_path(path)
     here = Path.cwd().resolve()
     if target.resolve() in (here, *here.parents):
-        found = "the working directory" if target.resolve() == here else "a folder around the working directory"
+        found = "the working directory" if target.resolve() == here else "a parent of the working directory"
         raise OutputError(Problem(str(target), found, "a folder that may be replaced"))
     return target
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file where a user asked for it, as `replace_text` does.
+    """Write a file at a path given by a user, as `replace_text` does, but follow links and write to devices and pipes.
 
-    A link's target is replaced, not the link. A device or a pipe is written to. Raises `OutputError`.
+    Raises:
+        OutputError: the file cannot be written.
     """
     target = output_path(path)
     with writing(target):
@@ -98,9 +102,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file under a random name first, which then replaces whatever has the name, a link too.
+    """Write a file under a random name, then rename it to `path`, replacing a file or link there.
 
-    An error leaves what was there, or nothing. Raises `OutputError`.
+    Raises:
+        OutputError: the file cannot be written; what was there is unchanged.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}{os.urandom(6).hex()}")
     with writing(path):
@@ -118,9 +123,9 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong while a file is written is an `OutputError` that names it: the system's error may not."""
+    """Turn errors of writing `path` into an `OutputError` that names it; the system's error may not."""
     try:
         yield
-    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         found = getattr(error, "strerror", None) or str(error)
         raise OutputError(Problem(str(path), found, "a file that can be written")) from None

@@ -28,10 +28,10 @@ class DocumentOf:
 
 @dataclass(frozen=True)
 class Content:
-    """What may stand at one place: a block of one of `kinds`, an object of one of `specs`, or an object under free keys whose
-    every value is as `each` says. With none of them, a plain value.
+    """What a place of a document may contain: a block of one of `kinds`, an object of one of `specs`, or an object with any
+    keys whose values are as in `each`. If all are empty, a plain value.
 
-    Where there are several to choose from, an object's `name` chooses.
+    An object's `name` selects one of several blocks or specs.
     """
 
     kinds: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Content:
     each: "Content | None" = None
 
     def selects(self, name: object) -> bool:
-        """Whether `name` chooses one of several."""
+        """Whether `name` selects one of several."""
         if self.kinds:
             return any(name in KINDS[kind] for kind in self.kinds)
         return len(self.specs) > 1 and any(name in names_of(spec) for spec in self.specs)
@@ -54,7 +54,7 @@ class Content:
         return next((spec for spec in self.specs if name in names_of(spec)), None)
 
     def of_field(self, name: object, field: str) -> "Content":
-        """What may stand at `field` of an object with this `name`."""
+        """The content of `field` in an object with this `name`."""
         if self.each is not None:
             return self.each
         spec = self.spec_named(name)
@@ -65,7 +65,7 @@ PLAIN = Content()
 
 
 def names_of(spec: type[BaseModel]) -> tuple[Any, ...]:
-    """The values of `name` that choose `spec`."""
+    """The values of `name` that select `spec`."""
     return get_args(spec.model_fields["name"].annotation) if "name" in spec.model_fields else ()
 
 
@@ -76,7 +76,7 @@ def fields_of(spec: type[BaseModel]) -> set[str]:
 
 @functools.cache
 def content_of_field(spec: type[BaseModel], field: str) -> Content:
-    """What may stand at one field of `spec`."""
+    """The content of a field of `spec`."""
     for name, info in spec.model_fields.items():
         if (info.alias or name) == field:
             return content_of(info.annotation, info.metadata)
@@ -84,7 +84,7 @@ def content_of_field(spec: type[BaseModel], field: str) -> Content:
 
 
 def content_of(annotation: Any, metadata: Iterable[Any] = ()) -> Content:
-    """What a type allows. Lists hold nothing: a patch replaces them whole."""
+    """The content that a type allows. A list is a plain value: a patch replaces it whole."""
     for mark in metadata:
         if isinstance(mark, Slot):
             return Content(kinds=mark.kinds)
@@ -103,18 +103,20 @@ def content_of(annotation: Any, metadata: Iterable[Any] = ()) -> Content:
 
 
 def either(choices: Iterable[Content]) -> Content:
-    """What a union of types allows."""
+    """The content that a union of types allows."""
     kinds = tuple(kind for choice in choices for kind in choice.kinds)
     specs = tuple(spec for choice in choices for spec in choice.specs)
     return Content(kinds, specs, next((choice.each for choice in choices if choice.each is not None), None))
 
 
 def merge_patch(document: Any, patch: Any, spec: type[BaseModel] | None = None) -> Any:
-    """`document` with `patch` applied: objects merge, `null` removes, everything else replaces.
+    """Apply a merge patch: objects merge, `null` removes, everything else replaces.
 
-    spec: of what the document describes. Where it says that one of several blocks (or of other objects that a `name` chooses)
-          stands, and the patch changes that name, fields that the newly chosen one does not have are left behind. Without a
-          spec, a `name` is a field as any other.
+    Args:
+        document: The document; it is not changed.
+        patch: The patch.
+        spec: The document's spec. A patch that changes the `name` of a block, or of another object that a `name` selects, then
+            drops the fields that the newly selected one does not have. Without a spec, `name` is an ordinary field.
     """
     return merged(document, patch, PLAIN if spec is None else Content(specs=(spec,)))
 
@@ -140,7 +142,11 @@ def merged(document: Any, patch: Any, content: Content) -> Any:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """`["decoder.depth=4", ...]` as one merge patch, the same in any order. A value is read as JSON, or else as a string."""
+    """`["decoder.depth=4", ...]` as one merge patch, independent of the order. A value that is not JSON is a string.
+
+    Raises:
+        SpecError: a setting is not path=value, or two set the same path to different values.
+    """
     patch: dict[str, Any] = {}
     for setting in settings:
         patch = joined(patch, parse_setting(setting))
@@ -167,7 +173,7 @@ def parse_setting(setting: str) -> dict[str, Any]:
 
 
 def joined(one: Any, other: Any, path: str = "") -> Any:
-    """Two settings as one patch: objects are joined; two values for one path are an error, since either could count."""
+    """Two settings as one patch; `SpecError` for two values of one path."""
     if isinstance(one, dict) and isinstance(other, dict):
         found = dict(one)
         for key, value in other.items():
@@ -179,7 +185,7 @@ def joined(one: Any, other: Any, path: str = "") -> Any:
 
 
 def difference(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two documents differ: JSON path -> (old value, new value); an absent side is None."""
+    """Differences of two documents: JSON path -> (old value, new value); None if absent."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(key for key in new if key not in old)]:
@@ -194,6 +200,6 @@ def difference(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]
 
 
 def comparable_lists(old: Any, new: Any) -> bool:
-    """Lists of as many objects each, as layers are: to be compared one by one."""
+    """Whether both are lists of equally many objects, such as layers, to be compared one by one."""
     lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
     return lists and all(isinstance(item, Mapping) for item in [*old, *new])
