@@ -127,5 +127,5 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        found = getattr(error, "strerror", None) or str(error)
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(Problem(str(path), found, "a file that can be written")) from None

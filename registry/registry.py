@@ -112,15 +112,15 @@ KINDS: Mapping[str, Registry] = {
     registry.kind: registry
     for registry in (
         Registry("norm", "normalises hidden states along the width"),
-        Registry("residual", "joins what a branch adds to the hidden states it read"),
-        Registry("position", "tells attention where its queries and keys stand"),
-        Registry("absolute_position", "tells embeddings where they stand, before the first layer"),
-        Registry("attention", "a residual branch that reads other tokens"),
-        Registry("feed_forward", "a residual branch that reads its own token"),
-        Registry("embedding", "turns token ids or pictures into hidden states"),
-        Registry("projector", "turns a vision tower's output into embeddings of image tokens"),
-        Registry("bridge", "stands between the encoder's output and a decoder of another width"),
-        Registry("head", "turns the last hidden states into the model's answer"),
+        Registry("residual", "combines the output of a branch with its input"),
+        Registry("position", "encodes the positions of queries and keys in attention"),
+        Registry("absolute_position", "adds positions to the embeddings, before the first layer"),
+        Registry("attention", "a residual branch in which tokens read others"),
+        Registry("feed_forward", "a residual branch that processes each token separately"),
+        Registry("embedding", "maps token ids or pictures to hidden states"),
+        Registry("projector", "maps a vision tower's output to embeddings of image tokens"),
+        Registry("bridge", "maps the encoder's output for a decoder of another width"),
+        Registry("head", "maps the last hidden states to the model's output"),
     )
 }
 

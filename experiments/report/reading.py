@@ -14,9 +14,8 @@ from pairform.experiments.results.records import (
     Trial,
     measurable,
     result_of,
-    trials_of,
 )
-from pairform.experiments.results.summary import caution, summarise
+from pairform.experiments.results.summary import caution, summarise, trials_by_variant
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 from pairform.training.metrics import METRICS
@@ -118,11 +117,8 @@ class Report:
 
 def read_report(folder: Path) -> Report:
     """Read a study's folder; `OutputError` if it is none."""
-    trials = sorted(trials_of(folder), key=lambda trial: trial.number)
+    groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        groups[trial.variant].append(trial)
     rows = summarise(folder)
     variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
     file = folder / ENVIRONMENT

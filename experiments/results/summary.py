@@ -28,10 +28,7 @@ def summarise(study: Path) -> list[dict[str, Any]]:
     Raises:
         OutputError: `study` is not a study's folder.
     """
-    trials = sorted(trials_of(study), key=lambda trial: trial.number)
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        groups[trial.variant].append(trial)
+    groups = trials_by_variant(study)
     results = {
         variant: {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
         for variant, own in groups.items()
@@ -50,6 +47,14 @@ def summarise(study: Path) -> list[dict[str, Any]]:
             row["match"] = match.model_dump() | {"difference": match.difference}
         rows.append(row)
     return rows
+
+
+def trials_by_variant(study: Path) -> dict[str, list[Trial]]:
+    """The trials of a study by variant, both in the study's order; `OutputError` if there is no study."""
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in sorted(trials_of(study), key=lambda trial: trial.number):
+        groups[trial.variant].append(trial)
+    return groups
 
 
 def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dict[str, Any]]]) -> dict[str, int]:

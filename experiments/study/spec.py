@@ -133,7 +133,7 @@ class StudySpec(Spec):
         if self.search is not None and not self.grid:
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
-            yield Problem("match", "a search beside it", "one of the two")
+            yield Problem("match", "match and search together", "only one of the two")
         count = self.trials
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
