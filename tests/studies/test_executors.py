@@ -31,7 +31,7 @@ def test_an_executor_that_is_not_there_is_told_before_anything_is_written(
     file = write_study(tmp_path, ONE)
     monkeypatch.setenv("PATH", str(tmp_path))
     command = CommandLine(monkeypatch, capsys)
-    refused(command("study", "run", file, "--executor", "slurm"), 1, "no command srun here")
+    refused(command("study", "run", file, "--executor", "slurm"), 1, "no command srun")
     refused(command("study", "run", file, "--executor", "slrm"), 1, "'slrm'", "local or slurm or submitit")
     refused(command("study", "run", file, "--slurm", "partition=gpu"), 1, "partition", "no settings of a cluster")
     pytest.importorskip("submitit")
