@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,28 +53,27 @@ def given_path(text: str) -> Path:
     return Path(text)
 
 
+def one_of(value: str, known: Collection[str], option: str) -> Any:
+    """`value`, which must be one of the `known` values of an option."""
+    if value not in known:
+        raise typer.BadParameter(f"found {value!r}, expected {' or '.join(known)}", param_hint=option)
+    return value
+
+
 def diagram_form(name: str) -> Any:
-    """A known form of diagrams."""
     from pairform.assemblies.analysis.diagrams import FORMS
 
-    if name not in FORMS:
-        raise typer.BadParameter(f"found {name!r}, expected {' or '.join(FORMS)}", param_hint="--diagram")
-    return name
+    return one_of(name, FORMS, "--diagram")
 
 
 def check_format(name: str) -> Any:
-    if name not in ("pairform", "transformers"):
-        raise typer.BadParameter(f"found {name!r}, expected pairform or transformers", param_hint="--format")
-    return name
+    return one_of(name, ("pairform", "transformers"), "--format")
 
 
 def torch_dtype(name: str) -> Any:
     import torch
 
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-    if name not in known:
-        raise typer.BadParameter(f"found {name!r}, expected one of {', '.join(known)}", param_hint="--dtype")
-    return known[name]
+    return getattr(torch, one_of(name, ("float32", "bfloat16", "float16", "float64"), "--dtype"))
 
 
 def torch_device(name: str) -> Any:

@@ -17,6 +17,7 @@ from pairform.cli.options import (
     ShardSize,
     check_format,
     given_path,
+    one_of,
     parse_set,
     print_json,
 )
@@ -31,8 +32,8 @@ def verify(
 
     Reads every byte: names, shapes, dtypes, checksums, and whether all values are finite.
     """
-    if digest not in (None, "sha256"):
-        raise typer.BadParameter(f"found {digest!r}, expected sha256", param_hint="--digest")
+    if digest is not None:
+        one_of(digest, ("sha256",), "--digest")
     from pairform import verify as check
     from pairform.cli.display.printing import byte_progress
 
@@ -92,13 +93,12 @@ def extract(
     from pairform import extract as run
     from pairform.cli.display.printing import byte_progress
 
-    if part not in ("encoder", "decoder"):
-        raise typer.BadParameter(f"found {part!r}, expected encoder or decoder", param_hint="--part")
+    chosen = one_of(part, ("encoder", "decoder"), "--part")
     with byte_progress() as progress:
         written = run(
             directory,
             out,
-            part="encoder" if part == "encoder" else "decoder",
+            part=chosen,
             format=check_format(format_),
             max_shard_size=max_shard_size,
             overwrite=overwrite,
