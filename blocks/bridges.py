@@ -64,10 +64,8 @@ class LinearBridge(nn.Module):
         name: Literal["linear"] = "linear"
         std: PositiveFloat | None = Field(
             default=None,
-            description=(
-                "Standard deviation of the initial weights. Default: `encoder_width ** -0.5`, which preserves the mean square "
-                "of the encoder's normalised output."
-            ),
+            description="Standard deviation of the initial weights. Default: `encoder_width ** -0.5`, which preserves the mean "
+            "square of the encoder's normalised output.",
         )
         bias: bool = Field(default=False, description="Add a learned bias.")
 

@@ -17,28 +17,22 @@ class TokenEmbeddingSpec(BlockSpec):
 
     scale: Literal["sqrt_width"] | PositiveFloat = Field(
         default=1.0,
-        description=(
-            "Factor on the embeddings, rounded to their dtype first as Gemma does. `sqrt_width`: the square root of the width "
-            "(Vaswani et al. 2017, section 3.4)."
-        ),
+        description="Factor on the embeddings, rounded to their dtype first as Gemma does. `sqrt_width`: the square root of "
+        "the width (Vaswani et al. 2017, section 3.4).",
     )
     scale_given: bool = Field(
         default=False, description="Also scale embeddings passed as `inputs_embeds`: T5Gemma does, Gemma 2 does not."
     )
     train_pad: bool = Field(
         default=False,
-        description=(
-            "Let the padding token's row receive gradients when it is read: T5's does, since its decoder starts with it. "
-            "Otherwise it gets none, as in transformers: the row is zero there, where a norm's gradients are steep and carry "
-            "no information."
-        ),
+        description="Let the padding token's row receive gradients when it is read: T5's does, since its decoder starts with "
+        "it. Otherwise it gets none, as in transformers: the row is zero there, where a norm's gradients are steep and carry "
+        "no information.",
     )
     norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
         default=None,
-        description=(
-            "Norm of the scaled embeddings, and of embeddings passed as `inputs_embeds` (Peri-LN, arXiv 2502.02732; BLOOM, "
-            "arXiv 2211.05100, section 3.2.2). Default: none."
-        ),
+        description="Norm of the scaled embeddings, and of embeddings passed as `inputs_embeds` (Peri-LN, arXiv 2502.02732; "
+        "BLOOM, arXiv 2211.05100, section 3.2.2). Default: none.",
     )
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
@@ -75,10 +69,8 @@ class TokenEmbedding(ScaledEmbedding):
         name: Literal["token"] = "token"
         end_of_image: Annotated[int, Field(ge=0)] | None = Field(
             default=None,
-            description=(
-                "Token id with an embedding of its own that is not scaled, as in T5Gemma 2 (arXiv 2512.14856, section 2). May "
-                "exceed the vocabulary: that family's small models have the embedding but not the id."
-            ),
+            description="Token id with an embedding of its own that is not scaled, as in T5Gemma 2 (arXiv 2512.14856, section "
+            "2). May exceed the vocabulary: that family's small models have the embedding but not the id.",
         )
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:

@@ -38,10 +38,8 @@ class FeedForwardSpec(BlockSpec):
     dropout: Probability = Field(default=0.0, description="Dropout rate on the inner activations.")
     wide_output: bool = Field(
         default=False,
-        description=(
-            "In float16, keep the last projection and its output in float32 and clamp the hidden states around attention to "
-            "float16's range, as transformers does for T5, whose values exceed it."
-        ),
+        description="In float16, keep the last projection and its output in float32 and clamp the hidden states around "
+        "attention to float16's range, as transformers does for T5, whose values exceed it.",
     )
 
 

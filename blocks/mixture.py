@@ -35,10 +35,8 @@ class MixtureOfExperts(nn.Module):
         )
         shared: Annotated[BlockSpec, Slot("feed_forward")] | None = Field(
             default=None,
-            description=(
-                "Feed-forward block that processes every token beside its chosen experts (DeepSeekMoE, arXiv 2401.06066, "
-                "section 3.2). Default: none."
-            ),
+            description="Feed-forward block that processes every token beside its chosen experts (DeepSeekMoE, arXiv "
+            "2401.06066, section 3.2). Default: none.",
         )
         normalise: bool = Field(
             default=True,
@@ -46,12 +44,10 @@ class MixtureOfExperts(nn.Module):
         )
         balance: Coefficient = Field(
             default=0.01,
-            description=(
-                "Coefficient of the load-balancing loss `experts * sum_i f_i P_i`: f_i is the fraction of all choices that "
-                "fall on expert i, P_i its mean weight over tokens that are not padding; the sum is 1 for an even load "
-                "(Switch, arXiv 2101.03961, section 2.2). In a decoder that reads its labels shifted right, positions with an "
-                "ignored label count as padding."
-            ),
+            description="Coefficient of the load-balancing loss `experts * sum_i f_i P_i`: f_i is the fraction of all choices "
+            "that fall on expert i, P_i its mean weight over tokens that are not padding; the sum is 1 for an even load "
+            "(Switch, arXiv 2101.03961, section 2.2). In a decoder that reads its labels shifted right, positions with an "
+            "ignored label count as padding.",
         )
         z_loss: Coefficient = Field(
             default=0.0,

@@ -43,11 +43,9 @@ class Scaled(nn.Module):
         scale: Finite = Field(default=1.0, description="The fixed scale, or the initial value of a learned one.")
         learned: Literal["scalar", "vector"] | None = Field(
             default=None,
-            description=(
-                "Learn one scale (`scalar`: ReZero with scale 0; Bachlechner et al. 2020, arXiv 2003.04887, section 3) or one "
-                "per channel (`vector`: LayerScale with scale 1e-4; Touvron et al. 2021, arXiv 2103.17239, section 2). By "
-                "default the scale is fixed."
-            ),
+            description="Learn one scale (`scalar`: ReZero with scale 0; Bachlechner et al. 2020, arXiv 2003.04887, section 3) "
+            "or one per channel (`vector`: LayerScale with scale 1e-4; Touvron et al. 2021, arXiv 2103.17239, section 2). By "
+            "default the scale is fixed.",
         )
         keeps: ClassVar = True
 
@@ -109,10 +107,8 @@ class DeepNorm(nn.Module):
         )
         beta: PositiveFloat | None = Field(
             default=None,
-            description=(
-                "Factor on the standard deviation of the branch's initial weights. By default computed from the depths, as "
-                "above."
-            ),
+            description="Factor on the standard deviation of the branch's initial weights. By default computed from the "
+            "depths, as above.",
         )
         placements: ClassVar = ("post",)
 

@@ -40,17 +40,13 @@ class LayerSpec(Spec):
     norm: Norm = Field(description="Norm of each branch.")
     placement: Placement = Field(
         default="pre",
-        description=(
-            "Where the norm is applied. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + norm(f(norm(x)))`. "
-            "Peri-LN (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too."
-        ),
+        description="Where the norm is applied. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + "
+        "norm(f(norm(x)))`. Peri-LN (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.",
     )
     order: Annotated[tuple[Turn, ...], Strict(False)] = Field(
-        description=(
-            "Branches in order. May name absent ones, which keep their position for a patch that adds them. Branches in a "
-            "nested list are parallel: all read the same hidden states, each through its own norm, and are added one after "
-            "another (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1)."
-        )
+        description="Branches in order. May name absent ones, which keep their position for a patch that adds them. Branches "
+        "in a nested list are parallel: all read the same hidden states, each through its own norm, and are added one after "
+        "another (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1)."
     )
     branches: Annotated[dict[str, Branch], Field(max_length=64), AfterValidator(freeze)] = Field(
         description="Attention and feed-forward blocks by name."

@@ -17,9 +17,8 @@ class TokenSpec(Spec):
 
     pad: TokenId | None = Field(
         default=None,
-        description=(
-            "Padding token. Calls without a mask hide it, unless it is also an end token, which may occur inside a text."
-        ),
+        description="Padding token. Calls without a mask hide it, unless it is also an end token, which may occur inside a "
+        "text.",
     )
     bos: TokenId | None = Field(default=None, description="Token that begins a text.")
     eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_ENDS)] | None = Field(

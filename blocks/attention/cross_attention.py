@@ -58,12 +58,10 @@ class CrossAttention(AttentionHeads):
         name: Literal["cross_attention"] = "cross_attention"
         source_layer: Literal["last", "matching"] | int = Field(
             default="last",
-            description=(
-                "What is read of the encoder. last: its output; a number: the output of that layer, from 0, or from -1 for the "
-                "last; matching: of the layer with the decoder layer's own number (He et al. 2018, 'Layer-Wise Coordination "
-                "between Encoder and Decoder', NeurIPS). A layer's output passes through the encoder's final norm and the "
-                "bridge."
-            ),
+            description="What is read of the encoder. last: its output; a number: the output of that layer, from 0, or from -1 "
+            "for the last; matching: of the layer with the decoder layer's own number (He et al. 2018, 'Layer-Wise "
+            "Coordination between Encoder and Decoder', NeurIPS). A layer's output passes through the encoder's final norm and "
+            "the bridge.",
         )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:

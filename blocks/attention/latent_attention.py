@@ -45,18 +45,14 @@ class LatentAttention(OwnSequenceAttention):
         latent: PositiveInt = Field(examples=[16], description="Channels of the latent vector.")
         rope_dim: PositiveInt = Field(
             examples=[4],
-            description=(
-                "Channels of the shared key, and of the part of each query that is multiplied by it. `position` applies to "
-                "these."
-            ),
+            description="Channels of the shared key, and of the part of each query that is multiplied by it. `position` "
+            "applies to these.",
         )
         value_dim: PositiveInt | None = Field(default=None, description="Channels of a head's values. Default: `head_dim`.")
         query_latent: PositiveInt | None = Field(
             default=None,
-            description=(
-                "Channels of a latent vector that queries are projected from. Default: queries are projected from the hidden "
-                "states."
-            ),
+            description="Channels of a latent vector that queries are projected from. Default: queries are projected from the "
+            "hidden states.",
         )
         latent_norm: Annotated[BlockSpec, Slot("norm")] = Field(
             default=RMSNorm.Spec(), description="Norm of the latent vectors, of keys and values and of queries."

@@ -13,17 +13,13 @@ class MaskSpec(Spec):
     causal: bool = Field(default=False, description="Hide later tokens from each query.")
     window: Pair | None = Field(
         default=None,
-        description=(
-            "Tokens that a query sees before and after itself, as `[before, after]`. Default: all. `causal` hides those after "
-            "it in any case."
-        ),
+        description="Tokens that a query sees before and after itself, as `[before, after]`. Default: all. `causal` hides "
+        "those after it in any case.",
     )
     prefix: bool = Field(
         default=False,
-        description=(
-            "Let the tokens of a row's prefix see each other in both directions despite `causal`; each call gives the prefix's "
-            "length (prefix LM; Raffel et al. 2020, arXiv 1910.10683, section 3.2.1)."
-        ),
+        description="Let the tokens of a row's prefix see each other in both directions despite `causal`; each call gives the "
+        "prefix's length (prefix LM; Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).",
     )
 
     @model_validator(mode="after")

@@ -40,10 +40,8 @@ class AttentionSpec(BlockSpec):
     heads: PositiveInt = Field(examples=[8], description="Number of query heads.")
     kv_heads: PositiveInt | None = Field(
         default=None,
-        description=(
-            "Number of key and value heads; divides `heads`. As many as `heads` is multi-head attention, fewer is GQA (Ainslie "
-            "et al. 2023), one is MQA. Default: `heads`."
-        ),
+        description="Number of key and value heads; divides `heads`. As many as `heads` is multi-head attention, fewer is GQA "
+        "(Ainslie et al. 2023), one is MQA. Default: `heads`.",
     )
     head_dim: PositiveInt | None = Field(default=None, description="Channels of a head. Default: `width / heads`.")
     scale: PositiveFloat | None = Field(
@@ -51,27 +49,21 @@ class AttentionSpec(BlockSpec):
     )
     softcap: PositiveFloat | None = Field(
         default=None,
-        description=(
-            "Bound of the scores' absolute value, as `softcap * tanh(scores / softcap)` (Gemma 2 report, arXiv 2408.00118, "
-            "section 2). Default: none."
-        ),
+        description="Bound of the scores' absolute value, as `softcap * tanh(scores / softcap)` (Gemma 2 report, arXiv "
+        "2408.00118, section 2). Default: none.",
     )
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
         default=None, description="Norm of queries and keys along `head_dim`, before any rotation. Default: none."
     )
     bias: bool | Literal["qkv"] = Field(
         default=False,
-        description=(
-            "Add a learned bias to every projection, or with `qkv` to those of queries, keys and values only (Qwen2, arXiv "
-            "2407.10671, section 2.2.1)."
-        ),
+        description="Add a learned bias to every projection, or with `qkv` to those of queries, keys and values only (Qwen2, "
+        "arXiv 2407.10671, section 2.2.1).",
     )
     gate: Literal["elementwise", "headwise"] | None = Field(
         default=None,
-        description=(
-            "Multiply the output of attention by a sigmoid of the hidden states, per channel or per head (Qiu et al. 2025, "
-            "arXiv 2505.06708, section 2.2). Default: none."
-        ),
+        description="Multiply the output of attention by a sigmoid of the hidden states, per channel or per head (Qiu et al. "
+        "2025, arXiv 2505.06708, section 2.2). Default: none.",
     )
     sinks: bool = Field(
         default=False, description="Learn a score per head for attending to nothing (gpt-oss, arXiv 2508.10925, section 2.2)."

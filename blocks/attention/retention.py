@@ -38,10 +38,8 @@ class Retention(nn.Module):
         value_dim: PositiveInt | None = Field(default=None, description="Channels of a head's values. Default: `head_dim`.")
         decay: Literal["fixed", "gated"] = Field(
             default="gated",
-            description=(
-                "Factor on the state from one token to the next. fixed: `1 - 2 ** (-5 - head)`; gated: `sigmoid(hidden W) ** "
-                "(1 / temperature)`, per token and head (YOCO; Sun et al. 2024, arXiv 2405.05254, section 3.1)."
-            ),
+            description="Factor on the state from one token to the next. fixed: `1 - 2 ** (-5 - head)`; gated: `sigmoid(hidden "
+            "W) ** (1 / temperature)`, per token and head (YOCO; Sun et al. 2024, arXiv 2405.05254, section 3.1).",
         )
         temperature: PositiveFloat = Field(default=16.0, description="Larger values make a gated decay slower.")
         position: Annotated[BlockSpec, Slot("position")] = Field(

@@ -37,10 +37,8 @@ class SentenceEmbeddingSpec(BlockSpec):
     pools: ClassVar[bool] = True
     pooling: Literal["mean", "first", "last"] = Field(
         default="mean",
-        description=(
-            "How the hidden states of the tokens that are not padding become one vector (Reimers and Gurevych 2019, arXiv "
-            "1908.10084, section 3): their mean, the first or the last."
-        ),
+        description="How the hidden states of the tokens that are not padding become one vector (Reimers and Gurevych 2019, "
+        "arXiv 1908.10084, section 3): their mean, the first or the last.",
     )
     projection: PositiveInt | None = Field(
         default=None, description="Width of the embedding. Default: the stack's width, without a projection."

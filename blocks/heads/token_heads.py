@@ -40,10 +40,8 @@ class LMHead(nn.Module):
         )
         scale: Literal["inverse_sqrt_width"] | PositiveFloat | None = Field(
             default=None,
-            description=(
-                "Factor on the hidden states before the projection. `inverse_sqrt_width`: `width ** -0.5`, as T5 does beside a "
-                "tied table (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none."
-            ),
+            description="Factor on the hidden states before the projection. `inverse_sqrt_width`: `width ** -0.5`, as T5 does "
+            "beside a tied table (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none.",
         )
         softcap: PositiveFloat | None = Field(default=None, description="Bound of the logits' absolute value. Default: none.")
 
@@ -154,10 +152,8 @@ class SequenceClassificationHead(nn.Module):
         name: Literal["sequence_classification"] = "sequence_classification"
         problem: Literal["regression", "single_label", "multi_label"] | None = Field(
             default=None,
-            description=(
-                "What the labels are. Default: regression if there is one label, else single_label for integer labels and "
-                "multi_label for floats."
-            ),
+            description="What the labels are. Default: regression if there is one label, else single_label for integer labels "
+            "and multi_label for floats.",
         )
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:

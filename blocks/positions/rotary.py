@@ -23,10 +23,8 @@ class RotaryPosition(nn.Module):
         )
         fraction: Fraction = Field(
             default=1.0,
-            description=(
-                "Fraction of each head's channels that is rotated, from the first on; the rest has no position (GPT-NeoX, "
-                "arXiv 2204.06745, section 2.1.1)."
-            ),
+            description="Fraction of each head's channels that is rotated, from the first on; the rest has no position "
+            "(GPT-NeoX, arXiv 2204.06745, section 2.1.1).",
         )
         scaling: Scaling = Field(
             default=DefaultScaling(),

@@ -72,10 +72,8 @@ class DynamicScaling(DefaultScaling):
     name: Literal["dynamic"] = "dynamic"  # type: ignore[assignment]
     factor: Stretch = Field(
         examples=[8.0],
-        description=(
-            "For rows of length n beyond `original_length`, theta is multiplied by "
-            "`(factor * n / original_length - factor + 1) ** (channels / (channels - 2))`."
-        ),
+        description="For rows of length n beyond `original_length`, theta is multiplied by `(factor * n / original_length - "
+        "factor + 1) ** (channels / (channels - 2))`.",
     )
     original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
 

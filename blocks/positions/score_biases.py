@@ -47,10 +47,8 @@ class T5RelativePosition(ScoreBias):
         )
         shared: bool = Field(
             default=False,
-            description=(
-                "Read the table of the nearest earlier layer whose branch of the same name has its own, as all of T5's layers "
-                "but the first do."
-            ),
+            description="Read the table of the nearest earlier layer whose branch of the same name has its own, as all of T5's "
+            "layers but the first do.",
         )
 
         @model_validator(mode="after")

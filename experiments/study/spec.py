@@ -53,20 +53,16 @@ class SearchSpec(Spec):
     """Run a part of the grid, chosen by Optuna."""
 
     points: PositiveInt = Field(
-        description=(
-            "Number of points to run, each with every seed; all if the grid has fewer. A point is a variant with one value per "
-            "grid path."
-        )
+        description="Number of points to run, each with every seed; all if the grid has fewer. A point is a variant with one "
+        "value per grid path."
     )
     measure: Literal["loss", "accuracy", "exact_match"] = Field(
         default="loss", description="Value to minimise (a loss) or maximise (an accuracy), averaged over seeds."
     )
     sampler: Literal["tpe", "random"] = Field(
         default="tpe",
-        description=(
-            "tpe: tree-structured Parzen estimators (Bergstra et al. 2011, 'Algorithms for hyper-parameter optimization'); "
-            "random: uniform sampling."
-        ),
+        description="tpe: tree-structured Parzen estimators (Bergstra et al. 2011, 'Algorithms for hyper-parameter "
+        "optimization'); random: uniform sampling.",
     )
     seed: Count = Field(default=0, description="Seed of the sampler.")
 

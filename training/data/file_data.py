@@ -31,10 +31,8 @@ class FileData(Spec):
     """Data in files. `.gz` files are decompressed."""
 
     train: Globs = Field(
-        description=(
-            "Training files, as patterns such as `data/*.txt` relative to the study's folder. Files that `held_out` also "
-            "matches are left out."
-        )
+        description="Training files, as patterns such as `data/*.txt` relative to the study's folder. Files that `held_out` "
+        "also matches are left out."
     )
     held_out: Globs = Field(description="Validation files, as patterns.")
     tokenizer: str | None = Field(default=None, description="A `tokenizers` JSON file. Default: tokens are bytes.")
