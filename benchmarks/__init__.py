@@ -1,1 +1,1 @@
-"""Timings, always as a ratio against a peer in the same run. Results are committed as JSON in results/."""
+"""Benchmarks. Each timing is a ratio to a peer in the same run. results/ holds the committed results as JSON."""

@@ -1,6 +1,6 @@
-"""Every benchmark in turn, each in a process of its own, then the pages and plots made from the results.
+"""Run every benchmark, each in a separate process, then regenerate the tables and plots from the results.
 
-python -m benchmarks.all [--only forward decode ...] [other options, given to each]
+python -m benchmarks.all [--only forward decode ...] [other options, passed to each]
 """
 
 import argparse
@@ -13,7 +13,7 @@ ORDER = ("rates", "start", "inspect", "load", "forward", "merged", "decode", "tr
 
 
 ON_A_CPU = ("start", "inspect", "convert")
-"""Nothing in them runs on a GPU."""
+"""Benchmarks that never use a GPU."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Running the cases of a benchmark: the folder written once, settings in turn, memory in processes of their own."""
+"""Run the cases of a benchmark: write the checkpoint once, time the settings in turn, measure memory in separate processes."""
 
 import ctypes
 import gc
@@ -31,23 +31,23 @@ from benchmarks.measure import peers, run, save
 from benchmarks.options import Options, parse
 
 Case = dict[str, Any]
-"""Plain data: its lengths, batch and dtype; `runs`; and `apart`, for a case that takes minutes: every setting runs in
-processes of its own, in turn, once each a turn, which times it and measures its memory at once."""
+"""Plain data: lengths, batch and dtype; `runs`; and `apart` for a case that takes minutes: every setting then runs once per
+turn in a separate process, which measures time and memory together."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-"""Of an answer, in units of its largest value."""
+"""Largest allowed difference of an output, relative to its largest value."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What differs between benchmarks.
+    """The parts that differ between benchmarks.
 
-    module:     its name, to start processes of it.
-    write:      the checkpoint of a case, into a folder. Cases with the same `folder` share it.
-    settings:   what makes each setting's callable, by name, from a folder and a case.
-    name, what: of the result's file, and in words.
-    difference: between the reference's answer and another, for a folder and a case.
-    more:       what else the result says, from the document so far.
-    others:     settings that compute something else: timed, and held to no answer.
+    module:     name of the module, used to start separate processes.
+    write:      writes the checkpoint of a case into a folder. Cases with the same `folder` share it.
+    settings:   by name, functions that make each setting's callable from a folder and a case.
+    name, what: file name and description of the result.
+    difference: computes how far an output is from the reference's, for a folder and a case.
+    more:       additional fields of the result, computed from the fields so far.
+    others:     settings that compute something else: they are timed, but their output is not compared.
     """
 
     module: str
@@ -127,7 +127,7 @@ class Benchmark:
         return found
 
     def process(self, name: str, folder: Path, case: Case, options: Options) -> dict[str, Any]:
-        """What one setting tells of itself from a process that runs nothing else."""
+        """Measure one setting in a process that runs nothing else."""
         command = [sys.executable, "-m", self.module, "--alone", name, "--folder", str(folder), "--case", json.dumps(case)]
         command += ["--threads", str(options.threads), "--device", options.device] + ["--quick"] * options.quick
         told: dict[str, Any] = json.loads(run(command).printed.strip().splitlines()[-1])
@@ -135,15 +135,15 @@ class Benchmark:
 
 
 def measured_alone(found: Mapping[str, Timed]) -> list[str]:
-    """Ours, transformers' default and its best: others' memory is compared with nothing."""
+    """Names of the settings whose memory is reported: ours, and transformers' default and best."""
     wanted = {REFERENCE, best_of_transformers(found)}
     return [name for name, timed in found.items() if timed.refused is None and (name.startswith("pairform") or name in wanted)]
 
 
 def alone(make: Make, options: Options) -> dict[str, Any]:
-    """Time one call and find how much memory it takes at its height beyond what was held before it.
+    """Measure the time of one call and its peak memory beyond what was in use before it.
 
-    It is called once before, which compiles what has to be compiled and reads the weights into memory.
+    A warm-up call compiles and reads the weights into memory.
     """
     assert options.alone is not None
     assert options.folder is not None
@@ -164,7 +164,7 @@ def alone(make: Make, options: Options) -> dict[str, Any]:
 
 
 def forget_peak(device: str) -> int:
-    """Bytes held now; the peak counts from here. Memory that is free but not yet given back does not hide what is taken."""
+    """Reset the peak and return the bytes in use. Freed memory goes back to the system first, so that it hides no new use."""
     if device != "cpu":
         synchronise()
         torch.cuda.reset_peak_memory_stats()

@@ -1,8 +1,8 @@
-"""Settings of a case in turn: answers that must agree, medians, peak memory, ratios against transformers.
+"""Compare the settings of a case: outputs that must agree, median times, peak memory, ratios to transformers.
 
-A setting is a name and what makes its callable. Names begin with whose it is: `pairform`, `pairform compiled`,
-`transformers` (its default, and the reference), `transformers flex`. One that cannot run, or whose answer is not the
-reference's, stays in the result with the reason and is no peer.
+A setting is a name and a function that makes its callable. Names start with the library: `pairform`, `pairform compiled`,
+`transformers` (its default, and the reference), `transformers flex`. A setting that cannot run, or whose output differs from
+the reference, stays in the result with the reason but is not used as a peer.
 """
 
 import gc
@@ -23,7 +23,7 @@ Difference = Callable[[Tensor, Tensor], float]
 
 @dataclass
 class Timed:
-    """What is known about one setting."""
+    """Measurements of one setting."""
 
     seconds: list[float] = field(default_factory=list)
     first: float | None = None
@@ -70,7 +70,7 @@ def synchronise() -> None:
 
 
 def take_turns(settings: Mapping[str, Make], runs: int, judge: "Judge") -> dict[str, Timed]:
-    """Time every setting `runs` times in turn, after one call of each that compiles and answers."""
+    """Time every setting `runs` times in turn, after a first call of each that compiles and gives the output to compare."""
     found = {name: Timed() for name in settings}
     calls: dict[str, Call] = {}
     answers: dict[str, Tensor] = {}
@@ -93,7 +93,8 @@ def take_turns(settings: Mapping[str, Make], runs: int, judge: "Judge") -> dict[
 
 @dataclass(frozen=True)
 class Judge:
-    """Holds each answer to the reference's, but for `others`. A wrong one of ours is an error, one of theirs no peer."""
+    """Compares each output with the reference, except for `others`. A wrong output of ours is an error; one of transformers
+    excludes the setting."""
 
     difference: Difference
     tolerance: float
@@ -115,13 +116,13 @@ def first_line(error: Exception) -> str:
 
 
 def best_of_transformers(found: Mapping[str, Timed]) -> str:
-    """The fastest of its settings that ran and were right."""
+    """Name of the fastest setting of transformers that ran and gave the right output."""
     able = [name for name, timed in found.items() if not name.startswith("pairform") and timed.refused is None]
     return min(able, key=lambda name: found[name].median)
 
 
 def ratios(found: Mapping[str, Timed]) -> dict[str, Any]:
-    """Each of our settings against transformers' default, and against its best where several were tried; memory likewise."""
+    """Speed and memory of each of our settings relative to transformers' default, and to its best if several were tried."""
     best = best_of_transformers(found)
     peers = {"default": found[REFERENCE]}
     if sum(not name.startswith("pairform") for name in found) > 1:

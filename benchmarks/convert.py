@@ -1,8 +1,8 @@
-"""Converting at real size against copying the same bytes.
+"""Conversion of a full-size pair, compared with copying the same number of bytes.
 
-Two Gemma 2 folders of random bf16 weights become an encoder-decoder; then `cp -r` copies the result, and so on in turn. Both
-start alike: the page cache holds the input of the one that is timed and none of the other files, nothing is left to be written,
-and its target is not there.
+Two Gemma 2 folders with random bf16 weights become an encoder-decoder; then `cp -r` copies the result, and so on in turn. Both
+start from the same state: the page cache holds only the input of the command that is timed, no writes are pending, and the
+target does not exist.
 
     python -m benchmarks.convert [--preset gemma-2-2b] [--runs 3] [--folder DIR] [--quick]
 """
@@ -24,10 +24,10 @@ from benchmarks.sources import write_source
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="gemma-2-2b", help="the shapes of both sources")
-    parser.add_argument("--runs", type=int, default=3, help="pairs of runs, after one of each that is not counted")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work: about 6 times the size of a source")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, only to see that it works; keeps no result")
-    parser.add_argument("--device", choices=["cpu"], default="cpu", help="files are converted without a GPU")
+    parser.add_argument("--runs", type=int, default=3, help="pairs of runs, after a warm-up pair")
+    parser.add_argument("--folder", type=Path, default=None, help="working folder: needs about 6 times the size of a source")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, to check that it works; saves no result")
+    parser.add_argument("--device", choices=["cpu"], default="cpu", help="conversion does not use a GPU")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
@@ -69,7 +69,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def write(words: list[str], *, apart: bool) -> None:
-    """A source, in a process of its own where its memory would count for those that are measured."""
+    """Write a source. `apart`: in a separate process, so that its memory does not count for the commands measured here."""
     if apart:
         run([sys.executable, "-m", "benchmarks.sources", *words])
     else:
@@ -77,7 +77,7 @@ def write(words: list[str], *, apart: bool) -> None:
 
 
 def prepare(read: Sequence[Path], forget: Sequence[Path]) -> None:
-    """Files in `read` into the page cache and those in `forget` out of it, with all earlier writes done."""
+    """Load the files in `read` into the page cache and evict those in `forget`, after all pending writes."""
     os.sync()
     for path in (path for folder in forget if folder.is_dir() for path in folder.iterdir()):
         with path.open("rb", buffering=0) as file:

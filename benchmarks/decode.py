@@ -1,11 +1,11 @@
 """Greedy decoding of 128 tokens against transformers' `generate`: its default, and a static cache with the step compiled.
 
-Both sides are given the same encoder's output, so that only the decoder is timed, with its reading of the source. The share of
-the bandwidth limit is the time in which the machine reads the decoder's weights and all cached keys and values once for each
-token, over the time taken; both are measured in one run.
+Both sides get the same encoder output, so only the decoder with its attention to the source is timed. The share of the
+bandwidth limit is the time that the machine needs to read the decoder's weights and all cached keys and values once per token,
+divided by the time taken; both are measured in one run.
 
-Greedy tokens may differ where two logits are equal but for rounding, and all later ones with them. So each token is held to
-transformers' logits after the tokens before it: its logit must be the largest but for rounding.
+Greedy tokens may differ where two logits are equal up to rounding, and then all later tokens differ. Each token is therefore
+checked against transformers' logits for the tokens before it: its logit must be the largest up to rounding.
 
     python -m benchmarks.decode [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
 """
@@ -46,7 +46,7 @@ def write(folder: Path, case: Case) -> None:
 
 
 def source(case: Case, device: str) -> tuple[Tensor, Tensor]:
-    """An encoder's output and the mask of it: of size 1, as a norm leaves it. What it says does not matter for the time."""
+    """A random encoder output with unit variance, as after a norm, and its mask. Its values do not affect the time."""
     width = 96 if case["source"] < 128 else 768
     generator = torch.Generator().manual_seed(2)
     hidden = torch.randn(case["batch"], case["source"], width, generator=generator).to(getattr(torch, case["dtype"]))
@@ -93,7 +93,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
 
 
 def difference(folder: Path, case: Case, options: Options) -> Difference:
-    """How far the logit of a written token is below the largest one, in units of the largest."""
+    """How far the logit of a generated token is below the largest logit, relative to the largest."""
     hidden, mask = source(case, options.device)
     model = cache(lambda: models.theirs(folder, options.device))
 
@@ -111,7 +111,7 @@ def difference(folder: Path, case: Case, options: Options) -> Difference:
 
 
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Bytes that each token needs, and which share of the machine's bandwidth a setting makes of it."""
+    """The bytes to read for each token, and the share of the machine's bandwidth that a setting reaches."""
     spec = models.t5gemma(models.VOCABULARY, quick=options.quick)
     dtype = getattr(torch, case["dtype"])
     lengths = {"source_length": case["source"], "target_length": case["tokens"] // 2}

@@ -1,8 +1,8 @@
-"""One forward pass of encoder and decoder against transformers: its default, flex_attention, and compiled as a whole.
+"""One forward pass of encoder and decoder, compared with transformers: default, flex_attention, and compiled as a whole.
 
-The model has the shapes of T5Gemma B-B with a vocabulary of 32000 and windows of 256 tokens, and random weights. transformers
-refuses sdpa for it, since sdpa cannot cap scores. Compiling the whole model with flex_attention fails on a CPU in torch 2.13;
-flex_attention without that compiles the attention itself.
+The model has the shapes of T5Gemma B-B with a vocabulary of 32000, sliding windows of 256 tokens and random weights.
+transformers rejects sdpa for it, because sdpa does not support a softcap. Compiling the whole model with flex_attention fails
+on a CPU in torch 2.13; without that, flex_attention compiles only the attention.
 
     python -m benchmarks.forward [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
 """
@@ -55,7 +55,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
 
 
 def chosen(case: Case, options: Options) -> set[str]:
-    """On a CPU only what may be the best is compiled, which takes a minute: short sources as a whole, long ones with flex."""
+    """Names of the settings to run. Compiling takes a minute on a CPU, so only settings that may be the fastest run."""
     names = {"pairform", "transformers"}
     if options.quick or (case["dtype"] == "float32" and options.device == "cpu"):
         return names
@@ -73,7 +73,7 @@ def passes(model: Any, inputs: dict[str, Tensor]) -> Call:
 
 
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The share of the measured matrix rate that our fastest setting reaches."""
+    """The share of the measured matrix rate that each setting reaches."""
     dtype = getattr(torch, case["dtype"])
     spec = models.t5gemma(models.VOCABULARY, quick=options.quick)
     lengths = {"source_length": case["source"], "target_length": case["target"]}

@@ -1,4 +1,4 @@
-"""Inspecting the largest unequal preset from a cold process, against importing torch alone.
+"""Inspect the largest preset of unequal sizes in a new process, compared with `import torch` alone.
 
 python -m benchmarks.inspect [--preset t5gemma-9b-2b] [--runs 5] [--quick]
 """
@@ -13,9 +13,9 @@ from benchmarks.measure import RESULTS, run, save, summary
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="t5gemma-9b-2b")
-    parser.add_argument("--runs", type=int, default=5, help="pairs of runs, after one of each that is not counted")
-    parser.add_argument("--quick", action="store_true", help="once, only to see that it works; keeps no result")
-    parser.add_argument("--device", choices=["cpu"], default="cpu", help="nothing is computed")
+    parser.add_argument("--runs", type=int, default=5, help="pairs of runs, after a warm-up pair")
+    parser.add_argument("--quick", action="store_true", help="run once, to check that it works; saves no result")
+    parser.add_argument("--device", choices=["cpu"], default="cpu", help="nothing runs on a device")
     arguments = parser.parse_args(words)
     turns = 1 if arguments.quick else arguments.runs + 1
     inspect = [sys.executable, "-m", "pairform", "inspect", arguments.preset, "--json"]

@@ -1,7 +1,7 @@
-"""The row of latencies of T5Gemma's paper in shape: one query at batch 1, as ratios to Gemma 2 2B. It needs a GPU.
+"""The latencies of the T5Gemma paper: one query at batch 1, as ratios to Gemma 2 2B. Needs a GPU.
 
-The paper (arXiv 2504.06225, figure on quality against latency) answers 200 questions of GSM8K with trained weights; here they
-are random, the question has 128 tokens and every answer 128, so only the ratios can agree.
+The paper (arXiv 2504.06225, figure on quality against latency) answers 200 questions of GSM8K with trained weights. Here the
+weights are random and each question and each answer has 128 tokens, so only the ratios are comparable.
 
     python -m benchmarks.latency --device cuda [--runs 5] [--small]
 """
@@ -21,7 +21,7 @@ from benchmarks.options import Options, parse
 from pairform.assemblies.specs.model import ModelSpec
 
 PAPER = {"gemma-2-2b": 915, "t5gemma-2b-2b": 805, "t5gemma-9b-2b": 962, "gemma-2-9b": 2578, "t5gemma-9b-9b": 2727}
-"""Milliseconds a query, read off the figure."""
+"""Milliseconds per query, read off the figure."""
 FIRST = next(iter(PAPER))
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     small = {"--small", "--quick"} & set(arguments)
     options = parse(__doc__, [word for word in arguments if word not in small] + ["--quick"] * bool(small))
     if options.device == "cpu" and not small:
-        print("latency: needs a GPU (--device cuda); --small tries the script itself on a CPU")
+        print("latency: needs a GPU (--device cuda); --small checks the script on a CPU")
         return
     length = 4 if small else 128
     seconds = {name: measured(name, length, options) for name in PAPER}
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measured(name: str, length: int, options: Options) -> list[float]:
-    """Seconds of each run, after one that is not counted. The model is dropped before the next is built."""
+    """Seconds of each run, after a warm-up. The model is freed before the next one is built."""
     model: Any = pairform.build(shapes(name, small=options.quick), device=options.device, dtype=torch.bfloat16, seed=0)
     read = models.tokens(1, length, options.device, 0, 1000)
 

@@ -1,7 +1,7 @@
-"""Loading a folder of 1.2 GB, every setting in a process of its own: time and memory until each weight has been read once.
+"""Load a 1.2 GB folder, each setting in a separate process: time and memory until each weight has been read once.
 
-Reading the weights belongs to it, since a file that is only mapped costs its time and memory later. The files are in the page
-cache for both.
+Reading the weights is included, because a memory-mapped file costs its time and memory only when it is read. The files are in
+the page cache for both libraries.
 
     python -m benchmarks.load [--runs N] [--threads 2] [--device cpu] [--quick]
 """
@@ -32,7 +32,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         kept: list[Any] = []
 
         def call() -> Tensor:
-            """The largest of each weight, which takes no memory to find; the weights are held when memory is measured."""
+            """The maximum of each weight, which needs no extra memory. The weights stay in memory while it is measured."""
             kept.append(read(folder, options.device))
             return torch.stack([parameter.detach().amax() for parameter in kept[0].parameters()]).sort().values
 

@@ -1,4 +1,4 @@
-"""Commands timed as whole processes, the machine they ran on, and where results go."""
+"""Time commands as whole processes, describe the machine, and save results."""
 
 import json
 import os
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process: wall time and its largest resident memory, which is never below that of this process."""
+    """A finished process: wall time and peak resident memory, which is at least that of this process."""
 
     seconds: float
     peak_bytes: int
@@ -25,7 +25,7 @@ class Run:
 
 
 def run(command: list[str], **environment: str) -> Run:
-    """Run a command to its end; a failure is an error that shows what it printed."""
+    """Run a command to completion. A failure is an error that shows its output."""
     begin = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
@@ -50,7 +50,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """What a reader needs to judge the numbers."""
+    """Description of the machine and its software."""
     import torch
 
     from pairform.blocks.functional import processor
@@ -61,12 +61,12 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def peers(threads: int) -> dict[str, Any]:
-    """The rest of it where something runs beside transformers."""
+    """Additional description for a comparison with transformers."""
     return {"transformers": version("transformers"), "threads": threads}
 
 
 def save(name: str, result: dict[str, Any], folder: Path | None = RESULTS, device: str = "cpu") -> dict[str, Any]:
-    """Write a result beside the others, a GPU's under its name, and print it. Without a folder it is only printed."""
+    """Print a result and, if there is a folder, write it there. The file name of a GPU result includes the GPU."""
     host = machine(device)
     result = {"machine": {**host, **result.pop("machine", {})}, **result}
     text = json.dumps(result, indent=2) + "\n"

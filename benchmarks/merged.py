@@ -1,7 +1,7 @@
-"""T5Gemma 2 with text alone: our merged attention against our separate attention and against transformers.
+"""T5Gemma 2 without pictures: our merged attention, compared with our separate attention and with transformers.
 
-The shapes are those of T5Gemma 2 270M-270M without its vision tower and with a vocabulary of 32000. The separate variant has a
-cross-attention of its own beside self-attention, so it has more weights; transformers knows the merged form alone.
+The shapes are those of T5Gemma 2 270M-270M without its vision tower and with a vocabulary of 32000. The separate variant has
+both self-attention and cross-attention, so it has more weights. transformers implements only merged attention.
 
     python -m benchmarks.merged [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
 """
@@ -32,7 +32,7 @@ END, IMAGE, BEGIN = (models.VOCABULARY - 1 - place for place in range(3))
 
 
 def merged(*, quick: bool) -> ModelSpec:
-    """transformers' T5Gemma 2 always has a vision tower; this one is as small as can be, and reads nothing."""
+    """transformers' T5Gemma 2 always has a vision tower. This one is as small as possible and gets no input."""
     attention = {"heads": 2, "kv_heads": 2, "head_dim": 16}
     tower = {"width": 32, "depth": 1, "layer": {"branches": {"self_attention": attention, "feed_forward": {"hidden": 32}}}}
     vision = {"tower": tower, "image_token": IMAGE, "begin_token": BEGIN, "end_token": END}
@@ -42,7 +42,7 @@ def merged(*, quick: bool) -> ModelSpec:
 
 
 def separate(*, quick: bool) -> ModelSpec:
-    """The same with a cross-attention of its own, of the same heads."""
+    """The same model with separate cross-attention that has the same heads."""
     spec = merged(quick=quick)
     attention = spec.document()["decoder"]["layer"]["branches"]["self_attention"]
     cross = {key: attention[key] for key in ("heads", "kv_heads", "head_dim", "scale", "qk_norm")}
@@ -79,7 +79,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
 
 
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Merged against separate attention of ours."""
+    """Our merged attention compared with our separate attention."""
     found = result["settings"]
     return {"speedup_over_separate": round(found[SEPARATE]["median_seconds"] / found["pairform"]["median_seconds"], 2)}
 

@@ -1,4 +1,4 @@
-"""The models that are compared: the shapes of T5Gemma B-B or T5Gemma 2, random weights, one folder that both sides load."""
+"""The models in the benchmarks: shapes of T5Gemma B-B or T5Gemma 2, random weights, one folder that both libraries load."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ WINDOW = 256
 VOCABULARY = 32000
 TINY = {"width": 96, "depth": 2, "layer": {"branches": {"feed_forward": {"hidden": 128}}}}
 INCLUSIVE = {"encoder": {"cycle": [{"branches": {"self_attention": {"mask": {"window": [WINDOW, WINDOW]}}}}, {}]}}
-"""transformers' encoder windows reach one token further than T5Gemma was trained with; here ours do too."""
+"""transformers' encoder windows extend one token further than those T5Gemma was trained with; this patch does the same."""
 
 
 def t5gemma(vocabulary: int, *, quick: bool = False) -> ModelSpec:
-    """T5Gemma B-B with windows of 256 tokens and the vocabulary given."""
+    """T5Gemma B-B with sliding windows of 256 tokens and the given vocabulary."""
     windows = {"cycle": [{"branches": {"self_attention": {"mask": {"window": [WINDOW - 1, WINDOW - 1]}}}}, {}]}
     patch: dict[str, Any] = {"vocabulary": vocabulary, "encoder": windows, "decoder": windows}
     if quick:
@@ -27,7 +27,7 @@ def t5gemma(vocabulary: int, *, quick: bool = False) -> ModelSpec:
 
 
 def write(spec: ModelSpec, folder: Path, dtype: str) -> None:
-    """A folder in transformers' layout, the same weights each time."""
+    """Write a folder in the transformers format, with the same weights each time."""
     model = pairform.build(spec, dtype=getattr(torch, dtype), seed=0)
     pairform.save(model, folder, format="transformers")
 
@@ -40,7 +40,7 @@ def ours(
     prepack: bool = False,
     compiled: bool = False,
 ) -> Any:
-    """Our model; `compiled`: layer by layer."""
+    """Load our model; `compiled` compiles it layer by layer."""
     model = pairform.load(folder, device=device, patch=patch, prepack=prepack).eval()
     if compiled:
         model.compile_layers()
@@ -48,20 +48,20 @@ def ours(
 
 
 def theirs(folder: Path, device: str, attention: str | None = None) -> Any:
-    """transformers' model; without `attention` the implementation is what transformers takes by default."""
+    """Load transformers' model; without `attention`, with its default implementation."""
     kind = transformers.AutoConfig.from_pretrained(folder).architectures[0]
     given = {} if attention is None else {"attn_implementation": attention}
     return getattr(transformers, kind).from_pretrained(folder, dtype="auto", **given).to(device).eval()
 
 
 def tokens(batch: int, length: int, device: str, seed: int, vocabulary: int = VOCABULARY) -> Tensor:
-    """Token ids without special ones, which are the first and the last, `[batch, length]`."""
+    """Random token IDs, `[batch, length]`, without the special tokens at both ends of the vocabulary."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, vocabulary - 3, (batch, length), generator=generator).to(device)
 
 
 def inputs(case: dict[str, Any], device: str) -> dict[str, Tensor]:
-    """What both models read: a full source and a target."""
+    """Inputs of both models: a source without padding and a target."""
     read = tokens(case["batch"], case["source"], device, 0)
     written = tokens(case["batch"], case["target"], device, 1)
     return {"input_ids": read, "attention_mask": torch.ones_like(read), "decoder_input_ids": written}

@@ -1,4 +1,4 @@
-"""The options that all benchmarks share."""
+"""Options that all benchmarks share."""
 
 import argparse
 import json
@@ -14,12 +14,12 @@ from benchmarks.measure import RESULTS
 
 @dataclass(frozen=True)
 class Options:
-    """How to run.
+    """Settings of a benchmark run.
 
-    quick:   tiny shapes, to see that a script works; nothing is kept.
-    results: where results go; None keeps none.
-    only:    names of the cases to run, all where empty.
-    alone, case, folder: what a process of its own is to do, see `benchmarks.cases`.
+    quick:   tiny shapes, to check that a script works; no result is saved.
+    results: folder for results; None saves none.
+    only:    names of the cases to run; empty means all.
+    alone, case, folder: the task of a separate process, see `benchmarks.cases`.
     """
 
     threads: int
@@ -34,14 +34,14 @@ class Options:
 
 
 def parse(description: str | None, arguments: list[str] | None = None) -> Options:
-    """Read the command line, and let torch use as many threads as it says."""
+    """Parse the command line and set torch's number of threads."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=None, help="default: one for each core; one if quick")
-    parser.add_argument("--runs", type=int, default=None, help="turns of every setting (default: the case's own)")
+    parser.add_argument("--threads", type=int, default=None, help="default: one per core, or one with --quick")
+    parser.add_argument("--runs", type=int, default=None, help="runs of every setting (default: depends on the case)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, only to see that it works; keeps no result")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of results")
-    parser.add_argument("--only", nargs="*", default=(), metavar="CASE", help="cases by name (default: all)")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, to check that it works; saves no result")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
+    parser.add_argument("--only", nargs="*", default=(), metavar="CASE", help="names of cases to run (default: all)")
     for name in ("--alone", "--case", "--folder"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     read = parser.parse_args(arguments)

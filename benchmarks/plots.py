@@ -1,4 +1,4 @@
-"""Plots of the committed results, as SVG files in docs/figures/, and the tables of the pages. Needs the extra `bench`.
+"""Draw plots of the committed results as SVG files in docs/figures/, and update the tables. Needs the extra `bench`.
 
 python -m benchmarks.plots
 """
@@ -13,13 +13,13 @@ from benchmarks.tables import Plot, results
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 INK = "#7d8590"
-"""Readable on white and on black."""
+"""Readable on white and on black backgrounds."""
 OURS = ("#2f81f7", "#79b8ff", "#1f6feb")
 THEIRS = ("#d29922", "#b3741f", "#e3b341", "#8f6518")
 
 
 def draw(path: Path, plot: Plot) -> None:
-    """Bars by case and setting, with a line where a setting equals transformers' default."""
+    """Draw bars by case and setting, with a line at transformers' default."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for values in plot.cases.values() for name in values))

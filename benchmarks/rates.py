@@ -1,4 +1,4 @@
-"""What the machine can do at best: matrix products and reading memory, in the same run as what is held against them.
+"""Peak rates of the machine for matrix products and memory reads, measured in the same run as the results compared with them.
 
 python -m benchmarks.rates [--device cpu] [--threads 2]
 """
@@ -15,7 +15,7 @@ from benchmarks.options import Options, parse
 
 
 def fastest(call: Callable[[], torch.Tensor], seconds: float) -> float:
-    """The shortest of several calls that take about `seconds` together."""
+    """The shortest time of several calls that together take about `seconds`."""
     best, spent, turns = float("inf"), 0.0, 0
     while spent < seconds or turns < 3:
         synchronise()
@@ -29,7 +29,7 @@ def fastest(call: Callable[[], torch.Tensor], seconds: float) -> float:
 
 @torch.no_grad()
 def matrix_rate(dtype: torch.dtype, options: Options) -> float:
-    """Floating-point operations a second of a large square product, two for each multiply-add."""
+    """Floating-point operations per second of a large square product; a multiply-add counts as two."""
     size = 256 if options.quick else 2048 if options.device == "cpu" else 8192
     left, right = (torch.randn(size, size, dtype=dtype, device=options.device) for _ in range(2))
     return 2 * size**3 / fastest(lambda: left @ right, 0.01 if options.quick else 1.0)
@@ -37,7 +37,7 @@ def matrix_rate(dtype: torch.dtype, options: Options) -> float:
 
 @torch.no_grad()
 def bandwidth(options: Options) -> float:
-    """Bytes a second at which memory is read: the sum of a tensor far larger than the caches."""
+    """Memory read rate in bytes per second, from the sum of a tensor much larger than the caches."""
     size = 1 << (20 if options.quick else 28)
     tensor = torch.ones(size, device=options.device)
     return tensor.nbytes / fastest(tensor.sum, 0.01 if options.quick else 1.0)
@@ -53,7 +53,7 @@ def rates(options: Options) -> dict[str, Any]:
 
 def main() -> None:
     options = parse(__doc__)
-    found = {"machine": {"threads": options.threads}, "what": "the machine's own rates, a second", **rates(options)}
+    found = {"machine": {"threads": options.threads}, "what": "peak rates of the machine, per second", **rates(options)}
     save("rates", found, options.results, options.device)
 
 

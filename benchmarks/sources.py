@@ -1,4 +1,4 @@
-"""A checkpoint folder of real size with random weights, written as a stream.
+"""Write a full-size checkpoint folder with random weights, streaming.
 
 python -m benchmarks.sources FOLDER PRESET SEED
 """
@@ -44,7 +44,7 @@ class RandomContent:
 
 
 def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """A folder in transformers' layout with a preset's shapes; returns the bytes of its weights."""
+    """Write a folder in the transformers format with a preset's shapes; returns the size of its weights in bytes."""
     spec = load_spec(preset)
     generator = torch.Generator().manual_seed(seed)
     pool = (torch.randn(POOL, generator=generator) * spec.initializer_range).to(dtype)

@@ -1,4 +1,4 @@
-"""Cold starts: importing, listing the presets, and a small model's first token, against transformers.
+"""Cold starts: import, list the presets, and generate the first token of a small model, compared with transformers.
 
 python -m benchmarks.start [--runs 10] [--quick]
 """
@@ -15,7 +15,7 @@ from benchmarks.measure import RESULTS, Run, peers, run, save, summary
 
 NAMES = "load, save, build, plan, convert, verify, inspect, load_spec, diff, patch, Model"
 MODEL = {"vocabulary": 32000, "encoder": {"depth": 4}, "decoder": {"depth": 4}}
-"""On t5gemma-s-s: 52 MB of float32 weights beside its embeddings."""
+"""Patch on t5gemma-s-s: 52 MB of float32 weights, not counting embeddings."""
 IDS = "torch.tensor([[2, 5, 17, 3]])"
 PLAIN = "import torch"
 OURS = f"import torch, pairform; pairform.load({{folder!r}}).generate({IDS}, max_new_tokens=1)"
@@ -26,7 +26,7 @@ THEIRS = (
 
 
 def make(folder: Path) -> Path:
-    """A small T5Gemma in transformers' layout, which both read. Made in a process of its own, which frees its memory."""
+    """Write a small T5Gemma in the transformers format, in a separate process so that its memory is freed."""
     code = (
         "import pairform; spec = pairform.patch(pairform.load_spec('t5gemma-s-s'), "
         f"{MODEL!r}); pairform.save(pairform.build(spec, seed=0), {str(folder)!r}, format='transformers')"
@@ -37,9 +37,9 @@ def make(folder: Path) -> Path:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10, help="rounds, after one that is not counted")
-    parser.add_argument("--quick", action="store_true", help="once, only to see that it works; keeps no result")
-    parser.add_argument("--device", choices=["cpu"], default="cpu", help="a start is the processor's work")
+    parser.add_argument("--runs", type=int, default=10, help="rounds, after a warm-up round")
+    parser.add_argument("--quick", action="store_true", help="run once, to check that it works; saves no result")
+    parser.add_argument("--device", choices=["cpu"], default="cpu", help="a start does not use a GPU")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as scratch:
         folder = str(make(Path(scratch) / "model"))
@@ -61,7 +61,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def result(runs: dict[str, list[Run]]) -> dict[str, Any]:
-    """The least of each beside all of them: whatever else the machine does only adds."""
+    """Minima and all measurements. The minimum is the best estimate, because other load on the machine only adds time."""
     least = {name: min(each.seconds for each in found) for name, found in runs.items()}
     pairs = zip(runs["transformers_first_token"], runs["first_token"], strict=True)
     return {

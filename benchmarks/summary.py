@@ -1,4 +1,4 @@
-"""The table of speed in README.md: one row for each kind of benchmark, from the committed results."""
+"""The speed table of README.md: one row for each kind of benchmark, built from the committed results."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,8 +7,8 @@ Results = Mapping[str, dict[str, Any]]
 
 
 def summary(found: Results) -> str:
-    """What is not in the results is not in the table, but for a GPU: without one its row says so."""
-    rows = ["| what | figure | by |", "|---|---|---|"]
+    """A Markdown table with a row for each result. If no result comes from a GPU, a row says so."""
+    rows = ["| Measurement | Result | Command |", "|---|---|---|"]
     for row in ROWS:
         rows += [f"| {what} | {figure} | `python -m benchmarks.{script}` |" for what, figure, script in row(found)]
     if not any("gpu" in result["machine"] for result in found.values()):
@@ -22,9 +22,8 @@ Row = Iterator[tuple[str, str, str]]
 def convert(found: Results) -> Row:
     for name, result in found.items():
         if name.startswith("convert-"):
-            what = (
-                f"{result['what'].split(',')[0]}, {result['bytes_written'] / 1e9:.1f} GB written, against `cp -r` of the result"
-            )
+            written = f"{result['bytes_written'] / 1e9:.1f} GB written"
+            what = f"{result['what'].split(',')[0]}, {written}, compared with `cp -r` of the result"
             yield (
                 what,
                 f"{result['median_ratio']:.2f} x the time, {result['convert']['peak_megabytes']} MB of memory",
@@ -39,7 +38,7 @@ def inspect(found: Results) -> Row:
             torch = result["import_torch"]["median_seconds"]
             took = result["inspect"]
             yield (
-                f"{of}, of which importing torch {torch:.1f} s",
+                f"{of}, including {torch:.1f} s to import torch",
                 f"{took['median_seconds']:.1f} s, {took['peak_megabytes']} MB",
                 "inspect",
             )
@@ -48,14 +47,14 @@ def inspect(found: Results) -> Row:
 def start(found: Results) -> Row:
     for name, result in found.items():
         if name == "start":
-            yield "importing pairform, beyond torch", f"{result['import_beyond_torch_seconds']:.2f} s", "start"
+            yield "import pairform, in addition to torch", f"{result['import_beyond_torch_seconds']:.2f} s", "start"
             yield "`pairform presets`", f"{result['least_seconds']['presets']:.2f} s", "start"
             ratio = result["first_token_median_ratio"]
-            yield "a cold process to a small model's first token", f"{ratio:.2f} x as fast as transformers", "start"
+            yield "cold start to the first token of a small model", f"{ratio:.2f} x as fast as transformers", "start"
 
 
 def compared(kind: str, what: str) -> Callable[[Results], Row]:
-    """A row for each case: our fastest setting against transformers' default and its best, and the least memory of ours."""
+    """A row for each case: our fastest setting relative to transformers' default and best, and our lowest memory."""
 
     def rows(found: Results) -> Row:
         for name, result in found.items():
@@ -85,9 +84,9 @@ ROWS: tuple[Callable[[Results], Row], ...] = (
     convert,
     inspect,
     start,
-    compared("load", "a folder of 1.2 GB loaded"),
-    compared("forward", "forward of T5Gemma B-B shapes"),
-    compared("merged", "forward of T5Gemma 2 270M-270M shapes, text"),
-    compared("decode", "128 tokens, greedy, T5Gemma B-B shapes"),
+    compared("load", "load a 1.2 GB folder"),
+    compared("forward", "forward pass, T5Gemma B-B shapes"),
+    compared("merged", "forward pass, T5Gemma 2 270M-270M shapes, text"),
+    compared("decode", "greedy decoding of 128 tokens, T5Gemma B-B shapes"),
     compared("train", "training step, vocabulary 256000, T5Gemma B-B shapes"),
 )

@@ -1,6 +1,6 @@
-"""Tables of the committed results, written into the marked regions of README.md and docs/benchmarks.md.
+"""Write tables of the committed results into the marked regions of README.md and docs/benchmarks.md.
 
-A region begins with `<!-- results: NAME -->` and ends with `<!-- end of results -->`; what is between comes from here alone.
+A region starts with `<!-- results: NAME -->` and ends with `<!-- end of results -->`. The text between them is generated here.
 
     python -m benchmarks.tables
 """
@@ -24,7 +24,7 @@ Results = Mapping[str, Result]
 
 
 def results(folder: Path = RESULTS) -> dict[str, Result]:
-    """All results by name, short sequences and small batches first."""
+    """All results by name, sorted by sequence length and batch size."""
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: [int(word) if word.isdigit() else 0 for word in item[0].split("-")]))
 
@@ -38,7 +38,7 @@ def device(result: Result) -> str:
 
 
 def case(result: Result) -> str:
-    """A case in words."""
+    """Description of a case."""
     given = result.get("case", {})
     words = [f"{word} {given[key]}" for key, word in CASE_WORDS.items() if key in given]
     return ", ".join([*words, given["dtype"]] if "dtype" in given else words)
@@ -48,14 +48,17 @@ CASE_WORDS = {"source": "source", "target": "target", "tokens": "tokens", "vocab
 
 
 def compared(found: Results, kind: str) -> str:
-    """Every setting of every case beside transformers' default."""
-    rows = ["| case | setting | seconds | speed, default = 1 | peak memory | share of the limit |", "|---|---|---|---|---|---|"]
+    """A table of every setting of every case, relative to transformers' default."""
+    rows = [
+        "| case | setting | seconds | speed (default = 1) | peak memory | share of the limit |",
+        "|---|---|---|---|---|---|",
+    ]
     for result in of_kind(found, kind).values():
         default = result["settings"]["transformers"]["median_seconds"]
         shares = result.get("share_of_bandwidth") or result.get("share_of_matrix_rate") or {}
         for name, setting in result["settings"].items():
             if "refused" in setting:
-                rows.append(f"| {case(result)} | {name} | | no peer: {escaped(setting['refused'])} | | |")
+                rows.append(f"| {case(result)} | {name} | | excluded: {escaped(setting['refused'])} | | |")
                 continue
             speed = default / setting["median_seconds"]
             memory = f"{setting['peak_megabytes']} MB" if "peak_megabytes" in setting else ""
@@ -65,7 +68,7 @@ def compared(found: Results, kind: str) -> str:
 
 
 def page_part(found: Results, kind: str) -> str:
-    """The plots of a kind and its table."""
+    """The plots and the table of one kind of benchmark."""
     drawn = [f"![{plot.title}](figures/{name}.svg)" for name, plot in figures(found, kind).items()]
     return "\n\n".join([*drawn, compared(found, kind)])
 
@@ -85,7 +88,7 @@ def latency(found: Results) -> str:
 
 
 def machines(found: Results) -> str:
-    """Which machines the results are from, and whether a GPU is among them; a warning where instruction sets differ."""
+    """The machines of the results, whether a GPU is among them, and a warning if instruction sets differ."""
     cpus = {cpu(host) for host in hosts(found) if "gpu" not in host}
     gpus = {f"{m['gpu']}, torch {m['torch']}" for m in hosts(found) if "gpu" in m}
     lines = [f"- CPU: {name}" for name in sorted(cpus)] + [f"- GPU: {name}" for name in sorted(gpus)]
@@ -98,7 +101,7 @@ def machines(found: Results) -> str:
     return "\n".join(lines)
 
 
-UNKNOWN = "an instruction set that was not recorded"
+UNKNOWN = "instruction set not recorded"
 
 
 def cpu(host: Mapping[str, Any]) -> str:
@@ -107,7 +110,7 @@ def cpu(host: Mapping[str, Any]) -> str:
 
 
 def of_set(found: Results, instructions: str) -> list[str]:
-    """The names of the results on a CPU with these instructions."""
+    """The names of the results from a CPU with this instruction set."""
     cpus = {name: result["machine"] for name, result in found.items() if "gpu" not in result["machine"]}
     return sorted(name for name, host in cpus.items() if host.get("instructions", UNKNOWN) == instructions)
 
@@ -127,7 +130,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Plot:
-    """Values by case and setting, in units of transformers' default."""
+    """Values by case and setting, relative to transformers' default."""
 
     title: str
     axis: str
@@ -135,7 +138,7 @@ class Plot:
 
 
 def figures(found: Results, kind: str) -> dict[str, Plot]:
-    """The plots of a kind by their files' names: speed, and memory where it was measured, on each device."""
+    """The plots of one kind of benchmark by file name: speed, and memory if measured, for each device."""
     plots: dict[str, Plot] = {}
     for name in dict.fromkeys(device(result) for result in of_kind(found, kind).values()):
         here = [result for result in of_kind(found, kind).values() if device(result) == name]
@@ -171,7 +174,7 @@ REGIONS: Mapping[str, Callable[[Results], str]] = {
 
 
 def filled(page: str, found: Results) -> str:
-    """A page with its regions as the results have them."""
+    """A page with its regions regenerated from the results."""
     return REGION.sub(lambda match: f"{match[1]}{REGIONS[match['name']](found)}\n{match[3]}", page)
 
 

@@ -1,9 +1,7 @@
-"""Forward, loss and backward with a vocabulary of 256000 against transformers: its default, and compiled as a whole.
+"""A training step with a vocabulary of 256000, compared with transformers: default, and compiled as a whole.
 
-Ours is compiled layer by layer.
-
-The optimiser's update is not timed, since it is the same code on both sides. Memory is what the step takes at its height beyond
-the weights, the gradients it leaves included.
+The step consists of forward pass, loss and backward pass. Our model is compiled layer by layer. The optimiser step is not
+timed, because both sides run the same code. Memory is the peak of the step beyond the weights, including the gradients.
 
     python -m benchmarks.train [--runs N] [--threads 2] [--device cpu] [--quick]
 """
@@ -24,7 +22,7 @@ from benchmarks.options import Options
 CASES: list[Case] = [
     {"vocabulary": 256000, "source": 512, "target": 512, "batch": 4, "dtype": "bfloat16", "runs": 2, "apart": True}
 ]
-"""Apart, since transformers takes 16 GB beyond its weights."""
+"""In separate processes, because transformers takes 16 GB in addition to its weights."""
 QUICK: list[Case] = [{"vocabulary": 500, "source": 24, "target": 24, "batch": 2, "dtype": "float32"}]
 
 
@@ -46,7 +44,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
 
 
 def step(forward: Callable[..., Any], model: Any, case: Case, device: str) -> Call:
-    """One step; its answer is the loss and the sizes of the first gradients."""
+    """One training step. Its output is the loss and the norms of the embeddings' gradients."""
     read = models.tokens(case["batch"], case["source"], device, 0, case["vocabulary"])
     labels = models.tokens(case["batch"], case["target"], device, 1, case["vocabulary"])
     model.train()
@@ -62,7 +60,7 @@ def step(forward: Callable[..., Any], model: Any, case: Case, device: str) -> Ca
 
 
 def tables(model: Any) -> list[Any]:
-    """The embeddings of encoder and decoder, which the gradient reaches last."""
+    """The embeddings of encoder and decoder, which the backward pass reaches last."""
     names = ("encoder", "decoder")
     inner = getattr(model, "model", model)
     stacks = [getattr(inner, name) for name in names]
@@ -70,7 +68,7 @@ def tables(model: Any) -> list[Any]:
 
 
 def largest_relative(reference: Tensor, answer: Tensor) -> float:
-    """Each number by itself."""
+    """The largest relative difference of any number."""
     return float(((answer - reference) / reference).abs().max())
 
 

@@ -41,9 +41,11 @@ class TokenSlot:
     first: Int[Tensor, "batch 1"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
     """Shared by all branches of a stack in one forward pass.
+
+    place:     the branch that runs now; each layer sets it before it runs one.
 
     positions: what positional encodings count, `[batch or 1, length]`.
     offset:    how many tokens of the same sequence came in earlier calls.
@@ -74,16 +76,12 @@ class Context:
     place: Place = (0, "")
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
-    def at(self, layer: int, branch: str) -> "Context":
-        """The same pass, seen from one branch."""
-        return replace(self, place=(layer, branch))
-
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, called only the first time that `key` is asked for in this pass.
 
         Compiled code makes it each time: the compiler finds equal parts by itself, and would compile anew for each key.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return make()
         if key not in self.memo:
             self.memo[key] = make()
@@ -95,7 +93,7 @@ class Context:
         if self.weights is not None:
             self.weights[reads, self.place] = weights
 
-    def lose(self, make: Callable[[], Tensor]) -> None:
+    def add_auxiliary_loss(self, make: Callable[[], Tensor]) -> None:
         """Add `make()`, a scalar, to the training loss."""
         if self.losses is not None:  # by place, so that a layer that is computed again counts once
             self.losses[self.place] = make()
@@ -104,7 +102,7 @@ class Context:
         """Which of the last `length` tokens are real; None: all."""
         return None if self.valid is None else self.valid[:, -length:]
 
-    def losing(self, length: int) -> Bool[Tensor, "batch length"] | None:
+    def counted_tokens(self, length: int) -> Bool[Tensor, "batch length"] | None:
         """Which of the last `length` tokens count in auxiliary losses; None: all."""
         present = self.present(length)
         return self.counted if present is None else present if self.counted is None else present & self.counted

@@ -64,7 +64,8 @@ class GatedFeedForward(nn.Module):
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         activation = ACTIVATIONS[self.spec.activation]
         inner = by_rows(lambda gate, up: activation(gate) * up, self.gate_proj(hidden), self.up_proj(hidden))
-        inner = functional.dropout(inner, self.spec.dropout, self.training)
+        if self.spec.dropout and self.training:
+            inner = functional.dropout(inner, self.spec.dropout)
         projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
         return projected
 
@@ -83,6 +84,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         inner = ACTIVATIONS[self.spec.activation](self.up_proj(hidden))
-        inner = functional.dropout(inner, self.spec.dropout, self.training)
+        if self.spec.dropout and self.training:
+            inner = functional.dropout(inner, self.spec.dropout)
         projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
         return projected

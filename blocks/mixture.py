@@ -87,7 +87,7 @@ class MixtureOfExperts(nn.Module):
         weights = logits.softmax(-1)
         chosen, experts = weights.topk(self.spec.top_k, dim=-1)
         if self.spec.balance or self.spec.z_loss:
-            context.lose(lambda: self.losses(logits, weights, experts, context.losing(hidden.shape[1])))
+            context.add_auxiliary_loss(lambda: self.losses(logits, weights, experts, context.counted_tokens(hidden.shape[1])))
         if self.spec.normalise:
             chosen = chosen / chosen.sum(-1, keepdim=True)
         mix = self.everywhere if torch.compiler.is_compiling() else self.where_chosen

@@ -37,14 +37,17 @@ class RMSNorm(nn.Module):
         return Constant(value=0.0 if self.spec.unit_offset else 1.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        scale = wide(self.weight)
+        weight = self.weight
+        scale = weight.to(torch.promote_types(weight.dtype, torch.float32))
         if self.spec.unit_offset:
             scale = 1 + scale
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
 
         def norm(rows: Tensor) -> Tensor:
-            return functional.rms_norm(wide(rows), scale.shape, scale, self.spec.eps).to(rows.dtype)
+            return torch.rms_norm(rows.to(dtype), scale.shape, scale, self.spec.eps).to(rows.dtype)
 
-        return by_rows(norm, hidden).to(narrower(hidden.dtype, self.weight.dtype))
+        normed = by_rows(norm, hidden)
+        return normed if weight.dtype == hidden.dtype else normed.to(narrower(hidden.dtype, weight.dtype))
 
 
 class LayerNorm(nn.Module):

@@ -1,7 +1,7 @@
-"""Small checkpoints in the layout of transformers: what `make demo` converts and what the pages in docs/ work on.
+"""Write small checkpoints in the transformers format. `make demo` converts them, and the pages in docs/ use them.
 
-Gemma 2 with a tokenizer: `gemma-large` (6 layers of width 48) and `gemma-small` (4 layers of width 32). Gemma 3: `gemma3` and
-`gemma3-pictures` (width 32; the second reads pictures too) and `gemma3-wide` (width 48). The weights are random.
+Gemma 2 with a tokenizer: `gemma-large` (6 layers of width 48) and `gemma-small` (4 layers of width 32). Gemma 3: `gemma3`,
+the multimodal `gemma3-pictures` (both of width 32) and `gemma3-wide` (width 48). All weights are random.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
+for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns about kernels for other machines
     logging.getLogger(name).setLevel(logging.ERROR)
 
 from transformers import (  # noqa: E402
@@ -52,7 +52,7 @@ SIZES: dict[str, Any] = {
     "sliding_window": 4,
     "initializer_range": 1.0,
 }
-"""Weights wide enough for softcaps and windows to matter, and a window shorter than a sentence."""
+"""Weights wide enough for softcaps and sliding windows to have an effect, and a window shorter than a sentence."""
 LARGE = {"hidden_size": 48, "num_hidden_layers": 6, "intermediate_size": 96}
 GEMMA3: dict[str, Any] = {
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
@@ -76,7 +76,7 @@ PICTURES = {"mm_tokens_per_image": 4, "boi_token_index": 4, "eoi_token_index": 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to write them in (default: demo)")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="output folder (default: demo)")
     folder: Path = parser.parse_args().out
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -93,10 +93,10 @@ def main() -> None:
 
 
 def write(architecture: type[PreTrainedModel], config: Any, folder: Path, seed: int) -> None:
-    """A folder as transformers writes it.
+    """Write a folder with `save_pretrained`.
 
-    Norms are drawn too, since transformers starts them at the identity. Embeddings are small, since a tied head would otherwise
-    repeat the token that was read last.
+    Norms get random values, because transformers initialises them as the identity. Embeddings are scaled down, because a tied
+    head would otherwise repeat the last input token.
     """
     torch.manual_seed(seed)
     model = architecture(config)
@@ -110,7 +110,7 @@ def write(architecture: type[PreTrainedModel], config: Any, folder: Path, seed: 
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, with `<bos>` in front of each text."""
+    """A tokenizer with one token per word that puts `<bos>` before each text."""
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*SPECIAL, *WORDS])}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])

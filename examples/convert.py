@@ -1,7 +1,7 @@
-"""The main job from end to end, offline and in seconds: what `make demo` runs after `checkpoints.py`.
+"""A complete conversion, offline and in seconds. `make demo` runs it after `checkpoints.py`.
 
-Two small Gemma 2 checkpoints in the layout of transformers become an encoder-decoder whose encoder is the larger one. The
-result is checked against transformers and against its sources, and writes a few tokens.
+Two small Gemma 2 checkpoints in the transformers format become an encoder-decoder whose encoder is the larger model. The
+result is compared with transformers and with its sources, and generates a few tokens.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import torch
 
 import pairform
 
-for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
+for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns about kernels for other machines
     logging.getLogger(name).setLevel(logging.ERROR)
 
 from tokenizers import Tokenizer  # noqa: E402
@@ -24,7 +24,7 @@ TEXT = "the small cat follows the red bird"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="working folder (default: demo)")
     folder: Path = parser.parse_args().out
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -42,9 +42,9 @@ def main() -> None:
     pairform.export(paired, exported, format="transformers", overwrite=True)
 
     ids = read_tokens(paired)
-    print(f"  against transformers:             {against_transformers(exported, ids):.1e} of the largest logit")
-    print(f"  encoder, causal, to its source:   {encoder_to_source(paired, large, ids):.1e}")
-    print(f"  silent decoder to its source:     {decoder_to_source(silent, small, ids):.1e}")
+    print(f"  difference from transformers:           {against_transformers(exported, ids):.1e} of the largest logit")
+    print(f"  causal encoder from its source:         {encoder_to_source(paired, large, ids):.1e}")
+    print(f"  zero-output decoder from its source:    {decoder_to_source(silent, small, ids):.1e}")
 
     model = pairform.load(paired)
     written = model.generate(ids, max_new_tokens=8)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def read_tokens(folder: Path) -> torch.Tensor:
-    """`TEXT` through the tokenizer that came along."""
+    """`TEXT` as token IDs, by the tokenizer of the converted folder, `[1, length]`."""
     return torch.tensor([Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids])
 
 
@@ -61,7 +61,7 @@ def read_tokens(folder: Path) -> torch.Tensor:
 def against_transformers(folder: Path, ids: torch.Tensor) -> float:
     """The largest difference between our logits and transformers', relative to the largest logit."""
     theirs = T5GemmaForConditionalGeneration.from_pretrained(folder).eval()
-    # transformers 5 counts an encoder window of w as w tokens to each side; the weights were trained with w - 1
+    # transformers 5 treats an encoder window of w as w tokens on each side; the weights were trained with w - 1
     theirs.config.encoder.sliding_window -= 1
     expected = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=ids).logits
     found = pairform.load(folder)(ids, decoder_input_ids=ids).logits
@@ -71,7 +71,7 @@ def against_transformers(folder: Path, ids: torch.Tensor) -> float:
 
 @torch.no_grad()
 def encoder_to_source(folder: Path, source: Path, ids: torch.Tensor) -> float:
-    """The converted encoder, made causal again, against the decoder-only model that it was."""
+    """The largest difference between the converted encoder, made causal again, and its decoder-only source."""
     causal = {"encoder": {"layer": {"branches": {"self_attention": {"mask": {"causal": True}}}}}}
     hidden = pairform.load(folder, patch=causal)(ids, decoder_input_ids=ids).encoder_last_hidden_state
     expected = Gemma2ForCausalLM.from_pretrained(source).eval().model(input_ids=ids).last_hidden_state
@@ -80,7 +80,7 @@ def encoder_to_source(folder: Path, source: Path, ids: torch.Tensor) -> float:
 
 @torch.no_grad()
 def decoder_to_source(folder: Path, source: Path, ids: torch.Tensor) -> float:
-    """A decoder whose cross-attention is still silent against the decoder-only model that it was."""
+    """The largest difference between a decoder whose cross-attention outputs zero and its decoder-only source."""
     found = pairform.load(folder)(ids, decoder_input_ids=ids).logits
     return float((found - Gemma2ForCausalLM.from_pretrained(source).eval()(input_ids=ids).logits).abs().max())
 

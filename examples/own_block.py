@@ -1,4 +1,4 @@
-"""A block of one's own: registered under a name, it stands in specs like those that come with pairform."""
+"""Define and register a block. Specs can then use it like the blocks that come with pairform."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from pairform.blocks.functional.initializers import Constant
 
 @pairform.register("norm")
 class MaxNorm(nn.Module):
-    """`g * x / max |x|` with one learnt g: no part of what it gives is larger than g."""
+    """`g * x / max |x|` with one learned gain g, so that no output is larger than g."""
 
     class Spec(pairform.BlockSpec):
         name: Literal["maxnorm"] = "maxnorm"

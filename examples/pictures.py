@@ -1,6 +1,6 @@
-"""Pictures in, words out: draws shapes, trains a small encoder-decoder from nothing to name them, and asks it about new ones.
+"""Train a small, randomly initialised encoder-decoder to name drawn shapes, and test it on new pictures.
 
-It runs for some ten seconds on a CPU core.
+Takes about ten seconds on a CPU core.
 """
 
 import random
@@ -26,7 +26,7 @@ PATCHES = {"name": "patches", "image_size": 32, "patch_size": 8}
 
 
 def layer(attention: dict[str, Any], norm: dict[str, Any] = NORM, **more: dict[str, Any]) -> dict[str, Any]:
-    """A layer of two or three branches, all of width 64."""
+    """A layer with two or three branches, of width 64."""
     heads = {"heads": 4, "bias": norm["name"] == "layernorm"}
     branches = {
         "self_attention": {"name": "self_attention", **heads, **attention},
@@ -46,7 +46,7 @@ VISION = {
     "image_token": IDS["<image>"],
     "begin_token": IDS["<begin>"],
     "end_token": IDS["<end>"],
-    "frozen": False,  # this tower starts from nothing; a pretrained one is kept as it is
+    "frozen": False,  # this tower is newly initialised; a pretrained tower can stay frozen
 }
 ROPE = {"position": {"name": "rope"}}
 SPEC = {
@@ -61,7 +61,7 @@ SPEC = {
 
 
 def draw(file: Path, colour: str, shape: str, chance: random.Random) -> Path:
-    """One shape somewhere on a grey ground, as an image file."""
+    """Write an image file with one shape at a random place on a grey background."""
     image = Image.new("RGB", (96, 96), (chance.randrange(90, 170),) * 3)
     radius = chance.randrange(24, 36)
     x, y = (chance.randrange(radius, 96 - radius) for _ in "xy")
@@ -74,7 +74,7 @@ def draw(file: Path, colour: str, shape: str, chance: random.Random) -> Path:
 
 
 def examples(folder: Path, count: int, chance: random.Random) -> tuple[Tensor, Tensor]:
-    """`pixel_values [count, 3, 32, 32]` and the answers `[count, 3]`: a colour, a shape, the end."""
+    """`pixel_values [count, 3, 32, 32]` and labels `[count, 3]`: a colour, a shape, the end token."""
     answers = [(chance.choice(list(COLOURS)), chance.choice(SHAPES)) for _ in range(count)]
     files = [draw(folder / f"{index}.png", *answer, chance) for index, answer in enumerate(answers)]
     labels = [[IDS[colour], IDS[shape], IDS["<eos>"]] for colour, shape in answers]
@@ -82,12 +82,12 @@ def examples(folder: Path, count: int, chance: random.Random) -> tuple[Tensor, T
 
 
 def questions(count: int) -> Tensor:
-    """ "what <picture> ?", once for each picture."""
+    """ "what <picture> ?", one row for each picture."""
     return torch.tensor([[IDS["what"], *pairform.picture_tokens(SPEC), IDS["?"]]]).expand(count, -1)
 
 
 def accuracy(model: pairform.Model, pixels: Tensor, labels: Tensor) -> float:
-    """How many answers are right in both words."""
+    """The fraction of answers in which both words are correct."""
     written = model.generate(questions(len(pixels)), pixel_values=pixels, max_new_tokens=2, eos_token_id=[])
     return float((written[:, 1:] == labels[:, :2]).all(1).float().mean())
 
@@ -95,7 +95,7 @@ def accuracy(model: pairform.Model, pixels: Tensor, labels: Tensor) -> float:
 def main() -> None:
     chance = random.Random(0)
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # the model is too small for more to pay
+    torch.set_num_threads(1)  # more threads do not help such a small model
     with tempfile.TemporaryDirectory() as folder:
         pixels, labels = examples(Path(folder), 3000, chance)
         unseen, expected = examples(Path(folder), 200, chance)

@@ -1,4 +1,4 @@
-"""One block swapped for another: a small T5Gemma with a plain MLP in place of the gated one in its decoder."""
+"""Swap a block: a small T5Gemma whose decoder has a plain MLP instead of a gated feed-forward layer."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 @torch.no_grad()
 def loss(model: pairform.Model) -> float:
-    """Of one forward pass over random tokens."""
+    """The loss of one forward pass over random tokens."""
     generator = torch.Generator().manual_seed(0)
     source, target = (torch.randint(3, 1024, (2, length), generator=generator) for length in (12, 8))
     return float(model(source, labels=target).loss)

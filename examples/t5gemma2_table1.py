@@ -1,6 +1,6 @@
-"""Table 1 of the T5Gemma 2 paper (arXiv 2512.14856): our parameter counts beside the printed ones.
+"""Table 1 of the T5Gemma 2 paper (arXiv 2512.14856): our parameter counts next to the printed ones.
 
-The variants are merge patches in t5gemma2_table1.json. Nothing is allocated.
+The variants are merge patches in t5gemma2_table1.json. No weights are allocated.
 """
 
 import json
@@ -15,7 +15,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """A variant: its parameters and those printed, both in millions, and in how many decoder layers the source is read."""
+    """A variant: its parameters and the printed ones, in millions, and how many decoder layers attend to the source."""
 
     name: str
     model: int
@@ -35,7 +35,7 @@ def rows() -> list[Row]:
 
 
 def row(name: str, spec: pairform.ModelSpec, printed: dict[str, float]) -> Row:
-    """`model` is what the paper counts under that name: everything but embeddings."""
+    """`model` counts what the paper counts under this name: everything except embeddings."""
     parameters = pairform.inspect(spec, source_length=1, target_length=1).parameters
     return Row(
         name,
@@ -49,7 +49,7 @@ def row(name: str, spec: pairform.ModelSpec, printed: dict[str, float]) -> Row:
 
 
 def reading_layers(spec: pairform.ModelSpec) -> str:
-    """In how many of its layers the decoder reads the encoder's output."""
+    """In how many of its layers the decoder attends to the encoder's output."""
     assert spec.decoder is not None, "every variant has a decoder"
     layers = spec.decoder.layers
     readers = {"cross_attention", "merged_attention"}

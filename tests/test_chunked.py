@@ -8,20 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Work
-from pairform.blocks.attention.kernels.chunked import tiling
-from pairform.blocks.attention.kernels.chunked.kernel import chunked
-from pairform.blocks.attention.kernels.chunked.tiles import Tiles
-from pairform.blocks.attention.kernels.chunked.tiling import Tile
+from pairform.blocks.attention.kernels.arguments import AttentionCall
+from pairform.blocks.attention.kernels.chunked import chunked
 from pairform.blocks.attention.kernels.dispatch import LONG, LONG_CAPPED, chunks_pay
 from pairform.blocks.attention.kernels.eager import eager
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.context import Context
+from pairform.blocks.attention.kernels.tiles import tiling
+from pairform.blocks.attention.kernels.tiles.arithmetic import Tiles
+from pairform.blocks.attention.kernels.tiles.tiling import Tile
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 
 ROWS, HEAD_DIM = 2, 8
 places = st.integers(0, 9)
-specs = st.builds(MaskSpec, causal=st.booleans(), window=st.none() | st.tuples(places, places))
+specs = st.builds(MaskPattern, causal=st.booleans(), window=st.none() | st.tuples(places, places))
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +51,7 @@ def masks(draw: st.DrawFn) -> JoinedMask:
     if not draw(st.booleans()):
         return JoinedMask((own,))
     source = draw(st.integers(1, 30))
-    return JoinedMask((own, Mask(MaskSpec(), 0, length, 0, source, padding(source, draw(places)), "source")))
+    return JoinedMask((own, Mask(MaskPattern(), 0, length, 0, source, padding(source, draw(places)), "source")))
 
 
 @given(masks(), st.sampled_from([(1, 1), (2, 1), (2, 3)]), st.sampled_from([None, 2.0]))
@@ -68,7 +66,7 @@ def test_outputs_and_gradients_are_those_of_eager(mask: JoinedMask, heads: tuple
     real = torch.ones(1) if allowed is None else allowed.any(-1, keepdim=True)  # where a query sees a key
     answers = []
     for kernel in (eager, chunked):
-        mixed, _ = kernel(queries, keys, values, Work(mask, 0.3, softcap), Context(torch.arange(mask.lengths[0])[None]))
+        mixed, _ = kernel(queries, keys, values, AttentionCall(mask, 0.3, softcap))
         gradients = torch.autograd.grad((mixed * real).square().sum(), (queries, *keys, *values))
         answers.append((mixed * real, *gradients))
     for expected, found in zip(*answers, strict=True):
@@ -86,9 +84,9 @@ def test_no_more_scores_are_held_than_a_chunks(monkeypatch: pytest.MonkeyPatch) 
         return weights, bent
 
     monkeypatch.setattr(Tiles, "weights", watched)
-    mask = JoinedMask((Mask(MaskSpec(window=(3, 2)), 0, 64, 0, 64),))
+    mask = JoinedMask((Mask(MaskPattern(window=(3, 2)), 0, 64, 0, 64),))
     heads = tuple(torch.randn(ROWS, 2, 64, HEAD_DIM) for _ in range(3))
-    chunked(heads[0], heads[1:2], heads[2:], Work(mask, 1.0), Context(torch.arange(64)[None]))
+    chunked(heads[0], heads[1:2], heads[2:], AttentionCall(mask, 1.0))
     assert sum(heads * queries for heads, queries, _ in sizes) == 64 * ROWS * 2
     assert all(heads * queries * keys <= 128 * torch.get_num_threads() for heads, queries, keys in sizes)
     assert all(queries == 4 and keys <= 4 + 3 + 2 for _, queries, keys in sizes)  # of 8, a window hides too much
@@ -97,12 +95,11 @@ def test_no_more_scores_are_held_than_a_chunks(monkeypatch: pytest.MonkeyPatch) 
 def test_dropout_is_drawn_again_for_gradients() -> None:
     """A seed's dropout is one linear map of the values, so its gradient is that map's transpose."""
     torch.manual_seed(0)
-    mask = JoinedMask((Mask(MaskSpec(causal=True), 0, 20, 0, 20),))
+    mask = JoinedMask((Mask(MaskPattern(causal=True), 0, 20, 0, 20),))
     queries, keys = (torch.randn(1, 2, 20, HEAD_DIM, dtype=torch.float64) for _ in "qk")
     values = torch.randn(1, 2, 20, HEAD_DIM, dtype=torch.float64, requires_grad=True)
-    context = Context(torch.arange(20)[None])
-    mixed, _ = chunked(queries, (keys,), (values,), Work(mask, 0.3, 2.0, dropout=0.5), context)
-    whole, _ = chunked(queries, (keys,), (values,), Work(mask, 0.3, 2.0), context)
+    mixed, _ = chunked(queries, (keys,), (values,), AttentionCall(mask, 0.3, 2.0, dropout=0.5))
+    whole, _ = chunked(queries, (keys,), (values,), AttentionCall(mask, 0.3, 2.0))
     (gradient,) = torch.autograd.grad(mixed.square().sum() / 2, values)
     torch.testing.assert_close((gradient * values).sum(), mixed.square().sum())
     assert not torch.allclose(mixed, whole)
@@ -110,8 +107,8 @@ def test_dropout_is_drawn_again_for_gradients() -> None:
 
 def test_auto_takes_chunks_where_they_pay() -> None:
     def pay(length: int, softcap: float | None, window: tuple[int, int] | None, device: str = "cpu") -> bool:
-        mask = JoinedMask((Mask(MaskSpec(window=window), 0, length, 0, length),))
-        return chunks_pay(Work(mask, 1.0, softcap), device)
+        mask = JoinedMask((Mask(MaskPattern(window=window), 0, length, 0, length),))
+        return chunks_pay(AttentionCall(mask, 1.0, softcap), device)
 
     capped, long = int(LONG_CAPPED**0.5), int(LONG**0.5)
     assert pay(capped, 50.0, None)

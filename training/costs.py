@@ -59,11 +59,10 @@ def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
     """Latency: the fewest seconds of `REPEATS` greedy generations of one target, after a warm-up.
 
     Args:
-        model: The model; left in evaluation mode.
+        model: The model; its mode does not matter, since `generate` always computes as in evaluation.
         source: Token ids, repeated to the length of the source.
         lengths: Tokens of the source and of the target.
     """
-    model.eval()
     repeated = list(itertools.islice(itertools.cycle(source), lengths[0]))
     ids = torch.tensor([prompt(repeated, model.spec)], device=next(model.parameters()).device)
     seconds: list[float] = []

@@ -4,24 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import FunctionType
 from typing import TypeAlias
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.assemblies.modeling.interface import ModelInterface
+from pairform.assemblies.modeling.base import ModelParts
 from pairform.blocks.cache import BUCKET, Cache
 from pairform.blocks.context import Context, Source, TokenSlot
 
-Step: TypeAlias = Callable[[ModelInterface, Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
+Step: TypeAlias = Callable[[ModelParts, Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
 
 
 class CompiledStep:
     """Runs `step` compiled, and on a CUDA device as one graph for as long as a cache's buffers stay where they are."""
 
-    def __init__(self, model: ModelInterface) -> None:
+    def __init__(self, model: ModelParts) -> None:
         self.model = model
         self.run = compiled_step(model)
         self.captured: Captured | None = None
@@ -95,7 +95,7 @@ def tensors_of(token: Tensor, position: Tensor, slots: Mapping[int | None, Token
 
 
 def step(
-    model: ModelInterface,
+    model: ModelParts,
     token: Int[Tensor, "batch 1"],
     position: Int[Tensor, "batch 1"],
     slots: Mapping[int | None, TokenSlot],
@@ -105,24 +105,19 @@ def step(
     """Logits behind one token of each row, which the buffers of `cache` take up at `slots`."""
     assert model.decoder is not None
     context = Context(position, source=source, cache=cache, slots=slots)
-    hidden = model.decoder.placed(model.decoder.embedding(token), position)
-    for index, layer in enumerate(model.decoder.layers):
-        hidden = layer(hidden, context, index)
-    return logits_of(model, model.decoder.norm(hidden))
+    return logits_of(model, model.decoder.run(model.decoder.embedding(token), context)[-1])
 
 
-COMPILED: WeakKeyDictionary[ModelInterface, Step] = WeakKeyDictionary()
+def compiled_step(model: ModelParts) -> Step:
+    """`step`, compiled for this model. torch limits compilations by code object, so each model has one of its own."""
+    if model.compiled_step.value is None:
+        own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
+        model.compiled_step.value = torch.compile(own, fullgraph=True)
+    compiled: Step = model.compiled_step.value
+    return compiled
 
 
-def compiled_step(model: ModelInterface) -> Step:
-    """`step`, compiled for this model. torch counts compilations by code, so each model has a copy of it."""
-    if model not in COMPILED:
-        own = FunctionType(step.__code__.replace(co_name=f"step_{len(COMPILED)}"), step.__globals__)
-        COMPILED[model] = torch.compile(own, fullgraph=True)
-    return COMPILED[model]
-
-
-def logits_of(model: ModelInterface, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch vocabulary"]:
+def logits_of(model: ModelParts, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch vocabulary"]:
     """Of the last token of each row."""
     logits: Tensor = model.head(model.lowered(hidden[:, -1:]), None, model.tied())
     return logits[:, 0]

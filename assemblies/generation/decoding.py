@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pairform.assemblies.generation.compiled_step import CompiledStep, bucket, logits_of
-from pairform.assemblies.modeling.interface import ModelInterface
+from pairform.assemblies.modeling.base import ModelParts
+from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.attention.self_attention import OwnSequenceAttention
@@ -33,7 +34,7 @@ class Decoding:
 
     def __init__(
         self,
-        model: ModelInterface,
+        model: ModelParts,
         source: Source | None,
         cache: Cache | None,
         first: Int[Tensor, "batch 1"] | None,
@@ -71,16 +72,15 @@ class Decoding:
         decoder = self.model.decoder
         assert decoder is not None
         positions = self.places[:, begin:end]
-        hidden: Tensor = decoder(
+        inputs = StackInputs(
             tokens[:, begin:end],
-            pixel_values=pixels,
             valid=None if self.valid is None else self.valid[:, :end],
             positions=positions if self.first is None else positions - self.first,
+            pixel_values=pixels,
             prefix_lengths=self.prefix(len(tokens), begin),
-            source=self.source,
-            cache=self.cache,
             prompt_length=self.prompt,
-        ).hidden
+        )
+        hidden: Tensor = decoder(inputs, source=self.source, cache=self.cache).hidden
         return hidden
 
     def prefix(self, rows: int, begin: int) -> Int[Tensor, " batch"] | None:
@@ -134,7 +134,7 @@ class Finite:
             raise InputError(Problem("model", found, "finite logits, to choose tokens by", remedy))
 
 
-def divisible(model: ModelInterface) -> bool:
+def divisible(model: ModelParts) -> bool:
     """Whether a prompt may run in pieces: no token of the decoder sees a later one, nor is rotated by how many there are."""
     assert model.decoder is not None
     in_order = all(mask.causal and not mask.prefix for mask in own_masks(model))
@@ -142,12 +142,12 @@ def divisible(model: ModelInterface) -> bool:
     return in_order and not any(scaling.by_length for scaling in rotations)
 
 
-def cacheable(model: ModelInterface) -> bool:
+def cacheable(model: ModelParts) -> bool:
     """Whether what the decoder said of a token stays as it was when tokens follow, but for a prompt that sees itself whole."""
     return all(mask.causal for mask in own_masks(model))
 
 
-def own_masks(model: ModelInterface) -> Iterator[MaskSpec]:
+def own_masks(model: ModelParts) -> Iterator[MaskSpec]:
     """Over the decoder's own tokens, layer by layer."""
     assert model.decoder is not None
     return (module.mask for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))

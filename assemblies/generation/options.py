@@ -1,34 +1,87 @@
-"""Checks of the options of `generate`."""
+"""The options of `generate`, checked."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
+from torch import Tensor
+
+from pairform.assemblies.generation.beam_search import BeamSearch
 from pairform.assemblies.generation.decoding import cacheable
+from pairform.assemblies.generation.sampling import Choose, chooser
+from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import described, flag, integer
-from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
 LONGEST = 1 << 20
 """The most new tokens in one call: their memory is allocated before the first step."""
+Streamer: TypeAlias = Callable[[Tensor], object]
+"""Called with the new token of every row, `[batch]`, after each step."""
 
 
-def check_options(model: ModelInterface, cache: Cache | None, streamer: Any, num_beams: int, **flags: bool) -> None:
-    """Refuse options that are of the wrong type or exclude each other."""
-    for name, value in flags.items():
-        flag(name, value)
-    if streamer is not None and not callable(streamer):
-        expected = "a function that is called with each step's tokens, `[batch]`"
-        raise InputError(Problem("streamer", described(streamer), expected, "Of transformers' streamers it is `.put`."))
-    if cache is not None and not flags["use_cache"]:
-        raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
-    if cache is not None and not cacheable(model):
-        found = "a decoder whose tokens see later ones, so that all is computed anew with each"
-        raise InputError(Problem("cache", found, "no cache, or a causal mask"))
-    if num_beams > 1:
-        for name, unable in (("do_sample", flags["do_sample"]), ("streamer", streamer)):
-            if unable:
-                raise InputError(Problem(name, f"{name} beside num_beams={num_beams}", "one or the other"))
+@dataclass(frozen=True)
+class GenerationOptions:
+    """The options of `Model.generate`, which describes them."""
+
+    max_new_tokens: int
+    do_sample: bool
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    eos_token_id: int | Sequence[int] | None
+    use_cache: bool
+    streamer: Streamer | None
+    compile: bool
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    num_return_sequences: int
+
+    def checked(self, model: ModelParts, cache: Cache | None) -> "Plan":
+        """What they mean for a model. Options of the wrong type, or that exclude each other, are an `InputError`."""
+        vocabulary, tokens = model.spec.vocabulary_of("decoder"), model.spec.tokens
+        longest = integer("max_new_tokens", self.max_new_tokens, 1, LONGEST)
+        ends = tokens.ends if self.eos_token_id is None else end_tokens(self.eos_token_id, vocabulary)
+        search = BeamSearch(self.num_beams, self.length_penalty, self.early_stopping, self.num_return_sequences)
+        search.check_size(vocabulary, longest)
+        for name in ("use_cache", "do_sample", "compile"):
+            flag(name, getattr(self, name))
+        self.check_streamer()
+        self.check_cache(model, cache)
+        device = next(model.parameters()).device
+        choose = chooser(self.do_sample, self.temperature, self.top_k, self.top_p, self.seed, device)
+        filler = tokens.pad if tokens.pad is not None else (ends[0] if ends else 0)
+        return Plan(longest, ends, filler, search if self.num_beams > 1 else None, choose)
+
+    def check_streamer(self) -> None:
+        if self.streamer is not None and not callable(self.streamer):
+            expected = "a function that is called with each step's tokens, `[batch]`"
+            remedy = "Of transformers' streamers it is `.put`."
+            raise InputError(Problem("streamer", described(self.streamer), expected, remedy))
+        if self.num_beams > 1:
+            for name, unable in (("do_sample", self.do_sample), ("streamer", self.streamer)):
+                if unable:
+                    raise InputError(Problem(name, f"{name} beside num_beams={self.num_beams}", "one or the other"))
+
+    def check_cache(self, model: ModelParts, cache: Cache | None) -> None:
+        if cache is not None and not self.use_cache:
+            raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
+        if cache is not None and not cacheable(model):
+            found = "a decoder whose tokens see later ones, so that all is computed anew with each"
+            raise InputError(Problem("cache", found, "no cache, or a causal mask"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many tokens at most, which ones end a row, and what fills it up then; how each next one is found."""
+
+    max_new_tokens: int
+    ends: tuple[int, ...]
+    filler: int
+    search: BeamSearch | None
+    choose: Choose
 
 
 def end_tokens(ids: Any, vocabulary: int) -> tuple[int, ...]:

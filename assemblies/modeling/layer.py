@@ -40,7 +40,8 @@ class Branch(nn.Module):
         added = self.block(read if self.placement == "post" else self.pre_norm(read), context)
         if self.placement == "sandwich":
             added = self.post_norm(added)
-        added = functional.dropout(added, self.dropout, self.training)
+        if self.dropout and self.training:
+            added = functional.dropout(added, self.dropout)
         if self.drop_path and self.training:  # the whole branch, row by row
             added = added * functional.dropout(torch.ones_like(added[:, :1, :1]), self.drop_path)
         joined: Tensor = self.residual(hidden, added)
@@ -66,5 +67,6 @@ class Layer(nn.Module):
         for turn in self.turns:
             read = hidden
             for name in turn:
-                hidden = getattr(self, name)(hidden, context.at(index, name), read)
+                context.place = (index, name)
+                hidden = getattr(self, name)(hidden, context, read)
         return hidden

@@ -1,61 +1,29 @@
-"""The model: one or two stacks and a head, put together from a `ModelSpec`."""
+"""The model: its forward pass and its generation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from pairform.assemblies.modeling.activation_checkpointing import Layers, checkpoint_layers
+from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source
 from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
-from pairform.assemblies.modeling.compile import compile_layers
-from pairform.assemblies.modeling.frozen_weights import check_apply, constant_weights
-from pairform.assemblies.modeling.inputs import Inputs, as_mask, derive_decoder_inputs, mask_padding, run, shift_right
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, decoder_inputs, mask_padding
 from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
 from pairform.assemblies.modeling.segments import begins, check_prefix, check_segments
-from pairform.assemblies.modeling.stack import Stack, StackOutput
-from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.attention.cross_attention import CrossAttention
-from pairform.blocks.attention.kernels.dispatch import choose
-from pairform.blocks.attention.projections import AttentionHeads
+from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.blocks.heads.linear_cross_entropy import IGNORED
 from pairform.blocks.heads.prediction import Prediction
-from pairform.registry import InputError, build_block
 
 
-class Model(nn.Module):
-    """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names.
-
-    padding:       the token that is padding in what the model reads, where a call gives no mask; None if no token is.
-    source_layers: numbers of the encoder's layers that some block of the decoder reads beside the output.
-    check_inputs:  check the values of inputs (ids, masks, positions) on every device, to debug. By default they are checked on
-                   a CPU alone, since elsewhere that needs a synchronisation. Types and shapes are always checked. Compiled
-                   code checks nothing.
-    """
-
-    check_inputs: bool = False
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.encoder = None if spec.encoder is None else Stack(spec.encoder, spec.sizes("encoder"))
-        self.decoder = None if spec.decoder is None else Stack(spec.decoder, spec.sizes("decoder"))
-        if spec.tie_embeddings:
-            assert self.encoder is not None, "checked by the spec"
-            assert self.decoder is not None, "checked by the spec"
-            self.decoder.embedding = self.encoder.embedding
-        read = {module.source_layer for module in self.modules() if isinstance(module, CrossAttention)}
-        self.source_layers = tuple(sorted(layer for layer in read if layer is not None))
-        self.bridge = build_block(spec.bridge, spec.bridge_sizes, "bridge")
-        self.head = build_block(spec.head, spec.head_sizes, "head")
-        self.padding = spec.tokens_of(next(iter(spec.stacks))).padding
-        self.tie: str | None = getattr(spec.head, "tie", None)  # not asked of the spec later: torch cannot compile that
+class Model(ModelParts):
+    """An encoder-decoder, encoder-only or decoder-only model. `forward` takes transformers' argument names."""
 
     @checked(check_forward)
     def forward(
@@ -78,8 +46,9 @@ class Model(nn.Module):
         cache: Cache | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        output_logits: bool = False,
     ) -> ModelOutput:
-        """Logits; with `labels` the loss, and logits if they are read.
+        """Logits; with `labels` the loss.
 
         attention_mask:  1 at tokens, 0 at padding, in integers or booleans, over cached tokens and new ones. Without it, tokens
                          equal to `tokens.pad` (of the encoder) are padding to the encoder and to cross-attention, unless that
@@ -96,51 +65,59 @@ class Model(nn.Module):
         encoder_outputs: from an earlier call, to run the decoder alone: the whole output, which remembers the padding; or the
                          hidden states, or a tuple that begins with them, beside `attention_mask`.
         cache:           an empty `Cache()` to start with; it grows with each call.
+        output_logits:   compute logits in this pass beside `labels` too. Otherwise they are computed there when they are first
+                         read: a language model's loss needs none, and takes a fraction of their memory.
 
         Arguments that do not fit the model or each other are an `InputError`.
         """
-        wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         check_segments(self.spec, segment_ids, decoder_segment_ids)
         if prefix_lengths is not None:
             check_prefix(self.spec, prefix_lengths, cache, segment_ids)
-        read = Inputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values, segment_ids)
+        wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        valid = kept_mask(encoder_outputs, as_mask(attention_mask))
+        read = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
         if self.encoder is None:
-            ran = self._run_decoder(replace(read, prefix=prefix_lengths), None, cache, wanted)
-            return self._answer(ran, read, labels, cache, shift=True)
+            assert self.decoder is not None, "checked by the spec"
+            ran = self.decoder(replace(read, prefix_lengths=prefix_lengths), cache=cache, **wanted)
+            predicted = self.predict(ran, read, labels, output_logits, shift=True)
+            return ModelOutput(*predicted, ran.hidden, ran.hidden_states, ran.attentions_over("own"), cache=cache)
 
-        encoded = None
-        read = mask_padding(replace(read, valid=kept_mask(encoder_outputs, read.valid)), self.padding)
+        read = mask_padding(read, self.padding)
+        encoded: StackOutput | None = None
         if encoder_outputs is None:
-            encoded = run(self.encoder, read, layers=self.source_layers, **wanted)
+            encoded = self.encoder(read, layers=self.source_layers, **wanted)
         if self.decoder is None:
             assert encoded is not None, "checked at the door"
-            output = self._answer(encoded, read, labels, None, shift=False)
-            output.encoder_attention_mask = read.valid
-            return output
+            predicted = self.predict(encoded, read, labels, output_logits)
+            states = (encoded.hidden, encoded.hidden_states, encoded.attentions_over("own"))
+            return ModelOutput(*predicted, *states, encoder_attention_mask=read.valid)
 
-        source = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
-        valid = as_mask(decoder_attention_mask)
-        written = Inputs(
-            decoder_input_ids, decoder_inputs_embeds, valid, decoder_position_ids, None, decoder_segment_ids, prefix_lengths
+        written = StackInputs(
+            decoder_input_ids,
+            decoder_inputs_embeds,
+            as_mask(decoder_attention_mask),
+            decoder_position_ids,
+            segments=decoder_segment_ids,
+            prefix_lengths=prefix_lengths,
         )
-        if written.ids is None and written.embeds is None:
-            written = derive_decoder_inputs(self.spec, written, read, labels, self.padding)
-        if cache is not None and not torch.compiler.is_compiling():
-            check_same_source(self, cache, source.hidden)
-        held = cache is not None and bool(cache.source)
-        what = (source.hidden, read.valid, read.segments)
-        seen = Source(*what) if held else self.source(*what, source.layers)
-        ran = self._run_decoder(written, seen, cache, wanted)
-        output = self._answer(ran, written, labels, cache, shift=False, before=encoded)
-        output.encoder_last_hidden_state, output.encoder_layers = source.hidden, source.layers or None
-        output.encoder_attention_mask = read.valid
-        output.decoder_hidden_states, output.hidden_states = output.hidden_states, None
-        output.decoder_attentions, output.attentions = output.attentions, None
-        output.cross_attentions = ran.attentions_over("source")
-        if encoded is not None:
-            output.encoder_hidden_states = encoded.hidden_states
-            output.encoder_attentions = encoded.attentions_over("own")
-        return output
+        written = decoder_inputs(self.spec, written, read, labels, self.padding)
+        output = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
+        source = self.decoder_source(output, read, cache)
+        ran = self.decoder(written, source=source, cache=cache, **wanted)
+        predicted = self.predict(ran, written, labels, output_logits, encoded)
+        return ModelOutput(
+            *predicted,
+            last_hidden_state=ran.hidden,
+            encoder_last_hidden_state=output.hidden,
+            encoder_attention_mask=read.valid,
+            encoder_layers=output.layers or None,
+            encoder_hidden_states=None if encoded is None else encoded.hidden_states,
+            encoder_attentions=None if encoded is None else encoded.attentions_over("own"),
+            decoder_hidden_states=ran.hidden_states,
+            decoder_attentions=ran.attentions_over("own"),
+            cross_attentions=ran.attentions_over("source"),
+            cache=cache,
+        )
 
     @checked(check_generate)
     def generate(
@@ -181,122 +158,61 @@ class Model(nn.Module):
         `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
         """
         from pairform.assemblies.generation.generate import generate
+        from pairform.assemblies.generation.options import GenerationOptions
 
-        return generate(
-            self,
-            input_ids,
-            attention_mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            eos_token_id=eos_token_id,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            pixel_values=pixel_values,
-            encoder_outputs=encoder_outputs,
-            use_cache=use_cache,
-            cache=cache,
-            streamer=streamer,
-            compile=compile,
-            num_beams=num_beams,
-            length_penalty=length_penalty,
-            early_stopping=early_stopping,
-            num_return_sequences=num_return_sequences,
+        options = GenerationOptions(
+            max_new_tokens,
+            do_sample,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            eos_token_id,
+            use_cache,
+            streamer,
+            compile,
+            num_beams,
+            length_penalty,
+            early_stopping,
+            num_return_sequences,
         )
+        inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, pixel_values, encoder_outputs)
+        return generate(self, options, *inputs, cache)
 
-    def _run_decoder(
-        self, inputs: Inputs, source: Source | None, cache: Cache | None, wanted: Mapping[str, bool]
-    ) -> StackOutput:
-        assert self.decoder is not None
-        return run(self.decoder, inputs, source=source, cache=cache, **wanted)
+    def decoder_source(self, encoded: StackOutput, read: StackInputs, cache: Cache | None) -> Source:
+        """What the decoder reads of the encoder: nothing is projected again where the cache holds its keys and values."""
+        if cache is not None and not torch.compiler.is_compiling():
+            check_same_source(self, cache, encoded.hidden)
+        if cache is not None and cache.source:
+            return Source(encoded.hidden, read.valid, read.segments)
+        return self.source(encoded.hidden, read.valid, read.segments, encoded.layers)
 
-    def source(
+    def predict(
         self,
-        hidden: Float[Tensor, "batch length width"],
-        valid: Tensor | None,
-        segments: Tensor | None = None,
-        layers: Mapping[int, Tensor] | None = None,
-    ) -> Source:
-        """The encoder's output, and what single layers gave, as the decoder reads them: over the bridge."""
-        return Source(hidden, valid, segments, layers or {}).each(self.bridge)
-
-    def _answer(
-        self,
-        ran: StackOutput,
-        inputs: Inputs,
+        last: StackOutput,
+        inputs: StackInputs,
         labels: Tensor | None,
-        cache: Cache | None,
-        shift: bool,
-        before: StackOutput | None = None,
-    ) -> ModelOutput:
-        """From what the last stack gave; `before` is what the encoder in front of it did."""
-        valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is none of these
-        prediction = Prediction(self.head, self.lowered(ran.hidden), valid, self.tied())
-        loss = None
-        if shift and labels is not None and inputs.segments is not None:  # no document foretells the next
-            labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
-        if labels is None:
-            _ = prediction.logits
-        else:
+        output_logits: bool,
+        encoded: StackOutput | None = None,
+        *,
+        shift: bool = False,
+    ) -> tuple[Prediction, Tensor | None, Tensor | None]:
+        """Logits, the loss and the auxiliary loss in it, from the output of the last stack, which read `inputs`.
+
+        encoded: the output of the encoder before it. shift: each token predicts the next.
+        """
+        valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is not padding
+        prediction = Prediction(self.head, self.lowered(last.hidden), valid, self.tied())
+        stacks = (last,) if encoded is None else (encoded, last)
+        auxiliary = [stack.auxiliary_loss for stack in stacks if stack.auxiliary_loss is not None]
+        auxiliary_loss = torch.stack(auxiliary).sum() if auxiliary else None
+        loss: Tensor | None = None
+        if labels is not None:
+            if shift and inputs.segments is not None:  # do not predict across document boundaries
+                labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
             loss = self.head.loss(prediction, labels, shift)
-            prediction.keep_track()
-        found = [stack.auxiliary_loss for stack in (before, ran) if stack is not None and stack.auxiliary_loss is not None]
-        auxiliary = torch.stack(found).sum() if found else None
-        if loss is not None and auxiliary is not None:
-            loss = loss + auxiliary
-        attentions = ran.attentions_over("own")
-        return ModelOutput(prediction, loss, ran.hidden, ran.hidden_states, attentions, cache=cache, auxiliary_loss=auxiliary)
-
-    def tied(self) -> Tensor | None:
-        """The embedding table that the head shares, if it shares one."""
-        return None if self.tie is None else self.get_parameter(f"{self.tie}.embedding.weight")
-
-    def lowered(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... table_width"]:
-        """The last hidden states as the head reads them: as wide as the table that it shares, if it shares one."""
-        lower = None if self.tie is None else getattr(self.get_submodule(f"{self.tie}.embedding"), "lower", None)
-        return hidden if lower is None else lower(hidden)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training, where dropout is at work; quantised or prepacked weights, which get no gradient, are an error."""
-        if mode and (problem := constant_weights(self, "train", why=", which get no gradient")) is not None:
-            raise InputError(problem)
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Convert or move every tensor, or none."""
-        check_apply(self, fn)
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-    def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:
-        """In training, keep only the input of these layers and compute the rest again in the backward pass, bit for bit.
-
-        "all", "none", 2 for every second layer from the first on, numbers such as `[0, 3, -1]`, or any of these by stack:
-        `{"decoder": "all"}`, where stacks that are not named have none. It is a setting of this object, and not saved.
-        """
-        checkpoint_layers(self, layers)
-
-    def compile_layers(self, **options: Any) -> None:
-        """Compile each layer by itself, in place, when it first runs; layers of one kind share their code, for any lengths.
-
-        It takes a compiler a fraction of the time that the whole model takes. `options` are those of `torch.compile`.
-        """
-        compile_layers(self, **options)
-
-    def use_kernel(self, kernel: str) -> None:
-        """Let every attention block use `kernel`. One that cannot do some block's work is an error that lists those that can,
-        and changes none."""
-        blocks = {name: module for name, module in self.named_modules() if isinstance(module, AttentionHeads)}
-        for name, block in blocks.items():
-            try:
-                choose(kernel, block.demand)
-            except InputError as error:
-                raise InputError([problem.inside(name) for problem in error.problems]) from None
-        for block in blocks.values():
-            block.kernel = kernel
-
-    def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
-        """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""
-        return shift_right(ids, self.spec.tokens, segments)
+            loss = loss if auxiliary_loss is None or loss is None else loss + auxiliary_loss
+        if labels is None or output_logits:
+            _ = prediction.logits
+        prediction.keep_track()
+        return prediction, loss, auxiliary_loss

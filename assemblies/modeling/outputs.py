@@ -14,25 +14,25 @@ from pairform.registry import InputError, Problem
 
 @dataclass
 class ModelOutput:
-    """What a forward pass gives; a part that the model lacks or that was not asked for is None.
+    """The result of a forward pass; a part that the model lacks or that was not asked for is None.
 
     A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
     the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
 
-    `logits` is None without a head. Beside a language model's loss they are computed when they are first read, and then kept,
-    since the loss needs no logits in memory. They are those of the forward pass: to read them first after the weights have
-    changed (an optimiser's step, a conversion) is an error.
-
-    `encoder_attention_mask` is True at the source's tokens and False at its padding; None: there is no padding. It is used
-    where the output is passed as `encoder_outputs`.
-
-    `encoder_layers` are what the decoder reads of single layers of the encoder, by number, where it does.
-
-    `auxiliary_loss`, which only training has, is what blocks such as a mixture of experts add; `loss` contains it.
+    Attributes:
+        prediction: gives `logits`, which are None without a head. A language model's loss needs none, so beside `labels` they
+            are computed when they are first read, and then kept, unless the call asks for them by `output_logits`. They are
+            those of the forward pass: to read them first after the weights have changed is an `InputError`.
+        loss: with `labels`; contains `auxiliary_loss`.
+        encoder_attention_mask: True at the source's tokens, False at its padding; None: there is no padding. It is used where
+            the output is passed as `encoder_outputs`.
+        encoder_layers: what the decoder reads of single layers of the encoder, by number, where it does.
+        auxiliary_loss: what blocks such as a mixture of experts add to the loss, in training.
     """
 
     prediction: Prediction | None = None
     loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -45,7 +45,6 @@ class ModelOutput:
     decoder_attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     cache: Cache | None = None
-    auxiliary_loss: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.layer import Layer
-from pairform.assemblies.modeling.segments import places_in_segments
 from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
 from pairform.blocks.cache import Cache, Place
@@ -67,125 +67,91 @@ class Stack(nn.Module):
 
     def forward(
         self,
-        token_ids: Int[Tensor, "batch length"] | None = None,
-        embeds: Float[Tensor, "batch length width"] | None = None,
+        inputs: StackInputs,
         *,
-        pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
-        valid: Bool[Tensor, "batch total_length"] | None = None,
-        segments: Int[Tensor, "batch total_length"] | None = None,
-        positions: Int[Tensor, "batch length"] | None = None,
-        prefix_lengths: Int[Tensor, " batch"] | None = None,
-        counted: Bool[Tensor, "batch length"] | None = None,
         source: Source | None = None,
         cache: Cache | None = None,
-        prompt_length: int | None = None,
         layers: Collection[int] = (),
         hidden_states: bool = False,
         attentions: bool = False,
     ) -> StackOutput:
-        """Run on `token_ids` or `embeds`, with pictures at image tokens.
+        """Run the layers on token ids or embeddings, with images at image tokens.
 
-        valid:     over the cached tokens and the new ones; False is padding.
-        segments:  over the same tokens, the numbers of the documents packed in a row.
-        positions: absent, they count from the first real token of each row, or of each document in it, so that left padding
-                   (at places below zero) changes nothing.
-        prefix_lengths: of each row, how many tokens from its first real one on see each other, where masks have a prefix.
-        counted: False at new tokens that auxiliary losses leave out, as they leave out padding.
         layers: numbers of the layers whose outputs are asked for.
-        prompt_length: image tokens behind so many, counted with the cached ones, hold no picture: the model wrote them.
         """
         offset = 0 if cache is None else cache.length
-        prompt = None if prompt_length is None else max(prompt_length - offset, 0)
-        hidden, blocks, lost = self._embed(token_ids, embeds, pixel_values, offset, prompt)
-        length = hidden.shape[1]
-        if valid is not None and valid.shape != (hidden.shape[0], offset + length):
-            expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
-            raise InputError(Problem("attention_mask", f"the shape {tuple(valid.shape)}", expected))
-        if segments is not None and segments.shape != (hidden.shape[0], offset + length):
-            expected = f"{(hidden.shape[0], offset + length)}: cached and new tokens"
-            raise InputError(Problem("segment_ids", f"the shape {tuple(segments.shape)}", expected))
-        if positions is None and segments is not None:
-            positions = places_in_segments(segments, valid)[:, offset:]
-        elif positions is None:
-            positions = torch.arange(offset, offset + length, device=hidden.device)[None]
-            if valid is not None:
-                positions = positions - valid.long().argmax(1, keepdim=True)
-        prefix = None if prefix_lengths is None else prefixes(prefix_lengths, offset + length, valid)
-        weights: dict[tuple[Reads, Place], Tensor] | None = {} if attentions else None
-        losses: dict[Place, Tensor] | None = {} if self.training else None
-        if losses is not None and lost is not None:
-            losses[-1, "vision"] = lost
+        embedded, image_runs, vision_loss = self.embed(inputs, offset)
+        total = offset + embedded.shape[1]
         context = Context(
-            positions, offset, valid, source, cache, blocks, segments, prefix, counted, weights=weights, losses=losses
+            inputs.positions_from(offset, embedded.shape[1], embedded.device),
+            offset,
+            inputs.valid,
+            source,
+            cache,
+            image_runs,
+            inputs.segments,
+            inputs.prefix(total),
+            inputs.counted,
+            weights={} if attentions else None,
+            losses={} if self.training else None,
         )
-        hidden = functional.dropout(self.placed(hidden, positions), self.spec.dropout, self.training)
-        seen = [hidden]
-        again = self.checkpointed if self.training and torch.is_grad_enabled() and cache is None else ()
-        for index, layer in enumerate(self.layers):
-            if index in again:
-                hidden = checkpoint(layer, hidden, context, index, use_reentrant=False)
-            else:
-                hidden = layer(hidden, context, index)
-            seen.append(hidden)
-        hidden = self.normed(hidden)
-        last = len(self.layers) - 1  # a stack that is cut short to count what it costs gives its last layer for later ones
-        kept = {index: self.normed(seen[index + 1]) if index < last else hidden for index in layers}
+        if vision_loss is not None:
+            context.add_auxiliary_loss(lambda: vision_loss)
+        states = self.run(embedded, context)
         if cache is not None:
-            cache.length = offset + length
+            cache.length = total
+        last = len(self.layers) - 1  # a stack that is cut short to count what it costs gives its last layer for later ones
         return StackOutput(
-            hidden,
-            (*seen[:-1], hidden) if hidden_states else None,
-            None if weights is None else by_reading(weights),
-            torch.stack([*losses.values()]).sum() if losses else None,
-            kept,
+            states[-1],
+            tuple(states) if hidden_states else None,
+            None if context.weights is None else by_reading(context.weights),
+            torch.stack([*context.losses.values()]).sum() if context.losses else None,
+            {index: self.normed(states[index + 1]) if index < last else states[-1] for index in layers},
         )
+
+    def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
+        """The embeddings with their positions, then each layer's output, the last one behind the final norm."""
+        hidden = embedded if self.position is None else self.position(embedded, context.positions)
+        states = [self.dropped(hidden)]
+        recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()
+        for index, layer in enumerate(self.layers):
+            if index in recomputed:
+                states.append(checkpoint(layer, states[-1], context, index, use_reentrant=False))
+            else:
+                states.append(layer(states[-1], context, index))
+        states[-1] = self.normed(states[-1])
+        return states
 
     def normed(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """Behind the final norm and its dropout."""
-        return functional.dropout(self.norm(hidden), self.spec.dropout, self.training)
+        return self.dropped(self.norm(hidden))
 
-    def placed(
-        self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch length width"]:
-        """Embeddings that know where they stand, where the stack has such a position."""
-        return hidden if self.position is None else self.position(hidden, positions)
+    def dropped(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """In training, behind the stack's dropout."""
+        return functional.dropout(hidden, self.spec.dropout) if self.spec.dropout and self.training else hidden
 
-    def _embed(
-        self, token_ids: Tensor | None, embeds: Tensor | None, pixel_values: Tensor | None, offset: int, prompt: int | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The first hidden states, the numbers of the runs of image tokens among them, and what pictures add to the loss."""
-        if (token_ids is None) == (embeds is None):
-            found = "neither" if token_ids is None else "both"
+    def embed(self, inputs: StackInputs, offset: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The first hidden states, the numbers of the runs of image tokens among them, and what images add to the loss."""
+        ids, pixel_values = inputs.ids, inputs.pixel_values
+        if (ids is None) == (inputs.embeds is None):
+            found = "neither" if ids is None else "both"
             raise InputError(Problem("inputs", found, "either token ids or embeddings for each stack"))
+        if pixel_values is not None and self.vision is None:
+            raise InputError(Problem("pixel_values", "images for a stack without vision", "a spec whose stack has vision"))
+        if pixel_values is not None and ids is None:
+            raise InputError(Problem("pixel_values", "images beside inputs_embeds", "input_ids, which say where they stand"))
+        if ids is None:
+            given: Tensor = self.embedding.given(inputs.embeds)
+            return given if self.vision is None else self.vision.untouched(given), None, None
         if self.vision is None:
-            if pixel_values is not None:
-                raise InputError(
-                    Problem("pixel_values", "pictures for a stack without vision", "a spec whose stack has vision")
-                )
-            embedded: Tensor = self.embedding(token_ids) if embeds is None else self.embedding.given(embeds)
-            return embedded, None, None
-        if token_ids is None:
-            if pixel_values is not None:
-                raise InputError(
-                    Problem("pixel_values", "pictures beside inputs_embeds", "input_ids, which say where they stand")
-                )
-            return self.vision.untouched(self.embedding.given(embeds)), None, None
-        places = self.vision.places(token_ids, pixel_values, first=offset == 0, prompt=prompt)
-        embedded = self.embedding(token_ids if places is None else token_ids.masked_fill(places, 0))
+            return self.embedding(ids), None, None
+        prompt = None if inputs.prompt_length is None else max(inputs.prompt_length - offset, 0)
+        places = self.vision.places(ids, pixel_values, first=offset == 0, prompt=prompt)
+        embedded = self.embedding(ids if places is None else ids.masked_fill(places, 0))
         if places is None or pixel_values is None:
             return self.vision.untouched(embedded), None, None
-        blocks = functional.pad(runs(places), (offset, 0), value=-1)
-        embedded, lost = self.vision(embedded, places, pixel_values)
-        return embedded, blocks, lost
-
-
-def prefixes(
-    lengths: Int[Tensor, " batch"], total: int, valid: Bool[Tensor, "batch total_length"] | None
-) -> Bool[Tensor, "batch total_length"]:
-    """True at the first so many real tokens of each row."""
-    places = torch.arange(total, device=lengths.device)[None]
-    first = 0 if valid is None else valid.long().argmax(1, keepdim=True)
-    return (places >= first) & (places < first + lengths[:, None])
+        embedded, loss = self.vision(embedded, places, pixel_values)
+        return embedded, functional.pad(runs(places), (offset, 0), value=-1), loss
 
 
 def by_reading(found: Mapping[tuple[Reads, Place], Tensor]) -> dict[Reads, tuple[Tensor, ...]]:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.specs.model import VisionSpec
 from pairform.registry import InputError, Problem, build_block
 
@@ -61,7 +62,7 @@ class Vision(nn.Module):
         pixel_values: Float[Tensor, "pictures channels height width"],
     ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, ""] | None]:
         """`embedded` with the pictures' embeddings at `places`, in order; and the tower's auxiliary loss, if it is trained."""
-        seen = self.tower(pixel_values)
+        seen = self.tower(StackInputs(pixel_values))
         filled = embedded.masked_scatter(places[..., None], self.projector(seen.hidden).to(embedded.dtype))
         trained = any(parameter.requires_grad for parameter in self.tower.parameters())
         return filled, seen.auxiliary_loss if trained else None

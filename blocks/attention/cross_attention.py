@@ -1,15 +1,13 @@
 """Attention of a decoder to its source."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from pairform.blocks.attention.mask_spec import FULL
-from pairform.blocks.attention.masks import Mask
+from pairform.blocks.attention.masks import FULL, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
@@ -29,10 +27,26 @@ def read_source(
         if context.cache is not None:
             held = KeyValues(held.keys.contiguous(), in_rows(held.values))
             context.cache.source[context.place] = held
-    mask = Mask(FULL, 0, queries, 0, held.keys.shape[2], context.source.valid, reads="source")
-    if context.segments is not None:
-        mask = replace(mask, query_segments=context.segments[:, context.offset :], key_segments=context.source.segments)
-    return Read(held, mask)
+    length = held.keys.shape[2]
+    mask = context.once(("source", queries, length), lambda: source_mask(queries, length, context))
+    return Read(held.keys, held.values, mask)
+
+
+def source_mask(queries: int, length: int, context: Context) -> Mask:
+    """Which of the source's tokens each new token may see: all but padding and other documents."""
+    assert context.source is not None
+    segments = context.segments
+    return Mask(
+        FULL,
+        query_start=0,
+        query_length=queries,
+        key_start=0,
+        key_length=length,
+        valid=context.source.valid,
+        reads="source",
+        query_segments=None if segments is None else segments[:, context.offset :],
+        key_segments=None if segments is None else context.source.segments,
+    )
 
 
 def in_rows(values: Float[Tensor, "batch kv_heads length head_dim"]) -> Float[Tensor, "batch kv_heads length head_dim"]:
@@ -91,4 +105,4 @@ class CrossAttention(AttentionHeads):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         source = read_source(self.keys_values, hidden.shape[1], context, self.source_layer)
-        return self.mix(hidden, self.queries(hidden), (source,), context)
+        return self.output(self.attend(self.queries(hidden), (source,), context), hidden)

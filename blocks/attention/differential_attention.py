@@ -1,7 +1,6 @@
 """Self-attention as the difference of two."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import exp
 from typing import Any, Literal
 
@@ -13,7 +12,6 @@ from torch.nn import functional
 
 from pairform.blocks.attention.projections import Read
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
-from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.initializers import Initial, Normal
@@ -56,12 +54,13 @@ class DifferentialAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        own = self.read_own(hidden, context)
-        halves = [self.attended(queries, (with_values(own, half),), context) for half in own.held.values.chunk(2, dim=1)]
+        keys, values = self.keys_values(hidden)
+        own = self.read_own(self.position(keys, context), values, context)
+        halves = [self.attend(queries, (with_values(own, half),), context) for half in own.values.chunk(2, dim=1)]
         first, second = torch.cat(halves, dim=-1).chunk(2, dim=1)
         mixed = first - self.share().to(first.dtype) * second
         normed = functional.rms_norm(wide(mixed), mixed.shape[-1:], eps=self.spec.eps).to(mixed.dtype)
-        return self.project_back(hidden, normed * (1 - self.lambda_start))
+        return self.output(normed * (1 - self.lambda_start), hidden)
 
     def share(self) -> Float[Tensor, ""]:
         """lambda: how much of the second attention is taken away."""
@@ -77,4 +76,4 @@ def lambda_by_depth(layer: int) -> float:
 
 def with_values(read: Read, half: Float[Tensor, "batch half_kv_heads k head_dim"]) -> Read:
     """The same keys, with half of the values for both halves of them."""
-    return replace(read, held=KeyValues(read.held.keys, half.repeat(1, 2, 1, 1), read.held.start))
+    return read._replace(values=half.repeat(1, 2, 1, 1))

@@ -15,7 +15,6 @@ from pairform.blocks.attention.kernels.capabilities import Demand
 from pairform.blocks.attention.kernels.dispatch import KERNELS
 from pairform.blocks.attention.projections import AttentionSpec, Read
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
-from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
 from pairform.blocks.norms import RMSNorm
@@ -100,9 +99,9 @@ class LatentAttention(OwnSequenceAttention):
         turned = self.position(turned, context)
         latent, shared = self.parts(self.kv_down_proj(hidden)[:, None])
         entry = torch.cat((self.kv_latent_norm(latent), self.position(shared, context)), dim=-1)
-        own = self.remembered(entry, entry[..., :0], context)
+        own = self.read_own(entry, entry[..., :0], context)
         mix = self.in_latents if hidden.shape[1] == 1 and self.absorbs else self.in_heads
-        return self.project_back(hidden, mix(content, turned, own, context))
+        return self.output(mix(content, turned, own, context), hidden)
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim_and_rope_dim"]:
         source = hidden if self.q_down_proj is None else self.q_latent_norm(self.q_down_proj(hidden))
@@ -116,22 +115,23 @@ class LatentAttention(OwnSequenceAttention):
     @property
     def absorbs(self) -> bool:
         """Whether weights can be multiplied with each other (quantised ones cannot), and the kernel takes heads so wide."""
-        takes = self.kernel not in KERNELS or KERNELS[self.kernel].takes(self.spec.latent + self.spec.rope_dim)
+        wide = Demand(head_dim=self.spec.latent + self.spec.rope_dim)
+        takes = self.kernel not in KERNELS or KERNELS[self.kernel].refuses(wide) is None
         return takes and type(self.k_proj) is Linear
 
     def in_heads(
         self, content: Tensor, turned: Tensor, own: Read, context: Context
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """Attention with keys and values of each head, filled up to one width, which kernels want."""
-        latent, shared = self.parts(own.held.keys)
+        latent, shared = self.parts(own.keys)
         made = [
             rearrange(project(latent[:, 0]), "b k (h d) -> b h k d", h=self.heads) for project in (self.k_proj, self.v_proj)
         ]
         keys = torch.cat((made[0], shared.expand(-1, self.heads, -1, -1)), dim=-1)
         most = max(keys.shape[-1], self.value_dim)
         queries, keys, values = (filled(heads, most) for heads in (torch.cat((content, turned), dim=-1), keys, made[1]))
-        read = replace(own, held=KeyValues(keys, values, own.held.start))
-        return self.attended(queries, (read,), context)[..., : self.value_dim]
+        read = own._replace(keys=keys, values=values)
+        return self.attend(queries, (read,), context)[..., : self.value_dim]
 
     def in_latents(
         self, content: Tensor, turned: Tensor, own: Read, context: Context
@@ -139,8 +139,8 @@ class LatentAttention(OwnSequenceAttention):
         """The same as attention to the latent vectors themselves: one head of keys, which are the values too."""
         k_proj, v_proj = (rearrange(module.weight, "(h d) r -> h d r", h=self.heads) for module in (self.k_proj, self.v_proj))
         queries = torch.cat((torch.einsum("bhqd,hdr->bhqr", content, k_proj), turned), dim=-1)
-        read = replace(own, held=KeyValues(own.held.keys, own.held.keys, own.held.start))
-        found = self.attended(queries, (read,), context)[..., : self.spec.latent]
+        read = own._replace(values=own.keys)
+        found = self.attend(queries, (read,), context)[..., : self.spec.latent]
         return torch.einsum("bhqr,hdr->bhqd", found, v_proj)
 
 

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from pairform.blocks.attention.masks import MaskPattern
 from pairform.registry import Pair, Problem, Spec, nested
 
 
@@ -35,6 +36,7 @@ class MaskSpec(Spec):
             raise nested(problems)
         return self
 
-
-FULL = MaskSpec()
-"""Every query sees every key. Made once: torch cannot compile the making of a spec."""
+    @property
+    def pattern(self) -> MaskPattern:
+        """The same as plain values, which a forward pass reads."""
+        return MaskPattern(self.causal, self.window, self.prefix)

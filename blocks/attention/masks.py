@@ -1,17 +1,31 @@
 """A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.context import Reads
 
+T = TypeVar("T")
 ROWS = 512
 """Queries whose whole row of a mask is held at a time."""
+
+
+class MaskPattern(NamedTuple):
+    """What an architecture fixes of a mask, as plain values: see `MaskSpec`, which declares it."""
+
+    causal: bool = False
+    window: tuple[int, int] | None = None
+    prefix: bool = False
+
+
+FULL = MaskPattern()
+"""Every query sees every key."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Mask:
     its own document's keys alone.
     """
 
-    spec: MaskSpec
+    pattern: MaskPattern
     query_start: int
     query_length: int
     key_start: int
@@ -43,22 +57,20 @@ class Mask:
 
     @property
     def window(self) -> tuple[int | None, int | None]:
-        """How many tokens a query sees to its left and right by its spec; None is all."""
-        left, right = self.spec.window or (None, None)
-        return left, 0 if self.spec.causal else right
+        """How many tokens a query sees to its left and right by its pattern; None is all."""
+        left, right = self.pattern.window or (None, None)
+        return left, 0 if self.pattern.causal else right
 
     @property
     def ahead(self) -> int | None:
         """How many tokens a query sees to its right within its block; None is all."""
-        return self.spec.window[1] if self.spec.prefix and self.spec.window is not None else None
-
-    def key(self) -> tuple[object, ...]:
-        """Equal for masks that lower to the same thing within one forward pass."""
-        lengths = (self.query_start, self.query_length, self.key_start, self.key_length)
-        return (self.spec.causal, self.spec.window, self.spec.prefix, self.reads, *lengths)
+        return self.pattern.window[1] if self.pattern.prefix and self.pattern.window is not None else None
 
     def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
-        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them."""
+        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them.
+
+        A query's own key is one of them, or all keys are: so there is some key.
+        """
         first, last = self.query_start + begin, self.query_start + end - 1
         low, high = self.key_start, self.key_start + self.key_length
         left, right = self.window
@@ -67,7 +79,6 @@ class Mask:
         right = right if self.blocks is None else self.ahead
         if right is not None:
             high = min(high, last + right + 1)
-        low, high = min(low, high - 1), max(high, low + 1)  # some key, for a query that sees none
         place = slice(low - self.key_start, high - self.key_start)
         return place, self.rows(begin, end).columns(place)
 
@@ -78,7 +89,7 @@ class Mask:
         left, right = self.window
         first = 0 if left is None else max(self.query_start + self.query_length - 1 - left - self.key_start, 0)
         end = self.key_length if right is None else min(self.query_start + right - self.key_start + 1, self.key_length)
-        if 0 < first < end < self.key_length or first >= end:
+        if (first > 0 and end < self.key_length) or first >= end:
             return slice(0, self.key_length)
         return slice(end, self.key_length) if first == 0 else slice(0, first)
 
@@ -156,9 +167,20 @@ def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch leng
 
 @dataclass(frozen=True)
 class JoinedMask:
-    """Masks over keys that stand one part after the other: two in merged attention, else one."""
+    """Masks over keys that stand one part after the other: two in merged attention, else one.
+
+    lowered: what kernels made of it, so that each form is made once for all layers that share the mask.
+    """
 
     parts: tuple[Mask, ...]
+    lowered: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, called only the first time that `key` is asked for."""
+        if key not in self.lowered:
+            self.lowered[key] = make()
+        made: T = self.lowered[key]
+        return made
 
     @property
     def padded(self) -> bool:
@@ -167,10 +189,7 @@ class JoinedMask:
     @property
     def lengths(self) -> tuple[int, int]:
         """How many queries and how many keys there are."""
-        return self.parts[0].query_length, sum(part.key_length for part in self.parts)
-
-    def key(self) -> tuple[object, ...]:
-        return tuple(part.key() for part in self.parts)
+        return self.parts[0].query_length, sum([part.key_length for part in self.parts])
 
     def rows(self, begin: int, end: int) -> "JoinedMask":
         """The mask of queries `begin` to `end` on all keys."""
@@ -201,6 +220,9 @@ class JoinedMask:
 
     def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length key_length"] | None:
         """True where a query may attend; None where nothing is masked."""
+        if len(self.parts) == 1:
+            allowed = self.parts[0].dense(device)
+            return None if allowed is None else allowed.expand(-1, -1, self.parts[0].query_length, -1)
         found = [(part, part.dense(device)) for part in self.parts]
         if all(allowed is None for _, allowed in found):
             return None

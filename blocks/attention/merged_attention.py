@@ -47,9 +47,10 @@ class MergedAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        own = self.read_own(hidden, context)
+        keys, values = self.keys_values(hidden)
+        own = self.read_own(self.position(keys, context), values, context)
         source = read_source(self.source_keys_values, hidden.shape[1], context)
-        return self.mix(hidden, queries, (own, source), context)
+        return self.output(self.attend(queries, (own, source), context), hidden)
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Both `[batch, kv_heads, length, head_dim]`, without a position."""

@@ -1,21 +1,17 @@
 """Projections and options that every softmax attention shares."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.capabilities import Demand
 from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend
-from pairform.blocks.attention.mask_spec import FULL
-from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.cache import KeyValues
+from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
 from pairform.registry import (
@@ -96,11 +92,11 @@ class AttentionSpec(BlockSpec):
             )
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """Keys and values of one sequence, which of them each query may see, and what is added to its scores, by distance."""
 
-    held: KeyValues
+    keys: Float[Tensor, "batch kv_heads k head_dim"]
+    values: Float[Tensor, "batch kv_heads k value_dim"]
     mask: Mask
     bias: Float[Tensor, "heads distances"] | None = None
 
@@ -143,7 +139,7 @@ class AttentionHeads(nn.Module):
         self.normed = spec.qk_norm is not None
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
-        heads = rearrange(self.q_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        heads = split_heads(self.q_proj(hidden), self.head_dim)
         return self.q_norm(heads) if self.normed else heads
 
     def keys_values(self, hidden: Float[Tensor, "batch length key_width"]) -> tuple[Tensor, Tensor]:
@@ -152,41 +148,38 @@ class AttentionHeads(nn.Module):
 
     def project(self, hidden: Tensor, k_proj: nn.Linear, v_proj: nn.Linear) -> tuple[Tensor, Tensor]:
         """Keys and values by these projections."""
-        keys = rearrange(k_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
-        values = rearrange(v_proj(hidden), "b l (h d) -> b h l d", d=self.head_dim)
+        keys = split_heads(k_proj(hidden), self.head_dim)
+        values = split_heads(v_proj(hidden), self.head_dim)
         return (self.k_norm(keys) if self.normed else keys), values
 
-    def mix(
-        self, hidden: Float[Tensor, "batch length width"], queries: Tensor, reads: Sequence[Read], context: Context
-    ) -> Float[Tensor, "batch length width"]:
-        """Attend to `reads` as one and project back to the width. hidden: what the queries were projected from."""
-        return self.project_back(hidden, self.attended(queries, reads, context))
-
-    def attended(
-        self, queries: Float[Tensor, "batch heads q head_dim"], reads: Sequence[Read], context: Context
+    def attend(
+        self, queries: Float[Tensor, "batch heads q head_dim"], reads: tuple[Read, ...], context: Context
     ) -> Float[Tensor, "batch heads q head_dim"]:
-        """What the queries find, with the weights on each sequence recorded where they are asked for."""
+        """Attention to `reads` under one softmax. The weights on each sequence are recorded where they are asked for."""
         if self.sinks is not None:
-            reads = (*reads, sink(self.sinks, queries.shape[2], reads[0].held))
-        mask = JoinedMask(tuple(read.mask for read in reads))
-        dropout = self.dropout if self.training else 0.0
-        wanted = context.weights is not None
-        biases = tuple(read.bias for read in reads)
-        work = Work(mask, self.scale, self.softcap, dropout, weights=wanted, biases=biases)
-        keys, values = tuple(read.held.keys for read in reads), tuple(read.held.values for read in reads)
-        mixed, weights = attend(self.kernel, queries, keys, values, work, context)
+            reads = (*reads, sink(self.sinks, reads[0], context))
+        keys, values, masks, biases = zip(*reads, strict=True)
+        mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(masks))
+        call = AttentionCall(
+            mask,
+            self.scale,
+            self.softcap,
+            self.dropout if self.training else 0.0,
+            weights=context.weights is not None,
+            biases=() if biases.count(None) == len(biases) else biases,
+        )
+        mixed, weights = attend(self.kernel, queries, keys, values, call)
         if weights is not None:
-            own = torch.split(weights, [part.key_length for part in mask.parts], dim=-1)
-            for part, seen in zip(mask.parts, own, strict=True):
+            for part, own in zip(masks, torch.split(weights, [part.key_length for part in masks], dim=-1), strict=True):
                 if part.reads != "sink":
-                    context.record(part.reads, seen)
+                    context.record(part.reads, own)
         return mixed
 
-    def project_back(
-        self, hidden: Float[Tensor, "batch length width"], mixed: Float[Tensor, "batch heads length head_dim"]
+    def output(
+        self, mixed: Float[Tensor, "batch heads length head_dim"], hidden: Float[Tensor, "batch length width"]
     ) -> Float[Tensor, "batch length width"]:
-        """All heads as one hidden state, behind their gates."""
-        found = rearrange(mixed, "b h l d -> b l (h d)")
+        """All heads as one hidden state, behind the gates that `hidden` sets."""
+        found = mixed.transpose(1, 2).flatten(2)
         if self.gate_proj is not None:
             gates = self.gate_proj(hidden).sigmoid()
             found = found * gates.repeat_interleave(found.shape[-1] // gates.shape[-1], dim=-1)
@@ -194,7 +187,16 @@ class AttentionHeads(nn.Module):
         return projected
 
 
-def sink(scores: Float[Tensor, " heads"], length: int, beside: KeyValues) -> Read:
-    """One key that each of `length` queries sees: its score is the head's own number, and its value nothing."""
-    nothing = KeyValues(torch.zeros_like(beside.keys[:, :, :1]), torch.zeros_like(beside.values[:, :, :1]))
-    return Read(nothing, Mask(FULL, 0, length, 0, 1, reads="sink"), scores[:, None].expand(-1, length))
+def split_heads(
+    projected: Float[Tensor, "batch length heads_times_dim"], head_dim: int
+) -> Float[Tensor, "batch heads length head_dim"]:
+    batch, length, _ = projected.shape
+    return projected.view(batch, length, -1, head_dim).transpose(1, 2)
+
+
+def sink(scores: Float[Tensor, " heads"], beside: Read, context: Context) -> Read:
+    """One key that every query sees: its score is the head's own number, and its value nothing."""
+    length = beside.mask.query_length
+    mask = context.once(("sink", length), lambda: Mask(FULL, 0, length, 0, 1, reads="sink"))
+    keys, values = torch.zeros_like(beside.keys[:, :, :1]), torch.zeros_like(beside.values[:, :, :1])
+    return Read(keys, values, mask, scores[:, None].expand(-1, length))

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.mask_spec import FULL, MaskSpec
-from pairform.blocks.attention.masks import Mask
+from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.masks import FULL, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
@@ -54,16 +54,13 @@ class OwnSequenceAttention(AttentionHeads):
 
     def __init__(self, spec: OwnSequenceSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes, key_width=sizes.width)
-        self.mask = spec.mask
+        self.mask, self.pattern = spec.mask, spec.mask.pattern
         self.position = build_block(spec.position, spec.position_sizes(sizes), "position")
+        self.biases_scores = isinstance(self.position, ScoreBias)
 
-    def read_own(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Read:
-        """Keys and values of the sequence so far, and how each query sees them."""
-        keys, values = self.keys_values(hidden)
-        return self.remembered(self.position(keys, context), values, context)
-
-    def remembered(self, keys: Tensor, values: Tensor, context: Context) -> Read:
-        """These behind those of earlier tokens, where there is a cache. A local layer's is as long as its window."""
+    def read_own(self, keys: Tensor, values: Tensor, context: Context) -> Read:
+        """Keys and values of the sequence so far: these, after the earlier tokens' where there is a cache. The cache of a local
+        layer is as long as its window."""
         if context.slots is not None:
             return self.read_slots(keys, values, context.slots[self.reach], context)
         held = KeyValues(keys, values, context.offset)
@@ -72,18 +69,24 @@ class OwnSequenceAttention(AttentionHeads):
                 own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
                 context.cache.own[context.place] = own
             held = own.write(keys, values, context.cache.room)
-        mask = Mask(
-            self.mask,
+        first, length = held.start, held.keys.shape[2]
+        mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
+        return Read(held.keys, held.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
+
+    def own_mask(self, first: int, length: int, context: Context) -> Mask:
+        """Which of `length` keys, the last of them the newest token's, each new token may see."""
+        segments = context.segments
+        return Mask(
+            self.pattern,
             query_start=context.offset,
-            query_length=keys.shape[2],
-            key_start=held.start,
-            key_length=held.keys.shape[2],
-            valid=None if context.valid is None else context.valid[:, held.start :],
+            query_length=first + length - context.offset,
+            key_start=first,
+            key_length=length,
+            valid=None if context.valid is None else context.valid[:, first:],
             blocks=self.blocks(context),
-            query_segments=None if context.segments is None else context.segments[:, context.offset :],
-            key_segments=None if context.segments is None else context.segments[:, held.start :],
+            query_segments=None if segments is None else segments[:, context.offset :],
+            key_segments=None if segments is None else segments[:, first:],
         )
-        return Read(held, mask, self.score_bias(mask, context))
 
     def blocks(self, context: Context) -> Int[Tensor, "batch total_length"] | None:
         """Numbers of the runs of tokens that see each other whatever causality says: those of pictures, and the prefix."""
@@ -99,10 +102,8 @@ class OwnSequenceAttention(AttentionHeads):
 
         return context.once("prefix", make)
 
-    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads distances"] | None:
+    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads distances"]:
         """What the position adds to the scores of keys in the cache's order, for each distance that there is."""
-        if not isinstance(self.position, ScoreBias):
-            return None
 
         def make() -> Int[Tensor, "1 distances"]:
             device = context.positions.device
@@ -111,7 +112,7 @@ class OwnSequenceAttention(AttentionHeads):
             first = mask.key_start - (mask.query_start + mask.query_length - 1)
             return torch.arange(first, first + mask.key_length + mask.query_length - 1, device=device)[None]
 
-        return self.position.score_bias(context.once(("distances", mask.key()), make), context)[:, 0]
+        return self.position.score_bias(context.once(("distances", id(mask)), make), context)[:, 0]
 
     @property
     def reach(self) -> int | None:
@@ -124,17 +125,15 @@ class OwnSequenceAttention(AttentionHeads):
         whole = context.cache.own[context.place].put(keys, values, slot.token)
         capacity, reach = whole.keys.shape[2], self.reach
 
-        def make() -> Tensor:
+        def allowed() -> Tensor:
             places = torch.arange(capacity, device=keys.device)[None]
             seen = places <= slot.token
             if reach is not None:
                 seen = seen & (places >= slot.token - reach)
             return seen if slot.first is None else seen & (places >= slot.first)
 
-        valid = context.once(("slots", reach, capacity), make)
-        start = 0 if reach is None else reach + 1  # where all counts is `valid`, this only tells masks of unequal reach apart
-        mask = Mask(FULL, start, 1, start, capacity, valid)
-        return Read(whole, mask, self.score_bias(mask, context))
+        mask = context.once(("slots", reach, capacity), lambda: Mask(FULL, 0, 1, 0, capacity, allowed()))
+        return Read(whole.keys, whole.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
 
 class SelfAttention(OwnSequenceAttention):
@@ -149,4 +148,6 @@ class SelfAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        return self.mix(hidden, queries, (self.read_own(hidden, context),), context)
+        keys, values = self.keys_values(hidden)
+        own = self.read_own(self.position(keys, context), values, context)
+        return self.output(self.attend(queries, (own,), context), hidden)

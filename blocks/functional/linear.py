@@ -37,7 +37,9 @@ class Linear(nn.Linear):
     """`nn.Linear` by `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        return linear(input, self.weight, self.bias)
+        if input.dtype == torch.bfloat16:
+            return linear(input, self.weight, self.bias)
+        return functional.linear(input, self.weight, self.bias)
 
 
 class WideLinear(Linear):

@@ -78,9 +78,10 @@ def test_a_gate_of_each_head_is_a_factor_of_each_head() -> None:
     block = filled(SelfAttention(SelfAttention.Spec.read(DOCUMENT | {"gate": "headwise"}), Sizes(WIDTH))).double()
     bare = SelfAttention(SelfAttention.Spec.read(DOCUMENT), Sizes(WIDTH)).double()
     bare.load_state_dict(block.state_dict(), strict=False)
-    reads = (bare.read_own(HIDDEN, Context(torch.arange(LENGTH)[None])),)
-    queries = bare.position(bare.queries(HIDDEN), Context(torch.arange(LENGTH)[None]))
-    found = bare.attended(queries, reads, Context(torch.arange(LENGTH)[None])).transpose(1, 2)
+    context = Context(torch.arange(LENGTH)[None])
+    queries, (keys, values) = bare.position(bare.queries(HIDDEN), context), bare.keys_values(HIDDEN)
+    own = bare.read_own(bare.position(keys, context), values, context)
+    found = bare.attend(queries, (own,), context).transpose(1, 2)
     expected = block.o_proj((found * block.gate_proj(HIDDEN).sigmoid()[..., None]).flatten(2))
     torch.testing.assert_close(block(HIDDEN, Context(torch.arange(LENGTH)[None])), expected)
 

@@ -6,11 +6,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Parts, Run, Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, Run
 from pairform.blocks.attention.kernels.eager import eager
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.context import Context
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from pairform.registry import merge_patch
 from tests.test_blocks import TINY
 
@@ -19,15 +17,17 @@ ROWS, HEAD_DIM = 2, 16
 SIZE = {"head_dim": HEAD_DIM}
 READING, WRITING = {"self_attention": SIZE}, {"self_attention": SIZE, "cross_attention": SIZE}
 WIDE = merge_patch(TINY, {"encoder": {"layer": {"branches": READING}}, "decoder": {"layer": {"branches": WRITING}}})
-FULL = MaskSpec()
+FULL = MaskPattern()
 small = st.integers(0, 9)
 windows = st.none() | st.tuples(small, small) | st.just((100, 40))
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> MaskSpec:
+def specs(draw: st.DrawFn) -> MaskPattern:
     causal, window = draw(st.booleans()), draw(windows)
-    return MaskSpec(causal=causal, window=window, prefix=causal and (window is None or window[1] > 0) and draw(st.booleans()))
+    return MaskPattern(
+        causal=causal, window=window, prefix=causal and (window is None or window[1] > 0) and draw(st.booleans())
+    )
 
 
 @st.composite
@@ -96,12 +96,12 @@ def heads_for(mask: JoinedMask, heads: int, kv_heads: int, dtype: torch.dtype = 
     return drawn(heads, mask.lengths[0]), keys, values
 
 
-def answer(run: Run, heads: tuple[Tensor, Parts, Parts], work: Work) -> Tensor:
-    mixed, _ = run(*heads, work, Context(torch.zeros(1, 1, dtype=torch.long)))
+def answer(run: Run, heads: tuple[Tensor, Parts, Parts], work: AttentionCall) -> Tensor:
+    mixed, _ = run(*heads, work)
     return mixed
 
 
-def expected(heads: tuple[Tensor, Parts, Parts], work: Work) -> Tensor:
+def expected(heads: tuple[Tensor, Parts, Parts], work: AttentionCall) -> Tensor:
     """The reference's answer, in float32."""
     queries, keys, values = heads
     wide = tuple(part.float() for part in keys), tuple(part.float() for part in values)

@@ -5,19 +5,18 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Run, Work
-from pairform.blocks.attention.kernels.chunked.kernel import chunked
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Run
+from pairform.blocks.attention.kernels.chunked import chunked
 from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.kernels.sdpa import sdpa
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import answer, expected, heads_for, masks, sees_a_key
 
 KERNELS = {"sdpa": (sdpa, None), "chunked": (chunked, 2.0)}
 HEADS = [(4, 4), (4, 2), (3, 1)]
 
 
-def gradients(run: Run, heads: tuple[int, int], work: Work) -> tuple[Tensor, ...]:
+def gradients(run: Run, heads: tuple[int, int], work: AttentionCall) -> tuple[Tensor, ...]:
     """An answer and its gradients. Only the reference trains what queries and keys do where a query sees no key, by way of
     scores that no answer depends on: for these two such queries do not count.
     """
@@ -35,7 +34,7 @@ def gradients(run: Run, heads: tuple[int, int], work: Work) -> tuple[Tensor, ...
 @given(mask=masks(80))
 def test_answers_and_gradients(name: str, heads: tuple[int, int], mask: JoinedMask) -> None:
     run, softcap = KERNELS[name]
-    work = Work(mask, 0.3, softcap)
+    work = AttentionCall(mask, 0.3, softcap)
     reference = gradients(eager, heads, work)
     size = max(1.0, *(float(wanted.abs().amax()) for wanted in reference))  # of the terms, which cancel where one key is seen
     for found, wanted in zip(gradients(run, heads, work), reference, strict=True):
@@ -49,7 +48,7 @@ def test_answers_and_gradients(name: str, heads: tuple[int, int], mask: JoinedMa
 @given(mask=masks(80))
 def test_half_precision(name: str, dtype: torch.dtype, mask: JoinedMask) -> None:
     run, softcap = KERNELS[name]
-    work, heads = Work(mask, 0.3, softcap), heads_for(mask, 4, 2, dtype)
+    work, heads = AttentionCall(mask, 0.3, softcap), heads_for(mask, 4, 2, dtype)
     wanted = expected(heads, work)
     assert (answer(run, heads, work).float() - wanted).norm() <= 2e-2 * wanted.norm()
 
@@ -60,10 +59,10 @@ def test_half_precision(name: str, dtype: torch.dtype, mask: JoinedMask) -> None
 def test_a_query_that_sees_nothing_is_given_the_mean_of_all_values(run: Run, dtype: torch.dtype) -> None:
     """Also where scores are low or values large enough that float16 would overflow."""
     valid = torch.tensor([[False, False, True, True, True, True], [True, True, True, False, False, False]])
-    mask = JoinedMask((Mask(MaskSpec(causal=True, window=(1, 0)), 0, 6, 0, 6, valid),))
+    mask = JoinedMask((Mask(MaskPattern(causal=True, window=(1, 0)), 0, 6, 0, 6, valid),))
     queries, (keys,), (values,) = heads_for(mask, 4, 2, dtype)
     heads = (torch.full_like(queries, -3), (keys.abs() + 3,), (values.abs() + 2e4,))
-    mixed, lost = answer(run, heads, Work(mask, 1.0)), ~sees_a_key(mask)[:, 0, :, 0]
+    mixed, lost = answer(run, heads, AttentionCall(mask, 1.0)), ~sees_a_key(mask)[:, 0, :, 0]
     assert lost.tolist() == [[True, True, False, False, False, False], [False] * 4 + [True, True]]
     even = heads[2][0].double().mean(2, keepdim=True).repeat_interleave(2, 1)
     for row in range(2):

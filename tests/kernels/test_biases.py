@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import pairform
-from pairform.blocks.attention.kernels.arguments import Work
-from pairform.blocks.attention.kernels.chunked import tiling
+from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.dispatch import KERNELS
+from pairform.blocks.attention.kernels.tiles import tiling
 from pairform.blocks.attention.masks import JoinedMask
 from tests.catalogue.decoders import decoder_with
 from tests.kernels.cases import ROWS, answer, heads_for, masks, sees_a_key
@@ -47,7 +47,7 @@ def written_out(mask: JoinedMask, heads: int, biases: tuple[Tensor | None, ...])
     return torch.cat(parts, -1)
 
 
-def formula(mask: JoinedMask, heads: tuple[Tensor, Any, Any], work: Work, bias: Tensor) -> Tensor:
+def formula(mask: JoinedMask, heads: tuple[Tensor, Any, Any], work: AttentionCall, bias: Tensor) -> Tensor:
     queries, keys, values = heads[0], torch.cat(heads[1], 2), torch.cat(heads[2], 2)
     groups = queries.shape[1] // keys.shape[1]
     scores = queries @ keys.repeat_interleave(groups, 1).mT * work.scale
@@ -72,7 +72,7 @@ def test_answers_and_gradients(name: str, mask: JoinedMask, kinds: list[bool], s
     biases = drawn(mask, 4, kinds if len(mask.parts) > 1 else [True])
     leaves = [tensor.requires_grad_() for tensor in (heads[0], *heads[1], *heads[2])]
     leaves += [bias for bias in biases if bias is not None]
-    work = Work(mask, 0.3, softcap, biases=biases)
+    work = AttentionCall(mask, 0.3, softcap, biases=biases)
     seen = sees_a_key(mask).expand(ROWS, 4, mask.lengths[0], 1)
     found = []
     for mixed in (formula(mask, heads, work, written_out(mask, 4, biases)), answer(kernel.run, heads, work)):

@@ -1,22 +1,18 @@
 """Which kernel does the work: by the spec, by an argument, by layer; and what is said of one that cannot."""
 
 import inspect
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
 import pairform
-from pairform.blocks.attention.kernels import dispatch as kernels
-from pairform.blocks.attention.kernels import flex
-from pairform.blocks.attention.kernels.arguments import Work
-from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
+from pairform.blocks.attention.kernels import capabilities, flex
+from pairform.blocks.attention.kernels.arguments import AttentionCall
+from pairform.blocks.attention.kernels.capabilities import Demand
 from pairform.blocks.attention.kernels.dispatch import KERNELS, able, choose, preferred
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from pairform.blocks.attention.projections import AttentionHeads
-from pairform.blocks.context import Context
 from pairform.blocks.functional.constants import constant
 from pairform.registry import InputError, SpecError
 from tests.kernels.cases import WIDE
@@ -66,17 +62,20 @@ def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     used = []
 
     def watched(name: str) -> Any:
+        plain = KERNELS[name].run
+
         def run(*arguments: Any) -> Any:
             used.append(name)
-            return KERNELS[name].run(*arguments)
+            return plain(*arguments)
 
-        return Kernel(run)
+        return run
 
     spec = pairform.load_spec(
         WIDE, {"decoder": {"overrides": [{"layers": [-1], "patch": branches(kernel="chunked")["decoder"]["layer"]}]}}
     )
     plain = pairform.build(WIDE, seed=0)(IDS, decoder_input_ids=IDS).logits
-    monkeypatch.setattr(kernels, "KERNELS", {name: watched(name) for name in ("eager", "chunked")} | {"sdpa": KERNELS["sdpa"]})
+    for name in ("eager", "chunked"):
+        monkeypatch.setitem(capabilities.FUNCTIONS, name, watched(name))
     mixed = pairform.build(spec, seed=0)(IDS, decoder_input_ids=IDS).logits
     assert used == ["eager"] * 4 + ["chunked"] * 2
     torch.testing.assert_close(mixed, plain, rtol=1e-5, atol=1e-5)
@@ -98,7 +97,8 @@ def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str
 def test_a_kernel_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "find_spec", lambda name: None)
     asked_anew: Any = constant(inspect.unwrap(flex.lacks))
-    monkeypatch.setitem(cast(dict[str, Kernel], KERNELS), "flex", replace(KERNELS["flex"], lacks=asked_anew))
+    capabilities.load("flex")
+    monkeypatch.setitem(capabilities.LACKS, "flex", asked_anew)
     with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
         choose("flex", Demand(device="cuda"))
     assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
@@ -133,11 +133,12 @@ def test_auto_holds_no_scores_where_sequences_are_long(
 ) -> None:
     for name in ("flex", "flash"):
         answers = {} if name in installed else {device: "is not there"}
-        monkeypatch.setitem(cast(dict[str, Kernel], KERNELS), name, replace(KERNELS[name], lacks=answers.get))
+        capabilities.load(name)
+        monkeypatch.setitem(capabilities.LACKS, name, answers.get)
     demand = Demand(softcap=softcap is not None, device=device, dtype=torch.bfloat16)
     found = []
     for length in (64, 4096):
-        work = Work(JoinedMask((Mask(MaskSpec(), 0, length, 0, length),)), 1.0, softcap)
-        names = preferred(demand, torch.empty(1, 1, length, 8), work, Context(torch.zeros(1, 1, dtype=torch.long)))
+        work = AttentionCall(JoinedMask((Mask(MaskPattern(), 0, length, 0, length),)), 1.0, softcap)
+        names = preferred(demand, torch.empty(1, 1, length, 8), work)
         found.append(next(name for name in names if KERNELS[name].refuses(demand) is None))
     assert found == expected

@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.flash import flash
 from pairform.blocks.attention.kernels.variable_length import runs_of
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import answer, expected, heads_for, masks, real_queries
 
 
@@ -59,13 +58,13 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=150)
 @given(masks(40, runs_only=True))
 def test_runs_say_what_the_mask_says(mask: JoinedMask) -> None:
-    work, heads, real = Work(mask, 0.3, softcap=2.0), heads_for(mask, 4, 2), real_queries(mask)
+    work, heads, real = AttentionCall(mask, 0.3, softcap=2.0), heads_for(mask, 4, 2), real_queries(mask)
     torch.testing.assert_close(answer(flash, heads, work) * real, expected(heads, work) * real, rtol=1e-5, atol=1e-5)
 
 
 def test_a_window_over_tokens_with_padding_among_them_has_no_runs() -> None:
     valid = torch.tensor([[True, False, True, True]])
-    local, whole = (JoinedMask((Mask(MaskSpec(window=window), 0, 4, 0, 4, valid),)) for window in ((1, 1), None))
+    local, whole = (JoinedMask((Mask(MaskPattern(window=window), 0, 4, 0, 4, valid),)) for window in ((1, 1), None))
     assert runs_of(local, 1, torch.device("cpu")) is None
     runs = runs_of(whole, 1, torch.device("cpu"))
     assert runs is not None

@@ -10,10 +10,9 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import create_mask
 
 from pairform.blocks.attention.kernels import flex
-from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.flex_block_mask import SIZE, blocks_of
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import ROWS, answer, expected, heads_for, masks
 
 CPU = torch.device("cpu")
@@ -67,7 +66,7 @@ def test_lists_hold_every_block_that_is_seen_and_call_whole_only_what_is(mask: J
 @settings(max_examples=20)
 @given(mask=masks(80))
 def test_the_call_gives_what_the_reference_gives(counts: tuple[int, int], softcap: float | None, mask: JoinedMask) -> None:
-    work, heads = Work(mask, 0.3, softcap), heads_for(mask, *counts)
+    work, heads = AttentionCall(mask, 0.3, softcap), heads_for(mask, *counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex, "compiled", lambda scale, softcap, kind: flex.call_of(scale, softcap))
         found = answer(flex.flex, heads, work)
@@ -75,10 +74,10 @@ def test_the_call_gives_what_the_reference_gives(counts: tuple[int, int], softca
 
 
 def test_a_block_that_no_query_sees_is_not_looked_into() -> None:
-    mask = JoinedMask((Mask(MaskSpec(causal=True, window=(100, 0)), 0, 512, 0, 512),))
+    mask = JoinedMask((Mask(MaskPattern(causal=True, window=(100, 0)), 0, 512, 0, 512),))
     part, _, whole, *_ = blocks_of(mask, 1, CPU).lists
     assert part[0, 0].tolist() == [1, 2, 2, 2]
     assert whole[0, 0].tolist() == [0, 0, 0, 0]
-    part, _, whole, *_ = blocks_of(JoinedMask((Mask(MaskSpec(), 0, 256, 0, 384),)), 1, CPU).lists
+    part, _, whole, *_ = blocks_of(JoinedMask((Mask(MaskPattern(), 0, 256, 0, 384),)), 1, CPU).lists
     assert part[0, 0].tolist() == [0, 0]
     assert whole[0, 0].tolist() == [3, 3]

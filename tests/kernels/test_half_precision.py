@@ -5,12 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Parts, Run, Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, Run
 from pairform.blocks.attention.kernels.dispatch import KERNELS
 from pairform.blocks.attention.kernels.eager import eager
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.context import Context
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.roundings import roundings
 
 BATCH, HEADS, KV_HEADS, HEAD_DIM = 2, 4, 2, 24
@@ -38,15 +36,14 @@ def computed(run: Run, given: list[Tensor], softcap: float | None, *, padded: bo
     if padded:
         valid = torch.ones(BATCH, own, dtype=torch.bool)
         valid[1, : own // 3] = False
-    parts = [Mask(MaskSpec(causal=True), own - queries, queries, 0, own, valid)]
+    parts = [Mask(MaskPattern(causal=True), own - queries, queries, 0, own, valid)]
     if len(leaves) > 3:
         nothing = None if valid is None else torch.tensor([[True], [False]]).expand(BATCH, leaves[3].shape[2])
-        parts.append(Mask(MaskSpec(), own - queries, queries, 0, leaves[3].shape[2], nothing, reads="source"))
-    work = Work(JoinedMask(tuple(parts)), HEAD_DIM**-0.5, softcap)
+        parts.append(Mask(MaskPattern(), own - queries, queries, 0, leaves[3].shape[2], nothing, reads="source"))
+    work = AttentionCall(JoinedMask(tuple(parts)), HEAD_DIM**-0.5, softcap)
     keys: Parts = tuple(leaves[1::2])
     values: Parts = tuple(leaves[2::2])
-    places = torch.arange(own - queries, own)[None].expand(BATCH, -1)
-    mixed, _ = run(leaves[0], keys, values, work, Context(places))
+    mixed, _ = run(leaves[0], keys, values, work)
     slopes = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).to(given[0].dtype).to(mixed.dtype)
     if padded and queries > 1:
         slopes[1, :, : own // 3] = 0  # of padding, which no loss reads: only some kernels give its queries and keys a gradient

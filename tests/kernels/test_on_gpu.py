@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import pairform
-from pairform.blocks.attention.kernels.arguments import Parts, Run, Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, Run
 from pairform.blocks.attention.kernels.capabilities import Demand
 from pairform.blocks.attention.kernels.dispatch import KERNELS
 from pairform.blocks.attention.kernels.eager import eager
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import WIDE, answer, heads_for, masks, real_queries, sees_a_key
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
@@ -39,7 +38,7 @@ def moved(mask: JoinedMask, device: str) -> JoinedMask:
     return JoinedMask(tuple(move(part) for part in mask.parts))
 
 
-def gradients(run: Run, heads: tuple[Tensor, Parts, Parts], work: Work, real: Tensor) -> tuple[Tensor, ...]:
+def gradients(run: Run, heads: tuple[Tensor, Parts, Parts], work: AttentionCall, real: Tensor) -> tuple[Tensor, ...]:
     """The answer and its gradients at queries that count."""
     queries, keys, values = heads
     leaves = [tensor.requires_grad_() for tensor in (queries, *keys, *values)]
@@ -56,7 +55,7 @@ def test_answers_and_gradients(name: str, dtype: torch.dtype, most: float, count
     demand = Demand(merged=len(mask.parts) > 1, pictures=pictures, device="cuda", dtype=dtype)
     if kernel.refuses(demand):
         return
-    work = Work(mask, 0.3, 2.0 if kernel.softcap else None)
+    work = AttentionCall(mask, 0.3, 2.0 if kernel.softcap else None)
     real = real_queries(mask) & sees_a_key(mask)
     queries, keys, values = heads_for(mask, *counts, dtype)
     wide = queries.float(), tuple(part.float() for part in keys), tuple(part.float() for part in values)
@@ -87,15 +86,15 @@ def test_a_model_trains_and_writes_as_by_the_reference(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["flex"])
 def test_a_new_length_or_mask_compiles_nothing(name: str) -> None:
-    def run(length: int, spec: MaskSpec) -> None:
+    def run(length: int, spec: MaskPattern) -> None:
         mask = JoinedMask((Mask(spec, 0, length, 0, length),))
         queries, (keys,), (values,) = heads_for(mask, 4, 2)
-        answer(KERNELS[name].run, (queries.cuda(), (keys.cuda(),), (values.cuda(),)), Work(mask, 0.3, softcap=2.0))
+        answer(KERNELS[name].run, (queries.cuda(), (keys.cuda(),), (values.cuda(),)), AttentionCall(mask, 0.3, softcap=2.0))
 
-    run(40, MaskSpec())
+    run(40, MaskPattern())
     with torch.compiler.set_stance("fail_on_recompile"):
         for length in (41, 128, 300, 512):
-            run(length, MaskSpec(causal=True, window=(length // 3, 0)))
+            run(length, MaskPattern(causal=True, window=(length // 3, 0)))
 
 
 @torch.no_grad()

@@ -4,14 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Run, Work
-from pairform.blocks.attention.kernels.chunked.buffers import Buffers
-from pairform.blocks.attention.kernels.chunked.kernel import chunked
-from pairform.blocks.attention.kernels.chunked.softcap import REACHES, cap_scores
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Run
+from pairform.blocks.attention.kernels.chunked import chunked
 from pairform.blocks.attention.kernels.eager import eager
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
-from pairform.blocks.context import Context
+from pairform.blocks.attention.kernels.tiles.buffers import Buffers
+from pairform.blocks.attention.kernels.tiles.softcap import REACHES, cap_scores
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 
 LENGTH, HEAD_DIM = 300, 64
 MOST = 1.2
@@ -27,8 +25,8 @@ def heads(size: float) -> list[Tensor]:
 
 def computed(run: Run, given: list[Tensor], softcap: float | None) -> tuple[Tensor, ...]:
     leaves = [tensor.clone().requires_grad_() for tensor in given]
-    work = Work(JoinedMask((Mask(MaskSpec(causal=True), 0, LENGTH, 0, LENGTH),)), HEAD_DIM**-0.5, softcap)
-    mixed, _ = run(leaves[0], (leaves[1],), (leaves[2],), work, Context(torch.arange(LENGTH)[None]))
+    work = AttentionCall(JoinedMask((Mask(MaskPattern(causal=True), 0, LENGTH, 0, LENGTH),)), HEAD_DIM**-0.5, softcap)
+    mixed, _ = run(leaves[0], (leaves[1],), (leaves[2],), work)
     slopes = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).to(mixed.dtype)
     return mixed.detach(), *torch.autograd.grad(mixed, leaves, slopes)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from pairform.blocks.attention.kernels import xformers as memory_efficient
-from pairform.blocks.attention.kernels.arguments import Work
+from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.variable_length import Runs, runs_of
 from pairform.blocks.attention.kernels.xformers import NO_CLASS, bias_class, fmha, xformers
 from pairform.blocks.attention.masks import JoinedMask
@@ -71,7 +71,7 @@ def slow_attention(queries: Tensor, keys: Tensor, values: Tensor, attn_bias: Any
 @settings(max_examples=100)
 @given(masks(40))
 def test_the_kernel_under_any_mask(mask: JoinedMask) -> None:
-    work, heads, real = Work(mask, 0.3), heads_for(mask, 4, 2), real_queries(mask)
+    work, heads, real = AttentionCall(mask, 0.3), heads_for(mask, 4, 2), real_queries(mask)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fmha(), "memory_efficient_attention", slow_attention)
         found = answer(xformers, heads, work)

@@ -1,4 +1,4 @@
-"""Every field of config.json changed, added or left out: what becomes of it in pairform, held against transformers.
+"""Change, add and remove every field of config.json, and compare the effect in pairform with that in transformers.
 
 `python -m tests.parity.config_fields FAMILY` prints the outcomes of a family; `make schema` writes docs/config-fields.md.
 """
@@ -22,28 +22,29 @@ from tests.parity.config_folders import ABSENT, ADDED, FOLDERS, Mutation, mutati
 from tests.parity.pictures import pictured, text
 
 EQUAL = 2e-5
-"""Of the largest number: above what float32 rounds, below what a changed field does to wide random weights."""
+"""Relative to the largest value: above float32 rounding, below the effect of a changed field on wide random weights."""
 OUTCOMES = {
-    "heeded": "changes the numbers, or the dropout in training, and does so alike in both",
-    "kept": "goes into the spec and leaves the numbers as they are: special tokens, lengths, the spread of new weights",
-    "ignored": "changes nothing in either",
-    "refused": "is an error of pairform that names the field, or the tensors that are then missing or of another shape",
-    "differs": "is read in another way than transformers does, for the reason below",
+    "used": "the field changes the results, or the dropout in training, in the same way in both libraries",
+    "stored": "the field becomes part of the spec but does not change the results, as special tokens, maximum lengths and "
+    "`initializer_range`",
+    "ignored": "the field changes nothing in either library",
+    "rejected": "pairform raises an error that names the field, or the tensors that are missing or have another shape",
+    "differs": "pairform and transformers read the field differently, for the reason given below",
 }
 DIFFERENCES = {
-    'dtype = "bfloat16"': "weights keep the dtype of their file unless `load(dtype=)` says another; transformers converts them",
-    "hidden_activation = null": "means the default; transformers 5.23 refuses it",
-    "text_config.dropout_rate": "is 0 where it is left out; transformers has no default for an encoder alone, and fails",
+    'dtype = "bfloat16"': "pairform keeps the dtype of the files unless `load(dtype=)` is given; transformers converts weights",
+    "hidden_activation = null": "pairform uses the default; transformers 5.23 raises an error",
+    "text_config.dropout_rate": "pairform uses 0 if it is absent; transformers has no default for encoders alone, and fails",
 }
-"""Ends of the texts of mutations that may differ, and why."""
+"""Mutations that may differ, by the end of their text, with the reason."""
 ALONE = (*DIFFERENCES, json.dumps(ADDED["quantization_config"][0]))
-"""Ends of the texts of mutations that do not show in the spec and yet have an effect."""
+"""Mutations that do not change the spec but have an effect, by the end of their text."""
 QUIET = ("initializer_range", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-"""Fields that change the spec and should leave the numbers as they are."""
+"""Fields that change the spec but should not change the results."""
 
 
 class Result(NamedTuple):
-    """The numbers that a model computes, and the probabilities of dropout in it."""
+    """The output of a model, and the dropout probabilities in it."""
 
     numbers: Tensor
     dropouts: frozenset[float]
@@ -53,11 +54,13 @@ class Result(NamedTuple):
 
 
 class Comparison:
-    """One family's small folder, run again with other configurations."""
+    """A small folder of one family, run with changed configurations."""
 
     def __init__(self, family: str, folder: Path) -> None:
         self.folder = FOLDERS[family](folder / family)
-        (self.folder / "generation_config.json").unlink(missing_ok=True)  # it would stand above the tokens of config.json
+        (self.folder / "generation_config.json").unlink(
+            missing_ok=True
+        )  # its tokens would take precedence over those of config.json
         self.config: dict[str, Any] = json.loads((self.folder / "config.json").read_text())
         (self.architecture,) = self.config["architectures"]
         pictures = "vision_config" in self.config or "vision_config" in self.config.get("encoder", {})
@@ -79,7 +82,7 @@ class Comparison:
 
     def theirs(self) -> Result:
         model: Any = getattr(transformers, self.architecture).from_pretrained(self.folder).eval()
-        if self.architecture.startswith("T5GemmaFor"):  # its windows reach one token further than those it was trained with
+        if self.architecture.startswith("T5GemmaFor"):  # its windows are one token wider than in training
             model.config.encoder.sliding_window -= 1
         with torch.no_grad():
             output = model(**self.inputs, **self.theirs_alone)
@@ -91,12 +94,12 @@ class Comparison:
         (self.folder / "config.json").write_text(json.dumps(changed(self.config, changes)))
 
     def settled(self, change: Mutation) -> str:
-        """What the spec alone tells: kept, ignored or refused."""
+        """The outcome as far as the spec alone determines it: stored, ignored or rejected."""
         self.write([change])
         try:
-            return "ignored" if pairform.load_spec(self.folder) == self.spec else "kept"
+            return "ignored" if pairform.load_spec(self.folder) == self.spec else "stored"
         except pairform.PairformError:
-            return "refused"
+            return "rejected"
 
     def outcome(self, changes: Iterable[Mutation]) -> str:
         """One of `OUTCOMES`, or how pairform and transformers differ."""
@@ -104,17 +107,17 @@ class Comparison:
         self.write(changes)
         allowed = all(str(change).endswith(tuple(DIFFERENCES)) for change in changes)
         try:
-            kept = pairform.load_spec(self.folder) != self.spec
+            stored = pairform.load_spec(self.folder) != self.spec
             ours = self.ours()
         except pairform.PairformError:
-            return "refused"
+            return "rejected"
         try:
             theirs = self.theirs()
         except Exception as error:
             return "differs" if allowed else f"transformers fails: {type(error).__name__}: {str(error)[:80]}"
         if not ours.equals(theirs):
             return "differs" if allowed else f"{distance(ours.numbers, theirs.numbers):.2g} apart: {ours[1:]}, {theirs[1:]}"
-        return "heeded" if not ours.equals(self.before) else "kept" if kept else "ignored"
+        return "used" if not ours.equals(self.before) else "stored" if stored else "ignored"
 
 
 def changed(config: Mapping[str, Any], changes: Iterable[Mutation]) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def changed(config: Mapping[str, Any], changes: Iterable[Mutation]) -> dict[str,
 
 
 def dropouts(document: Any) -> Iterable[float]:
-    """All probabilities in a spec."""
+    """All dropout probabilities in a spec."""
     if isinstance(document, Mapping):
         for key, value in document.items():
             yield from [float(value)] if key == "dropout" else dropouts(value)
@@ -153,16 +156,16 @@ def silence() -> None:
 
 
 def outcomes(family: str, folder: Path) -> dict[str, str]:
-    """Of every mutation, under its text. Those that leave the spec as it is, and those of `QUIET`, are tried many at once."""
+    """The outcome of every mutation, by its text. Those that do not change the spec, and those of `QUIET`, run in groups."""
     comparison = Comparison(family, folder)
     assert comparison.before.equals(comparison.base)
     found: dict[str, str] = {}
-    quiet: dict[str, list[Mutation]] = {"ignored": [], "kept": []}
+    quiet: dict[str, list[Mutation]] = {"ignored": [], "stored": []}
     for mutation in mutations(comparison.config):
         settled = comparison.settled(mutation)
-        if settled == "refused":
+        if settled == "rejected":
             found[str(mutation)] = settled
-        elif str(mutation).endswith(ALONE) or (settled == "kept" and mutation.path[-1] not in QUIET):
+        elif str(mutation).endswith(ALONE) or (settled == "stored" and mutation.path[-1] not in QUIET):
             found[str(mutation)] = comparison.outcome([mutation])
         else:
             quiet[settled].append(mutation)
@@ -173,7 +176,7 @@ def outcomes(family: str, folder: Path) -> dict[str, str]:
 
 
 def halved(comparison: Comparison, group: list[Mutation], expected: str) -> dict[str, str]:
-    """The outcome of each change: at once if all together come out as expected, else from each half."""
+    """The outcome of each change: together if the group has the expected outcome, otherwise by halves."""
     outcome = comparison.outcome(group)
     if outcome == expected or len(group) == 1:
         return dict.fromkeys(map(str, group), outcome)
@@ -182,7 +185,7 @@ def halved(comparison: Comparison, group: list[Mutation], expected: str) -> dict
 
 
 def groups(changes: Iterable[Mutation]) -> list[list[Mutation]]:
-    """Changes that can be made at once: of different fields, none inside another; either all leave a field out or none does."""
+    """Groups of changes that can be made together: of separate fields, and either all or none remove a field."""
     made: list[list[Mutation]] = []
     for change in changes:
         group = next((group for group in made if all(apart(change, other) for other in group)), None)

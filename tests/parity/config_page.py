@@ -1,4 +1,4 @@
-"""docs/config-fields.md: what becomes of every field, written by `make schema` and held to by test_config_fields.py."""
+"""docs/config-fields.md: how every field is used. `make schema` writes the page, and test_config_fields.py checks it."""
 
 import re
 import tempfile
@@ -14,15 +14,18 @@ from tests.parity.config_folders import FOLDERS
 PAGE = Path(__file__).parents[2] / "docs" / "config-fields.md"
 INTRODUCTION = f"""# Fields of config.json
 
-What pairform does with each field of a checkpoint's `config.json`, by family, compared with transformers
-{transformers.__version__}. Both load a small checkpoint of each family, once for each entry below, with that one field changed.
-`field = value` is a field that was given this value, whether or not the family's files usually have it; `field` alone was left
-out. A field that is refused here may have other values that are read: `num_hidden_layers` has to agree with the tensors.
+On this page you can look up how pairform uses each field of a checkpoint's `config.json`, by family, compared with transformers
+{transformers.__version__}.
+
+Both libraries load a small checkpoint of each family, once for each entry below, with this one field changed.
+`field = value` means that the field was set to this value, whether or not the family's files usually contain it; `field` alone
+means that it was removed. A field that is rejected with one value may be accepted with others: `num_hidden_layers` must match
+the tensors.
 
 {{outcomes}}
 
-`make schema` writes this page. [tests/parity/test_config_fields.py](../tests/parity/test_config_fields.py) fails if a field is
-missing from it, or if either library reads a field in another way than it says.
+`make schema` generates this page. [tests/parity/test_config_fields.py](../tests/parity/test_config_fields.py) fails if a field
+is missing, or if either library uses a field differently from what the page says.
 """
 HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 ROW = re.compile(r"^- \*\*(\w+)\*\*:(.*?)(?=^- |\Z)", re.MULTILINE | re.DOTALL)
@@ -42,7 +45,7 @@ def section(family: str, found: Mapping[str, str]) -> str:
 
 
 def page() -> str:
-    """The page, from running every family (a minute); a difference that has no reason is an error."""
+    """The page, from a run of every family (a minute). A difference without a reason is an error."""
     silence()
     with tempfile.TemporaryDirectory() as scratch:
         found = {family: outcomes(family, Path(scratch)) for family in FOLDERS}
@@ -58,7 +61,7 @@ def page() -> str:
 
 
 def committed() -> dict[str, dict[str, str]]:
-    """The outcome of each mutation by family, as the page says."""
+    """The outcome of each mutation by family, as the committed page states it."""
     _, *parts = HEADING.split(PAGE.read_text("utf-8"))
     return {family: dict(entries(text)) for family, text in zip(parts[::2], parts[1::2], strict=True)}
 

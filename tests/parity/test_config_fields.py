@@ -1,4 +1,4 @@
-"""Every field of every family's config.json is heeded, ignored or refused as docs/config-fields.md says."""
+"""Every field of every family's config.json is used, ignored or rejected as docs/config-fields.md says."""
 
 from pathlib import Path
 

@@ -42,12 +42,12 @@ def trained(trial: Trial, examples: Examples, *, latency: bool = False) -> tuple
 @contextmanager
 def kept_settings() -> Iterator[None]:
     """Put back the settings of torch that a trial changes in its process."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
 
 
 def schedule(optimizer: torch.optim.Optimizer, spec: ScheduleSpec, steps: int) -> lr_scheduler.LRScheduler:

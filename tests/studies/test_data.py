@@ -1,6 +1,8 @@
 """What trials learn from: tasks, text, and the means over seeds that come out."""
 
+import functools
 import gzip
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,8 +16,8 @@ import pairform
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.spec import StudySpec
 from pairform.training.data.batches import Example, Ids, collate
-from pairform.training.data.objectives import SpanCorruption
-from tests.studies.small_study import lines, run, write_study
+from pairform.training.data.objectives import SpanCorruption, cut
+from tests.studies.small_study import STUDY, lines, run, write_study
 from tests.tokenizers_small import tokenizer
 
 
@@ -64,6 +66,46 @@ def test_targets_follow_from_their_sources(name: str, tmp_path: Path) -> None:
         assert not {0, 1, 2} & {*source, *target[:-1]}
     longest = [max(len(example[side]) for example in train + validation) for side in (0, 1)]
     assert tuple(longest) == lengths
+
+
+def test_tasks_draw_every_symbol_length_and_place(tmp_path: Path) -> None:
+    """So many examples that each is among them: symbols are the lowest free ids, from 3 on."""
+
+    def drawn(name: str) -> list[Example]:
+        return examples(tmp_path, {"name": name, "validation": 600} | TASKS[name])[1]
+
+    sources = [source for source, _ in drawn("copy")]
+    assert {token for source in sources for token in source} == {*range(3, 8)}
+    assert {len(source) for source in sources} == {*range(1, 7)}
+    found = drawn("associative_recall")
+    assert {token for source, _ in found for token in source[::2]} == {*range(3, 8)}
+    assert {token for source, _ in found for token in source[1::2]} == {*range(8, 11)}
+    assert all(len({*source[:-1:2]}) == 4 for source, _ in found), "no key twice"
+    assert {source.index(source[-1]) for source, _ in found} == {0, 2, 4, 6}
+    found = drawn("lookup")
+    keys, noise = {*range(3, 6)}, {*range(6, 12)}
+    places = [[place for place, token in enumerate(source[:-1]) if token in keys] for source, _ in found]
+    assert all({*source} & keys == keys and {*source} <= keys | noise for source, _ in found)
+    assert all(len(some) == 3 for some in places), "each key once"
+    assert {token for (source, _), some in zip(found, places, strict=True) for token in source[: some[0]]} == noise
+    assert {token for _, target in found for token in target[:-1]} == noise
+    assert (min(map(min, places)), max(map(max, places))) == (0, 20 + 2 * 3)
+    assert {source[-1] for source, _ in found} == keys
+
+
+def test_a_task_has_sizes_of_its_own_where_a_study_gives_none() -> None:
+    """The examples of studies that leave them out depend on these numbers."""
+    sizes: dict[str, tuple[int, tuple[int, int]]] = {
+        "copy": (16, (16, 16 + 1)),
+        "associative_recall": (16 + 16, (2 * 8 + 1, 1 + 1)),
+        "lookup": (16 + 4, (256 + 4 * (1 + 3) + 1, 3 + 1)),
+    }
+    for name, wanted in sizes.items():
+        task: Any = StudySpec.read(STUDY | {"data": {"name": name}}).data
+        assert (task.needed, task.lengths, task.validation) == (*wanted, 256)
+        if name == "copy":
+            some = task.open(pairform.load_spec("t5gemma-s-s")).train(0, 0, 300)
+            assert {len(source) for source, _ in some} == {*range(4, 17)}
 
 
 def test_a_step_draws_its_batch_anew_and_each_seed_its_own(tmp_path: Path) -> None:
@@ -120,9 +162,13 @@ def text(folder: Path, **fields: Any) -> dict[str, Any]:
     return {"name": "text", "train": ["*.txt", "*.jsonl"]} | held_out | fields
 
 
+@functools.cache
+def bytes_of_ids() -> dict[int, int]:
+    return {token: byte for byte, token in enumerate(Ids.of(pairform.load_spec("t5gemma-s-s")).free[:256])}
+
+
 def decoded(tokens: list[int]) -> str:
-    free = Ids.of(pairform.load_spec("t5gemma-s-s")).free
-    return bytes(free.index(token) for token in tokens if token != END).decode("utf-8", "replace")
+    return bytes(bytes_of_ids()[token] for token in tokens if token != END).decode("utf-8", "replace")
 
 
 def test_a_prefix_is_followed_by_its_text(tmp_path: Path) -> None:
@@ -172,6 +218,43 @@ def test_denoisers_are_drawn_by_their_weights() -> None:
     assert found.keys() == shares.keys()
     for kind, share in shares.items():
         assert found[kind] / 1600 == pytest.approx(share / 8, abs=0.035), kind
+
+
+def test_spans_of_long_windows_are_counted_as_by_hand() -> None:
+    """Of 2,048 tokens: 307 in spans of 3 and of 32, 1,024 in spans of 12 and of 32, and 1,536 in one."""
+    counts = [(307, 102), (1024, 85), (307, 10), (1024, 32), (1536, 1)]
+    objective = SpanCorruption(name="span_corruption", window=2048)
+    assert objective.lengths == [(2048 - taken + spans, taken + spans + 1) for taken, spans in counts]
+    assert objective.sentinels == 102
+    rare, most, many, wide = {"rate": 0.01}, {"rate": 0.99}, {"span": 0.1, "rate": 0.5}, {"span": 90.0, "rate": 0.5}
+    short = SpanCorruption.read({"name": "span_corruption", "window": 4, "denoisers": [rare, most, many, wide]})
+    assert short.lengths == [(3 + 1, 1 + 1 + 1), (1 + 1, 3 + 1 + 1), (2 + 2, 2 + 2 + 1), (2 + 1, 2 + 1 + 1)]
+
+
+def test_a_length_is_cut_into_all_sums_of_so_many_parts() -> None:
+    numbers = np.random.default_rng(0)
+    found = Counter(tuple(cut(6, 3, numbers)) for _ in range(1000))
+    assert found.keys() == {parts for parts in itertools.product(range(1, 7), repeat=3) if sum(parts) == 6}
+    assert min(found.values()) > 60, "each as likely: 100 of 1,000"
+
+
+def refused_data(data: dict[str, Any]) -> bool:
+    try:
+        StudySpec.read(STUDY | {"data": data}).data.gather(Path())
+    except pairform.PairformError:
+        return True
+    return False
+
+
+def test_sizes_that_leave_nothing_to_draw_are_refused() -> None:
+    for name, sizes, more in (
+        ("copy", {"length": [4, 4]}, {"length": [4, 3]}),
+        ("associative_recall", {"keys": 4, "pairs": 4}, {"keys": 4, "pairs": 5}),
+    ):
+        assert not refused_data({"name": name} | sizes)
+        assert refused_data({"name": name} | more)
+    windows = [SpanCorruption(name="span_corruption", window=window) for window in (1, 2)]
+    assert [len(list(window.check())) for window in windows] == [1, 0]
 
 
 def test_sentinels_are_ids_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:

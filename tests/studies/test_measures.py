@@ -117,7 +117,7 @@ def test_latency_is_that_of_the_longest_source_and_target(
         seen.append((tuple(ids.shape), max_new_tokens))
 
     monkeypatch.setattr(pairform.Model, "generate", generate)
-    times = iter([0.0, 9.0, 10.0, 13.0, 20.0, 22.0, 30.0, 34.0])  # the first is warming up, the least of the others counts
+    times = iter([0.0, 1.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0])  # the first is warming up, the least of the others counts
     monkeypatch.setattr(measures, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     assert len(examples.validation()[0][0]) == 5
     assert trained(trial, examples, latency=True)[1]["latency"] == 2.0
@@ -143,9 +143,20 @@ def test_a_system_that_does_not_say_what_is_held_leaves_the_peak_open(tmp_path: 
     assert trained(trial, examples)[1]["peak_bytes"] is None
 
 
+def test_what_is_held_is_read_out_of_the_systems_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a process has colons in its name."""
+    monkeypatch.setattr(measures, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(measures, "MARK", tmp_path / "clear_refs")
+    (tmp_path / "status").write_text("Name:\ta: b: c\nVmHWM:\t   90 kB\nVmRSS:\t   12 kB\n")
+    assert (memory_in_use("cpu"), peak_memory("cpu")) == (12 * 1024, 90 * 1024)
+    assert (tmp_path / "clear_refs").read_text() == "5", "Linux counts the peak anew"
+    (tmp_path / "status").write_text("Name:\ta\n")
+    assert (memory_in_use("cpu"), peak_memory("cpu")) == (None, None)
+
+
 def test_latency_is_of_whole_texts_in_evaluation_mode() -> None:
     """Also of a model for which every token ends the text, and which is in training when it is measured."""
-    spec = pairform.patch(small_pair(), {"tokens": {"eos": list(range(3, 50))}})
+    spec = pairform.patch(small_pair(), {"tokens": {"eos": [*range(1, 97)]}})
     model = pairform.build(spec, seed=0).train()
     seen: list[tuple[bool, int]] = []
     assert model.decoder is not None

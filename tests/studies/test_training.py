@@ -1,6 +1,7 @@
 """How a trial is trained and validated, against the same done by hand."""
 
 import functools
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ import torch
 
 import pairform
 from pairform.training import loop as training
-from pairform.training.loop import Clock, make_optimizer, rate, update
+from pairform.training.costs import costs
+from pairform.training.loop import Clock, make_optimizer, rate, train, update
 from pairform.training.recipe import ScheduleSpec, TrainingSpec
-from tests.studies.by_hand import planned, schedule, trained, trained_by_hand
+from tests.studies.by_hand import kept_settings, planned, schedule, trained, trained_by_hand
 from tests.studies.small_study import STUDY
 
 DATA = {"symbols": 3, "length": [1, 3], "validation": 13}
@@ -87,6 +89,48 @@ def test_a_trial_computes_in_its_dtype(tmp_path: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = training.forward(model, batch, TrainingSpec())["loss"].item()
     assert lines[0]["loss"] == loss != exact
+
+
+def test_a_trial_sets_torchs_threads_and_says_where_it_is_not_deterministic(tmp_path: Path) -> None:
+    """An operation that has no deterministic kernel warns and goes on."""
+    trial, examples = planned(tmp_path, {"training": {"steps": 0, "threads": 2}})
+    seen: list[tuple[int, bool, bool]] = []
+
+    def log(_: object) -> None:
+        modes = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        seen.append((torch.get_num_threads(), *modes))
+
+    with kept_settings():
+        train(trial.spec, trial.training, trial.seed, examples, latency=False, log=log)
+    assert seen == [(2, True, True)]
+
+
+def test_a_result_holds_costs_peak_and_latency_in_the_trials_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, examples = planned(tmp_path, {"training": {"steps": 0, "dtype": "bfloat16"}})
+    seen: list[tuple[Any, ...]] = []
+
+    def writing_seconds(model: object, source: list[int], lengths: tuple[int, int]) -> float:
+        seen.append((torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None, source, lengths))
+        return 0.5
+
+    monkeypatch.setattr(training, "writing_seconds", writing_seconds)
+    for before, peak, expected in ((100, 700, 600), (700, 100, 0), (None, 700, None), (100, None, None)):
+        monkeypatch.setattr(training, "memory_in_use", lambda _, value=before: value)
+        monkeypatch.setattr(training, "peak_memory", lambda _, value=peak: value)
+        began = time.perf_counter()
+        _, result = trained(trial, examples, latency=True)
+        assert 0 < result["seconds"] < time.perf_counter() - began
+        assert result["peak_bytes"] == expected
+    assert costs(pairform.load_spec(dict(trial.spec)), examples.lengths, "bfloat16").items() <= result.items()
+    assert (result["latency"], result["tokens_per_second"]) == (0.5, None), "no step, so no tokens"
+    assert seen == [(torch.bfloat16, examples.validation()[0][0], examples.lengths)] * 4
+    assert "latency" not in trained(trial, examples)[1]
+
+
+def test_lines_are_logged_at_their_steps_and_at_the_last(tmp_path: Path) -> None:
+    settings = {"steps": 5, "log_every": 3, "evaluate_every": 4}
+    found, _ = trained(*planned(tmp_path, {"training": settings}))
+    assert [(line["step"], line["split"]) for line in found] == [(3, "train"), (4, "valid"), (5, "train"), (5, "valid")]
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine"])

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.tensors import looks, refuse
-from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.assemblies.specs.canonical import normal_stack
 from pairform.assemblies.specs.stack import StackSpec
 from pairform.blocks.cache import Cache
@@ -28,7 +28,7 @@ class Owner(NamedTuple):
     dtype: torch.dtype
 
 
-def check_same_model(model: ModelInterface, cache: Cache) -> None:
+def check_same_model(model: ModelParts, cache: Cache) -> None:
     """Record the model in a cache that is empty; refuse one that another model filled, or one on another device.
 
     Models whose decoders have equal layers, such as a model and its copy, are not told apart.
@@ -53,7 +53,7 @@ def check_same_model(model: ModelInterface, cache: Cache) -> None:
     cache.owner = own
 
 
-def check_same_source(model: ModelInterface, cache: Cache, hidden: Float[Tensor, "batch length width"]) -> None:
+def check_same_source(model: ModelParts, cache: Cache, hidden: Float[Tensor, "batch length width"]) -> None:
     """Record the source in a cache that has none yet; refuse a cache that holds keys and values of another source."""
     if not cache.source:
         cache.read = hidden.detach()[..., :: max(1, hidden.shape[2] // CHANNELS)].clone()
@@ -72,7 +72,7 @@ def check_same_source(model: ModelInterface, cache: Cache, hidden: Float[Tensor,
 
 
 def check_same_beginning(
-    model: ModelInterface, cache: Cache, prompt: Int[Tensor, "batch prompt"], valid: Bool[Tensor, "batch prompt"] | None
+    model: ModelParts, cache: Cache, prompt: Int[Tensor, "batch prompt"], valid: Bool[Tensor, "batch prompt"] | None
 ) -> None:
     """Refuse a prompt that does not begin with the tokens recorded in the cache."""
     if cache.tokens is None or not looks(model, prompt):

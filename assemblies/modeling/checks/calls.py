@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.caches import check_same_model
 from pairform.assemblies.modeling.checks.tensors import (
     Given,
@@ -16,13 +17,12 @@ from pairform.assemblies.modeling.checks.tensors import (
     looks,
     refuse,
 )
-from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
 from pairform.blocks.heads.linear_cross_entropy import IGNORED, check_labels
 
 
-def check_forward(model: ModelInterface, given: Given) -> None:
+def check_forward(model: ModelParts, given: Given) -> None:
     """Refuse arguments of `forward` that do not fit the model or each other."""
     check_unread(model, given)
     check_devices(model, given)
@@ -53,7 +53,7 @@ def check_forward(model: ModelInterface, given: Given) -> None:
     check_rows(model, given, cache, written[0])
 
 
-def check_generate(model: ModelInterface, given: Given) -> None:
+def check_generate(model: ModelParts, given: Given) -> None:
     """Refuse arguments of `generate` that do not fit the model or each other."""
     if model.decoder is None or model.spec.head.name != "lm":
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
@@ -80,7 +80,7 @@ def check_generate(model: ModelInterface, given: Given) -> None:
     check_rows(model, given, cache, prompt[0])
 
 
-def check_source(model: ModelInterface, given: Given) -> Any:
+def check_source(model: ModelParts, given: Given) -> Any:
     """Check the encoder's input, or its output where that is given; returns `(rows, length)`."""
     outputs = given.get("encoder_outputs")
     if outputs is None:
@@ -98,7 +98,7 @@ def check_source(model: ModelInterface, given: Given) -> Any:
     return check_stack(model, "encoder", given, "", 0, (hidden.shape[0], hidden.shape[1]))
 
 
-def check_target(model: ModelInterface, given: Given, read: tuple[int, int], offset: int) -> tuple[int, int]:
+def check_target(model: ModelParts, given: Given, read: tuple[int, int], offset: int) -> tuple[int, int]:
     """Check the input of a decoder that has a source, given or derived from labels or the source; returns `(rows, length)`."""
     labels, ids = given.get("labels"), given.get("input_ids")
     written = check_stack(model, "decoder", given, "decoder_", offset)
@@ -134,7 +134,7 @@ def check_pictures(given: Given) -> None:
         check_tensor("pixel_values", given["pixel_values"], "[pictures, channels, height, width]")
 
 
-def check_rows(model: ModelInterface, given: Given, cache: Cache | None, rows: int) -> None:
+def check_rows(model: ModelParts, given: Given, cache: Cache | None, rows: int) -> None:
     """Check `prefix_lengths` and the cache against the number of rows."""
     prefix = given.get("prefix_lengths")
     if prefix is not None:

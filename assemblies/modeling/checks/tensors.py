@@ -10,8 +10,8 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import described
-from pairform.assemblies.modeling.interface import ModelInterface
 from pairform.blocks.functional.dtypes import cast_to
 from pairform.registry import InputError, Problem
 
@@ -24,7 +24,7 @@ def refuse(where: str, found: str, expected: str, remedy: str = "") -> NoReturn:
     raise InputError(Problem(where, found, expected, remedy))
 
 
-def check_unread(model: ModelInterface, given: Given) -> None:
+def check_unread(model: ModelParts, given: Given) -> None:
     """Refuse arguments that a model of one stack would ignore."""
     if model.encoder is None:
         unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs"))]
@@ -38,7 +38,7 @@ def check_unread(model: ModelInterface, given: Given) -> None:
         refuse(unread[0], "an argument that this model does not read", f"no such argument: it is {model.spec.assembly}", remedy)
 
 
-def check_devices(model: ModelInterface, given: Given) -> None:
+def check_devices(model: ModelParts, given: Given) -> None:
     """Refuse tensors on another device than the weights that read first. On the meta device neither counts."""
     weight = next(model.parameters()).device
     for name, value in given.items():
@@ -47,7 +47,7 @@ def check_devices(model: ModelInterface, given: Given) -> None:
 
 
 def check_stack(
-    model: ModelInterface, part: str, given: Given, prefix: str, offset: int, shape: tuple[int, int] | None = None
+    model: ModelParts, part: str, given: Given, prefix: str, offset: int, shape: tuple[int, int] | None = None
 ) -> Any:
     """Check the input of one stack: the arguments whose names begin with `prefix`.
 
@@ -93,7 +93,7 @@ def check_tensor(name: str, value: Any, expected: str) -> None:
         refuse(name, f"a tensor of the layout {value.layout}", f"a dense tensor {expected}", "`.to_dense()` makes one.")
 
 
-def check_ids(model: ModelInterface, part: str, name: str, ids: Any, *, least: int = 0) -> None:
+def check_ids(model: ModelParts, part: str, name: str, ids: Any, *, least: int = 0) -> None:
     """Check token ids: `[batch, length]`, at least one token, from `least` to the last id of the stack's vocabulary."""
     check_tensor(name, ids, "of token ids, [batch, length]")
     if ids.dtype not in IDS:
@@ -105,7 +105,7 @@ def check_ids(model: ModelInterface, part: str, name: str, ids: Any, *, least: i
         check_range(model, part, name, ids, least=least)
 
 
-def check_range(model: ModelInterface, part: str, name: str, ids: Tensor, *, least: int = 0) -> None:
+def check_range(model: ModelParts, part: str, name: str, ids: Tensor, *, least: int = 0) -> None:
     low, high = bounds(ids)
     size = model.spec.vocabulary_of(part)
     vision = model.spec.stacks[part].vision
@@ -147,7 +147,7 @@ def check_some(name: str, tensor: Tensor) -> None:
         refuse(name, f"the shape {tuple(tensor.shape)}", "at least one row of at least one token")
 
 
-def looks(model: ModelInterface, tensor: Tensor) -> bool:
+def looks(model: ModelParts, tensor: Tensor) -> bool:
     """Whether to check values: not if that needs a synchronisation, nor on tensors without values (meta, fake, vmap)."""
     if type(tensor) is not Tensor or tensor.is_meta or not (model.check_inputs or tensor.device.type == "cpu"):
         return False

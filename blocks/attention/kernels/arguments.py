@@ -6,20 +6,22 @@ from functools import reduce
 from typing import TypeAlias
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from pairform.blocks.attention.masks import JoinedMask
-from pairform.blocks.context import Context
+
+FEWEST = 32
+"""Queries in the smallest tile of scores, times those that share a key: fewer are not worth cutting."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """One attention call beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set.
+@dataclass(slots=True)
+class AttentionCall:
+    """One call of a kernel beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set.
 
-    biases: what is added to them, by part: `by_distance` reads it; None adds nothing.
+    weights: whether attention weights are asked for as an output.
+    biases:  what is added to the scores, by part: `by_distance` reads it; None adds nothing. Empty where no part has any.
     """
 
     mask: JoinedMask
@@ -29,15 +31,12 @@ class Work:
     weights: bool = False
     biases: tuple[Float[Tensor, "heads distances"] | None, ...] = ()
 
-    @property
-    def biased(self) -> bool:
-        return any(bias is not None for bias in self.biases)
-
 
 Answer: TypeAlias = tuple[Tensor, Tensor | None]
+"""The output, `[batch, heads, q, head_dim]`, and where they were asked for the weights, `[batch, heads, q, k]`."""
 Parts: TypeAlias = tuple[Tensor, ...]
 """Keys or values of the sequences that are read as one (own tokens, a source), `[batch, kv_heads, k, head_dim]` each."""
-Run: TypeAlias = Callable[[Tensor, Parts, Parts, Work, Context], Answer]
+Run: TypeAlias = Callable[[Tensor, Parts, Parts, AttentionCall], Answer]
 
 
 def join(parts: Parts, dim: int) -> Tensor:
@@ -45,37 +44,11 @@ def join(parts: Parts, dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sources kv_heads x y"]) -> Tensor:
-    """`rows @ part`, where neighbouring rows of the batch (beams) may share what they read: it is read once for all."""
-    if len(rows) == len(part):
-        return rows @ part
-    beams = len(rows) // len(part)
-    together = rearrange(rows, "(b n) kv r x -> b kv (n r) x", n=beams) @ part
-    return rearrange(together, "b kv (n r) y -> (b n) kv r y", n=beams)
-
-
-def products(queries: Tensor, keys: Parts) -> Float[Tensor, "batch kv_heads groups_times_q k"]:
-    """Queries times the keys of all parts; the heads that share keys stand one after the other, so that no key is repeated."""
-    grouped = rearrange(queries, "b (kv g) q d -> b kv (g q) d", kv=keys[0].shape[1])
-    return join(tuple(product(grouped, part.transpose(-1, -2)) for part in keys), -1)
-
-
-def weighted(weights: Float[Tensor, "batch kv_heads groups_times_q k"], values: Parts, length: int) -> Tensor:
-    """Weights, as `products` orders them, times the values of all parts: `[batch, heads, length, head_dim]`."""
-    shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
-    mixed = reduce(torch.add, (product(share, part) for share, part in zip(shares, values, strict=True)))
-    return rearrange(mixed, "b kv (g q) d -> b (kv g) q d", q=length)
-
-
-def bias_of(mask: JoinedMask, like: Tensor, context: Context) -> Tensor | None:
-    """What is added to scores of the device and dtype of `like`, `[batch or 1, 1, q, k]`: the lowest number where a query may
-    not attend. None for nothing.
+def mask_bias(mask: JoinedMask, like: Tensor) -> Tensor | None:
+    """What a mask adds to scores of the device and dtype of `like`, `[batch or 1, 1, q, k]`: the lowest number where a query
+    may not attend. None for nothing.
     """
-
-    def make() -> Tensor | None:
-        return lowest(mask.dense(like.device), like.dtype)
-
-    return context.once(("bias", like.dtype, mask.key()), make)
+    return mask.once(("bias", like.dtype), lambda: lowest(mask.dense(like.device), like.dtype))
 
 
 def lowest(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -97,23 +70,23 @@ def of_diagonals(scores: Float[Tensor, "heads queries keys"]) -> Float[Tensor, "
     return moved.view(heads, queries, -1).sum(1)
 
 
-def with_bias(hidden: Tensor | None, work: Work, like: Tensor) -> Tensor | None:
-    """What `bias_of` says, and the work's own bias where a query may attend; `like` has the heads `[batch, heads, ...]`."""
-    if not work.biased:
+def with_bias(hidden: Tensor | None, call: AttentionCall, like: Tensor) -> Tensor | None:
+    """What `mask_bias` says, and the call's own biases where a query may attend; `like` has the heads `[batch, heads, ...]`."""
+    if not call.biases:
         return hidden
-    sizes = [(work.mask.lengths[0], part.key_length) for part in work.mask.parts]
+    sizes = [(call.mask.lengths[0], part.key_length) for part in call.mask.parts]
     nothing = like.new_zeros(())
     parts = [
         nothing.expand(like.shape[1], *size) if numbers is None else by_distance(numbers.to(like.dtype), *size)
-        for numbers, size in zip(work.biases, sizes, strict=True)
+        for numbers, size in zip(call.biases, sizes, strict=True)
     ]
     bias = join(tuple(parts), -1)[None]
     return bias if hidden is None else torch.where(hidden == 0, bias, hidden)
 
 
-def spread(mixed: Tensor, values: Parts, work: Work, context: Context) -> Tensor:
+def average_where_lost(mixed: Tensor, values: Parts, mask: JoinedMask) -> Tensor:
     """`mixed` with the mean of all values for a query that sees no key, as in `eager`, whatever a kernel returns for it."""
-    lost = context.once(("lost queries", work.mask.key()), lambda: work.mask.lost(mixed.device))
+    lost = mask.once("lost", lambda: mask.lost(mixed.device))
     if lost is None:
         return mixed
     count = sum(part.shape[2] for part in values)

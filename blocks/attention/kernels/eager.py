@@ -1,13 +1,11 @@
 """The reference for all other kernels."""
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, bias_of, join, products, weighted, with_bias
-from pairform.blocks.context import Context
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, join, mask_bias, with_bias
 from pairform.blocks.functional.dtypes import bounded, split_scale, wide
 
 
@@ -15,43 +13,73 @@ def eager(
     queries: Float[Tensor, "batch heads q head_dim"],
     keys: Parts,
     values: Parts,
-    work: Work,
-    context: Context,
+    call: AttentionCall,
 ) -> Answer:
     """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys.
 
-    Parts are joined as scores: joining keys and values would copy a long source at each step of decoding, of one query.
-    Masked scores are lowered by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
+    The heads that share keys stand one after another as rows of one product, so that no key is repeated. Parts are joined as
+    scores: joining keys and values would copy a long source at each step of decoding, of one query. Masked scores are lowered
+    by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
     """
-    length = queries.shape[2]
-    power, rest = split_scale(work.scale, queries.dtype)
-    scores = bounded(products(queries if power == 1 else queries * power, keys) * rest, queries.dtype)
-    if work.softcap is not None:
-        scores = torch.tanh(scores / work.softcap) * work.softcap
+    batch, heads, length, head_dim = queries.shape
+    kv_heads = keys[0].shape[1]
+    rows, rest = queries.reshape(batch, kv_heads, -1, head_dim), call.scale
+    if queries.dtype == torch.float16:
+        power, rest = split_scale(call.scale, queries.dtype)
+        rows = rows * power
+    scores = join(tuple([product(rows, part.transpose(-1, -2)) for part in keys]), -1) * rest
+    if queries.dtype == torch.float16:
+        scores = bounded(scores, queries.dtype)
+    if call.softcap is not None:
+        scores = torch.tanh(scores / call.softcap) * call.softcap
     if scores.dtype == torch.float16:
         scores = scores.float()  # a sum with float16's lowest number could be -inf, and a query that sees no key NaN
-    bias = grouped_bias(work, scores, queries, keys, context)
+    bias = grouped_bias(call, scores, heads, length)
     if bias is not None:
         scores = scores + bias
-    weights = functional.dropout(wide(scores).softmax(-1).to(queries.dtype), work.dropout)
+    weights = wide(scores).softmax(-1).to(queries.dtype)
+    if call.dropout:
+        weights = functional.dropout(weights, call.dropout)
     if length > 1:
         values = (join(values, 2),)  # one product rounds once, as transformers' does
-    return weighted(weights, values, length), rearrange(weights, "b kv (g q) k -> b (kv g) q k", q=length)
+    mixed = weighted(weights, values).reshape(batch, heads, length, values[0].shape[-1])
+    return mixed, weights.reshape(batch, heads, length, -1) if call.weights else None
+
+
+def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sources kv_heads x y"]) -> Tensor:
+    """`rows @ part`, where neighbouring rows of the batch (beams) may share what they read: it is read once for all."""
+    if rows.shape[0] == part.shape[0]:
+        return rows @ part
+    (batch, kv_heads, count, width), sources = rows.shape, part.shape[0]
+    together = rows.view(sources, -1, kv_heads, count, width).transpose(1, 2).reshape(sources, kv_heads, -1, width)
+    apart = (together @ part).view(sources, kv_heads, -1, count, part.shape[-1])
+    return apart.transpose(1, 2).reshape(batch, kv_heads, count, part.shape[-1])
+
+
+def weighted(weights: Float[Tensor, "batch kv_heads r k"], values: Parts) -> Float[Tensor, "batch kv_heads r value_dim"]:
+    """Weights times the values of all parts."""
+    if len(values) == 1:
+        return product(weights, values[0])
+    shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
+    mixed = product(shares[0], values[0])
+    for share, part in zip(shares[1:], values[1:], strict=True):
+        mixed = mixed + product(share, part)
+    return mixed
 
 
 def grouped_bias(
-    work: Work, scores: Float[Tensor, "batch kv_heads groups_times_q k"], queries: Tensor, keys: Parts, context: Context
+    call: AttentionCall, scores: Float[Tensor, "batch kv_heads groups_times_q k"], heads: int, length: int
 ) -> Float[Tensor, "#batch #kv_heads groups_times_q k"] | None:
-    """What is added to scores as `products` orders them. The mask is repeated for the heads that share keys, once for all
-    layers: to add it to scores by head, these would be regrouped twice, which torch.export cannot follow at any length."""
-    by_head = rearrange(scores, "b kv (g q) k -> b (kv g) q k", q=queries.shape[2])
-    groups = queries.shape[1] // keys[0].shape[1]
+    """What is added to scores. The mask is repeated for the heads that share keys, once for all layers: to add it to scores by
+    head, these would be regrouped twice, which torch.export cannot follow at any length."""
+    batch, kv_heads, rows, keys = scores.shape
+    groups = heads // kv_heads
 
     def repeated() -> Tensor | None:
-        bias = bias_of(work.mask, by_head, context)
+        bias = mask_bias(call.mask, scores)
         return bias if bias is None or groups == 1 else torch.cat((bias,) * groups, dim=2)
 
-    if not work.biased:
-        return context.once(("grouped bias", groups, scores.dtype, work.mask.key()), repeated)
-    bias = with_bias(bias_of(work.mask, by_head, context), work, by_head)
-    return None if bias is None else rearrange(bias, "b (kv g) q k -> b kv (g q) k", g=groups)
+    if not call.biases:
+        return call.mask.once(("grouped bias", groups, scores.dtype), repeated)
+    bias = with_bias(mask_bias(call.mask, scores), call, scores.view(batch, heads, length, keys))
+    return None if bias is None else bias.reshape(len(bias), -1, rows, keys)

@@ -8,26 +8,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, spread
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, average_where_lost
 from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
-from pairform.blocks.context import Context
 from pairform.blocks.functional.constants import constant
 from pairform.registry import InputError, Problem
 
 
-def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
+def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
     """Padding is taken out before. Under a window, queries that are padding are answered by zeros, which no real token sees."""
-    runs = context.once(("runs", work.mask.key()), lambda: runs_of(work.mask, len(queries), queries.device))
+    runs = call.mask.once("runs", lambda: runs_of(call.mask, len(queries), queries.device))
     if runs is None:
         raise InputError(Problem("attention_mask", "padding within a sequence, under a window", "padding before or behind it"))
     mixed = import_module("flash_attn").flash_attn_varlen_func(
         gathered(queries, runs.queries),
         *(gathered(heads, runs.keys) for (heads,) in (keys, values)),
         **arguments(runs, queries.device),
-        softmax_scale=work.scale,
-        softcap=work.softcap or 0.0,
+        softmax_scale=call.scale,
+        softcap=call.softcap or 0.0,
     )
-    return spread(scattered(mixed, runs.queries, len(queries), queries.shape[2]), values, work, context), None
+    return average_where_lost(scattered(mixed, runs.queries, len(queries), queries.shape[2]), values, call.mask), None
 
 
 def arguments(runs: Runs, device: torch.device) -> dict[str, object]:

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, join, spread
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, average_where_lost, join
 from pairform.blocks.attention.kernels.flex_block_mask import SIZE, Lists, blocks_of
-from pairform.blocks.context import Context
 from pairform.blocks.functional.constants import constant
 
 Call: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Lists], Tensor]
@@ -24,19 +23,19 @@ Allowed: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Bool[Tensor, "..
 """Whether a query may see a key, by batch, head, query and key."""
 
 
-def flex(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context) -> Answer:
+def flex(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
     """FlexAttention (Dong et al. 2024, arXiv 2412.05496). One kind of layer is compiled once, for all masks."""
     heads = (queries, join(keys, 2), join(values, 2))
-    blocks = context.once(("flex", work.mask.key()), lambda: blocks_of(work.mask, len(queries), queries.device))
+    blocks = call.mask.once("flex", lambda: blocks_of(call.mask, len(queries), queries.device))
     if torch.compiler.is_compiling():
-        mixed = call_of(*constants(work.scale, work.softcap))(*heads, *blocks)
+        mixed = call_of(*constants(call.scale, call.softcap))(*heads, *blocks)
     else:
         ones = tuple(
             size == 1 for size in (len(queries), queries.shape[2], heads[1].shape[2])
         )  # torch compiles for these alone
         layer = (queries.shape[1], heads[1].shape[1], queries.shape[3], queries.dtype, queries.device)
-        mixed = compiled(work.scale, work.softcap, (*layer, torch.is_grad_enabled(), ones))(*heads, *blocks)
-    return spread(mixed, values, work, context), None
+        mixed = compiled(call.scale, call.softcap, (*layer, torch.is_grad_enabled(), ones))(*heads, *blocks)
+    return average_where_lost(mixed, values, call.mask), None
 
 
 def constants(*numbers: float | None) -> tuple[Any, ...]:

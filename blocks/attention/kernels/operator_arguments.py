@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import JoinedMask, Mask
+from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 
 TENSORS = ("valid", "blocks", "query_segments", "key_segments")
 """Fields of a mask, `[batch, ...]` or None."""
@@ -20,10 +19,10 @@ def pack(mask: JoinedMask) -> tuple[list[int], list[Tensor]]:
     numbers: list[int] = []
     tensors: list[Tensor] = []
     for part in mask.parts:
-        left, right = part.spec.window or (-1, -1)
+        left, right = part.pattern.window or (-1, -1)
         held = held_by(part)
         numbers += [part.query_start, part.query_length, part.key_start, part.key_length, left, right]
-        numbers += [int(part.spec.causal), int(part.spec.prefix), int(part.reads == "source")]
+        numbers += [int(part.pattern.causal), int(part.pattern.prefix), int(part.reads == "source")]
         numbers += [int(tensor is not None) for tensor in held]
         tensors += [tensor for tensor in held if tensor is not None]
     return numbers, tensors
@@ -36,8 +35,8 @@ def unpack(numbers: Sequence[int], tensors: Sequence[Tensor]) -> JoinedMask:
     for begin in range(0, len(numbers), WIDTH + len(TENSORS)):
         places, (left, right, causal, prefix, source) = numbers[begin : begin + 4], numbers[begin + 4 : begin + WIDTH]
         present = numbers[begin + WIDTH : begin + WIDTH + len(TENSORS)]
-        spec = MaskSpec(causal=bool(causal), window=None if left < 0 else (left, right), prefix=bool(prefix))
-        bare = Mask(spec, places[0], places[1], places[2], places[3], reads="source" if source else "own")
+        pattern = MaskPattern(bool(causal), None if left < 0 else (left, right), bool(prefix))
+        bare = Mask(pattern, places[0], places[1], places[2], places[3], reads="source" if source else "own")
         parts.append(holding(bare, [next(rest) if there else None for there in present]))
     return JoinedMask(tuple(parts))
 

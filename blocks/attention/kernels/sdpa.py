@@ -6,34 +6,32 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, bias_of, join, with_bias
-from pairform.blocks.context import Context
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, join, mask_bias, with_bias
 
 
 def sdpa(
     queries: Float[Tensor, "batch heads q head_dim"],
     keys: Parts,
     values: Parts,
-    work: Work,
-    context: Context,
+    call: AttentionCall,
 ) -> Answer:
     """torch's fused scaled_dot_product_attention.
 
     A query with no key to attend to is set to zero and unmasked, which spreads it evenly too, and is a constant to training:
     under a mask's huge numbers the fused backward loses the count of keys, and gradients grow by it in each layer.
     """
-    hidden = bias_of(work.mask, queries, context)
-    bias = with_bias(hidden, work, queries)
-    if hidden is not None and bias is not None and work.mask.padded:
-        lost = context.once(("lost", work.mask.key()), partial(keyless, hidden))
+    hidden = mask_bias(call.mask, queries)
+    bias = with_bias(hidden, call, queries)
+    if hidden is not None and bias is not None and call.mask.padded:
+        lost = call.mask.once("lowered lost", partial(keyless, hidden))
         queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,
         join(keys, 2),
         join(values, 2),
         attn_mask=bias,
-        dropout_p=work.dropout,
-        scale=work.scale,
+        dropout_p=call.dropout,
+        scale=call.scale,
         enable_gqa=queries.shape[1] != keys[0].shape[1],
     )
     return mixed, None

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work, bias_of, join, spread
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, average_where_lost, join, mask_bias
 from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
-from pairform.blocks.context import Context
 from pairform.blocks.functional.constants import constant
 
 PLACES = {"mslk": "mslk.attention.fmha", "xformers": "xformers.ops.fmha"}
@@ -22,22 +21,20 @@ ALIGNED = 8
 """A bias in memory has rows of a multiple of so many numbers."""
 
 
-def xformers(
-    queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context
-) -> Answer:
+def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
     """Masks that its bias classes can say are never written down; the others are, once for each forward pass. Padding is
     taken out before; under a window, queries that are padding are answered by zeros, which no real token sees."""
     batch, heads, length, _ = queries.shape
     kv_heads = keys[0].shape[1]
 
     def lower() -> tuple[Runs | None, Any]:
-        runs = runs_of(work.mask, batch, queries.device)
+        runs = runs_of(call.mask, batch, queries.device)
         bias = None if runs is None else bias_class(runs, queries.device)
         return (runs, bias) if runs is not None and bias is not NO_CLASS else (None, None)
 
-    runs, bias = context.once(("xformers", work.mask.key()), lower)
+    runs, bias = call.mask.once("xformers", lower)
     if runs is None:
-        bias = written_bias(work, queries, kv_heads, context)
+        bias = written_bias(call, queries, kv_heads)
         tokens = [rearrange(part, "b h l d -> b l h d") for part in (queries, join(keys, 2), join(values, 2))]
     else:
         (own,), (read,) = keys, values
@@ -47,10 +44,10 @@ def xformers(
     grouped = [rearrange(part, "b l (kv g) d -> b l kv g d", kv=kv_heads) for part in tokens]
     group = heads // kv_heads
     expanded = [grouped[0], *(part.expand(-1, -1, -1, group, -1) for part in grouped[1:])]
-    mixed = fmha().memory_efficient_attention(*expanded, attn_bias=bias, p=work.dropout, scale=work.scale)
+    mixed = fmha().memory_efficient_attention(*expanded, attn_bias=bias, p=call.dropout, scale=call.scale)
     mixed = rearrange(mixed, "b l kv g d -> (b l) (kv g) d")
     mixed = scattered(mixed, None if runs is None else runs.queries, batch, length)
-    return spread(mixed, values, work, context), None
+    return average_where_lost(mixed, values, call.mask), None
 
 
 NO_CLASS = object()
@@ -77,17 +74,17 @@ def bias_class(runs: Runs, device: torch.device) -> Any:
     return blocks.make_causal_from_bottomright() if left is None else blocks.make_local_attention_from_bottomright(left + 1)
 
 
-def written_bias(work: Work, queries: Tensor, kv_heads: int, context: Context) -> Tensor | None:
+def written_bias(call: AttentionCall, queries: Tensor, kv_heads: int) -> Tensor | None:
     """The mask as numbers to add, `[batch, kv_heads, groups, q, k]`, of which only `[batch, 1, 1, q, k]` are in memory."""
 
     def make() -> Tensor | None:
-        bias = bias_of(work.mask, queries, context)
+        bias = mask_bias(call.mask, queries)
         if bias is None:
             return None
         length = bias.shape[-1]
         return functional.pad(bias, (0, -length % ALIGNED))[:, :, None, :, :length]
 
-    bias = context.once(("aligned bias", queries.dtype, work.mask.key()), make)
+    bias = call.mask.once(("aligned bias", queries.dtype), make)
     if bias is None:
         return None
     batch, heads, _, _ = queries.shape

@@ -1,4 +1,4 @@
-"""A feed-forward block that pairform finds by this package's entry point."""
+"""A feed-forward block that pairform finds through the entry point of this package."""
 
 from typing import Literal
 

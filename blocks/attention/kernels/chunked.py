@@ -15,24 +15,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from pairform.blocks.attention.kernels.arguments import Answer, Parts, Work
-from pairform.blocks.attention.kernels.chunked.tiles import Tiles
-from pairform.blocks.attention.kernels.chunked.tiling import FEWEST as FEWEST
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
 from pairform.blocks.attention.kernels.operator_arguments import pack, unpack
-from pairform.blocks.context import Context
+from pairform.blocks.attention.kernels.tiles.arithmetic import Tiles
 
 
-def chunked(
-    queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, work: Work, context: Context
-) -> Answer:
+def chunked(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
     """Products are in the dtype of queries, softcap and softmax in at least float32. A query that sees no key is answered by
     the mean of all values, as in `eager`, and gives no gradient to queries and keys.
     """
-    numbers, tensors = pack(work.mask)
-    seed = torch.randint(2**62, (1,)) if work.dropout else None
-    by_part = work.biases or (None,) * len(keys)
+    numbers, tensors = pack(call.mask)
+    seed = torch.randint(2**62, (1,)) if call.dropout else None
+    by_part = call.biases or (None,) * len(keys)
     biases, biased = [bias for bias in by_part if bias is not None], [int(bias is not None) for bias in by_part]
-    options = (biased, work.scale, work.softcap, work.dropout, seed, numbers, tensors)
+    options = (biased, call.scale, call.softcap, call.dropout, seed, numbers, tensors)
     mixed: Tensor = operator(queries, list(keys), list(values), biases, *options)
     return mixed, None
 
@@ -42,8 +38,8 @@ def tiles(inputs: tuple[Any, ...]) -> Tiles:
     start = None if seed is None else int(seed)
     given = iter(biases)
     by_part = tuple(next(given) if there else None for there in biased)
-    work = Work(unpack(numbers, tensors), scale, softcap, dropout, biases=by_part)
-    return Tiles(queries, tuple(keys), tuple(values), work, start)
+    call = AttentionCall(unpack(numbers, tensors), scale, softcap, dropout, biases=by_part)
+    return Tiles(queries, tuple(keys), tuple(values), call, start)
 
 
 @torch.library.custom_op("pairform::chunked_attention", mutates_args=())

@@ -6,24 +6,24 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Parts, Work, by_distance, of_diagonals
-from pairform.blocks.attention.kernels.chunked.buffers import Buffers
-from pairform.blocks.attention.kernels.chunked.softcap import cap_scores
-from pairform.blocks.attention.kernels.chunked.tiling import Tile, tiles_of
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, by_distance, of_diagonals
+from pairform.blocks.attention.kernels.tiles.buffers import Buffers
+from pairform.blocks.attention.kernels.tiles.softcap import cap_scores
+from pairform.blocks.attention.kernels.tiles.tiling import Tile, tiles_of
 from pairform.blocks.functional.dtypes import bounded, split_scale
 
 
 class Tiles:
     """Attention of `queries` `[batch, heads, q, head_dim]` to parts of keys and values `[batch, kv_heads, k, head_dim]`."""
 
-    def __init__(self, queries: Tensor, keys: Parts, values: Parts, work: Work, seed: int | None) -> None:
+    def __init__(self, queries: Tensor, keys: Parts, values: Parts, call: AttentionCall, seed: int | None) -> None:
         self.queries = queries
         self.keys, self.values = (tuple(part.contiguous() for part in parts) for parts in (keys, values))
-        self.work, self.seed = work, seed
+        self.call, self.seed = call, seed
         self.kv_heads = keys[0].shape[1]
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
-        self.biases = {place: bias.to(self.wide) for place, bias in enumerate(work.biases) if bias is not None}
+        self.biases = {place: bias.to(self.wide) for place, bias in enumerate(call.biases) if bias is not None}
         self.count = sum(part.shape[2] for part in keys)
         self.buffer = Buffers(queries.device)
 
@@ -57,28 +57,28 @@ class Tiles:
             steps.sub_(mean).mul_(weights)
             for total, own in self.biased(tile, steps, of_biases):
                 total += of_diagonals(own)
-            steps.mul_(self.work.scale if slope is None else slope)
+            steps.mul_(self.call.scale if slope is None else slope)
             drop(weights, kept)
             self.add(of_values, tile, self.narrow(weights), given)
             narrow = self.narrow(steps)
             self.add(of_keys, tile, narrow, queries)
             self.write(of_queries, tile, self.products(narrow, self.of_keys(self.keys, tile)))
         found = [part.to(self.queries.dtype) for part in (*of_keys, *of_values)]
-        biases = (bias for bias in self.work.biases if bias is not None)
+        biases = (bias for bias in self.call.biases if bias is not None)
         return [of_queries, *found, *(total.to(like.dtype) for total, like in zip(of_biases.values(), biases, strict=True))]
 
     def tiles(self) -> Iterator[Tile]:
-        return tiles_of(self.queries, self.kv_heads, self.work.mask, self.wide)
+        return tiles_of(self.queries, self.kv_heads, self.call.mask, self.wide)
 
     def weights(self, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
         """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and what a score grows by with q k, where a
         softcap bends it.
         """
-        power, rest = split_scale(self.work.scale, queries.dtype)
+        power, rest = split_scale(self.call.scale, queries.dtype)
         scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.keys, tile))
         scores = bounded(scores, queries.dtype)
         bent = None
-        cap = self.work.softcap
+        cap = self.call.softcap
         if cap is None:
             scores.mul_(rest)
         else:
@@ -135,8 +135,8 @@ class Tiles:
         if self.seed is None:
             return None
         generator = torch.Generator(weights.device).manual_seed(self.seed + tile.number)
-        kept = torch.empty_like(weights).bernoulli_(1 - self.work.dropout, generator=generator)
-        return kept.div_(1 - self.work.dropout)
+        kept = torch.empty_like(weights).bernoulli_(1 - self.call.dropout, generator=generator)
+        return kept.div_(1 - self.call.dropout)
 
     def narrow(self, weights: Tensor) -> Tensor:
         """In the dtype of queries."""

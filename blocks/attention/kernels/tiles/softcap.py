@@ -8,7 +8,7 @@ depth.
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.chunked.buffers import Buffers
+from pairform.blocks.attention.kernels.tiles.buffers import Buffers
 
 REACHES = {
     0.2: (5.004284,),

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import lowest
+from pairform.blocks.attention.kernels.arguments import FEWEST, lowest
 from pairform.blocks.attention.kernels.operator_arguments import of_row
 from pairform.blocks.attention.masks import JoinedMask
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
 """Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
-FEWEST, MOST = 32, 256
-"""Queries in a tile, times those that share a key."""
+MOST = 256
+"""Queries in the largest tile, times those that share a key."""
 WIDER = 1.15
 """A tile of twice the queries is quicker unless it sees more than so many times the keys, as it does in a window."""
 

@@ -1,1 +1,0 @@
-"""The `chunked` kernel for CPUs: attention over tiles of scores that fit into the caches."""
