@@ -63,7 +63,8 @@ def blocks(kind: str | None = None) -> Mapping[str, Registry] | Registry:
 
 
 class _CallablePackage(ModuleType):
-    """`pairform.blocks` names both this folder and a function, so the package can be called."""
+    """The attribute `pairform.blocks` is a public function and this package. Python sets it to the package on import of any
+    module inside, so that only a callable package can be both."""
 
     def __call__(self, kind: str | None = None) -> Any:
         return blocks(kind)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,15 +58,16 @@ class SeparateKeysBridge(NoBridge):
 
 
 class LinearBridge(nn.Module):
-    """One projection from the encoder's width to the decoder's, before all layers.
-
-    std: of fresh weights; absent, encoder width ** -0.5, which keeps the mean square of what the encoder's last norm gives.
-    """
+    """One projection from the encoder's width to the decoder's, before all layers."""
 
     class Spec(BridgeSpec):
         name: Literal["linear"] = "linear"
-        std: PositiveFloat | None = None
-        bias: bool = False
+        std: PositiveFloat | None = Field(
+            default=None,
+            description="Standard deviation of the initial weights. Default: `encoder_width ** -0.5`, which preserves the mean "
+            "square of the encoder's normalised output.",
+        )
+        bias: bool = Field(default=False, description="Add a learned bias.")
 
         def source_width(self, encoder_width: int, width: int) -> int:
             return width

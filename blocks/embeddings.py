@@ -13,16 +13,27 @@ from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Si
 
 
 class TokenEmbeddingSpec(BlockSpec):
-    """scale: a factor, or `sqrt_width` as in Vaswani et al. 2017, 3.4; rounded to the embeddings' dtype first, as Gemma does.
-    scale_given: whether embeddings that a caller gives as `inputs_embeds` are multiplied too: T5Gemma does, Gemma 2 does not.
-    norm: of the scaled embeddings, and of given ones (Peri-LN, arXiv 2502.02732; BLOOM, arXiv 2211.05100, section
-    3.2.2).
-    train_pad: whether the row of the padding token learns from being read: T5's does, whose decoder begins with it."""
+    """Options of every embedding of tokens."""
 
-    scale: Literal["sqrt_width"] | PositiveFloat = 1.0
-    scale_given: bool = False
-    train_pad: bool = False
-    norm: Annotated[BlockSpec, Slot("norm")] | None = None
+    scale: Literal["sqrt_width"] | PositiveFloat = Field(
+        default=1.0,
+        description="Factor on the embeddings, rounded to their dtype first as Gemma does. `sqrt_width`: the square root of "
+        "the width (Vaswani et al. 2017, section 3.4).",
+    )
+    scale_given: bool = Field(
+        default=False, description="Also scale embeddings passed as `inputs_embeds`: T5Gemma does, Gemma 2 does not."
+    )
+    train_pad: bool = Field(
+        default=False,
+        description="Let the padding token's row receive gradients when it is read: T5's does, since its decoder starts with "
+        "it. Otherwise it gets none, as in transformers: the row is zero there, where a norm's gradients are steep and carry "
+        "no information.",
+    )
+    norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
+        default=None,
+        description="Norm of the scaled embeddings, and of embeddings passed as `inputs_embeds` (Peri-LN, arXiv 2502.02732; "
+        "BLOOM, arXiv 2211.05100, section 3.2.2). Default: none.",
+    )
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         if self.norm is not None:
@@ -52,18 +63,15 @@ class ScaledEmbedding(nn.Module):
 
 
 class TokenEmbedding(ScaledEmbedding):
-    """A row of the table for each token, times `scale`.
-
-    end_of_image: an id whose embedding is a row of its own, not scaled; T5Gemma 2 adds it (arXiv 2512.14856, section 2). Small
-    models of that family have the row and no such id, so it may lie beyond the vocabulary.
-
-    Without `train_pad`, the row of the padding token is not trained by being read, as in transformers: it stands at zero
-    there, where norms have steep gradients that mean nothing.
-    """
+    """A row of the table for each token, times `scale`."""
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["token"] = "token"
-        end_of_image: Annotated[int, Field(ge=0)] | None = None
+        end_of_image: Annotated[int, Field(ge=0)] | None = Field(
+            default=None,
+            description="Token id with an embedding of its own that is not scaled, as in T5Gemma 2 (arXiv 2512.14856, section "
+            "2). May exceed the vocabulary: that family's small models have the embedding but not the id.",
+        )
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)
@@ -80,14 +88,11 @@ class TokenEmbedding(ScaledEmbedding):
 
 class FactorisedEmbedding(ScaledEmbedding):
     """A row of a narrow table for each token, projected to the width and times `scale` (ALBERT; Lan et al. 2020, arXiv
-    1909.11942, section 3.1). A head that is tied to it goes back the same way: to the rank, then to the vocabulary.
-
-    rank: the table's width.
-    """
+    1909.11942, section 3.1). A head that is tied to it goes back the same way: to the rank, then to the vocabulary."""
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["factorised"] = "factorised"
-        rank: PositiveInt = Field(examples=[128])
+        rank: PositiveInt = Field(examples=[128], description="Width of the table.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)

@@ -27,17 +27,20 @@ Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "sigmo
 
 
 class FeedForwardSpec(BlockSpec):
-    """hidden:      the inner width.
-    dropout:     applied to the inner activations.
-    wide_output: keep the last projection and its output in float32 where the model is in float16, and clamp the hidden states
-                 around attention to float16's range, as transformers does for T5, whose values exceed it.
-    """
+    """Options of every dense feed-forward block."""
 
-    hidden: PositiveInt = Field(examples=[2048])
-    activation: Activation = "gelu_tanh"
-    bias: bool = False
-    dropout: Probability = 0.0
-    wide_output: bool = False
+    hidden: PositiveInt = Field(examples=[2048], description="Inner width.")
+    activation: Activation = Field(
+        default="gelu_tanh",
+        description="Activation function. gelu_tanh: GELU's tanh approximation; relu_squared: arXiv 2109.08668.",
+    )
+    bias: bool = Field(default=False, description="Add a learned bias to each projection.")
+    dropout: Probability = Field(default=0.0, description="Dropout rate on the inner activations.")
+    wide_output: bool = Field(
+        default=False,
+        description="In float16, keep the last projection and its output in float32 and clamp the hidden states around "
+        "attention to float16's range, as transformers does for T5, whose values exceed it.",
+    )
 
 
 def down(spec: FeedForwardSpec, sizes: Sizes) -> Linear:

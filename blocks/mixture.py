@@ -23,26 +23,36 @@ class MixtureOfExperts(nn.Module):
     """Each token goes to the `top_k` experts that the router gives most weight (Shazeer et al. 2017, arXiv 1701.06538, section
     2), and none is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
 
-    expert:    the feed-forward block that each expert is.
-    shared:    a feed-forward block that reads every token beside the chosen ones (DeepSeekMoE, arXiv 2401.06066, section 3.2).
-    normalise: whether the chosen experts' weights are divided by their sum (Mixtral, arXiv 2401.04088, section 2.1).
-    balance:   of the auxiliary loss `experts * sum_i f_i P_i`, where f_i is the share of all choices that fell on expert i and
-               P_i its mean weight over the tokens that are not padding; 1 for an even load (Switch, arXiv 2101.03961, 2.2).
-               Of a decoder that reads its labels shifted right, places with an ignored label are padding.
-    z_loss:    of the mean square of the router's log-sum-exp (ST-MoE, arXiv 2202.08906, section 3.3).
-
     In code that torch compiles, all experts compute all tokens: sizes that depend on the router would break the graph.
     """
 
     class Spec(BlockSpec):
         name: Literal["mixture"] = "mixture"
-        experts: Annotated[int, Field(gt=0, le=MOST_EXPERTS)] = Field(examples=[8])
-        top_k: PositiveInt = 2
-        expert: Annotated[BlockSpec, Slot("feed_forward")] = Field(examples=[{"name": "gated", "hidden": 512}])
-        shared: Annotated[BlockSpec, Slot("feed_forward")] | None = None
-        normalise: bool = True
-        balance: Coefficient = 0.01
-        z_loss: Coefficient = 0.0
+        experts: Annotated[int, Field(gt=0, le=MOST_EXPERTS)] = Field(examples=[8], description="Number of experts.")
+        top_k: PositiveInt = Field(default=2, description="Experts that process each token.")
+        expert: Annotated[BlockSpec, Slot("feed_forward")] = Field(
+            examples=[{"name": "gated", "hidden": 512}], description="Feed-forward block of each expert."
+        )
+        shared: Annotated[BlockSpec, Slot("feed_forward")] | None = Field(
+            default=None,
+            description="Feed-forward block that processes every token beside its chosen experts (DeepSeekMoE, arXiv "
+            "2401.06066, section 3.2). Default: none.",
+        )
+        normalise: bool = Field(
+            default=True,
+            description="Divide the chosen experts' weights by their sum (Mixtral, arXiv 2401.04088, section 2.1).",
+        )
+        balance: Coefficient = Field(
+            default=0.01,
+            description="Coefficient of the load-balancing loss `experts * sum_i f_i P_i`: f_i is the fraction of all choices "
+            "that fall on expert i, P_i its mean weight over tokens that are not padding; the sum is 1 for an even load "
+            "(Switch, arXiv 2101.03961, section 2.2). In a decoder that reads its labels shifted right, positions with an "
+            "ignored label count as padding.",
+        )
+        z_loss: Coefficient = Field(
+            default=0.0,
+            description="Coefficient of the mean square of the router's log-sum-exp (ST-MoE, arXiv 2202.08906, section 3.3).",
+        )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             if self.top_k > self.experts:

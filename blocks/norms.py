@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,8 +25,8 @@ class RMSNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["rmsnorm"] = "rmsnorm"
-        eps: PositiveFloat = 1e-6
-        unit_offset: bool = False
+        eps: PositiveFloat = Field(default=1e-6, description="Added to the mean square before the square root.")
+        unit_offset: bool = Field(default=False, description="Scale by `1 + weight`, as Gemma does, instead of `weight`.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -54,8 +55,8 @@ class LayerNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["layernorm"] = "layernorm"
-        eps: PositiveFloat = 1e-5
-        bias: bool = True
+        eps: PositiveFloat = Field(default=1e-5, description="Added to the variance before the square root.")
+        bias: bool = Field(default=True, description="Add a learned bias.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -73,14 +74,11 @@ class LayerNorm(nn.Module):
 
 
 class ScaleNorm(nn.Module):
-    """`g * x / |x|` with one learned length g, at first sqrt(width) (Nguyen and Salazar 2019, arXiv 1910.05895, section 2.3).
-
-    eps: the least length that is divided by.
-    """
+    """`g * x / |x|` with one learned length g, initially sqrt(width) (Nguyen and Salazar 2019, arXiv 1910.05895, 2.3)."""
 
     class Spec(BlockSpec):
         name: Literal["scalenorm"] = "scalenorm"
-        eps: PositiveFloat = 1e-5
+        eps: PositiveFloat = Field(default=1e-5, description="Lower bound of the length `|x|` that is divided by.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -97,15 +95,12 @@ class ScaleNorm(nn.Module):
 
 
 class DynamicTanh(nn.Module):
-    """`weight * tanh(alpha * x) + bias`, which measures nothing (DyT; Zhu et al. 2025, arXiv 2503.10622, section 4).
-
-    alpha: the learned slope's first value.
-    """
+    """`weight * tanh(alpha * x) + bias`: no statistics are computed (DyT; Zhu et al. 2025, arXiv 2503.10622, section 4)."""
 
     class Spec(BlockSpec):
         name: Literal["dynamic_tanh"] = "dynamic_tanh"
-        alpha: PositiveFloat = 0.5
-        bias: bool = True
+        alpha: PositiveFloat = Field(default=0.5, description="Initial value of the learned slope.")
+        bias: bool = Field(default=True, description="Add a learned bias.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

@@ -36,17 +36,17 @@ class Add(nn.Module):
 
 
 class Scaled(nn.Module):
-    """`x + scale * f(x)`.
-
-    scale:   a number that stays, or the first value of what is learned.
-    learned: one number (ReZero with scale 0; Bachlechner et al. 2020, arXiv 2003.04887, section 3), or one for each channel
-             (LayerScale with scale 1e-4; Touvron et al. 2021, arXiv 2103.17239, section 2). Absent, nothing is learned.
-    """
+    """`x + scale * f(x)`, with a fixed or a learned scale."""
 
     class Spec(BlockSpec):
         name: Literal["scaled"] = "scaled"
-        scale: Finite = 1.0
-        learned: Literal["scalar", "vector"] | None = None
+        scale: Finite = Field(default=1.0, description="The fixed scale, or the initial value of a learned one.")
+        learned: Literal["scalar", "vector"] | None = Field(
+            default=None,
+            description="Learn one scale (`scalar`: ReZero with scale 0; Bachlechner et al. 2020, arXiv 2003.04887, section 3) "
+            "or one per channel (`vector`: LayerScale with scale 1e-4; Touvron et al. 2021, arXiv 2103.17239, section 2). By "
+            "default the scale is fixed.",
+        )
         keeps: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
@@ -66,14 +66,13 @@ class Scaled(nn.Module):
 
 class Gated(nn.Module):
     """`(1 - g) * x + g * f(x)` with `g = sigmoid(W x + b)` for each channel (Highway; Srivastava et al. 2015, arXiv 1505.00387,
-    section 2).
-
-    bias: b's first value; below zero, a deep stack begins near the identity (section 2.2).
-    """
+    section 2)."""
 
     class Spec(BlockSpec):
         name: Literal["gated"] = "gated"
-        bias: Finite = -2.0
+        bias: Finite = Field(
+            default=-2.0, description="Initial value of b. Below zero, a deep stack starts near the identity (section 2.2)."
+        )
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -99,14 +98,18 @@ class DeepNorm(nn.Module):
     A stack of M layers alone has alpha (2M)^(1/4) and beta (8M)^(-1/4); a decoder that reads an encoder (3M)^(1/4) and
     (12M)^(-1/4); that encoder, of N layers, 0.81 (N^4 M)^(1/16) and 0.87 (N^4 M)^(-1/16). Beta multiplies the model's
     `initializer_range` for all linear maps but those of queries and keys; in the paper it is the gain of Xavier's distribution.
-
-    alpha, beta: absent, those.
     """
 
     class Spec(BlockSpec):
         name: Literal["deepnorm"] = "deepnorm"
-        alpha: PositiveFloat | None = None
-        beta: PositiveFloat | None = None
+        alpha: PositiveFloat | None = Field(
+            default=None, description="Weight of the hidden states. By default computed from the depths, as above."
+        )
+        beta: PositiveFloat | None = Field(
+            default=None,
+            description="Factor on the standard deviation of the branch's initial weights. By default computed from the "
+            "depths, as above.",
+        )
         placements: ClassVar[tuple[str, ...]] = ("post",)
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:

@@ -35,16 +35,13 @@ class ProjectorSpec(BlockSpec):
 
 class PatchEmbedding(nn.Module):
     """A square picture cut into patches, each projected and added to a learnt position (SigLIP, arXiv 2303.15343; ViT,
-    arXiv 2010.11929, section 3.1).
-
-    image_size, patch_size: sides in pixels.
-    """
+    arXiv 2010.11929, section 3.1)."""
 
     class Spec(PictureEmbeddingSpec):
         name: Literal["patches"] = "patches"
-        image_size: PositiveInt = Field(examples=[224])
-        patch_size: PositiveInt = Field(examples=[16])
-        channels: PositiveInt = 3
+        image_size: PositiveInt = Field(examples=[224], description="Side of the picture in pixels.")
+        patch_size: PositiveInt = Field(examples=[16], description="Side of a patch in pixels; divides `image_size`.")
+        channels: PositiveInt = Field(default=3, description="Colour channels.")
 
         @model_validator(mode="after")
         def _patches_fill_the_picture(self) -> Self:
@@ -84,8 +81,12 @@ class AveragePoolProjector(nn.Module):
 
     class Spec(ProjectorSpec):
         name: Literal["average_pool"] = "average_pool"
-        tokens: PositiveInt = Field(examples=[49])
-        norm: Annotated[BlockSpec, Slot("norm")] = Field(examples=[{"name": "rmsnorm"}])
+        tokens: PositiveInt = Field(
+            examples=[49], description="Embeddings per picture: a square number whose root divides the patches' side."
+        )
+        norm: Annotated[BlockSpec, Slot("norm")] = Field(
+            examples=[{"name": "rmsnorm"}], description="Norm of the pooled patches, before the projection."
+        )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             patches = sizes.source_length or 0

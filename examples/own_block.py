@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 import pairform
@@ -15,7 +16,7 @@ class MaxNorm(nn.Module):
 
     class Spec(pairform.BlockSpec):
         name: Literal["maxnorm"] = "maxnorm"
-        eps: float = 1e-5
+        eps: float = Field(default=1e-5, description="Lower bound of the norm that is divided by.")
 
     def __init__(self, spec: Spec, sizes: pairform.Sizes) -> None:
         super().__init__()

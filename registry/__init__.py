@@ -1,101 +1,58 @@
-"""Names, specs and documents: everything that JSON can say, without building anything."""
+"""Registered names, specs and their documents, errors and files. Nothing here builds a module."""
 
-from pairform.registry.documents import locate, presets
-from pairform.registry.errors import (
-    PATH,
-    CheckpointError,
-    InputError,
-    OutputError,
-    PairformError,
-    Problem,
-    SpecError,
-    join_path,
-    printable,
-    shorten,
-    shown,
-    suggest,
-)
-from pairform.registry.extending import SPEC_BYTES, apply_patch, resolve
-from pairform.registry.files import open_regular, read_bytes, read_text
-from pairform.registry.held import DocumentOf
-from pairform.registry.json_values import as_object, parse_json, read_json
-from pairform.registry.merge import difference, merge_patch, parse_settings
-from pairform.registry.registry import KINDS, Registry, build_block, register, registry_of
-from pairform.registry.spec import (
-    LIMIT,
-    MOST_LAYERS,
-    SLOT_KEY,
-    BlockSpec,
-    Depth,
-    FrozenDict,
-    Pair,
-    Patch,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-    Sizes,
-    Slot,
-    Spec,
-    freeze,
-    thaw,
-)
-from pairform.registry.validation import nested
-from pairform.registry.writing import PARTIAL, new_folder_path, output_path, replace_text, write_text, writing
-
-__all__ = [
-    "KINDS",
-    "LIMIT",
-    "MOST_LAYERS",
-    "PARTIAL",
-    "PATH",
-    "SLOT_KEY",
-    "SPEC_BYTES",
-    "BlockSpec",
-    "CheckpointError",
-    "Depth",
-    "DocumentOf",
-    "FrozenDict",
-    "InputError",
-    "OutputError",
-    "Pair",
-    "PairformError",
-    "Patch",
-    "PositiveFloat",
-    "PositiveInt",
-    "Probability",
-    "Problem",
-    "Registry",
-    "Sizes",
-    "Slot",
-    "Spec",
-    "SpecError",
-    "apply_patch",
-    "as_object",
-    "build_block",
-    "difference",
-    "freeze",
-    "join_path",
-    "locate",
-    "merge_patch",
-    "nested",
-    "new_folder_path",
-    "open_regular",
-    "output_path",
-    "parse_json",
-    "parse_settings",
-    "presets",
-    "printable",
-    "read_bytes",
-    "read_json",
-    "read_text",
-    "register",
-    "registry_of",
-    "replace_text",
-    "resolve",
-    "shorten",
-    "shown",
-    "suggest",
-    "thaw",
-    "write_text",
-    "writing",
-]
+from pairform.registry.documents import SPEC_BYTES as SPEC_BYTES
+from pairform.registry.documents import apply_patch as apply_patch
+from pairform.registry.documents import locate as locate
+from pairform.registry.documents import presets as presets
+from pairform.registry.documents import resolve as resolve
+from pairform.registry.errors import PATH as PATH
+from pairform.registry.errors import CheckpointError as CheckpointError
+from pairform.registry.errors import InputError as InputError
+from pairform.registry.errors import OutputError as OutputError
+from pairform.registry.errors import PairformError as PairformError
+from pairform.registry.errors import Problem as Problem
+from pairform.registry.errors import SpecError as SpecError
+from pairform.registry.errors import join_path as join_path
+from pairform.registry.errors import not_installed as not_installed
+from pairform.registry.errors import printable as printable
+from pairform.registry.errors import shorten as shorten
+from pairform.registry.errors import shown as shown
+from pairform.registry.errors import suggest as suggest
+from pairform.registry.files import PARTIAL as PARTIAL
+from pairform.registry.files import new_folder_path as new_folder_path
+from pairform.registry.files import open_regular as open_regular
+from pairform.registry.files import output_path as output_path
+from pairform.registry.files import read_bytes as read_bytes
+from pairform.registry.files import read_text as read_text
+from pairform.registry.files import replace_text as replace_text
+from pairform.registry.files import write_text as write_text
+from pairform.registry.files import writing as writing
+from pairform.registry.json_values import as_object as as_object
+from pairform.registry.json_values import parse_json as parse_json
+from pairform.registry.json_values import read_json as read_json
+from pairform.registry.merge import DocumentOf as DocumentOf
+from pairform.registry.merge import difference as difference
+from pairform.registry.merge import merge_patch as merge_patch
+from pairform.registry.merge import parse_settings as parse_settings
+from pairform.registry.registry import KINDS as KINDS
+from pairform.registry.registry import Registry as Registry
+from pairform.registry.registry import build_block as build_block
+from pairform.registry.registry import register as register
+from pairform.registry.registry import registry_of as registry_of
+from pairform.registry.spec import LIMIT as LIMIT
+from pairform.registry.spec import MOST_LAYERS as MOST_LAYERS
+from pairform.registry.spec import SLOT_KEY as SLOT_KEY
+from pairform.registry.spec import BlockSpec as BlockSpec
+from pairform.registry.spec import Depth as Depth
+from pairform.registry.spec import FrozenDict as FrozenDict
+from pairform.registry.spec import Pair as Pair
+from pairform.registry.spec import Patch as Patch
+from pairform.registry.spec import PositiveFloat as PositiveFloat
+from pairform.registry.spec import PositiveInt as PositiveInt
+from pairform.registry.spec import Probability as Probability
+from pairform.registry.spec import Sizes as Sizes
+from pairform.registry.spec import Slot as Slot
+from pairform.registry.spec import Spec as Spec
+from pairform.registry.spec import freeze as freeze
+from pairform.registry.spec import thaw as thaw
+from pairform.registry.validation import nested as nested

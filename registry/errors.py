@@ -10,7 +10,9 @@ from dataclasses import dataclass
 class Problem:
     """One thing that is wrong.
 
-    `where` is a file, a JSON path (`decoder.layer.branches.self_attention.heads`) or a tensor's name.
+    where:    a file, a JSON path (`decoder.layer.branches.self_attention.heads`) or a tensor's name.
+    found:    what is there instead of what was expected; a clause of its own where `expected` is empty.
+    remedy:   a sentence that says how to fix it.
     """
 
     where: str
@@ -22,22 +24,23 @@ class Problem:
         """One line of printable characters, of bounded length whatever the input was."""
         place = f"{printable(cut_middle(self.where, 500))}: " if self.where else ""
         found, expected, remedy = (printable(cut_end(part, 450)) for part in (self.found, self.expected, self.remedy))
-        return f"{place}found {found}, expected {expected}.{' ' + remedy if remedy else ''}"
+        message = f"found {found}, expected {expected}" if expected else found
+        return f"{place}{message}.{' ' + remedy if remedy else ''}"
 
     def inside(self, prefix: str) -> "Problem":
-        """The same problem seen from a document that holds this one at `prefix`."""
+        """The same problem with its path relative to a document that contains this one at `prefix`."""
         return Problem(join_path(prefix, self.where), self.found, self.expected, self.remedy)
 
 
 class PairformError(Exception):
-    """Base of every error that a user's input can cause. `problems` lists each cause; the message shows the first of them."""
+    """Base of every error that a user's input can cause. `problems` lists every cause; the message shows the first ones."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """The message: one line for each problem, as many as fit into `MESSAGE` characters, and how many more there are."""
+        """The message: one line per problem, as many as fit in `MESSAGE` characters, and the number of the others."""
         lines: list[str] = []
         room = MESSAGE
         for problem in self.problems:
@@ -51,7 +54,7 @@ class PairformError(Exception):
 
 
 class SpecError(PairformError):
-    """A spec, or the document it was read from, does not hold together."""
+    """A spec, or the document it was read from, is invalid."""
 
 
 class CheckpointError(PairformError):
@@ -59,11 +62,16 @@ class CheckpointError(PairformError):
 
 
 class OutputError(PairformError):
-    """A folder cannot be written where it was asked for."""
+    """A file or folder cannot be written."""
 
 
 class InputError(PairformError):
     """A call's arguments do not fit the model."""
+
+
+def not_installed(where: str, package: str, extra: str) -> Problem:
+    """An optional package is missing. extra: the extra of pairform that installs it."""
+    return Problem(where, f"`{package}` is not installed", "", f"Run: pip install 'pairform[{extra}]'")
 
 
 def join_path(*parts: str) -> str:
@@ -76,17 +84,17 @@ def join_path(*parts: str) -> str:
 
 
 MESSAGE = 1950
-"""Characters of an error's message, whatever its cause."""
+"""Largest length of an error's message in characters."""
 
 PATH = 1000
-"""Characters that a path is cut to: its end says which file it is."""
+"""Length in characters to which a path is cut."""
 
 LONGEST_NAME = 100
-"""Characters of a name that others are compared with: a comparison's cost grows with the square of the length."""
+"""Longest name for which similar ones are suggested: the cost of a comparison grows with the square of the length."""
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """`value` as Python writes it, cut to about `limit` characters. Its cost does not grow with the size of `value`."""
+    """`repr(value)` cut to about `limit` characters, at a cost that does not grow with the size of `value`."""
     text = ""
     for piece in pieces(value, limit):
         text += piece
@@ -96,7 +104,7 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 def pieces(value: object, limit: int) -> Iterator[str]:
-    """`repr(value)` piece by piece; `limit` is how much of it will be read at most."""
+    """`repr(value)` piece by piece. limit: the most characters that will be read."""
     if isinstance(value, str | bytes):
         yield repr(value[: limit + 1])
     elif isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write out very large numbers
@@ -119,7 +127,7 @@ def pieces(value: object, limit: int) -> Iterator[str]:
     else:
         try:
             yield repr(value)
-        except Exception:  # an object of another library's, whatever state it is in
+        except Exception:  # an object of another library, in whatever state
             yield f"an object of type {type(value).__name__}"
 
 
@@ -132,18 +140,18 @@ def suggest(name: object, known: Iterable[str], write: Callable[[str], str] = re
 
 
 def printable(text: str) -> str:
-    """`text` with the characters escaped that a terminal acts on instead of showing: controls, direction marks, surrogates."""
+    """`text` with the characters escaped that a terminal interprets: control characters, direction marks, surrogates."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that no text needs: controls but newline and tab, marks that turn its direction, surrogates."""
+"""Control characters except newline and tab, marks that change the direction of text, surrogates."""
 
 
 def shown(text: str) -> str:
-    """A text of several lines, in any language, with the characters of `CONTROLS` escaped."""
+    """Text of several lines, in any language, with the characters of `CONTROLS` escaped."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -152,5 +160,5 @@ def cut_end(text: str, limit: int) -> str:
 
 
 def cut_middle(text: str, limit: int) -> str:
-    """Of a place, the beginning says which document and the end which file or field."""
+    """Cut in the middle: a path's beginning says which document, its end which file or field."""
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-(limit // 2 - 1) :]}"

@@ -1,13 +1,18 @@
-"""Reading files that somebody else wrote: regular files only, and never more than a bound."""
+"""Files: reading regular ones within a bound, and writing such that a file appears whole or not at all."""
 
+import contextlib
 import errno
 import os
+import shutil
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
+from pairform.registry.errors import PATH, OutputError, Problem, shorten
+
 DOCUMENT_BYTES = 16 << 20
-"""The largest JSON document that is read. A spec with a thousand layers written out takes about two megabytes."""
+"""Largest JSON document that is read. A spec with a thousand layers written out takes about two megabytes."""
 
 SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -15,12 +20,18 @@ SPECIAL = {
     stat.S_IFBLK: "a block device",
     stat.S_IFSOCK: "a socket",
 }
+PARTIAL = ".partial-"
+"""Part of the hidden name of a file that is being written."""
+UNSET = "If a variable of your shell gives the path, it is not set."
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; `OSError` for anything else, which could block, never end or act when it is read.
+    """Open a regular file for reading.
 
-    The type is checked before the file is opened and again on the descriptor, in case the path was replaced in between.
+    The type is checked before opening and again on the descriptor, in case the path was replaced in between.
+
+    Raises:
+        OSError: there is no such file, or it is a pipe, device or socket, which may block, never end or have side effects.
     """
     refuse_special(path, Path(path).stat().st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -52,3 +63,69 @@ def read_bytes(path: str | Path, limit: int = DOCUMENT_BYTES) -> bytes:
 def read_text(path: str | Path, limit: int = DOCUMENT_BYTES) -> str:
     """The content of a regular UTF-8 file; `OSError` as in `read_bytes`, `UnicodeDecodeError` where it is not UTF-8."""
     return read_bytes(path, limit).decode("utf-8")
+
+
+def output_path(path: str | Path) -> Path:
+    """`path` as an absolute path. `OutputError` for an empty one, and for ".", which Python makes of an empty one."""
+    if str(path) in ("", "."):
+        raise OutputError(Problem("out", "an empty path or '.'", "the path of a file or folder to write", UNSET))
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise OutputError(Problem(shorten(str(path), PATH), "no home folder of that user", "a path")) from None
+
+
+def new_folder_path(path: str | Path) -> Path:
+    """As `output_path`, for a folder to be replaced: `OutputError` for the working directory and its parents."""
+    target = output_path(path)
+    here = Path.cwd().resolve()
+    if target.resolve() in (here, *here.parents):
+        found = "the working directory" if target.resolve() == here else "a parent of the working directory"
+        raise OutputError(Problem(str(target), found, "a folder that may be replaced"))
+    return target
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file at a path given by a user, as `replace_text` does, but follow links and write to devices and pipes.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    target = output_path(path)
+    with writing(target):
+        target = target.resolve()
+        special = target.exists() and not target.is_file()
+        if special:
+            target.write_text(text, "utf-8")
+    if not special:
+        replace_text(target, text)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file under a random name, then rename it to `path`, replacing a file or link there.
+
+    Raises:
+        OutputError: the file cannot be written; what was there is unchanged.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}{os.urandom(6).hex()}")
+    with writing(path):
+        try:
+            with partial.open("x", encoding="utf-8") as file:
+                file.write(text)
+            if path.is_file():
+                shutil.copymode(path, partial)
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of writing `path` into an `OutputError` that names it; the system's error may not."""
+    try:
+        yield
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OutputError(Problem(str(path), found, "a file that can be written")) from None

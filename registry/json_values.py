@@ -1,4 +1,4 @@
-"""JSON as documents hold it: reading a file, and checking that a value is JSON and no larger than a document may be."""
+"""JSON: reading files, and checking that a value is JSON within limits."""
 
 import json
 import math
@@ -12,21 +12,27 @@ from pairform.registry.errors import Problem, SpecError, join_path, shorten
 from pairform.registry.files import DOCUMENT_BYTES, read_text
 
 DEEPEST = 64
-"""How many objects and lists a document may nest: far above any spec, far below what would exhaust Python's stack."""
+"""Largest nesting depth of a document: far above any spec, far below what would overflow Python's stack."""
 VALUES = 200_000
-"""How many values a document may hold: a thousand layers that are each written out take about a third of it."""
+"""Largest number of values in a document: a thousand layers written out have about a third of it."""
 BITS = 64
-"""Whole numbers beyond it are no sizes, ids or seeds."""
+"""Limit of integers in a document: larger ones are no sizes, ids or seeds."""
 LARGEST_BITS = 900
-"""Of any whole number in a file: more may be more than a float can hold."""
+"""Limit of integers in a file: larger ones may overflow a float."""
 SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{2}|\d{250}")
-"""What a document holds that spells half of a surrogate pair, or a number beyond the largest float; others may hold it too."""
+"""Matches every document with a lone surrogate or a number beyond the largest float, and some others."""
 
 
 def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
-    """The object in a JSON file of at most `limit` bytes and `DEEPEST` levels.
+    """Read the object in a JSON file.
 
-    Keys given twice, numbers that are not finite and texts that UTF-8 cannot write are errors too.
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+
+    Raises:
+        SpecError: the file cannot be read, is too large or too deeply nested, or is not an object; a key occurs twice, a number
+            is not finite, or a string cannot be encoded as UTF-8.
     """
     try:
         text = read_text(path, limit)
@@ -36,7 +42,7 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
     except OSError as error:
         raise SpecError(Problem(str(path), error.strerror or str(error), "a readable JSON file")) from None
     except ValueError as error:
-        raise SpecError(Problem(str(path), told(error), "a JSON document")) from None
+        raise SpecError(Problem(str(path), explanation(error), "a JSON document")) from None
     except RecursionError:
         raise SpecError(too_deep(str(path))) from None
     if not isinstance(document, dict):
@@ -63,7 +69,7 @@ def inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in a JSON value that holds no others, and every key, each with its path."""
+    """Every scalar and every key in a JSON value, with its path."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield join_path(path, key), key
@@ -76,7 +82,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def writable(text: str) -> bool:
-    """Whether UTF-8 can write it: JSON can also spell half of a surrogate pair."""
+    """Whether UTF-8 can encode it: JSON can also spell lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -89,12 +95,12 @@ def half_character(where: str, text: str) -> Problem:
 
 
 def parse_json(text: str) -> Any:
-    """The value that `text` holds; a `ValueError` says what is wrong with it."""
+    """Parse JSON; `ValueError` with a message for users."""
     return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are there once: of two values of one key, programs read the first or the last."""
+    """An object without repeated keys, of which parsers use the first or the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -106,8 +112,8 @@ def constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
 
 
-def told(error: ValueError) -> str:
-    """What a `ValueError` of `parse_json` says, without Python's advice to programmers."""
+def explanation(error: ValueError) -> str:
+    """The message of a `ValueError` of `parse_json`, without Python's advice to programmers."""
     if isinstance(error, json.JSONDecodeError):
         return f"a syntax error at line {error.lineno}, column {error.colno} ({error.msg[0].lower()}{error.msg[1:]})"
     if "set_int_max_str_digits" in str(error):
@@ -116,9 +122,14 @@ def told(error: ValueError) -> str:
 
 
 def as_object(document: object, where: str = "") -> dict[str, Any]:
-    """A copy of `document`, which must be an object of JSON values: nothing else, not too many of them, none nested too deeply.
+    """Copy a JSON object, with mappings as dicts and tuples as lists.
 
-    Mappings become dicts and tuples lists. `SpecError` names the place of what is no JSON, from `where` on.
+    Args:
+        document: The object.
+        where: Prefix of the paths in errors.
+
+    Raises:
+        SpecError: a value is not JSON, or the document is too large or too deeply nested.
     """
     if not isinstance(document, Mapping):
         raise SpecError(Problem(where, shorten(document), "a JSON object"))
@@ -127,14 +138,14 @@ def as_object(document: object, where: str = "") -> dict[str, Any]:
 
 
 class Checker:
-    """Copies one document and counts its values, so that a value that is met again and again has an end too."""
+    """Copies a document and counts its values, so that a value that contains itself is refused."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.count = 0
 
     def copy(self, value: object, path: tuple[str, ...], level: int) -> Any:
-        """`path` leads to `value`, which is inside `level` objects and lists, itself included."""
+        """path: of `value`; level: its nesting depth, itself included."""
         self.count += 1
         if self.count > VALUES:
             raise SpecError(Problem(self.where, f"more than {VALUES:,} values", f"at most {VALUES:,} in one document"))

@@ -1,4 +1,4 @@
-"""Registries: from the names that JSON may use to the classes that are built for them."""
+"""Registries: from names in JSON to the block classes that they build."""
 
 import functools
 import importlib
@@ -12,11 +12,11 @@ from typing import Any, Protocol, TypeVar
 from pairform.registry.errors import Problem, SpecError, shorten, suggest
 
 ENTRY_POINTS = "pairform.blocks"
-"""Other packages add blocks through this entry-point group; an entry is called `kind.name`."""
+"""Entry-point group through which other packages add blocks; an entry is named `kind.name`."""
 
 
 class BlockClass(Protocol):
-    """What a registry holds: an `nn.Module` whose constructor takes `(spec, sizes)`, with its `Spec` beside it."""
+    """A registered block: an `nn.Module` class whose constructor takes `(spec, sizes)`, with its `Spec`."""
 
     Spec: Any
     __doc__: str | None
@@ -28,7 +28,7 @@ B = TypeVar("B", bound=type)
 
 
 class Registry(Mapping[str, Any]):
-    """The blocks of one kind by name. A class may be given as `"module:Class"`; it is imported when first asked for."""
+    """The blocks of one kind by name. A class given as `"module:Class"` is imported when it is first used."""
 
     def __init__(self, kind: str, summary: str) -> None:
         self.kind = kind
@@ -37,7 +37,7 @@ class Registry(Mapping[str, Any]):
         self._plugins_of: tuple[str, ...] | None = None
 
     def add(self, name: str, block: Any) -> None:
-        """Register `block`, a class or `"module:Class"`. The same name twice is an error that names both files."""
+        """Register `block`, a class or `"module:Class"`. `SpecError` names both files if the name is taken."""
         known = self._blocks.get(name)
         if known is not None and identity(known) != identity(block):
             raise SpecError(
@@ -94,7 +94,7 @@ class Registry(Mapping[str, Any]):
                     f"{self.kind}.{name}",
                     f"{type(error).__name__} while importing {target}: {error}",
                     "a block that can be imported",
-                    "Mend or uninstall the package that registers it.",
+                    "Fix or uninstall the package that registers it.",
                 )
             ) from error
 
@@ -104,7 +104,7 @@ class Registry(Mapping[str, Any]):
 
 @functools.cache
 def plugins(path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """What the packages on `path`, which is `sys.path`, register: looked for once for all kinds."""
+    """Entry points of the packages on `path`, which is `sys.path`, found once for all kinds."""
     return tuple(importlib.metadata.entry_points(group=ENTRY_POINTS))
 
 
@@ -112,23 +112,24 @@ KINDS: Mapping[str, Registry] = {
     registry.kind: registry
     for registry in (
         Registry("norm", "normalises hidden states along the width"),
-        Registry("residual", "joins what a branch adds to the hidden states it read"),
-        Registry("position", "tells attention where its queries and keys stand"),
-        Registry("absolute_position", "tells embeddings where they stand, before the first layer"),
-        Registry("attention", "a residual branch that reads other tokens"),
-        Registry("feed_forward", "a residual branch that reads its own token"),
-        Registry("embedding", "turns token ids or pictures into hidden states"),
-        Registry("projector", "turns a vision tower's output into embeddings of image tokens"),
-        Registry("bridge", "stands between the encoder's output and a decoder of another width"),
-        Registry("head", "turns the last hidden states into the model's answer"),
+        Registry("residual", "combines the output of a branch with its input"),
+        Registry("position", "encodes the positions of queries and keys in attention"),
+        Registry("absolute_position", "adds positions to the embeddings, before the first layer"),
+        Registry("attention", "a residual branch in which tokens read others"),
+        Registry("feed_forward", "a residual branch that processes each token separately"),
+        Registry("embedding", "maps token ids or pictures to hidden states"),
+        Registry("projector", "maps a vision tower's output to embeddings of image tokens"),
+        Registry("bridge", "maps the encoder's output for a decoder of another width"),
+        Registry("head", "maps the last hidden states to the model's output"),
     )
 }
 
 
 def register(kind: str) -> Callable[[B], B]:
-    """Class decorator: register a block of `kind` under the `name` that its `Spec` declares.
+    """Class decorator that registers a block of `kind` under the `name` that its `Spec` declares.
 
-    An unknown kind, or what is no class with such a `Spec`, is a `SpecError`.
+    Raises:
+        SpecError: the kind is unknown, the decorated object is not a class with such a `Spec`, or the name is taken.
     """
     registry = registry_of(kind)
 
@@ -140,7 +141,7 @@ def register(kind: str) -> Callable[[B], B]:
 
 
 def declared_name(block: object) -> str:
-    """The name that a block's class declares: `class Spec(BlockSpec): name: Literal["mine"] = "mine"`."""
+    """The name that a block class declares: `class Spec(BlockSpec): name: Literal["mine"] = "mine"`."""
     if not inspect.isclass(block):
         raise SpecError(Problem("register", shorten(block), "a class: an nn.Module with its Spec inside"))
     where = block.__qualname__
@@ -154,14 +155,14 @@ def declared_name(block: object) -> str:
 
 
 def registry_of(kind: str) -> Registry:
-    """The registry of `kind`; an unknown kind is an error that lists the known ones."""
+    """The registry of `kind`; `SpecError` lists the known kinds if there is none."""
     if not isinstance(kind, str) or kind not in KINDS:
         raise SpecError(Problem("kind", shorten(kind), f"one of {', '.join(KINDS)}", suggest(kind, KINDS)))
     return KINDS[kind]
 
 
 def find_block(name: object, kinds: tuple[str, ...]) -> Any:
-    """The class called `name` in the first of `kinds` that knows it."""
+    """The class registered as `name` in the first of `kinds` that has it; `SpecError` if none does."""
     for kind in kinds:
         if isinstance(name, str) and name in KINDS[kind]:
             return KINDS[kind][name]

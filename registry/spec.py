@@ -1,4 +1,4 @@
-"""Specs: frozen plain data that describe blocks, and the slots by which one block's spec holds another's."""
+"""Specs: immutable data that describe blocks, and slots, the fields that contain another block's spec."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from pairform.registry.registry import find_block
 from pairform.registry.validation import nested, problems_in
 
 LIMIT = 2**30
-"""Whole numbers stay below it, so that torch can count the bytes of any tensor whose sides they are."""
+"""Upper bound of integers, so that torch can count the bytes of any tensor with these sizes."""
 PositiveInt = Annotated[int, Field(gt=0, lt=LIMIT)]
 MOST_LAYERS = 1000
-"""Layers are built one by one, about a hundred a second, so their number has a bound of its own. DeepNet has a thousand."""
+"""Upper bound of a stack's depth: layers are built one by one, about a hundred a second. DeepNet has a thousand."""
 Depth = Annotated[int, Field(gt=0, le=MOST_LAYERS)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that cannot be changed after it was made, so that specs can be hashed and shared."""
+    """An immutable dict, so that specs can be hashed and shared."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("specs are immutable: use pairform.patch(spec, {...}) to get a changed one")
@@ -47,7 +47,7 @@ def freeze(value: object) -> Any:
 
 
 def thaw(value: object) -> Any:
-    """The inverse of `freeze`: plain dicts and lists, as JSON knows them."""
+    """The inverse of `freeze`: plain dicts and lists, as in JSON."""
     if isinstance(value, Mapping):
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -56,38 +56,45 @@ def thaw(value: object) -> Any:
 
 
 Patch = Annotated[dict[str, Any], AfterValidator(freeze)]
-"""A JSON merge patch, held unvalidated until it is applied."""
+"""A JSON merge patch, validated when it is applied."""
 
 Pair = Annotated[tuple[Annotated[int, Field(ge=0, lt=LIMIT)], Annotated[int, Field(ge=0, lt=LIMIT)]], Strict(False)]
-"""Two numbers that are not negative, written as a JSON list."""
-
+"""Two non-negative integers, a list in JSON."""
 
 REPR = 120
-"""Characters of a spec's fields in its `repr`."""
+"""Length in characters of a spec's `repr`."""
 
 
 class Spec(BaseModel):
-    """Plain, immutable data. Unknown fields and values of another type are errors."""
+    """Base of all specs: immutable data. Unknown fields and values of another type are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, defer_build=True)
 
     @classmethod
     def read(cls, document: object, *, where: str = "") -> Self:
-        """Validate `document`; a `SpecError` names the path of everything that is wrong in it."""
+        """Validate a document.
+
+        Args:
+            document: The spec as JSON data.
+            where: Prefix of the paths in errors.
+
+        Raises:
+            SpecError: with the path of everything that is wrong.
+        """
         try:
             return cls.model_validate(document)
         except ValidationError as error:
             raise SpecError(list(problems_in(error, document, cls, where))) from None
 
     def document(self) -> dict[str, Any]:
-        """The expanded form: defaults written out, `null` left out. `read` takes it back unchanged."""
+        """The expanded form, with defaults and without nulls. `read(spec.document()) == spec`."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def __repr__(self) -> str:
-        """One short line; `document()` has the whole."""
+        """One short line; `document()` is complete."""
         fields = ((name, getattr(self, name)) for name in type(self).model_fields)
-        told = ", ".join(f"{name}={shorten(value, REPR)}" for name, value in fields if value is not None)
-        return f"{type(self).__qualname__}({cut_end(told, REPR)})"
+        text = ", ".join(f"{name}={shorten(value, REPR)}" for name, value in fields if value is not None)
+        return f"{type(self).__qualname__}({cut_end(text, REPR)})"
 
     def __str__(self) -> str:
         return repr(self)
@@ -95,16 +102,19 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a block learns from its parent when it is built: widths are not repeated in specs.
+    """What a block gets from its parent when it is built, so that specs need not repeat it.
 
-    source_width:  of the hidden states that the block reads beside its own: an encoder's output, or a vision tower's.
-    source_length: how many of them there are, where the architecture fixes it (the patches of a picture).
-    source_keys:   whether merged attention projects its source with its own keys' weights, or with weights for it alone.
-    source_depth:  how many layers the encoder has that a decoder reads.
+    width:         channels of the hidden states.
+    source_width:  channels of the other hidden states that the block reads: an encoder's output, or a vision tower's.
+    source_length: their number, if the architecture fixes it (the patches of a picture).
+    source_keys:   whether merged attention projects its source with its own weights (shared) or with separate ones.
+    source_depth:  number of layers of the encoder that a decoder reads.
+    vocabulary:    number of token ids.
     pad:           the padding token.
-    depth:         how many layers the block's stack has; layer: the number of the block's own, from 0.
-    decoder_depth: how many layers the decoder has that reads the block's stack.
-    heads:         how many heads of queries the attention has that a position is of.
+    depth:         number of layers of the block's stack.
+    layer:         number of the block's layer, from 0.
+    decoder_depth: number of layers of the decoder that reads the block's stack.
+    heads:         number of query heads of the attention that a position belongs to.
     """
 
     width: int
@@ -149,7 +159,7 @@ class BlockSpec(Spec):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        """A document of such a block with as little in it as may be: what has no default is the first of its `examples`."""
+        """A minimal document of the block: required fields have the first of their `examples`."""
         document: dict[str, Any] = {"name": cls.model_fields["name"].default}
         for field, info in cls.model_fields.items():
             if info.is_required():
@@ -159,21 +169,23 @@ class BlockSpec(Spec):
         return document
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
-        """What does not fit between this spec and its surroundings; paths are relative to this spec."""
+        """Problems of this spec in a parent with these sizes; paths are relative to this spec."""
         yield from ()
 
     def sited(self, sizes: Sizes) -> dict[str, Any]:
-        """What this spec leaves to the number of its layer and to the depths of the stacks, as the merge patch that writes the
-        values out which it has there. A layer that moves takes them along (see `assemblies.specs.depth_dependent`)."""
+        """Values that this spec derives from its layer's number and the stacks' depths, as the merge patch that sets them.
+
+        Layers that move to another position keep them (see `assemblies.specs.depth_dependent`).
+        """
         return {}
 
 
 SLOT_KEY = "x-pairform-slot"
-"""In a JSON Schema that pydantic makes: which of the registry's slots stands here."""
+"""Key of a slot's name in a JSON Schema made by pydantic."""
 
 
 class Slot:
-    """Marks a spec field that holds a registered block of one of `kinds`: `Annotated[BlockSpec, Slot("norm")]`."""
+    """Marks a spec field that contains a registered block of one of `kinds`: `Annotated[BlockSpec, Slot("norm")]`."""
 
     def __init__(self, *kinds: str) -> None:
         self.kinds = kinds

@@ -1,4 +1,4 @@
-"""Pydantic's errors in our words: JSON paths, what was found, what was expected, near names."""
+"""Pydantic's errors as problems: JSON path, what was found, what was expected, similar names."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pairform.registry.errors import Problem, join_path, shorten, suggest
 
 MOST = 1000
-"""Problems of one document that are told one by one."""
+"""Largest number of problems that are reported for a document."""
 
 TYPES = {
     "a whole number": ("int_type", "int_from_float", "int_parsing", "int_parsing_size"),
@@ -41,21 +41,21 @@ EXPECTED = {kind: words for words, kinds in TYPES.items() for kind in kinds} | {
     "value_error": "{error}",
     "assertion_error": "{error}",
 }
-"""What each of pydantic's errors asks for; a field in braces is of the error's context."""
+"""What is expected, by pydantic's error type; names in braces are filled in from the error's context."""
 ABSENT = object()
 REQUIRED = "a value: this field is required"
 
 
 def nested(problems: Any) -> PydanticCustomError:
-    """Carry problems through a pydantic validator, which would otherwise flatten them into one line."""
+    """Raise this in a pydantic validator to report problems, which a `ValueError` would flatten into one line."""
     return PydanticCustomError("nested", "problems inside", {"problems": list(problems)})
 
 
 def problems_in(error: ValidationError, document: object, spec: type[BaseModel], where: str = "") -> Iterator[Problem]:
     """The errors of validating `document` as a `spec`, as problems with JSON paths.
 
-    Where none of a union's types takes a value, pydantic has an error for each: they become one problem, at the item if a list
-    was taken but for that item.
+    If no type of a union accepts a value, pydantic reports an error for each. They become one problem, at an item if one type
+    accepts the list except for that item.
     """
     details = error.errors(include_url=False)
     places: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
@@ -77,11 +77,11 @@ def problems_in(error: ValidationError, document: object, spec: type[BaseModel],
                 first, expected=" or ".join(expected), remedy=" ".join({each.remedy for each in expected.values()} - {""})
             )
     if len(details) > MOST:
-        yield Problem(where, f"{len(details):,} problems", "none", f"Only the first {MOST:,} are told.")
+        yield Problem(where, f"{len(details):,} problems", "none", f"Only the first {MOST:,} are shown.")
 
 
 def problem_of(detail: ErrorDetails, path: str, fields: Iterable[str]) -> Problem:
-    """One error at `path`. fields: those that the object has which holds what is at the path."""
+    """One error. fields: the known fields of the object that contains the value at `path`."""
     kind, context, found = detail["type"], detail.get("ctx", {}), shorten(detail["input"])
     if kind == "missing":
         return Problem(path, "nothing", REQUIRED)
@@ -99,19 +99,19 @@ def problem_of(detail: ErrorDetails, path: str, fields: Iterable[str]) -> Proble
 
 
 def found_and_expected(error: ValidationError) -> str:
-    """Of a single value that is wrong, what was found and what was expected."""
+    """The message of a single invalid value."""
     detail = error.errors(include_url=False)[0]
     problem = problem_of(detail, "", ())
     return f"found {problem.found}, expected {problem.expected}"
 
 
 def near(value: object, expected: str) -> str:
-    """The suggestion for a value that should be one of the quoted ones."""
+    """A suggestion from the values quoted in `expected`."""
     return suggest(value, re.findall(r"'([^']*)'", expected))
 
 
 def steps_in(detail: ErrorDetails, document: object) -> Iterator[int | str]:
-    """The steps to an error's place that the document has; pydantic has steps of its own between, for a union's types."""
+    """The steps of an error's location in the document, without those that pydantic adds for the types of a union."""
     last = len(detail["loc"]) - 1
     for number, step in enumerate(detail["loc"]):
         inner = inside(document, step)
@@ -123,7 +123,7 @@ def steps_in(detail: ErrorDetails, document: object) -> Iterator[int | str]:
 
 
 def inside(document: object, step: int | str) -> object:
-    """What a document has at a key or index, or `ABSENT`."""
+    """The value at a key or index of a document, or `ABSENT`."""
     if isinstance(document, Mapping):
         return document.get(step, ABSENT)
     there = isinstance(document, list | tuple) and isinstance(step, int) and step < len(document)
@@ -131,7 +131,7 @@ def inside(document: object, step: int | str) -> object:
 
 
 def known_fields(spec: type[BaseModel], document: object, path: Iterable[int | str]) -> list[str]:
-    """The fields of the object at `path`: of a union's types, of the one that its `name` chooses."""
+    """The fields of the object at `path`; in a union, of the type that its `name` selects."""
     holders = {spec}
     for step in path:
         document = inside(document, step)
@@ -145,7 +145,7 @@ def known_fields(spec: type[BaseModel], document: object, path: Iterable[int | s
 
 
 def specs_in(annotation: object) -> Iterator[type[BaseModel]]:
-    """The specs that a field's type allows."""
+    """The specs in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     else:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import pairform
+from pairform.experiments.results.records import Trial
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import locate, read_json
 from tests.catalogue.any_spec import documents
 from tests.documents import WRONG, broken_documents, paths
@@ -27,6 +29,25 @@ def test_the_schema_is_a_valid_schema() -> None:
 def test_presets_are_valid_as_written_and_expanded(name: str) -> None:
     SCHEMA.validate(read_json(locate(name, Path())))
     SCHEMA.validate(pairform.load_spec(name).document())
+
+
+def undescribed(definitions: dict[str, Any]) -> list[str]:
+    """Fields without a description, but for names that a definition fixes."""
+    return [
+        f"{owner}.{field}"
+        for owner, definition in definitions.items()
+        for field, value in definition.get("properties", {}).items()
+        if "const" not in value and not any(each.get("description") for each in (value, *value.get("anyOf", ())))
+    ]
+
+
+def test_every_field_of_every_block_model_and_study_is_described() -> None:
+    models = pairform.schema()["$defs"]
+    assert undescribed({name: value for name, value in models.items() if ":" not in name}) == []
+    study = StudySpec.model_json_schema()
+    assert undescribed({"StudySpec": study} | study["$defs"]) == []
+    assert undescribed({"Trial": Trial.model_json_schema()}) == []
+    assert undescribed({"x": {"properties": {"name": {"const": "x"}, "width": {"type": "integer"}}}}) == ["x.width"]
 
 
 def branch(document: dict[str, Any], name: str) -> dict[str, Any]:

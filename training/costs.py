@@ -1,9 +1,8 @@
-"""What a model costs: parameters, FLOPs, bytes and seconds."""
+"""Costs of a model: parameters, FLOPs, bytes and seconds."""
 
 import itertools
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,13 +13,13 @@ from pairform.registry import read_text
 from pairform.training.data.batches import Lengths, lengths_read, prompt
 
 REPEATS = 3
-STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESET = "5"
-"""Written to `MARK`, it sets Linux's highest resident size of this process to the present one."""
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""Written to `CLEAR_REFS`, it resets Linux's peak resident size of this process to the current size."""
 
 
 def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> dict[str, int]:
-    """Parameters, and the FLOPs and cache bytes of one forward pass over a source and a target of these lengths."""
+    """Parameters, and the FLOPs and cache bytes of a forward pass over one source and target of these lengths."""
     source, target = lengths_read(spec, lengths)
     found = inspect(spec, source_length=source, target_length=target, dtype=getattr(torch, dtype))
     totals = {"parameters": found.parameters, "flops": found.flops, "cache_bytes": found.cache_bytes}
@@ -28,25 +27,27 @@ def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> dict[str, int]:
 
 
 def memory_in_use(device: str) -> int | None:
-    """Bytes that this process holds now, and from which `peak_memory` counts anew: of the accelerator's memory, or on a CPU as
-    Linux counts them. None where the system does not say."""
+    """Bytes of memory in use now; resets the peak that `peak_memory` returns.
+
+    Allocated memory on an accelerator, resident memory of this process on a CPU. None if the system does not report it.
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     try:
-        MARK.write_text(RESET)
+        CLEAR_REFS.write_text(RESET_PEAK)
     except OSError:
         return None
     return resident("VmRSS")
 
 
 def peak_memory(device: str) -> int | None:
-    """The most bytes that this process held at once since `memory_in_use`."""
+    """Peak bytes in use since `memory_in_use`."""
     return torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else resident("VmHWM")
 
 
 def resident(field: str) -> int | None:
-    """A size in this process's status, in bytes."""
+    """A field of this process's status, in bytes."""
     try:
         lines = dict(line.split(":", 1) for line in read_text(STATUS).splitlines())
         return int(lines[field].split()[0]) * 1024
@@ -55,18 +56,19 @@ def resident(field: str) -> int | None:
 
 
 def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
-    """Seconds in which a target is written for a source, greedily and each as long as `lengths` says: the least of a few, after
-    one that is not counted. `source` gives the tokens, again from its first one on where it is too short."""
-    longest = list(itertools.islice(itertools.cycle(source), lengths[0]))
-    ids = torch.tensor([prompt(longest, model.spec)], device=next(model.parameters()).device)
-    taken: list[float] = []
+    """Latency: the fewest seconds of `REPEATS` greedy generations of one target, after a warm-up.
+
+    Args:
+        model: The model; its mode does not matter, since `generate` always computes as in evaluation.
+        source: Token ids, repeated to the length of the source.
+        lengths: Tokens of the source and of the target.
+    """
+    repeated = list(itertools.islice(itertools.cycle(source), lengths[0]))
+    ids = torch.tensor([prompt(repeated, model.spec)], device=next(model.parameters()).device)
+    seconds: list[float] = []
     for _ in range(REPEATS + 1):
-        began = time.perf_counter()
-        write(model, ids, lengths[1])
-        taken.append(time.perf_counter() - began)
-    return min(taken[1:])
-
-
-def write(model: Model, ids: Any, length: int) -> None:
-    """No token ends the text, so that every model writes as many; `generate` computes as in evaluation."""
-    model.generate(ids, torch.ones_like(ids), max_new_tokens=length, eos_token_id=())
+        start = time.perf_counter()
+        # without an end token, so that every model generates as many tokens
+        model.generate(ids, torch.ones_like(ids), max_new_tokens=lengths[1], eos_token_id=())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -1,4 +1,4 @@
-"""The training loop: a model with new weights, trained and measured."""
+"""The training loop: optimiser steps over batches of examples, with validation."""
 
 import contextlib
 import math
@@ -19,12 +19,12 @@ from pairform.training.recipe import OptimizerSpec, ScheduleSpec, TrainingSpec
 
 
 class DivergedError(Exception):
-    """The loss is no number any more."""
+    """The loss is not finite."""
 
 
 @dataclass
 class Clock:
-    """Seconds of training, and the tokens read and written in them; validation stops it."""
+    """Seconds of training, without validation, and the source and target tokens of the batches so far."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -40,54 +40,73 @@ class Clock:
 def train(
     spec: Mapping[str, Any], settings: TrainingSpec, seed: int, examples: Examples, *, latency: bool, log: Log
 ) -> dict[str, Any]:
-    """Build a model of `spec` with new weights, train and measure it; the measured numbers by name.
+    """Build a model with new weights, train it and measure it. Equal arguments give equal losses and accuracies.
 
-    Equal arguments give equal losses and accuracies. `latency` measures the seconds of decoding too. Each line of metrics
-    goes to `log`. A loss that is not finite raises `DivergedError`.
+    Args:
+        spec: Document of the model's spec.
+        settings: The training settings.
+        seed: Seed of the weights and of the order of the data.
+        examples: The data.
+        latency: Also measure the seconds of generating a target.
+        log: Receives each line of metrics.
+
+    Returns:
+        Results by name: loss, accuracies, costs, tokens per second, and bytes and seconds taken; None if not measurable here.
+
+    Raises:
+        DivergedError: the training or validation loss is not finite.
     """
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(seed)
-    began = time.perf_counter()
+    start = time.perf_counter()
     held_out = examples.validation()
-    before = memory_in_use(settings.device)
+    memory = memory_in_use(settings.device)
     model = build(dict(spec), device=settings.device, seed=seed).train()
+    clock = Clock()
+    fit(model, settings, seed, examples, held_out, clock, log)
+    final = validation_line(model, held_out, settings, settings.steps, clock)
+    log(final)
+    peak = peak_memory(settings.device)
+    results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
+    results |= costs(model.spec, examples.lengths, settings.dtype)
+    results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
+    results["peak_bytes"] = None if memory is None or peak is None else max(0, peak - memory)
+    if latency:
+        with computing_in(settings):
+            results["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
+    return results | {"seconds": time.perf_counter() - start}
+
+
+def fit(
+    model: Model, settings: TrainingSpec, seed: int, examples: Examples, held_out: list[Example], clock: Clock, log: Log
+) -> None:
+    """Train a model for `settings.steps` steps, validating in between.
+
+    The batch of a step depends only on `seed` and the step.
+    """
     optimizer = make_optimizer(model, settings.optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(settings.schedule, step, settings.steps))
-    clock = Clock()
     for step in range(settings.steps):
         clock.start()
         batch = examples.train(seed, step, settings.batch)
-        told: dict[str, Tensor] = {}
-        loss, norm = update(model, batch, optimizer, settings, told)
+        extra: dict[str, Tensor] = {}
+        loss, norm = update(model, batch, optimizer, settings, extra)
         learning_rate = schedule.get_last_lr()[0]
         schedule.step()
         clock.tokens += sum(len(source) + len(target) for source, target in batch)
         done = step + 1
         logs = done % settings.log_every == 0 or done == settings.steps
-        value = loss.item() if logs else 0.0
+        value = loss.item() if logs else 0.0  # within the timed part: it waits for an accelerator to finish the step
         clock.stop()
         if logs:
             if not math.isfinite(value):
                 raise DivergedError(f"the loss is {value} at step {done}")
             line = {"step": done, "split": "train", "loss": value, "tokens": clock.tokens, "seconds": clock.seconds}
             line |= {"learning_rate": learning_rate, "gradient_norm": norm.item()}
-            log(line | {name: value.item() for name, value in told.items()})
+            log(line | {name: value.item() for name, value in extra.items()})
         if settings.evaluate_every is not None and done % settings.evaluate_every == 0 and done < settings.steps:
             log(validation_line(model, held_out, settings, done, clock))
-    final = validation_line(model, held_out, settings, settings.steps, clock)
-    log(final)
-    measured: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
-    measured |= costs(model.spec, examples.lengths, settings.dtype)
-    peak = peak_memory(settings.device)
-    measured |= {
-        "tokens_per_second": clock.tokens / clock.seconds if clock.seconds else None,
-        "peak_bytes": None if before is None or peak is None else max(0, peak - before),
-    }
-    if latency:
-        with computing_in(settings):
-            measured["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
-    return measured | {"seconds": time.perf_counter() - began}
 
 
 def update(
@@ -95,12 +114,20 @@ def update(
     batch: list[Example],
     optimizer: torch.optim.Optimizer,
     settings: TrainingSpec,
-    told: dict[str, Tensor] | None = None,
+    extra: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the optimiser; the loss of the targets' tokens before it, as validation measures it, and the norm of the
-    gradients before they are clipped.
+    """One optimiser step.
 
-    Blocks such as a mixture of experts add auxiliary losses, which are trained on too: their sum is put into `told`.
+    Args:
+        model: The model.
+        batch: The examples.
+        optimizer: Its optimiser.
+        settings: Device, dtype and clipping.
+        extra: Receives `auxiliary_loss`, the sum of the losses that blocks such as a mixture of experts add.
+
+    Returns:
+        The loss of the target tokens before the step, without auxiliary losses, comparable with the validation loss; and the
+        norm of the gradients before clipping.
     """
     output = forward(model, batch, settings)["output"]
     optimizer.zero_grad()
@@ -109,8 +136,8 @@ def update(
     if output.auxiliary_loss is not None:
         auxiliary = output.auxiliary_loss.detach()
         loss = loss - auxiliary
-        if told is not None:
-            told["auxiliary_loss"] = auxiliary
+        if extra is not None:
+            extra["auxiliary_loss"] = auxiliary
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if settings.clip is not None:
@@ -120,7 +147,7 @@ def update(
 
 
 def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
-    """The loss of a batch, its output, and the labels that it was compared with."""
+    """The `loss` of a batch, the model's `output`, and the `labels`, `[batch, length]`, that it was compared with."""
     inputs = {name: tensor.to(settings.device) for name, tensor in collate(batch, model.spec).items()}
     with computing_in(settings):
         output = model(**inputs)
@@ -128,7 +155,7 @@ def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[
 
 
 def computing_in(settings: TrainingSpec) -> contextlib.AbstractContextManager[None]:
-    """The dtype in which a trial computes: autocast, or none."""
+    """Autocast to the compute dtype."""
     if settings.dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(settings.device).type, torch.bfloat16)
@@ -136,29 +163,30 @@ def computing_in(settings: TrainingSpec) -> contextlib.AbstractContextManager[No
 
 @torch.no_grad()
 def validation_line(model: Model, held_out: list[Example], settings: TrainingSpec, step: int, clock: Clock) -> dict[str, Any]:
-    """Mean loss and accuracy over the targets' tokens, and the part of targets that greedy decoding writes without a fault.
+    """Mean loss and accuracy over target tokens, and the fraction of targets that greedy decoding would reproduce.
 
-    The last is counted without decoding: where each token is the likeliest behind the right ones, greedy decoding writes them.
+    The last needs no decoding: greedy decoding reproduces a target if each token has the highest probability after the correct
+    ones before it.
     """
     model.eval()
-    loss, right, exact, tokens = 0.0, 0, 0, 0
+    loss, correct, exact, tokens = 0.0, 0, 0, 0
     for begin in range(0, len(held_out), settings.batch):
-        ran = forward(model, held_out[begin : begin + settings.batch], settings)
-        guesses, labels = ran["output"].logits.argmax(-1), ran["labels"]
-        if model.spec.encoder is None:  # each token foretells the next
-            guesses, labels = guesses[:, :-1], labels[:, 1:]
-        counts = labels >= 0
-        hits = guesses == labels  # an ignored label is no id
-        many = int(counts.sum())
-        loss += ran["loss"].item() * many
-        right += int(hits.sum())
-        exact += int((hits | ~counts).all(1).sum())
-        tokens += many
+        result = forward(model, held_out[begin : begin + settings.batch], settings)
+        predicted, labels = result["output"].logits.argmax(-1), result["labels"]
+        if model.spec.encoder is None:  # each token predicts the next
+            predicted, labels = predicted[:, :-1], labels[:, 1:]
+        counted = labels >= 0
+        hits = predicted == labels  # never at an ignored label, which is no token id
+        count = int(counted.sum())
+        loss += result["loss"].item() * count
+        correct += int(hits.sum())
+        exact += int((hits | ~counted).all(1).sum())
+        tokens += count
     model.train()
-    measured = {"loss": loss / tokens, "accuracy": right / tokens, "exact_match": exact / len(held_out)}
-    if not math.isfinite(measured["loss"]):
-        raise DivergedError(f"the validation loss is {measured['loss']} after step {step}")
-    return {"step": step, "split": "valid", **measured, "tokens": clock.tokens, "seconds": clock.seconds}
+    measures = {"loss": loss / tokens, "accuracy": correct / tokens, "exact_match": exact / len(held_out)}
+    if not math.isfinite(measures["loss"]):
+        raise DivergedError(f"the validation loss is {measures['loss']} after step {step}")
+    return {"step": step, "split": "valid", **measures, "tokens": clock.tokens, "seconds": clock.seconds}
 
 
 def make_optimizer(model: Model, spec: OptimizerSpec) -> torch.optim.Optimizer:
@@ -168,11 +196,11 @@ def make_optimizer(model: Model, spec: OptimizerSpec) -> torch.optim.Optimizer:
 
 
 def rate(schedule: ScheduleSpec, step: int, steps: int) -> float:
-    """The learning rate of step 0, 1, ... as a part of the highest."""
+    """Learning rate of a step, from 0, as a fraction of the peak."""
     if step < schedule.warmup:
         return (step + 1) / (schedule.warmup + 1)
     if schedule.name == "constant":
         return 1.0
-    part = min(1.0, (step - schedule.warmup) / max(1, steps - schedule.warmup))
-    height = (1 + math.cos(math.pi * part)) / 2 if schedule.name == "cosine" else 1 - part
+    progress = min(1.0, (step - schedule.warmup) / max(1, steps - schedule.warmup))
+    height = (1 + math.cos(math.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
     return schedule.final + (1 - schedule.final) * height

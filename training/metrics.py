@@ -1,4 +1,4 @@
-"""Where a trial's metrics go: lines of JSON, and TensorBoard on request."""
+"""Logging of metrics: JSON lines, and TensorBoard on request."""
 
 import contextlib
 import json
@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from pairform.registry import InputError, Problem, writing
+from pairform.registry import InputError, not_installed, writing
 
 Log = Callable[[dict[str, Any]], None]
 METRICS = "metrics.jsonl"
@@ -16,23 +16,18 @@ TENSORBOARD = "tensorboard"
 
 
 def check_package(name: str, needed_by: str) -> None:
-    """An optional package that is not there is an error that names the extra."""
+    """Raise `InputError` if an optional package of the extra `study` is not installed."""
     if find_spec(name) is None:
-        raise InputError(Problem(needed_by, f"no package {name}", "it", "`pip install pairform[study]` brings it."))
-
-
-def open_new(path: Path) -> TextIO:
-    """A new file in the place of whatever has the name; each line is whole in the file once it is written."""
-    path.unlink(missing_ok=True)
-    return path.open("x", encoding="utf-8", buffering=1)
+        raise InputError(not_installed(needed_by, name, "study"))
 
 
 @contextlib.contextmanager
 def open_log(folder: Path, tensorboard: bool) -> Iterator[Log]:
-    """A log that is begun anew. Each line is whole in the file once it is written."""
+    """A new log in a trial's folder, in place of an earlier one. Each line is flushed as it is written."""
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+    (folder / METRICS).unlink(missing_ok=True)  # a link is replaced, not followed
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open_new(folder / METRICS))
+        file = stack.enter_context((folder / METRICS).open("x", encoding="utf-8", buffering=1))
         logs: list[Log] = [lambda line: print(json.dumps(line), file=file)]
         if tensorboard:
             logs.append(stack.enter_context(scalars(folder / TENSORBOARD)))
@@ -47,7 +42,7 @@ def open_log(folder: Path, tensorboard: bool) -> Iterator[Log]:
 
 @contextlib.contextmanager
 def scalars(folder: Path) -> Iterator[Log]:
-    """Each number of a line as a scalar at its step, such as `train/loss`."""
+    """A TensorBoard log: each number of a line is a scalar such as `train/loss` at its step."""
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder)) as writer:

@@ -1,4 +1,4 @@
-"""How a trial is trained, as JSON. Nothing here needs torch, so that a study's folder can be read without it."""
+"""Training settings as JSON. Importing them needs no torch, so that a study's folder can be read without it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -13,70 +13,74 @@ Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
 class OptimizerSpec(Spec):
-    """torch's optimiser of that name. `betas` are AdamW's, `momentum` is SGD's."""
+    """The optimiser, one of torch's."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NotNegative = 0.0
-    betas: Annotated[tuple[Probability, Probability], Strict(False)] = (0.9, 0.95)
-    momentum: Probability = 0.0
+    name: Literal["adamw", "sgd"] = Field(default="adamw", description="Optimiser.")
+    learning_rate: PositiveFloat = Field(default=1e-3, description="Peak learning rate.")
+    weight_decay: NotNegative = Field(default=0.0, description="Decoupled weight decay (AdamW) or L2 penalty (SGD).")
+    betas: Annotated[tuple[Probability, Probability], Strict(False)] = Field(
+        default=(0.9, 0.95), description="AdamW's decay rates of the running averages."
+    )
+    momentum: Probability = Field(default=0.0, description="SGD's momentum.")
 
 
 class ScheduleSpec(Spec):
-    """The learning rate: up in a line over `warmup` steps, then as `name` says down to `final` of the highest."""
+    """The learning-rate schedule: linear warmup, then decay."""
 
-    name: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup: Count = 0
-    final: Annotated[float, Field(ge=0, le=1)] = 0.1
+    name: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="Shape of the decay.")
+    warmup: Count = Field(default=0, description="Steps of linear warmup.")
+    final: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="Final learning rate as a fraction of the peak."
+    )
 
 
 class TrainingSpec(Spec):
-    """How a trial is trained.
+    """How a model is trained."""
 
-    steps:          of the optimiser; with 0 a fresh model is measured.
-    batch:          examples a step.
-    clip:           the norm that gradients are cut to; absent, they are not.
-    dtype:          in which is computed; weights are float32 throughout.
-    log_every:      steps from one line of training loss to the next.
-    evaluate_every: steps from one validation to the next; absent, only the last step is followed by one.
-    threads:        of torch, in each trial. Sums depend on it, so it does not follow from the machine.
-    """
-
-    steps: Count = 1000
-    batch: PositiveInt = 32
-    optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: ScheduleSpec = ScheduleSpec()
-    clip: PositiveFloat | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "cpu"
-    log_every: PositiveInt = 10
-    evaluate_every: PositiveInt | None = None
-    threads: Threads = 1
+    steps: Count = Field(default=1000, description="Optimiser steps; 0 measures the model as initialised.")
+    batch: PositiveInt = Field(default=32, description="Examples per step.")
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser and its learning rate.")
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="Learning-rate schedule.")
+    clip: PositiveFloat | None = Field(default=None, description="Norm to which gradients are clipped. Default: no clipping.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Compute dtype; weights are float32 in any case."
+    )
+    device: str = Field(default="cpu", description="Torch device.")
+    log_every: PositiveInt = Field(default=10, description="Steps between records of the training loss.")
+    evaluate_every: PositiveInt | None = Field(
+        default=None, description="Steps between validations. Default: one, after the last step."
+    )
+    threads: Threads = Field(
+        default=1,
+        description="Torch's CPU threads per trial. Floating-point sums depend on it, so it is not taken from the machine.",
+    )
 
 
-UNREAD: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+IGNORED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "optimizer": {"adamw": ("momentum",), "sgd": ("betas",)},
     "schedule": {"constant": ("final",)},
 }
-"""The fields that an optimiser or a schedule does not have, by its name."""
+"""Fields that an optimiser or schedule of that name ignores."""
 
 
-def check_written(settings: TrainingSpec, *documents: Mapping[str, Any]) -> None:
-    """Refuse what one of `documents`, whose patches made `settings`, sets to no effect: a field that the chosen optimiser or
-    schedule does not have. One that was set for another, before a patch changed the name, may stay."""
-    problems = [problem for document in documents for problem in unread(settings, document)]
+def check_ignored(settings: TrainingSpec, *documents: Mapping[str, Any]) -> None:
+    """Raise `SpecError` if one of the `documents` that led to `settings` sets a field that has no effect.
+
+    A field that was set for another optimiser or schedule, before a patch changed the name, may stay.
+    """
+    problems = [problem for document in documents for problem in ignored(settings, document)]
     if problems:
         raise SpecError([problem.inside("training") for problem in dict.fromkeys(problems)])
 
 
-def unread(settings: TrainingSpec, document: Mapping[str, Any]) -> Iterator[Problem]:
-    written = document.get("training")
-    for part, fields in UNREAD.items():
-        chosen = getattr(settings, part)
-        given = written.get(part) if isinstance(written, Mapping) else None
+def ignored(settings: TrainingSpec, document: Mapping[str, Any]) -> Iterator[Problem]:
+    training = document.get("training")
+    parts: dict[str, OptimizerSpec | ScheduleSpec] = {"optimizer": settings.optimizer, "schedule": settings.schedule}
+    for part, chosen in parts.items():
+        given = training.get(part) if isinstance(training, Mapping) else None
         if not isinstance(given, Mapping) or given.get("name", chosen.name) != chosen.name:
             continue
-        for field in fields.get(chosen.name, ()):
+        for field in IGNORED[part].get(chosen.name, ()):
             value = getattr(chosen, field)
             if field in given and value != type(chosen).model_fields[field].default:
                 yield Problem(f"{part}.{field}", shorten(value), f"the default: {chosen.name} does not have it")

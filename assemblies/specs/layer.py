@@ -17,15 +17,13 @@ Group = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
 
 
 class DropPath(Spec):
-    """Drop a branch at random in training, for each row of the batch (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
-    section 3).
+    """Leave a branch out of a row of the batch at random in training (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
+    section 3)."""
 
-    rate:   the probability, in the last layer.
-    growth: constant: the same in each layer; linear: in layer l of L (from 1), rate * l / L.
-    """
-
-    rate: Probability
-    growth: Literal["constant", "linear"] = "linear"
+    rate: Probability = Field(description="Probability that a branch is skipped, in the last layer.")
+    growth: Literal["constant", "linear"] = Field(
+        default="linear", description="constant: the same rate in each layer; linear: `rate * l / L` in layer l of L, from 1."
+    )
 
     def at(self, sizes: Sizes) -> float:
         """The rate in the layer of `sizes`."""
@@ -37,25 +35,27 @@ class DropPath(Spec):
 
 
 class LayerSpec(Spec):
-    """Residual branches around one hidden state, in `order`.
+    """Residual branches around one hidden state, in `order`."""
 
-    placement: where the norm stands. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + norm(f(norm(x)))`. Peri-LN
-               (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.
-    order:     may name branches that are absent (they keep their place for a patch that adds them). Branches in a list of
-               their own are parallel: they read the same hidden states, each through its own norm, and join one after another
-               (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1).
-    residual:  how what a branch adds joins the hidden states.
-    dropout:   on what each branch adds.
-    drop_path: absent, no branch is left out.
-    """
-
-    norm: Norm
-    placement: Placement = "pre"
-    order: Annotated[tuple[Group, ...], Strict(False)]
-    branches: Annotated[dict[str, Branch], Field(max_length=64), AfterValidator(freeze)]
-    residual: Annotated[BlockSpec, Slot("residual")] = Add.Spec()
-    dropout: Probability = 0.0
-    drop_path: DropPath | None = None
+    norm: Norm = Field(description="Norm of each branch.")
+    placement: Placement = Field(
+        default="pre",
+        description="Where the norm is applied. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + "
+        "norm(f(norm(x)))`. Peri-LN (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.",
+    )
+    order: Annotated[tuple[Group, ...], Strict(False)] = Field(
+        description="Branches in order. May name absent ones, which keep their position for a patch that adds them. Branches "
+        "in a nested list are parallel: all read the same hidden states, each through its own norm, and are added one after "
+        "another (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1)."
+    )
+    branches: Annotated[dict[str, Branch], Field(max_length=64), AfterValidator(freeze)] = Field(
+        description="Attention and feed-forward blocks by name."
+    )
+    residual: Annotated[BlockSpec, Slot("residual")] = Field(
+        default=Add.Spec(), description="How a branch's output is joined with the hidden states."
+    )
+    dropout: Probability = Field(default=0.0, description="Dropout rate on each branch's output.")
+    drop_path: DropPath | None = Field(default=None, description="Stochastic depth. Default: none.")
 
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:

@@ -20,25 +20,27 @@ SCHEMA_ID = f"urn:pairform:schema:{SCHEMA_VERSION}"
 
 
 class ModelSpec(Spec):
-    """An assembly of stacks with a head: everything that is needed to build a model.
+    """An assembly of stacks with a head: everything that is needed to build a model."""
 
-    tokens:            special tokens of every stack but an encoder that has its own (`encoder.tokens`).
-    bridge:            between the encoder's output and a decoder that cannot read its width.
-    tie_embeddings:    whether the decoder shares the encoder's embedding.
-    initializer_range: standard deviation of fresh weights.
-    """
-
-    schema_: str = Field(default=SCHEMA_ID, alias="$schema")
-    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
-    assembly: Literal["encoder_decoder", "encoder_only", "decoder_only"]
-    vocabulary: PositiveInt
-    tokens: TokenSpec = TokenSpec()
-    encoder: StackSpec | None = None
-    decoder: StackSpec | None = None
-    bridge: Annotated[BridgeSpec, Slot("bridge")] = NoBridge.Spec()
-    tie_embeddings: bool = False
-    head: Annotated[BlockSpec, Slot("head")]
-    initializer_range: PositiveFloat = 0.02
+    schema_: str = Field(default=SCHEMA_ID, alias="$schema", description="Identifier of the JSON Schema.")
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = Field(
+        default=SCHEMA_VERSION, description="Version of the document format."
+    )
+    assembly: Literal["encoder_decoder", "encoder_only", "decoder_only"] = Field(description="Which stacks the model has.")
+    vocabulary: PositiveInt = Field(description="Number of token ids.")
+    tokens: TokenSpec = Field(
+        default=TokenSpec(), description="Special tokens of every stack, except an encoder with its own (`encoder.tokens`)."
+    )
+    encoder: StackSpec | None = Field(
+        default=None, description="Stack that reads the input of an encoder-decoder or encoder-only model."
+    )
+    decoder: StackSpec | None = Field(default=None, description="Stack that generates the output.")
+    bridge: Annotated[BridgeSpec, Slot("bridge")] = Field(
+        default=NoBridge.Spec(), description="Maps the encoder's output for a decoder that cannot read its width."
+    )
+    tie_embeddings: bool = Field(default=False, description="Share the encoder's embedding with the decoder.")
+    head: Annotated[BlockSpec, Slot("head")] = Field(description="Maps the last hidden states to the model's output.")
+    initializer_range: PositiveFloat = Field(default=0.02, description="Standard deviation of newly initialised weights.")
 
     @field_validator("schema_")
     @classmethod

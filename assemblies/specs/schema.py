@@ -57,13 +57,19 @@ def model_definitions() -> dict[str, Schema]:
     definitions: dict[str, Schema] = root.pop("$defs")
     definitions[ModelSpec.__name__] = root
     for part in ("encoder", "decoder"):
-        root["properties"][part] = whole_or_extending(StackSpec.__name__)
+        root["properties"][part] = described(root["properties"][part], whole_or_extending(StackSpec.__name__))
     stack = definitions[StackSpec.__name__]["properties"]
     stack["cycle"]["items"] = ref(LayerSpec.__name__ + PATCH)
     branches = definitions[LayerSpec.__name__]["properties"]["branches"]
     branches["additionalProperties"] = {"anyOf": [branches["additionalProperties"], {"type": "null"}]}
-    definitions[Override.__name__]["properties"]["patch"] = ref(LayerSpec.__name__ + PATCH)
+    override = definitions[Override.__name__]["properties"]
+    override["patch"] = described(override["patch"], ref(LayerSpec.__name__ + PATCH))
     return definitions
+
+
+def described(field: Schema, value: Schema) -> Schema:
+    """`value` with the description of the field that it replaces."""
+    return {"description": field["description"], **value}
 
 
 def block_definitions() -> dict[str, Schema]:

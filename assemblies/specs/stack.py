@@ -46,8 +46,8 @@ def shortest_cycle(items: list[T]) -> list[T]:
 class Override(Spec):
     """A merge patch on single layers, by number from 0, or from -1 for the last."""
 
-    layers: Annotated[tuple[int, ...], Strict(False)]
-    patch: Patch
+    layers: Annotated[tuple[int, ...], Strict(False)] = Field(description="Layer numbers from 0, or from -1 for the last.")
+    patch: Patch = Field(description="Merge patch on these layers.")
 
 
 def short_enough(value: Any) -> Any:
@@ -58,33 +58,37 @@ def short_enough(value: Any) -> Any:
 
 
 class StackSpec(Spec):
-    """An embedding, `depth` layers and a final norm.
+    """An embedding, `depth` layers and a final norm."""
 
-    position:   added to the embeddings; absent, nothing is.
-    layer:      every layer, before the patches below.
-    cycle:      merge patches on `layer`, taken in turn: with two, layers 0, 2, 4... get the first.
-    overrides:  merge patches on single layers, after the cycle's; of several on one layer, each in turn.
-    final_norm: absent, like the layers' norm.
-    dropout:    on the embeddings and on the last hidden states.
-    vision:     how pictures among the tokens are read; absent, they are not.
-    vocabulary: absent, the model's.
-    tokens:     special tokens of an encoder whose tokenizer is another than the decoder's; absent, the model's.
-    max_length: the longest sequence that the stack was trained for; longer ones warn in generation.
-    """
-
-    width: PositiveInt
-    depth: Depth
-    embedding: Annotated[BlockSpec, Slot("embedding")]
-    position: Annotated[BlockSpec, Slot("absolute_position")] | None = None
-    layer: LayerSpec
-    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = ()
-    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = ()
-    final_norm: Norm | None = None
-    dropout: Probability = 0.0
-    vision: "VisionSpec | None" = None
-    vocabulary: PositiveInt | None = None
-    tokens: TokenSpec | None = None
-    max_length: PositiveInt | None = None
+    width: PositiveInt = Field(description="Channels of the hidden states.")
+    depth: Depth = Field(description="Number of layers.")
+    embedding: Annotated[BlockSpec, Slot("embedding")] = Field(
+        description="Token embedding, or patch embedding in a vision tower."
+    )
+    position: Annotated[BlockSpec, Slot("absolute_position")] | None = Field(
+        default=None, description="Absolute position added to the embeddings. Default: none."
+    )
+    layer: LayerSpec = Field(description="Template of every layer, to which `cycle` and `overrides` apply.")
+    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = Field(
+        default=(),
+        description="Merge patches on `layer`, assigned to the layers in turn: with two, layers 0, 2, 4... get the first.",
+    )
+    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = (
+        Field(default=(), description="Merge patches on single layers, applied after those of the cycle, in order.")
+    )
+    final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
+    dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
+    vision: "VisionSpec | None" = Field(
+        default=None, description="How pictures among the tokens are encoded. Default: the stack reads text only."
+    )
+    vocabulary: PositiveInt | None = Field(default=None, description="Number of token ids. Default: the model's.")
+    tokens: TokenSpec | None = Field(
+        default=None,
+        description="Special tokens of an encoder whose tokenizer differs from the decoder's. Default: the model's.",
+    )
+    max_length: PositiveInt | None = Field(
+        default=None, description="Longest sequence in tokens that the stack was trained on; generation warns beyond it."
+    )
 
     @model_validator(mode="after")
     def _layers_validate(self) -> Self:
@@ -207,20 +211,16 @@ class StackSpec(Spec):
 
 
 class VisionSpec(Spec):
-    """Pictures in a stack's input: each is read by `tower`, and what `projector` makes of it stands at image tokens.
+    """Pictures in a stack's input: each is read by `tower`, and what `projector` makes of it stands at image tokens."""
 
-    tower:       a stack whose embedding is of patches.
-    image_token: the id that holds a place for one embedding of a picture.
-    begin_token, end_token: the ids before and after a picture in a text; for those who prepare inputs.
-    frozen:      whether the tower is kept as it is in training.
-    """
-
-    tower: StackSpec
-    projector: Annotated[BlockSpec, Slot("projector")]
-    image_token: TokenId
-    begin_token: TokenId | None = None
-    end_token: TokenId | None = None
-    frozen: bool = True
+    tower: StackSpec = Field(description="Stack that encodes a picture; its embedding is of patches.")
+    projector: Annotated[BlockSpec, Slot("projector")] = Field(
+        description="Maps the tower's output to embeddings of image tokens."
+    )
+    image_token: TokenId = Field(description="Token id that is replaced with one embedding of a picture.")
+    begin_token: TokenId | None = Field(default=None, description="Token id before a picture, for use in preprocessing.")
+    end_token: TokenId | None = Field(default=None, description="Token id after a picture, for use in preprocessing.")
+    frozen: bool = Field(default=True, description="Keep the tower's weights fixed in training.")
 
     def sizes(self, width: int) -> Sizes:
         """The sizes for the projector, in a stack of `width`."""

@@ -13,15 +13,18 @@ MOST_ENDS = 1000
 
 
 class TokenSpec(Spec):
-    """Ids of special tokens. `start` begins the decoder's input; absent, `bos` does.
+    """Ids of special tokens."""
 
-    Without a mask, `pad` is padding, unless it also ends text: such a token may stand inside a text.
-    """
-
-    pad: TokenId | None = None
-    bos: TokenId | None = None
-    eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_ENDS)] | None = None
-    start: TokenId | None = None
+    pad: TokenId | None = Field(
+        default=None,
+        description="Padding token. Calls without a mask hide it, unless it is also an end token, which may occur inside a "
+        "text.",
+    )
+    bos: TokenId | None = Field(default=None, description="Token that begins a text.")
+    eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_ENDS)] | None = Field(
+        default=None, description="Token, or list of tokens, that ends a text."
+    )
+    start: TokenId | None = Field(default=None, description="First token of the decoder's input. Default: `bos`.")
 
     @property
     def first(self) -> int | None:

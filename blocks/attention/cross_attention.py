@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from pairform.blocks.attention.masks import FULL, Mask
@@ -65,15 +66,17 @@ class CrossAttention(AttentionHeads):
 
     No positional encoding and no window (T5Gemma, arXiv 2504.06225, section 3.1). Keys and values of the source are
     computed once and kept in the cache.
-
-    source_layer: "last", the encoder's output; the number of one of the encoder's layers, from 0, or from -1 for the last; or
-                  "matching", the layer with the number of the decoder's own (He et al. 2018, "Layer-Wise Coordination between
-                  Encoder and Decoder", NeurIPS). What a layer gives passes the encoder's final norm and the bridge.
     """
 
     class Spec(AttentionSpec):
         name: Literal["cross_attention"] = "cross_attention"
-        source_layer: Literal["last", "matching"] | int = "last"
+        source_layer: Literal["last", "matching"] | int = Field(
+            default="last",
+            description="What is read of the encoder. last: its output; a number: the output of that layer, from 0, or from -1 "
+            "for the last; matching: of the layer with the decoder layer's own number (He et al. 2018, 'Layer-Wise "
+            "Coordination between Encoder and Decoder', NeurIPS). A layer's output passes through the encoder's final norm and "
+            "the bridge.",
+        )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             yield from super().check(sizes)

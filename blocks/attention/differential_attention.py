@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,14 +23,14 @@ class DifferentialAttention(OwnSequenceAttention):
 
     Heads of the first half are paired with those of the second; a pair reads values of twice the head_dim. lambda is learned.
     Projections and cache are those of self_attention with as many heads.
-
-    lambda_init: the constant part of lambda; absent, 0.8 - 0.6 exp(-0.3 l) in layer l (from 0).
     """
 
     class Spec(OwnSequenceSpec):
         name: Literal["differential_attention"] = "differential_attention"
-        eps: PositiveFloat = 1e-5
-        lambda_init: Probability | None = None
+        eps: PositiveFloat = Field(default=1e-5, description="Added to the mean square in the norm of each pair of heads.")
+        lambda_init: Probability | None = Field(
+            default=None, description="Constant part of lambda. Default: `0.8 - 0.6 exp(-0.3 l)` in layer l, from 0."
+        )
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
             own = {"lambda_init": lambda_by_depth(sizes.layer)} if self.lambda_init is None else {}

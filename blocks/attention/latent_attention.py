@@ -18,7 +18,7 @@ from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSe
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
 from pairform.blocks.norms import RMSNorm
-from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 
 class LatentAttention(OwnSequenceAttention):
@@ -27,24 +27,35 @@ class LatentAttention(OwnSequenceAttention):
 
     A cache holds `latent + rope_dim` numbers for each token. Keys and values are made of them where many tokens are read; for a
     single one, as in decoding, queries are turned into the latent's space instead, which is the same sum (ibid., 2.1.2).
-
-    latent:       channels of the latent vector.
-    latent_norm:  on the latent vectors, of keys and values and of queries.
-    rope_dim:     channels of the shared key and of the part of each query that meets it, to which `position` applies.
-    head_dim:     channels of the other part.
-    value_dim:    channels of a head's values; absent, head_dim.
-    query_latent: channels of a latent vector that queries are projected from; absent, from the hidden states.
-    scale:        absent, (head_dim + rope_dim) ** -0.5.
-    bias:         of the projections from the width (qkv), and back to it (true).
     """
 
     class Spec(OwnSequenceSpec):
         name: Literal["latent_attention"] = "latent_attention"
-        latent: PositiveInt = Field(examples=[16])
-        rope_dim: PositiveInt = Field(examples=[4])
-        value_dim: PositiveInt | None = None
-        query_latent: PositiveInt | None = None
-        latent_norm: Annotated[BlockSpec, Slot("norm")] = RMSNorm.Spec()
+        head_dim: PositiveInt | None = Field(
+            default=None, description="Channels of a head without those of `rope_dim`. Default: `width / heads`."
+        )
+        scale: PositiveFloat | None = Field(
+            default=None, description="Factor on the products of queries and keys. Default: `(head_dim + rope_dim) ** -0.5`."
+        )
+        bias: bool | Literal["qkv"] = Field(
+            default=False,
+            description="Add a learned bias to the projections from the width (`qkv`), or also to the one back to it (true).",
+        )
+        latent: PositiveInt = Field(examples=[16], description="Channels of the latent vector.")
+        rope_dim: PositiveInt = Field(
+            examples=[4],
+            description="Channels of the shared key, and of the part of each query that is multiplied by it. `position` "
+            "applies to these.",
+        )
+        value_dim: PositiveInt | None = Field(default=None, description="Channels of a head's values. Default: `head_dim`.")
+        query_latent: PositiveInt | None = Field(
+            default=None,
+            description="Channels of a latent vector that queries are projected from. Default: queries are projected from the "
+            "hidden states.",
+        )
+        latent_norm: Annotated[BlockSpec, Slot("norm")] = Field(
+            default=RMSNorm.Spec(), description="Norm of the latent vectors, of keys and values and of queries."
+        )
 
         @property
         def demand(self) -> Demand:

@@ -2,23 +2,26 @@
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pairform.blocks.attention.masks import MaskPattern
 from pairform.registry import BlockSpec, Pair, Problem, Spec, nested
 
 
 class MaskSpec(Spec):
-    """The part of a mask that an architecture fixes.
+    """The part of a mask that an architecture fixes."""
 
-    window: how many tokens a query sees to its left and right beside itself; absent, all. `causal` cuts off the right.
-    prefix: `causal` cuts off nothing between tokens of a row's prefix, which each call tells (prefix LM; Raffel et al. 2020,
-            arXiv 1910.10683, section 3.2.1).
-    """
-
-    causal: bool = False
-    window: Pair | None = None
-    prefix: bool = False
+    causal: bool = Field(default=False, description="Hide later tokens from each query.")
+    window: Pair | None = Field(
+        default=None,
+        description="Tokens that a query sees before and after itself, as `[before, after]`. Default: all. `causal` hides "
+        "those after it in any case.",
+    )
+    prefix: bool = Field(
+        default=False,
+        description="Let the tokens of a row's prefix see each other in both directions despite `causal`; each call gives the "
+        "prefix's length (prefix LM; Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).",
+    )
 
     @model_validator(mode="after")
     def _a_prefix_sees_ahead(self) -> Self:

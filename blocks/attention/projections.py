@@ -28,33 +28,46 @@ from pairform.registry import (
 
 
 class AttentionSpec(BlockSpec):
-    """heads queries share kv_heads keys and values: as many is MHA, fewer GQA (Ainslie et al. 2023), one MQA.
-
-    kv_heads:  absent, as many as heads.
-    head_dim:  absent, width / heads.
-    scale:     multiplies q k; absent, head_dim ** -0.5.
-    softcap:   bounds the scores (Gemma 2 report, arXiv 2408.00118, section 2).
-    qk_norm:   normalises queries and keys along head_dim, before any rotation.
-    gate:      a sigmoid of the hidden states on what attention gives, for each channel or each head (Qiu et al. 2025, arXiv
-               2505.06708, section 2.2).
-    sinks:     a learned score of each head for attending to nothing (gpt-oss, arXiv 2508.10925, section 2.2).
-    bias:      of every projection, or of queries, keys and values alone (Qwen2, arXiv 2407.10671, section 2.2.1).
-    """
+    """Options of every softmax attention."""
 
     merged: ClassVar[bool] = False
     """Whether keys of two sequences come under one softmax."""
 
-    heads: PositiveInt = Field(examples=[8])
-    kv_heads: PositiveInt | None = None
-    head_dim: PositiveInt | None = None
-    scale: PositiveFloat | None = None
-    softcap: PositiveFloat | None = None
-    qk_norm: Annotated[BlockSpec, Slot("norm")] | None = None
-    bias: bool | Literal["qkv"] = False
-    gate: Literal["elementwise", "headwise"] | None = None
-    sinks: bool = False
-    dropout: Probability = 0.0
-    kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = "auto"
+    heads: PositiveInt = Field(examples=[8], description="Number of query heads.")
+    kv_heads: PositiveInt | None = Field(
+        default=None,
+        description="Number of key and value heads; divides `heads`. As many as `heads` is multi-head attention, fewer is GQA "
+        "(Ainslie et al. 2023), one is MQA. Default: `heads`.",
+    )
+    head_dim: PositiveInt | None = Field(default=None, description="Channels of a head. Default: `width / heads`.")
+    scale: PositiveFloat | None = Field(
+        default=None, description="Factor on the products of queries and keys. Default: `head_dim ** -0.5`."
+    )
+    softcap: PositiveFloat | None = Field(
+        default=None,
+        description="Bound of the scores' absolute value, as `softcap * tanh(scores / softcap)` (Gemma 2 report, arXiv "
+        "2408.00118, section 2). Default: none.",
+    )
+    qk_norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
+        default=None, description="Norm of queries and keys along `head_dim`, before any rotation. Default: none."
+    )
+    bias: bool | Literal["qkv"] = Field(
+        default=False,
+        description="Add a learned bias to every projection, or with `qkv` to those of queries, keys and values only (Qwen2, "
+        "arXiv 2407.10671, section 2.2.1).",
+    )
+    gate: Literal["elementwise", "headwise"] | None = Field(
+        default=None,
+        description="Multiply the output of attention by a sigmoid of the hidden states, per channel or per head (Qiu et al. "
+        "2025, arXiv 2505.06708, section 2.2). Default: none.",
+    )
+    sinks: bool = Field(
+        default=False, description="Learn a score per head for attending to nothing (gpt-oss, arXiv 2508.10925, section 2.2)."
+    )
+    dropout: Probability = Field(default=0.0, description="Dropout rate on the attention weights.")
+    kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = Field(
+        default="auto", description="Implementation. auto: the fastest one that supports the options and the device."
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

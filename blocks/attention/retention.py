@@ -27,29 +27,29 @@ class Retention(nn.Module):
     Each head's answer is normalised, with `silu(hidden W)` as its gate. There is no softmax and no window, and nothing is seen
     but what came before. A cache holds `S`, `[heads, head_dim, value_dim]` in at least float32, and no keys; padding leaves it
     as it is. Training takes chunks of tokens at once, exactly.
-
-    head_dim:    of queries and keys; absent, width / heads.
-    value_dim:   of values; absent, head_dim.
-    decay:       fixed: 1 - 2 ** (-5 - head); gated: sigmoid(hidden W) ** (1 / temperature) of each token and head (YOCO; Sun et
-                 al. 2024, arXiv 2405.05254, section 3.1).
-    temperature: how slowly a gated decay forgets.
-    position:    applied to queries and keys; rope in both papers.
-    mask:        must be causal, without a window and without a prefix.
-    bias:        of every projection but the decay's.
-    eps:         of the norm of each head's answer, which learns nothing.
     """
 
     class Spec(BlockSpec):
         name: Literal["retention"] = "retention"
-        heads: PositiveInt = Field(examples=[8])
-        head_dim: PositiveInt | None = None
-        value_dim: PositiveInt | None = None
-        decay: Literal["fixed", "gated"] = "gated"
-        temperature: PositiveFloat = 16.0
-        position: Annotated[BlockSpec, Slot("position")] = NoPosition.Spec()
-        mask: MaskSpec = MaskSpec()
-        bias: bool = False
-        eps: PositiveFloat = 1e-6
+        heads: PositiveInt = Field(examples=[8], description="Number of heads.")
+        head_dim: PositiveInt | None = Field(
+            default=None, description="Channels of a head's queries and keys. Default: `width / heads`."
+        )
+        value_dim: PositiveInt | None = Field(default=None, description="Channels of a head's values. Default: `head_dim`.")
+        decay: Literal["fixed", "gated"] = Field(
+            default="gated",
+            description="Factor on the state from one token to the next. fixed: `1 - 2 ** (-5 - head)`; gated: `sigmoid(hidden "
+            "W) ** (1 / temperature)`, per token and head (YOCO; Sun et al. 2024, arXiv 2405.05254, section 3.1).",
+        )
+        temperature: PositiveFloat = Field(default=16.0, description="Larger values make a gated decay slower.")
+        position: Annotated[BlockSpec, Slot("position")] = Field(
+            default=NoPosition.Spec(), description="Positional encoding of queries and keys; rope in both papers."
+        )
+        mask: MaskSpec = Field(default=MaskSpec(), description="Must be causal, without a window and without a prefix.")
+        bias: bool = Field(default=False, description="Add a learned bias to every projection but the decay's.")
+        eps: PositiveFloat = Field(
+            default=1e-6, description="Added to the mean square in the norm of each head's output, which has no learned scale."
+        )
 
         def position_sizes(self, sizes: Sizes) -> Sizes:
             """What the position learns from its surroundings."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from pairform.blocks.attention.kernels.capabilities import Demand
@@ -20,10 +21,13 @@ from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
 
 
 class OwnSequenceSpec(AttentionSpec):
-    """position: applied to queries and to the keys of their own sequence, or to their scores. mask: over that sequence."""
+    """Options of every attention that reads the sequence of its queries."""
 
-    position: Annotated[BlockSpec, Slot("position")] = NoPosition.Spec()
-    mask: MaskSpec = MaskSpec()
+    position: Annotated[BlockSpec, Slot("position")] = Field(
+        default=NoPosition.Spec(),
+        description="Positional encoding of queries and of the keys of their own sequence, or of their scores.",
+    )
+    mask: MaskSpec = Field(default=MaskSpec(), description="Which tokens of its own sequence a query sees.")
 
     @property
     def demand(self) -> Demand:

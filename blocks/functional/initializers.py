@@ -12,14 +12,14 @@ class Constant(Spec):
     """Every element is `value`."""
 
     name: Literal["constant"] = "constant"
-    value: float = 0.0
+    value: float = Field(default=0.0, description="Value of every element.")
 
 
 class Normal(Spec):
     """Independent elements from a normal distribution with mean zero."""
 
     name: Literal["normal"] = "normal"
-    std: float
+    std: float = Field(description="Standard deviation.")
 
 
 Initial = Annotated[Constant | Normal, Field(discriminator="name")]

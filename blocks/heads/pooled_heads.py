@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,14 +32,20 @@ def pooled(
 
 
 class SentenceEmbeddingSpec(BlockSpec):
-    """pooling: of the hidden states of real tokens (Reimers and Gurevych 2019, arXiv 1908.10084, section 3).
-    projection: the width of the embedding; absent, the stack's, and nothing is projected.
-    normalise: to length one, so that products are cosines."""
+    """Options of heads that make one vector of a sequence."""
 
     pools: ClassVar[bool] = True
-    pooling: Literal["mean", "first", "last"] = "mean"
-    projection: PositiveInt | None = None
-    normalise: bool = True
+    pooling: Literal["mean", "first", "last"] = Field(
+        default="mean",
+        description="How the hidden states of the tokens that are not padding become one vector (Reimers and Gurevych 2019, "
+        "arXiv 1908.10084, section 3): their mean, the first or the last.",
+    )
+    projection: PositiveInt | None = Field(
+        default=None, description="Width of the embedding. Default: the stack's width, without a projection."
+    )
+    normalise: bool = Field(
+        default=True, description="Scale the vectors to length one, so that their dot products are cosines."
+    )
 
 
 class SentenceEmbeddingHead(nn.Module):
@@ -72,14 +79,14 @@ class ContrastiveHead(SentenceEmbeddingHead):
 
     Both sides of a pair are rows of one batch, and `labels[i]`, of `[batch]`, is the number of the row that belongs to row i. A
     row whose label is -100 has no partner and only tells the others what they are not, as hard negatives do.
-
-    temperature: divides the products. Its logarithm is learned from this value on unless `learned` is false.
     """
 
     class Spec(SentenceEmbeddingSpec):
         name: Literal["contrastive"] = "contrastive"
-        temperature: PositiveFloat = 0.07
-        learned: bool = True
+        temperature: PositiveFloat = Field(
+            default=0.07, description="Divisor of the dot products, or the initial value of a learned one."
+        )
+        learned: bool = Field(default=True, description="Learn the temperature, as its logarithm.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)

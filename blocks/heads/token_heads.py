@@ -41,18 +41,20 @@ def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor
 
 
 class LMHead(nn.Module):
-    """Logits over the vocabulary, bounded to `softcap * tanh(logits / softcap)` where softcap is set.
-
-    tie:   whose embedding is the projection too ("encoder" or "decoder"); absent, it has its own.
-    scale: multiplies the hidden states before the projection: a factor, or `inverse_sqrt_width` as T5 does beside a tied table
-           (Raffel et al. 2020, arXiv 1910.10683, and its code); absent, nothing does.
-    """
+    """Logits over the vocabulary, bounded to `softcap * tanh(logits / softcap)` where softcap is set."""
 
     class Spec(BlockSpec):
         name: Literal["lm"] = "lm"
-        tie: Literal["encoder", "decoder"] | None = None
-        scale: Literal["inverse_sqrt_width"] | PositiveFloat | None = None
-        softcap: PositiveFloat | None = None
+        tie: Literal["encoder", "decoder"] | None = Field(
+            default=None,
+            description="Stack whose embedding table is also the projection. Default: the head has weights of its own.",
+        )
+        scale: Literal["inverse_sqrt_width"] | PositiveFloat | None = Field(
+            default=None,
+            description="Factor on the hidden states before the projection. `inverse_sqrt_width`: `width ** -0.5`, as T5 does "
+            "beside a tied table (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none.",
+        )
+        softcap: PositiveFloat | None = Field(default=None, description="Bound of the logits' absolute value. Default: none.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -85,11 +87,13 @@ class LMHead(nn.Module):
 
 
 class ClassificationSpec(BlockSpec):
-    """labels: how many, or their names. dropout: before the projection. bias: of the projection."""
+    """Options of classification heads."""
 
-    labels: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)] = 2
-    dropout: Probability = 0.0
-    bias: bool = True
+    labels: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)] = Field(
+        default=2, description="Number of labels, or a list of their names."
+    )
+    dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
+    bias: bool = Field(default=True, description="Add a learned bias to the projection.")
 
     @property
     def count(self) -> int:
@@ -128,8 +132,8 @@ class SpanHead(nn.Module):
     class Spec(BlockSpec):
         pools: ClassVar[bool] = True
         name: Literal["span"] = "span"
-        dropout: Probability = 0.0
-        bias: bool = True
+        dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
+        bias: bool = Field(default=True, description="Add a learned bias to the projection.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -152,16 +156,16 @@ class SpanHead(nn.Module):
 
 
 class SequenceClassificationHead(nn.Module):
-    """A class for each sequence, read at its last real token: logits `[batch, labels]`.
-
-    problem: what the labels are; absent, regression for one label, else single_label for integers and multi_label for
-    floats.
-    """
+    """A class for each sequence, read at its last real token: logits `[batch, labels]`."""
 
     class Spec(ClassificationSpec):
         pools: ClassVar[bool] = True
         name: Literal["sequence_classification"] = "sequence_classification"
-        problem: Literal["regression", "single_label", "multi_label"] | None = None
+        problem: Literal["regression", "single_label", "multi_label"] | None = Field(
+            default=None,
+            description="What the labels are. Default: regression if there is one label, else single_label for integer labels "
+            "and multi_label for floats.",
+        )
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

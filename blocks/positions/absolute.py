@@ -21,7 +21,7 @@ class SinusoidalPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["sinusoidal"] = "sinusoidal"
-        theta: PositiveFloat = 10000.0
+        theta: PositiveFloat = Field(default=10000.0, description="Ratio of the longest to the shortest wavelength.")
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             if sizes.width % 2:
@@ -48,7 +48,7 @@ class LearnedPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["learned"] = "learned"
-        length: PositiveInt = Field(examples=[512])
+        length: PositiveInt = Field(examples=[512], description="Number of positions, i.e. the longest sequence.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
@@ -13,17 +14,22 @@ from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 
 class RotaryPosition(nn.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against each other as in Gemma.
-
-    fraction: how much of each head is rotated, from its first channel on; the rest has no position (GPT-NeoX, arXiv 2204.06745,
-              section 2.1.1).
-    """
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against each other as in Gemma."""
 
     class Spec(BlockSpec):
         name: Literal["rope"] = "rope"
-        theta: PositiveFloat = 10000.0
-        fraction: Fraction = 1.0
-        scaling: Scaling = DefaultScaling()
+        theta: PositiveFloat = Field(
+            default=10000.0, description="Base of the rotation frequencies `theta ** (-2 i / channels)`."
+        )
+        fraction: Fraction = Field(
+            default=1.0,
+            description="Fraction of each head's channels that is rotated, from the first on; the rest has no position "
+            "(GPT-NeoX, arXiv 2204.06745, section 2.1.1).",
+        )
+        scaling: Scaling = Field(
+            default=DefaultScaling(),
+            description="How the frequencies are scaled, to read sequences longer than those in training.",
+        )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             channels = self.channels(sizes)

@@ -41,7 +41,7 @@ class LinearScaling(DefaultScaling):
     """Every frequency divided by `factor` (position interpolation, Chen et al. 2023, arXiv 2306.15595)."""
 
     name: Literal["linear"] = "linear"  # type: ignore[assignment]
-    factor: PositiveFloat = Field(examples=[8.0])
+    factor: PositiveFloat = Field(examples=[8.0], description="Divisor of every frequency.")
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         return super().frequencies(theta, channels, positions) / self.factor
@@ -52,8 +52,8 @@ class ProportionalScaling(LinearScaling):
     (Gemma 4)."""
 
     name: Literal["proportional"] = "proportional"  # type: ignore[assignment]
-    fraction: Fraction = Field(examples=[0.25])
-    factor: PositiveFloat = 1.0
+    fraction: Fraction = Field(examples=[0.25], description="Fraction of the pairs that rotates.")
+    factor: PositiveFloat = Field(default=1.0, description="Divisor of every frequency.")
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         turning = int(self.fraction * channels // 2)
@@ -70,8 +70,12 @@ class DynamicScaling(DefaultScaling):
 
     by_length: ClassVar[bool] = True
     name: Literal["dynamic"] = "dynamic"  # type: ignore[assignment]
-    factor: Stretch = Field(examples=[8.0])
-    original_length: PositiveInt = Field(examples=[8192])
+    factor: Stretch = Field(
+        examples=[8.0],
+        description="For rows of length n beyond `original_length`, theta is multiplied by `(factor * n / original_length - "
+        "factor + 1) ** (channels / (channels - 2))`.",
+    )
+    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
@@ -81,20 +85,21 @@ class DynamicScaling(DefaultScaling):
 
 class YarnScaling(DefaultScaling):
     """Quick pairs as they are, slow ones divided by `factor`, a ramp between (YaRN, Peng et al. 2023, arXiv
-    2309.00071, sections 3.2 to 3.4).
-
-    beta_fast, beta_slow: how often a pair turns within `original_length` where the ramp begins and ends.
-    attention:            multiplies queries and keys; absent, 0.1 ln(factor) + 1.
-    truncate:             whether the ramp begins and ends at whole pairs.
-    """
+    2309.00071, sections 3.2 to 3.4)."""
 
     name: Literal["yarn"] = "yarn"  # type: ignore[assignment]
-    factor: Stretch = Field(examples=[8.0])
-    original_length: PositiveInt = Field(examples=[8192])
-    beta_fast: PositiveFloat = 32.0
-    beta_slow: PositiveFloat = 1.0
-    attention: PositiveFloat | None = None
-    truncate: bool = True
+    factor: Stretch = Field(examples=[8.0], description="Divisor of the low frequencies.")
+    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
+    beta_fast: PositiveFloat = Field(
+        default=32.0, description="Rotations within `original_length` above which a pair keeps its frequency."
+    )
+    beta_slow: PositiveFloat = Field(
+        default=1.0, description="Rotations within `original_length` below which a pair's frequency is divided by `factor`."
+    )
+    attention: PositiveFloat | None = Field(
+        default=None, description="Factor on queries and keys. Default: `0.1 ln(factor) + 1`."
+    )
+    truncate: bool = Field(default=True, description="Round the ends of the ramp to whole pairs.")
 
     @property
     def attention_factor(self) -> float:
@@ -116,16 +121,17 @@ class YarnScaling(DefaultScaling):
 
 
 class Llama3Scaling(DefaultScaling):
-    """Slow pairs divided by `factor`, with a smooth change between two wavelengths (Llama 3.1, arXiv 2407.21783, 3.4.2).
-
-    low_frequency, high_frequency: how often a pair turns within `original_length` where the change begins and ends.
-    """
+    """Slow pairs divided by `factor`, with a smooth change between two wavelengths (Llama 3.1, arXiv 2407.21783, 3.4.2)."""
 
     name: Literal["llama3"] = "llama3"  # type: ignore[assignment]
-    factor: Stretch = Field(examples=[8.0])
-    original_length: PositiveInt = Field(examples=[8192])
-    low_frequency: PositiveFloat = 1.0
-    high_frequency: PositiveFloat = 4.0
+    factor: Stretch = Field(examples=[8.0], description="Divisor of the low frequencies.")
+    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
+    low_frequency: PositiveFloat = Field(
+        default=1.0, description="Rotations within `original_length` below which a pair's frequency is divided by `factor`."
+    )
+    high_frequency: PositiveFloat = Field(
+        default=4.0, description="Rotations within `original_length` above which a pair keeps its frequency."
+    )
 
     @model_validator(mode="after")
     def _low_before_high(self) -> Self:

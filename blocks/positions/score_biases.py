@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
@@ -34,18 +34,22 @@ class T5RelativePosition(ScoreBias):
     """A learned number for each head and bucket of distances (T5, Raffel et al. 2020, arXiv 1910.10683, section 2.1).
 
     Half of the buckets are single distances, the others grow with the logarithm up to `max_distance`.
-
-    bidirectional: whether half of the buckets are for keys behind the query; else all of those are one.
-    shared:        read the table of the nearest earlier layer whose branch of the same name has its own, as T5's layers but the
-                   first do.
     """
 
     class Spec(ScoreBiasSpec):
         name: Literal["t5_relative"] = "t5_relative"
-        buckets: PositiveInt = 32
-        max_distance: PositiveInt = 128
-        bidirectional: bool = True
-        shared: bool = False
+        buckets: PositiveInt = Field(default=32, description="Number of buckets.")
+        max_distance: PositiveInt = Field(
+            default=128, description="Distance in tokens from which all keys share the last bucket."
+        )
+        bidirectional: bool = Field(
+            default=True, description="Use half of the buckets for keys after the query; otherwise those keys share one bucket."
+        )
+        shared: bool = Field(
+            default=False,
+            description="Read the table of the nearest earlier layer whose branch of the same name has its own, as all of T5's "
+            "layers but the first do.",
+        )
 
         @model_validator(mode="after")
         def _buckets_fit(self) -> Self:
@@ -116,7 +120,7 @@ def share_tables(blocks: Iterable[tuple[str, nn.Module]]) -> None:
 class ALiBi(ScoreBias):
     """Scores that fall with distance, at a slope of each head's own (Press et al. 2022, arXiv 2108.12409, section 3).
 
-    Not learned. Keys behind the query count by their distance too, where the mask lets it see them.
+    Not learned. Keys after the query count by their distance too, where the mask lets it see them.
     """
 
     class Spec(ScoreBiasSpec):

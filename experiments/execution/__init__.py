@@ -1,1 +1,1 @@
-"""Running a study's trials: processes, clusters, the environment they ran in."""
+"""Execution of trials: local processes, cluster jobs, and a record of the environment."""

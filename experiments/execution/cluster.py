@@ -1,4 +1,4 @@
-"""Trials as jobs of a Slurm cluster, handed in by submitit; its local executor does the same on one machine."""
+"""Trials as Slurm jobs, submitted with submitit. Its local executor runs the same jobs on this machine."""
 
 import functools
 import shutil
@@ -13,25 +13,30 @@ from pairform.experiments.execution.worker import Work, run_trial
 from pairform.registry import InputError, Problem
 
 FOLDER = "jobs"
-"""In the study's folder: what submitit writes about its jobs, their output too. Each run has a new folder there, since submitit
-unpickles what it finds in it."""
+"""Folder of submitit's files in the study's folder. Each run gets a new one there, since submitit unpickles what it finds."""
 PAUSE = 0.2
-"""Seconds from one look at the jobs to the next."""
+"""Seconds between polls of the jobs."""
 
 
 class Jobs:
-    """Runs trials as jobs. The study's folder and its data must be at the same place on every node.
+    """Runs trials as jobs. The study's folder and its data must have the same path on every node.
 
-    settings: Slurm's, such as `partition`, `time` (minutes), `gpus_per_node`, as submitit's `slurm_...` parameters.
+    Args:
+        work: What the trials run on.
+        settings: Slurm settings such as `partition`, `time` (minutes), `gpus_per_node`: submitit's `slurm_...` parameters.
+        cluster: `slurm`, or `local` for submitit's executor on this machine.
+
+    Raises:
+        InputError: there is no Slurm here, or submitit does not know a setting.
     """
 
     def __init__(self, work: Work, settings: Mapping[str, Any], cluster: Literal["slurm", "local"]) -> None:
         if cluster == "slurm" and shutil.which("srun") is None:
-            remedy = "Run it where jobs are handed in, or without --executor."
-            raise InputError(Problem("executor slurm", "no command srun here", "a machine of a Slurm cluster", remedy))
+            remedy = "Run it where jobs can be submitted, or without --executor."
+            raise InputError(Problem("executor slurm", "no command srun", "a machine of a Slurm cluster", remedy))
         self.work = work
-        self.make = functools.partial(make_executor, {f"slurm_{name}": value for name, value in settings.items()}, cluster)
-        with tempfile.TemporaryDirectory() as folder:  # submitit makes its folder at once, ours comes after all checks
+        self.make = functools.partial(submitit_executor, {f"slurm_{name}": value for name, value in settings.items()}, cluster)
+        with tempfile.TemporaryDirectory() as folder:  # submitit creates its folder at once, ours comes after all checks
             self.make(Path(folder))
         self.running: dict[str, Any] = {}
 
@@ -52,15 +57,15 @@ class Jobs:
     def wait(self) -> list[tuple[str, str]]:
         while not (ended := [name for name, job in self.running.items() if job.done()]):
             time.sleep(PAUSE)
-        return [(name, told(self.running.pop(name))) for name in ended]
+        return [(name, outcome(self.running.pop(name))) for name in ended]
 
     def stop(self) -> None:
         for job in self.running.values():
             job.cancel()
 
 
-def make_executor(settings: Mapping[str, Any], cluster: str, folder: Path) -> Any:
-    """submitit's; settings that it does not know raise `InputError`."""
+def submitit_executor(settings: Mapping[str, Any], cluster: str, folder: Path) -> Any:
+    """submitit's executor; unknown settings raise `InputError`."""
     import submitit
 
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -71,7 +76,7 @@ def make_executor(settings: Mapping[str, Any], cluster: str, folder: Path) -> An
     return executor
 
 
-def told(job: Any) -> str:
-    """What is known about a job's end."""
+def outcome(job: Any) -> str:
+    """How a job ended."""
     error = job.exception()
     return f"The trial's job {job.job_id} was ended, state {job.state}." + (f" {error}" if error else "")

@@ -1,4 +1,4 @@
-"""Where a study was run, and how to run it again."""
+"""Record of where a study was run and with which command."""
 
 import os
 import platform
@@ -15,25 +15,26 @@ from pairform.blocks.functional import processor
 from pairform.registry import read_bytes
 
 CONFIGURATION = {64: "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"}
-"""Of a Git directory, by the length of a commit's name."""
+"""Git configuration, by the length of a commit hash."""
 INDEX_BYTES = 1 << 28
-"""The largest index that is read; that of the Linux kernel's repository takes about 9 MB."""
+"""Largest Git index that is read; the Linux kernel's takes about 9 MB."""
 SECONDS = 30
-"""How long Git may take: a repository may hold pipes in the place of files."""
+"""Timeout for Git: a repository may contain named pipes, on which reading blocks."""
 PACKAGES = ("pairform", "torch", "numpy", "pydantic", "tokenizers")
 
 
 def environment(source: Path, command: list[str]) -> dict[str, Any]:
     """Versions, the machine, the commit of the repository that holds the study's file, and the command that ran it."""
     return {
-        "versions": {"python": platform.python_version()} | {name: known(name) for name in PACKAGES if known(name)},
+        "versions": {"python": platform.python_version()}
+        | {name: found for name in PACKAGES if (found := package_version(name))},
         "machine": machine(),
         "commit": commit(source),
         "command": shlex.join(command),
     }
 
 
-def known(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -49,42 +50,37 @@ def machine() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that is checked out around `folder`; with "+" behind it where tracked files differ from it.
+    """Hash of the commit checked out in the repository of `folder`, followed by "+" if tracked files differ from it.
 
-    A repository's configuration can name programs to run (filters, a file monitor), so files are compared under a configuration
-    of ours: a Git directory of its own that borrows the repository's objects and index.
+    A repository's configuration can name programs to run (filters, a file monitor). Files are therefore compared under our own
+    configuration: a temporary Git directory with the repository's objects and index. None if there is no repository.
     """
     try:
-        asked = ("--show-toplevel", "--git-path", "objects", "--git-path", "index", "HEAD")
-        found = git("-c", "safe.bareRepository=explicit", "-C", str(folder), "rev-parse", "--path-format=absolute", *asked)
+        queries = ("--show-toplevel", "--git-path", "objects", "--git-path", "index", "HEAD")
+        found = git("-c", "safe.bareRepository=explicit", "-C", str(folder), "rev-parse", "--path-format=absolute", *queries)
         top, objects, index, head = found.splitlines()
         with tempfile.TemporaryDirectory() as name:
-            own = Path(name)
+            directory = Path(name)
             for part in ("objects", "refs"):
-                (own / part).mkdir()
-            (own / "HEAD").write_text(f"{head}\n", "utf-8")
-            (own / "config").write_text(CONFIGURATION.get(len(head), ""), "utf-8")
-            written = Path(index).stat()  # Git reads files that changed in the second in which the index was written
-            (own / "index").write_bytes(read_bytes(index, INDEX_BYTES))
-            os.utime(own / "index", ns=(written.st_atime_ns, written.st_mtime_ns))
-            where = ("-c", "core.fsmonitor=false", f"--git-dir={own}", f"--work-tree={top}")
-            words = ("diff", "--name-only", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv", head, "--")
-            changed = git(*where, *words, GIT_OBJECT_DIRECTORY=objects)
+                (directory / part).mkdir()
+            (directory / "HEAD").write_text(f"{head}\n", "utf-8")
+            (directory / "config").write_text(CONFIGURATION.get(len(head), ""), "utf-8")
+            times = Path(index).stat()  # Git rereads files that changed in the second in which the index was written
+            (directory / "index").write_bytes(read_bytes(index, INDEX_BYTES))
+            os.utime(directory / "index", ns=(times.st_atime_ns, times.st_mtime_ns))
+            places = ("-c", "core.fsmonitor=false", f"--git-dir={directory}", f"--work-tree={top}")
+            command = ("diff", "--name-only", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv", head, "--")
+            changed = git(*places, *command, GIT_OBJECT_DIRECTORY=objects)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return head + "+" if changed else head
 
 
-def git(*words: str, **settings: str) -> str:
-    """What a command of Git prints. Settings of the caller's environment that name another repository do not count."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+def git(*arguments: str, **variables: str) -> str:
+    """Output of a Git command. `GIT_...` variables of the environment are ignored: they may name another repository."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | variables
+    command = ["git", *arguments]
     done = subprocess.run(
-        ["git", *words],
-        env=kept | settings,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=SECONDS,
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=SECONDS
     )
     return done.stdout.strip()

@@ -1,7 +1,7 @@
-"""What the process that trials are forked from does once: it imports and prepares what each would, and computes nothing.
+"""Imported once by the process that trials are forked from: modules and validators that every trial needs.
 
-What torch imports with its first optimiser and its first count of FLOPs, and the validators of specs, take longer than a small
-trial.
+Torch's imports for its first optimiser and first FLOP count, and building the specs' validators, take longer than a small
+trial. Nothing is computed here, so that no thread is running when a trial is forked.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Trials in processes of this machine, each in one of its own, which ends when its study does."""
+"""Trials as local processes, one each, that end when the study's process ends."""
 
 import contextlib
 import multiprocessing
@@ -16,21 +16,21 @@ from pairform.experiments.execution.worker import Work, run_trial
 
 BEGIN = b"begin"
 PATIENCE = 10.0
-"""Seconds that a process has to end after it was told to."""
+"""Seconds that a terminated process is given to exit."""
 
 
 class Processes:
-    """Runs trials as processes that are forked from one.
+    """Runs trials as processes forked from one server process.
 
-    Each process holds the read end of a pipe whose write end only this process has. It begins when a message arrives, and ends
-    when the pipe is closed, however this process ended; one whose start was interrupted never begins.
+    Each holds the read end of a pipe whose write end only this process has. It begins when a message arrives and ends when the
+    pipe is closed, however this process ended. A trial whose start was interrupted never begins.
     """
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.context = server()
         self.running: dict[int, tuple[str, ForkServerProcess]] = {}
-        self.ties: dict[int, Connection] = {}
+        self.pipes: dict[int, Connection] = {}
 
     @property
     def working(self) -> int:
@@ -43,7 +43,7 @@ class Processes:
         try:
             with isolated():
                 process.start()
-            self.ties[process.sentinel] = writer
+            self.pipes[process.sentinel] = writer
             self.running[process.sentinel] = (name, process)
             writer.send_bytes(BEGIN)
         except BaseException:
@@ -57,7 +57,7 @@ class Processes:
         for ended in wait(list(self.running)):
             assert isinstance(ended, int), "a process's sentinel"
             name, process = self.running.pop(ended)
-            self.ties.pop(ended).close()
+            self.pipes.pop(ended).close()
             process.join()
             code = process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
@@ -65,19 +65,19 @@ class Processes:
         return found
 
     def stop(self) -> None:
-        """End all trials, and wait until they have let go of their locks."""
-        for writer in self.ties.values():
+        """Terminate all trials, and wait until they have released their locks."""
+        for writer in self.pipes.values():
             writer.close()
         for _, process in self.running.values():
             process.terminate()
         for _, process in self.running.values():
             process.join(PATIENCE)
         self.running.clear()
-        self.ties.clear()
+        self.pipes.clear()
 
 
 def run_attached(study: Connection, work: Work, name: str) -> None:
-    """Run a trial for as long as the study holds the other end of the pipe."""
+    """Run a trial for as long as the study's process holds the other end of the pipe."""
     try:
         study.recv_bytes()
     except EOFError:
@@ -92,7 +92,7 @@ def run_attached(study: Connection, work: Work, name: str) -> None:
 
 
 def server() -> ForkServerContext:
-    """Processes are forked from one that has imported all they need and has computed nothing."""
+    """A context whose processes are forked from one that has imported what they need and has computed nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pairform.experiments.execution.preload"])
     return context
@@ -100,16 +100,16 @@ def server() -> ForkServerContext:
 
 def start_server() -> None:
     with isolated():
-        resource_tracker.ensure_running()  # first: it lets the signals through that are held back below
-        with undisturbed():
+        resource_tracker.ensure_running()  # first: its start unblocks the signals that are blocked below
+        with interrupts_blocked():
             forkserver.ensure_running()
 
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Python processes that are started meanwhile do not import modules from the current folder.
+    """Python processes started in this block do not import modules from the current folder.
 
-    A variable says so to a new Python. One that multiprocessing starts is handed this one's path of modules too.
+    A variable tells a new Python so. One that multiprocessing starts also gets this process's `sys.path`.
     """
     name = "PYTHONSAFEPATH"
     before, path = os.environ.get(name), list(sys.path)
@@ -126,8 +126,10 @@ def isolated() -> Iterator[None]:
 
 
 def safe_path(path: list[str]) -> list[str]:
-    """`path` without the current folder, which `python -m`, `python -c` and a prompt put first. A script's own folder stays,
-    and so does the one that holds pairform."""
+    """`path` without the current folder, which `python -m`, `python -c` and the interactive prompt put first.
+
+    A script's own folder stays, and so does the one that contains pairform.
+    """
     main = sys.modules["__main__"]
     script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
     first = path[0] if path else ""
@@ -137,8 +139,8 @@ def safe_path(path: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Processes that are started meanwhile do not see a terminal's Ctrl-C: the study's own process ends them."""
+def interrupts_blocked() -> Iterator[None]:
+    """Processes started in this block ignore Ctrl-C in a terminal: the study's process ends them itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

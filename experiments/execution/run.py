@@ -1,4 +1,4 @@
-"""Running a study's trials, each in a process of its own, and going on where an earlier run stopped."""
+"""Running the trials of a study, each in its own process. A later run resumes where an earlier one stopped."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,55 +9,66 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
-from pairform.experiments.results.writing import check_links, lock, remove_partials, write_json
+from pairform.experiments.results.records import (
+    DATA,
+    ENVIRONMENT,
+    LOCK,
+    STUDY,
+    Trial,
+    TrialFolder,
+    check_links,
+    lock,
+    remove_partials,
+    trials_of,
+    write_json,
+)
 from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.search import Search
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
 from pairform.training.metrics import check_package
 
-WHERE = ("local", "slurm", "submitit")
-"""Processes of this machine, jobs of a Slurm cluster, or processes that submitit starts here as it would there."""
+EXECUTORS = ("local", "slurm", "submitit")
+"""Processes on this machine, jobs of a Slurm cluster, or submitit's local executor."""
 Report = Callable[[Trial], None]
-"""Called with each trial that ended."""
+"""Callback that receives each trial as it ends."""
 
 
 class Executor(Protocol):
-    """What trials are run by."""
+    """Starts trials and waits for them."""
 
     @property
     def working(self) -> int:
-        """How many trials it is at work on."""
+        """Number of running trials."""
         ...
 
     def start(self, name: str) -> None: ...
 
     def wait(self) -> list[tuple[str, str]]:
-        """The trials that ended since, at least one; and what is to be said of one that left no word itself."""
+        """Wait until a trial ends. Each ended trial's name, and how its process or job ended."""
         ...
 
     def stop(self) -> None:
-        """End all that it is at work on."""
+        """Terminate all running trials."""
         ...
 
 
 class Queue(Protocol):
-    """What trials are run, in which order."""
+    """Decides which trials run, and in which order."""
 
     def begin(self, waiting: list[str]) -> None:
-        """Start with these, which are planned and not done."""
+        """Start with these trials: planned, but not done."""
         ...
 
     def next(self) -> str | None:
-        """The next one's name; none if there is none now."""
+        """Name of the next trial; None if there is none at present."""
         ...
 
     def ended(self, trial: Trial) -> None: ...
 
 
 class Listed:
-    """Trials in the order in which they were planned."""
+    """Trials in the planned order."""
 
     def begin(self, waiting: list[str]) -> None:
         self.waiting = iter(waiting)
@@ -66,7 +77,7 @@ class Listed:
         return next(self.waiting, None)
 
     def ended(self, trial: Trial) -> None:
-        """Nothing follows from it."""
+        """The order does not depend on results."""
 
 
 def run_study(
@@ -82,14 +93,28 @@ def run_study(
     command: list[str] | None = None,
     report: Report = lambda trial: None,
 ) -> list[Trial]:
-    """Run every trial that is not done yet and return them all. `source` is the folder that paths of the data begin at.
+    """Run every trial that is not done yet.
 
-    A trial that fails is recorded and does not stop the others; with `retry` failed ones are begun anew. Numbers do not
-    depend on `jobs`, nor on how often a run was interrupted: trials end with the process that called this, however it ends,
-    but for jobs of a cluster. `cluster` are settings of Slurm's, such as `partition`; with `tensorboard` metrics are logged
-    for it too, into each trial's folder.
+    A failing trial is recorded and does not stop the others. Numbers depend neither on `jobs` nor on interruptions. Trials end
+    when the calling process ends, however it ends; jobs of a cluster go on.
 
-    Raises `PairformError` before the first trial if the study cannot be run, or `out` holds another one.
+    Args:
+        study: The study, as `read_study` returns it.
+        out: Folder of the study; an existing one of the same study is resumed.
+        source: Folder to which the data's paths are relative.
+        jobs: Largest number of trials that run at once.
+        retry: Run trials again that failed in an earlier run.
+        executor: local, slurm or submitit.
+        cluster: Slurm settings such as `partition`.
+        tensorboard: Also log metrics for TensorBoard, into each trial's folder.
+        command: The command line to record with the results.
+        report: Called with each trial as it ends.
+
+    Returns:
+        All trials of the study, by name.
+
+    Raises:
+        PairformError: before the first trial, if the study cannot be run or `out` holds another one.
     """
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
         raise InputError(Problem("jobs", shorten(jobs), "a whole number, 1 or more"))
@@ -97,7 +122,7 @@ def run_study(
         check_package("tensorboardX", "tensorboard")
     out = output_path(out)
     work = Work(out, source.absolute(), tensorboard)
-    chosen = make_executor(executor, work, cluster or {})
+    backend = make_executor(executor, work, cluster or {})
     check_links(out)
     contents = study.data.gather(source)
     search = None if study.search is None else Search(study, study.search, source, contents, out)
@@ -113,33 +138,34 @@ def run_study(
         waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
         queue: Queue = search or Listed()
         queue.begin(waiting)
-        run_trials(out, queue, chosen, jobs, study.budget.minutes, report)
+        run_trials(out, queue, backend, jobs, study.budget.minutes, report)
     return trials_of(out)
 
 
 def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor:
-    """What `kind` names; a package or a cluster that is not there raises `InputError`."""
-    if kind not in WHERE:
-        raise InputError(Problem("executor", shorten(kind), " or ".join(WHERE)))
+    """The executor that `kind` names; `InputError` if its package or the cluster is missing."""
+    if kind not in EXECUTORS:
+        raise InputError(Problem("executor", shorten(kind), " or ".join(EXECUTORS)))
     if kind == "local":
         if cluster:
-            raise InputError(Problem("slurm", ", ".join(cluster), "no settings of a cluster for trials of this machine"))
+            remedy = "Leave out --slurm, or run with --executor slurm."
+            raise InputError(Problem("slurm", ", ".join(cluster), "no cluster settings for local trials", remedy))
         return Processes(work)
     check_package("submitit", f"executor {kind}")
     return Jobs(work, cluster, "slurm" if kind == "slurm" else "local")
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
-    """Whether `out` is free, or holds trials of this study: as they are planned now, or fewer."""
+    """Raise `OutputError` unless `out` is new, empty or holds only trials that this study plans too, on the same data."""
     if not (out / STUDY).is_file():
-        if out.exists() and (not out.is_dir() or any(not begun(item.name) for item in out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(not leftover(item.name) for item in out.iterdir())):
             raise OutputError(Problem(str(out), "something that is no study", "a new or empty folder, or this study's"))
         return
-    kept = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY))
-    known = read_json(out / DATA) if (out / DATA).is_file() else digests
-    if kept.data == study.data and known != digests:
-        names = ", ".join(sorted(name for name in {*known, *digests} if known.get(name) != digests.get(name)))
-        remedy = "Put them back, or choose another folder with --out."
+    previous = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY))
+    recorded = read_json(out / DATA) if (out / DATA).is_file() else digests
+    if previous.data == study.data and recorded != digests:
+        names = ", ".join(sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name)))
+        remedy = "Restore them, or choose another folder with --out."
         raise OutputError(Problem(str(out), f"trials on other contents of {names}", "the files as they were", remedy))
     plans = {trial.name: trial.plan for trial in planned}
     found = trials_of(out)
@@ -147,53 +173,53 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
     if other:
         remedy = "Choose another folder with --out, or remove this one."
         names = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
-        raise OutputError(Problem(str(out), f"trials that this study does not plan so ({names})", "this study's", remedy))
-    if found and kept.data != study.data:
+        raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
+    if found and previous.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
 
 
-def begun(name: str) -> bool:
-    """Whether a file of that name is what a run leaves that ended before it wrote the study."""
+def leftover(name: str) -> bool:
+    """Whether a run that ended before it wrote the study leaves a file of this name."""
     return name == LOCK or name.startswith(f".{STUDY}{PARTIAL}")
 
 
 def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> None:
-    """Write down what is to be run. Trials that are there keep what they reached."""
+    """Write the study and its planned trials. Existing trials keep their status, unless failed ones are to be retried."""
     write_json(out / STUDY, study.document())
-    there = {trial.name: trial for trial in trials_of(out)}
+    existing = {trial.name: trial for trial in trials_of(out)}
     for trial in planned:
-        folder, known = TrialFolder(out, trial.name), there.get(trial.name)
+        folder, known = TrialFolder(out, trial.name), existing.get(trial.name)
         if known is None:
             folder.write(trial)
         elif known.number != trial.number or (retry and known.status == "failed"):
-            with folder.locked():  # a process of a killed run may be at work on it still
+            with folder.locked():  # a process of a killed run may still be running it
                 known = folder.read()
-                reached = known.at("planned") if retry and known.status == "failed" else known
-                folder.write(reached.model_copy(update={"number": trial.number}))
+                known = known.at("planned") if retry and known.status == "failed" else known
+                folder.write(known.model_copy(update={"number": trial.number}))
 
 
 def run_trials(out: Path, queue: Queue, executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
-    """At most `jobs` at once, in order; after `minutes` no new one."""
-    began = time.monotonic()
+    """Run trials in the queue's order, at most `jobs` at once; start none after `minutes`."""
+    start = time.monotonic()
     try:
         while True:
-            late = minutes is not None and time.monotonic() - began > 60 * minutes
+            late = minutes is not None and time.monotonic() - start > 60 * minutes
             while executor.working < jobs and not late and (name := queue.next()) is not None:
                 executor.start(name)
             if not executor.working:
                 return
-            for name, how in executor.wait():
-                trial = settle(TrialFolder(out, name), how)
+            for name, outcome in executor.wait():
+                trial = settle(TrialFolder(out, name), outcome)
                 queue.ended(trial)
                 report(trial)
     finally:
         executor.stop()
 
 
-def settle(folder: TrialFolder, how: str) -> Trial:
-    """The trial as its process left it. One whose process died without a word has failed."""
+def settle(folder: TrialFolder, outcome: str) -> Trial:
+    """The trial as its process left it; failed, with `outcome` as the error, if the process died before recording an end."""
     trial = folder.read()
     if trial.status not in ("done", "failed"):
-        trial = trial.at("failed", how)
+        trial = trial.at("failed", outcome)
         folder.write(trial)
     return trial

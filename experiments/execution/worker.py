@@ -1,22 +1,26 @@
-"""What a trial's own process does: run the trial and write down how it ended."""
+"""The work of a trial's own process: train and measure its model, and record how it ended."""
 
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolder
-from pairform.experiments.results.writing import remove_partials, write_json
+from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolder, remove_partials, write_json
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PairformError, Problem, SpecError, read_json
-from pairform.training.data.digests import fingerprint
+from pairform.training.data.file_data import fingerprint
 from pairform.training.loop import DivergedError, train
 from pairform.training.metrics import open_log
 
 
 @dataclass(frozen=True)
 class Work:
-    """How the trials of the study in folder `study` are run; `source` is the folder that data is read from."""
+    """What trials run on.
+
+    study:       the study's folder.
+    source:      folder to which the data's paths are relative.
+    tensorboard: also log metrics for TensorBoard.
+    """
 
     study: Path
     source: Path
@@ -24,10 +28,10 @@ class Work:
 
 
 def run_trial(work: Work, name: str) -> None:
-    """Run a trial unless it is done.
+    """Run a trial unless it has ended already.
 
-    A trial that an earlier process began and did not end is begun anew: its numbers follow from its seed. One that another
-    process still works on is waited for.
+    A trial that an earlier process left unfinished starts again from the beginning: its numbers depend only on its seed. If
+    another process is still running it, this waits.
     """
     folder = TrialFolder(work.study, name)
     with folder.locked():
@@ -42,7 +46,9 @@ def run_trial(work: Work, name: str) -> None:
             contents = spec.data.gather(work.source)
             if fingerprint(contents.digests) != trial.data:
                 raise SpecError(
-                    Problem("data", "other contents of its files", f"those of {DATA}", "Put them back and --retry.")
+                    Problem(
+                        "data", "other contents of its files", f"those of {DATA}", "Restore the files, then run with --retry."
+                    )
                 )
             examples = contents.open(load_spec(dict(trial.spec)))
             with open_log(folder.path, work.tensorboard) as log:

@@ -1,4 +1,4 @@
-"""A study's report: one HTML page."""
+"""The report of a study."""
 
 from pairform.experiments.report.page import report
 

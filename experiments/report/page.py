@@ -1,4 +1,4 @@
-"""From a study's folder to one page that needs nothing else."""
+"""The report of a study: one self-contained HTML page."""
 
 import base64
 import hashlib
@@ -14,25 +14,37 @@ from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_f
 from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import InputError, Problem, SpecError, replace_text, shown, thaw
+from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
 
 PAGE = "report.html"
-COSTS = {"parameters": ("parameters", ""), "flops": ("FLOPs of a forward pass", ""), "latency": ("time to write a target", "s")}
-"""Each with its name and unit."""
+COSTS = {
+    "parameters": ("parameters", ""),
+    "flops": ("FLOPs of a forward pass", ""),
+    "latency": ("time to generate a target", "s"),
+}
+"""Label and unit of each cost."""
 CURVES = {
-    ("train", "loss"): "Loss in training",
-    ("train", "auxiliary_loss"): "Auxiliary loss in training",
-    ("valid", "loss"): "Loss in validation",
-    ("valid", "accuracy"): "Accuracy in validation",
+    ("train", "loss"): "Training loss",
+    ("train", "auxiliary_loss"): "Auxiliary training loss",
+    ("valid", "loss"): "Validation loss",
+    ("valid", "accuracy"): "Validation accuracy",
 }
 
 
 def report(directory: Path) -> Path:
-    """Write what the study in `directory` has found so far as `report.html` in it, and return the path.
+    """Write a report of the study's results so far.
 
-    The page holds its own plots, style and script: it can be sent or kept as one file. Equal folders give equal pages.
+    The page contains its plots, style and script, so that it can be sent as one file. Equal folders give equal pages.
 
-    Raises `OutputError` where there is no study, and `InputError` where a package of the extra `study` is missing.
+    Args:
+        directory: The study's folder.
+
+    Returns:
+        The path of the page, `report.html` in that folder.
+
+    Raises:
+        OutputError: there is no study, or the page cannot be written.
+        InputError: a package of the extra `study` is not installed.
     """
     found = read_report(directory)
     target = directory / PAGE
@@ -43,10 +55,9 @@ def report(directory: Path) -> Path:
 def render(found: Report) -> str:
     try:
         import jinja2
-        import matplotlib  # noqa: F401  (asked for here, so that one message names whatever is missing)
+        import matplotlib  # noqa: F401  (so that one error names whichever is missing)
     except ModuleNotFoundError as error:
-        remedy = "Run: pip install pairform[study]"
-        raise InputError(Problem("study report", f"no package {error.name}", "it", remedy)) from None
+        raise InputError(not_installed("study report", error.name or "jinja2", "study")) from None
     pages = jinja2.Environment(
         loader=jinja2.PackageLoader("pairform.experiments.report", "."),
         autoescape=True,
@@ -83,9 +94,9 @@ def render(found: Report) -> str:
 
 
 def policy(script: str, sheets: Iterable[str]) -> str:
-    """A content security policy: a browser runs `script`, applies the style sheets `sheets`, and loads and sends nothing.
+    """A content security policy under which a browser runs only `script`, applies only `sheets`, and loads or sends nothing.
 
-    Style attributes stay allowed, since matplotlib writes them.
+    Style attributes are allowed, since matplotlib writes them.
     """
     return "; ".join(
         (
@@ -101,13 +112,15 @@ def policy(script: str, sheets: Iterable[str]) -> str:
 
 
 def digest(text: str) -> str:
-    """How a policy names an inline script or style sheet."""
+    """The name of an inline script or style sheet in a policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def compare(study: StudySpec, variant: Variant) -> str | None:
-    """A diagram of the variant with what differs from the base marked; none where only its training does, or where a block that
-    another package brought is not installed here."""
+    """A diagram of the variant with its differences from the base marked.
+
+    None if only its training differs, or if it uses a block of a package that is not installed.
+    """
     try:
         old, new = load_spec(thaw(study.base)), load_spec(thaw(variant.trials[0].spec))
     except SpecError:
@@ -120,7 +133,7 @@ def present(figures: Iterable[Figure | None]) -> list[Figure]:
 
 
 def counts(found: Report) -> str:
-    """As in `3 variants, 2 seeds: 6 of 6 trials are done`."""
+    """As in `3 variants, 2 seeds: 6 of 6 trials done`."""
     done = sum(trial.status == "done" for trial in found.trials)
     variants = number(len(found.variants), "variant")
     return f"{variants}, {number(len(found.study.seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
@@ -131,7 +144,7 @@ def number(count: int, word: str) -> str:
 
 
 def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """Each value with its name, for people: `machine: cores` and so on. The command has a place of its own."""
+    """Each value with its path, such as `machine: cores`, except the command, which the page shows by itself."""
     found: list[tuple[str, Any]] = []
     for name, value in environment.items():
         if isinstance(value, Mapping):
@@ -142,5 +155,5 @@ def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any
 
 
 def as_json(value: Any) -> str:
-    """A value of a spec; nothing for what is absent."""
+    """A value of a spec as JSON; empty if absent."""
     return "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The report's plots: SVG by matplotlib, to stand in a page and take the page's colours."""
+"""The report's plots: SVG by matplotlib, for embedding in the page, whose colours they take."""
 
 import io
 import math
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from pairform.experiments.report.front import pareto_front
 from pairform.experiments.report.reading import Curve, Measured, Variant
 
 if TYPE_CHECKING:
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 
 MARKERS = "os^DvPX*"
 SIGNS = "●■▲◆▼✚✖★"
-"""The same as characters."""
+"""The markers as characters, for legends."""
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)))
 SERIES = len(MARKERS)
-"""How many variants that have a colour, a marker and a line of their own; the others are grey."""
+"""Number of variants with their own colour, marker and line; the others are grey."""
 INK = "#000001"
-"""Stands for the colour of the page's text."""
+"""Replaced with the colour of the page's text."""
 GREY = "#000002"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
@@ -42,12 +41,12 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
 }
 RANGE = 10
-"""An axis whose values differ by this factor or more is logarithmic."""
+"""An axis is logarithmic if its values differ by at least this factor."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG element and what its caption says."""
+    """An SVG element with its title and caption."""
 
     title: str
     svg: str
@@ -55,11 +54,11 @@ class Figure:
 
 
 Styles = Mapping[str, int | None]
-"""Variant -> the number of its colour, marker and line; None for grey."""
+"""Variant -> the index of its colour, marker and line; None for grey."""
 
 
 def styles(variants: list[Variant]) -> dict[str, int | None]:
-    """Where there are too many variants to tell apart, the first one and those of the best rank have colours."""
+    """If there are too many variants to distinguish, the first one and those of the best ranks get colours."""
     ranked = sorted(variants[1:], key=lambda variant: math.inf if variant.rank is None else variant.rank)
     chosen = {variant.name for variant in [*variants[:1], *ranked[: SERIES - 1]]}
     numbers = iter(range(SERIES))
@@ -67,12 +66,12 @@ def styles(variants: list[Variant]) -> dict[str, int | None]:
 
 
 def colour(number: int | None) -> str:
-    """What stands for a series' colour until the page gives it."""
+    """Placeholder of a series' colour, which the page defines."""
     return GREY if number is None else f"#0001{number:02x}"
 
 
 def draw_curves(variants: list[Variant], of: Styles, key: tuple[str, str], title: str) -> Figure | None:
-    """A number over the steps of training; None where fewer than two steps were logged."""
+    """A measure over training steps; None if fewer than two steps were logged."""
     curves = {variant.name: variant.curves[key] for variant in variants if key in variant.curves}
     if max((len(curve.steps) for curve in curves.values()), default=0) < 2:
         return None
@@ -85,10 +84,9 @@ def draw_curves(variants: list[Variant], of: Styles, key: tuple[str, str], title
         if wide([value for curve in curves.values() for value in curve.mean]):
             axes.set_yscale("log")
 
-    told = [variant.progress for variant in variants if variant.name in curves and not variant.complete]
-    return Figure(
-        title, svg(f"{key[0]}-{key[1]}", title, draw), f"Over finished seeds only: {', '.join(told)}." if told else ""
-    )
+    partial = [variant.progress for variant in variants if variant.name in curves and not variant.complete]
+    caption = f"Over finished seeds only: {', '.join(partial)}." if partial else ""
+    return Figure(title, svg("-".join(key), title, draw), caption)
 
 
 def draw_curve(axes: "Axes", name: str, curve: Curve, number: int | None) -> None:
@@ -101,9 +99,9 @@ def draw_curve(axes: "Axes", name: str, curve: Curve, number: int | None) -> Non
 
 
 def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit: str) -> Figure | None:
-    """Loss against a cost with the Pareto front; None where the cost was not measured.
+    """Loss against a cost, with the Pareto front; None if the cost was not measured.
 
-    A variant with seeds that failed or are still to run is drawn, but not compared: its mean may be that of its best seeds.
+    A variant with failed or unfinished seeds is drawn but not compared: its mean may be that of its best seeds.
     """
     from matplotlib.ticker import EngFormatter
 
@@ -131,7 +129,7 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit:
         axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" " if unit else ""))
 
     title = f"Loss and {label}"
-    caption = f"On the front: {', '.join(front)}." if front else "Nothing is on the front yet."
+    caption = f"On the front: {', '.join(front)}." if front else "No variant is complete yet."
     if partial:
         caption += (
             f" Hollow points are not compared, because some seeds failed or are unfinished: {', '.join(partial.values())}."
@@ -142,8 +140,7 @@ def draw_front(variants: list[Variant], of: Styles, cost: str, label: str, unit:
 def draw_point(
     axes: "Axes", name: str, price: Measured, loss: Measured, number: int | None, on_front: bool, complete: bool
 ) -> None:
-    """A point on the front is ringed, one with seeds that are not done is hollow. The line through it is the loss' confidence
-    interval."""
+    """Draw a variant: ringed if on the front, hollow if seeds are missing, with the confidence interval of its loss."""
     if loss.half_width:
         axes.errorbar(price.mean, loss.mean, loss.half_width, color=colour(number), elinewidth=1, capsize=2, alpha=0.6)
     if on_front:
@@ -158,12 +155,12 @@ def wide(values: list[float]) -> bool:
 
 
 def tip(text: str) -> str:
-    """An id of SVG that `svg` turns into a title, which a browser shows beside the pointer."""
+    """An SVG id that `svg` turns into a title, which a browser shows as a tooltip."""
     return f"tip-{text.encode().hex()}"
 
 
 def svg(name: str, title: str, draw: Callable[["Axes"], None]) -> str:
-    """An SVG element whose ids begin with `name`, so that several can stand in one page."""
+    """An SVG element whose ids begin with `name`, so that one page can contain several."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
@@ -184,3 +181,16 @@ def svg(name: str, title: str, draw: Callable[["Axes"], None]) -> str:
     text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = text.replace(INK, "currentColor").replace(GREY, "var(--grey)")
     return re.sub(r"#0001([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16)})", text)
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The Pareto-optimal points when both coordinates are minimised, sorted by the first.
+
+    A point dominates another if neither coordinate is greater and one is less, so equal points are on the front together.
+    """
+    kept = [
+        name
+        for name, (x, y) in points.items()
+        if not any(left <= x and low <= y and (left, low) != (x, y) for left, low in points.values())
+    ]
+    return sorted(kept, key=lambda name: points[name])

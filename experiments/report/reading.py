@@ -1,4 +1,4 @@
-"""A study's folder as its report tells of it."""
+"""Reading a study's folder for its report."""
 
 import statistics
 from collections import defaultdict
@@ -14,23 +14,22 @@ from pairform.experiments.results.records import (
     Trial,
     measurable,
     result_of,
-    trials_of,
 )
-from pairform.experiments.results.summary import caution, summarise
+from pairform.experiments.results.summary import caution, summarise, trials_by_variant
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 from pairform.training.metrics import METRICS
 
 LINE_BYTES = 1 << 16
-"""Of a line of metrics at most; a longer one is none."""
+"""Longest line of metrics; longer ones are skipped."""
 LAST_STEP = 1 << 53
-"""Whole numbers beyond it are no floats, which plots are made of."""
+"""Larger integers have no exact float, which plots are drawn with."""
 CURVES = (("train", "loss"), ("train", "auxiliary_loss"), ("valid", "loss"), ("valid", "accuracy"))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A number's mean over so many seeds, and half of its confidence interval's width; None for fewer than two seeds."""
+    """Mean of a measure over `seeds`, and half the width of its confidence interval (None for fewer than two seeds)."""
 
     mean: float
     half_width: float | None
@@ -39,7 +38,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Curve:
-    """A number as training goes on: over the seeds its mean, the lowest and the highest."""
+    """A measure over training steps: its mean, minimum and maximum over seeds."""
 
     steps: list[int]
     mean: list[float]
@@ -51,12 +50,14 @@ class Curve:
 class Variant:
     """The trials of one variant.
 
-    differences: JSON path -> (the base's value, this variant's), `training` among them; None stands for absent.
-    match:       how near its size is to the first variant's, where the study scales variants.
-    seeds:       what each seed that is done measured.
-    change:      of the loss against the first variant at the same point of the grid, seed by seed; None for the first itself.
-    unread:      how many lines of metrics could not be read, by trial.
-    rank:        its place by loss, variants with failed seeds last; None while trials are still to end.
+    rank:        by loss, variants with failed seeds last; None while trials are unfinished.
+    differences: JSON path -> (the base's value, this variant's), including `training`; None stands for absent.
+    match:       its size against the first variant's, in a study that scales variants.
+    seeds:       results by seed, of trials that are done.
+    measured:    mean and interval of each measure.
+    change:      of the loss from the first variant at the same point of the grid, paired by seed; None for the first itself.
+    curves:      by split and measure.
+    unread:      number of unreadable lines of metrics, by trial.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Variant:
 
     @property
     def complete(self) -> bool:
-        """Whether every seed is done, so that its means can be compared with those of other variants."""
+        """Whether every seed is done, so that its means are comparable with other variants'."""
         return len(self.seeds) == len(self.trials)
 
     @property
@@ -82,17 +83,17 @@ class Variant:
 
     @property
     def matched(self) -> str:
-        """How near its size is to the first variant's, in a sentence."""
+        """Its size against the first variant's, as a sentence."""
         if self.match is None:
             return ""
         allowed = "" if self.match.tolerance is None else f", within the study's tolerance of {self.match.tolerance:.2%}"
         sizes = f"{self.match.found:,} {self.match.by} against {self.match.wanted:,}"
-        return f"Scaled towards the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
+        return f"Scaled to the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows."""
+    """The contents of a report."""
 
     study: StudySpec
     variants: list[Variant]
@@ -101,12 +102,12 @@ class Report:
 
     @property
     def first(self) -> str:
-        """The variant that the others are compared with."""
+        """Name of the variant that the others are compared with."""
         return next(iter(self.study.variants))
 
     @property
     def unread(self) -> dict[str, int]:
-        """How many lines of metrics could not be read, by trial."""
+        """Number of unreadable lines of metrics, by trial."""
         return {name: count for variant in self.variants for name, count in variant.unread.items()}
 
     @property
@@ -115,12 +116,9 @@ class Report:
 
 
 def read_report(folder: Path) -> Report:
-    """Raises `OutputError` where `folder` holds no study."""
-    trials = sorted(trials_of(folder), key=lambda trial: trial.number)
+    """Read a study's folder; `OutputError` if it is none."""
+    groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        groups[trial.variant].append(trial)
     rows = summarise(folder)
     variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
     file = folder / ENVIRONMENT
@@ -128,7 +126,7 @@ def read_report(folder: Path) -> Report:
 
 
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
-    """row: what the study's summary says of this variant."""
+    """One variant. row: its row of the study's summary."""
     done = [trial for trial in trials if trial.status == "done"]
     metrics = {trial.name: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
@@ -147,29 +145,29 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
 
 
 def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
-    """Where a trial differs from the study's base and its settings of training."""
+    """Where a trial differs from the study's base and training settings."""
     found = difference(thaw(study.base), thaw(trial.spec))
     return found | difference(study.training.document(), trial.training.document(), "training")
 
 
 def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:
-    """What some trials logged, by split and name."""
+    """Curves of the logged lines of several seeds, by split and measure."""
     found: dict[tuple[str, str], Curve] = {}
     for split, name in CURVES:
-        at: dict[int, list[float]] = defaultdict(list)
+        by_step: dict[int, list[float]] = defaultdict(list)
         for line in lines:
             if line.get("split") == split and measurable(line.get(name)):
-                at[line["step"]].append(line[name])
-        if at:
-            steps = sorted(at)
-            values = [at[step] for step in steps]
-            means = [statistics.fmean(seen) for seen in values]
+                by_step[line["step"]].append(line[name])
+        if by_step:
+            steps = sorted(by_step)
+            values = [by_step[step] for step in steps]
+            means = list(map(statistics.fmean, values))
             found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)))
     return found
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines of a trial's metrics, and how many more are no metrics: cut off where a disk was full or a copy broken off."""
+    """The lines of a trial's metrics, and the number of unreadable ones, as a full disk or an interrupted copy leaves them."""
     found: list[dict[str, Any]] = []
     unread = 0
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The report's table: a row for each variant, a column for each number that was measured."""
+"""The report's tables: a row for each variant or trial, a column for each measure."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pairform.experiments.report.reading import Report, Variant
 
-CHANGE, STATE, BEGUN, RANK = "change", "state", "begun", "rank"
-"""Columns of what is no mean over seeds."""
+CHANGE, STATE, ATTEMPTS, RANK = "change", "state", "attempts", "rank"
+"""Columns that are not means over seeds."""
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 DECIMAL = ("", " k", " M", " G", " T", " P")
 Format = Callable[[float], str]
@@ -16,7 +16,7 @@ Format = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Column:
-    """`note` says in a few words what the number is. Costs stand without an interval."""
+    """A column. note: what the number is; cost: shown without an interval."""
 
     key: str
     title: str
@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in the table, and what it is sorted by; None for its text, "" to stand last whichever way."""
+    """A cell's text and the value it is sorted by: None to sort by the text, "" to come last in either direction."""
 
     text: str
     value: float | Literal[""] | None
@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A variant, or one trial."""
+    """One variant or trial."""
 
     name: str
     cells: list[Cell]
@@ -71,24 +71,24 @@ def milliseconds(value: float) -> str:
 
 
 COLUMNS = (
-    Column("loss", "Loss", "of a token in validation", plain, cost=False),
-    Column(CHANGE, "Loss against the first", "difference from the first variant, seed by seed", signed, cost=False),
-    Column(STATE, "Trials", "how many reached what", plain),
-    Column(RANK, "Rank", "by loss; variants with failed seeds after all others, unfinished ones have none", plain),
-    Column("accuracy", "Accuracy", "part of the tokens that are the likeliest", plain, cost=False),
-    Column("exact_match", "Exact match", "part of the targets without a fault", plain, cost=False),
-    Column("parameters", "Parameters", "tied ones once", decimal),
-    Column("flops", "FLOPs", "of one forward pass at the longest lengths", decimal),
-    Column("latency", "Latency, ms", "milliseconds in which one target is written", milliseconds, cost=False),
-    Column("tokens_per_second", "Tokens/s", "in training; trials beside each other share the machine", decimal),
-    Column("peak_bytes", "Peak memory", "that training took", binary),
-    Column("cache_bytes", "Cache", "of keys and values at the longest lengths", binary),
-    Column("seconds", "Seconds", "of a whole trial", decimal),
+    Column("loss", "Loss", "mean cross-entropy per target token, in validation", plain, cost=False),
+    Column(CHANGE, "Loss against the first", "difference from the first variant, paired by seed", signed, cost=False),
+    Column(STATE, "Trials", "number of trials by status", plain),
+    Column(RANK, "Rank", "by loss; variants with failed seeds come last, unfinished ones have none", plain),
+    Column("accuracy", "Accuracy", "fraction of target tokens that the model gives the highest probability", plain, cost=False),
+    Column("exact_match", "Exact match", "fraction of targets whose tokens are all predicted", plain, cost=False),
+    Column("parameters", "Parameters", "shared ones counted once", decimal),
+    Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
+    Column("latency", "Latency, ms", "time to generate one target", milliseconds, cost=False),
+    Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),
+    Column("peak_bytes", "Peak memory", "above the level before training", binary),
+    Column("cache_bytes", "Cache", "keys and values of the longest source and target", binary),
+    Column("seconds", "Seconds", "duration of a trial", decimal),
 )
 
 
 def columns(variants: list[Variant]) -> list[Column]:
-    """Those that any variant has a number for; a number that is not known here goes last, under its own name."""
+    """The columns for which a variant has a number; unknown measures come last, under their own names."""
     measured = dict.fromkeys(key for variant in variants for key in variant.measured)
     keys = {STATE, RANK, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
     known = [column for column in COLUMNS if column.key in keys]
@@ -97,7 +97,7 @@ def columns(variants: list[Variant]) -> list[Column]:
 
 
 def rows(variants: list[Variant], shown: list[Column]) -> list[Row]:
-    """One row a variant."""
+    """One row per variant."""
     return [Row(variant.name, [cell(variant, column) for column in shown]) for variant in variants]
 
 
@@ -113,20 +113,20 @@ def cell(variant: Variant, column: Column) -> Cell:
     if column.cost:
         return Cell(column.format(measured.mean), measured.mean)
     half = f" ± {column.format(measured.half_width).lstrip('+')}" if measured.half_width else ""
-    told = column.format(measured.mean) + half
+    text = column.format(measured.mean) + half
     if measured.seeds < len(variant.trials):
-        return Cell(f"{told} ({measured.seeds} of {len(variant.trials)} seeds)", "")
-    return Cell(told, measured.mean)
+        return Cell(f"{text} ({measured.seeds} of {len(variant.trials)} seeds)", "")
+    return Cell(text, measured.mean)
 
 
 def trial_columns(shown: list[Column]) -> list[Column]:
-    """The same for single trials."""
+    """The columns of the table of trials."""
     numbers = [column for column in shown if column.key not in (CHANGE, STATE, RANK)]
-    return [Column(STATE, "State", "", plain), Column(BEGUN, "Begun", "", plain), *numbers]
+    return [Column(STATE, "State", "", plain), Column(ATTEMPTS, "Started", "", plain), *numbers]
 
 
 def trial_rows(report: Report, shown: list[Column]) -> list[Row]:
-    """One row a trial, in the order in which they are run."""
+    """One row per trial, in the order in which they run."""
     seeds = {variant.name: variant.seeds for variant in report.variants}
     found = []
     for trial in report.trials:

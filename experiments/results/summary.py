@@ -1,4 +1,4 @@
-"""A study's results by variant: means over seeds with the interval that the true mean is likely in."""
+"""A study's results by variant: means over seeds with confidence intervals."""
 
 import functools
 import math
@@ -12,31 +12,33 @@ from pairform.experiments.results.records import Trial, first_variant, result_of
 
 CONFIDENCE = 0.95
 PANELS = 2000
+"""Number of panels in Simpson's rule."""
 QUALITY = ("loss", "accuracy", "exact_match")
 
 
 def summarise(study: Path) -> list[dict[str, Any]]:
-    """One row a variant, in the order of the study: how many trials reached what, and the mean and half-width of each number.
+    """Summarise a study: one row per variant, in the study's order.
 
-    `difference` is that of each seed's loss and accuracies from the first variant's at the same point of the grid, with the
-    same seed and data, so that what they have in common drops out. `match` says how near a variant's size is to that of the
-    first one, where the study scales variants. A half-width is None for fewer than two values; `seeds` is how many there are.
-    `rank` is the variant's place by its loss, as `ranks` says.
+    Returns:
+        For each variant, `trials`: their number by status; `results`: the mean, half-width of the confidence interval (None for
+        fewer than two values) and number of seeds of each measure; `rank` by loss, as in `ranks`; `difference`: of loss and
+        accuracies from the first variant at the same point of the grid, paired by seed, so that the noise they share cancels;
+        and `match`: its size against the first variant's, in a study that scales variants.
+
+    Raises:
+        OutputError: `study` is not a study's folder.
     """
-    trials = sorted(trials_of(study), key=lambda trial: trial.number)
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        groups[trial.variant].append(trial)
+    groups = trials_by_variant(study)
     results = {
         variant: {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
         for variant, own in groups.items()
     }
     first = first_variant(study)
-    places = ranks(groups, results)
+    rank = ranks(groups, results)
     rows: list[dict[str, Any]] = []
     for variant, own in groups.items():
         row: dict[str, Any] = {"variant": variant, "trials": dict(Counter(trial.status for trial in own))}
-        row["rank"] = places.get(variant)
+        row["rank"] = rank.get(variant)
         row["results"] = means(list(results[variant].values()))
         compared = f"{first} {own[0].point}".strip()
         if compared != variant and (paired := differences(results[variant], results.get(compared, {}))):
@@ -47,11 +49,19 @@ def summarise(study: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dict[str, Any]]]) -> dict[str, int]:
-    """The places of the variants whose trials all ended, from 1 on, by mean loss; equal ones share a place.
+def trials_by_variant(study: Path) -> dict[str, list[Trial]]:
+    """The trials of a study by variant, both in the study's order; `OutputError` if there is no study."""
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in sorted(trials_of(study), key=lambda trial: trial.number):
+        groups[trial.variant].append(trial)
+    return groups
 
-    A mean over the seeds that did not fail says nothing about the others, so a variant with failed seeds comes after those with
-    fewer of them, whatever its loss.
+
+def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dict[str, Any]]]) -> dict[str, int]:
+    """Ranks from 1 of the variants whose trials have all ended, by mean loss; ties share a rank.
+
+    A mean over the seeds that did not fail says nothing about the others, so a variant ranks after those with fewer failed
+    seeds, whatever its loss.
     """
     keys: dict[str, tuple[int, float]] = {}
     for variant, trials in groups.items():
@@ -63,18 +73,18 @@ def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dic
 
 
 def comparisons(rows: Sequence[dict[str, Any]]) -> int:
-    """How many intervals of a difference from the first variant there are, for each measure."""
+    """Number of differences from the first variant that have an interval, per measure."""
     return sum(row.get("difference", {}).get("loss", {}).get("half_width") is not None for row in rows)
 
 
 def family_wise(count: int) -> float:
-    """An upper bound (Sidak's) on the share of studies in which at least one of so many intervals excludes zero though no
-    variant differs from the first. Independent intervals reach it; those that share the first variant stay below."""
+    """Family-wise error rate of `count` intervals: the probability, if no variant differs from the first, that at least one
+    excludes zero. Sidak's upper bound: independent intervals reach it; intervals that share the first variant stay below."""
     return 1 - CONFIDENCE**count
 
 
 def caution(rows: Sequence[dict[str, Any]]) -> str:
-    """What a reader of several intervals must know; nothing for fewer than two."""
+    """A note on multiple comparisons; empty for fewer than two."""
     count = comparisons(rows)
     if count < 2:
         return ""
@@ -85,7 +95,7 @@ def caution(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def differences(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> list[dict[str, float]]:
-    """Of the measures of quality, for each seed that both have."""
+    """Differences of the quality measures, for each seed that both variants have."""
     return [
         {key: own[seed][key] - other[seed][key] for key in QUALITY if None not in (own[seed].get(key), other[seed].get(key))}
         for seed in own
@@ -94,7 +104,7 @@ def differences(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]
 
 
 def means(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean and half-width of each number that was measured."""
+    """Mean and half-width of each measure."""
     found = {}
     for key in dict.fromkeys(key for result in results for key in result):
         values = [result[key] for result in results if result.get(key) is not None]
@@ -115,13 +125,14 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
 
 @functools.cache
 def t_quantile(probability: float, freedom: int) -> float:
-    """Where Student's t distribution with that many degrees of freedom reaches `probability`, which is above one half.
+    """Quantile of Student's t distribution at `probability`, which is above one half.
 
-    With x = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which is integrated by Simpson's rule.
+    Substituting x = sqrt(freedom) tan(angle) turns the density into a power of the cosine, integrated by Simpson's rule. SciPy
+    is not a dependency.
     """
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
 
-    def reached(angle: float) -> float:
+    def cumulative(angle: float) -> float:
         step = angle / PANELS
         heights = [math.cos(step * place) ** (freedom - 1) for place in range(PANELS + 1)]
         inner = 4 * sum(heights[1:-1:2]) + 2 * sum(heights[2:-1:2])
@@ -130,5 +141,5 @@ def t_quantile(probability: float, freedom: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if reached(middle) < probability else (low, middle)
+        low, high = (middle, high) if cumulative(middle) < probability else (low, middle)
     return math.sqrt(freedom) * math.tan(low)

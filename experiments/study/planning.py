@@ -1,4 +1,4 @@
-"""From a study to its trials. Everything that can be wrong is found here, before the first one starts."""
+"""From a study to its trials. Every error that can be found before training is found here, before the first trial starts."""
 
 import itertools
 from collections.abc import Mapping
@@ -29,40 +29,52 @@ from pairform.registry import (
     thaw,
 )
 from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
-from pairform.training.data.digests import fingerprint
-from pairform.training.recipe import check_written
+from pairform.training.data.file_data import fingerprint
+from pairform.training.recipe import check_ignored
 
 BYTES = 20_000
-"""Of a trial's files at most, beside its lines of metrics."""
+"""Upper bound of the size of a trial's files, apart from its metrics."""
 LINE = 300
-"""Bytes of a line of metrics at most."""
+"""Upper bound of the bytes of a line of metrics."""
 
 
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
-    """The study in a file, with a merge patch applied, and its base written out: no file beside it is needed any more."""
+    """Read a study, with its base expanded, so that it depends on no other spec file.
+
+    Args:
+        file: The study as JSON.
+        patch: Merge patch on it.
+
+    Raises:
+        SpecError: the file cannot be read, or the study is invalid.
+    """
     try:
-        written, changes = read_json(file), as_object(patch or {}, "patch")
-        study = StudySpec.read(merge_patch(written, changes, StudySpec))
-        check_written(study.training, written, changes)
+        document, changes = read_json(file), as_object(patch or {}, "patch")
+        study = StudySpec.read(merge_patch(document, changes, StudySpec))
+        check_ignored(study.training, document, changes)
         base = thaw(study.base)
-        written_out = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
-        return study.model_copy(update={"base": ModelSpec.read(written_out, where="base").document()})
+        resolved = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
+        return study.model_copy(update={"base": ModelSpec.read(resolved, where="base").document()})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
         raise SpecError(known or in_file(str(file), error)) from None
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
-    """Every trial of a study: every variant at every point of the grid, with every seed."""
+    """Every trial of a study: every variant at every point of the grid, with every seed.
+
+    Raises:
+        SpecError: with the problems of all variants.
+    """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    every = [combination(study, name, point) for name in study.variants for point in points]
-    return trials_for(study, contents, make_variants(study, folder, contents, every))
+    combinations = [combination(study, name, point) for name in study.variants for point in points]
+    return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 
 
 def make_variants(study: StudySpec, folder: Path, contents: Contents, combinations: list[Combination]) -> list[Variant]:
-    """Variants at points of the grid, the first variant's in front if others are scaled towards its size.
+    """Validated variants at points of the grid. Where variants are scaled to the first one's size, it comes first.
 
-    Each is laid out on the meta device at the longest lengths of the data. Problems of all are told at once.
+    Each model is run on the meta device at the data's longest lengths. The problems of all variants are raised together.
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
@@ -88,12 +100,12 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
 
 
 def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) -> list[Trial]:
-    """The trials of some variants, seeds in turn so that an early end leaves each about as many."""
+    """The trials of some variants, seed by seed, so that a run that ends early leaves about as many of each."""
     order = itertools.count()
-    known: dict[str, str] = {}
+    names: dict[str, str] = {}
     for variant in variants:
-        if known.setdefault(variant.folder, variant.name) != variant.name:
-            found = f"{shorten(variant.name)} and {shorten(known[variant.folder])}, whose folders would share the name"
+        if names.setdefault(variant.folder, variant.name) != variant.name:
+            found = f"{shorten(variant.name)} and {shorten(names[variant.folder])}, whose folders would share the name"
             raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
     return [
         Trial(
@@ -114,14 +126,14 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
 
 
 def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:
-    """The variant scaled towards the size `wanted`, by one patch more."""
+    """The variant scaled to the size `wanted`, with one more patch."""
     patch, reached = match(variant.spec, wanted, settings, count)
     patches = (*variant.patches, patch) if patch else variant.patches
     return replace(variant, patches=patches, spec=patch_spec(variant.spec, patch), match=reached)
 
 
 def check_variant(variant: Variant, contents: Contents) -> Lengths:
-    """Whether the model can learn from the data, at the data's lengths, which are returned."""
+    """Check that the model can be trained on the data; the data's longest source and target, in tokens."""
     problems = list(check_spec(variant.spec))
     if problems:
         raise SpecError(problems)
@@ -135,7 +147,7 @@ def check_variant(variant: Variant, contents: Contents) -> Lengths:
         inspect(variant.spec, source_length=source, target_length=target)
     except PairformError:
         raise
-    except Exception as error:  # whatever a block answers to lengths that it cannot take
+    except Exception as error:  # whatever a block raises for lengths that it does not support
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
     return examples.lengths
@@ -149,7 +161,7 @@ def check_device(name: str) -> None:
 
 
 def check_room(out: Path, trials: list[Trial]) -> None:
-    """Whether the disk has room for what the trials write."""
+    """Check that the disk has space for the trials' files."""
     needed = sum(
         BYTES + len(str(trial.spec)) + LINE * 2 * (1 + trial.training.steps // trial.training.log_every) for trial in trials
     )

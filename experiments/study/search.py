@@ -1,37 +1,66 @@
-"""Points of a grid too large to be run whole, chosen one after another by Optuna from what earlier ones came to."""
+"""Search of a grid too large to run in full: Optuna proposes one point after another from the results of earlier ones."""
 
 import json
+import math
 import statistics
 from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.records import Trial, TrialFolder, result_of
-from pairform.experiments.results.writing import write_json
+import numpy as np
+
+from pairform.experiments.results.records import Trial, TrialFolder, result_of, write_json
 from pairform.experiments.study.planning import make_variants, trials_for
-from pairform.experiments.study.points import SUMMARY, Point, pick, read_points
 from pairform.experiments.study.spec import SearchSpec, StudySpec
 from pairform.experiments.study.variants import Variant, combination
-from pairform.registry import PairformError, thaw
+from pairform.registry import OutputError, PairformError, Problem, SpecError, parse_json, read_text, shorten, thaw
 from pairform.training.data.batches import Contents, generator
 from pairform.training.metrics import check_package
 
+SUMMARY = "search.json"
+Choices = Mapping[str, Sequence[str]]
+"""The variants' names, and the grid's values as JSON by path."""
 VARIANT = "variant"
 ATTEMPTS = 16
-"""How often Optuna is asked for a point that was not asked before; after that, chance chooses among those."""
+"""Proposals by Optuna that may repeat earlier points before a random new one is taken."""
+
+
+@dataclass
+class Point:
+    """One value of each choice.
+
+    trials:  names of its trials.
+    refused: why it is not a valid model.
+    number:  Optuna's trial number.
+    value:   the measure's mean over seeds, once all trials are done.
+    ended:   whether Optuna has been told the outcome.
+    """
+
+    params: dict[str, str]
+    trials: list[str] = field(default_factory=list)
+    refused: str | None = None
+    number: int = 0
+    value: float | None = None
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.ended = self.refused is not None
 
 
 class Search:
-    """Hands out the trials of points, every seed of each. The points are kept in `search.json`, from which it goes on.
+    """A queue of the trials of proposed points, with every seed. Points are recorded in `search.json`, to resume from.
 
-    Each choice depends on the search's seed and on the answers so far, so that with one job at a time a search that was
-    interrupted comes to the same points. No point is asked twice. One that is no valid model is refused, and counts.
+    Each proposal depends only on the search's seed and the results so far, so that with one job at a time an interrupted search
+    reaches the same points. No point is proposed twice. A point that is not a valid model is recorded as refused, and counts.
     """
 
     def __init__(self, study: StudySpec, settings: SearchSpec, source: Path, contents: Contents, out: Path) -> None:
         check_package("optuna", "search")
         self.study, self.settings, self.source, self.contents, self.out = study, settings, source, contents, out
         first = {path: values[0] for path, values in study.grid.items()}
+        # every variant at the first point: errors of the base and the patches are raised before the first trial
         self.first = make_variants(study, source, contents, [combination(study, name, first) for name in study.variants])
         self.choices = {VARIANT: tuple(study.variants)}
         self.choices |= {path: tuple(json.dumps(thaw(value)) for value in values) for path, values in study.grid.items()}
@@ -41,63 +70,63 @@ class Search:
 
     @property
     def planned(self) -> list[Trial]:
-        """The trials of all points that were asked for, point by point: numbers stay when points are added."""
-        place = {name: place for place, name in enumerate(self.variants)}
-        found = trials_for(self.study, self.contents, list(self.variants.values()))
-        found.sort(key=lambda trial: place[trial.variant])
-        return [trial.model_copy(update={"number": number}) for number, trial in enumerate(found)]
+        """The trials of all proposed points, point by point, so that a trial's number does not change as points are added."""
+        order = {name: index for index, name in enumerate(self.variants)}
+        trials = trials_for(self.study, self.contents, list(self.variants.values()))
+        trials.sort(key=lambda trial: order[trial.variant])
+        return [trial.model_copy(update={"number": number}) for number, trial in enumerate(trials)]
 
     @property
     def most(self) -> list[Trial]:
-        """As many trials as there can be."""
+        """As many trials as the search can run, all like the first: an estimate of the disk space."""
         return trials_for(self.study, self.contents, self.first[:1]) * self.study.points
 
     def begin(self, waiting: list[str]) -> None:
-        """Run first what was left by an earlier run."""
+        """Resume: tell Optuna of earlier points, and run their unfinished trials first."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.optuna = optuna.create_study(direction="minimize" if self.settings.measure == "loss" else "maximize")
         for point in self.points:
-            self.enter(point)
+            self.register(point)
         self.ready.extend(waiting)
-        self.answer()
+        self.update()
 
     def next(self) -> str | None:
-        """The name of a trial to run; none while answers are to be waited for, or at the end."""
+        """Name of a trial to run; None at the end."""
         while not self.ready and len(self.points) < self.study.points:
-            self.ask()
+            self.propose()
         return self.ready.popleft() if self.ready else None
 
     def ended(self, trial: Trial) -> None:
-        self.answer()
+        self.update()
 
-    def ask(self) -> None:
+    def propose(self) -> None:
         """Choose a point and plan its trials."""
         point = self.plan(self.choose())
         self.points.append(point)
-        self.enter(point)
-        self.answer()
+        self.register(point)
+        self.update()
         planned = {trial.name: trial for trial in self.planned}
         for name in point.trials:
-            if not TrialFolder(self.out, name).there:
+            if not TrialFolder(self.out, name).exists:
                 TrialFolder(self.out, name).write(planned[name])
         self.ready.extend(point.trials)
 
     def choose(self) -> dict[str, str]:
-        """What Optuna proposes, unless it was asked before."""
+        """A point that was not proposed before: Optuna's choice, or after `ATTEMPTS` repeated ones a random point."""
         from optuna.samplers import RandomSampler, TPESampler
         from optuna.trial import TrialState
 
-        asked = [point.params for point in self.points]
+        known = [point.params for point in self.points]
         sampler = TPESampler if self.settings.sampler == "tpe" else RandomSampler
         for attempt in range(ATTEMPTS):
-            self.optuna.sampler = sampler(seed=int(generator(self.settings.seed, len(asked), attempt).integers(2**31)))
+            self.optuna.sampler = sampler(seed=int(generator(self.settings.seed, len(known), attempt).integers(2**31)))
             proposed = self.optuna.ask(self.distributions)
-            self.optuna.tell(proposed, state=TrialState.FAIL)  # entered anew once it is planned
-            if proposed.params not in asked:
+            self.optuna.tell(proposed, state=TrialState.FAIL)  # registered again once it is planned
+            if proposed.params not in known:
                 return proposed.params
-        return pick(self.choices, asked, generator(self.settings.seed, len(asked), ATTEMPTS))
+        return pick(self.choices, known, generator(self.settings.seed, len(known), ATTEMPTS))
 
     @property
     def distributions(self) -> dict[str, Any]:
@@ -105,8 +134,8 @@ class Search:
 
         return {name: CategoricalDistribution(values) for name, values in self.choices.items()}
 
-    def enter(self, point: Point) -> None:
-        """Tell Optuna that a point is at work; refused ones have failed."""
+    def register(self, point: Point) -> None:
+        """Tell Optuna that a point is running, or failed if it is refused."""
         from optuna.trial import TrialState, create_trial
 
         state = TrialState.RUNNING if point.refused is None else TrialState.FAIL
@@ -114,7 +143,7 @@ class Search:
         self.optuna.add_trial(create_trial(state=state, params=point.params, distributions=self.distributions))
 
     def plan(self, params: dict[str, str]) -> Point:
-        """The trials of a point, or why it is refused."""
+        """The point with its trials, or with the reason why it is refused."""
         values = {path: json.loads(value) for path, value in params.items() if path != VARIANT}
         chosen = combination(self.study, params[VARIANT], values)
         try:
@@ -124,15 +153,15 @@ class Search:
         except PairformError as error:
             return Point(params, refused=str(error))
 
-    def answer(self) -> None:
-        """Tell Optuna the mean over seeds of each point whose trials all ended; one with a failed trial has failed."""
+    def update(self) -> None:
+        """Tell Optuna each point's mean over seeds, or that a trial failed, once all have ended; write `search.json`."""
         from optuna.trial import TrialState
 
         for point in self.points:
             if point.ended:
                 continue
             trials = [TrialFolder(self.out, name) for name in point.trials]
-            states = {trial.read().status if trial.there else "planned" for trial in trials}
+            states = {trial.read().status if trial.exists else "planned" for trial in trials}
             if states == {"done"}:
                 point.value = self.mean(point)
             if point.value is not None:
@@ -148,7 +177,53 @@ class Search:
         write_json(self.out / SUMMARY, entries)
 
     def mean(self, point: Point) -> float | None:
-        """Over the seeds of a point whose trials are done; None where one of them did not measure it."""
-        results = [result_of(self.out, name).get(self.settings.measure) for name in point.trials]
-        known = [value for value in results if value is not None]
-        return statistics.fmean(known) if len(known) == len(results) else None
+        """The measure's mean over the seeds of a point whose trials are done; None if a trial did not measure it."""
+        values = [result_of(self.out, name).get(self.settings.measure) for name in point.trials]
+        return None if None in values else statistics.fmean(value for value in values if value is not None)
+
+
+def read_points(out: Path, choices: Choices, measure: str) -> list[dict[str, str]]:
+    """The points of an earlier run, in order; `OutputError` if it searched other choices or for another measure."""
+    file = out / SUMMARY
+    if not file.exists():
+        return []
+    try:
+        entries: Any = parse_json(read_text(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecError(Problem(str(file), str(error), "the points of a search, as JSON")) from None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("point"), dict) for entry in entries
+    ):
+        raise SpecError(Problem(str(file), shorten(entries), "a list of objects with a point each"))
+    found: list[dict[str, str]] = []
+    for entry in entries:
+        point = entry["point"]
+        if set(point) != set(choices) or any(value not in choices[name] for name, value in point.items()):
+            raise other_search(out, "a search in another grid or among other variants")
+        if measure not in entry:
+            raise other_search(out, "a search for another measure")
+        if point not in found:  # earlier versions proposed some points twice
+            found.append(point)
+    return found
+
+
+def other_search(out: Path, found: str) -> OutputError:
+    return OutputError(Problem(str(out), found, "this study's", "Choose another folder with --out."))
+
+
+def pick(choices: Choices, known: Sequence[dict[str, str]], random: np.random.Generator) -> dict[str, str]:
+    """A new point: a random one, or the first unknown one after it in the grid's order."""
+    total = math.prod(map(len, choices.values()))
+    index = int(random.integers(min(total, 2**62)))
+    while (point := point_at(choices, index)) in known:
+        index = (index + 1) % total
+    return point
+
+
+def point_at(choices: Choices, index: int) -> dict[str, str]:
+    """The point of that number in the grid; the last choice changes fastest."""
+    point: dict[str, str] = {}
+    for name, values in reversed(list(choices.items())):
+        index, digit = divmod(index, len(values))
+        point[name] = values[digit]
+    return {name: point[name] for name in choices}

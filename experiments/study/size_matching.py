@@ -1,4 +1,4 @@
-"""Variants scaled towards the size of the first, so that a difference between them is not one of size."""
+"""Scaling variants to the size of the first, so that comparisons are not confounded by size."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -13,17 +13,24 @@ from pairform.training.costs import costs
 from pairform.training.data.batches import Lengths
 
 Count = Callable[[ModelSpec], int]
-FARTHEST = 1000
-"""Times as large as it was, a size is not looked for any more."""
+LARGEST_SCALE = 1000
+"""A size is not scaled up beyond this factor."""
 
 
 def counter(by: str, lengths: Lengths, dtype: str) -> Count:
-    """Parameters of a model, or the FLOPs of a pass at these lengths of source and target."""
+    """A function that counts a model's parameters, or the FLOPs of a forward pass at these lengths."""
     return lambda spec: costs(spec, lengths, dtype)[by]
 
 
 def match(spec: ModelSpec, wanted: int, settings: MatchSpec, count: Count) -> tuple[dict[str, Any], Match]:
-    """The patch that brings a variant nearest to `wanted`, and what it comes to; too far from it raises `SpecError`."""
+    """Find the patch that brings a variant's size closest to `wanted`.
+
+    Returns:
+        The patch, empty if the variant is closest as it is, and the size reached.
+
+    Raises:
+        SpecError: the closest size is outside the tolerance, or the variant has none of the paths.
+    """
     document = spec.document()
     sizes = {path: value for path in settings.paths if isinstance(value := value_at(document, path), int)}
     if not sizes:
@@ -32,24 +39,28 @@ def match(spec: ModelSpec, wanted: int, settings: MatchSpec, count: Count) -> tu
         )
 
     @functools.cache
-    def at(scale: int) -> int:
+    def size_at(scale: int) -> int:
         return count(patch_spec(spec, scaled(sizes, scale, settings.multiple)))
 
     start = max(sizes.values()) // settings.multiple
     candidates: list[tuple[dict[str, Any], int]] = [({}, count(spec))]
-    candidates += [(scaled(sizes, scale, settings.multiple), at(scale)) for scale in around(at, wanted, max(start, 1))]
+    bracket = around(size_at, wanted, max(start, 1))
+    candidates += [(scaled(sizes, scale, settings.multiple), size_at(scale)) for scale in bracket]
     patch, found = min(candidates, key=lambda candidate: abs(candidate[1] - wanted))
     reached = Match(by=settings.by, wanted=wanted, found=found, tolerance=settings.tolerance)
     if abs(reached.difference) > settings.tolerance:
-        nearest = f"{found:,} {settings.by} at the nearest, {reached.difference:+.2%}"
+        nearest = f"{found:,} {settings.by} at the closest, {reached.difference:+.2%}"
         remedy = "Raise match.tolerance, lower match.multiple, or name other match.paths."
         raise SpecError(Problem("match", nearest, f"{wanted:,} within {settings.tolerance:.2%}", remedy))
     return patch, reached
 
 
 def around(count: Callable[[int], int], wanted: int, start: int) -> tuple[int, int]:
-    """The neighbours between which a count that grows reaches `wanted`; where it does not, the nearest number, twice."""
-    low, high, most = 1, start, FARTHEST * start
+    """Neighbouring scales between which a growing count reaches `wanted`; the closest scale twice if it never does.
+
+    Interpolates between counts, since each builds the model on the meta device.
+    """
+    low, high, most = 1, start, LARGEST_SCALE * start
     if count(low) >= wanted:
         return low, low
     while count(high) < wanted:
@@ -67,7 +78,7 @@ def around(count: Callable[[int], int], wanted: int, start: int) -> tuple[int, i
 
 
 def scaled(sizes: Mapping[str, int], scale: int, multiple: int) -> dict[str, Any]:
-    """A patch that makes the largest size `scale` multiples, and the others as large beside it as they were."""
+    """A patch that sets the largest size to `scale` multiples and keeps the ratios of the others to it."""
     largest = max(sizes.values())
     patch: dict[str, Any] = {}
     for path, size in sizes.items():
@@ -83,7 +94,7 @@ def patch_at(path: str, value: Any) -> dict[str, Any]:
 
 
 def value_at(document: Any, path: str) -> Any:
-    """What stands at `a.b` in a document; None where nothing does."""
+    """The value at `a.b` in a document, or None."""
     for key in path.split("."):
         document = document.get(key) if isinstance(document, Mapping) else None
     return document

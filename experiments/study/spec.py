@@ -1,4 +1,4 @@
-"""A study as JSON: one base, variants of it, and how each of them is trained and measured."""
+"""A study as JSON: a base model, variants of it, and how each is trained and measured."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,61 +15,65 @@ from pairform.training.recipe import Count, TrainingSpec
 from pairform.training.recipe import OptimizerSpec as OptimizerSpec
 
 DEEPEST = 64
-"""Steps of a path in the grid."""
+"""Largest number of fields in a path of the grid."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 
 
 class BudgetSpec(Spec):
-    """Bounds of a study.
+    """Limits of a study."""
 
-    trials:  a study of more is refused before it starts.
-    minutes: after so many no trial is begun; another run goes on from there.
-    """
-
-    trials: Annotated[int, Field(gt=0, le=100_000)] = 1000
-    minutes: PositiveFloat | None = None
+    trials: Annotated[int, Field(gt=0, le=100_000)] = Field(
+        default=1000, description="Largest number of trials; a study with more is refused before it starts."
+    )
+    minutes: PositiveFloat | None = Field(
+        default=None, description="Minutes after which no trial is started; the next run resumes. Default: no limit."
+    )
 
 
 class MatchSpec(Spec):
-    """Variants are scaled towards the size of the first one at the same point of the grid.
+    """Variants are scaled towards the size of the first one at the same point of the grid."""
 
-    by:        the size that is compared: parameters, or the FLOPs of a forward pass over the longest source and target.
-    tolerance: the largest difference allowed, as a fraction of the first variant's size; a larger one is an error.
-    paths:     sizes in the model's spec that are scaled together; those that a variant lacks are left out.
-    multiple:  each of them becomes a multiple of it.
-    """
-
-    by: Literal["parameters", "flops"]
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    paths: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = tuple(
-        f"{stack}.layer.branches.feed_forward.hidden" for stack in ("encoder", "decoder")
+    by: Literal["parameters", "flops"] = Field(
+        description="Size to compare: parameters, or the FLOPs of a forward pass over the longest source and target."
     )
-    multiple: PositiveInt = 8
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.01,
+        description="Largest difference allowed, as a fraction of the first variant's size; a larger one is an error.",
+    )
+    paths: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = Field(
+        default=tuple(f"{stack}.layer.branches.feed_forward.hidden" for stack in ("encoder", "decoder")),
+        description="Sizes in the model's spec that are scaled together; those that a variant lacks are skipped.",
+    )
+    multiple: PositiveInt = Field(default=8, description="Each scaled size is a multiple of this number.")
 
 
 class SearchSpec(Spec):
-    """A part of the grid is run, chosen by Optuna.
+    """Run a part of the grid, chosen by Optuna."""
 
-    points:  how many, each with every seed, or all where the grid has fewer; variants are chosen as the grid's values are.
-    measure: what is to be low (a loss) or high (an accuracy), as a mean over seeds.
-    sampler: tree-structured Parzen estimators (Bergstra et al. 2011, "Algorithms for hyper-parameter optimization"), or chance.
-    """
-
-    points: PositiveInt
-    measure: Literal["loss", "accuracy", "exact_match"] = "loss"
-    sampler: Literal["tpe", "random"] = "tpe"
-    seed: Count = 0
+    points: PositiveInt = Field(
+        description="Number of points to run, each with every seed; all if the grid has fewer. A point is a variant with one "
+        "value per grid path."
+    )
+    measure: Literal["loss", "accuracy", "exact_match"] = Field(
+        default="loss", description="Value to minimise (a loss) or maximise (an accuracy), averaged over seeds."
+    )
+    sampler: Literal["tpe", "random"] = Field(
+        default="tpe",
+        description="tpe: tree-structured Parzen estimators (Bergstra et al. 2011, 'Algorithms for hyper-parameter "
+        "optimization'); random: uniform sampling.",
+    )
+    seed: Count = Field(default=0, description="Seed of the sampler.")
 
 
 def base_alone() -> dict[str, dict[str, Any]]:
-    """The variants of a study that is only a grid."""
+    """The variants of a study that has only a grid."""
     return {"base": {}}
 
 
 def comparable(value: Any) -> str:
-    """Equal texts for values that are the same in JSON, as 1 and 1.0 are."""
+    """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, Mapping):
@@ -80,30 +84,33 @@ def comparable(value: Any) -> str:
 
 
 class StudySpec(Spec):
-    """Everything that a study's numbers depend on.
+    """Everything that a study's numbers depend on. In patches and grid paths, `training` refers to the training settings."""
 
-    base:     a preset's name, a path beside the study's file, or a model's document.
-    variants: merge patches on the base by name; the first is the one that others are compared with.
-    grid:     paths in the model's spec with the values that each takes; every variant meets every combination.
-    seeds:    of weights and of the order of the data; one trial for each.
-    search:   whether only a part of the grid is run; for grids that are too large.
-    match:    whether variants are scaled towards the size of the first.
-    latency:  whether the seconds in which a trained model writes are measured too; trials beside each other disturb it.
-
-    In patches and in paths of the grid, `training` stands for the settings below.
-    """
-
-    name: str
-    base: str | Model
-    variants: dict[str, Model] = Field(default_factory=base_alone, min_length=1)
-    grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(default_factory=dict)
-    training: TrainingSpec = TrainingSpec()
-    data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")]
-    seeds: Seeds = (0, 1, 2)
-    search: SearchSpec | None = None
-    match: MatchSpec | None = None
-    latency: bool = False
-    budget: BudgetSpec = BudgetSpec()
+    name: str = Field(description="Title of the report.")
+    base: str | Model = Field(description="A preset's name, a path relative to the study file, or a model's document.")
+    variants: dict[str, Model] = Field(
+        default_factory=base_alone,
+        min_length=1,
+        description="Merge patches on the base by name; the first is the baseline of comparisons.",
+    )
+    grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(
+        default_factory=dict,
+        description="Paths in the model's spec, each with its values; every variant is run with every combination.",
+    )
+    training: TrainingSpec = Field(default=TrainingSpec(), description="How each trial is trained.")
+    data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
+        description="Task or files that trials learn from."
+    )
+    seeds: Seeds = Field(default=(0, 1, 2), description="Seeds of weights and data order; one trial each.")
+    search: SearchSpec | None = Field(default=None, description="Run only a part of a large grid. Default: the whole grid.")
+    match: MatchSpec | None = Field(
+        default=None, description="Scale variants to the size of the first. Default: none is scaled."
+    )
+    latency: bool = Field(
+        default=False,
+        description="Also measure the seconds in which a trained model generates. Trials that run at the same time distort it.",
+    )
+    budget: BudgetSpec = Field(default=BudgetSpec(), description="Limits of the study.")
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Self:
@@ -122,7 +129,7 @@ class StudySpec(Spec):
         if self.search is not None and not self.grid:
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
-            yield Problem("match", "a search beside it", "one of the two")
+            yield Problem("match", "match and search together", "only one of the two")
         count = self.trials
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
@@ -133,25 +140,25 @@ class StudySpec(Spec):
         if not all(parts) or len(parts) > DEEPEST:
             yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
         if not values:
-            yield Problem(f"grid.{path}", "no value", "at least one", "Leave the path out to keep what the base says.")
-        seen: dict[str, int] = {}
-        for place, value in enumerate(values):
-            first = seen.setdefault(comparable(value), seen.setdefault(str(value), place))
-            if first < place:
-                found = f"{shorten(thaw(value))}, the same as or written like the value at [{first}]"
-                yield Problem(f"grid.{path}[{place}]", found, "each value once")
+            yield Problem(f"grid.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
+        first_index: dict[str, int] = {}
+        for index, value in enumerate(values):
+            first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
+            if first < index:
+                found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
+                yield Problem(f"grid.{path}[{index}]", found, "each value once")
 
     @property
     def combinations(self) -> int:
-        """Variants times values of the grid."""
+        """Number of variants times number of points of the grid."""
         return len(self.variants) * math.prod(map(len, self.grid.values()))
 
     @property
     def points(self) -> int:
-        """How many combinations are run: all, or as many as a search asks for."""
+        """Number of combinations that are run: all, or those of a search."""
         return self.combinations if self.search is None else min(self.search.points, self.combinations)
 
     @property
     def trials(self) -> int:
-        """How many there are at most: one for each seed at each point."""
+        """Largest number of trials: one for each seed and point."""
         return self.points * len(self.seeds)

@@ -12,17 +12,17 @@ from pairform.experiments.results.records import Match
 from pairform.experiments.study.size_matching import patch_at
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import apply_patch, merge_patch, thaw
-from pairform.training.recipe import TrainingSpec, check_written
+from pairform.training.recipe import TrainingSpec, check_ignored
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")
 LONGEST = 100
-"""Characters of a variant's part of a folder's name."""
+"""Characters of a variant's name in the name of a trial's folder."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of the study: its name with the grid's values, its point of the grid, and what was applied to the base."""
+    """A model of the study: name with the grid's values, point of the grid, and the patches applied to the base."""
 
     name: str
     point: str
@@ -35,7 +35,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Combination:
-    """A variant at a point of the grid, given as texts such as `depth=2`, with the patches that make it."""
+    """A variant at a point of the grid, written as `depth=2` and so on, with its patches."""
 
     variant: str
     point: tuple[str, ...]
@@ -52,7 +52,7 @@ class Combination:
 
     @property
     def folder(self) -> str:
-        """The name as a folder's. It depends on this name alone, so that other variants may come and go beside it."""
+        """Folder name. It depends on this name alone, so that other variants can be added or removed."""
         parts = (self.variant, *self.point)
         joined = "-".join(parts)
         if all(PLAIN.fullmatch(part) for part in parts) and len(joined) <= LONGEST:
@@ -62,7 +62,7 @@ class Combination:
 
     @property
     def where(self) -> str:
-        """How errors name it."""
+        """Its name in errors."""
         return f"variants.{self.variant}" + (f" with {self.shown}" if self.shown else "")
 
 
@@ -75,21 +75,21 @@ def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combin
 
 
 def short_names(paths: list[str]) -> dict[str, str]:
-    """The last word of each path, or all of it where two paths share that word."""
+    """The last field of each path, or the whole path if two share that field."""
     last = [path.rpartition(".")[2] for path in paths]
     return {path: word if last.count(word) == 1 else path for path, word in zip(paths, last, strict=True)}
 
 
 def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Variant:
-    """The base and the settings with the patches applied; a field that they do not have is an error."""
-    assert not isinstance(study.base, str), "written out when the study was read"
+    """The base and the training settings with the patches applied; `SpecError` for an unknown field."""
+    assert not isinstance(study.base, str), "expanded when the study was read"
     document: dict[str, Any] = thaw(study.base)
     training = study.training.document()
     for patch in combination.patches:
         training = merge_patch(training, patch.get("training", {}), TrainingSpec)
-        of_model = {key: value for key, value in patch.items() if key != "training"}
-        document = apply_patch(ModelSpec, document, of_model, folder)
+        model_patch = {key: value for key, value in patch.items() if key != "training"}
+        document = apply_patch(ModelSpec, document, model_patch, folder)
     spec = ModelSpec.read(document)
     settings = TrainingSpec.read(training, where="training")
-    check_written(settings, *combination.patches)
+    check_ignored(settings, *combination.patches)
     return Variant(combination.name, combination.shown, combination.folder, combination.patches, spec, settings)

@@ -1,14 +1,13 @@
-"""What there is to say of a block, taken from its class: docstrings, its spec's fields, the shapes of its `forward`."""
+"""Documentation of a block, read from its class: docstring, the JSON Schema of its spec, the shapes of its `forward`."""
 
 import inspect
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
-from pairform.cli.block_options import Option, options, part
-from pairform.registry import KINDS, BlockSpec, PairformError, Sizes, registry_of
+from pairform.registry import KINDS, LIMIT, SLOT_KEY, BlockSpec, PairformError, Sizes, registry_of
 
 PAPER = re.compile(r"arXiv (\d{4}\.\d{5})")
 OWNERS = {"ModelSpec": "the model", "StackSpec": "a stack", "LayerSpec": "a layer", "VisionSpec": "a stack's vision"}
@@ -16,13 +15,24 @@ HOSTS = {
     "an encoder or a decoder alone": Sizes(512, vocabulary=32_000, pad=0),
     "a decoder beside an encoder": Sizes(512, source_width=512, vocabulary=32_000, pad=0),
 }
-TOLD = ("attention", "feed_forward", "embedding")
-"""Kinds whose blocks are told whether there is a source to read."""
+SOURCE_DEPENDENT = ("attention", "feed_forward", "embedding")
+"""Kinds whose blocks depend on whether there is a source to read."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a spec. default: as JSON; None if the field is required or absent by default."""
+
+    path: str
+    type: str
+    default: str | None
+    required: bool
+    says: str
 
 
 @dataclass(frozen=True)
 class Page:
-    """A block's page. `fits`: the fields that take it; `refused`: where it says that it cannot be used."""
+    """Documentation of a block. fits: the fields that accept it; refused: where its own check rejects it."""
 
     kind: str
     name: str
@@ -39,35 +49,30 @@ class Page:
 
 
 def page(kind: str, name: str) -> Page:
-    """The page of one block; a kind or name that is not known is an error with near ones."""
+    """The page of one block.
+
+    Raises:
+        SpecError: the kind or the name is unknown; the message suggests close ones.
+    """
     block = registry_of(kind)[name]
     schema = block.Spec.model_json_schema()
-    docs = [inspect.getdoc(block) or "", *spec_docs(block.Spec)]
-    parted = [part(doc, schema["properties"]) for doc in docs]
-    says = {field: text for _, found in reversed(parted) for field, text in found.items()}
-    text = "\n\n".join(prose for prose, _ in parted if prose)
+    text = inspect.getdoc(block) or ""
+    own = " ".join(schema["properties"].get(field, {}).get("description", "") for field in inspect.get_annotations(block.Spec))
     return Page(
         kind,
         name,
-        text,
-        tuple(dict.fromkeys(PAPER.findall(" ".join(docs[0].split())))),
+        "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")),
+        tuple(dict.fromkeys(PAPER.findall(" ".join(f"{text} {own}".split())))),
         shapes(block),
         tuple(places(kind)),
         tuple(refusals(kind, block.Spec)),
-        tuple(option for field in schema["properties"] if field != "name" for option in options(field, schema, says)),
+        tuple(option for field in schema["properties"] if field != "name" for option in options(field, schema)),
         example(block.Spec),
     )
 
 
-def spec_docs(spec: type[BlockSpec]) -> Iterator[str]:
-    """What a spec and those that it extends say of the fields that they bring."""
-    for each in spec.__mro__:
-        if issubclass(each, BlockSpec) and each is not BlockSpec and vars(each).get("__annotations__"):
-            yield inspect.cleandoc(vars(each).get("__doc__") or "")
-
-
 def example(spec: type[BlockSpec]) -> dict[str, Any]:
-    """The spec's example; of a block whose author gave none for a required field, only its name."""
+    """The spec's example, or only its name if a required field has no example."""
     try:
         return spec.example()
     except PairformError:
@@ -75,15 +80,15 @@ def example(spec: type[BlockSpec]) -> dict[str, Any]:
 
 
 def shapes(block: Any) -> str:
-    """What `forward` takes and gives, as its annotations say."""
+    """Shapes of `forward`'s arguments and result, from its annotations."""
     signature = inspect.signature(block.forward)
-    takes = [
+    arguments = [
         f"{name}{shape(parameter.annotation)}"
         for name, parameter in signature.parameters.items()
         if name not in ("self", "context")
     ]
-    gives = signature.return_annotation
-    return f"{', '.join(takes)} -> {shape(gives).strip() or ('nothing' if gives is None else 'a tensor')}"
+    result = signature.return_annotation
+    return f"{', '.join(arguments)} -> {shape(result).strip() or ('nothing' if result is None else 'a tensor')}"
 
 
 def shape(annotation: Any) -> str:
@@ -92,7 +97,7 @@ def shape(annotation: Any) -> str:
 
 
 def places(kind: str) -> Iterator[str]:
-    """The fields that hold a block of this kind, by the JSON Schema."""
+    """The fields that accept a block of this kind, from the JSON Schema."""
     from pairform.assemblies.specs.schema import schema
 
     holders: dict[str, list[str]] = {}
@@ -103,17 +108,17 @@ def places(kind: str) -> Iterator[str]:
                 if any(kind in slot.split("-or-") for slot in slots):
                     holders.setdefault(field, []).append(owner)
     for field, owners in holders.items():
-        told = [OWNERS[owner] for owner in owners if owner in OWNERS]
+        described = [OWNERS[owner] for owner in owners if owner in OWNERS]
         for each in KINDS:
             names = [owner.partition(".")[2] for owner in owners if owner.startswith(f"{each}.")]
             if names:
-                told.append(each if len(names) == len(KINDS[each]) else f"{each} ({', '.join(names)})")
-        yield f"{field} of {', '.join(told)}"
+                described.append(each if len(names) == len(KINDS[each]) else f"{each} ({', '.join(names)})")
+        yield f"{field} of {', '.join(described)}"
 
 
 def refusals(kind: str, spec: type[BlockSpec]) -> Iterator[str]:
-    """Where the block's example does not fit, in the words of its own check."""
-    if kind not in TOLD:
+    """Where the block's own check rejects its example."""
+    if kind not in SOURCE_DEPENDENT:
         return
     try:
         block = spec.read(spec.example())
@@ -122,3 +127,60 @@ def refusals(kind: str, spec: type[BlockSpec]) -> Iterator[str]:
     for host, sizes in HOSTS.items():
         for problem in block.check(sizes):
             yield f"{host} (expected {problem.expected})"
+
+
+def options(field: str, schema: Mapping[str, Any], path: str = "") -> Iterator[Option]:
+    """The field's option, then those of the object that it holds, or of each variant of it."""
+    value = schema["properties"][field]
+    default = None if value.get("default") is None else json.dumps(value["default"])
+    says = value.get("description", "")
+    objects = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in variants(value) if "$ref" in each]
+    objects = [each for each in objects if "properties" in each]
+    if len(objects) > 1:
+        names = " or ".join(json.dumps(name_of(each)) for each in objects)
+        yield Option(f"{path}{field}.name", names, json.dumps(value["default"]["name"]), False, says)
+    else:
+        required = field in schema.get("required", ())
+        yield Option(path + field, "object" if objects else words(value), None if objects else default, required, says)
+    for each in objects:
+        variant = f" ({name_of(each)})" if len(objects) > 1 else ""
+        if variant:
+            yield Option(f"{path}{field}{variant}", "object", None, False, " ".join(each.get("description", "").split()))
+        scope = {"$defs": schema.get("$defs", {})} | each
+        for inside in each["properties"]:
+            if inside != "name":
+                for option in options(inside, scope, f"{path}{field}."):
+                    yield replace(option, path=option.path + variant)
+
+
+def name_of(variant: Mapping[str, Any]) -> str:
+    """Of an object that is one of several by its name."""
+    name: str = variant["properties"]["name"]["const"]
+    return name
+
+
+def variants(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    for key in ("anyOf", "oneOf"):
+        if key in value:
+            return [inner for each in value[key] for inner in variants(each)]
+    return [value]
+
+
+def words(value: Mapping[str, Any]) -> str:
+    """A JSON Schema in words."""
+    return " or ".join(dict.fromkeys(kind for each in variants(value) if (kind := word(each)) is not None))
+
+
+def word(value: Mapping[str, Any]) -> str | None:
+    if SLOT_KEY in value:
+        return value[SLOT_KEY].removeprefix("slot.").replace("-or-", " or ")
+    if "const" in value or "enum" in value:
+        return " or ".join(json.dumps(each) for each in value.get("enum", [value.get("const")]))
+    if value.get("type") == "null":
+        return None
+    if value.get("type") == "array":
+        inner = [words(each) for each in value.get("prefixItems", ())] or [words(value.get("items", {})), "..."]
+        return f"[{', '.join(inner)}]"
+    bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    limits = [f"{sign} {value[key]:g}" for key, sign in bounds.items() if key in value and value[key] != LIMIT]
+    return " ".join([str(value.get("type", "object")), *limits])

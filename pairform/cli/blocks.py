@@ -1,4 +1,4 @@
-"""The command that prints the catalogue of blocks, and the page of all in Markdown."""
+"""The command `blocks`, and docs/blocks.md."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 HEAD = """# Blocks
 
-Every block that a spec may name, with its paper, shapes, options and a document of it as short as may be. This page is written
-from the registry by `make schema`. The command line shows the same, and the blocks of installed packages too. From the
-repository's root:
+Look up here which blocks a spec can name: the paper, tensor shapes and options of each, and a minimal example. `make schema`
+generates this page from the registry. The command line shows the same, including the blocks of other installed packages. From
+the repository's root:
 
 ```console
 $ make install
@@ -30,14 +30,14 @@ $ pairform blocks norm rmsnrm
 error: name: found 'rmsnrm', expected one of norm: ... Did you mean 'rmsnorm'?
 ```
 
-With `--json` a program can read it. [Declare](declare.md) shows whole documents, [ablate](ablate.md) how to swap a block,
-[extend](extend.md) how to add one. An option without a default may be left out unless it is required.
+`--json` prints JSON. [Declare](declare.md) shows whole documents, [ablate](ablate.md) how to swap a block,
+[extend](extend.md) how to add one. An option without a default may be omitted unless it is required.
 """
 
 
 def blocks(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="A kind, such as norm or attention; by default all kinds.")
+        str | None, typer.Argument(metavar="[KIND]", help="A kind, such as norm or attention; by default, all kinds.")
     ] = None,
     name: Annotated[
         str | None,
@@ -45,12 +45,12 @@ def blocks(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the blocks that a spec may name, or describe one."""
+    """List the blocks that a spec can name, or describe one."""
     from pairform import blocks as registries
     from pairform.cli.block_docs import page
     from pairform.cli.display.printing import block_rows, print_blocks
 
-    found = {kind: known(kind)} if kind else registries()
+    found = {kind: registry_named(kind)} if kind else registries()
     if kind and name:
         one = page(kind, name)
         print_json(one.document()) if as_json else print_page(one)
@@ -60,15 +60,15 @@ def blocks(
         print_blocks(found)
 
 
-def known(kind: str) -> Any:
-    """The registry of `kind`. For a block's name, the error says of which kind it is."""
+def registry_named(kind: str) -> Any:
+    """The registry of `kind`. Given a block's name instead, the error names its kind."""
     from pairform import blocks as registries
     from pairform.registry import Problem, SpecError
 
     kinds = [each for each, registry in registries().items() if kind in registry]
     if kind not in registries() and kinds:
         remedy = " or ".join(f"`pairform blocks {each} {kind}`" for each in kinds)
-        raise SpecError(Problem("kind", f"{kind!r}, a block's name", "a kind before it", f"Say {remedy}."))
+        raise SpecError(Problem("kind", f"{kind!r}, a block's name", "a kind before it", f"Run {remedy}."))
     return registries(kind)
 
 
@@ -96,12 +96,12 @@ def print_page(page: "Page") -> None:
 
 
 def facts_of(page: "Page") -> dict[str, str]:
-    """The lines between a block's text and its options."""
+    """What the page shows between a block's text and its options."""
     return {
         "paper": ", ".join(f"https://arxiv.org/abs/{paper}" for paper in page.papers),
         "shapes": page.shapes,
-        "stands in": "; ".join(page.fits),
-        "refused in": "; ".join(page.refused),
+        "used as": "; ".join(page.fits),
+        "not allowed in": "; ".join(page.refused),
         "example": json.dumps(page.example),
     }
 
@@ -121,7 +121,7 @@ def markdown() -> str:
             "",
             f"## {kind}",
             "",
-            f"{registry.summary[0].upper()}{registry.summary[1:]}. Stands in: {'; '.join(pages[0].fits)}.",
+            f"{registry.summary[0].upper()}{registry.summary[1:]}. Used as: {'; '.join(pages[0].fits)}.",
         ]
         for each in pages:
             lines += ["", *section(each)]
@@ -132,7 +132,7 @@ def section(page: "Page") -> list[str]:
     lines = [f"### {page.kind} {page.name}", "", linked(page.text), ""]
     lines.append(f"Shapes: {page.shapes}. Example: `{json.dumps(page.example)}`")
     if page.refused:
-        lines += ["", f"Refused in {'; in '.join(page.refused)}."]
+        lines += ["", f"Not allowed in {'; in '.join(page.refused)}."]
     if page.options:
         lines += ["", "| option | type | default | |", "|---|---|---|---|"]
         for option in page.options:
@@ -143,5 +143,5 @@ def section(page: "Page") -> list[str]:
 
 
 def linked(text: str) -> str:
-    """With a link at each paper."""
+    """`text` with each paper as a link."""
     return PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)

@@ -1,4 +1,4 @@
-"""The commands that make a new model out of sources: `plan` and `convert`."""
+"""The commands that initialise a model from checkpoints: `plan` and `convert`."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -75,7 +75,7 @@ def arguments(
     decoder_revision: DecoderRevision = None,
     vision_revision: VisionRevision = None,
 ) -> dict[str, Any]:
-    """What `plan` and `convert` alike take on the command line, as what the functions of these names take."""
+    """The options that `plan` and `convert` share, as arguments of the functions of these names."""
     revisions = {"encoder": encoder_revision, "decoder": decoder_revision, "vision": vision_revision}
     options = {
         "source_attention": source_attention,
@@ -98,7 +98,7 @@ def arguments(
 
 
 def read_options(document: Mapping[str, Any]) -> Any:
-    """The options of an initialisation; what cannot be read is wrong usage."""
+    """The options of the initialisation. Invalid ones are wrong usage."""
     from pairform import Options
     from pairform.registry import SpecError
 
@@ -109,7 +109,7 @@ def read_options(document: Mapping[str, Any]) -> Any:
 
 
 def initialisation(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose options are those of `arguments`, which `function` takes as one, and those of `function` itself."""
+    """Make a command with the options of `arguments`, which `function` receives as its first argument, and its own."""
     shared, (_, *own) = signature(arguments).parameters, signature(function).parameters.values()
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""The command that writes tokens with a model: `generate`."""
+"""The command `generate`."""
 
 import sys
 from typing import Annotated, Any
@@ -14,18 +14,18 @@ def generate(
     text: Annotated[str | None, typer.Option(help="Input as text, for the folder's tokenizer.")] = None,
     ids: Annotated[str | None, typer.Option(help="Input as token ids, as in '5 17 3'.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens to generate.")] = 64,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample tokens; by default, the likeliest is taken.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="With --do-sample: above 1 is more random.  [default: 1]")] = None,
-    top_k: Annotated[int | None, typer.Option(help="With --do-sample: sample from the k likeliest tokens.")] = None,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample tokens; by default, decoding is greedy.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="With --do-sample: higher is more random.  [default: 1]")] = None,
+    top_k: Annotated[int | None, typer.Option(help="With --do-sample: sample from the k most probable tokens.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="With --do-sample: sample from the likeliest tokens of total probability p.")
+        float | None, typer.Option(help="With --do-sample: sample from the most probable tokens of total probability p.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="With --do-sample: makes samples repeatable.")] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 is no beam search.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="With --do-sample: random seed.")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 disables beam search.")] = 1,
     device: Annotated[str, typer.Option(help="Device to run on: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Dtype to compute in; by default, that of the weights.")] = None,
     quantise: Annotated[
-        str | None, typer.Option(help="int8: keep linear weights in eight bits, for half the memory of bfloat16.")
+        str | None, typer.Option(help="int8: store linear weights in eight bits, in half the memory of bfloat16.")
     ] = None,
     prepack: Annotated[
         bool, typer.Option("--prepack", help="Repack weights for the CPU once: faster steps for batches.")
@@ -38,24 +38,24 @@ def generate(
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     check_sampling(do_sample, sampling)
     given = [] if ids is None else parse_ids(ids)
-    from pairform.cli.text import Writer
+    from pairform.cli.text import TextModel
 
     chosen = torch_dtype(dtype) if dtype else None
-    writer = Writer(directory, device=torch_device(device), dtype=chosen, quantise=quantise, prepack=prepack)
-    read = given if text is None else writer.encode(text)
-    written = writer.generate(read, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **sampling)
-    answer = writer.decode(written) if text is not None else None
+    model = TextModel(directory, device=torch_device(device), dtype=chosen, quantise=quantise, prepack=prepack)
+    input_ids = given if text is None else model.encode(text)
+    output_ids = model.generate(input_ids, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **sampling)
+    output = model.decode(output_ids) if text is not None else None
     if as_json:
-        print_json({"input_ids": read, "output_ids": written, "text": answer})
-    else:
-        print(" ".join(map(str, written)) if answer is None else shown(answer))
-        if answer is not None and not answer.strip():
-            ids_written = " ".join(map(str, written))
-            print(f"note: wrote no text, only special tokens: {ids_written}", file=sys.stderr)
+        print_json({"input_ids": input_ids, "output_ids": output_ids, "text": output})
+        return
+    numbers = " ".join(map(str, output_ids))
+    print(numbers if output is None else shown(output))
+    if output is not None and not output.strip():
+        print(f"note: wrote no text, only special tokens: {numbers}", file=sys.stderr)
 
 
 def check_sampling(do_sample: bool, sampling: dict[str, Any]) -> None:
-    """Options of sampling mean nothing to greedy decoding; to pass over them would mislead."""
+    """Sampling options without --do-sample are wrong usage, since greedy decoding would ignore them."""
     given = [f"--{name.replace('_', '-')}" for name, value in sampling.items() if value is not None]
     if given and not do_sample:
         raise typer.BadParameter(f"found {', '.join(given)} alone, expected --do-sample beside it")

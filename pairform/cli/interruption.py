@@ -1,4 +1,4 @@
-"""Commands that can be stopped and run again: what they say and return when a signal ends them."""
+"""Message and exit code of commands that can be interrupted and resumed."""
 
 import contextlib
 import signal
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedError(KeyboardInterrupt):
-    """A signal that asks the process to end; its clean-up runs as after Ctrl-C."""
+    """A signal asked the process to end. Clean-up runs as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -20,30 +20,30 @@ class StoppedError(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def told_to_stop(message: str) -> Iterator[None]:
+def stop_message(message: str) -> Iterator[None]:
     """Print `message` to standard error and exit with 128 + the signal's number on Ctrl-C, SIGTERM and SIGHUP.
 
-    Signals that the caller ignores, as `nohup` does with SIGHUP, stay ignored. Outside the main thread, where Python takes no
-    signals, this does nothing.
+    Ignored signals stay ignored, such as SIGHUP under `nohup`. Does nothing outside the main thread, where Python handles no
+    signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        for each in heeded:
-            signal.signal(each, signal.SIG_IGN)  # the clean-up is not interrupted
+        for each in handlers:
+            signal.signal(each, signal.SIG_IGN)  # so that clean-up is not interrupted
         raise StoppedError(number)
 
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    heeded = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) in usual}
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    handlers = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) in defaults}
     try:
-        for number in heeded:
+        for number in handlers:
             signal.signal(number, stop)
         yield
     except KeyboardInterrupt as interrupt:
         print(message, file=sys.stderr)
-        sys.exit(128 + getattr(interrupt, "number", signal.SIGINT))
+        sys.exit(128 + (interrupt.number if isinstance(interrupt, StoppedError) else signal.SIGINT))
     finally:
-        for number, handler in heeded.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,28 +1,44 @@
-"""The command line: commands about specs here, others in the `cli_` files beside it."""
+"""The command line: every command with its examples, and how errors are reported.
 
-import json
+To add a command, write a function in this package and enter it in `COMMANDS`.
+"""
+
 import re
 import sys
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from pairform.cli.blocks import blocks
-from pairform.cli.carry import carry
 from pairform.cli.convert import convert, plan
-from pairform.cli.examples import examples
 from pairform.cli.generate import generate
-from pairform.cli.options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
-from pairform.cli.presets import presets
+from pairform.cli.specs import diff, inspect, presets, schema, show
 from pairform.cli.study import study
-from pairform.cli.weights import export, extract, verify
+from pairform.cli.weights import carry, export, extract, verify
 
 UsageError: Any = typer.BadParameter.__base__
-"""What Typer raises for wrong usage; which module it lives in depends on Typer's version."""
+"""Typer's exception for wrong usage; its module depends on Typer's version."""
 
 INVALID = re.compile(r"Invalid value(?: for (?P<where>.+?))?: (?P<rest>.*)", re.DOTALL)
-"""How Typer begins what it says of an argument."""
+"""Typer's message about an argument."""
+
+COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
+    presets: ("pairform presets",),
+    blocks: ("pairform blocks norm", "pairform blocks norm rmsnorm"),
+    show: ("pairform show t5gemma-2b-2b", "pairform show t5gemma-2b-2b --set decoder.depth=12 --json"),
+    diff: ("pairform diff gemma-2-2b gemma-2-9b",),
+    schema: ("pairform schema --out pairform.schema.json",),
+    inspect: ("pairform inspect t5gemma-9b-2b --source-length 1024",),
+    plan: ("pairform plan --encoder gemma-large --decoder gemma-small",),
+    convert: ("pairform convert --encoder gemma-large --decoder gemma-small --out pair",),
+    verify: ("pairform verify pair",),
+    export: ("pairform export pair --out pair-transformers",),
+    extract: ("pairform extract pair --part encoder --out encoder",),
+    generate: ('pairform generate pair --text "the quick brown fox"', 'pairform generate pair --ids "5 17 3"'),
+    carry: ("pairform carry pair --set decoder.layer.branches.feed_forward.name=mlp --out pair-mlp",),
+}
+"""Every command, in the order of `--help`, with the examples at the end of its own help; a test runs them in this order."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,114 +63,12 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Goes before the command.")] = False,
 ) -> None:
-    """Taken before the command; `main` looks for --debug itself."""
+    """Options before the command. `main` looks for --debug itself."""
 
 
-def show(spec: Spec, settings: Settings = None, drawn: Drawn = None, as_json: Json = False) -> None:
-    """Show a spec as a tree or a diagram.
-
-    With --json, print its expanded form: no `extends`, defaults written out.
-    """
-    from pairform.cli.display.outline import print_spec, with_layers
-
-    if drawn:
-        from pairform import diagram
-
-        print(diagram(read_spec(spec, settings), diagram_form(drawn), title=spec), end="")
-    elif as_json:
-        print_json(expanded_form(spec, settings))
-    else:
-        print_spec(spec, expanded_form(spec, settings) if is_preset(spec, settings) else with_layers(read_spec(spec, settings)))
-
-
-def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> None:
-    """Compare two specs, as a table or in a diagram of the second."""
-    from pairform.cli.display.printing import print_diff
-    from pairform.registry.merge import difference
-
-    if drawn:
-        from pairform import diagram
-
-        print(diagram(new, diagram_form(drawn), old=old, title=f"{new} against {old}"), end="")
-        return
-    found = difference(expanded_form(old), expanded_form(new))
-    if as_json:
-        print_json({path: {"old": was, "new": now} for path, (was, now) in found.items()})
-    else:
-        print_diff(old, new, found)
-
-
-def schema(
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File to write; by default the schema is printed.")
-    ] = None,
-) -> None:
-    """Write the JSON Schema of specs, for use in editors."""
-    from pairform import schema as make
-    from pairform.registry import write_text
-
-    text = json.dumps(make(), indent=2) + "\n"
-    if out is None:
-        print(text, end="")
-    else:
-        write_text(out, text)
-
-
-def inspect(
-    spec: Spec,
-    settings: Settings = None,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences in the batch.")] = 1,
-    source_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence that the encoder reads.")] = 512,
-    target_length: Annotated[int, typer.Option(min=1, help="Tokens per sequence that the decoder reads or writes.")] = 128,
-    pictures: Annotated[int, typer.Option(min=0, help="Pictures in the batch. Their tokens count as source tokens.")] = 0,
-    dtype: Annotated[
-        str, typer.Option(help="Dtype of cached keys and values: float32, bfloat16, float16 or float64.")
-    ] = "bfloat16",
-    as_json: Json = False,
-) -> None:
-    """Count parameters, FLOPs and cache bytes of a spec, by part.
-
-    Nothing is allocated. FLOPs are those of one forward pass.
-    """
-    from pairform import inspect as measure
-    from pairform.cli.display.printing import print_inspection
-
-    found = measure(
-        read_spec(spec, settings),
-        batch=batch,
-        source_length=source_length,
-        target_length=target_length,
-        pictures=pictures,
-        dtype=torch_dtype(dtype),
-    )
-    if as_json:
-        print_json(found.document())
-    else:
-        print_inspection(spec, found)
-
-
-def is_preset(ref: str, settings: list[str] | None = None) -> bool:
-    """Whether an expanded form is at hand, so that no block and no torch has to be imported."""
-    from pairform.registry.documents import presets
-
-    return not settings and ref in presets()
-
-
-def expanded_form(ref: str, settings: list[str] | None = None) -> dict[str, Any]:
-    from pairform.registry.documents import expanded
-
-    document: dict[str, Any] = expanded(ref) if is_preset(ref, settings) else read_spec(ref, settings).document()
-    return document
-
-
-def read_spec(ref: str, settings: list[str] | None) -> Any:
-    from pairform import load_spec
-
-    return load_spec(ref, parse_set(settings))
-
-
-for command in (presets, blocks, show, diff, schema, inspect, plan, convert, verify, export, extract, generate, carry):
-    app.command(epilog=examples(command.__name__))(command)
+for command, examples in COMMANDS.items():
+    # after a backspace, click keeps the lines of an epilog as they are
+    app.command(epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]))(command)
 app.add_typer(study, name="study")
 
 
@@ -165,27 +79,27 @@ def main() -> None:
     except UsageError as error:
         code = error.exit_code
         message = error.format_message()
-        if message.startswith("Usage: "):  # the help, for want of arguments
+        if message.startswith("Usage: "):  # the help text, printed if there are no arguments
             print(message, file=sys.stderr)
         else:
-            tell([usage_line(error, message)])
+            print_errors([usage_line(error, message)])
     except typer.Abort:
         code = 130
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         code = 1
-        tell(error_lines(error))
+        print_errors(error_lines(error))
     sys.exit(code or 0)
 
 
-def tell(lines: list[str]) -> None:
+def print_errors(lines: list[str]) -> None:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
 
 
 def usage_line(error: Any, message: str) -> str:
-    """What Typer says of wrong usage, in the form of all other errors."""
+    """Typer's message about wrong usage, in the form of all other errors."""
     from pydantic import ValidationError
 
     from pairform.registry.errors import cut_end, printable
@@ -195,17 +109,17 @@ def usage_line(error: Any, message: str) -> str:
     where, rest = (parts["where"] or "", parts["rest"]) if parts else ("", message)
     if isinstance(error.__cause__, ValidationError):
         rest = found_and_expected(error.__cause__)
-    told = cut_end(": ".join(filter(None, (where.replace("'", ""), rest.strip()))).rstrip("."), 1500)
+    text = cut_end(": ".join(filter(None, (where.replace("'", ""), rest.strip()))).rstrip("."), 1500)
     command = error.ctx.command_path if error.ctx else "pairform"
-    return f"{printable(told)}. `{command} --help` says what it takes."
+    return f"{printable(text)}. See `{command} --help`."
 
 
 def error_lines(error: Exception) -> list[str]:
-    """What went wrong, in one line for each cause."""
+    """The message of an error, one line per problem."""
     from pairform.registry.errors import PairformError, cut_end, printable
 
     if isinstance(error, PairformError):
         return error.lines()
     text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    hint = "" if isinstance(error, OSError) else " (`pairform --debug ...` shows where it arose)"
+    hint = "" if isinstance(error, OSError) else " (`pairform --debug ...` shows the traceback)"
     return [printable(cut_end(text, 1500)) + hint]

@@ -1,14 +1,15 @@
 """Arguments and options that several commands share."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 
-def begun(incomplete: str) -> list[str]:
-    """What a shell may complete a spec to: presets; where none begins so, shells complete paths."""
+def complete_spec(incomplete: str) -> list[str]:
+    """Shell completion of a spec: presets. If none matches, shells complete paths."""
     from pairform.registry.documents import presets
 
     return [name for name in presets() if name.startswith(incomplete)]
@@ -16,9 +17,9 @@ def begun(incomplete: str) -> list[str]:
 
 Spec = Annotated[
     str,
-    typer.Argument(metavar="SPEC", help="A preset's name, a JSON file or a model's folder.", autocompletion=begun),
+    typer.Argument(metavar="SPEC", help="A preset's name, a JSON file or a model's folder.", autocompletion=complete_spec),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rows = Annotated[bool, typer.Option("--rows", help="Show one row per tensor instead of a summary.")]
 Settings = Annotated[
     list[str] | None,
@@ -30,11 +31,11 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write
 OutFormat = Annotated[str, typer.Option("--format", help="Layout of the folder: pairform or transformers.")]
 ShardSize = Annotated[str, typer.Option("--max-shard-size", help="Size limit of one weights file, as in 500MB or 5GB.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the folder.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the tensors that are drawn at random.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed for newly initialised weights.")]
 
 
 def parse_set(settings: list[str] | None) -> dict[str, Any]:
-    """The patch that --set options make; one that cannot be read is wrong usage."""
+    """The patch that --set options make. An invalid one is wrong usage, as for all parsers here."""
     from pairform.registry import SpecError, parse_settings
 
     try:
@@ -44,38 +45,39 @@ def parse_set(settings: list[str] | None) -> dict[str, Any]:
 
 
 def given_path(text: str) -> Path:
-    """A path that is not empty: Python would read an empty one as the current folder."""
+    """A path that is not empty, which Python would take for the current folder."""
     if not text:
-        raise typer.BadParameter("found an empty path, expected a file or folder: if a variable gives it, it is not set")
+        raise typer.BadParameter(
+            "found an empty path, expected a file or folder. If a shell variable gives the path, it is not set"
+        )
     return Path(text)
 
 
+def one_of(value: str, known: Collection[str], option: str) -> Any:
+    """`value`, which must be one of the `known` values of an option."""
+    if value not in known:
+        raise typer.BadParameter(f"found {value!r}, expected {' or '.join(known)}", param_hint=option)
+    return value
+
+
 def diagram_form(name: str) -> Any:
-    """A form that diagrams have; any other is wrong usage."""
     from pairform.assemblies.analysis.diagrams import FORMS
 
-    if name not in FORMS:
-        raise typer.BadParameter(f"found {name!r}, expected {' or '.join(FORMS)}", param_hint="--diagram")
-    return name
+    return one_of(name, FORMS, "--diagram")
 
 
 def check_format(name: str) -> Any:
-    if name not in ("pairform", "transformers"):
-        raise typer.BadParameter(f"found {name!r}, expected pairform or transformers", param_hint="--format")
-    return name
+    return one_of(name, ("pairform", "transformers"), "--format")
 
 
 def torch_dtype(name: str) -> Any:
     import torch
 
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-    if name not in known:
-        raise typer.BadParameter(f"found {name!r}, expected one of {', '.join(known)}", param_hint="--dtype")
-    return known[name]
+    return getattr(torch, one_of(name, ("float32", "bfloat16", "float16", "float64"), "--dtype"))
 
 
 def torch_device(name: str) -> Any:
-    """A device on which torch can hold numbers here; any other is wrong usage."""
+    """A device that torch can allocate on here."""
     import torch
 
     try:
@@ -86,7 +88,7 @@ def torch_device(name: str) -> Any:
 
 
 def print_json(document: Any) -> None:
-    """Indented JSON in Unicode, with whatever a terminal would act on escaped as JSON escapes it."""
+    """Print indented JSON in Unicode, with characters that a terminal interprets escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
     print("\n".join(line if line.isprintable() else escaped(line) for line in text.split("\n")))
 

@@ -1,48 +1,46 @@
-"""The commands that run studies."""
+"""The commands of `study`: run, status and report."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.cli.interruption import told_to_stop
+from pairform.cli.interruption import stop_message
 from pairform.cli.options import Json, given_path, print_json
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
     from pairform.experiments.results.records import Trial
 
-study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train each, measure each.")
+study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train and measure each.")
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change the study, as in training.steps=100. May be given again."),
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the study, as in training.steps=100. Repeatable."),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="The folder that a study was run in.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="Folder of a study.")]
 
 
 @study.command()
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", parser=given_path, help="The study, as JSON.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=given_path, help="The study as JSON.")],
     settings: Settings = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of trials to run at once, in separate processes.")] = 1,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", parser=given_path, help="Where to write; else FILE without .json."),
+        typer.Option("--out", metavar="DIR", parser=given_path, help="Folder to write; by default, FILE without .json."),
     ] = None,
-    executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs, here).")] = "local",
+    executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs on this machine).")] = "local",
     slurm: Annotated[
         list[str] | None,
-        typer.Option(
-            "--slurm", metavar="NAME=VALUE", help="A setting of Slurm's jobs, as in partition=gpu. May be given again."
-        ),
+        typer.Option("--slurm", metavar="NAME=VALUE", help="Slurm setting, as in partition=gpu. Repeatable."),
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Log for TensorBoard too, into the trials' folders.")
+        bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into the trials' folders.")
     ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Begin anew what failed in an earlier run.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run trials again that failed in an earlier run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the trials that are not done yet. Interrupted, the same command continues."""
+    """Run the trials that are not done. After an interruption, run the same command to continue."""
     import sys
 
     target = file.with_suffix("") if out is None else out
@@ -56,7 +54,7 @@ def run(
             error = f": {trial.error.strip().splitlines()[-1]}" if trial.error else ""
             print(printable(f"{ended:>4}  {trial.status:<7} {trial.name}{error}"), flush=True)
 
-    with told_to_stop("interrupted; run the same command to continue"):
+    with stop_message("interrupted; run the same command to continue"):
         from pairform.experiments.execution.run import run_study
         from pairform.experiments.study.planning import read_study
 
@@ -79,28 +77,28 @@ def run(
 
 @study.command()
 def status(directory: Folder, as_json: Json = False) -> None:
-    """Show the state of each variant's trials, and the means of those that are done."""
+    """Show the status of each variant's trials, and means over finished ones."""
     show(directory, as_json)
 
 
 @study.command()
 def report(directory: Folder) -> None:
-    """Write the study's report, one HTML page, into its folder."""
+    """Write the study's report, an HTML page, into its folder."""
     from pairform.experiments.report import report as write
 
     print(write(directory))
 
 
 def parse(settings: list[str] | None, option: str) -> dict[str, Any]:
-    """The patch that an option given several times makes; one that cannot be read is wrong usage."""
+    """The patch that a repeatable option makes. An invalid one is wrong usage."""
     from pairform.registry import Problem, SpecError, parse_settings
 
     try:
         return parse_settings(settings or [])
     except SpecError as error:
         example = "training.steps=100" if option == "--set" else "partition=gpu"
-        told = Problem("", error.problems[0].found, f"as in {example}", error.problems[0].remedy)
-        raise typer.BadParameter(str(told), param_hint=option) from None
+        problem = Problem("", error.problems[0].found, f"NAME=VALUE, as in {example}", error.problems[0].remedy)
+        raise typer.BadParameter(str(problem), param_hint=option) from None
 
 
 def show(directory: Path, as_json: bool) -> None:
@@ -111,18 +109,18 @@ def show(directory: Path, as_json: bool) -> None:
         print_json({"study": str(directory), "variants": rows})
         return
     table = [
-        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size against the first"),
+        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
         *map(cells, rows),
     ]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
-    if told := caution(rows):
-        print(told)
+    if note := caution(rows):
+        print(note)
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A variant's line of the table."""
+    """A variant's row of the table."""
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
@@ -143,7 +141,7 @@ def matched(match: dict[str, Any]) -> str:
 
 
 def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") -> str:
-    """A mean over the seeds of so many trials, and over how many of them, if not over all."""
+    """A mean with its interval, and its number of seeds if not all trials are done."""
     if measured is None:
         return ""
     half, seeds = measured["half_width"], measured["seeds"]

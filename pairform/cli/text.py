@@ -1,8 +1,9 @@
-"""From text to text with a model's folder."""
+"""Text generation with a checkpoint's model and tokenizers."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pairform.registry import CheckpointError, InputError, Problem, read_bytes
+from pairform.registry import CheckpointError, InputError, Problem, not_installed, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 
 
-class Writer:
-    """A model and, when text is asked for, the tokenizers of its folder (the encoder's own one, where it has one)."""
+class TextModel:
+    """A model with the tokenizers of its folder, which are read when they are used. The encoder may have its own."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class Writer:
         self.device = device
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text` for whatever reads it, special tokens included."""
+        """Token ids of `text` for the stack that reads it, special tokens included."""
         from pairform.assemblies.checkpoints.writing.companions import ENCODER_TOKENIZER
 
         own = f"{ENCODER_TOKENIZER}/{TOKENIZER}"
@@ -51,8 +52,8 @@ class Writer:
 
             from pairform.assemblies.preprocessing.tokenizers import whole_texts
         except ImportError:
-            remedy = "Install pairform[tokenizers], or give token ids with --ids."
-            raise InputError(Problem("--text", "no tokenizers package", "it, to turn text into tokens", remedy)) from None
+            missing = not_installed("--text", "tokenizers", "tokenizers")
+            raise InputError(replace(missing, remedy=f"{missing.remedy}, or give token ids with --ids")) from None
         path = self.folder / name
         try:
             return whole_texts(Tokenizer.from_buffer(read_bytes(path, COMPANION_BYTES)))
@@ -60,18 +61,17 @@ class Writer:
             found = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
             raise CheckpointError(Problem(str(path), found, "a tokenizer", "Give token ids with --ids.")) from None
         except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(Problem(str(path), str(error), "a tokenizer that the tokenizers package reads")) from None
+            raise CheckpointError(Problem(str(path), str(error), "a file that the tokenizers library can read")) from None
 
     def generate(self, ids: list[int], **options: Any) -> list[int]:
-        """The new tokens after `ids`: without the decoder's prompt, and without what fills up behind the end."""
+        """The generated token ids, without the prompt."""
         import torch
 
-        read = torch.tensor([ids], device=self.device)
+        input_ids = torch.tensor([ids], device=self.device)
         largest = self.model.spec.vocabulary_of(next(iter(self.model.spec.stacks))) - 1
         if max(ids) > largest:
             raise InputError(Problem("input_ids", str(max(ids)), f"token ids up to {largest}"))
-        ones = torch.ones_like(read)
-        written = self.model.generate(read, ones, **options)
+        output_ids = self.model.generate(input_ids, torch.ones_like(input_ids), **options)
         prompt = len(ids) if self.model.encoder is None else 1
-        new: list[int] = written[0, prompt:].tolist()
+        new: list[int] = output_ids[0, prompt:].tolist()
         return new

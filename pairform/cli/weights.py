@@ -1,11 +1,26 @@
-"""The commands that check a model's folder, or write it in another form: `verify`, `export` and `extract`."""
+"""The commands that check a model's folder, or make another model of it: `verify`, `export`, `extract` and `carry`."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pairform.cli.options import Folder, Json, Out, OutFormat, Overwrite, ShardSize, check_format, given_path, print_json
+from pairform.cli.options import (
+    Folder,
+    Json,
+    Out,
+    OutFormat,
+    Overwrite,
+    Rows,
+    Seed,
+    Settings,
+    ShardSize,
+    check_format,
+    given_path,
+    one_of,
+    parse_set,
+    print_json,
+)
 
 
 def verify(
@@ -17,8 +32,8 @@ def verify(
 
     Reads every byte: names, shapes, dtypes, checksums, and whether all values are finite.
     """
-    if digest not in (None, "sha256"):
-        raise typer.BadParameter(f"found {digest!r}, expected sha256", param_hint="--digest")
+    if digest is not None:
+        one_of(digest, ("sha256",), "--digest")
     from pairform import verify as check
     from pairform.cli.display.printing import byte_progress
 
@@ -78,16 +93,53 @@ def extract(
     from pairform import extract as run
     from pairform.cli.display.printing import byte_progress
 
-    if part not in ("encoder", "decoder"):
-        raise typer.BadParameter(f"found {part!r}, expected encoder or decoder", param_hint="--part")
+    chosen = one_of(part, ("encoder", "decoder"), "--part")
     with byte_progress() as progress:
         written = run(
             directory,
             out,
-            part="encoder" if part == "encoder" else "decoder",
+            part=chosen,
             format=check_format(format_),
             max_shard_size=max_shard_size,
             overwrite=overwrite,
             progress=progress,
         )
     print(f"{out}: {written:,} bytes of weights")
+
+
+def carry(
+    directory: Folder,
+    spec: Annotated[
+        str | None, typer.Option("--spec", metavar="SPEC", help="Architecture to make; by default, DIR's own.")
+    ] = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder to write; by default, only show the plan.")
+    ] = None,
+    seed: Seed = 0,
+    max_shard_size: ShardSize = "5GB",
+    overwrite: Overwrite = False,
+    rows: Rows = False,
+    as_json: Json = False,
+) -> None:
+    """Rebuild a model with another spec, keeping the weights that fit."""
+    from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
+    from pairform.assemblies.initialisation.carry import plan_carry
+    from pairform.assemblies.initialisation.execute import execute
+    from pairform.cli.display.plan import print_plan
+    from pairform.cli.display.printing import byte_progress, print_totals
+
+    made = plan_carry(open_checkpoint(directory), spec, patch=parse_set(settings), seed=seed, path=directory)
+    if out is None:
+        if as_json:
+            print_json(made.document() | {"totals": made.totals})
+        else:
+            print_plan(made, rows=rows)
+        return
+    with byte_progress(shown=not as_json) as progress:
+        written = execute(made, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json({"out": str(out), "bytes": written, "totals": made.totals})
+    else:
+        print_totals(made)
+        print(f"{out}: {written:,} bytes of weights")

@@ -45,7 +45,7 @@ def test_a_document_that_is_extended_again_and_again_is_resolved_once(tmp_path: 
         read.append(file)
         return read_json(file, limit)
 
-    monkeypatch.setattr("pairform.registry.extending.read_json", reading)
+    monkeypatch.setattr("pairform.registry.documents.read_json", reading)
     assert pairform.load_spec(tmp_path / "30.json") == pairform.load_spec(PRESET)
     assert sorted(file for file in read if file.parent == tmp_path) == sorted(
         tmp_path / f"{number}.json" for number in range(30)

@@ -32,7 +32,13 @@ def test_a_page_as_json(run: CommandLine) -> None:
     assert page["papers"] == ["2104.09864", "2204.06745"]
     assert any(place.startswith("position of attention") for place in page["fits"])
     options = {option["path"]: option for option in page["options"]}
-    assert options["theta"] == {"path": "theta", "type": "number > 0", "default": "10000.0", "required": False, "says": ""}
+    assert options["theta"] == {
+        "path": "theta",
+        "type": "number > 0",
+        "default": "10000.0",
+        "required": False,
+        "says": "Base of the rotation frequencies `theta ** (-2 i / channels)`.",
+    }
     assert options["scaling.factor (yarn)"]["required"]
 
 
@@ -42,6 +48,7 @@ def test_every_block_has_a_page_with_all_its_options(run: CommandLine, kind: str
     fields = {option["path"].partition(".")[0].partition(" ")[0] for option in page["options"]}
     assert fields == set(pairform.blocks(kind)[name].Spec.model_fields) - {"name"}
     assert page["text"]
+    assert all(option["says"] for option in page["options"])
     assert page["fits"]
     assert " -> " in page["shapes"]
     text = run("blocks", kind, name).out

@@ -108,7 +108,7 @@ def test_a_reason_that_holds_for_many_tensors_is_given_once(run: CommandLine, so
 
 
 def test_an_unforeseen_error_is_one_message_too(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pairform.registry.preset_sizes.preset_sizes", lambda: 1 // 0)
+    monkeypatch.setattr("pairform.registry.documents.preset_sizes", lambda: 1 // 0)
     refused(run("presets"), 1, "ZeroDivisionError", "--debug")
 
 

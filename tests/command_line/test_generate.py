@@ -35,7 +35,7 @@ def test_an_answer_of_special_tokens_alone_is_explained(run: CommandLine, pair: 
 def test_written_text_cannot_steer_a_terminal(run: CommandLine, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Newlines and tabs are text, and so are the joiners of emoji and of Persian."""
     written = "\x1b[2J\x1b]0;x\x07\u202eone\r\n\ttwo \x9b \U0001f469\u200d\U0001f680"
-    monkeypatch.setattr("pairform.cli.text.Writer.decode", lambda *_: written)
+    monkeypatch.setattr("pairform.cli.text.TextModel.decode", lambda *_: written)
     out = run("generate", pair, "--text", TEXT, "--max-new-tokens", 1).out
     assert out == "\\x1b[2J\\x1b]0;x\\x07\\u202eone\\r\n\ttwo \\x9b \U0001f469\u200d\U0001f680\n"
     assert document(run("generate", pair, "--text", TEXT, "--max-new-tokens", 1, "--json"))["text"] == written

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 import pairform
-from pairform.cli.examples import EXAMPLES
-from pairform.cli.main import app
+from pairform.cli import main as command_line
 from tests.command_line.runner import CommandLine
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS = [command.callback.__name__ for command in command_line.app.registered_commands if command.callback]
 
 
 def test_every_command_explains_itself(run: CommandLine) -> None:
@@ -41,10 +40,11 @@ def test_examples_in_help_texts_work(
     monkeypatch.chdir(tmp_path)
     for name, source in zip(("gemma-large", "gemma-small"), sources, strict=True):
         (tmp_path / name).symlink_to(source)
-    assert list(EXAMPLES) == COMMANDS
+    examples = {command.__name__: list(lines) for command, lines in command_line.COMMANDS.items()}
+    assert list(examples) == COMMANDS
     for command in COMMANDS:
         lines = [line.strip() for line in run(command, "--help").out.partition("Examples:")[2].splitlines() if line.strip()]
-        assert lines == EXAMPLES[command]
+        assert lines == examples[command]
         for line in lines:
             result = run(*shlex.split(line)[1:])
             assert result.code == 0, (line, result.err)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pairform
 from pairform.cli.blocks import markdown
-from pairform.registry.preset_sizes import TABLE
+from pairform.registry.documents import PRESET_SIZES
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "registry" / "pairform.schema.json"
@@ -23,7 +23,7 @@ def golden_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
     """Each file with the document or text that it should hold."""
     yield SCHEMA, pairform.schema()
     yield BLOCKS, markdown()
-    yield TABLE, {name: size(pairform.load_spec(name)) for name in pairform.presets()}
+    yield PRESET_SIZES, {name: size(pairform.load_spec(name)) for name in pairform.presets()}
     for name in pairform.presets():
         yield EXPANDED / f"{name}.json", pairform.load_spec(name).document()
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.execution.run import prepare, run_study
-from pairform.experiments.results.records import Trial, TrialFolder
-from pairform.experiments.results.writing import write_json
+from pairform.experiments.results.records import Trial, TrialFolder, write_json
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import merge_patch
 

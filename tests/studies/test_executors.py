@@ -31,7 +31,7 @@ def test_an_executor_that_is_not_there_is_told_before_anything_is_written(
     file = write_study(tmp_path, ONE)
     monkeypatch.setenv("PATH", str(tmp_path))
     command = CommandLine(monkeypatch, capsys)
-    refused(command("study", "run", file, "--executor", "slurm"), 1, "no command srun here")
+    refused(command("study", "run", file, "--executor", "slurm"), 1, "no command srun")
     refused(command("study", "run", file, "--executor", "slrm"), 1, "'slrm'", "local or slurm or submitit")
     refused(command("study", "run", file, "--slurm", "partition=gpu"), 1, "partition", "no settings of a cluster")
     pytest.importorskip("submitit")
@@ -71,6 +71,6 @@ def test_tensorboard_has_what_the_lines_have(tmp_path: Path) -> None:
 
 def test_without_its_package_tensorboard_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pairform.training.metrics.find_spec", lambda name: None)
-    with pytest.raises(pairform.PairformError, match=r"no package tensorboardX.*pairform\[study\]"):
+    with pytest.raises(pairform.PairformError, match=r"`tensorboardX` is not installed.*pairform\[study\]"):
         run(tmp_path, ONE, tensorboard=True)
     assert not (tmp_path / "study").exists()

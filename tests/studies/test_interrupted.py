@@ -12,8 +12,7 @@ import pytest
 
 from pairform.experiments.execution.processes import run_attached
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import LOCK, TRIALS, trials_of
-from pairform.experiments.results.writing import held
+from pairform.experiments.results.records import LOCK, TRIALS, is_locked, trials_of
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import wait_for, write_study
 
@@ -25,7 +24,7 @@ TOLD = "interrupted; run the same command to continue\n"
 def wait_until(folder: Path, *, works: bool) -> None:
     """Wait until a process works on the trial and logs, or until none does."""
     trial = folder / "study" / TRIALS / NAME
-    wait_for(lambda: held(trial / LOCK) == works and (not works or (trial / "metrics.jsonl").exists()))
+    wait_for(lambda: is_locked(trial / LOCK) == works and (not works or (trial / "metrics.jsonl").exists()))
 
 
 @pytest.mark.parametrize("way", ["ctrl-c", "SIGTERM", "SIGKILL"])

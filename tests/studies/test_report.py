@@ -16,8 +16,7 @@ import pytest
 from matplotlib.figure import Figure as FigureCanvas
 
 from pairform.experiments.report import report
-from pairform.experiments.report.front import pareto_front
-from pairform.experiments.report.plots import draw_curve, draw_point
+from pairform.experiments.report.plots import draw_curve, draw_point, pareto_front
 from pairform.experiments.report.reading import Measured, read_curves
 from pairform.experiments.results.records import result_of, trials_of
 from pairform.registry import InputError, OutputError
@@ -157,7 +156,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_left_out_and_told(page: str, stud
     with (tmp_path / "cut" / "trials" / "separate-seed1" / "metrics.jsonl").open("ab") as file:
         file.write(b'[1]\n{"step": 4, "split": "tr\xc3')
     read = report(tmp_path / "cut").read_text("utf-8")
-    told = "2 of the lines of metrics of separate-seed1 could not be read"
+    told = "2 lines of the metrics of separate-seed1 could not be read"
     assert told in read
     assert told not in page
     assert re.findall("<svg.*?</svg>", read, re.DOTALL) == re.findall("<svg.*?</svg>", page, re.DOTALL)
@@ -166,7 +165,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_left_out_and_told(page: str, stud
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_package_that_is_missing_is_named(study: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"no package {package}.*pairform\[study\]"):
+    with pytest.raises(InputError, match=rf"`{package}` is not installed.*pairform\[study\]"):
         report(study)
 
 

@@ -13,8 +13,7 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.run import Listed, run_trials
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import LOCK, TRIALS, Trial, TrialFolder
-from pairform.experiments.results.writing import held, write_json
+from pairform.experiments.results.records import LOCK, TRIALS, Trial, TrialFolder, is_locked, write_json
 from pairform.registry import PairformError
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import run, wait_for, write_results, write_study
@@ -104,10 +103,10 @@ def test_processes_that_are_stopped_have_ended(tmp_path: Path) -> None:
     processes.start("a-seed0")
     try:
         wait_for(lambda: (out / TRIALS / "a-seed0" / "metrics.jsonl").exists())
-        assert held(out / TRIALS / "a-seed0" / LOCK)
+        assert is_locked(out / TRIALS / "a-seed0" / LOCK)
         at_work = [process for _, process in processes.running.values()]
         processes.stop()
-        assert not held(out / TRIALS / "a-seed0" / LOCK)
+        assert not is_locked(out / TRIALS / "a-seed0" / LOCK)
         assert processes.working == 0
         assert [process.exitcode is None for process in at_work] == [False]
     finally:

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 import pairform
-from pairform.experiments.results.records import TrialFolder, trials_of
-from pairform.experiments.results.writing import write_json
+from pairform.experiments.results.records import TrialFolder, trials_of, write_json
 from pairform.experiments.study.planning import read_study
-from pairform.experiments.study.points import pick
-from pairform.experiments.study.search import Search
+from pairform.experiments.study.search import Search, pick
 from tests.studies.small_study import result, run, write_study
 
 pytest.importorskip("optuna")
@@ -90,7 +88,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"search": {"points": 2}, "grid": {"decoder.layr.depth": [1]}},
         r"variants\.separate with depth=1.*decoder\.layr",
     ),
-    "with a match": ({"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}}, "match: found a search beside it"),
+    "with a match": (
+        {"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}},
+        "match: found match and search together",
+    ),
     "more than the budget": (SEARCH | {"budget": {"trials": 4}}, r"budget\.trials: found 5 trials"),
 }
 

@@ -1,4 +1,4 @@
-"""Examples, pairs of a source and a target, and the batches that a model reads."""
+"""Examples, which are pairs of a source and a target, and the batches made of them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,55 +13,55 @@ from pairform.blocks.heads.linear_cross_entropy import IGNORED
 from pairform.registry import Problem
 
 Example = tuple[list[int], list[int]]
-"""Tokens of the source, and of the target up to its end token."""
+"""Token ids of the source, and of the target including its end token."""
 Lengths = tuple[int, int]
-"""How many tokens a source and a target have."""
+"""Tokens of a source and of a target."""
 MOST_TOKENS = 1 << 22
-"""Of a batch, and of the examples that trials are measured on, at the longest lengths: both are held in memory whole."""
+"""Limit of a batch and of the validation examples at the longest lengths: both are kept in memory."""
 MOST_IDS = 1 << 21
-"""The largest vocabulary of a study; the largest that is in use has about 2**18 ids."""
+"""Largest vocabulary of a study; published models have up to about 2**18 ids."""
 TRAINING, VALIDATION = 1, 2
-"""The first of the numbers that random draws depend on: what is drawn for one purpose is not drawn again for another."""
+"""First number of the seeds of `generator`: training and validation draw from independent streams."""
 
 
 class Examples(Protocol):
-    """What a trial learns from."""
+    """The data of a trial, in a model's token ids."""
 
     @property
     def lengths(self) -> Lengths:
-        """Those of the longest batch, as `longest` finds them."""
+        """Lengths of the longest batch, as in `longest`."""
         ...
 
     @property
     def measured(self) -> int:
-        """How many examples trials are measured on, at most."""
+        """Largest number of validation examples."""
         ...
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
-        """The batch of a step: it depends on these numbers alone, so that each variant reads the same ones."""
+        """The batch of a step, of `count` examples. It depends only on the arguments, so that every variant gets the same."""
         ...
 
     def validation(self) -> list[Example]:
-        """The same examples for every trial, none of which is trained on but by chance."""
+        """The validation examples, the same for every trial; training examples coincide with them only by chance."""
         ...
 
 
 class Contents(Protocol):
-    """What data holds, read once for all variants: nothing is wrong with it whatever the model."""
+    """Validated contents of the data, read once for all variants."""
 
     @property
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of each file that was read, by its path from the study's folder on."""
+        """SHA-256 of each file that was read, by its path relative to the study's folder."""
         ...
 
     def open(self, spec: ModelSpec) -> Examples:
-        """In a model's ids; a vocabulary that is too small raises `SpecError`."""
+        """The data in a model's token ids; `SpecError` if its vocabulary is too small."""
         ...
 
 
 @dataclass(frozen=True)
 class Ids:
-    """Which ids of a model's vocabulary mean what. `free` are those without a special meaning, in order."""
+    """Special token ids of a model; `free` are all others, in order."""
 
     pad: int
     start: int
@@ -70,9 +70,9 @@ class Ids:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Ids":
-        """Those of a spec that `check_spec` finds nothing wrong with."""
+        """The ids of a spec that passed `check_spec`."""
         tokens = spec.tokens
-        assert tokens.pad is not None, "checked before"
+        assert tokens.pad is not None, "checked by check_spec"
         first = start(spec)
         special = {first, *(token for part in spec.stacks for _, token in spec.tokens_of(part).named())}
         smallest = min(spec.vocabulary_of(part) for part in spec.stacks)
@@ -81,11 +81,11 @@ class Ids:
 
 
 def check_spec(spec: ModelSpec) -> Iterator[Problem]:
-    """What keeps a model from learning targets from sources."""
+    """Why a model cannot be trained to generate targets from sources."""
     if spec.decoder is None:
-        yield Problem("assembly", repr(spec.assembly), "encoder_decoder or decoder_only: a study's models write a target")
+        yield Problem("assembly", repr(spec.assembly), "encoder_decoder or decoder_only: a study's models generate a target")
     elif spec.head.name != "lm":
-        yield Problem("head.name", repr(spec.head.name), "lm: a study's models write a target")
+        yield Problem("head.name", repr(spec.head.name), "lm: a study's models generate a target")
     if spec.vocabulary > MOST_IDS:
         yield Problem("vocabulary", f"{spec.vocabulary:,}", f"at most {MOST_IDS:,} in a study")
     missing = {
@@ -96,16 +96,16 @@ def check_spec(spec: ModelSpec) -> Iterator[Problem]:
     }
     for where, lacks in missing.items():
         if lacks:
-            yield Problem(where, "nothing", "a token's id: batches of sources and targets need it")
+            yield Problem(where, "nothing", "a token id, needed for batches of sources and targets")
 
 
 def generator(*numbers: int) -> np.random.Generator:
-    """Random numbers that depend on `numbers` alone, on every machine."""
+    """A random generator that depends only on `numbers`, on every machine."""
     return np.random.default_rng(numbers)
 
 
 def check_lengths(examples: Examples, batch: int) -> Iterator[Problem]:
-    """Whether a batch, and the examples to measure on, can be held in memory."""
+    """Check that a batch and the validation examples fit in memory."""
     source, target = examples.lengths
     for where, count in (("training.batch", batch), ("data.validation", examples.measured)):
         if count * (source + target) > MOST_TOKENS:
@@ -116,8 +116,11 @@ def check_lengths(examples: Examples, batch: int) -> Iterator[Problem]:
 
 
 def longest(spec: ModelSpec, lengths: Iterable[Lengths]) -> Lengths:
-    """Of a model's longest batch, where examples have these lengths: an encoder-decoder pads sources and targets each by
-    themselves; a decoder alone reads both as one text, so the longest text decides."""
+    """Lengths of the longest batch of examples with these lengths.
+
+    An encoder-decoder pads sources and targets separately. A decoder-only model reads both as one text, so the longest text
+    decides.
+    """
     found = list(lengths)
     if spec.encoder is None:
         return max(found, key=lambda each: (sum(each), each))
@@ -125,25 +128,27 @@ def longest(spec: ModelSpec, lengths: Iterable[Lengths]) -> Lengths:
 
 
 def lengths_read(spec: ModelSpec, lengths: Lengths) -> Lengths:
-    """What `inspect` counts at these lengths of source and target: tokens of encoder and decoder. A decoder alone reads the
-    source, a start token and the target; nothing reads the first number then."""
+    """Tokens that the encoder and the decoder read of a source and target of these lengths.
+
+    A decoder-only model reads the source, a start token and the target; the first number is then not used.
+    """
     return lengths if spec.encoder is not None else (1, lengths[0] + 1 + lengths[1])
 
 
 def prompt(source: Sequence[int], spec: ModelSpec) -> list[int]:
-    """What a model reads before it writes: a decoder alone reads the source up to the target's start token."""
+    """The input of generation: the source, for a decoder-only model followed by the target's start token."""
     return list(source) if spec.encoder is not None else [*source, start(spec)]
 
 
 def start(spec: ModelSpec) -> int:
-    assert spec.tokens.first is not None, "checked before"
+    assert spec.tokens.first is not None, "checked by check_spec"
     return spec.tokens.first
 
 
 def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
     """The arguments of a model's forward pass, `[batch, length]`, padded on the right.
 
-    A decoder-only model reads source, start token and target as one text, and is asked for the target alone.
+    A decoder-only model reads source, start token and target as one text; only the target has labels.
     """
     rows = [prompt(source, spec) for source, _ in examples]
     labels = [target for _, target in examples]
@@ -151,11 +156,11 @@ def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
         labels = [[IGNORED] * len(row) + target for row, target in zip(rows, labels, strict=True)]
         rows = [row + target for row, (_, target) in zip(rows, examples, strict=True)]
     pad = spec.tokens_of(next(iter(spec.stacks))).pad
-    assert pad is not None, "checked before"
-    read = padded(rows, pad)
+    assert pad is not None, "checked by check_spec"
+    ids = padded(rows, pad)
     lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(read.shape[1]) < lengths[:, None]
-    return {"input_ids": read, "attention_mask": mask, "labels": padded(labels, IGNORED)}
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    return {"input_ids": ids, "attention_mask": mask, "labels": padded(labels, IGNORED)}
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:

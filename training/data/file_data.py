@@ -1,14 +1,26 @@
-"""Data out of files: which ones a study learns from, which ones it measures on, and the tokenizer that goes with them."""
+"""Data in files: which files a study trains and validates on, their digests, and the tokenizer."""
 
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pairform.registry import Problem, Spec, SpecError
-from pairform.training.data.digests import Globs, digests, find_files
+from pydantic import Field, Strict
+
+from pairform.registry import Problem, Spec, SpecError, open_regular
+from pairform.training.data.files import CHUNK, Allowance
 from pairform.training.data.tokens import Tokenizer, read_tokenizer
 
+Globs = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+"""Patterns such as `docs/*.md`, relative to the study's folder."""
+MOST_FILES = 10_000
 
-class Found(NamedTuple):
+
+class Files(NamedTuple):
+    """Files found. digests: SHA-256 by path relative to the study's folder, the tokenizer included."""
+
     train: list[Path]
     held_out: list[Path]
     tokenizer: Tokenizer | None
@@ -16,23 +28,62 @@ class Found(NamedTuple):
 
 
 class FileData(Spec):
-    """Files are given by patterns such as `data/*.txt` from the study's folder on; those in `.gz` are unpacked.
+    """Data in files. `.gz` files are decompressed."""
 
-    train:       files to learn from, without those that `held_out` names as well.
-    held_out:    files to measure on.
-    tokenizer:   a file of the library `tokenizers`; absent, bytes are tokens.
-    """
+    train: Globs = Field(
+        description="Training files, as patterns such as `data/*.txt` relative to the study's folder. Files that `held_out` "
+        "also matches are left out."
+    )
+    held_out: Globs = Field(description="Validation files, as patterns.")
+    tokenizer: str | None = Field(default=None, description="A `tokenizers` JSON file. Default: tokens are bytes.")
 
-    train: Globs
-    held_out: Globs
-    tokenizer: str | None = None
-
-    def find(self, folder: Path) -> Found:
-        """Missing files raise `SpecError`."""
+    def find(self, folder: Path) -> Files:
+        """The files that the patterns match in `folder`; `SpecError` if any is missing."""
         tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
         held_out = find_files(folder, self.held_out, "data.held_out")
         train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
         if not train:
             raise SpecError(Problem("data.train", "no file that is not held out", "at least one"))
         files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
-        return Found(train, held_out, tokenizer, digests(folder, files))
+        return Files(train, held_out, tokenizer, digests(folder, files))
+
+
+def find_files(folder: Path, patterns: Sequence[str], where: str) -> list[Path]:
+    """The files that match, sorted; `SpecError` for a pattern without one. where: the field of the patterns."""
+    found: set[Path] = set()
+    for pattern in patterns:
+        try:
+            some = [file for file in itertools.islice(folder.glob(pattern), MOST_FILES + 1) if not file.is_dir()]
+        except (ValueError, NotImplementedError, OSError, RecursionError) as error:
+            raise SpecError(Problem(where, f"{pattern!r}: {error}", "a pattern relative to the study's folder")) from None
+        if not some:
+            raise SpecError(Problem(where, f"no file {pattern!r} in {folder.absolute()}", "at least one"))
+        found.update(file.resolve() for file in some)
+    if len(found) > MOST_FILES:
+        raise SpecError(Problem(where, f"more than {MOST_FILES:,} files", "fewer", "Put several texts in one .jsonl file."))
+    return sorted(found)
+
+
+def digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of each file's bytes, by its path relative to `folder`; `SpecError` beyond the limit of all data."""
+    paths = {Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix(): file for file in files}
+    allowance = Allowance()
+    return {name: digest(paths[name], allowance) for name in sorted(paths)}
+
+
+def digest(file: Path, allowance: Allowance) -> str:
+    found = hashlib.sha256()
+    try:
+        with open_regular(file) as stream:
+            while chunk := stream.read(CHUNK):
+                allowance.take(len(chunk), file)
+                found.update(chunk)
+    except OSError as error:
+        raise SpecError(Problem(str(file), error.strerror or str(error), "a regular file that can be read")) from None
+    return found.hexdigest()
+
+
+def fingerprint(digests: dict[str, str]) -> str:
+    """A short digest of all files, recorded in each trial; empty without files."""
+    text = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if digests else ""

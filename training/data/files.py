@@ -1,6 +1,6 @@
-"""Files as data: texts, and JSONL with one object a line.
+"""Reading data files: texts, and JSONL with one object per line.
 
-Only regular files are read, with bounds on what they may unpack to, so that no file takes more memory than it may.
+Only regular files are read, within limits on their decompressed size.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ from pairform.registry import Problem, SpecError, open_regular, shorten
 
 GZIP = ".gz"
 DATA_BYTES = 1 << 30
-"""All files of a study together, unpacked."""
+"""Limit of all files of a study together, decompressed."""
 RATIO, SMALL = 100, 1 << 20
-"""A packed file may unpack to so many times its size, and to so many bytes in any case. Text seldom reaches a tenth of that."""
+"""A file may decompress to this many times its size, or to this many bytes. Text seldom reaches a ratio of ten."""
 CHUNK = 1 << 20
 JSONL = ".jsonl"
 LINE_BYTES = 16 << 20
 MOST_LINES = 1 << 22
-"""Of a file: each takes a few hundred bytes of memory beside its text."""
+"""Limit per file: each line takes a few hundred bytes of memory in addition to its text."""
 
 
 class Allowance:
-    """How many bytes a study's data may still hold."""
+    """Bytes that may still be read of a study's data."""
 
     def __init__(self, left: int = DATA_BYTES) -> None:
         self.left = left
@@ -40,12 +40,12 @@ class Allowance:
             )
 
 
-class Unpacked:
-    """A file's content as a stream, unpacked if its name ends in `.gz`; each byte is taken from an allowance."""
+class DataStream:
+    """A file's content, decompressed if its name ends in `.gz`. Bytes read are taken from an allowance."""
 
     def __init__(self, file: Path, stream: BinaryIO, allowance: Allowance) -> None:
         self.file, self.allowance = file, allowance
-        self.packed = os.fstat(stream.fileno()).st_size
+        self.size = os.fstat(stream.fileno()).st_size
         self.stream = GzipFile(fileobj=stream) if file.suffix == GZIP else stream
         self.count = 0
 
@@ -57,30 +57,30 @@ class Unpacked:
 
     def counted(self, content: bytes) -> bytes:
         self.count += len(content)
-        if self.file.suffix == GZIP and self.count > max(RATIO * self.packed, SMALL):
-            found = f"{self.packed:,} bytes that unpack to more than {RATIO} times as many"
-            raise SpecError(Problem(str(self.file), found, "text, which packs less"))
+        if self.file.suffix == GZIP and self.count > max(RATIO * self.size, SMALL):
+            found = f"{self.size:,} bytes that unpack to more than {RATIO} times as many"
+            raise SpecError(Problem(str(self.file), found, "text, which compresses less"))
         self.allowance.take(len(content), self.file)
         return content
 
 
 @contextlib.contextmanager
-def opened(file: Path, allowance: Allowance) -> Iterator[Unpacked]:
-    """A file to read from; one that cannot be read or unpacked raises `SpecError`."""
+def open_data(file: Path, allowance: Allowance) -> Iterator[DataStream]:
+    """Open a file for reading; `SpecError` if it cannot be read or decompressed."""
     try:
         with open_regular(file) as stream:
-            yield Unpacked(file, stream, allowance)
+            yield DataStream(file, stream, allowance)
     except (EOFError, zlib.error) as error:
-        raise SpecError(Problem(str(file), f"no gzip: {error}", "a file as gzip writes it")) from None
+        raise SpecError(Problem(str(file), f"no gzip: {error}", "a gzip file")) from None
     except OSError as error:
         found = error.strerror or f"no gzip: {error}"
-        raise SpecError(Problem(str(file), found, "a regular file, as gzip writes it where it ends in .gz")) from None
+        raise SpecError(Problem(str(file), found, "a regular file, in gzip format if its name ends in .gz")) from None
 
 
 def read_text(file: Path, allowance: Allowance) -> str:
-    """What a file holds; one without anything but spaces is an error."""
-    with opened(file, allowance) as unpacked:
-        content = b"".join(iter(lambda: unpacked.read(CHUNK), b""))
+    """The text of a file; `SpecError` if it is blank."""
+    with open_data(file, allowance) as stream:
+        content = b"".join(iter(lambda: stream.read(CHUNK), b""))
     text = decoded(content, str(file))
     if not text or text.isspace():
         raise SpecError(Problem(str(file), "an empty file", "text"))
@@ -99,16 +99,16 @@ def is_jsonl(file: Path) -> bool:
 
 
 def read_lines(file: Path, allowance: Allowance | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each object of a file with its place, as errors name it. Empty lines are left out; a file of no others is an error."""
+    """Each line's object with its place, as errors name it. Blank lines are skipped; `SpecError` if there are no others."""
     number, empty = 0, True
-    with opened(file, allowance or Allowance()) as unpacked:
-        while line := unpacked.readline(LINE_BYTES + 1):
+    with open_data(file, allowance or Allowance()) as stream:
+        while line := stream.readline(LINE_BYTES + 1):
             number += 1
             where = f"{file}: line {number}"
             if len(line) > LINE_BYTES:
                 raise SpecError(Problem(where, f"more than {LINE_BYTES:,} bytes", "a shorter line"))
             if number > MOST_LINES:
-                raise SpecError(Problem(where, f"more than {MOST_LINES:,} lines", "fewer", "Spread them over several files."))
+                raise SpecError(Problem(where, f"more than {MOST_LINES:,} lines", "fewer", "Split the file."))
             if line.strip():
                 empty = False
                 yield where, read_object(decoded(line, where), where)
@@ -127,7 +127,7 @@ def read_object(line: str, where: str) -> dict[str, Any]:
 
 
 def text_at(where: str, line: dict[str, Any], name: str) -> str:
-    """The text in a line's field."""
+    """The text in a field of a line."""
     value = line.get(name)
     if not isinstance(value, str):
         found = f"no field {name!r}" if value is None else f"{type(value).__name__} in the field {name!r}"

@@ -1,4 +1,4 @@
-"""What is asked of running text: how a window of it becomes a source and a target."""
+"""Objectives on running text: how a window becomes a source and a target."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -14,8 +14,8 @@ class PrefixLM(Spec):
     """The target is what follows the source in the text (T5Gemma, arXiv 2504.06225, section 3: both halves as long)."""
 
     name: Literal["prefix_lm"]
-    source: PositiveInt = 64
-    target: PositiveInt = 64
+    source: PositiveInt = Field(default=64, description="Tokens of the source.")
+    target: PositiveInt = Field(default=64, description="Tokens of the target, which follows the source in the text.")
 
     @property
     def window(self) -> int:
@@ -24,31 +24,30 @@ class PrefixLM(Spec):
 
     @property
     def lengths(self) -> list[Lengths]:
-        """Those that examples have."""
+        """Lengths of its examples."""
         return [(self.source, self.target)]
 
     @property
     def sentinels(self) -> int:
-        """Ids that it needs beside those of the text."""
+        """Number of ids that it needs beyond those of the text."""
         return 0
 
     def check(self) -> Iterator[Problem]:
         yield from ()
 
     def split(self, window: list[int], numbers: np.random.Generator, spare: tuple[int, ...], end: int) -> Example:
-        """Source and target; the target is cut off by its length, so no end token belongs behind it."""
+        """Source and target. The text goes on after the target, so no end token follows it."""
         return window[: self.source], window[self.source :]
 
 
 class Denoiser(Spec):
-    """One kind of corruption: spans of `span` tokens on average that make up `rate` of the window, drawn by `weight`.
+    """One kind of span corruption."""
 
-    Without `span`, there is one, at the window's end.
-    """
-
-    span: PositiveFloat | None = None
-    rate: Annotated[float, Field(gt=0, lt=1)]
-    weight: PositiveFloat = 1.0
+    span: PositiveFloat | None = Field(
+        default=None, description="Mean length of a span in tokens. Default: one span, at the end of the window."
+    )
+    rate: Annotated[float, Field(gt=0, lt=1)] = Field(description="Fraction of the window in spans.")
+    weight: PositiveFloat = Field(default=1.0, description="Relative probability with which a window gets this denoiser.")
 
 
 UL2 = (
@@ -62,31 +61,32 @@ UL2 = (
 
 
 class SpanCorruption(Spec):
-    """Spans of the window are taken out; a sentinel marks each place in the source, and its span in the target.
+    """Spans of the window are removed: a sentinel stands for each in the source, and precedes it in the target.
 
-    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Sentinels are ids that no text has; each window draws its
-    denoiser, by default of UL2's mixture.
+    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Sentinels are ids that do not occur in text.
     """
 
     name: Literal["span_corruption"]
-    window: PositiveInt = 128
-    denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = UL2
+    window: PositiveInt = Field(default=128, description="Tokens per window.")
+    denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = Field(
+        default=UL2, description="Kinds of corruption, of which each window draws one. Default: UL2's mixture."
+    )
 
     @property
     def lengths(self) -> list[Lengths]:
-        """Those that examples have: one of each denoiser."""
+        """Lengths of its examples, one for each denoiser."""
         counts = (self.counts(denoiser) for denoiser in self.denoisers)
         return [(self.window - noise + spans, noise + spans + 1) for noise, spans in counts]
 
     def counts(self, denoiser: Denoiser) -> tuple[int, int]:
-        """How many tokens are taken out, in how many spans: at least one token stands before and in each span."""
+        """Number of removed tokens and of spans, such that each span and each gap before one has at least one token."""
         noise = min(max(round(self.window * denoiser.rate), 1), self.window - 1)
         spans = 1 if denoiser.span is None else max(round(noise / denoiser.span), 1)
         return noise, min(spans, noise, self.window - noise)
 
     @property
     def sentinels(self) -> int:
-        """Ids that it needs beside those of the text."""
+        """Number of ids that it needs beyond those of the text."""
         return max(self.counts(denoiser)[1] for denoiser in self.denoisers)
 
     def check(self) -> Iterator[Problem]:
@@ -98,18 +98,18 @@ class SpanCorruption(Spec):
         noise, spans = self.counts(self.denoisers[int(numbers.choice(len(weights), p=weights / weights.sum()))])
         source: list[int] = []
         target: list[int] = []
-        place = 0
+        start = 0
         lengths = zip(cut(len(window) - noise, spans, numbers), cut(noise, spans, numbers), strict=True)
-        for sentinel, (kept, taken) in zip(spare, lengths, strict=False):
-            source += [*window[place : place + kept], sentinel]
-            target += [sentinel, *window[place + kept : place + kept + taken]]
-            place += kept + taken
+        for sentinel, (kept, removed) in zip(spare, lengths, strict=False):
+            source += [*window[start : start + kept], sentinel]
+            target += [sentinel, *window[start + kept : start + kept + removed]]
+            start += kept + removed
         return source, [*target, end]
 
 
 def cut(total: int, parts: int, numbers: np.random.Generator) -> list[int]:
-    """`total` as a sum of that many lengths of at least 1, each such sum as likely."""
-    ends = sorted(int(place) + 1 for place in numbers.permutation(total - 1)[: parts - 1])
+    """A uniformly random split of `total` into `parts` lengths of at least 1."""
+    ends = sorted(int(index) + 1 for index in numbers.permutation(total - 1)[: parts - 1])
     return [end - begin for begin, end in zip([0, *ends], [*ends, total], strict=True)]
 
 

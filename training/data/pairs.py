@@ -1,4 +1,4 @@
-"""Pairs of a source and a target as data, one a line of JSONL files: translations, questions and answers, summaries."""
+"""Pairs of a source and a target from JSONL files: translations, questions and answers, summaries."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Strict
+from pydantic import Field, Strict
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
@@ -20,7 +20,7 @@ Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
 @dataclass(frozen=True)
 class Pair:
-    """Texts, and the place they stand at."""
+    """The texts of a line. where: its file and line number, for errors."""
 
     where: str
     source: str
@@ -28,25 +28,23 @@ class Pair:
 
 
 class Pairs(FileData):
-    """Pairs out of JSONL files.
-
-    source:      the field of each line that holds the source; target: that of the target.
-    lengths:     tokens of the longest source and target (with its end token); longer ones are cut off there.
-    validation:  pairs of the held-out files that trials are measured on, at most.
-    """
+    """Pairs of a source and a target, from JSONL files."""
 
     name: Literal["pairs"]
-    source: str = "source"
-    target: str = "target"
-    lengths: Longest = (128, 128)
-    validation: PositiveInt = 256
+    source: str = Field(default="source", description="Field of each line with the source text.")
+    target: str = Field(default="target", description="Field of each line with the target text.")
+    lengths: Longest = Field(
+        default=(128, 128),
+        description="Longest source and target in tokens, the target's end token included; longer ones are truncated.",
+    )
+    validation: PositiveInt = Field(default=256, description="Largest number of held-out pairs for validation.")
 
     def gather(self, folder: Path) -> "PairFiles":
-        """The pairs of all files. Missing, empty and unreadable ones raise `SpecError`."""
-        found = self.find(folder)
-        read = Allowance()
-        pairs = tuple([pair for file in some for pair in self.pairs_of(file, read)] for some in (found.train, found.held_out))
-        return PairFiles(self, pairs, found.tokenizer, found.digests)
+        """The pairs of all files; `SpecError` for missing, empty and unreadable ones."""
+        files, allowance = self.find(folder), Allowance()
+        splits = (files.train, files.held_out)
+        pairs = tuple([pair for file in split for pair in self.pairs_of(file, allowance)] for split in splits)
+        return PairFiles(self, pairs, files.tokenizer, files.digests)
 
     def pairs_of(self, file: Path, allowance: Allowance) -> list[Pair]:
         return [
@@ -56,7 +54,7 @@ class Pairs(FileData):
 
 
 class PairFiles:
-    """Pairs to learn from and to measure on."""
+    """Training and held-out pairs, as text."""
 
     def __init__(self, spec: Pairs, pairs: Sequence[list[Pair]], tokenizer: Tokenizer | None, digests: dict[str, str]) -> None:
         self.spec = spec
@@ -65,21 +63,21 @@ class PairFiles:
         self.digests = digests
         self.examples = functools.cache(self.encoded)
 
-    def open(self, spec: ModelSpec) -> "Drawn":
-        """In a model's ids; too few of them, or a source without a token, raise `SpecError`."""
+    def open(self, spec: ModelSpec) -> "PairExamples":
+        """The pairs in a model's token ids; `SpecError` if it has too few, or a source has no token."""
         ids = Ids.of(spec)
         train, held_out, lengths = self.examples(open_tokens(ids, self.tokenizer), ids.end)
         order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
-        measured = [held_out[place] for place in order]
-        return Drawn(train, measured, longest(spec, lengths | lengths_of(measured)))
+        validation = [held_out[index] for index in order]
+        return PairExamples(train, validation, longest(spec, lengths | lengths_of(validation)))
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[list[Example], list[Example], set[Lengths]]:
-        """Examples to learn from, held-out ones, and the lengths of the first."""
-        train, held_out = ([self.example(pair, tokens, end) for pair in some] for some in self.pairs)
+        """Training examples, held-out ones, and the lengths of the first."""
+        train, held_out = ([self.example(pair, tokens, end) for pair in split] for split in self.pairs)
         return train, held_out, lengths_of(train)
 
     def example(self, pair: Pair, tokens: Tokens, end: int) -> Example:
-        """A target that is cut off does not end."""
+        """A truncated target has no end token."""
         longest = self.spec.lengths
         source = tokens.encode(pair.source)[: longest[0]]
         if not source:
@@ -92,8 +90,8 @@ def lengths_of(examples: Iterable[Example]) -> set[Lengths]:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pairs drawn at random, each as likely at each step."""
+class PairExamples:
+    """Training pairs drawn uniformly with replacement."""
 
     pairs: list[Example]
     held_out: list[Example]
@@ -104,7 +102,7 @@ class Drawn:
         return len(self.held_out)
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
-        return [self.pairs[place] for place in generator(TRAINING, seed, step).integers(0, len(self.pairs), count)]
+        return [self.pairs[index] for index in generator(TRAINING, seed, step).integers(0, len(self.pairs), count)]
 
     def validation(self) -> list[Example]:
         return self.held_out

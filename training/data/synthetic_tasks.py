@@ -1,6 +1,6 @@
-"""Synthetic tasks: sources drawn at random, and targets that follow from them.
+"""Synthetic tasks: random sources, and targets computed from them.
 
-Symbols are the ids of the model's vocabulary that have no special meaning, from the lowest on.
+Symbol n is the n-th id of the model's vocabulary that is not a special token.
 """
 
 from collections.abc import Iterator
@@ -8,42 +8,42 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Strict
+from pydantic import Field, Strict
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, Spec, SpecError
 from pairform.training.data.batches import TRAINING, VALIDATION, Example, Examples, Ids, Lengths, generator
 
 Range = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
-"""Shortest and longest."""
+"""Smallest and largest value."""
 
 
 class Task(Spec):
-    """Base of the tasks. `validation` is the number of examples on which trials are measured."""
+    """Base of the tasks."""
 
-    validation: PositiveInt = 256
+    validation: PositiveInt = Field(default=256, description="Number of validation examples.")
 
     @property
     def needed(self) -> int:
-        """Symbols that the vocabulary must have."""
+        """Number of symbols that the vocabulary must have."""
         raise NotImplementedError
 
     @property
     def lengths(self) -> Lengths:
-        """Tokens of the longest source, and of the longest target with its end."""
+        """Tokens of the longest source, and of the longest target including its end token."""
         raise NotImplementedError
 
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Source and target as numbers of symbols, without an end."""
+        """Source and target as symbol numbers, without an end token."""
         raise NotImplementedError
 
     @property
     def digests(self) -> dict[str, str]:
-        """Of the files that are read: none."""
+        """No files are read."""
         return {}
 
     def check(self) -> Iterator[Problem]:
-        """What is wrong whatever the model."""
+        """What is wrong with the settings."""
         yield from ()
 
     def gather(self, folder: Path) -> Self:
@@ -57,11 +57,11 @@ class Task(Spec):
         if len(ids.free) < self.needed:
             expected = f"at least {self.needed} ids without a special meaning, for the symbols of the task"
             raise SpecError(Problem("vocabulary", f"{len(ids.free)} ids without a special meaning", expected))
-        return Drawn(self, ids)
+        return TaskExamples(self, ids)
 
 
-class Drawn:
-    """The examples of a task, in a model's ids."""
+class TaskExamples:
+    """Random examples of a task, in a model's token ids."""
 
     def __init__(self, task: Task, ids: Ids) -> None:
         self.task = task
@@ -83,10 +83,10 @@ class Drawn:
 
 
 class SequenceTask(Task):
-    """A target as long as its source: `length` (shortest, longest) of `symbols` kinds."""
+    """A target as long as its source."""
 
-    symbols: PositiveInt = 16
-    length: Range = (4, 16)
+    symbols: PositiveInt = Field(default=16, description="Number of distinct symbols.")
+    length: Range = Field(default=(4, 16), description="Shortest and longest source in tokens.")
 
     @property
     def needed(self) -> int:
@@ -116,7 +116,7 @@ class Copy(SequenceTask):
 
 
 class Reverse(SequenceTask):
-    """The target is the source from its end."""
+    """The target is the source reversed."""
 
     name: Literal["reverse"]
 
@@ -139,9 +139,9 @@ class Recall(Task):
     """Associative recall: pairs of a key and a value, then one of the keys; the target is its value."""
 
     name: Literal["associative_recall"]
-    keys: PositiveInt = 16
-    values: PositiveInt = 16
-    pairs: PositiveInt = 8
+    keys: PositiveInt = Field(default=16, description="Number of distinct keys.")
+    values: PositiveInt = Field(default=16, description="Number of distinct values.")
+    pairs: PositiveInt = Field(default=8, description="Pairs per source.")
 
     @property
     def needed(self) -> int:
@@ -154,9 +154,9 @@ class Recall(Task):
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
         keys = [int(key) for key in numbers.permutation(self.keys)[: self.pairs]]
         values = [self.keys + int(value) for value in numbers.integers(0, self.values, self.pairs)]
-        asked = int(numbers.integers(self.pairs))
+        query = int(numbers.integers(self.pairs))
         pairs = [symbol for pair in zip(keys, values, strict=True) for symbol in pair]
-        return [*pairs, keys[asked]], [values[asked]]
+        return [*pairs, keys[query]], [values[query]]
 
     def check(self) -> Iterator[Problem]:
         if self.pairs > self.keys:
@@ -164,16 +164,16 @@ class Recall(Task):
 
 
 class Lookup(Task):
-    """Lookup in a long source: records hidden in `length` symbols of noise, then the key of one; the target is what it holds.
+    """Lookup in a long source: records hidden in `length` symbols of noise, then the key of one; the target is its value.
 
-    A record is its key and `width` symbols of the noise's kinds. Keys stand nowhere else.
+    Keys are symbols that occur nowhere else.
     """
 
     name: Literal["lookup"]
-    symbols: PositiveInt = 16
-    records: PositiveInt = 4
-    width: PositiveInt = 3
-    length: PositiveInt = 256
+    symbols: PositiveInt = Field(default=16, description="Number of distinct symbols.")
+    records: PositiveInt = Field(default=4, description="Records per source.")
+    width: PositiveInt = Field(default=3, description="Symbols of a record's value.")
+    length: PositiveInt = Field(default=256, description="Symbols of noise.")
 
     @property
     def needed(self) -> int:
@@ -186,14 +186,14 @@ class Lookup(Task):
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
         noise = [self.records + int(symbol) for symbol in numbers.integers(0, self.symbols, self.length)]
         drawn = numbers.integers(0, self.symbols, (self.records, self.width))
-        held = [[self.records + int(symbol) for symbol in row] for row in drawn]
-        places = sorted(int(place) for place in numbers.integers(0, self.length + 1, self.records))
+        values = [[self.records + int(symbol) for symbol in row] for row in drawn]
+        positions = sorted(int(position) for position in numbers.integers(0, self.length + 1, self.records))
         order = [int(key) for key in numbers.permutation(self.records)]
         source: list[int] = []
-        for begin, end, key in zip([0, *places], places, order, strict=False):
-            source += [*noise[begin:end], key, *held[key]]
-        asked = int(numbers.integers(self.records))
-        return [*source, *noise[places[-1] :], asked], held[asked]
+        for begin, end, key in zip([0, *positions], positions, order, strict=False):
+            source += [*noise[begin:end], key, *values[key]]
+        query = int(numbers.integers(self.records))
+        return [*source, *noise[positions[-1] :], query], values[query]
 
 
 AnyTask = Copy | Reverse | Sort | Recall | Lookup

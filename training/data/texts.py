@@ -1,4 +1,4 @@
-"""Running text as data: windows of it, of which the objective makes sources and targets."""
+"""Running text as data: random windows, which the objective turns into sources and targets."""
 
 import functools
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
@@ -17,26 +18,24 @@ from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
 
 
 class Text(FileData):
-    """Running text out of files.
-
-    field:       of each line of a `.jsonl` file: what holds the text.
-    validation:  windows of the held-out text that trials are measured on.
-    """
+    """Running text from files."""
 
     name: Literal["text"]
-    field: str = "text"
-    objective: Objective = PrefixLM(name="prefix_lm")
-    validation: PositiveInt = 128
+    field: str = Field(default="text", description="Field of each line of a `.jsonl` file with the text.")
+    objective: Objective = Field(
+        default=PrefixLM(name="prefix_lm"), description="How a window of text becomes a source and a target."
+    )
+    validation: PositiveInt = Field(default=128, description="Number of held-out windows for validation.")
 
     def gather(self, folder: Path) -> "Texts":
-        """The texts of all files. Missing, empty and unreadable ones raise `SpecError`."""
+        """The texts of all files; `SpecError` for missing, empty and unreadable ones."""
         problems = list(self.objective.check())
         if problems:
             raise SpecError(problems)
-        found = self.find(folder)
-        read = Allowance()
-        texts = tuple([text for file in some for text in self.texts_of(file, read)] for some in (found.train, found.held_out))
-        return Texts(self, texts, (len(found.train), len(found.held_out)), found.tokenizer, found.digests)
+        files, allowance = self.find(folder), Allowance()
+        splits = (files.train, files.held_out)
+        texts = tuple([text for file in split for text in self.texts_of(file, allowance)] for split in splits)
+        return Texts(self, texts, (len(files.train), len(files.held_out)), files.tokenizer, files.digests)
 
     def texts_of(self, file: Path, allowance: Allowance) -> list[str]:
         """A file as one text, or each line of a `.jsonl` file."""
@@ -46,7 +45,7 @@ class Text(FileData):
 
 
 class Texts:
-    """Texts to learn from and to measure on, out of so many files of each."""
+    """Training and held-out texts. files: how many files each came from."""
 
     def __init__(
         self,
@@ -64,22 +63,22 @@ class Texts:
         self.stream = functools.cache(self.encoded)
 
     def open(self, spec: ModelSpec) -> "Windows":
-        """In a model's ids; too few of them, or too little text, raise `SpecError`."""
+        """The texts in a model's token ids; `SpecError` if it has too few, or there is too little text."""
         ids = Ids.of(spec)
         tokens = open_tokens(ids, self.tokenizer)
         if len(tokens.spare) < self.spec.objective.sentinels:
             expected = f"at least {self.spec.objective.sentinels}, as sentinels"
-            raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that no text has", expected))
+            raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that do not occur in text", expected))
         train, held_out = self.stream(tokens, ids.end)
         lengths = longest(spec, self.spec.objective.lengths)
         return Windows(self.spec, (train, held_out), lengths, tokens.spare, ids.end)
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of all texts to learn from, then of those to measure on; an end token behind each text."""
+        """The tokens of all training texts and of all held-out texts, each text followed by an end token."""
         window = self.spec.objective.window
         train, held_out = (
-            np.concatenate([part for text in some for part in (tokens.encoded(text), [end])], dtype=np.int32)
-            for some in self.texts
+            np.concatenate([part for text in split for part in (tokens.encoded(text), [end])], dtype=np.int32)
+            for split in self.texts
         )
         for name, stream, count in zip(("train", "held_out"), (train, held_out), self.files, strict=True):
             if len(stream) < window:
@@ -89,7 +88,7 @@ class Texts:
 
 
 class Windows:
-    """Windows at random places of the text."""
+    """Windows at uniformly random positions of the text."""
 
     def __init__(
         self, text: Text, streams: tuple[np.ndarray, np.ndarray], lengths: Lengths, spare: tuple[int, ...], end: int

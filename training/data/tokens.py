@@ -1,4 +1,4 @@
-"""From text to the ids of a model: bytes, or what a file of the library `tokenizers` says."""
+"""From text to token ids: by a tokenizer of the library `tokenizers`, or bytes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 
 from pairform.assemblies.preprocessing.tokenizers import whole_texts
-from pairform.registry import Problem, SpecError, read_bytes
+from pairform.registry import Problem, SpecError, not_installed, read_bytes
 from pairform.training.data.batches import Ids
 
 BYTES = 256
 TOKENIZER_BYTES = 256 << 20
-"""The largest file of a tokenizer; that of Gemma has about 33 million."""
+"""Largest tokenizer file in bytes; Gemma's has about 33 million."""
 Tokenizer = Any
-"""Of the library `tokenizers`, which is optional."""
+"""A `tokenizers.Tokenizer`; that library is optional."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """How text is written in ids. `bytes_` has that of each byte, unless there is a tokenizer.
+    """How text is encoded.
 
-    `spare` are ids that no text has, in order: to mark what was left out of one.
+    bytes_:    the id of each byte, if there is no tokenizer.
+    spare:     ids that do not occur in text, in order; used as sentinels.
+    tokenizer: used instead of bytes.
     """
 
     bytes_: tuple[int, ...]
@@ -34,19 +36,18 @@ class Tokens:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encoded(self, text: str) -> np.ndarray:
-        """The same as an array, which takes less memory for a long text."""
+        """As `encode`, as an array, which takes less memory."""
         if self.tokenizer is None:
             return np.array(self.bytes_, np.int32)[np.frombuffer(text.encode("utf-8"), np.uint8)]
         return np.array(self.encode(text), np.int32)
 
 
 def read_tokenizer(file: Path) -> Tokenizer:
-    """A file as `Tokenizer.save` writes it."""
+    """A tokenizer from a file of `Tokenizer.save`; `SpecError` if it cannot be read."""
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
-        remedy = "`pip install pairform[tokenizers]` brings it."
-        raise SpecError(Problem("data.tokenizer", "no package tokenizers", "it", remedy)) from None
+        raise SpecError(not_installed("data.tokenizer", "tokenizers", "tokenizers")) from None
     try:
         content = read_bytes(file, TOKENIZER_BYTES)
     except OSError as error:
@@ -58,7 +59,11 @@ def read_tokenizer(file: Path) -> Tokenizer:
 
 
 def open_tokens(ids: Ids, tokenizer: Tokenizer | None) -> Tokens:
-    """A tokenizer, whose ids are the model's; without one, the bytes of UTF-8 as the lowest free ids."""
+    """Encode with `tokenizer`, whose ids are the model's, or else as UTF-8 bytes in the lowest free ids.
+
+    Raises:
+        SpecError: the vocabulary is too small.
+    """
     if tokenizer is None:
         if len(ids.free) < BYTES:
             expected = f"at least {BYTES} ids without a special meaning: one for each byte"
@@ -66,5 +71,5 @@ def open_tokens(ids: Ids, tokenizer: Tokenizer | None) -> Tokens:
         return Tokens(ids.free[:BYTES], ids.free[BYTES:])
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest > max((*ids.free, ids.pad, ids.start, ids.end)):
-        raise SpecError(Problem("vocabulary", "a smaller one than the tokenizer's", f"at least {highest + 1}"))
+        raise SpecError(Problem("vocabulary", "a vocabulary smaller than the tokenizer's", f"at least {highest + 1}"))
     return Tokens((), tuple(token for token in ids.free if token > highest), tokenizer)

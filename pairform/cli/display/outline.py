@@ -1,4 +1,4 @@
-"""A spec as a tree, drawn from its expanded form alone: for a preset's, no block and so no torch is imported."""
+"""A spec as a tree, from its expanded form alone, so that showing a preset imports neither blocks nor torch."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 
 
 def print_spec(title: str, document: Document) -> None:
-    """document: of a model, as `document()` of its spec gives it."""
+    """Print a model. document: its spec's expanded form."""
     tree = Outline(heading(title, f"{document['assembly']}, vocabulary {document['vocabulary']:,}"))
     for name in ("encoder", "decoder"):
         if name in document:
@@ -52,13 +52,13 @@ def add_stack(tree: Outline, name: str, stack: Document, embedding: str) -> None
 
 
 def present(layer: Document) -> Iterator[str]:
-    """The branches that a layer has, in order."""
+    """The branches of a layer, in order."""
     for turn in layer["order"]:
         yield from (name for name in ([turn] if isinstance(turn, str) else turn) if name in layer["branches"])
 
 
 def kinds(stack: Document) -> Iterator[tuple[str, Document]]:
-    """The layers that differ, each with the numbers of those that are alike."""
+    """Each distinct layer, with the numbers of the layers that equal it."""
     found: dict[str, tuple[Document, list[int]]] = {}
     for index, layer in enumerate(stack.get("layers") or layers_of(stack)):
         found.setdefault(json.dumps(layer), (layer, []))[1].append(index)
@@ -67,7 +67,7 @@ def kinds(stack: Document) -> Iterator[tuple[str, Document]]:
 
 
 def layers_of(stack: Document) -> Iterator[Document]:
-    """Every layer of a stack in its expanded form. What a patch brings is as written: defaults inside it are not filled in."""
+    """Every layer of a stack in its expanded form, patches applied. Defaults inside patches are not filled in."""
     for index in range(stack["depth"]):
         layer: Document = stack["layer"]
         if stack["cycle"]:
@@ -79,7 +79,7 @@ def layers_of(stack: Document) -> Iterator[Document]:
 
 
 def with_layers(spec: "ModelSpec") -> dict[str, Any]:
-    """The expanded form of a spec with its layers written out as they were validated."""
+    """The expanded form of a spec with all of its layers."""
     document = spec.document()
     for name, stack in spec.stacks.items():
         write_layers(document[name], stack)
@@ -94,7 +94,7 @@ def write_layers(document: dict[str, Any], stack: "StackSpec") -> None:
 
 
 def words(document: Document) -> str:
-    """A block in one line: its name, then what it sets."""
+    """A block in one line: its name and options."""
     rest = [f"{key} {text}" for key, value in document.items() if key != "name" and value and (text := inline(value))]
     return ", ".join([str(document["name"]), *rest])
 

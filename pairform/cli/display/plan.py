@@ -1,4 +1,4 @@
-"""What `plan`, and `carry` without --out, show: a plan in short, or every row of it."""
+"""Display of a plan: a summary, or one row per tensor."""
 
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
     else:
         print_groups(plan)
     if plan.edits:
-        print("\nedits beside weights")
+        print("\nchanges to the spec")
         for edit in plan.edits:
             before, after = ("absent" if value is None else shorten(value, 200) for value in (edit.before, edit.after))
             print(printable(f"  {edit.path}: {before} -> {after}"))
@@ -28,7 +28,7 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
 
 
 def print_groups(plan: "Plan") -> None:
-    """A heading for each stack, a line for each part and operation, and where it is from if that is another part."""
+    """A heading for each stack, a line for each part and operation, and its origin if that is another part."""
     from pairform.assemblies.initialisation.plan_summary import dropped, groups, sources_of
 
     made, left = sorted(groups(plan), key=lambda group: ORDER.get(group.stack, len(ORDER))), dropped(plan)

@@ -1,4 +1,4 @@
-"""What the command line shows to people."""
+"""Tables and progress bars of the command line."""
 
 import contextlib
 import inspect
@@ -20,7 +20,7 @@ console = Console(highlight=False, markup=False)
 
 
 class Sheet(Table):
-    """A table whose text is printable: names and values may be a stranger's."""
+    """A table that escapes unprintable characters: names and values may be untrusted."""
 
     def __init__(self, *headers: str, **options: Any) -> None:
         super().__init__(*map(printable, headers), box=None, padding=(0, 2, 0, 0), **options)
@@ -30,7 +30,7 @@ class Sheet(Table):
 
 
 class Outline(Tree):
-    """A tree whose text is printable."""
+    """A tree that escapes unprintable characters."""
 
     def __init__(self, label: str | Text) -> None:
         super().__init__(printable(label) if isinstance(label, str) else label)
@@ -42,7 +42,7 @@ class Outline(Tree):
 
 
 def block_rows(registry: Mapping[str, Any]) -> dict[str, Any]:
-    """Each block's summary and fields; a plugin that cannot be imported shows its error."""
+    """Summary and fields of each block, or the error of a plugin that cannot be imported."""
     from pairform.registry import PairformError
 
     rows: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def print_blocks(registries: Mapping[str, Any]) -> None:
         table = Sheet(title=f"{kind}: {registry.summary}", title_justify="left")
         table.add_column("name", style="bold")
         table.add_column("fields")
-        table.add_column("what it is")
+        table.add_column("description")
         for name, row in block_rows(registry).items():
             table.add_row(name, ", ".join(row.get("fields", [])), row.get("summary") or row.get("error"))
         console.print(table)
@@ -107,7 +107,7 @@ def print_inspection(title: str, found: "Inspection") -> None:
 
 
 def print_wide(table: Table) -> None:
-    """Print whole rows, also where the terminal is narrower or the output is no terminal at all."""
+    """Print rows unwrapped, even if the terminal is narrower or the output is not a terminal."""
     wide = Console(highlight=False, markup=False, width=10_000)
     wide.width = wide.measure(table).maximum
     wide.print(table, no_wrap=True, crop=False)
@@ -125,7 +125,7 @@ def print_totals(plan: "Plan") -> None:
 
 @contextlib.contextmanager
 def byte_progress(*, shown: bool = True) -> Iterator[Callable[[int, int], object]]:
-    """A progress bar in bytes on the terminal's error stream, from the first byte on; nothing where there is no terminal."""
+    """A progress bar in bytes on standard error, from the first byte on, if that is a terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     errors = Console(stderr=True)
