@@ -1,5 +1,6 @@
 """Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
+import gc
 import getpass
 import logging
 import os
@@ -24,6 +25,12 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.build import skeleton
+from pairform.assemblies.build import parameters_of
 from pairform.assemblies.checkpoints.hub import find_folder
 from pairform.assemblies.checkpoints.quantised import quantised_by, quantised_tensor, refuse_quantised
 from pairform.assemblies.checkpoints.stored import StoredTensor, stored_tensors
 from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.load_spec import CONFIG, OURS, load_spec, spec_of_folder
 from pairform.assemblies.specs import ModelSpec
-from pairform.blocks.linear import wide_tensors
 from pairform.registry import CheckpointError, Problem, read_json
 
 
@@ -82,7 +81,7 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None, patch: Mapp
 def one_dtype(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Path) -> torch.dtype:
     """The dtype to run the model in: the stored one. Where there are several, the one that config.json names, as transformers
     takes it, else the narrowest that holds all of them. What float16 leaves in float32 does not count."""
-    kept = wide_tensors(skeleton(spec))
+    kept = {name for name, parameter in parameters_of(spec).items() if parameter.wide}
     stored = {tensor.dtype for name, tensor in tensors.items() if name not in kept} or {torch.float32}
     if len(stored) > 1 and (folder / CONFIG).exists():
         config = read_json(folder / CONFIG)
@@ -104,7 +103,7 @@ def tied(name: str | None, spec: ModelSpec) -> bool:
 
 def mismatches(spec: ModelSpec, tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
     """Where stored tensors and those of the spec differ in name or shape."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton(spec).named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in parameters_of(spec).items()}
     for name, shape in shapes.items():
         if name not in tensors:
             yield Problem(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pairform.assemblies.build import skeleton
+from pairform.assemblies.build import parameters_of
 from pairform.assemblies.checkpoints.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.companions import ENCODER_TOKENIZER, Companion, companions, encoder_companions
 from pairform.assemblies.checkpoints.export import copied
@@ -34,7 +34,7 @@ def extract(
     """
     checkpoint = open_checkpoint(path_or_repo)
     spec = part_spec(checkpoint.spec, part)
-    names = [name for name, _ in skeleton(spec).named_parameters()]
+    names = list(parameters_of(spec))
     beside = own_companions(checkpoint.folder, part)
     with copied(checkpoint, spec, names, beside, out, format, overwrite) as (folder, entries):
         changed = difference(checkpoint.spec.stacks[part].document(), spec.stacks[part].document(), part)

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor
 
-from pairform.assemblies.build import skeleton
+from pairform.assemblies.build import parameters_of
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.companions import all_companions, companions, copy_companions
 from pairform.assemblies.checkpoints.finite import cast, check_finite
@@ -81,7 +81,7 @@ def execute(
 
 def check_rows(plan: Plan) -> None:
     """A plan may have been edited since it was made; its rows must still be the tensors of its spec."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(plan.spec).named_parameters()}
+    wanted = {name: parameter.shape for name, parameter in parameters_of(plan.spec).items()}
     planned = {row.target: row.shape for row in plan.targets}
     found = [
         Problem(f"plan: {name}", f"the shape {planned.get(name)}", f"{wanted.get(name)}, as in the plan's spec")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.build import distributions, skeleton
+from pairform.assemblies.build import parameters_of
 from pairform.assemblies.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.hub import commit_of
 from pairform.assemblies.initialisation.cross_attention import DecoderRules
@@ -114,8 +114,8 @@ def target_rows(
     last = rules["decoder" if "decoder" in rules else "encoder"]
     common = dtype_name(reduce(torch.promote_types, (source.dtype for source in sources.values())))
     rows, problems = [], []
-    for name, parameter, initial in distributions(skeleton(target)):
-        wanted = Target(name, tuple(parameter.shape), initial)
+    for name, parameter in parameters_of(target).items():
+        wanted = Target(name, parameter.shape, parameter.initial)
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
             if name.split(".")[1] == "vision":
