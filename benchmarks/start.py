@@ -16,6 +16,8 @@ from benchmarks.measure import RESULTS, Run, peers, run, save, summary
 NAMES = "load, save, build, plan, convert, verify, inspect, load_spec, diff, patch, Model"
 MODEL = {"vocabulary": 32000, "encoder": {"depth": 4}, "decoder": {"depth": 4}}
 """On t5gemma-s-s: 52 MB of float32 weights beside its embeddings."""
+SMALL = {"width": 96, "depth": 2}
+QUICK = {"vocabulary": 500, "encoder": SMALL, "decoder": SMALL}
 IDS = "torch.tensor([[2, 5, 17, 3]])"
 PLAIN = "import torch"
 OURS = f"import torch, pairform; pairform.load({{folder!r}}).generate({IDS}, max_new_tokens=1)"
@@ -25,11 +27,11 @@ THEIRS = (
 )
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, changes: dict[str, Any]) -> Path:
     """A small T5Gemma in transformers' layout, which both read. Made in a process of its own, which frees its memory."""
     code = (
         "import pairform; spec = pairform.patch(pairform.load_spec('t5gemma-s-s'), "
-        f"{MODEL!r}); pairform.save(pairform.build(spec, seed=0), {str(folder)!r}, format='transformers')"
+        f"{changes!r}); pairform.save(pairform.build(spec, seed=0), {str(folder)!r}, format='transformers')"
     )
     run([sys.executable, "-c", code])
     return folder
@@ -42,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu"], default="cpu", help="a start is the processor's work")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = str(make(Path(scratch) / "model"))
+        folder = str(make(Path(scratch) / "model", QUICK if arguments.quick else MODEL))
         used = "; ".join(f"pairform.{name}" for name in NAMES.split(", "))
         commands = {
             "import_torch": [sys.executable, "-c", PLAIN],
