@@ -17,6 +17,8 @@ from transformers import (
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.t5gemma2 import modeling_t5gemma2
 
+from tests.made_once import made_once
+
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 32,
@@ -58,6 +60,7 @@ PICTURES: dict[str, Any] = {
 """Pictures of 16 x 16 pixels, cut into 16 patches, that become 4 tokens."""
 
 
+@made_once
 def gemma2(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changes: Any) -> Path:
     """A Gemma 2 folder; `changes` replace fields of `SMALL`."""
     torch.manual_seed(seed)
@@ -67,6 +70,7 @@ def gemma2(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, s
     return folder
 
 
+@made_once
 def t5gemma(
     folder: Path,
     *,
@@ -85,6 +89,7 @@ def t5gemma(
     return folder
 
 
+@made_once
 def gemma3_text(
     folder: Path,
     architecture: str = "Gemma3ForCausalLM",
@@ -98,6 +103,7 @@ def gemma3_text(
     return write_wide(folder, getattr(modeling_gemma3, architecture)(Gemma3TextConfig(**{**SMALL3, **changes})), dtype)
 
 
+@made_once
 def gemma3(
     folder: Path,
     architecture: str = "Gemma3ForConditionalGeneration",
@@ -113,6 +119,7 @@ def gemma3(
     return write_wide(folder, getattr(modeling_gemma3, architecture)(Gemma3Config(**parts, **PICTURES | changes)))
 
 
+@made_once
 def t5gemma2(
     folder: Path,
     architecture: str = "T5Gemma2ForConditionalGeneration",

@@ -16,6 +16,7 @@ for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao,
 import transformers  # noqa: E402
 
 from pairform.assemblies.checkpoints import publishing  # noqa: E402
+from tests import made_once  # noqa: E402
 
 if level := os.environ.get("ATEN_CPU_CAPABILITY"):  # the compiler's cache mixes instruction sets, and then does not build
     cache = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{level}"
@@ -31,6 +32,11 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _checkpoints_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made_once.KEPT[:] = [tmp_path_factory.mktemp("made_once")]
 
 
 @pytest.fixture(autouse=True)
