@@ -5,6 +5,7 @@ import getpass
 import logging
 import os
 import tempfile
+from functools import partial
 
 import pytest
 import torch
@@ -48,3 +49,9 @@ def _seed() -> None:
 def _no_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders are written by the thousand here, and each would wait for the disk."""
     monkeypatch.setattr(publishing, "sync", lambda path: None)
+
+
+@pytest.fixture
+def graphs_as_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are run as they were traced, without machine code, which tests/merged generates."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))

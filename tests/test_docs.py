@@ -1,12 +1,12 @@
 """Whoever follows README.md, CONTRIBUTING.md or a page of docs/ line by line gets what it shows."""
 
-import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.command_line.runner import CommandLine
+from tests.demo import made_demo
 from tests.pages import blocks, commands, links, missing_line
 from tests.reader import ROOT, Reader, clone, told_by_a_shell
 from tests.registries import forget_new_blocks
@@ -24,12 +24,7 @@ def named(page: Path) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make demo` makes."""
-    folder = tmp_path_factory.mktemp("made") / "demo"
-    with pytest.MonkeyPatch.context() as patch:
-        for script in ("checkpoints.py", "convert.py"):
-            patch.setattr("sys.argv", [script, "--out", str(folder)])
-            runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
-    return folder
+    return made_demo(tmp_path_factory)[0]
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pairform
 from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import inputs, loss_of
 
-COUNT = 50
-LEAST = {"encoder_decoder": 0.1, "decoder_only": 0.3, "encoder_only": 0.25}
+COUNT = 35
+LEAST = {"encoder_decoder": 0.2, "decoder_only": 0.25, "encoder_only": 0.25}
 """The share of each assembly's specs that must work: about half of what does, since each run draws the same."""
 
 
@@ -38,7 +38,7 @@ def check_works(spec: pairform.ModelSpec) -> None:
             assert torch.equal(*written)
 
 
-@pytest.mark.parametrize(("assembly", "shard"), [(name, shard) for name in LEAST for shard in (1, 2)])
+@pytest.mark.parametrize(("assembly", "shard"), [(name, shard) for name in LEAST for shard in (3, 4)])
 def test_random_specs_work_or_are_refused_when_they_are_read(assembly: str, shard: int) -> None:
     """Of each assembly so many work that a rule which refuses too much is noticed."""
     counted: Counter[str] = Counter()
