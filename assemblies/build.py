@@ -85,7 +85,7 @@ def skeleton(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> Model:
     return model.to(dtype).eval()
 
 
-class Meta(DeviceContext):  # type: ignore[misc]
+class Meta(DeviceContext):
     """Tensors are made on the meta device, and torch's initial values are not drawn: they take a third of the time there."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Meta(DeviceContext):  # type: ignore[misc]
     ) -> Any:
         if getattr(func, "__module__", None) == nn.init.__name__ and args:
             return args[0]
-        return super().__torch_function__(func, types, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ PICTURES: dict[str, Any] = {
 
 
 @made_once
-def gemma2(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changes: Any) -> Path:
+def gemma2(folder: Path, /, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changes: Any) -> Path:
     """A Gemma 2 folder; `changes` replace fields of `SMALL`."""
     torch.manual_seed(seed)
     model = Gemma2ForCausalLM(Gemma2Config(**{**SMALL, **changes}))
@@ -73,6 +73,7 @@ def gemma2(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, s
 @made_once
 def t5gemma(
     folder: Path,
+    /,
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -92,6 +93,7 @@ def t5gemma(
 @made_once
 def gemma3_text(
     folder: Path,
+    /,
     architecture: str = "Gemma3ForCausalLM",
     *,
     seed: int = 0,
@@ -106,6 +108,7 @@ def gemma3_text(
 @made_once
 def gemma3(
     folder: Path,
+    /,
     architecture: str = "Gemma3ForConditionalGeneration",
     *,
     seed: int = 0,
@@ -122,6 +125,7 @@ def gemma3(
 @made_once
 def t5gemma2(
     folder: Path,
+    /,
     architecture: str = "T5Gemma2ForConditionalGeneration",
     *,
     seed: int = 0,

@@ -71,7 +71,7 @@ def write(folder: Path, model: nn.Module, *, dtype: torch.dtype = torch.float32,
 
 @made_once
 def create(
-    folder: Path, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **config: Any
+    folder: Path, /, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **config: Any
 ) -> Path:
     """A folder of the transformers class `architecture`; for T5Gemma, `encoder` and `decoder` replace fields of `SMALL`."""
     torch.manual_seed(seed)

@@ -72,7 +72,7 @@ UNSCALED = {"layer": {"branches": {"self_attention": {"position": {"scaling": No
 
 
 @made_once
-def create(folder: Path, family: str, kind: str = "ForCausalLM", *, seed: int = 0, **changes: Any) -> Path:
+def create(folder: Path, /, family: str, kind: str = "ForCausalLM", *, seed: int = 0, **changes: Any) -> Path:
     """A small folder of transformers' own writing."""
     torch.manual_seed(seed)
     config = getattr(transformers, f"{CLASSES[family]}Config")(**{**SMALL, **changes})

@@ -48,7 +48,7 @@ TABLE = 2.0
 
 @made_once
 def create(
-    folder: Path, kind: str = "t5", architecture: str = "ForConditionalGeneration", *, seed: int = 0, **changes: Any
+    folder: Path, /, kind: str = "t5", architecture: str = "ForConditionalGeneration", *, seed: int = 0, **changes: Any
 ) -> Path:
     """A small folder of transformers' own writing. It ties every head that it makes; published v1.1 and mT5 have their own."""
     torch.manual_seed(seed)
