@@ -1,7 +1,7 @@
 """The parts of a model, put together from a `ModelSpec`, and what can be set on it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -12,11 +12,25 @@ from pairform.assemblies.modeling.frozen_weights import check_apply, constant_we
 from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.stack import Stack
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.attention.cross_attention import CrossAttention
-from pairform.blocks.attention.kernels.dispatch import choose
-from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.context import Source
 from pairform.registry import InputError, build_block
+
+
+@runtime_checkable
+class UsesKernel(Protocol):
+    """A block that computes attention with the kernel of a name."""
+
+    kernel: str
+
+    def check_kernel(self, kernel: str) -> None:
+        """Raise `InputError` if a kernel cannot do the block's work."""
+
+
+@runtime_checkable
+class ReadsEncoderLayer(Protocol):
+    """A block that attends to one of the encoder's layers; None is its output."""
+
+    source_layer: int | None
 
 
 class Unshared:
@@ -52,7 +66,7 @@ class ModelParts(nn.Module):
             assert self.encoder is not None, "checked by the spec"
             assert self.decoder is not None, "checked by the spec"
             self.decoder.embedding = self.encoder.embedding
-        read = {module.source_layer for module in self.modules() if isinstance(module, CrossAttention)}
+        read = {module.source_layer for module in self.modules() if isinstance(module, ReadsEncoderLayer)}
         self.source_layers = tuple(sorted(layer for layer in read if layer is not None))
         self.bridge = build_block(spec.bridge, spec.bridge_sizes, "bridge")
         self.head = build_block(spec.head, spec.head_sizes, "head")
@@ -108,10 +122,10 @@ class ModelParts(nn.Module):
     def use_kernel(self, kernel: str) -> None:
         """Let every attention block use `kernel`. One that cannot do some block's work is an error that lists those that can,
         and changes none."""
-        blocks = {name: module for name, module in self.named_modules() if isinstance(module, AttentionHeads)}
+        blocks = {name: module for name, module in self.named_modules() if isinstance(module, UsesKernel)}
         for name, block in blocks.items():
             try:
-                choose(kernel, block.demand)
+                block.check_kernel(kernel)
             except InputError as error:
                 raise InputError([problem.inside(name) for problem in error.problems]) from None
         for block in blocks.values():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend
+from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend, choose
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
@@ -137,6 +137,10 @@ class AttentionHeads(nn.Module):
             self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
             self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
         self.normed = spec.qk_norm is not None
+
+    def check_kernel(self, kernel: str) -> None:
+        """Raise `InputError` if a kernel cannot do this block's work."""
+        choose(kernel, self.demand)
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         heads = split_heads(self.q_proj(hidden), self.head_dim)
