@@ -88,7 +88,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"search": {"points": 2}, "grid": {"decoder.layr.depth": [1]}},
         r"variants\.separate with depth=1.*decoder\.layr",
     ),
-    "with a match": ({"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}}, "match: found match and search together"),
+    "with a match": (
+        {"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}},
+        "match: found match and search together",
+    ),
     "more than the budget": (SEARCH | {"budget": {"trials": 4}}, r"budget\.trials: found 5 trials"),
 }
 
