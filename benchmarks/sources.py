@@ -5,7 +5,7 @@ python -m benchmarks.sources FOLDER PRESET SEED
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -16,31 +16,18 @@ from pairform import load_spec
 from pairform.assemblies.checkpoints.save import write_model
 from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.shards import Entry
-from pairform.assemblies.checkpoints.writing.tensor_stream import Sink
 from pairform.assemblies.modeling.build import skeleton
 
 POOL = 1 << 25
 """Random elements drawn once; tensors are cut from them at places of their own."""
 
 
-@dataclass(frozen=True)
-class RandomContent:
-    """A tensor's worth of a pool of random elements, from `begin` on."""
-
-    pool: Tensor
-    begin: int
-    count: int
-
-    def write(self, sink: Sink) -> None:
-        for piece in self.pieces():
-            sink.send_tensor(piece)
-
-    def pieces(self) -> Iterator[Tensor]:
-        begin, left = self.begin, self.count
-        while left:
-            piece = self.pool[begin : begin + left]
-            yield piece
-            begin, left = 0, left - piece.numel()
+def random_pieces(pool: Tensor, begin: int, count: int) -> Iterator[Tensor]:
+    """`count` elements of a pool of random ones, from `begin` on and again from the pool's start."""
+    while count:
+        piece = pool[begin : begin + count]
+        yield piece
+        begin, count = 0, count - piece.numel()
 
 
 def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -50,7 +37,7 @@ def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = t
     pool = (torch.randn(POOL, generator=generator) * spec.initializer_range).to(dtype)
     begins = torch.randint(POOL, (10_000,), generator=generator).tolist()
     entries = [
-        Entry(name, dtype, tuple(parameter.shape), RandomContent(pool, begins[index], prod(parameter.shape)))
+        Entry(name, dtype, tuple(parameter.shape), partial(random_pieces, pool, begins[index], prod(parameter.shape)))
         for index, (name, parameter) in enumerate(skeleton(spec).named_parameters())
     ]
     size = sum(entry.size for entry in entries)

@@ -23,7 +23,7 @@ class Add(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["add"] = "add"
-        keeps: ClassVar = True
+        keeps: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Scaled(nn.Module):
             "or one per channel (`vector`: LayerScale with scale 1e-4; Touvron et al. 2021, arXiv 2103.17239, section 2). By "
             "default the scale is fixed.",
         )
-        keeps: ClassVar = True
+        keeps: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class DeepNorm(nn.Module):
             description="Factor on the standard deviation of the branch's initial weights. By default computed from the "
             "depths, as above.",
         )
-        placements: ClassVar = ("post",)
+        placements: ClassVar[tuple[str, ...]] = ("post",)
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
             found = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))

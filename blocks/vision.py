@@ -14,11 +14,30 @@ from torch.nn import functional
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
 
 
+class PictureEmbeddingSpec(BlockSpec):
+    """What an embedding of pictures says of them. Both sides are None for an embedding of something else."""
+
+    image_size: PositiveInt | None = None
+    patch_size: PositiveInt | None = None
+    channels: PositiveInt = 3
+
+    @property
+    def patches(self) -> int | None:
+        """The number of patches of one picture."""
+        return None if self.image_size is None or self.patch_size is None else (self.image_size // self.patch_size) ** 2
+
+
+class ProjectorSpec(BlockSpec):
+    """tokens: how many embeddings one picture becomes."""
+
+    tokens: int = 0
+
+
 class PatchEmbedding(nn.Module):
     """A square picture cut into patches, each projected and added to a learnt position (SigLIP, arXiv 2303.15343; ViT,
     arXiv 2010.11929, section 3.1)."""
 
-    class Spec(BlockSpec):
+    class Spec(PictureEmbeddingSpec):
         name: Literal["patches"] = "patches"
         image_size: PositiveInt = Field(examples=[224], description="Side of the picture in pixels.")
         patch_size: PositiveInt = Field(examples=[16], description="Side of a patch in pixels; divides `image_size`.")
@@ -32,7 +51,6 @@ class PatchEmbedding(nn.Module):
 
         @property
         def patches(self) -> int:
-            """Of one picture."""
             return (self.image_size // self.patch_size) ** 2
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
@@ -61,7 +79,7 @@ class AveragePoolProjector(nn.Module):
     """Neighbouring patches averaged to `tokens` a picture, normed, and projected to the text's width (Gemma 3 report,
     arXiv 2503.19786, section 2)."""
 
-    class Spec(BlockSpec):
+    class Spec(ProjectorSpec):
         name: Literal["average_pool"] = "average_pool"
         tokens: PositiveInt = Field(
             examples=[49], description="Embeddings per picture: a square number whose root divides the patches' side."

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -131,9 +131,31 @@ class Sizes:
 
 
 class BlockSpec(Spec):
-    """Base of the spec beside each block class. Subclasses narrow `name` to a `Literal` with a default."""
+    """Base of the spec beside each block class. Subclasses narrow `name` to a `Literal` with a default.
+
+    Attributes:
+        pools: of a head: it gives one result for each row, so that rows of several documents are refused.
+        keeps: of a residual: it leaves the hidden states as they are where a branch adds zeros.
+        placements: of a residual: the placements of norms that it works with.
+    """
+
+    pools: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
+    placements: ClassVar[tuple[str, ...]] = ("pre", "post", "sandwich")
 
     name: str
+
+    @classmethod
+    def of(cls, block: "BlockSpec | None") -> Self:
+        """`block` with the fields of this class: itself, if it is of this class.
+
+        For a block of another class (as another package may have) or None, those of the fields that it has and this class's
+        defaults for the others.
+        """
+        if isinstance(block, cls):
+            return block
+        own = {} if block is None else {field: value for field, value in block if field in cls.model_fields}
+        return cls.model_construct(**({"name": "none"} | own))
 
     @classmethod
     def example(cls) -> dict[str, Any]:

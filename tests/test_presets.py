@@ -129,7 +129,7 @@ def test_gemma_3_is_what_transformers_builds_of_the_published_config(size: str) 
     small = size in ("270m", "1b")
     limits = {"vocab_size": 262_144 if small else 262_208, "max_position_embeddings": 32_768 if small else 131_072}
     config = Gemma3TextConfig(architectures=["Gemma3ForCausalLM"], **text_config(size, scaled=not small), **limits)
-    read = FAMILIES["gemma3_text"].to_spec(json.loads(config.to_json_string()))
+    read = FAMILIES["gemma3_text"].spec(json.loads(config.to_json_string()))
     assert differences(read, pairform.load_spec(f"gemma-3-{size}")) == {}
     with torch.device("meta"):
         theirs = Gemma3ForCausalLM(config)
@@ -143,7 +143,7 @@ def test_t5gemma_2_is_what_transformers_builds_of_the_published_config(size: str
     vision |= {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
     encoder = {"text_config": text, "vision_config": vision}
     config = T5Gemma2Config(architectures=["T5Gemma2ForConditionalGeneration"], encoder=encoder, decoder=text)
-    read = FAMILIES["t5gemma2"].to_spec(json.loads(config.to_json_string()))
+    read = FAMILIES["t5gemma2"].spec(json.loads(config.to_json_string()))
     assert differences(read, pairform.load_spec(f"t5gemma2-{size}-{size}")) == {}
     with torch.device("meta"):
         theirs = T5Gemma2ForConditionalGeneration(config)
@@ -196,12 +196,12 @@ def test_golden_files_are_up_to_date() -> None:
 
 def test_gemma_2b_is_what_transformers_configures_by_default() -> None:
     config = json.loads(Gemma2Config(architectures=["Gemma2ForCausalLM"]).to_json_string())
-    assert differences(FAMILIES["gemma2"].to_spec(config), pairform.load_spec("gemma-2-2b")) == {}
+    assert differences(FAMILIES["gemma2"].spec(config), pairform.load_spec("gemma-2-2b")) == {}
 
 
 def test_t5gemma_2b_2b_is_what_transformers_configures_by_default() -> None:
     config = json.loads(T5GemmaConfig(architectures=["T5GemmaForConditionalGeneration"]).to_json_string())
-    assert differences(FAMILIES["t5gemma"].to_spec(config), pairform.load_spec("t5gemma-2b-2b")) == {}
+    assert differences(FAMILIES["t5gemma"].spec(config), pairform.load_spec("t5gemma-2b-2b")) == {}
 
 
 def family_of(name: str) -> str:
@@ -214,7 +214,7 @@ def family_of(name: str) -> str:
 def test_every_preset_can_be_stored_as_transformers_does(name: str) -> None:
     spec = pairform.load_spec(name)
     family = FAMILIES[family_of(name)]
-    assert differences(family.to_spec(family.config(spec)), spec) == {}
+    assert differences(family.spec(family.config(spec)), spec) == {}
     theirs = [family.theirs(ours, spec) for ours, _ in skeleton(spec).named_parameters()]
     assert len(set(theirs)) == len(theirs)
 

@@ -16,6 +16,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache
+from pairform.blocks.vision import PictureEmbeddingSpec
 from pairform.registry import InputError, Problem
 
 __all__ = ["Inspection", "Part", "inspect"]
@@ -101,7 +102,7 @@ def check_request(spec: ModelSpec, batch: int, source_length: int, target_length
     name, stack = next(iter(spec.stacks.items()))
     if stack.vision is None:
         raise InputError(Problem("pictures", f"pictures for a spec whose {name} has no vision", "0, or a spec with vision"))
-    each: int = getattr(stack.vision.projector, "tokens", 0)
+    each = stack.vision.tokens
     length = source_length if name == "encoder" else target_length
     if pictures * each > batch * length:
         found = f"{pictures} pictures of {each} tokens in {batch} x {length} tokens"
@@ -156,7 +157,8 @@ def run(model: Model, batch: int, source_length: int, target_length: int, pictur
 def pixels(stack: StackSpec, pictures: int) -> Tensor:
     """Pictures of the size that the stack's tower reads, `[pictures, channels, height, width]`, without content."""
     assert stack.vision is not None, "checked with the request"
-    embedding: Any = stack.vision.tower.embedding
+    embedding = PictureEmbeddingSpec.of(stack.vision.tower.embedding)
+    assert embedding.image_size is not None, "checked by the spec"
     return torch.empty(pictures, embedding.channels, embedding.image_size, embedding.image_size, device="meta")
 
 

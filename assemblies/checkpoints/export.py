@@ -1,17 +1,29 @@
-"""From one format to another, as a stream of bytes."""
+"""Copying checkpoints tensor by tensor: into another format (`export`), or one stack as a model of its own (`extract`)."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.save import Format, check_format, write_model
-from pairform.assemblies.checkpoints.writing.companions import Companion, all_companions, copy_companions
+from pairform.assemblies.checkpoints.writing.companions import (
+    ENCODER_TOKENIZER,
+    Companion,
+    all_companions,
+    companions,
+    copy_companions,
+    encoder_companions,
+)
 from pairform.assemblies.checkpoints.writing.folder import new_folder
-from pairform.assemblies.checkpoints.writing.shards import Entry
-from pairform.assemblies.checkpoints.writing.tensor_stream import CopiedContent, Progress, silent
+from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
 from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.registry import InputError, OutputError, Problem, SpecError, difference, shorten
+
+Part = Literal["encoder", "decoder"]
 
 
 def export(
@@ -23,35 +35,120 @@ def export(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> int:
-    """Write the model in `path_or_repo` to `out` in another format and return the number of bytes of its weights.
+    """Write a checkpoint in another format. The tensors are the same bytes; memory does not grow with the model.
 
-    The tensors are the same bytes; memory does not grow with the model.
+    Args:
+        path_or_repo: a folder, or a hub id.
+        out: a new or empty folder; it appears whole or not at all.
+        format: "transformers", or "pairform".
+        max_shard_size: of each weight file, in bytes or as "5GB".
+        overwrite: replace a model in `out`.
+        progress: called with the bytes just written and the bytes in all.
+
+    Returns:
+        The number of bytes of the weights.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        SpecError: the format cannot express the spec.
+        OutputError: `out` cannot be written.
     """
     checkpoint = open_checkpoint(path_or_repo)
-    beside = all_companions(checkpoint.folder)
-    with copied(checkpoint, checkpoint.spec, list(checkpoint.tensors), beside, out, format, overwrite) as (folder, entries):
-        provenance = {"origin": "export", "source": str(path_or_repo)}
-        write_model(folder, checkpoint.spec, entries, format, provenance, max_shard_size=max_shard_size, progress=progress)
-    return sum(entry.size for entry in entries)
+    provenance = {"origin": "export", "source": str(path_or_repo)}
+    names, beside = list(checkpoint.tensors), all_companions(checkpoint.folder)
+    return copy(checkpoint, checkpoint.spec, names, beside, out, format, provenance, max_shard_size, overwrite, progress)
 
 
-@contextlib.contextmanager
-def copied(
+def extract(
+    path_or_repo: str | Path,
+    out: str | Path,
+    *,
+    part: Part = "encoder",
+    format: Format = "pairform",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> int:
+    """Write one stack of a checkpoint as a model of its own.
+
+    An encoder is written without a head, with its vision tower; a decoder with its head, if it has no cross-attention. Tensors
+    are the same bytes, and the stack computes the same: values that depended on the other stack are written into its spec, and
+    listed in `edits` of the provenance.
+
+    Args:
+        part: the stack.
+        path_or_repo, out, format, max_shard_size, overwrite, progress: as for `export`.
+
+    Returns:
+        The number of bytes of the weights.
+
+    Raises:
+        InputError: the model has no such stack.
+        CheckpointError, SpecError: as for `export`.
+        OutputError: the stack cannot be used alone, or `out` cannot be written.
+    """
+    checkpoint = open_checkpoint(path_or_repo)
+    spec = part_spec(checkpoint.spec, part)
+    names = [name for name, _ in skeleton(spec).named_parameters()]
+    changed = difference(checkpoint.spec.stacks[part].document(), spec.stacks[part].document(), part)
+    edits = [{"path": path, "before": before, "after": after} for path, (before, after) in changed.items()]
+    provenance = {"origin": "extract", "source": str(path_or_repo), "part": part, "edits": edits}
+    beside = stack_companions(checkpoint.folder, part)
+    return copy(checkpoint, spec, names, beside, out, format, provenance, max_shard_size, overwrite, progress)
+
+
+def copy(
     checkpoint: Checkpoint,
     spec: ModelSpec,
     names: Sequence[str],
     beside: Sequence[Companion],
     out: str | Path,
     format_: Format,
+    provenance: Mapping[str, Any],
+    max_shard_size: int | str,
     overwrite: bool,
-) -> Iterator[tuple[Path, list[Entry]]]:
-    """A new folder with the companions `beside`, and the tensors `names` of a checkpoint ready to be written unchanged."""
+    progress: Progress,
+) -> int:
+    """Write a new folder with the tensors `names` of a checkpoint unchanged and the companions `beside`."""
     check_format(format_)
     if format_ == "transformers":
-        family_of_spec(spec)  # say what cannot be said before anything is written
-    stored = {name: checkpoint.tensors[checkpoint.stored_name(name)] for name in names}
-    entries = [Entry(name, tensor.dtype, tensor.shape, CopiedContent(tensor)) for name, tensor in stored.items()]
-    size = sum(entry.size for entry in entries) + sum(each.size for each in beside)
-    with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=size) as folder:
+        family_of_spec(spec)  # fails before anything is written if transformers has no such model
+    entries = [Entry.copy(name, checkpoint.tensors[checkpoint.stored_name(name)]) for name in names]
+    size = sum(entry.size for entry in entries)
+    room = size + sum(each.size for each in beside)
+    with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=room) as folder:
         copy_companions(folder, beside)
-        yield folder, entries
+        write_model(folder, spec, entries, format_, provenance, max_shard_size=max_shard_size, progress=progress)
+    return size
+
+
+def stack_companions(folder: Path, part: str) -> list[Companion]:
+    """The companions of a stack: an encoder may have a tokenizer of its own."""
+    own = encoder_companions(folder) if part == "encoder" else []
+    renamed = [replace(each, name=each.name.removeprefix(f"{ENCODER_TOKENIZER}/")) for each in own]
+    return renamed or companions({part: folder})
+
+
+def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
+    """The spec of one stack alone."""
+    if not isinstance(part, str) or part not in ("encoder", "decoder"):
+        raise InputError(Problem("part", shorten(part), "encoder or decoder"))
+    if part not in spec.stacks:
+        raise InputError(Problem("part", repr(part), f"a stack of the model: {', '.join(spec.stacks)}"))
+    last = part == list(spec.stacks)[-1]
+    head = spec.head.document() if last else {"name": "none"}
+    document: dict[str, Any] = spec.document() | {
+        "assembly": f"{part}_only",
+        "vocabulary": spec.vocabulary_of(part),
+        "head": head | ({"tie": part} if spec.tie_embeddings and head.get("tie") else {}),
+    }
+    for field in ("encoder", "decoder", "bridge", "tie_embeddings"):
+        document.pop(field, None)
+    document["tokens"] = spec.tokens_of(part).document()
+    document[part] = {key: value for key, value in spec.stacks[part].document().items() if key not in ("vocabulary", "tokens")}
+    unmoved = Move(spec, part, tuple(range(spec.stacks[part].depth)))
+    try:
+        return settled(ModelSpec.read(document), {part: unmoved})
+    except SpecError as error:
+        found = f"a {part} that cannot be used alone ({error.problems[0]})"
+        raise OutputError(Problem("part", found, "a stack that reads no other")) from None

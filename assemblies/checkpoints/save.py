@@ -1,26 +1,26 @@
 """Reading models from folders and writing them to folders."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
 from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
-from pairform.assemblies.checkpoints.reading.load_spec import CONFIG, OURS, SPEC
-from pairform.assemblies.checkpoints.reading.stored import DTYPES, StoredTensor
+from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, OURS, SPEC
+from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPES, CheckpointTensor
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
+from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
 from pairform.assemblies.checkpoints.writing.contents import PROVENANCE
 from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.record import record_of
-from pairform.assemblies.checkpoints.writing.shards import Entry, write_json, write_tensors
-from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, TensorContent, silent
+from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.families.generation import GENERATION, with_spec_tokens, with_tokens
+from pairform.assemblies.families.tokens import GENERATION, with_spec_tokens, with_tokens
 from pairform.assemblies.modeling.build import check_place, skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
@@ -40,17 +40,26 @@ def load(
     quantise: str | None = None,
     prepack: bool = False,
 ) -> Model:
-    """The model in a folder or hub repository, ours or transformers', in eval mode.
+    """Load a model from a folder or hub repository, in pairform's format or transformers', in eval mode.
 
-    dtype:    None keeps the stored one; where the tensors are of several, the one that config.json names, else the narrowest
-              that holds all of them.
-    kernel:   the attention kernel for every block; "auto" leaves it to the spec.
-    patch:    a JSON merge patch on its spec, to run the same weights in another way (another window, say). The stored tensors
-              must be those of the patched spec: one too few or too many is an error, and for `carry`.
-    quantise: "int8" keeps each linear weight of the stacks in eight bits, quantised as it is read: a model to run in about
-              half the memory of bfloat16, not to train or to save. Needs torchao.
-    prepack:  lay out each linear weight of the stacks as this processor's products read it, in place of the plain one: quicker
-              for few tokens, as in decoding, and not to train or to save. For a CPU.
+    Args:
+        path_or_repo: a folder, or a hub id `owner/name`.
+        device: where to put the weights.
+        dtype: None keeps the stored one. If the tensors have several, it is the one that config.json names, else the narrowest
+            that holds all of them.
+        revision: of a hub repository: a branch, tag or commit.
+        kernel: the attention kernel of every block; "auto" leaves the choice to the spec.
+        patch: a JSON merge patch on the spec, to run the same weights in another way (with another window, say). The patched
+            spec must have exactly the stored tensors; `carry` makes a model with others.
+        quantise: "int8" stores each linear weight of the stacks in 8 bits, about half the memory of bfloat16. Such a model can
+            be neither trained nor saved. Needs torchao.
+        prepack: lay out each linear weight of the stacks in the blocks that oneDNN multiplies, which is faster for few tokens,
+            as in decoding. Such a model can be neither trained nor saved. For CPUs.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or its values do not fit `dtype`.
+        SpecError: the patch does not give a valid spec.
+        InputError: another argument is invalid.
     """
     check_place(device, dtype, kernel)
     if not isinstance(prepack, bool):
@@ -69,8 +78,8 @@ def load(
     return model
 
 
-def placed(stored: StoredTensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """A stored tensor on a device; one that `dtype` cannot hold is an error."""
+def placed(stored: CheckpointTensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """A stored tensor on a device; a `CheckpointError` if its values are beyond the range of `dtype`."""
     return cast(stored.read().to(device), dtype, stored.place)
 
 
@@ -82,24 +91,37 @@ def save(
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
 ) -> None:
-    """Write a model's folder. It appears whole or not at all; an existing one is replaced only with `overwrite`.
+    """Write a model's folder. It appears whole or not at all.
 
-    The format "transformers" writes what transformers loads strictly; a spec that it cannot say is an error. A model inside
-    torch.compile, DataParallel or DistributedDataParallel is saved as itself. Any other wrapper, an adapter that is not merged
-    and a model whose tensors are not those of its spec are errors.
+    Args:
+        model: a model, also inside torch.compile, DataParallel or DistributedDataParallel.
+        directory: a new or empty folder.
+        format: "pairform", or "transformers" for a folder that transformers loads strictly.
+        max_shard_size: of each weight file, in bytes or as "5GB".
+        overwrite: replace a model in `directory`.
+
+    Raises:
+        InputError: another wrapper, an adapter that is not merged, or tensors that are not those of the model's spec.
+        SpecError: transformers cannot express the spec.
+        OutputError: the folder cannot be written.
     """
     check_format(format)
     model = unwrapped(model)
-    tensors = plain_tensors(model)
+    tensors = spec_tensors(model)
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):
         raise OutputError(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
-    entries = [Entry(name, tensor.dtype, tuple(tensor.shape), TensorContent(tensor)) for name, tensor in tensors.items()]
+    entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
     size = sum(entry.size for entry in entries)
     with new_folder(directory, overwrite=overwrite, size=size) as folder:
         write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
+
+
+def tensor_entry(name: str, tensor: Tensor) -> Entry:
+    """A tensor in memory, to be written."""
+    return Entry(name, tensor.dtype, tuple(tensor.shape), lambda: [tensor.detach().cpu()])
 
 
 def check_format(format_: object) -> None:
@@ -117,14 +139,14 @@ def write_model(
     max_shard_size: int | str = "5GB",
     progress: Progress = silent,
 ) -> None:
-    """Spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
+    """Write spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
     check_format(format_)
     write_generation(folder, spec, format_)
     if format_ == OURS:
         write_json(folder / SPEC, spec.document())
     else:
         family, config = family_of_spec(spec)
-        entries = [Entry(family.theirs(entry.name, spec), entry.dtype, entry.shape, entry.content) for entry in entries]
+        entries = [replace(entry, name=family.theirs(entry.name, spec)) for entry in entries]
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
@@ -132,10 +154,10 @@ def write_model(
 
 
 def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:
-    """Generation settings whose tokens are the spec's; the other settings are those that came along from a source, if any did.
+    """Write generation settings with the spec's tokens; the other settings are those copied from a source, if any.
 
-    transformers takes tokens from this file, and from config.json only without it. In our format spec.json alone counts: there
-    the file stays as it came unless it says otherwise.
+    transformers takes tokens from this file, and from config.json only without it. Our format takes them from spec.json alone:
+    there a copied file is rewritten only if its tokens differ.
     """
     path = folder / GENERATION
     copied = path.is_file()
@@ -147,5 +169,6 @@ def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:
         except SpecError as error:
             problem = error.problems[0]
             raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
-        if format_ != OURS or with_tokens(spec, settings) != spec:
+        tokens = spec.tokens.document()
+        if format_ != OURS or with_tokens(tokens, settings) != tokens:
             write_json(path, with_spec_tokens(settings, spec), sort_keys=True)

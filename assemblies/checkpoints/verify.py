@@ -1,19 +1,20 @@
-"""Re-reading a folder: does it hold what its spec and provenance say?"""
+"""Checking a folder against its spec and provenance."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
-import torch
-
-from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.reading.checkpoint import checkpoint_in
 from pairform.assemblies.checkpoints.reading.hub import find_folder
-from pairform.assemblies.checkpoints.reading.stored import INDEX, SINGLE, StoredTensor, present, stored_tensors
-from pairform.assemblies.checkpoints.writing.checksum import Checksum
+from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
+from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor, tensor_bytes
+from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists
 from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, model_files
 from pairform.assemblies.checkpoints.writing.finite import finite
-from pairform.assemblies.checkpoints.writing.record import Record, digest_of, files_beside, recorded
-from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
+from pairform.assemblies.checkpoints.writing.record import Record, digest_of, files_beside, read_record
+from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.registry import CheckpointError, InputError, PairformError, Problem, SpecError, read_json, shorten
 
 DIGESTS = ("sha256",)
@@ -21,7 +22,14 @@ DIGESTS = ("sha256",)
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found. `checksums` is False where the folder has no provenance to compare with."""
+    """The result of `verify`.
+
+    Attributes:
+        tensors, parameters: how many there are.
+        checksums: whether the folder has a provenance to compare with.
+        problems: everything that is wrong.
+        digests: file -> SHA-256, for every file of the model; empty unless requested.
+    """
 
     folder: Path
     tensors: int
@@ -29,7 +37,6 @@ class Verification:
     checksums: bool
     problems: tuple[Problem, ...]
     digests: Mapping[str, str] = field(default_factory=dict)
-    """File -> its digest, of every file of the model; empty unless asked for."""
 
     @property
     def ok(self) -> bool:
@@ -37,54 +44,65 @@ class Verification:
 
 
 def verify(folder: str | Path, *, digest: str | None = None, progress: Progress = silent) -> Verification:
-    """Whether a folder is as it was written, and could be a model.
+    """Check that a folder holds a model and is as it was written.
 
     Names and shapes are compared with the spec; each tensor's checksum, dtype and shape, and the other files of the model
-    (spec, tokenizer, generation settings), with provenance.json; every value must be finite. provenance.json lies in the same
-    folder: this finds damage, not a change by somebody who wrote both.
+    (spec, tokenizer, generation settings), with provenance.json; every value must be finite. provenance.json is in the same
+    folder: this finds damage, not a change by someone who rewrote both.
 
-    digest: "sha256" adds each file's digest, to be compared with one from a place that you trust.
+    Args:
+        folder: a path, or a hub id.
+        digest: "sha256" adds each file's digest, to be compared with one from a trusted source.
+        progress: called as in `convert`, with bytes read.
+
+    Returns:
+        What was found; `ok` if nothing is wrong.
+
+    Raises:
+        CheckpointError: there is no such folder.
+        InputError: `digest` is unknown.
     """
     if digest is not None and digest not in DIGESTS:
         raise InputError(Problem("digest", shorten(digest), f"{' or '.join(DIGESTS)}, or nothing"))
-    folder = find_folder(folder)
+    model = ModelFolder(find_folder(folder))
+    folder = model.path
     problems: list[Problem] = []
     stored: dict[str, StoredTensor] = {}
     record = None
     try:
-        open_checkpoint(folder)
+        checkpoint_in(model)
     except PairformError as error:
         problems += error.problems
     try:
-        stored = stored_tensors(folder)
+        stored = model.tensors
         problems += weights_twice(folder)
-        whole = sum(tensor.end - tensor.begin for tensor in stored.values())
-        record = recorded(folder, problems)
+        whole = sum(tensor.nbytes for tensor in stored.values())
+        record = read_record(folder, problems)
         if record is not None:
             if record.files is not None:
                 problems += differences(record.files, files_beside(folder), folder)
-            problems += absent(record, stored, folder)
+            problems += missing(record, stored, folder)
         for name, tensor in stored.items():
-            problems += content(name, tensor, record, folder)
-            progress(tensor.end - tensor.begin, whole)
+            problems += check_tensor(name, tensor, record, folder)
+            progress(tensor.nbytes, whole)
     except (CheckpointError, SpecError) as error:
         problems += (problem for problem in error.problems if problem not in problems)
-    parameters = sum((tensor.end - tensor.begin) // tensor.dtype.itemsize for tensor in stored.values())
+    parameters = sum(prod(tensor.shape) for tensor in stored.values())
     digests = {name: digest_of(folder / name) for name in model_files(folder)} if digest else {}
     return Verification(folder, len(stored), parameters, record is not None, tuple(problems), digests)
 
 
 def weights_twice(folder: Path) -> Iterator[Problem]:
-    """Shards beside the single file: which of them a program reads is its own choice."""
-    if present(folder / SINGLE) and present(folder / INDEX):
+    """Shards beside the single file: programs differ in which of them they read."""
+    if exists(folder / SINGLE) and exists(folder / INDEX):
         named = read_json(folder / INDEX).get("weight_map")
         if not isinstance(named, dict) or set(map(str, named.values())) != {SINGLE}:
             found = f"{INDEX}, which names other files, beside {SINGLE}"
-            yield Problem(str(folder), found, "the weights once", "Remove what is not the model's.")
+            yield Problem(str(folder), found, "the weights once", "Remove the files that are not the model's.")
 
 
 def differences(wanted: Mapping[str, object], found: Mapping[str, str], folder: Path) -> Iterator[Problem]:
-    """Files beside the weights that are not what was recorded."""
+    """Files beside the weights that differ from the record."""
     for name in sorted(found.keys() | wanted.keys()):
         if name not in found:
             yield Problem(f"{folder / name}", "no such file", f"the one in {PROVENANCE}")
@@ -94,22 +112,22 @@ def differences(wanted: Mapping[str, object], found: Mapping[str, str], folder: 
             yield Problem(f"{folder / name}", f"the SHA-256 {found[name]}", f"{shorten(wanted[name])}, as in {PROVENANCE}")
 
 
-def absent(record: Record, stored: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
+def missing(record: Record, stored: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
     for name in sorted(record.checksums.keys() - stored.keys()):
         wanted = f"one with the checksum {shorten(record.checksums[name])}, as in {PROVENANCE}"
         yield Problem(f"{folder}: {name}", "no such tensor", wanted)
 
 
-def content(name: str, tensor: StoredTensor, record: Record | None, folder: Path) -> Iterator[Problem]:
-    """What is wrong with a tensor's dtype, shape and bytes by the record, and with its values; read once, in pieces."""
-    total, count = Checksum(), 0
+def check_tensor(name: str, tensor: StoredTensor, record: Record | None, folder: Path) -> Iterator[Problem]:
+    """Compare a tensor's dtype, shape and bytes with the record, and check its values; read once, in pieces."""
+    checksum, count = 0, 0
     for piece in tensor.pieces():
-        total.add(piece.view(-1).view(torch.uint8).numpy().data)
+        checksum = zlib.crc32(tensor_bytes(piece), checksum)
         if not finite(piece):
             count += int((~piece.isfinite()).sum())
     if count:
         yield Problem(tensor.place, f"{count} values that are NaN or infinite", "finite weights")
     if record is not None:
-        for what, wanted, found in record.of(name, str(total), tensor.dtype, tensor.shape):
+        for what, wanted, found in record.compare(name, f"{checksum:08x}", tensor.dtype, tensor.shape):
             if found != wanted:
                 yield Problem(f"{folder}: {name}", f"the {what} {found}", f"{shorten(wanted)}, as in {PROVENANCE}")

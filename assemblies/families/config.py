@@ -1,4 +1,4 @@
-"""The fields of config.json that the families share, with transformers' defaults, checked before they are used."""
+"""The fields of config.json that the families share: types, transformers' defaults, and the names of activations."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,9 +14,27 @@ Token = Annotated[TokenId | None, BeforeValidator(lambda token: None if token ==
 """A token that a model may do without: null, or -1 in files of 2023."""
 EndTokens = Annotated[TokenId | list[TokenId] | None, BeforeValidator(lambda tokens: None if tokens == -1 else tokens)]
 
+ACTIVATIONS: Mapping[str, str] = {
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+    "relu2": "relu_squared",
+    "sigmoid": "sigmoid",
+}
+"""transformers' names of our activations. The first of several is written. `gelu_fast` has ten digits of the constant."""
+ACTIVATION_NAMES: Mapping[str, str] = {ours: theirs for theirs, ours in reversed(list(ACTIVATIONS.items()))}
+"""The inverse."""
+
 
 class Config(Spec):
-    """Fields that are named here must have their type; all others are transformers' own business.
+    """Fields that are declared must have their type; all others are ignored.
 
     aliases: second names that transformers gives to fields. In a file with both, the second name counts.
     """
@@ -75,13 +93,13 @@ class StackConfig(Config):
 
 
 class EncoderStackConfig(StackConfig):
-    """A stack that sees both sides."""
+    """A bidirectional stack."""
 
     is_causal: bool = False
 
 
 class HeadConfig(Config):
-    """What stands on the stacks."""
+    """The fields of heads, and those beside the stacks."""
 
     architectures: list[str] | None = None
     tie_word_embeddings: bool = True
@@ -103,6 +121,13 @@ def checked(kind: type[Config], config: Mapping[str, Any], where: str = "") -> d
     return kind.read({**config, **renamed}, where=where).model_dump()
 
 
+def activation_named(name: str, field: str) -> str:
+    """Our name for transformers' activation `name`, found in `field`."""
+    if name not in ACTIVATIONS:
+        raise SpecError(Problem(field, repr(name), f"one of {', '.join(ACTIVATIONS)}"))
+    return ACTIVATIONS[name]
+
+
 def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dict[str, Any]:
     """A configuration inside another, checked; absent, all of it is left to defaults."""
     own = config.get(part)
@@ -113,14 +138,14 @@ def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dic
 
 
 def require_causal(config: Mapping[str, Any]) -> None:
-    """A decoder that transformers would let see later tokens is refused: no such encoder-decoder is built here."""
+    """Refuse a decoder that transformers would make bidirectional: no such encoder-decoder is built here."""
     if not config["is_causal"]:
         expected = "true: with false, transformers lets each token of this decoder see the later ones"
         raise SpecError(Problem("is_causal", "false", expected))
 
 
 def require_bidirectional(config: Mapping[str, Any]) -> None:
-    """An encoder that the file calls causal is refused: what transformers computes depends on its kernel and on padding."""
+    """Refuse an encoder that the file declares causal: what transformers computes then depends on its kernel and on padding."""
     if config["is_causal"]:
         expected = (
             "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
@@ -129,13 +154,13 @@ def require_bidirectional(config: Mapping[str, Any]) -> None:
 
 
 def warn_unread(field: str, value: object, why: str) -> None:
-    """Tell the user of a field that a file sets and that neither transformers nor we read."""
+    """Warn of a field that a file sets and that neither transformers nor pairform reads."""
     warnings.warn(f"{field} is {shorten(value)} and is not read, as in transformers: {why}", stacklevel=2)
 
 
 @contextmanager
 def inside(part: str) -> Iterator[None]:
-    """Problems with what is read here are problems of a part."""
+    """Put `part` before the paths of the problems raised inside."""
     try:
         yield
     except SpecError as error:

@@ -1,10 +1,11 @@
-"""Heads and special tokens between config.json and our specs."""
+"""Heads in config.json and in specs, and decoder-only models, whose heads all families share."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError, shorten
 
 OLD_NAMES = {"LLaMAForCausalLM": "LlamaForCausalLM", "T5WithLMHeadModel": "T5ForConditionalGeneration"}
@@ -19,10 +20,11 @@ PROBLEMS = {
 def head_document(
     config: Mapping[str, Any], architectures: Mapping[str, str], *, softcap: Any, tie: str, classifier_bias: bool = True
 ) -> dict[str, Any]:
-    """Our head for `architectures` in config.json; a config without any means the language model, where
-    the family has one for these stacks, else the model without a head.
+    """Our head for `architectures` in config.json. Without that field it is the language model's if the family has one for
+    these stacks, else none.
 
-    classifier_bias: of sequence classification; transformers' generic one has none.
+    architectures: the family's class for each of our heads.
+    classifier_bias: whether sequence classification has a bias; transformers' generic one has none.
     """
     named = config.get("architectures") or [architectures.get("lm", architectures["none"])]
     current = [OLD_NAMES.get(architecture, architecture) for architecture in named]
@@ -44,55 +46,49 @@ def head_document(
 
 def decoder_only(
     config: Mapping[str, Any], architectures: Mapping[str, str], stack: Mapping[str, Any], *, softcap: Any
-) -> ModelSpec:
-    """The spec of a text model that transformers has with its generic classifiers; `stack` is its decoder."""
+) -> dict[str, Any]:
+    """The document of a text model for which transformers has its generic classifiers; `stack` is its decoder."""
     head = head_document(config, architectures, softcap=softcap, tie="decoder", classifier_bias=False)
     if head["name"] == "token_classification":
-        head["dropout"] = token_dropout(config)
-    return ModelSpec.read(
-        {
-            "assembly": "decoder_only",
-            "vocabulary": config["vocab_size"],
-            "tokens": tokens_document(config),
-            "decoder": stack,
-            "head": head,
-            "initializer_range": config["initializer_range"],
-        }
-    )
-
-
-def token_dropout(config: Mapping[str, Any]) -> Any:
-    """The dropout of transformers' generic token classification."""
-    return next((config[key] for key in ("classifier_dropout", "hidden_dropout") if config.get(key) is not None), 0.1)
+        given = (config[field] for field in ("classifier_dropout", "hidden_dropout") if config.get(field) is not None)
+        head["dropout"] = next(given, 0.1)
+    return {
+        "assembly": "decoder_only",
+        "vocabulary": config["vocab_size"],
+        "tokens": tokens_document(config),
+        "decoder": stack,
+        "head": head,
+        "initializer_range": config["initializer_range"],
+    }
 
 
 def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str) -> dict[str, Any]:
-    """The inverse of `head_document`; `softcap` names the field that bounds logits."""
-    head = spec.head
+    """The inverse of `head_document`; `softcap` is the name of the field for the logits' softcap."""
+    head = HeadSpec.of(spec.head)
     if head.name not in architectures:
         raise SpecError(Problem("head.name", repr(head.name), f"one that transformers has here: {', '.join(architectures)}"))
     config: dict[str, Any] = {"architectures": [architectures[head.name]], "tie_word_embeddings": True}
     if head.name == "lm":
-        config |= {softcap: getattr(head, "softcap", None), "tie_word_embeddings": getattr(head, "tie", None) is not None}
-    if labels := getattr(head, "labels", None):
-        names = nameless(labels) if isinstance(labels, int) else labels
+        config |= {softcap: head.softcap, "tie_word_embeddings": head.tie is not None}
+    if head.labels:
+        names = default_labels(head.labels) if isinstance(head.labels, int) else head.labels
         config["id2label"] = {str(label): name for label, name in enumerate(names)}
         config["label2id"] = {name: label for label, name in enumerate(names)}
-    if problem := getattr(head, "problem", None):
-        config["problem_type"] = next(theirs for theirs, ours in PROBLEMS.items() if ours == problem)
+    if head.problem:
+        config["problem_type"] = next(theirs for theirs, ours in PROBLEMS.items() if ours == head.problem)
     return config
 
 
 def label_names(config: Mapping[str, Any]) -> int | list[str]:
-    """The labels' names, or how many there are where they only have transformers' numbers for names."""
+    """The names of the labels, or their number if they have transformers' default names."""
     labels = config.get("id2label")
     if labels is None:
         return config.get("num_labels", 2)
     names = [labels.get(str(label)) for label in range(len(labels))]
     if not all(isinstance(name, str) for name in names):
         raise SpecError(Problem("id2label", shorten(labels), f"a name for each of 0 to {len(labels) - 1}"))
-    return len(names) if names == nameless(len(names)) else names
+    return len(names) if names == default_labels(len(names)) else names
 
 
-def nameless(count: int) -> list[str]:
+def default_labels(count: int) -> list[str]:
     return [f"LABEL_{label}" for label in range(count)]

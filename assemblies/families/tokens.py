@@ -1,15 +1,31 @@
-"""Special tokens between config.json and our specs."""
+"""Special tokens of transformers' config.json and generation_config.json, and of specs.
+
+`from_pretrained` followed by `generate` takes the tokens of generated text from generation_config.json, else from the top of
+config.json, else from the configuration of the stack that generates (transformers 5). The other settings of
+generation_config.json (sampling, beams, penalties) are arguments of `generate` here and are not read.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+from pairform.assemblies.families.config import Config, EndTokens, Token, checked
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.tokens import TokenSpec
 
+GENERATION = "generation_config.json"
+FIELDS = {"pad": "pad_token_id", "bos": "bos_token_id", "eos": "eos_token_id", "start": "decoder_start_token_id"}
+
+
+class TokensConfig(Config):
+    pad_token_id: Token = None
+    bos_token_id: Token = None
+    eos_token_id: EndTokens = None
+    decoder_start_token_id: Token = None
+
 
 def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"pad": "pad_token_id", "bos": "bos_token_id", "eos": "eos_token_id", "start": "decoder_start_token_id"}
-    return {ours: config[theirs] for ours, theirs in names.items() if config.get(theirs) is not None}
+    """The tokens that a configuration names, as in our specs."""
+    return {ours: config[theirs] for ours, theirs in FIELDS.items() if config.get(theirs) is not None}
 
 
 def tokens_config(spec: ModelSpec, part: str = "decoder") -> dict[str, Any]:
@@ -21,8 +37,27 @@ def tokens_config(spec: ModelSpec, part: str = "decoder") -> dict[str, Any]:
 
 
 def encoder_tokens(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The encoder's tokens, if its padding is another than the decoder's; other special tokens make no difference to it."""
+    """The encoder's tokens, if its padding differs from the decoder's; its other special tokens have no effect."""
     own, others = (TokenSpec.read(tokens) for tokens in (encoder, decoder))
     if (own.pad, own.padding) == (others.pad, others.padding):
         return None
     return {name: token for name, token in encoder.items() if name != "start"}
+
+
+def with_tokens(tokens: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's tokens with those that `settings` name, a config.json or generation_config.json.
+
+    The model is built with the spec's pad token (padding is masked, its embedding is not trained), so that one stays. Without
+    one, the pad token of `settings` is taken unless it also ends text: such a token may occur inside a prompt.
+    """
+    given = tokens_document(checked(TokensConfig, settings))
+    ends = given.get("eos", tokens.get("eos"))
+    if tokens.get("pad") is not None or given.get("pad") in (ends if isinstance(ends, list | tuple) else [ends]):
+        given.pop("pad", None)
+    return {**tokens, **given}
+
+
+def with_spec_tokens(settings: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """The inverse: generation settings with the spec's tokens in place of their own."""
+    others = {field: value for field, value in settings.items() if field not in TokensConfig.model_fields}
+    return others | {field: token for field, token in tokens_config(spec).items() if token is not None}

@@ -1,4 +1,4 @@
-"""Surgery: a model built again by another spec, with every weight that still fits."""
+"""Rebuilding a model with another spec, keeping every weight that still fits."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairform.assemblies.checkpoints.plain import plain_tensors, unwrapped
-from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, one_dtype, open_checkpoint
-from pairform.assemblies.checkpoints.reading.identity import Identity
-from pairform.assemblies.checkpoints.reading.load_spec import OURS, load_spec
-from pairform.assemblies.checkpoints.reading.stored import StoredTensor
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, common_dtype, open_checkpoint
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
+from pairform.assemblies.checkpoints.reading.model_folder import OURS
+from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
 from pairform.assemblies.checkpoints.save import load
-from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
-from pairform.assemblies.initialisation.execute import derived, execute
+from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
+from pairform.assemblies.checkpoints.writing.shards import Progress, silent
+from pairform.assemblies.initialisation.execute import make_pieces, write_plan
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.planning import Ref, commit, edits, reason, target_rows
+from pairform.assemblies.initialisation.planning import commit, edits, reason, target_rows
 from pairform.assemblies.initialisation.rules.carry import CarryRules
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
@@ -30,19 +30,24 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem
 
 MEMORY = Path("memory")
-"""Stands for the folder of a model that is in none."""
-UNCHANGING = Identity(0, 0, 0, 0)
-"""Of a tensor that is in no file."""
+"""The folder of a model that is in none, for errors."""
 
 
 @dataclass(frozen=True)
-class HeldTensor(StoredTensor):
-    """A tensor in memory, read as one on disk is."""
+class MemoryTensor(CheckpointTensor):
+    """A tensor in memory."""
 
     tensor: Tensor
 
+    @property
+    def place(self) -> str:
+        return f"{MEMORY}: {self.name}"
+
+    def read(self) -> Tensor:
+        return self.tensor
+
     def pieces(self, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
-        """As on disk; without a number of rows, all at once."""
+        """As `CheckpointTensor.pieces`; by default all at once."""
         yield from torch.split(self.tensor[start:stop], rows or max(len(self.tensor), 1))
 
 
@@ -57,45 +62,59 @@ def carry(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[Model, Plan]:
-    """A new model of `spec`, or of the source's own spec, with `patch`, and the plan by which it got its weights.
+    """Rebuild a model with another spec, keeping the weights that fit, bit for bit.
 
-    What fits is kept, bit for bit. Key and value heads become fewer by their mean and more by repetition, vocabularies and
-    learned positions lose or gain rows; a branch under a new name, and attention to the source that becomes merged or separate,
-    take over what means the same. All else is drawn as `build(spec, seed=seed)` draws it. In plan and provenance each of the
-    source's tensors has its place, or a reason why it has none.
+    Key and value heads are averaged to fewer and repeated to more; vocabularies and learned positions lose or gain rows.
+    Weights are kept under a branch's new name, and where cross-attention becomes merged attention or the reverse. All others
+    are drawn as `build(spec, seed=seed)` draws them. Plan and provenance list every tensor of the source with its target, or
+    with the reason why it has none.
 
-    source: a model, which stays as it is, or a folder or hub id.
-    out:    a folder to write, of a source that is one: tensor by tensor, whatever the size; the new model is loaded from it.
+    Args:
+        source: a model, which is not changed, or a folder or hub id.
+        spec: the new spec; None keeps the source's.
+        patch: a JSON merge patch on it.
+        seed: of newly drawn weights.
+        out: a folder to write, if the source is on disk: tensor by tensor, so that memory does not grow with the model. The
+            returned model is loaded from it.
+        max_shard_size, overwrite, progress: of `out`, as for `convert`.
+
+    Returns:
+        The new model, and the plan of its weights.
+
+    Raises:
+        SpecError: the new spec is invalid.
+        CheckpointError: the source cannot be read.
+        InputError: `out` for a model in memory, or a model that is no plain model of its spec.
+        OutputError: `out` cannot be written.
     """
     if isinstance(source, nn.Module):
         source = unwrapped(source)
         if out is not None:
             raise InputError(Problem("out", "a folder to write, of a model in memory", "a source on disk", "Use save."))
-        checkpoint = held(source)
+        checkpoint = in_memory(source)
     else:
         checkpoint = open_checkpoint(source)
     plan = plan_carry(checkpoint, spec, patch=patch, seed=seed, path=str(source) if not isinstance(source, Model) else "")
     if out is not None:
-        execute(plan, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
+        write_plan(plan, {"model": checkpoint}, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
         return load(out), plan
     device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
     return assembled(plan, checkpoint, device), plan
 
 
-def held(model: Model) -> Checkpoint:
+def in_memory(model: Model) -> Checkpoint:
     """A model as a checkpoint."""
-    tensors: dict[str, StoredTensor] = {}
-    for name, parameter in plain_tensors(model).items():
-        tensor = parameter.detach().cpu()
-        size = tensor.nbytes
-        tensors[name] = HeldTensor(MEMORY, name, tensor.dtype, tuple(tensor.shape), 0, size, tensor, identity=UNCHANGING)
-    return Checkpoint(MEMORY, OURS, model.spec, tensors, one_dtype(model.spec, tensors, MEMORY))
+    tensors = {
+        name: MemoryTensor(name, parameter.dtype, tuple(parameter.shape), parameter.detach().cpu())
+        for name, parameter in spec_tensors(model).items()
+    }
+    return Checkpoint(MEMORY, OURS, model.spec, tensors, common_dtype(model, tensors, {}))
 
 
 def plan_carry(
     checkpoint: Checkpoint, spec: Ref | None = None, *, patch: Mapping[str, Any] | None = None, seed: int = 0, path: str = ""
 ) -> Plan:
-    """How the tensors of a new model would be made of a checkpoint's; `path` is how the checkpoint is found again."""
+    """Plan a new model from a checkpoint's tensors. `path`: where `execute` finds the checkpoint."""
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
     options = Options.read({"seed": seed})
     moves: dict[Role, Move] = {}
@@ -109,7 +128,9 @@ def plan_carry(
     target = settled(with_kept_sources(target, moves), moves)
     rules = {part: CarryRules(part, target, checkpoint, move.layers, options) for part, move in moves.items()}
     made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
-    targets = tuple(row.model_copy(update={"source": of_model(row.source)}) for row in made)
+    targets = tuple(
+        row.model_copy(update={"source": row.source and Source(role="model", tensor=row.source.tensor)}) for row in made
+    )
     return Plan(
         spec=target,
         options=options,
@@ -121,7 +142,7 @@ def plan_carry(
 
 
 def with_kept_overrides(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
-    """`target`, whose overrides stay on the layers that they were on where the depth is another, however they count."""
+    """`target` with its overrides on the same layers as in the source if the depth differs, also those counted from the end."""
     document = target.document()
     for part, move in moves.items():
         overrides, old = target.stacks[part].overrides, move.stack
@@ -132,7 +153,7 @@ def with_kept_overrides(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelS
 
 
 def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
-    """`target`, whose cross-attention reads the encoder's layers that it read in its source, as far as they are kept."""
+    """`target` with cross-attention that reads the same encoder layers as in its source, as far as they are kept."""
     if target.encoder is None or target.decoder is None:
         return target
     document = target.document()
@@ -140,11 +161,6 @@ def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpe
     encoder = [*kept.layers, *[None] * (target.encoder.depth - len(kept.layers))]
     document["decoder"] = with_source_layers(old, moves["decoder"], encoder, kept.stack.depth, strict=False)
     return target if document["decoder"] == old else ModelSpec.read(document)
-
-
-def of_model(source: Source | None) -> Source | None:
-    """There is one source, whichever stack a tensor went to."""
-    return None if source is None else Source(role="model", tensor=source.tensor)
 
 
 def origins(checkpoint: Checkpoint, rules: Mapping[Role, CarryRules], targets: tuple[TargetRow, ...]) -> Iterator[SourceRow]:
@@ -175,5 +191,5 @@ def value(row: TargetRow, checkpoint: Checkpoint, seed: int) -> Tensor:
     if isinstance(row.operation, Fresh):
         return draw(row.operation.initial, row.target, row.shape, dtype, seed)
     assert row.source is not None, "all other operations have a source"
-    pieces = derived(row, checkpoint.tensors[row.source.tensor], dtype, seed)
+    pieces = make_pieces(row, checkpoint.tensors[row.source.tensor], dtype, seed)
     return torch.cat([piece.reshape(-1) for piece in pieces]).reshape(row.shape)

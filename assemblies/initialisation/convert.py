@@ -1,4 +1,4 @@
-"""Plan and write in one call."""
+"""Plan and write in one call, with the sources opened once."""
 
 import time
 from collections.abc import Mapping
@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.hub import local_folder
+from pairform.assemblies.checkpoints.reading.load_spec import Ref
 from pairform.assemblies.checkpoints.save import Format
 from pairform.assemblies.checkpoints.writing.folder import check_target
-from pairform.assemblies.checkpoints.writing.tensor_stream import Progress, silent
-from pairform.assemblies.initialisation.execute import execute
-from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.plan import Plan
-from pairform.assemblies.initialisation.planning import Ref, plan
+from pairform.assemblies.checkpoints.writing.shards import Progress, silent
+from pairform.assemblies.initialisation.execute import write_plan
+from pairform.assemblies.initialisation.options import Options, read_options
+from pairform.assemblies.initialisation.plan import Plan, Role
+from pairform.assemblies.initialisation.planning import open_sources, plan_of
 
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What `convert` did."""
+    """What `convert` did.
+
+    Attributes:
+        out: the new folder.
+        plan: where each tensor came from.
+        bytes: of the weights.
+        seconds: wall-clock time.
+    """
 
     out: Path
     plan: Plan
@@ -42,13 +50,28 @@ def convert(
     progress: Progress = silent,
     **fields: Any,
 ) -> ConvertReport:
-    """Initialise a new model from `encoder`, `decoder` and `vision` checkpoints and write it to `out`.
+    """Initialise a new model from checkpoints and write it. Memory does not grow with the model.
 
-    Arguments up to `revisions`, and `fields`, are those of `plan`; `format` is "pairform" or "transformers".
+    Args:
+        out: a new or empty folder; it appears whole or not at all.
+        encoder, decoder, vision, spec, patch, options, revisions, fields: as for `plan`.
+        format: "pairform", or "transformers".
+        max_shard_size: of each weight file, in bytes or as "5GB".
+        overwrite: replace a model in `out`.
+        progress: called with the bytes just written and the bytes in all.
+
+    Raises:
+        SpecError: as for `plan`, or transformers cannot express the spec.
+        CheckpointError: as for `plan`, or values of a source are not finite.
+        OutputError: `out` cannot be written.
     """
     begin = time.perf_counter()
-    refs = {"encoder": encoder, "decoder": decoder, "vision": vision}
+    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder, "vision": vision}
     check_target(out, overwrite, tuple(folder for ref in refs.values() if (folder := local_folder(ref)) is not None))
-    made = plan(**refs, spec=spec, patch=patch, revisions=revisions, options=options, **fields)
-    written = execute(made, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
-    return ConvertReport(Path(out), made, written, time.perf_counter() - begin)
+    read = read_options(options, fields)
+    sources = open_sources(refs, revisions)
+    plan = plan_of(sources, refs, spec, patch, read)
+    written = write_plan(
+        plan, sources, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
+    )
+    return ConvertReport(Path(out), plan, written, time.perf_counter() - begin)

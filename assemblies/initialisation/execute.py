@@ -1,7 +1,6 @@
-"""Carrying a plan out: a stream of bytes from the sources to a new folder."""
+"""Executing a plan: a stream of tensors from the sources to a new folder."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.reading.stored import StoredTensor
+from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
 from pairform.assemblies.checkpoints.save import Format, check_format, write_model
 from pairform.assemblies.checkpoints.writing.companions import all_companions, companions, copy_companions
 from pairform.assemblies.checkpoints.writing.finite import cast, check_finite
 from pairform.assemblies.checkpoints.writing.folder import new_folder
-from pairform.assemblies.checkpoints.writing.shards import Entry
-from pairform.assemblies.checkpoints.writing.tensor_stream import CopiedContent, Progress, Sink, TensorContent, silent
+from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.initialisation.plan import (
-    Copy,
     Fresh,
     MeanHeads,
     Operation,
@@ -37,17 +34,6 @@ from pairform.blocks.functional.dtypes import wide
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
 
 
-@dataclass(frozen=True)
-class DerivedContent:
-    """Tensors made one piece at a time, so that none is held whole."""
-
-    pieces: Callable[[], Iterator[Tensor]]
-
-    def write(self, sink: Sink) -> None:
-        for piece in self.pieces():
-            TensorContent(piece).write(sink)
-
-
 def execute(
     plan: Plan,
     out: str | Path,
@@ -57,17 +43,44 @@ def execute(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> int:
-    """Write the planned model to `out` and return the number of bytes of its weights.
+    """Write a planned model. Equal plans and sources give equal tensors, whatever the shard size.
 
-    The folder appears whole or not at all. Equal plans and sources give equal tensors whatever the shard size.
+    Args:
+        plan: from `plan`, or read from JSON with `Plan.read`. Its sources are opened again.
+        out, format, max_shard_size, overwrite, progress: as for `convert`.
+
+    Returns:
+        The number of bytes of the weights.
+
+    Raises:
+        InputError: `plan` is no plan.
+        SpecError: the plan does not make the tensors of its spec, or transformers cannot express the spec.
+        CheckpointError: the sources cannot be read, or are not those that the plan was made for.
+        OutputError: `out` cannot be written.
     """
     if not isinstance(plan, Plan):
         raise InputError(Problem("plan", shorten(plan), "a plan, as pairform.plan makes it"))
-    check_format(format)
-    if format == "transformers":
-        family_of_spec(plan.spec)  # say what cannot be said before anything is written
     check_rows(plan)
     checkpoints = {role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()}
+    return write_plan(
+        plan, checkpoints, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
+    )
+
+
+def write_plan(
+    plan: Plan,
+    checkpoints: Mapping[Role, Checkpoint],
+    out: str | Path,
+    *,
+    format: Format = "pairform",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> int:
+    """As `execute`, from open checkpoints by their roles."""
+    check_format(format)
+    if format == "transformers":
+        family_of_spec(plan.spec)  # fails before anything is written if transformers has no such model
     entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
     size = sum(entry.size for entry in entries)
     folders: dict[str, Path] = {role: checkpoint.folder for role, checkpoint in checkpoints.items()}
@@ -80,7 +93,7 @@ def execute(
 
 
 def check_rows(plan: Plan) -> None:
-    """A plan may have been edited since it was made; its rows must still be the tensors of its spec."""
+    """Check that the rows of a plan, which may have been edited, are still the tensors of its spec."""
     wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(plan.spec).named_parameters()}
     planned = {row.target: row.shape for row in plan.targets}
     found = [
@@ -95,12 +108,12 @@ def check_rows(plan: Plan) -> None:
 
 
 def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> Entry:
-    """The row's tensor, ready to be written."""
+    """A row's tensor, to be written."""
     dtype: torch.dtype = getattr(torch, row.dtype)
     operation = row.operation
     if isinstance(operation, Fresh):
         initial, count = operation.initial, prod(row.shape)
-        return Entry(row.target, dtype, row.shape, DerivedContent(lambda: chunks(initial, row.target, count, dtype, seed)))
+        return Entry(row.target, dtype, row.shape, lambda: chunks(initial, row.target, count, dtype, seed))
     assert row.source is not None, "all other operations have a source"
     checkpoint = checkpoints.get(row.source.role)
     stored = checkpoint.tensors.get(row.source.tensor) if checkpoint else None
@@ -109,13 +122,14 @@ def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> 
     if not operation.fits(stored.shape, row.shape):
         found = f"the shape {list(stored.shape)}"
         raise CheckpointError(Problem(str(row.source), found, f"what gives {list(row.shape)} by {operation.summary}"))
-    if isinstance(operation, Copy) and stored.dtype == dtype:
-        return Entry(row.target, dtype, row.shape, CopiedContent(stored, check_finite))
-    return Entry(row.target, dtype, row.shape, DerivedContent(lambda: derived(row, stored, dtype, seed)))
+    return Entry(row.target, dtype, row.shape, lambda: make_pieces(row, stored, dtype, seed))
 
 
-def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
-    """The pieces of a target tensor, in order. A source's values that are not finite, or not in `dtype`, are errors."""
+def make_pieces(row: TargetRow, stored: CheckpointTensor, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
+    """The pieces of a target tensor, in order.
+
+    Raises: CheckpointError: values of the source are not finite, or beyond the range of `dtype`.
+    """
     operation = row.operation
     if isinstance(operation, Rows):
         for rows in finite_pieces(stored, stop=operation.kept):
@@ -123,12 +137,12 @@ def derived(row: TargetRow, stored: StoredTensor, dtype: torch.dtype, seed: int)
         kept = operation.kept * prod(row.shape[1:])
         yield from chunks(operation.initial, row.target, prod(row.shape), dtype, seed, begin=kept)
         return
-    for piece in made(operation, stored):
+    for piece in apply(operation, stored):
         yield cast(piece, dtype, stored.place)
 
 
-def made(operation: Operation, stored: StoredTensor) -> Iterator[Tensor]:
-    """What an operation makes of a whole stored tensor, in its own dtype or a wider one."""
+def apply(operation: Operation, stored: CheckpointTensor) -> Iterator[Tensor]:
+    """Apply an operation to a source tensor. The result has the source's dtype or a wider one."""
     if isinstance(operation, MeanHeads):
         group = operation.group
         for heads in finite_pieces(stored, operation.head_dim * group):
@@ -144,14 +158,16 @@ def made(operation: Operation, stored: StoredTensor) -> Iterator[Tensor]:
         yield from finite_pieces(stored)
 
 
-def finite_pieces(stored: StoredTensor, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
+def finite_pieces(
+    stored: CheckpointTensor, rows: int | None = None, stop: int | None = None, start: int = 0
+) -> Iterator[Tensor]:
     for piece in stored.pieces(rows, stop, start):
         check_finite(piece, stored.place)
         yield piece
 
 
 def provenance(plan: Plan) -> dict[str, Any]:
-    """Where the weights come from, without what differs between equal runs."""
+    """The origin of the weights, without anything that differs between equal runs."""
     document = plan.document()
     return {
         "origin": "carry" if "model" in plan.sources else "convert",

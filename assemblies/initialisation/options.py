@@ -1,12 +1,13 @@
-"""What a user may choose when an encoder-decoder is initialised."""
+"""The options of an initialisation."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BeforeValidator, Field, Strict
 
-from pairform.registry import PositiveInt, Problem, Spec, SpecError, nested
+from pairform.registry import PositiveInt, Problem, Spec, SpecError, nested, shorten
 
 CrossAttentionMode = Literal["auto", "self_attention", "random", "zero_output"]
 SourceAttention = Literal["auto", "separate", "merged"]
@@ -20,7 +21,7 @@ def dtype_name(dtype: torch.dtype) -> DtypeName:
 
 
 class Layers(Spec):
-    """Which of a source's layers are kept: every nth, the first n, or those in a list. Exactly one field is given."""
+    """The layers of a source to keep: every nth, the first n, or those in a list. Exactly one field is given."""
 
     every: PositiveInt | None = None
     first: PositiveInt | None = None
@@ -44,8 +45,8 @@ class Layers(Spec):
         return kept
 
 
-def written_layers(value: Any) -> Any:
-    """`every:2`, `first:8`, `0,2,5` and plain lists as the rules they stand for."""
+def parse_layers(value: Any) -> Any:
+    """The document of `Layers` for `every:2`, `first:8`, `0,2,5` and lists."""
     if isinstance(value, list | tuple):
         return {"only": value}
     if not isinstance(value, str):
@@ -57,13 +58,13 @@ def written_layers(value: Any) -> Any:
     raise nested([Problem("", repr(value), "every:N, first:N or a list such as 0,2,5")])
 
 
-def written_dtype(value: Any) -> Any:
+def parse_dtype(value: Any) -> Any:
     """The name of a torch dtype."""
     return dtype_name(value) if isinstance(value, torch.dtype) else value
 
 
 class Options(Spec):
-    """How the tensors without an exact source are made.
+    """How tensors without an exact source are made.
 
     source_attention:      how the pair of two sources reads the encoder: merged with self-attention (as T5Gemma 2), or in a
                            cross-attention of its own (as T5Gemma). auto is merged for sources of Gemma 3's kind.
@@ -82,10 +83,19 @@ class Options(Spec):
     source_attention: SourceAttention = "auto"
     cross_attention: CrossAttentionMode = "auto"
     cross_attention_norms: NormMode = "copy"
-    encoder_layers: Annotated[Layers | None, BeforeValidator(written_layers)] = None
-    decoder_layers: Annotated[Layers | None, BeforeValidator(written_layers)] = None
+    encoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = None
+    decoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = None
     seed: int = 0
-    dtype: Annotated[DtypeName | None, BeforeValidator(written_dtype)] = None
+    dtype: Annotated[DtypeName | None, BeforeValidator(parse_dtype)] = None
 
     def layers(self, part: str) -> Layers | None:
         return self.encoder_layers if part == "encoder" else self.decoder_layers
+
+
+def read_options(options: Options | None, fields: Mapping[str, Any]) -> Options:
+    """`options` with `fields` in place of its own."""
+    if options is not None and not isinstance(options, Options):
+        raise SpecError(Problem("options", shorten(options), "an Options, or its fields as keywords"))
+    if options is not None and not fields:
+        return options
+    return Options.read({**(options.document() if options else {}), **fields})

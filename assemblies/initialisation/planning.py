@@ -9,8 +9,8 @@ import torch
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.reading.hub import commit_of
-from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.assemblies.initialisation.options import Options, dtype_name
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
+from pairform.assemblies.initialisation.options import Options, dtype_name, read_options
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
 from pairform.assemblies.initialisation.pairing.pair import move, pair
 from pairform.assemblies.initialisation.pairing.source_layers import other_sources
@@ -22,8 +22,6 @@ from pairform.assemblies.modeling.build import distributions, skeleton
 from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
-
-Ref = str | Path | Mapping[str, Any] | ModelSpec
 
 
 def plan(
@@ -37,25 +35,50 @@ def plan(
     options: Options | None = None,
     **fields: Any,
 ) -> Plan:
-    """How the stacks of a new model would be made from the checkpoints `encoder` and `decoder`.
+    """Plan the initialisation of a new model from checkpoints. Only their headers are read.
 
-    vision:    a third source, of which only the vision tower and its projector are taken, for the encoder.
-    spec:      what to make; absent, the pair of the two sources: like T5Gemma 2 of two Gemma 3, else like T5Gemma.
-    patch:     a JSON merge patch on it.
-    revisions: of sources on the hub, by role.
-    options:   an `Options`, or its fields as keywords.
+    Args:
+        encoder, decoder: the sources of the stacks: folders, or hub ids.
+        vision: a third source, of which the vision tower and its projector are taken for the encoder.
+        spec: the model to make, as for `load_spec`. By default the pair of the two sources: like T5Gemma 2 for two Gemma 3
+            models, else like T5Gemma.
+        patch: a JSON merge patch on it.
+        revisions: of sources on the hub: role -> branch, tag or commit.
+        options: an `Options`.
+        fields: fields of `Options` as keywords, in place of those of `options`.
+
+    Raises:
+        SpecError: an argument is invalid, or the sources do not fit the spec.
+        CheckpointError: a source cannot be read.
     """
-    if options is not None and not isinstance(options, Options):
-        raise SpecError(Problem("options", shorten(options), "an Options, or its fields as keywords"))
+    read = read_options(options, fields)
+    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder, "vision": vision}
+    return plan_of(open_sources(refs, revisions), refs, spec, patch, read)
+
+
+def open_sources(refs: Mapping[Role, str | Path | None], revisions: Mapping[str, str] | None) -> dict[Role, Checkpoint]:
+    """Open the sources that are given, each once."""
     if revisions is not None and not isinstance(revisions, Mapping):
         raise SpecError(Problem("revisions", shorten(revisions), "an object: source -> revision"))
-    options = Options.read({**(options.document() if options else {}), **fields})
-    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder, "vision": vision}
-    if strange := [role for role in revisions or {} if role not in refs]:
-        raise SpecError(Problem(f"revisions.{strange[0]}", "no such source", f"one of {', '.join(refs)}"))
-    sources = {
-        role: open_checkpoint(ref, revision=(revisions or {}).get(role)) for role, ref in refs.items() if ref is not None
-    }
+    if unknown := [role for role in revisions or {} if role not in refs]:
+        raise SpecError(Problem(f"revisions.{unknown[0]}", "no such source", f"one of {', '.join(refs)}"))
+    opened: dict[tuple[str, str | None], Checkpoint] = {}
+    sources: dict[Role, Checkpoint] = {}
+    for role, ref in refs.items():
+        if ref is not None:
+            key = str(ref), (revisions or {}).get(role)
+            sources[role] = opened[key] = opened.get(key) or open_checkpoint(ref, revision=key[1])
+    return sources
+
+
+def plan_of(
+    sources: dict[Role, Checkpoint],
+    refs: Mapping[Role, str | Path | None],
+    spec: Ref | None,
+    patch: Mapping[str, Any] | None,
+    options: Options,
+) -> Plan:
+    """As `plan`, from open checkpoints by their roles."""
     target = target_spec(sources, spec, patch, options)
     if missing := [part for part in target.stacks if part not in sources]:
         raise SpecError(
@@ -91,14 +114,14 @@ def plan(
 
 
 def commit(ref: str | Path | None, checkpoint: Checkpoint) -> str | None:
-    """The hub commit that a source was read at, so that the plan means the same later; None for a folder."""
+    """The commit of a source on the hub, so that the plan stays reproducible; None for a folder."""
     return None if Path(str(ref)).expanduser().is_dir() else commit_of(checkpoint.folder)
 
 
 def target_spec(
     sources: Mapping[Role, Checkpoint], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
 ) -> ModelSpec:
-    """The spec that was asked for, or what the sources suggest."""
+    """The requested spec, or the pair of the sources."""
     if spec is not None:
         return load_spec(spec, patch)
     if "encoder" in sources and "decoder" in sources:
@@ -110,7 +133,7 @@ def target_spec(
 def target_rows(
     target: ModelSpec, rules: Mapping[Role, StackRules], sources: Mapping[Role, Checkpoint], options: Options
 ) -> list[TargetRow]:
-    """One row for every tensor of the new model, in its order."""
+    """One row for every tensor of the new model, in order."""
     last = rules["decoder" if "decoder" in rules else "encoder"]
     common = dtype_name(reduce(torch.promote_types, (source.dtype for source in sources.values())))
     rows, problems = [], []
@@ -138,7 +161,7 @@ def target_rows(
 
 
 def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]:
-    """Where the new stacks, the head and the tokens are not as in their sources; what no weight shows."""
+    """Where the new stacks, head and tokens differ from their sources in what no weight shows."""
     last = rules["decoder" if "decoder" in rules else "encoder"].checkpoint.spec
     old, new = (
         {field: document.get(field) for field in ("tokens", "head", "bridge", "tie_embeddings")}
@@ -157,7 +180,7 @@ def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]
 
 
 def dtype_edits(sources: Mapping[Role, Checkpoint], targets: tuple[TargetRow, ...]) -> Iterator[Edit]:
-    """The sources whose dtype is not that of the new model."""
+    """The sources whose dtype differs from the new model's."""
     dtype = targets[0].dtype
     for role, source in sources.items():
         if dtype_name(source.dtype) != dtype:
@@ -165,7 +188,7 @@ def dtype_edits(sources: Mapping[Role, Checkpoint], targets: tuple[TargetRow, ..
 
 
 def source_rows(role: Role, checkpoint: Checkpoint, rule: StackRules | None, targets: tuple[TargetRow, ...]) -> list[SourceRow]:
-    """One row for every tensor of a source; `rule` is that of the stack it becomes, if it becomes one."""
+    """One row for every tensor of a source. `rule`: of the stack that it initialises, if any."""
     used: dict[str, list[str]] = {}
     for row in targets:
         if row.source is not None and row.source.role == role:
@@ -182,7 +205,7 @@ def source_rows(role: Role, checkpoint: Checkpoint, rule: StackRules | None, tar
 
 
 def reason(rule: StackRules, name: str) -> str:
-    """Why a source tensor goes nowhere."""
+    """Why a source tensor is not used."""
     part, *rest = name.split(".")
     if part == "head":
         return "the new model's head is another, or tied"

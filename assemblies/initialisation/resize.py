@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from pairform.assemblies.checkpoints.plain import unwrapped
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
+from pairform.assemblies.checkpoints.unwrapping import unwrapped
 from pairform.assemblies.modeling.build import check_seed, distributions
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import chunks

@@ -57,14 +57,14 @@ class Layer(nn.Module):
     def __init__(self, spec: LayerSpec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.turns = spec.turns
+        self.parallel_groups = spec.parallel_groups
         for name in spec.present:
             self.add_module(name, Branch(spec.branches[name], spec, sizes))
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], context: Context, index: int
     ) -> Float[Tensor, "batch length width"]:
-        for turn in self.turns:
+        for turn in self.parallel_groups:
             read = hidden
             for name in turn:
                 context.place = (index, name)

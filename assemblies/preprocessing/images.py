@@ -13,6 +13,7 @@ from torch import Tensor
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, VisionSpec
+from pairform.blocks.vision import PictureEmbeddingSpec
 from pairform.registry import InputError, Problem, open_regular, shorten
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def picture_tokens(model: Declared) -> list[int]:
     Of begin and end, those that the spec names.
     """
     vision = vision_of(model)
-    each: int = getattr(vision.projector, "tokens", 0)
-    ids = [vision.begin_token, *[vision.image_token] * each, vision.end_token]
+    ids = [vision.begin_token, *[vision.image_token] * vision.tokens, vision.end_token]
     return [token for token in ids if token is not None]
 
 
@@ -72,15 +72,13 @@ def vision_of(model: Declared) -> VisionSpec:
 
 def image_size(model: Declared) -> int:
     """The side of the pictures that the tower reads, in pixels."""
-    patches = vision_of(model).tower.embedding
-    side: int | None = getattr(patches, "image_size", None)
-    if side is None:
+    patches = PictureEmbeddingSpec.of(vision_of(model).tower.embedding)
+    if patches.image_size is None:
         found = f"an embedding {patches.name!r} without image_size"
         raise InputError(Problem("vision.tower", found, "one that says its image_size", "Give the size in pixels."))
-    channels = getattr(patches, "channels", 3)
-    if channels != 3:
-        raise InputError(Problem("vision.tower.embedding.channels", str(channels), "3: image files are read as RGB"))
-    return side
+    if patches.channels != 3:
+        raise InputError(Problem("vision.tower.embedding.channels", str(patches.channels), "3: image files are read as RGB"))
+    return patches.image_size
 
 
 def as_rgb(picture: Picture, where: str) -> "Image":

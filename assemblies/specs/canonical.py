@@ -1,4 +1,4 @@
-"""The normal form of a spec: what it builds, whichever way it was written."""
+"""The canonical form of a spec: equal for specs that build the same model, however they are written."""
 
 from typing import Any
 
@@ -8,38 +8,38 @@ from pairform.registry import difference
 
 def differences(old: ModelSpec, new: ModelSpec) -> dict[str, tuple[Any, Any]]:
     """Where two specs build different models: JSON path -> (old, new)."""
-    return difference(normal_form(old), normal_form(new))
+    return difference(canonical_form(old), canonical_form(new))
 
 
-def normal_form(spec: ModelSpec) -> dict[str, Any]:
-    """The spec with every layer and every default written out, and without what changes no number: kernels, places kept for
-    absent branches, what is frozen."""
+def canonical_form(spec: ModelSpec) -> dict[str, Any]:
+    """The spec with every layer and every default written out, and without what does not change results: kernels, the order of
+    absent branches, frozen towers."""
     document = spec.document()
     document.pop("$schema", None)
     for name, stack in spec.stacks.items():
-        document[name] = normal_stack(stack, spec.vocabulary_of(name))
+        document[name] = canonical_stack(stack, spec.vocabulary_of(name))
     document.pop("vocabulary")
-    if spec.tie_embeddings and getattr(spec.head, "tie", None) is not None:
+    if spec.tie_embeddings and spec.head_tie is not None:
         document["head"]["tie"] = "encoder"  # both stacks have its table
     return document
 
 
-def normal_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
+def canonical_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
     document = stack.document()
     for field in ("layer", "cycle", "overrides"):
         document.pop(field)
     if stack.vision is not None:
-        document["vision"]["tower"] = normal_stack(stack.vision.tower, None)
+        document["vision"]["tower"] = canonical_stack(stack.vision.tower, None)
         document["vision"].pop("frozen")
     return document | {
         "vocabulary": vocabulary,
         "final_norm": stack.norm.document(),
-        "layers": [normal_layer(layer, stack.width) for layer in stack.layers],
+        "layers": [canonical_layer(layer, stack.width) for layer in stack.layers],
     }
 
 
-def normal_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
-    document = layer.document() | {"order": [turn if len(turn) > 1 else turn[0] for turn in layer.turns]}
+def canonical_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
+    document = layer.document() | {"order": [group if len(group) > 1 else group[0] for group in layer.parallel_groups]}
     for branch in document["branches"].values():
         branch.pop("kernel", None)
         branch.pop("wide_output", None)  # how float16 is computed

@@ -1,23 +1,23 @@
-"""The spec of a layer: named residual branches, their order, and where norms stand."""
+"""The spec of a layer: named residual branches, their order, and the placement of norms."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
+from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.blocks.residuals import Add
 from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
 Placement = Literal["pre", "post", "sandwich"]
-PLACEMENTS = get_args(Placement)
-Turn = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
+Group = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
 
 
 class DropPath(Spec):
-    """Leave a branch out of a row of the batch at random in training (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
+    """Drop a branch at random in training, for each row of the batch (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
     section 3)."""
 
     rate: Probability = Field(description="Probability that a branch is skipped, in the last layer.")
@@ -26,11 +26,11 @@ class DropPath(Spec):
     )
 
     def at(self, sizes: Sizes) -> float:
-        """The rate in the layer that `sizes` tell of."""
+        """The rate in the layer of `sizes`."""
         return self.rate if self.growth == "constant" else self.rate * (sizes.layer + 1) / sizes.depth
 
     def sited(self, sizes: Sizes) -> dict[str, Any]:
-        """As of blocks."""
+        """As `BlockSpec.sited`."""
         return {} if self.growth == "constant" else {"rate": self.at(sizes), "growth": "constant"}
 
 
@@ -43,7 +43,7 @@ class LayerSpec(Spec):
         description="Where the norm is applied. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + "
         "norm(f(norm(x)))`. Peri-LN (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.",
     )
-    order: Annotated[tuple[Turn, ...], Strict(False)] = Field(
+    order: Annotated[tuple[Group, ...], Strict(False)] = Field(
         description="Branches in order. May name absent ones, which keep their position for a patch that adds them. Branches "
         "in a nested list are parallel: all read the same hidden states, each through its own norm, and are added one after "
         "another (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1)."
@@ -59,7 +59,7 @@ class LayerSpec(Spec):
 
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:
-        names = [name for turn in self._order for name in turn]
+        names = [name for group in self._order for name in group]
         named = set(names)
         problems = [
             Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order")
@@ -68,12 +68,11 @@ class LayerSpec(Spec):
         ]
         if len(named) < len(names):
             problems.append(Problem("order", shorten(names), "each branch once"))
-        if self.placement == "post" and any(len(turn) > 1 for turn in self.turns):
+        if self.placement == "post" and any(len(group) > 1 for group in self.parallel_groups):
             problems.append(Problem("order", "parallel branches under the placement 'post'", "one after another, or 'pre'"))
-        if self.placement not in (fitting := getattr(self.residual, "placements", PLACEMENTS)):
-            problems.append(
-                Problem("placement", f"{self.placement!r} with {self.residual.name}", " or ".join(map(repr, fitting)))
-            )
+        if self.placement not in (fitting := self.residual.placements):
+            found = f"{self.placement!r} with {self.residual.name}"
+            problems.append(Problem("placement", found, " or ".join(map(repr, fitting))))
         if not self.present:
             problems.append(Problem("branches", "none", "at least one branch"))
         problems += [
@@ -87,18 +86,23 @@ class LayerSpec(Spec):
 
     @property
     def _order(self) -> list[tuple[str, ...]]:
-        return [(turn,) if isinstance(turn, str) else turn for turn in self.order]
+        return [(group,) if isinstance(group, str) else group for group in self.order]
 
     @property
-    def turns(self) -> list[list[str]]:
-        """The branches that the layer has, in their order; those of one turn are parallel."""
-        turns = [[name for name in turn if name in self.branches] for turn in self._order]
-        return [turn for turn in turns if turn]
+    def parallel_groups(self) -> list[list[str]]:
+        """The names of the branches that the layer has, in order; those of one group run in parallel."""
+        groups = [[name for name in group if name in self.branches] for group in self._order]
+        return [group for group in groups if group]
 
     @property
     def present(self) -> list[str]:
-        """The same one by one."""
-        return [name for turn in self.turns for name in turn]
+        """The names of the branches that the layer has, in order."""
+        return [name for group in self.parallel_groups for name in group]
+
+    @property
+    def self_attention(self) -> AttentionFields:
+        """The branch of this name; the defaults of its fields if there is none."""
+        return AttentionFields.of(self.branches.get("self_attention"))
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         yield from (problem.inside("norm") for problem in self.norm.check(sizes))
@@ -107,7 +111,7 @@ class LayerSpec(Spec):
             yield from (problem.inside(f"branches.{name}") for problem in self.branches[name].check(sizes))
 
     def sited(self, sizes: Sizes) -> dict[str, Any]:
-        """As of blocks: what the layer leaves to its place."""
+        """As `BlockSpec.sited`, for all blocks of the layer."""
         branches = {name: patch for name in self.present if (patch := self.branches[name].sited(sizes))}
         drop_path = {} if self.drop_path is None else self.drop_path.sited(sizes)
         found = {"branches": branches, "residual": self.residual.sited(sizes), "drop_path": drop_path}

@@ -1,15 +1,16 @@
-"""The spec of a model. It validates everything that can be known without building anything."""
+"""The spec of a model. It validates everything that can be checked without building anything."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.stack import StackSpec, VisionSpec
 from pairform.assemblies.specs.tokens import TokenSpec
-from pairform.blocks.bridges import NoBridge
+from pairform.blocks.bridges import BridgeSpec, NoBridge
+from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, Spec, join_path, nested
 
 __all__ = ["SCHEMA_ID", "SCHEMA_VERSION", "LayerSpec", "ModelSpec", "StackSpec", "TokenSpec", "VisionSpec"]
@@ -34,7 +35,7 @@ class ModelSpec(Spec):
         default=None, description="Stack that reads the input of an encoder-decoder or encoder-only model."
     )
     decoder: StackSpec | None = Field(default=None, description="Stack that generates the output.")
-    bridge: Annotated[BlockSpec, Slot("bridge")] = Field(
+    bridge: Annotated[BridgeSpec, Slot("bridge")] = Field(
         default=NoBridge.Spec(), description="Maps the encoder's output for a decoder that cannot read its width."
     )
     tie_embeddings: bool = Field(default=False, description="Share the encoder's embedding with the decoder.")
@@ -60,9 +61,14 @@ class ModelSpec(Spec):
 
     @property
     def stacks(self) -> dict[str, StackSpec]:
-        """The stacks that the model has, by name, in the order in which they run."""
+        """The stacks that the model has, in the order in which they run, by name."""
         stacks = {"encoder": self.encoder, "decoder": self.decoder}
         return {name: stack for name, stack in stacks.items() if stack is not None}
+
+    @property
+    def head_tie(self) -> Literal["encoder", "decoder"] | None:
+        """The stack whose embedding table the head shares."""
+        return HeadSpec.of(self.head).tie
 
     @property
     def last(self) -> StackSpec:
@@ -73,23 +79,22 @@ class ModelSpec(Spec):
         return self.stacks[part].vocabulary or self.vocabulary
 
     def tokens_of(self, part: str) -> TokenSpec:
-        """The special tokens of what a stack reads."""
+        """The special tokens of a stack's input."""
         return self.stacks[part].tokens or self.tokens
 
     def sizes(self, part: str) -> Sizes:
-        """What the blocks of a stack learn from the model."""
+        """The sizes for the blocks of a stack."""
         sizes = Sizes(self.stacks[part].width, vocabulary=self.vocabulary_of(part), pad=self.tokens_of(part).pad)
         if part == "encoder":
             return replace(sizes, decoder_depth=None if self.decoder is None else self.decoder.depth)
         if self.encoder is None:
             return sizes
-        bridge: Any = self.bridge
-        width = bridge.source_width(self.encoder.width, sizes.width)
-        return replace(sizes, source_width=width, source_keys=bridge.source_keys, source_depth=self.encoder.depth)
+        width = self.bridge.source_width(self.encoder.width, sizes.width)
+        return replace(sizes, source_width=width, source_keys=self.bridge.source_keys, source_depth=self.encoder.depth)
 
     @property
     def bridge_sizes(self) -> Sizes:
-        """What the bridge learns from the model: it leads from the encoder's width to the decoder's."""
+        """The sizes for the bridge, from the encoder's width to the decoder's."""
         return Sizes(self.last.width, self.stacks["encoder"].width if "encoder" in self.stacks else None)
 
     @property
@@ -114,7 +119,7 @@ class ModelSpec(Spec):
             yield from self._check_tokens()
 
     def _check_tie(self) -> Iterator[Problem]:
-        tie: Any = getattr(self.head, "tie", None)
+        tie = self.head_tie
         if tie is None:
             return
         if tie not in self.stacks:
@@ -126,7 +131,7 @@ class ModelSpec(Spec):
             yield Problem("head.tie", f"the {tie}'s table of {table}", f"a table of {needed}", "Leave tie out for an own one.")
 
     def _check_pair(self) -> Iterator[Problem]:
-        """What only concerns an encoder beside a decoder."""
+        """Checks of encoder-decoders."""
         for part, stack in self.stacks.items():
             if stack.tokens is not None and (part == "decoder" or self.decoder is None):
                 yield Problem(f"{part}.tokens", "tokens of its own", "none: `tokens` of the model are this stack's")
@@ -137,8 +142,7 @@ class ModelSpec(Spec):
                 yield Problem("tie_embeddings", "true", f"false: the assembly is {self.assembly}")
             return
         yield from (problem.inside("bridge") for problem in self.bridge.check(self.bridge_sizes))
-        separate = getattr(self.bridge, "source_keys", "shared") == "separate"
-        if separate and not any(
+        if self.bridge.source_keys == "separate" and not any(
             branch.name == "merged_attention" for layer in self.decoder.layers for branch in layer.branches.values()
         ):
             yield Problem("bridge", repr(self.bridge.name), "a decoder with merged attention, whose keys these are")

@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.specs.layer import LayerSpec, Norm
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
+from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.blocks.positions.score_biases import T5RelativePosition
+from pairform.blocks.vision import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,
@@ -29,16 +31,16 @@ from pairform.registry import (
 )
 
 T = TypeVar("T")
-WORK = 10_000
-"""Branches to validate and patches to apply in a stack whose layers are all different: about a second's work."""
+MOST_BRANCHES = 10_000
+"""Branches to validate and patches to apply in a stack whose layers all differ: they take about a second."""
 
 
-def shortest_cycle(turns: list[T]) -> list[T]:
-    """The shortest list that, repeated, begins with `turns`: what to write as a stack's `cycle`."""
-    for period in range(1, len(turns)):
-        if all(turn == turns[index % period] for index, turn in enumerate(turns)):
-            return turns[:period]
-    return turns
+def shortest_cycle(items: list[T]) -> list[T]:
+    """The shortest list whose repetition starts with `items`, for a stack's `cycle`."""
+    for period in range(1, len(items)):
+        if all(item == items[index % period] for index, item in enumerate(items)):
+            return items[:period]
+    return items
 
 
 class Override(Spec):
@@ -48,8 +50,8 @@ class Override(Spec):
     patch: Patch = Field(description="Merge patch on these layers.")
 
 
-def counted(value: Any) -> Any:
-    """A list of at most as many items as there are layers: found here before each item is validated."""
+def short_enough(value: Any) -> Any:
+    """Refuse a list of more items than there can be layers before each item is validated."""
     if isinstance(value, list | tuple) and len(value) > MOST_LAYERS:
         raise nested([Problem("", f"a list of {len(value):,}", f"at most {MOST_LAYERS:,} of them")])
     return value
@@ -67,12 +69,12 @@ class StackSpec(Spec):
         default=None, description="Absolute position added to the embeddings. Default: none."
     )
     layer: LayerSpec = Field(description="Template of every layer, to which `cycle` and `overrides` apply.")
-    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(counted)] = Field(
+    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = Field(
         default=(),
         description="Merge patches on `layer`, assigned to the layers in turn: with two, layers 0, 2, 4... get the first.",
     )
-    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(counted)] = Field(
-        default=(), description="Merge patches on single layers, applied after those of the cycle, in order."
+    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = (
+        Field(default=(), description="Merge patches on single layers, applied after those of the cycle, in order.")
     )
     final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
     dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
@@ -109,8 +111,8 @@ class StackSpec(Spec):
             kind = tuple(patches)
             if kind not in made:
                 work += len(self.layer.branches) + len(patches)
-                if work > WORK:
-                    expected = f"fewer: at most {WORK:,} branches and patches in all kinds of layers"
+                if work > MOST_BRANCHES:
+                    expected = f"fewer: at most {MOST_BRANCHES:,} branches and patches in all kinds of layers"
                     raise SpecError(Problem("layers", f"layers of more than {len(made):,} kinds", expected))
                 document = self.layer.document()
                 for patch in patches.values():
@@ -120,24 +122,24 @@ class StackSpec(Spec):
         return tuple(layers[: self.depth])
 
     def _unused(self) -> Iterator[dict[str, dict[str, Any]]]:
-        """The patches that no layer has, each alone: they are checked as the others are."""
-        for turn in range(self.depth, len(self.cycle)):
-            yield {f"cycle[{turn}]": self.cycle[turn]}
+        """The patches that no layer has, each alone, to be validated like the others."""
+        for place in range(self.depth, len(self.cycle)):
+            yield {f"cycle[{place}]": self.cycle[place]}
         for number, override in enumerate(self.overrides):
             if not override.layers:
                 yield {f"overrides[{number}].patch": override.patch}
 
     def patches(self, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What turns the template into layer `index`: each patch with its path in the spec."""
+        """The patches of layer `index` on the template, each with its path in the spec."""
         if self.cycle:
-            turn = index % len(self.cycle)
-            yield f"cycle[{turn}]", self.cycle[turn]
+            place = index % len(self.cycle)
+            yield f"cycle[{place}]", self.cycle[place]
         for number in self._overriding.get(index, ()):
             yield f"overrides[{number}].patch", self.overrides[number].patch
 
     @cached_property
     def _overriding(self) -> dict[int, list[int]]:
-        """Which overrides each layer has, by number, in order."""
+        """The numbers of each layer's overrides, in order."""
         found: dict[int, list[int]] = {}
         for number, override in enumerate(self.overrides):
             for layer in dict.fromkeys(layer % self.depth for layer in override.layers if -self.depth <= layer < self.depth):
@@ -147,8 +149,13 @@ class StackSpec(Spec):
     @cached_property
     def prefixed(self) -> bool:
         """Whether the mask of some branch has a prefix."""
-        masks = (getattr(layer.branches[name], "mask", None) for layer in self.layers for name in layer.present)
-        return any(getattr(mask, "prefix", False) for mask in masks)
+        branches = (layer.branches[name] for layer in self.layers for name in layer.present)
+        return any((mask := AttentionFields.of(branch).mask) is not None and mask.prefix for branch in branches)
+
+    @property
+    def qk_normed(self) -> bool:
+        """Whether some layer's self-attention normalises queries and keys."""
+        return any(layer.self_attention.qk_norm is not None for layer in self.layers)
 
     @property
     def norm(self) -> BlockSpec:
@@ -179,8 +186,8 @@ class StackSpec(Spec):
         tables: dict[str, tuple[int, ...]] = {}
         for index, layer in enumerate(self.layers):
             for name in layer.present:
-                branch: Any = layer.branches[name]
-                position = getattr(branch, "position", None)
+                branch = AttentionFields.of(layer.branches[name])
+                position = branch.position
                 if not isinstance(position, T5RelativePosition.Spec):
                     continue
                 table = (position.buckets, branch.heads)
@@ -216,8 +223,13 @@ class VisionSpec(Spec):
     frozen: bool = Field(default=True, description="Keep the tower's weights fixed in training.")
 
     def sizes(self, width: int) -> Sizes:
-        """What the projector learns from its surroundings: a text of `width`."""
-        return Sizes(width, self.tower.width, source_length=getattr(self.tower.embedding, "patches", None))
+        """The sizes for the projector, in a stack of `width`."""
+        return Sizes(width, self.tower.width, source_length=PictureEmbeddingSpec.of(self.tower.embedding).patches)
+
+    @property
+    def tokens(self) -> int:
+        """How many embeddings one picture becomes; 0 for a projector that does not declare it."""
+        return ProjectorSpec.of(self.projector).tokens
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         if sizes.source_width is not None:
@@ -229,7 +241,7 @@ class VisionSpec(Spec):
             if token == self.image_token:
                 yield Problem("image_token", f"{token}, as {name}", "an id of its own")
         yield from (problem.inside("tower") for problem in self.tower.check(Sizes(self.tower.width)))
-        if not hasattr(self.tower.embedding, "patches"):
+        if PictureEmbeddingSpec.of(self.tower.embedding).patches is None:
             yield Problem("tower.embedding", f"{self.tower.embedding.name!r}", "an embedding of pictures, such as patches")
             return
         yield from (problem.inside("projector") for problem in self.projector.check(self.sizes(sizes.width)))

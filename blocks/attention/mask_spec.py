@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from pairform.blocks.attention.masks import MaskPattern
-from pairform.registry import Pair, Problem, Spec, nested
+from pairform.registry import BlockSpec, Pair, Problem, Spec, nested
 
 
 class MaskSpec(Spec):
@@ -40,3 +40,18 @@ class MaskSpec(Spec):
     def pattern(self) -> MaskPattern:
         """The same as plain values, which a forward pass reads."""
         return MaskPattern(self.causal, self.window, self.prefix)
+
+
+class AttentionFields(BlockSpec):
+    """The fields of attention that other parts of the library ask for, with `AttentionFields.of`. Each attention block declares
+    those it has; a block without a mask reads no tokens of its own sequence."""
+
+    heads: int = 1
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    qk_norm: BlockSpec | None = None
+    bias: bool | str = False
+    dropout: float = 0.0
+    position: BlockSpec | None = None
+    mask: MaskSpec | None = None
+    source_layer: int | str = "last"

@@ -89,7 +89,7 @@ def test_a_plan_read_from_json_is_the_same_and_does_the_same(pair: dict[str, Any
 
 
 def test_planning_reads_no_weights_and_writes_nothing(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from pairform.assemblies.checkpoints.reading.stored import StoredTensor
+    from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor
 
     monkeypatch.setattr(StoredTensor, "read", lambda *_: pytest.fail("a tensor was read"))
     before = contents(folders["gemma"].parent)

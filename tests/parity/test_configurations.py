@@ -23,7 +23,7 @@ from transformers import (
 from transformers.activations import ACT2FN
 
 import pairform
-from pairform.assemblies.families.activations import ACTIVATIONS as ALIASES
+from pairform.assemblies.families.config import ACTIVATIONS as ALIASES
 from pairform.blocks.feedforward import ACTIVATIONS
 from tests.broken.damage import edit_json, refused
 from tests.checkpoints import gemma2, gemma3, gemma3_text, t5gemma, t5gemma2, write_wide

@@ -261,7 +261,7 @@ PUBLISHED: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 def test_a_preset_is_what_transformers_builds_of_the_published_config(name: str) -> None:
     family, sizes, fields = PUBLISHED[name]
     config = getattr(transformers, f"{CLASSES[family]}Config")(**dict(zip(SIZES, sizes, strict=True)), **fields)
-    assert differences(FAMILIES[family].to_spec(json.loads(config.to_json_string())), pairform.load_spec(name)) == {}
+    assert differences(FAMILIES[family].spec(json.loads(config.to_json_string())), pairform.load_spec(name)) == {}
     with torch.device("meta"):
         theirs = getattr(transformers, f"{CLASSES[family]}ForCausalLM")(config)
     ours = pairform.build(name, device="meta")

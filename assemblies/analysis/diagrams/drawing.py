@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from pairform.assemblies.analysis.diagrams.folding import Loop, Run, fold
-from pairform.assemblies.analysis.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, Mark, Turn
+from pairform.assemblies.analysis.diagrams.parts import OUTPUT, Card, Column, Diagram, Layer, Mark, ParallelGroup
 from pairform.assemblies.analysis.diagrams.phrases import changes, phrases
 from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.stack import StackSpec, VisionSpec
+from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import BlockSpec, Sizes, registry_of
 
 DRAWN = {"embedding", "position", "layer", "cycle", "overrides", "final_norm", "vision"}
@@ -76,14 +77,14 @@ def at(items: Sequence[LayerSpec | None], index: int) -> LayerSpec | None:
 def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked: bool) -> Layer:
     known = new or old
     assert known is not None, "one of a pair"
-    names = [tuple(turn) for turn in known.turns]
+    names = [tuple(group) for group in known.parallel_groups]
     if old and new:
         for name in old.present:
             if name not in new.branches:  # it is drawn in front of what followed it
                 followers = set(old.present[old.present.index(name) + 1 :])
-                place = next((index for index, turn in enumerate(names) if followers & set(turn)), len(names))
+                place = next((index for index, group in enumerate(names) if followers & set(group)), len(names))
                 names.insert(place, (name,))
-    turns = [tuple(branch(name, old, new, sizes) for name in turn) for turn in names]
+    groups = [tuple(branch(name, old, new, sizes) for name in group) for group in names]
     join = "" if known.residual.name == "add" else known.residual.name
     norm = known.norm.name if known.placement == "post" else None
     fields = [
@@ -98,7 +99,7 @@ def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked:
         fields = [{key: value for key, value in document.items() if key != "order"} for document in fields]
     notes = tuple(changes(*fields)) if old and new else ()
     whole: Mark = mark(old, new) if marked and not (old and new) else "changed" if notes else ""
-    return Layer(tuple(Turn(cards, join, norm) for cards in turns), whole, notes)
+    return Layer(tuple(ParallelGroup(cards, join, norm) for cards in groups), whole, notes)
 
 
 def branch(name: str, old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes) -> Card:
@@ -112,21 +113,21 @@ def branch(name: str, old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes
     spec = holder.branches[name]
     source = source_of(spec, sizes)
     if spec.name in registry_of("attention"):
-        own = hasattr(spec, "mask") or not source
+        own = AttentionFields.of(spec).mask is not None or not source
         parts = [part for part, there in (("own tokens", own), (f"the encoder's {source}", source)) if there]
         card = replace(card, phrases=(f"reads {' and '.join(parts)}", *card.phrases))
     return replace(card, norms=norms, source="" if card.mark == "removed" else source)
 
 
 def source_of(spec: BlockSpec, sizes: Sizes) -> str:
-    """What of the encoder a branch reads; one that reads it refuses a stack without a source."""
+    """What a branch reads of the encoder. A branch that reads it refuses a stack without a source."""
     if sizes.source_width is None or spec.name not in registry_of("attention"):
         return ""
     known = set(spec.check(sizes))
     if all(problem in known for problem in spec.check(replace(sizes, source_width=None))):
         return ""
-    number = getattr(spec, "source_layer", "last")
-    return {"last": OUTPUT, "matching": "matching layer"}.get(number, f"layer {number}")
+    layer = AttentionFields.of(spec).source_layer
+    return {"last": OUTPUT, "matching": "matching layer"}.get(str(layer), f"layer {layer}")
 
 
 def block(place: str, old: BlockSpec | None, new: BlockSpec | None) -> Iterator[Card]:

@@ -12,7 +12,7 @@ LONGEST = 64
 
 @dataclass(frozen=True)
 class Run(Generic[T]):
-    """The same item, `times` times in a row. places: where in the whole list, over all turns of its loop."""
+    """The same item, `times` times in a row. places: where in the whole list, over all repetitions of its loop."""
 
     item: T
     times: int
@@ -33,7 +33,7 @@ def fold(items: Sequence[T]) -> list[Loop[T]]:
     start = 0
     while start < len(items):
         period, times = max(
-            ((period, turns(items, start, period)) for period in range(1, min(LONGEST, len(items) - start) + 1)),
+            ((period, repetitions(items, start, period)) for period in range(1, min(LONGEST, len(items) - start) + 1)),
             key=lambda found: (found[0] * found[1] if found[1] > 1 else 0, -found[0]),
         )
         loops.append(Loop(times, tuple(runs_of(items, start, period, times))))
@@ -41,8 +41,8 @@ def fold(items: Sequence[T]) -> list[Loop[T]]:
     return loops
 
 
-def turns(items: Sequence[T], start: int, period: int) -> int:
-    """How often the `period` items from `start` stand there one after another."""
+def repetitions(items: Sequence[T], start: int, period: int) -> int:
+    """How many times the `period` items from `start` are repeated in a row."""
     pattern, times = items[start : start + period], 1
     while items[start + times * period : start + (times + 1) * period] == pattern:
         times += 1
@@ -54,7 +54,7 @@ def runs_of(items: Sequence[T], start: int, period: int, times: int) -> list[Run
     begin = start
     for item, group in itertools.groupby(items[start : start + period]):
         length = len(list(group))
-        places = [turn * period + place for turn in range(times) for place in range(begin, begin + length)]
+        places = [repetition * period + place for repetition in range(times) for place in range(begin, begin + length)]
         found.append(Run(item, length, tuple(places)))
         begin += length
     return found

@@ -69,14 +69,14 @@ class Writer:
     def layer(self, indent: str, run: Run[Layer], times: int) -> None:
         heading = f"layer{'' if len(run.places) == 1 else 's'} {ranges(run.places)}" + (f", {times} times" if times > 1 else "")
         self.open(indent, self.fresh("layer"), heading, run.item.notes, run.item.mark)
-        for turn in run.item.turns:
+        for group in run.item.groups:
             before = self.last
             made = []
-            for card in turn.cards:
+            for card in group.cards:
                 self.last = before
                 made.append(self.follow(indent + "  ", card))
-            if len(made) > 1 or turn.join or turn.norm:
-                self.last = self.node(indent + "  ", turn.join or "sum", [turn.norm] if turn.norm else [])
+            if len(made) > 1 or group.join or group.norm:
+                self.last = self.node(indent + "  ", group.join or "sum", [group.norm] if group.norm else [])
                 self.edges += [f"  {name} --> {self.last}" for name in made]
         self.lines.append(f"{indent}end")
 

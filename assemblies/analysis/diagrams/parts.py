@@ -17,10 +17,10 @@ Mark = Literal["", "added", "removed", "changed"]
 class Card:
     """A block.
 
-    phrases: what it sets.
-    changes: what is different from the other model's.
-    norms:   the names of the norms in front of it and behind it.
-    source:  what of the encoder it reads: its output, a layer's, or nothing.
+    phrases: the fields that it sets.
+    changes: how it differs from the other model's.
+    norms:   the names of the norms before and after it.
+    source:  what it reads of the encoder: the output, a layer's, or nothing.
     """
 
     title: str
@@ -32,8 +32,12 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Branches that read the same hidden states. join: how they are added, if not plainly. norm: behind the sum."""
+class ParallelGroup:
+    """Branches that read the same hidden states.
+
+    join: the residual, if it is not a plain sum.
+    norm: the norm after the sum.
+    """
 
     cards: tuple[Card, ...]
     join: str = ""
@@ -42,16 +46,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Layer:
-    """notes: what differs in the layer as a whole."""
+    """notes: differences of the layer as a whole."""
 
-    turns: tuple[Turn, ...]
+    groups: tuple[ParallelGroup, ...]
     mark: Mark = ""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Column:
-    """A stack, from its tokens to its last hidden states. notes: what differs in the stack as a whole."""
+    """A stack, from its tokens to its last hidden states. notes: differences of the stack as a whole."""
 
     name: str
     size: str

@@ -1,42 +1,43 @@
-"""A block in a few words, for a diagram: what it sets beside its defaults."""
+"""A block in a few words, for a diagram: the fields that differ from their defaults."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pairform.registry import Spec, difference
+from pairform.blocks.attention.mask_spec import AttentionFields, MaskSpec
+from pairform.registry import BlockSpec, Spec, difference
 
 QUIET = {"name", "kernel", "eps", "dropout", "scale_given", "source_layer"}
-"""What does not change a block's shape or is drawn otherwise: it is told only where it differs from another's."""
+"""Fields that do not change a block's shape or are drawn elsewhere: shown only where two models differ."""
 HEADS = {"heads", "kv_heads", "head_dim", "scale"}
 
 
 def phrases(spec: Spec) -> Iterator[str]:
-    """The fields that differ from the class' defaults, those that belong together in one phrase."""
+    """The fields that differ from their defaults, related ones in one phrase."""
     fields = {key: value for key, value in own(spec).items() if key not in QUIET}
-    if hasattr(spec, "heads"):
-        yield heads(spec)
+    attention = AttentionFields.of(spec) if isinstance(spec, BlockSpec) else AttentionFields.of(None)
+    if "heads" in type(spec).model_fields:
+        yield heads(attention)
         fields = {key: value for key, value in fields.items() if key not in HEADS}
-    if hasattr(spec, "mask"):
-        yield from mask(spec.mask)
+    if attention.mask is not None:
+        yield from mask(attention.mask)
         fields.pop("mask", None)
     for key, value in fields.items():
         yield phrase(key, value)
 
 
 def own(spec: Spec) -> dict[str, Any]:
-    """What a spec sets to something else than its default."""
+    """The fields of a spec that differ from their defaults."""
     fields = type(spec).model_fields
-    found = {key: getattr(spec, key) for key in fields}
-    return {key: value for key, value in found.items() if value != fields[key].get_default(call_default_factory=True)}
+    return {key: value for key, value in spec if value != fields[key].get_default(call_default_factory=True)}
 
 
-def heads(spec: Any) -> str:
-    found = f"{spec.heads} heads" + (f" of {width}" if (width := getattr(spec, "head_dim", None)) else "")
-    groups = getattr(spec, "kv_heads", None) or spec.heads
+def heads(spec: AttentionFields) -> str:
+    found = f"{spec.heads} heads" + (f" of {spec.head_dim}" if spec.head_dim else "")
+    groups = spec.kv_heads or spec.heads
     return found if groups == spec.heads else f"{found}, {groups} for keys"
 
 
-def mask(spec: Any) -> Iterator[str]:
+def mask(spec: MaskSpec) -> Iterator[str]:
     yield "causal" if spec.causal else "both directions"
     if spec.window and spec.causal:
         yield f"window {spec.window[0] + 1:,}"
@@ -51,7 +52,7 @@ def phrase(key: str, value: Any) -> str:
     if value is True:
         return words
     if isinstance(value, Spec):
-        inner = [getattr(value, "name", ""), *(phrase(key, item) for key, item in own(value).items() if key not in QUIET)]
+        inner = [dict(value).get("name", ""), *(phrase(key, item) for key, item in own(value).items() if key not in QUIET)]
         named = " ".join(filter(None, inner))
         return named if key == "position" else f"{words} {named}"
     return f"tied to the {value}'s embedding" if key == "tie" else f"{words} {inline(value)}"

@@ -31,7 +31,7 @@ def svg(diagram: Diagram) -> str:
 
 def parallel(column: Column) -> int:
     """The most branches beside each other."""
-    return max(len(turn.cards) for loop in column.loops for run in loop.runs for turn in run.item.turns)
+    return max(len(group.cards) for loop in column.loops for run in loop.runs for group in run.item.groups)
 
 
 def join(canvas: Canvas, encoder: Stack, decoder: Stack, *, tied: bool) -> None:

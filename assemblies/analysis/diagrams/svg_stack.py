@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pairform.assemblies.analysis.diagrams.canvas import Canvas
 from pairform.assemblies.analysis.diagrams.folding import Loop, Run
-from pairform.assemblies.analysis.diagrams.parts import Card, Column, Layer, Turn, wrapped
+from pairform.assemblies.analysis.diagrams.parts import Card, Column, Layer, ParallelGroup, wrapped
 from pairform.assemblies.specs.ranges import ranges
 
 CARD, GAP, LINE, STRIP = 312, 12, 16, 20
@@ -120,22 +120,22 @@ class Stack:
             self.canvas.text(left + span.cards, self.y, f"{times} times", "title", anchor="end")
         self.notes(run.item.notes, left)
         self.y += GAP
-        for turn in run.item.turns:
-            self.turn(turn)
+        for group in run.item.groups:
+            self.group(group)
         self.canvas.frame(span.inner - PAD, top, span.right - span.x - 2 * PAD, self.y - top, f"layer {run.item.mark}")
         self.y += GAP
 
-    def turn(self, turn: Turn) -> None:
-        """Branches beside each other, then where they join the stream again."""
+    def group(self, group: ParallelGroup) -> None:
+        """Parallel branches side by side, then the sum."""
         span = self.span
         way, turned = (-1, 180) if span.mirrored else (1, 0)
-        several = len(turn.cards) > 1
+        several = len(group.cards) > 1
         top = self.y + (GAP if several else 0)
-        heights = [self.card(span.card(place), top, CARD, card) for place, card in enumerate(turn.cards)]
+        heights = [self.card(span.card(place), top, CARD, card) for place, card in enumerate(group.cards)]
         bottom = top + max(heights)
         if several:  # from above into each, and out of each below
             leave, join = top - GAP, bottom + GAP
-            middles = [span.card(place) + CARD / 2 for place in range(len(turn.cards))]
+            middles = [span.card(place) + CARD / 2 for place in range(len(group.cards))]
             far = min(middles) if span.mirrored else max(middles)
             self.canvas.path(f"M{span.stream:g} {leave:g}H{far:g}M{far:g} {join:g}H{span.stream + 8 * way:g}")
             for middle, height in zip(middles, heights, strict=True):
@@ -148,11 +148,11 @@ class Stack:
             self.canvas.head(near, leave, turned)
         self.canvas.sum(span.stream, join)
         self.y = max(bottom, join) + GAP
-        if turn.join:
-            self.canvas.text(span.card(0), self.y + 2, f"joined by {turn.join}", "soft")
+        if group.join:
+            self.canvas.text(span.card(0), self.y + 2, f"joined by {group.join}", "soft")
             self.y += LINE
-        if turn.norm:
-            self.strip(span.inner, self.y, span.cards + RAIL, turn.norm)
+        if group.norm:
+            self.strip(span.inner, self.y, span.cards + RAIL, group.norm)
             self.y += STRIP + GAP
 
     def card(self, x: float, y: float, width: float, card: Card) -> float:

@@ -1,20 +1,23 @@
 """Files that belong to a model beside its weights: tokenizer, chat template, generation settings.
 
-A source may come from a stranger, and what is written may be published. So only files of known names are copied, only regular
-ones, only from inside the source, and never more than `COMPANION_BYTES` of one.
+A source may come from a stranger, and the copy may be published. So only files of known names are copied, only regular ones,
+only from inside the source, and never more than `COMPANION_BYTES` of one.
 """
 
+import hashlib
 import os
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.writing.checksum import sha256
-from pairform.assemblies.families.generation import GENERATION
-from pairform.registry import CheckpointError, Problem, open_regular, read_bytes
+from pairform.assemblies.families.tokens import GENERATION
+from pairform.registry import CheckpointError, Problem, open_regular
 
+TOKENIZER = "tokenizer.json"
 COMPANIONS = (
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -23,62 +26,90 @@ COMPANIONS = (
     "chat_template.json",
     GENERATION,
 )
-"""Files that come along from a source."""
+"""Names of the files that are copied from a source."""
 ENCODER_TOKENIZER = "encoder_tokenizer"
-"""Where the encoder's tokenizer goes if it is not the decoder's."""
+"""The folder of the encoder's tokenizer if it differs from the decoder's."""
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
-COPY = "If you trust the file that it leads to, put a copy in its place."
+COPY = "If you trust the file behind the link, replace the link by a copy."
+
+
+class SourceFile:
+    """A file of a source, opened once and closed when nothing refers to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._raw = open_regular(path)
+        weakref.finalize(self, self._raw.close)
+        self.size = os.fstat(self._raw.fileno()).st_size
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Its SHA-256."""
+        self._raw.seek(0)
+        return hashlib.file_digest(self._raw, "sha256").digest()
+
+    def read(self) -> bytes:
+        """Its bytes, which may have changed since it was opened."""
+        try:
+            self._raw.seek(0)
+            content = self._raw.read(COMPANION_BYTES + 1)
+        except OSError as error:
+            raise CheckpointError(Problem(str(self.path), error.strerror or str(error), "a readable file")) from None
+        check_size(self.path, len(content))
+        return content
 
 
 @dataclass(frozen=True)
 class Companion:
-    """A file of a source, `size` bytes long, that goes into a new folder as `name`."""
+    """A file of a source that goes into a new folder as `name`."""
 
-    file: Path
+    file: SourceFile
     name: str
-    size: int
+
+    @property
+    def size(self) -> int:
+        return self.file.size
 
 
 def companion(source: Path, name: str) -> Companion | None:
-    """The companion `name` of a model's folder, with its links resolved; None where there is none.
+    """Open the companion `name` of a model's folder, through links; None if there is none.
 
-    A `CheckpointError` for one that leads out of the folder (except to the blobs of the same hub cache), is no regular file, or
-    is too large.
+    Raises:
+        CheckpointError: it is outside the folder (other than in blobs of the same hub cache), no regular file, or too large.
     """
     path = source / name
     if not os.path.lexists(path):
         return None
     try:
         real, root = path.resolve(strict=True), source.resolve()
-        if not real.is_relative_to(root) and not real.is_relative_to(blobs(root)):
+        blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+        if not real.is_relative_to(root) and not real.is_relative_to(blobs):
             raise CheckpointError(Problem(str(path), f"a link to {real}", "a file inside the model's folder", COPY))
-        with open_regular(real) as raw:
-            size = os.fstat(raw.fileno()).st_size
+        file = SourceFile(real)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        found = getattr(error, "strerror", None) or str(error)
+        found = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise CheckpointError(Problem(str(path), found, "a regular file inside the model's folder")) from None
+    check_size(path, file.size)
+    return Companion(file, name)
+
+
+def check_size(path: Path, size: int) -> None:
     if size > COMPANION_BYTES:
         raise CheckpointError(Problem(str(path), f"{size:,} bytes", f"at most {COMPANION_BYTES:,}"))
-    return Companion(real, name, size)
-
-
-def blobs(root: Path) -> Path:
-    """Where the files of a snapshot in the hub's cache are; for any other folder, nowhere outside it."""
-    return root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
 
 
 def companions(sources: Mapping[str, Path]) -> list[Companion]:
-    """The companions of the last stack's source; the encoder's tokenizer beside them if it is another."""
+    """The companions of the last stack's source, and the encoder's tokenizer if it differs."""
     main = sources["decoder" if "decoder" in sources else "encoder"]
     found = present(main, COMPANIONS)
     encoder = sources.get("encoder", main)
-    own, other = companion(encoder, "tokenizer.json"), companion(main, "tokenizer.json")
-    if own is not None and other is not None and sha256(own.file) != sha256(other.file):
-        found += [
-            Companion(each.file, f"{ENCODER_TOKENIZER}/{each.name}", each.size)
-            for each in present(encoder, [name for name in COMPANIONS if name != GENERATION])
-        ]
+    if encoder != main:
+        theirs = next((each for each in found if each.name == TOKENIZER), None)
+        own = companion(encoder, TOKENIZER)
+        if own is not None and theirs is not None and own.file.digest != theirs.file.digest:
+            others = present(encoder, [name for name in COMPANIONS if name not in (TOKENIZER, GENERATION)])
+            found += [replace(each, name=f"{ENCODER_TOKENIZER}/{each.name}") for each in (own, *others)]
     return found
 
 
@@ -102,13 +133,4 @@ def copy_companions(folder: Path, found: Sequence[Companion]) -> None:
         target = folder / each.name
         target.parent.mkdir(exist_ok=True)
         with target.open("xb") as out:
-            out.write(read_companion(each))
-
-
-def read_companion(found: Companion) -> bytes:
-    """The bytes of a companion, which may have changed since it was found."""
-    try:
-        return read_bytes(found.file, COMPANION_BYTES)
-    except OSError as error:
-        expected = "a companion that can be read"
-        raise CheckpointError(Problem(str(found.file), error.strerror or str(error), expected)) from None
+            out.write(each.file.read())

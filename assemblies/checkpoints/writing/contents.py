@@ -1,13 +1,12 @@
-"""Which files of a folder belong to a model, and which are somebody's work."""
+"""Which files of a folder belong to a model, and which are someone's own."""
 
 import re
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.reading.stored import INDEX
+from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
+from pairform.assemblies.checkpoints.reading.weights import INDEX
 from pairform.assemblies.checkpoints.writing.companions import COMPANIONS, ENCODER_TOKENIZER
 
-SPEC, CONFIG = "spec.json", "config.json"
-"""A folder without one of these holds no model."""
 PROVENANCE = "provenance.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 OTHERS = (
@@ -33,13 +32,13 @@ def model_files(folder: Path) -> list[str]:
 
 
 def holds_model(folder: Path) -> bool:
-    """Whether a folder is a model's: many other programs have a config.json too, but no weights beside it."""
+    """Whether a folder is a model's. Many other programs have a config.json too, but no weights beside it."""
     files = [path.name for path in folder.iterdir() if path.is_file()]
     return SPEC in files or (CONFIG in files and any(WEIGHTS.fullmatch(name) for name in files))
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """What a folder holds that is no file of a model: everything but plain files and links of known names."""
+    """The names in a folder that are not of a model's files: everything but regular files and links of known names."""
     known = {*model_files(folder), *OTHERS}
     found = []
     for path in folder.iterdir():
@@ -52,5 +51,5 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether this is a folder itself, not a link to one: removing a link removes nothing behind it."""
+    """Whether this is a folder itself, not a link to one: removing a link removes nothing else."""
     return path.is_dir() and not path.is_symlink()

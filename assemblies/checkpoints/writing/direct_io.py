@@ -1,8 +1,9 @@
-"""Writing a large file in order, past the page cache.
+"""Writing a large file in order with O_DIRECT, past the page cache.
 
-A page cache that fills with what is only written costs more than the copy itself: it drives out what others read, and on a
-virtual machine each page is first to be had from the host. Whole blocks go to the disk directly instead, one being written
-while the next one fills. Where a file system cannot, and for what is left after the last whole block, plain writes do.
+Filling the page cache with what is only written evicts what others read, and on a virtual machine each page must first be had
+from the host. Converting two sources until the result is on the disk, on two busy cores, took: for 1.6 GB (medians of three)
+11.0 s, plain writes 10.1 s, posix_fadvise after every 32 MB 13.8 s, copy_file_range 15.8 s (checksums need a read besides); for
+5.2 GB (two turns) 33.9 and 86 s, plain writes 38.3 and 108 s, with a fifth to a third less CPU time.
 """
 
 import errno
@@ -16,11 +17,12 @@ from typing import Self
 BUFFER = 1 << 25
 """Bytes that are written at a time."""
 BLOCK = 1 << 12
-"""What direct writes must be a multiple of, in memory and in the file."""
+"""Direct writes must be a multiple of it, in memory and in the file."""
 
 
 class DirectFile:
-    """A new file. Fill `room()`, say with `advance` how much of it was filled, and again."""
+    """A new file. One buffer is written while the next one fills. Where the file system has no direct writes, and for the rest
+    after the last whole block, plain writes are used."""
 
     def __init__(self, file: Path) -> None:
         self._descriptor, self._direct = _open(file)
@@ -41,24 +43,14 @@ class DirectFile:
             self._writer.shutdown()
             os.close(self._descriptor)
 
-    def room(self) -> memoryview:
-        """The part of the buffer that is still free; never empty."""
-        return memoryview(self._buffers[0])[self._filled :]
-
-    def advance(self, count: int) -> None:
-        """The first `count` bytes of `room()` are now the next bytes of the file."""
-        self._filled += count
-        if self._filled == BUFFER:
-            self._flush()
-
-    def append(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            room = self.room()
-            count = min(len(room), len(view))
-            room[:count] = view[:count]
-            self.advance(count)
-            view = view[count:]
+    def append(self, data: memoryview) -> None:
+        while data:
+            count = min(BUFFER - self._filled, len(data))
+            self._buffers[0][self._filled : self._filled + count] = data[:count]
+            self._filled += count
+            data = data[count:]
+            if self._filled == BUFFER:
+                self._flush()
 
     def _flush(self) -> None:
         self._wait()
@@ -75,23 +67,23 @@ class DirectFile:
         while data:
             whole = len(data) - len(data) % BLOCK
             if self._direct and whole == 0:
-                self._buffered()
+                self._use_page_cache()
             try:
                 data = data[os.write(self._descriptor, data[: whole if self._direct else None]) :]
             except OSError as error:
                 if not self._direct or error.errno != errno.EINVAL:
                     raise
-                self._buffered()
+                self._use_page_cache()
 
-    def _buffered(self) -> None:
-        """Back to plain writes."""
+    def _use_page_cache(self) -> None:
+        """Continue with plain writes."""
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & ~os.O_DIRECT)
         self._direct = False
 
 
 def _open(file: Path) -> tuple[int, bool]:
     """A descriptor of a new file, and whether its writes are direct."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     if hasattr(os, "O_DIRECT"):
         try:
             return os.open(file, flags | os.O_DIRECT, 0o666), True

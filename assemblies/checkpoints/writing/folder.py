@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.writing.contents import CONFIG, SPEC, foreign_files, holds_model
+from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
+from pairform.assemblies.checkpoints.writing.contents import foreign_files, holds_model
 from pairform.assemblies.checkpoints.writing.publishing import publish
 from pairform.registry import PATH, OutputError, Problem, new_folder_path, shorten
 

@@ -1,8 +1,9 @@
-"""Writing safetensors shards as a stream: the header first, then each tensor's bytes, never a whole file in memory."""
+"""Writing safetensors shards as a stream: the header first, then each tensor piece by piece, never a whole file in memory."""
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -10,24 +11,42 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
+from torch import Tensor
 
-from pairform.assemblies.checkpoints.reading.stored import DTYPE_NAMES, INDEX, tensors_in
+from pairform.assemblies.checkpoints.reading.safetensors_file import (
+    DTYPE_NAMES,
+    PIECE_BYTES,
+    CheckpointTensor,
+    SafetensorsFile,
+    tensor_bytes,
+)
+from pairform.assemblies.checkpoints.reading.weights import INDEX
 from pairform.assemblies.checkpoints.writing.direct_io import DirectFile
-from pairform.assemblies.checkpoints.writing.tensor_stream import Content, Progress, Sink, silent
 from pairform.registry import OutputError, Problem, shorten
 
 PATTERN = "model{suffix}.safetensors"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+Progress = Callable[[int, int], object]
+"""Called with the number of bytes just moved and the number of bytes in all."""
+
+
+def silent(moved: int, whole: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor to be written under `name`."""
+    """A tensor to be written under `name`. `pieces` gives its elements, in order, as CPU tensors of any shape."""
 
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    content: Content
+    pieces: Callable[[], Iterable[Tensor]]
+
+    @classmethod
+    def copy(cls, name: str, stored: CheckpointTensor) -> "Entry":
+        """An unchanged copy of a checkpoint's tensor."""
+        return cls(name, stored.dtype, stored.shape, stored.pieces)
 
     @property
     def size(self) -> int:
@@ -37,10 +56,12 @@ class Entry:
 def write_tensors(
     folder: Path, entries: Sequence[Entry], *, max_shard_size: int | str = "5GB", progress: Progress = silent
 ) -> dict[str, str]:
-    """Write `entries` as shards, and an index where there is more than one. Returns each tensor's checksum by name.
+    """Write `entries` as shards, and an index if there is more than one.
 
-    The layout is that of safetensors' own writer, so equal tensors give equal files, and safetensors opens each file at the
-    end. Checksums are of the bytes as they pass: reading them back costs as much again as writing them.
+    The layout is that of safetensors' own writer, so that equal tensors give equal files; it checks each finished file.
+
+    Returns:
+        The CRC-32 of each tensor's bytes by name, computed as they pass: reading them again would take as long as writing.
     """
     split = split_state_dict_into_shards_factory(
         {entry.name: entry for entry in entries},
@@ -50,15 +71,16 @@ def write_tensors(
     )
     whole = sum(entry.size for entry in entries)
     by_name = {entry.name: entry for entry in entries}
-    found: dict[str, str] = {}
+    checksums: dict[str, str] = {}
     for filename, names in split.filename_to_tensors.items():
-        found |= write_shard(folder / filename, [by_name[name] for name in names], lambda moved: progress(moved, whole))
-        tensors_in(folder / filename)
+        shard = [by_name[name] for name in names]
+        checksums |= write_shard(folder / filename, shard, lambda moved: progress(moved, whole))
+        SafetensorsFile(folder / filename)
     if split.is_sharded:
         parameters = sum(prod(entry.shape) for entry in entries)
         metadata = {"total_parameters": parameters, "total_size": whole}
         write_json(folder / INDEX, {"metadata": metadata, "weight_map": split.tensor_to_filename}, sort_keys=True)
-    return found
+    return checksums
 
 
 def shard_bytes(size: int | str) -> int:
@@ -71,7 +93,7 @@ def shard_bytes(size: int | str) -> int:
 
 
 def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], object]) -> dict[str, str]:
-    """One safetensors file; larger dtypes first, then by name, as the library does. Returns each tensor's checksum."""
+    """Write one safetensors file and return each tensor's CRC-32. Larger dtypes come first, then names, as in the library."""
     entries = sorted(entries, key=lambda entry: (-entry.dtype.itemsize, entry.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
@@ -81,14 +103,20 @@ def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], obj
         begin = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    found = {}
+    checksums = {}
     with DirectFile(file) as out:
-        out.append(len(text).to_bytes(8, "little") + text)
-        sink = Sink(out, moved)
+        out.append(memoryview(len(text).to_bytes(8, "little") + text))
         for entry in entries:
-            entry.content.write(sink)
-            found[entry.name] = sink.checksum()
-    return found
+            checksum = 0
+            for piece in entry.pieces():
+                data = tensor_bytes(piece.contiguous())
+                for start in range(0, len(data), PIECE_BYTES):
+                    part = data[start : start + PIECE_BYTES]
+                    checksum = zlib.crc32(part, checksum)
+                    out.append(part)
+                    moved(len(part))
+            checksums[entry.name] = f"{checksum:08x}"
+    return checksums
 
 
 def write_json(file: Path, document: Mapping[str, Any], *, sort_keys: bool = False) -> None:

@@ -1,10 +1,9 @@
-"""What the configurations of Gemma 2 and T5Gemma share: one stack."""
+"""One stack, as the configurations of Gemma 2 and T5Gemma describe it."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.activations import ACTIVATIONS, NAMES, activation_named
-from pairform.assemblies.families.config import StackConfig, warn_unread
+from pairform.assemblies.families.config import ACTIVATION_NAMES, ACTIVATIONS, StackConfig, activation_named, warn_unread
 from pairform.assemblies.families.rope import rope, rope_config
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
 from pairform.assemblies.specs.stack import shortest_cycle
@@ -18,7 +17,7 @@ LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
 def stack_document(
     config: Mapping[str, Any], *, causal: bool, dropout: float, attention_dropout: float, inclusive: bool = False
 ) -> dict[str, Any]:
-    """Our stack for their checked configuration.
+    """The document of our stack for a checked configuration.
 
     inclusive: whether a window is the number of tokens to each side of a query, as transformers has it for `is_causal: false`.
                Otherwise it counts the query too, as models with causal windows and T5Gemma's encoder were trained.
@@ -59,7 +58,7 @@ def stack_document(
 
 
 def stack_config(stack: StackSpec, vocabulary: int, *, inclusive: bool = False) -> dict[str, Any]:
-    """Their configuration for our stack. What it cannot say is found by whoever reads it back."""
+    """The inverse. What it cannot express shows when the result is read back."""
     layer = stack.layers[0]
     attention, feed_forward = branch(layer, "self_attention"), branch(layer, "feed_forward")
     windows = [branch(layer, "self_attention").get("mask", {}).get("window") for layer in stack.layers]
@@ -71,7 +70,7 @@ def stack_config(stack: StackSpec, vocabulary: int, *, inclusive: bool = False) 
         "attention_bias": bool(attention.get("bias", False)),
         "attn_logit_softcapping": attention.get("softcap"),
         "head_dim": head_dim,
-        "hidden_activation": NAMES.get(act, act),
+        "hidden_activation": ACTIVATION_NAMES.get(act, act),
         "hidden_size": stack.width,
         "intermediate_size": feed_forward.get("hidden", 1),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
@@ -80,7 +79,7 @@ def stack_config(stack: StackSpec, vocabulary: int, *, inclusive: bool = False) 
         "num_hidden_layers": stack.depth,
         "num_key_value_heads": attention.get("kv_heads") or heads,
         "query_pre_attn_scalar": scalar_of(attention.get("scale") or head_dim**-0.5),
-        "rms_norm_eps": getattr(layer.norm, "eps", DEFAULTS.rms_norm_eps),
+        "rms_norm_eps": layer.norm.document().get("eps", DEFAULTS.rms_norm_eps),
         "rope_parameters": rope_config(attention.get("position", {})),
         "sliding_window": DEFAULTS.sliding_window if window is None else window[0] + (not inclusive),
         "vocab_size": vocabulary,
@@ -88,7 +87,7 @@ def stack_config(stack: StackSpec, vocabulary: int, *, inclusive: bool = False) 
 
 
 def scalar_of(scale: float) -> int | float:
-    """The query_pre_attn_scalar whose scale this is: a whole number where one gives exactly this scale."""
+    """The query_pre_attn_scalar for a scale: a whole number if one gives exactly this scale."""
     scalar = scale**-2
     whole = round(scalar)
     return whole if whole > 0 and whole**-0.5 == scale else scalar
@@ -101,7 +100,7 @@ def branch(layer: LayerSpec, name: str) -> dict[str, Any]:
 
 
 def activation(config: Mapping[str, Any]) -> str:
-    """Of `hidden_activation` alone, as in transformers; `hidden_act` is the field of Gemma 1."""
+    """The activation, from `hidden_activation` alone as in transformers; `hidden_act` is the field of Gemma 1."""
     found = activation_named(config.get("hidden_activation") or "gelu_pytorch_tanh", "hidden_activation")
     other = config.get("hidden_act")
     if other is not None and ACTIVATIONS.get(other) != found:
@@ -125,7 +124,7 @@ def cycle(config: Mapping[str, Any], inclusive: bool) -> list[dict[str, Any]]:
 
 
 def window_pair(width: int, inclusive: bool) -> list[int]:
-    """How far a query sees to its left and right."""
+    """How many tokens a query sees to its left and right."""
     return [width if inclusive else width - 1] * 2
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
+from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.common import stack_config, stack_document
 from pairform.assemblies.families.heads import decoder_only, head_config
-from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = {
@@ -30,9 +31,10 @@ SANDWICH = {
 
 
 def text_rows(theirs: str, norms: Mapping[str, str] = SANDWICH) -> tuple[Row, ...]:
-    """`theirs` is what the names of the language model begin with. Gemma 3 and Qwen3 add the norms of queries and keys.
+    """The rows of a language model. Gemma 3 and Qwen3 add the norms of queries and keys.
 
-    norms: a layer's norms by the families' names for them, which say in Gemma and in Llama different places.
+    theirs: the prefix of the language model's names.
+    norms:  a layer's norms by the family's names for them: one name stands for other places in Gemma than in Llama.
     """
     layer = theirs + "layers.{layer}."
     return (
@@ -50,7 +52,7 @@ NAMES = NameTable(
 )
 
 
-def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(HeadConfig, checked(StackConfig, config))
     if config["use_bidirectional_attention"] and config["is_causal"]:
         expected = "is_causal: false beside it: without that, transformers 5 builds causal masks"
@@ -68,25 +70,23 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
     stack = spec.last
-    attention = stack.layers[0].branches.get("self_attention")
     config = stack_config(stack, spec.vocabulary, inclusive=not causal(spec)) | tokens_config(spec)
     config |= head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
-    dropout = getattr(spec.head, "dropout", None)
     if spec.head.name == "token_classification":
-        config["classifier_dropout"] = dropout
+        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
     if not causal(spec):
         # transformers 5 documents the first, but builds its masks from the second
         config |= {"use_bidirectional_attention": True, "is_causal": False}
     return config | {
         "model_type": "gemma2",
-        "attention_dropout": getattr(attention, "dropout", 0.0),
+        "attention_dropout": stack.layers[0].self_attention.dropout,
         "initializer_range": spec.initializer_range,
     }
 
 
 def causal(spec: ModelSpec) -> bool:
-    mask = getattr(spec.last.layers[0].branches.get("self_attention"), "mask", None)
-    return bool(getattr(mask, "causal", True))
+    mask = spec.last.layers[0].self_attention.mask
+    return mask is None or mask.causal
 
 
-GEMMA2 = Family("gemma2", NAMES, to_spec, to_config)
+GEMMA2 = Family("gemma2", NAMES, to_document, to_config, writes=lambda spec: spec.assembly == "decoder_only")

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config, warn_unread
+from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.gemma2 import text_rows
 from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, stack_document
 from pairform.assemblies.families.gemma.gemma3_text import text_config
 from pairform.assemblies.families.gemma.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -41,7 +41,7 @@ NAMES = NameTable(
 )
 
 
-def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(HeadConfig, checked(PicturesConfig, config))
     text = part_config(Gemma3StackConfig, config, "text_config")
     for field, value in (("use_bidirectional_attention", True), ("is_causal", False)):
@@ -54,16 +54,14 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     if text["final_logit_softcapping"] is not None:
         warn_unread("text_config.final_logit_softcapping", text["final_logit_softcapping"], "with pictures it is not applied.")
     head = head_document(config, ARCHITECTURES, softcap=None, tie="decoder", classifier_bias=False)
-    return ModelSpec.read(
-        {
-            "assembly": "decoder_only",
-            "vocabulary": text["vocab_size"],
-            "tokens": tokens_document(text) | tokens_document(config),
-            "decoder": stack | {"vision": vision_document(config)},
-            "head": head,
-            "initializer_range": text["initializer_range"],
-        }
-    )
+    return {
+        "assembly": "decoder_only",
+        "vocabulary": text["vocab_size"],
+        "tokens": tokens_document(text) | tokens_document(config),
+        "decoder": stack | {"vision": vision_document(config)},
+        "head": head,
+        "initializer_range": text["initializer_range"],
+    }
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
@@ -83,4 +81,8 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     )
 
 
-GEMMA3 = Family("gemma3", NAMES, to_spec, to_config)
+def writes(spec: ModelSpec) -> bool:
+    return spec.assembly == "decoder_only" and spec.last.vision is not None
+
+
+GEMMA3 = Family("gemma3", NAMES, to_document, to_config, writes)

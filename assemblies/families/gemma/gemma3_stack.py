@@ -1,4 +1,4 @@
-"""What the configurations of Gemma 3 and T5Gemma 2 share: one stack, with local and global layers that differ in positions.
+"""One stack whose local and global layers differ in positions, as the configurations of Gemma 3 and T5Gemma 2 describe it.
 
 `attn_logit_softcapping` is not read, with a warning: transformers stores it for these models and never applies it.
 """
@@ -45,7 +45,7 @@ class Gemma3StackConfig(StackConfig):
 
 
 def stack_document(config: Mapping[str, Any], *, reach: Reach, dropout: float, attention_dropout: float) -> dict[str, Any]:
-    """Our stack for their checked configuration. Its template is the local layer."""
+    """The document of our stack for a checked configuration. Its template is the local layer."""
     if config["attn_logit_softcapping"] is not None:
         warn_unread("attn_logit_softcapping", config["attn_logit_softcapping"], "the family has no softcap in attention.")
     types = layer_types(config)
@@ -102,7 +102,7 @@ def position(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def window_pair(width: int | None, reach: Reach) -> list[int]:
-    """How far a query sees to its left and right."""
+    """How many tokens a query sees to its left and right."""
     if width is None or (width == 0 and reach != "half"):
         found = "nothing" if width is None else "0"
         raise SpecError(Problem("sliding_window", found, f"a number of tokens: some layers are {LOCAL}"))
@@ -118,7 +118,7 @@ def window_width(window: tuple[int, int], reach: Reach) -> int:
 
 
 def stack_config(stack: StackSpec, vocabulary: int, reach: Reach) -> dict[str, Any]:
-    """Their configuration for our stack. What it cannot say is found by whoever reads it back."""
+    """The inverse. What it cannot express shows when the result is read back."""
     config = gemma.stack_config(stack, vocabulary)
     attentions = [gemma.branch(layer, "self_attention") for layer in stack.layers]
     kinds = dict(reversed(list(zip(config["layer_types"], attentions, strict=True))))  # the first of each kind stays

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pairform.assemblies.families.activations import NAMES, activation_named
-from pairform.assemblies.families.config import Config, TokenId, part_config
+from pairform.assemblies.families.config import ACTIVATION_NAMES, Config, TokenId, activation_named, part_config
+from pairform.assemblies.families.family import Row
 from pairform.assemblies.families.gemma.common import branch
-from pairform.assemblies.families.table import Row
 from pairform.assemblies.specs.model import VisionSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError
 
@@ -17,7 +16,7 @@ PICTURE_ALIASES = {f"{token}_token_id": f"{token}_token_index" for token in ("im
 
 
 class PicturesConfig(Config):
-    """What stands beside `vision_config`."""
+    """The fields beside `vision_config`."""
 
     aliases: ClassVar[Mapping[str, str]] = PICTURE_ALIASES
 
@@ -28,7 +27,7 @@ class PicturesConfig(Config):
 
 
 class VisionConfig(Config):
-    """The tower. `vision_use_head` is of no account: these models read the patches, not the pooled picture."""
+    """The tower. `vision_use_head` is ignored: these models read the patches, not the pooled image."""
 
     model_type: str = SIGLIP
     hidden_size: PositiveInt = 768
@@ -44,8 +43,11 @@ class VisionConfig(Config):
 
 
 def vision_rows(theirs: str, ours: str) -> tuple[Row, ...]:
-    """`theirs` is what the names of tower and projector begin with, `ours` the stack that has them. The first row that fits is
-    taken, in both directions."""
+    """The rows of tower and projector, the first match first in both directions.
+
+    theirs: the prefix of their names.
+    ours:   the stack that has them.
+    """
     tower, projector = theirs + "vision_tower.", theirs + "multi_modal_projector."
     layer = tower + "encoder.layers.{layer}."
     own = ours + ".vision.tower."
@@ -66,7 +68,7 @@ def vision_rows(theirs: str, ours: str) -> tuple[Row, ...]:
 
 
 def vision_document(config: Mapping[str, Any], *, attention_dropout: float | None = None) -> dict[str, Any]:
-    """Our vision for their checked `PicturesConfig`; a dropout that is given goes before the tower's own."""
+    """The document of our vision for a checked `PicturesConfig`; `attention_dropout` replaces the tower's own."""
     own = part_config(VisionConfig, config, "vision_config")
     if own["model_type"] != SIGLIP:
         raise SpecError(Problem("vision_config.model_type", repr(own["model_type"]), SIGLIP))
@@ -111,13 +113,13 @@ def vision_document(config: Mapping[str, Any], *, attention_dropout: float | Non
 
 
 def vision_config(vision: VisionSpec) -> dict[str, Any]:
-    """The inverse of `vision_document`. What it cannot say is found by whoever reads it back."""
+    """The inverse of `vision_document`. What it cannot express shows when the result is read back."""
     tower = vision.tower
     layer = tower.layers[0]
     attention, feed_forward = branch(layer, "self_attention"), branch(layer, "feed_forward")
     embedding = tower.embedding.document()
     return {
-        "mm_tokens_per_image": getattr(vision.projector, "tokens", 1),
+        "mm_tokens_per_image": vision.tokens or 1,
         "image_token_index": vision.image_token,
         "boi_token_index": vision.begin_token,
         "eoi_token_index": vision.end_token,
@@ -130,8 +132,8 @@ def vision_config(vision: VisionSpec) -> dict[str, Any]:
             "num_channels": embedding.get("channels", 3),
             "image_size": embedding.get("image_size", 1),
             "patch_size": embedding.get("patch_size", 1),
-            "hidden_act": NAMES[feed_forward.get("activation", "gelu_tanh")],
-            "layer_norm_eps": getattr(layer.norm, "eps", 1e-6),
+            "hidden_act": ACTIVATION_NAMES[feed_forward.get("activation", "gelu_tanh")],
+            "layer_norm_eps": layer.norm.document().get("eps", 1e-6),
             "attention_dropout": attention.get("dropout", 0.0),
             "vision_use_head": False,
         },

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pairform.assemblies.families.activations import activation_named
-from pairform.assemblies.families.config import checked
+from pairform.assemblies.families.config import activation_named, checked
+from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.gemma.gemma2 import causal, text_rows
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.llama.config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from pairform.assemblies.families.rope import rope
-from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError
 
 LOCAL = "sliding_attention"
@@ -44,13 +44,13 @@ NAMES = NameTable(
 
 @dataclass(frozen=True)
 class Kind:
-    """What tells one of these families from the others.
+    """How one of these families differs from the others.
 
-    classes:        how the names of transformers' classes begin.
-    windows:        none; on all layers; or on the layers that the configuration says.
-    attention_bias: absent, what the configuration says.
-    mlp_bias:       whether the configuration's is heeded.
-    qk_norm:        whether queries and keys are normed along head_dim.
+    classes:        the prefix of transformers' class names.
+    windows:        on no layers, on all layers, or on those that the configuration says.
+    attention_bias: whether projections have a bias; None uses config.attention_bias.
+    mlp_bias:       whether config.mlp_bias is used.
+    qk_norm:        whether queries and keys are normalised along head_dim.
     """
 
     model_type: str
@@ -66,13 +66,13 @@ class Kind:
         return {head: self.classes + name for head, name in HEADS.items()}
 
 
-def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
+def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(kind.config, config)
     return decoder_only(config, kind.architectures, stack_document(kind, config), softcap=None)
 
 
 def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Our stack for a checked configuration."""
+    """The document of our stack for a checked configuration."""
     norm = {"name": "rmsnorm", "eps": config["rms_norm_eps"]}
     mask: dict[str, Any] = {"causal": config["is_causal"]}
     windowed = windowed_layers(kind, config)
@@ -135,7 +135,7 @@ def windowed_layers(kind: Kind, config: Mapping[str, Any]) -> list[bool]:
 
 
 def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
-    """config.json; what it cannot say is found by whoever reads it back."""
+    """config.json. What it cannot express shows when it is read back."""
     stack = spec.last
     config = gemma.stack_config(stack, spec.vocabulary, inclusive=not causal(spec))
     types, bias, window = (config.pop(field) for field in ("layer_types", "attention_bias", "sliding_window"))
@@ -156,17 +156,30 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     head = head_config(spec, kind.architectures, softcap="final_logit_softcapping")
     head.pop("final_logit_softcapping", None)
     if spec.head.name == "token_classification":
-        config["classifier_dropout"] = getattr(spec.head, "dropout", None)
+        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
     return (
         config
         | tokens_config(spec)
         | head
         | {
             "model_type": kind.model_type,
-            "attention_dropout": getattr(stack.layers[0].branches.get("self_attention"), "dropout", 0.0),
+            "attention_dropout": stack.layers[0].self_attention.dropout,
             "initializer_range": spec.initializer_range,
         }
     )
+
+
+def writes(kind: Kind, spec: ModelSpec) -> bool:
+    """For decoders with pre-norms only. Llama's if it can express all, since most programs read it."""
+    stack, attentions = spec.last, [layer.self_attention for layer in spec.last.layers]
+    if spec.assembly != "decoder_only" or stack.vision is not None or stack.layers[0].placement != "pre":
+        return False
+    if stack.qk_normed:
+        return kind.qk_norm
+    if any(attention.bias == "qkv" for attention in attentions):
+        return kind.attention_bias == "qkv"
+    windowed = any(attention.mask is not None and attention.mask.window is not None for attention in attentions)
+    return kind.windows == ("all" if windowed or stack.width % attentions[0].heads else "none")
 
 
 KINDS = (
@@ -175,6 +188,7 @@ KINDS = (
     Kind("qwen2", "Qwen2", Qwen2Config, windows="some", attention_bias="qkv"),
     Kind("qwen3", "Qwen3", Qwen3Config, windows="some", qk_norm=True),
 )
-LLAMA, MISTRAL, QWEN2, QWEN3 = (
-    Family(kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind)) for kind in KINDS
+FAMILIES = tuple(
+    Family(kind.model_type, NAMES, partial(to_document, kind), partial(to_config, kind), partial(writes, kind))
+    for kind in KINDS
 )

@@ -1,6 +1,6 @@
 """How T5's and mT5's tensors are named in transformers' files."""
 
-from pairform.assemblies.families.table import NameTable, Row
+from pairform.assemblies.families.family import NameTable, Row
 from pairform.assemblies.specs.model import ModelSpec
 
 OWN, CROSS = "{part}.block.{layer}.layer.0.", "decoder.block.{layer}.layer.1."

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from pairform.assemblies.families.activations import NAMES as NAMES_OF_ACTIVATIONS
-from pairform.assemblies.families.activations import activation_named
-from pairform.assemblies.families.config import Config, EndTokens, Token, checked
+from pairform.assemblies.families.config import ACTIVATION_NAMES, Config, EndTokens, Token, activation_named, checked
+from pairform.assemblies.families.family import Family
 from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5.names import COPIES, NAMES, written
-from pairform.assemblies.families.table import Family
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.positions.score_biases import T5RelativePosition
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
 
-WRITTEN = {**NAMES_OF_ACTIVATIONS, "gelu_tanh": "gelu_new"}
+WRITTEN = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
 
 
 class T5Config(Config):
-    """transformers' defaults; mT5's differ in what `Kind` says."""
+    """transformers' defaults."""
 
     aliases: ClassVar[Mapping[str, str]] = {
         "hidden_size": "d_model",
@@ -65,7 +65,7 @@ class MT5Config(T5Config):
 
 @dataclass(frozen=True)
 class Kind:
-    """What tells T5 from mT5: the names of classes, defaults, and whether a tied head may scale what it reads."""
+    """How T5 and mT5 differ: names of classes, defaults, and whether a tied head may scale the hidden states."""
 
     model_type: str
     classes: str
@@ -77,7 +77,7 @@ class Kind:
         return {"lm": f"{self.classes}ForConditionalGeneration", "none": self.classes + base}
 
 
-def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
+def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(kind.config, config)
     encoder_only = config["architectures"] == [kind.classes + "EncoderModel"]
     if not encoder_only and not config["is_encoder_decoder"]:
@@ -90,17 +90,15 @@ def to_spec(kind: Kind, config: Mapping[str, Any]) -> ModelSpec:
         head["scale"] = "inverse_sqrt_width"
     depths = {"encoder": config["num_layers"], "decoder": config["num_decoder_layers"] or config["num_layers"]}
     parts = ["encoder"] if encoder_only else ["encoder", "decoder"]
-    return ModelSpec.read(
-        {
-            "assembly": "encoder_only" if encoder_only else "encoder_decoder",
-            "vocabulary": config["vocab_size"],
-            "tokens": tokens_document(config),
-            **{part: stack_document(config, part, depths[part]) for part in parts},
-            "tie_embeddings": not encoder_only,
-            "head": head,
-            "initializer_range": config["initializer_range"],
-        }
-    )
+    return {
+        "assembly": "encoder_only" if encoder_only else "encoder_decoder",
+        "vocabulary": config["vocab_size"],
+        "tokens": tokens_document(config),
+        **{part: stack_document(config, part, depths[part]) for part in parts},
+        "tie_embeddings": not encoder_only,
+        "head": head,
+        "initializer_range": config["initializer_range"],
+    }
 
 
 def refuse_is_causal(config: Mapping[str, Any], encoder_only: bool) -> None:
@@ -111,7 +109,7 @@ def refuse_is_causal(config: Mapping[str, Any], encoder_only: bool) -> None:
 
 
 def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str, Any]:
-    """Our stack for a checked configuration. The first layer has the table of relative positions that all of them read."""
+    """The document of our stack for a checked configuration. All layers share the first one's table of positions."""
     gated, activation = feed_forward(config)
     dropout = config["dropout_rate"]
     attention = {"heads": config["num_heads"], "head_dim": config["d_kv"], "scale": 1.0, "dropout": dropout}
@@ -162,7 +160,7 @@ def feed_forward(config: Mapping[str, Any]) -> tuple[bool, str]:
 
 
 def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
-    """config.json; what it cannot say is found by whoever reads it back."""
+    """config.json. What it cannot express shows when it is read back."""
     stack = next(iter(spec.stacks.values()))
     layer = stack.layers[0]
     attention, inner = gemma.branch(layer, "self_attention"), gemma.branch(layer, "feed_forward")
@@ -170,7 +168,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     gated, activation = inner.get("name") == "gated", WRITTEN.get(inner.get("activation", ""), "relu")
     head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"), softcap="softcap")
     head.pop("softcap", None)
-    scaled = {"scale_decoder_outputs": getattr(spec.head, "scale", None) is not None} if kind.scales else {}
+    scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales else {}
     return (
         {
             "model_type": kind.model_type,
@@ -183,7 +181,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
             "initializer_range": spec.initializer_range,
             "is_encoder_decoder": spec.assembly == "encoder_decoder",
             "is_gated_act": gated,
-            "layer_norm_epsilon": getattr(layer.norm, "eps", 1e-6),
+            "layer_norm_epsilon": layer.norm.document().get("eps", 1e-6),
             "num_decoder_layers": spec.last.depth,
             "num_heads": heads,
             "num_layers": stack.depth,
@@ -197,10 +195,22 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     )
 
 
+def writes(kind: Kind, spec: ModelSpec) -> bool:
+    """mT5's models compute the same as T5's, and are written as those."""
+    return kind.scales and isinstance(spec.last.layers[0].self_attention.position, T5RelativePosition.Spec)
+
+
 KINDS = (Kind("t5", "T5", T5Config, scales=True), Kind("mt5", "MT5", MT5Config, scales=False))
-T5, MT5 = (
+FAMILIES = tuple(
     Family(
-        kind.model_type, NAMES, partial(to_spec, kind), partial(to_config, kind), base_prefix="", written=written, copies=COPIES
+        kind.model_type,
+        NAMES,
+        partial(to_document, kind),
+        partial(to_config, kind),
+        partial(writes, kind),
+        base_prefix="",
+        written=written,
+        copies=COPIES,
     )
     for kind in KINDS
 )

@@ -13,11 +13,12 @@ from pairform.assemblies.families.config import (
     require_bidirectional,
     require_causal,
 )
+from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.common import stack_config, stack_document
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import HeadSpec
 
 ARCHITECTURES = {
     "lm": "T5GemmaForConditionalGeneration",
@@ -49,7 +50,7 @@ CROSS_FIELDS = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "dr
 """What a decoder's cross-attention shares with its self-attention."""
 
 
-def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(HeadConfig, config)
     parts = {
         "encoder": part_config(EncoderStackConfig, config, "encoder"),
@@ -85,7 +86,7 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
         if part == "encoder" and not encoder_only:
             stack["tokens"] = encoder_tokens(tokens_document(own), tokens_document(last))
         document[part] = stack
-    return ModelSpec.read(document)
+    return document
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     first = spec.last.layers[0]
     shared = {
         "dropout_rate": first.dropout,
-        "attention_dropout": getattr(first.branches.get("self_attention"), "dropout", 0.0),
+        "attention_dropout": first.self_attention.dropout,
     }
     head = head_config(spec, ENCODER_ONLY if encoder_only else ARCHITECTURES, softcap="final_logit_softcapping")
     tied = head["tie_word_embeddings"]
@@ -112,7 +113,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     config["decoder"]["cross_attention_hidden_size"] = config["encoder"]["hidden_size"]
     return config | {
         "model_type": "t5gemma",
-        "classifier_dropout_rate": getattr(spec.head, "dropout", 0.0),
+        "classifier_dropout_rate": HeadSpec.of(spec.head).dropout,
         "initializer_range": spec.initializer_range,
         "is_encoder_decoder": not encoder_only,
         "vocab_size": vocabulary(spec, "decoder"),
@@ -123,4 +124,4 @@ def vocabulary(spec: ModelSpec, part: str) -> int:
     return spec.vocabulary_of(part) if part in spec.stacks else spec.vocabulary
 
 
-T5GEMMA = Family("t5gemma", NAMES, to_spec, to_config)
+T5GEMMA = Family("t5gemma", NAMES, to_document, to_config, writes=lambda spec: spec.assembly != "decoder_only")

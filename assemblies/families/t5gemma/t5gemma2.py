@@ -12,6 +12,7 @@ from pairform.assemblies.families.config import (
     require_bidirectional,
     require_causal,
 )
+from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
 from pairform.assemblies.families.gemma.siglip import (
     PICTURE_ALIASES,
@@ -21,9 +22,9 @@ from pairform.assemblies.families.gemma.siglip import (
     vision_rows,
 )
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Probability, Problem, SpecError, shorten
 
 ARCHITECTURES = {
@@ -50,7 +51,7 @@ class EncoderTextConfig(TextConfig):
 
 
 def stack_rows(theirs: str) -> tuple[Row, ...]:
-    """`theirs` is what the names of a stack begin with."""
+    """The rows of a stack; `theirs` is the prefix of its names."""
     layer = theirs + "layers.{layer}."
     return (
         Row(theirs + "embed_tokens.weight", "{part}.embedding.weight"),
@@ -79,7 +80,7 @@ NAMES = NameTable(
 )
 
 
-def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(T5Gemma2Config, config)
     if not config["is_encoder_decoder"]:
         raise SpecError(Problem("is_encoder_decoder", "false", "true: an encoder alone is a t5gemma2_encoder"))
@@ -103,18 +104,16 @@ def to_spec(config: Mapping[str, Any]) -> ModelSpec:
     head = head_document(config, ARCHITECTURES, softcap=decoder["final_logit_softcapping"], tie="encoder")
     if "labels" in head:
         head["dropout"] = config["classifier_dropout_rate"]
-    return ModelSpec.read(
-        {
-            "assembly": "encoder_decoder",
-            "vocabulary": decoder["vocab_size"],
-            "tokens": tokens_document(decoder),
-            "encoder": encoder,
-            "decoder": stack,
-            "tie_embeddings": config["tie_word_embeddings"],
-            "head": head,
-            "initializer_range": decoder["initializer_range"],
-        }
-    )
+    return {
+        "assembly": "encoder_decoder",
+        "vocabulary": decoder["vocab_size"],
+        "tokens": tokens_document(decoder),
+        "encoder": encoder,
+        "decoder": stack,
+        "tie_embeddings": config["tie_word_embeddings"],
+        "head": head,
+        "initializer_range": decoder["initializer_range"],
+    }
 
 
 def encoder_document(
@@ -125,7 +124,7 @@ def encoder_document(
     attention_dropout: float,
     vision_dropout: float | None = None,
 ) -> dict[str, Any]:
-    """Our encoder for checked configurations: their encoder's and its text part's."""
+    """The document of our encoder for checked configurations: the encoder's and its text part's."""
     with inside("text_config"):
         require_bidirectional(text)
         stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout)
@@ -152,7 +151,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
             "decoder": decoder | {"model_type": "t5gemma2_decoder", "final_logit_softcapping": softcap},
             "image_token_index": encoder["image_token_index"],
             "eoi_token_index": encoder["eoi_token_index"],
-            "classifier_dropout_rate": getattr(spec.head, "dropout", 0.0),
+            "classifier_dropout_rate": HeadSpec.of(spec.head).dropout,
             "is_encoder_decoder": True,
             "tie_word_embeddings": spec.tie_embeddings,
         }
@@ -179,7 +178,7 @@ def text_config(spec: ModelSpec, part: str, reach: Reach) -> dict[str, Any]:
         stack_config(stack, spec.vocabulary_of(part), reach)
         | tokens_config(spec, part)
         | {
-            "attention_dropout": getattr(first.branches.get("self_attention"), "dropout", 0.0),
+            "attention_dropout": first.self_attention.dropout,
             "dropout_rate": first.dropout,
             "initializer_range": spec.initializer_range,
             "final_logit_softcapping": None,
@@ -187,4 +186,9 @@ def text_config(spec: ModelSpec, part: str, reach: Reach) -> dict[str, Any]:
     )
 
 
-T5GEMMA2 = Family("t5gemma2", NAMES, to_spec, to_config)
+def writes(spec: ModelSpec) -> bool:
+    merged = any(layer.self_attention.name == "merged_attention" for layer in spec.last.layers)
+    return spec.assembly == "encoder_decoder" and merged
+
+
+T5GEMMA2 = Family("t5gemma2", NAMES, to_document, to_config, writes)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, part_config
+from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.siglip import PicturesConfig, vision_rows
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5gemma.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, stack_rows
-from pairform.assemblies.families.table import Family, NameTable, Row
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -30,28 +30,30 @@ NAMES = NameTable(
 )
 
 
-def to_spec(config: Mapping[str, Any]) -> ModelSpec:
+def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(HeadConfig, checked(PicturesConfig, config))
     text = part_config(EncoderTextConfig, config, "text_config")
     dropout = {"dropout": text["dropout_rate"], "attention_dropout": text["attention_dropout"]}
-    return ModelSpec.read(
-        {
-            "assembly": "encoder_only",
-            "vocabulary": text["vocab_size"],
-            "tokens": tokens_document(text),
-            "encoder": encoder_document(config, text, **dropout),
-            "head": head_document(config, ARCHITECTURES, softcap=None, tie="encoder"),
-            "initializer_range": text["initializer_range"],
-        }
-    )
+    return {
+        "assembly": "encoder_only",
+        "vocabulary": text["vocab_size"],
+        "tokens": tokens_document(text),
+        "encoder": encoder_document(config, text, **dropout),
+        "head": head_document(config, ARCHITECTURES, softcap=None, tie="encoder"),
+        "initializer_range": text["initializer_range"],
+    }
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
-    end = getattr(spec.stacks["encoder"].embedding, "end_of_image", None)
+    end = spec.stacks["encoder"].embedding.document().get("end_of_image")
     if end != END_OF_IMAGE:
         expected = f"{END_OF_IMAGE}, which transformers gives every T5Gemma 2 encoder that stands alone"
         raise SpecError(Problem("encoder.embedding.end_of_image", str(end), expected))
     return head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping") | encoder_config(spec)
 
 
-T5GEMMA2_ENCODER = Family("t5gemma2_encoder", NAMES, to_spec, to_config, base_prefix="")
+def writes(spec: ModelSpec) -> bool:
+    return spec.assembly == "encoder_only" and (spec.last.qk_normed or spec.last.vision is not None)
+
+
+T5GEMMA2_ENCODER = Family("t5gemma2_encoder", NAMES, to_document, to_config, writes, base_prefix="")

@@ -1,6 +1,7 @@
 """Whether a tensor means the same in a new model as in its source: its blocks are of one kind, and set up alike."""
 
 from pairform.assemblies.specs.model import LayerSpec
+from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import BlockSpec
 
 OWN = "self_attention"
@@ -18,8 +19,10 @@ def same_meaning(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, r
         return layer.residual.name == origin.residual.name if rest.startswith("residual.") else alike(layer.norm, origin.norm)
     if branch == donor and kin(new) != kin(old):
         return False
-    field = {"q_norm": "qk_norm", "k_norm": "qk_norm", "position": "position"}.get(owner)
-    return field is None or alike(getattr(new, field, None), getattr(old, field, None))
+    ours, theirs = AttentionFields.of(new), AttentionFields.of(old)
+    if owner in ("q_norm", "k_norm"):
+        return alike(ours.qk_norm, theirs.qk_norm)
+    return owner != "position" or alike(ours.position, theirs.position)
 
 
 def kin(spec: BlockSpec) -> str:

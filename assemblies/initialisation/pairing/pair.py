@@ -15,7 +15,8 @@ from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
 from pairform.assemblies.specs.model import ModelSpec, StackSpec, VisionSpec
 from pairform.assemblies.specs.stack import Override, shortest_cycle
-from pairform.blocks.attention.mask_spec import MaskSpec
+from pairform.blocks.attention.mask_spec import AttentionFields, MaskSpec
+from pairform.blocks.positions.score_biases import T5RelativePosition
 from pairform.registry import Problem, SpecError, freeze, thaw
 
 
@@ -40,7 +41,7 @@ def pair(
     stacks["decoder"].pop("vision", None)
     if vision is not None:
         stacks["encoder"]["vision"] = vision_of(vision)[1].document()
-    head = decoder.head.document() | ({"tie": "decoder"} if getattr(decoder.head, "tie", None) else {})
+    head = decoder.head.document() | ({"tie": "decoder"} if decoder.head_tie else {})
     tied = False
     if merged and gemma3:
         vocabularies = {part: min(size, t5gemma2.VOCABULARY) for part, size in vocabularies.items()}
@@ -111,7 +112,7 @@ def own_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
     read: dict[str, int] = {}  # by branch, the old layer whose table the last of the kept ones reads
     for new, old in enumerate(kept):
         for name, branch in stack.layers[old].branches.items():
-            if getattr(getattr(branch, "position", None), "shared", None) is None:
+            if not isinstance(AttentionFields.of(branch).position, T5RelativePosition.Spec):
                 continue
             owner = table_owner(stack, old, name)
             if owner != old and read.get(name) != owner:
@@ -123,7 +124,8 @@ def own_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
 def table_owner(stack: StackSpec, index: int, name: str) -> int:
     """The layer whose table the position of a branch reads: its own, or the nearest earlier one's that has one."""
     for number in reversed(range(index + 1)):
-        if getattr(getattr(stack.layers[number].branches.get(name), "position", None), "shared", None) is False:
+        position = AttentionFields.of(stack.layers[number].branches.get(name)).position
+        if isinstance(position, T5RelativePosition.Spec) and not position.shared:
             return number
     return index
 
@@ -132,7 +134,7 @@ def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:
     """Without a causal mask in any layer. A window that reached to the left alone reaches as far to the right."""
     patches = []
     for layer in layers_of(stack):
-        masks = {name: getattr(branch, "mask", None) for name, branch in layer.branches.items()}
+        masks = {name: AttentionFields.of(branch).mask for name, branch in layer.branches.items()}
         patches.append({"branches": {name: {"mask": seeing_ahead(mask)} for name, mask in masks.items() if mask is not None}})
     return with_layer_patches(stack, patches)
 

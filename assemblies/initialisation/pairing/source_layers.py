@@ -8,6 +8,7 @@ from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERG
 from pairform.assemblies.specs.depth_dependent import Move, place
 from pairform.assemblies.specs.layer_patches import Document, layers_of, with_layer_patches
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec
+from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import Problem, SpecError
 
 
@@ -28,7 +29,7 @@ def readers(stack: Document) -> list[LayerSpec | None]:
     blocks = [list(layer.branches.values()) for layer in layers]
     reading = [any(branch.name in (CROSS, MERGED) for branch in branches) for branches in blocks]
     if not any(reading):
-        reading = [any(hasattr(branch, "mask") for branch in branches) for branches in blocks]
+        reading = [any(AttentionFields.of(branch).mask is not None for branch in branches) for branches in blocks]
     if not any(reading):
         raise unfit(layers[0])
     return [layer if reads else None for layer, reads in zip(layers, reading, strict=True)]
@@ -95,8 +96,8 @@ def with_source_layers(
 def number_read(move: Move, index: int, name: str, branch: Any, depth: int) -> int | None:
     """Which of an encoder's `depth` layers a branch read before it moved, if it still says the same; None: its output."""
     old = move.layers[index]
-    written: int | str = getattr(move.stack.layers[old].branches.get(name), "source_layer", "last")
-    if written in ("last", -1) or getattr(branch, "source_layer", None) != written:
+    written = AttentionFields.of(move.stack.layers[old].branches.get(name)).source_layer
+    if written in ("last", -1) or AttentionFields.of(branch).source_layer != written:
         return None
     if isinstance(written, str):
         return old

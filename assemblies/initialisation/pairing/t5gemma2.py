@@ -6,6 +6,7 @@ from pairform.assemblies.families.gemma.gemma3_stack import window_pair, window_
 from pairform.assemblies.initialisation.pairing.compatibility import OWN
 from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec
+from pairform.blocks.positions.rotary import RotaryPosition
 
 ROPE_FACTOR = 8.0
 """Global layers count positions in eighths; Gemma 3's own do from 4B on."""
@@ -18,9 +19,7 @@ END_OF_IMAGE = 256000
 def of_gemma3(model: ModelSpec, part: str) -> bool:
     """Whether a stack is of Gemma 3's kind: in all its layers norms on queries and keys, and on both sides of each branch."""
     layers = model.stacks[part].layers
-    return all(
-        layer.placement == "sandwich" and getattr(layer.branches.get(OWN), "qk_norm", None) is not None for layer in layers
-    )
+    return all(layer.placement == "sandwich" and layer.self_attention.qk_norm is not None for layer in layers)
 
 
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
@@ -41,13 +40,12 @@ def end_of_image(vision: dict[str, Any] | None, vocabulary: int) -> int | None:
 
 def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
     """What changes in one layer's attention to its own sequence."""
-    own: Any = layer.branches[OWN]
-    window = own.mask.window
-    if window is None:
-        scaling = getattr(own.position, "scaling", None)
-        if scaling is None or scaling.name != "default":
+    position, mask = layer.self_attention.position, layer.self_attention.mask
+    window = None if mask is None else mask.window
+    if mask is None or window is None:
+        if not isinstance(position, RotaryPosition.Spec) or position.scaling.name != "default":
             return {}
         return {"branches": {OWN: {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}}}
-    if part == "decoder" or not own.mask.causal:
+    if part == "decoder" or not mask.causal:
         return {}
     return {"branches": {OWN: {"mask": {"window": window_pair(window_width(window, "past"), "both")}}}}

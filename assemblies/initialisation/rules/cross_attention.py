@@ -94,11 +94,11 @@ class DecoderRules(StackRules):
         encoder = self.encoder
         if encoder.width != self.stack.width:
             return f"an encoder of width {encoder.width} beside a decoder of width {self.stack.width}"
-        own, cross = layer.branches.get(own_attention(layer) or OWN), layer.branches[branch]
+        own = layer.branches.get(own_attention(layer) or OWN)
+        mine, theirs = {} if own is None else own.document(), layer.branches[branch].document()
         for field in GEOMETRY:
-            mine, theirs = getattr(own, field, None), getattr(cross, field, None)
-            if mine != theirs:
-                return f"{field} {theirs} in cross-attention and {mine} in self-attention"
+            if mine.get(field) != theirs.get(field):
+                return f"{field} {theirs.get(field)} in cross-attention and {mine.get(field)} in self-attention"
         return None
 
     @cached_property
@@ -117,7 +117,7 @@ def check_silent(layer: LayerSpec, index: int) -> None:
     if layer.placement == "post":
         expected = "pre or sandwich: a norm behind the sum is never silent, even of a zero"
         raise SpecError(Problem(f"decoder.layers[{index}].placement", "post", expected))
-    if not getattr(layer.residual, "keeps", False):
+    if not layer.residual.keeps:
         expected = "one such as add, which leaves the hidden states as they are where a branch adds zeros"
         raise SpecError(Problem(f"decoder.layers[{index}].residual", repr(layer.residual.name), expected))
 

@@ -20,6 +20,7 @@ from pairform.assemblies.initialisation.plan import (
 )
 from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
+from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
@@ -94,7 +95,8 @@ class StackRules:
         """The source's own row, or that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
         own = self.checkpoint.stored_name(f"{self.source_part}.embedding.end_of_image")
         table = self.checkpoint.stored_name(f"{self.source_part}.embedding.weight")
-        token, scale = getattr(self.stack.embedding, "end_of_image", 0), getattr(self.source_stack.embedding, "scale", 1.0)
+        token = self.stack.embedding.document().get("end_of_image", 0)
+        scale = self.source_stack.embedding.document().get("scale", 1.0)
         if own in self.checkpoint.tensors:
             return self.from_source(target, own)
         if table not in self.checkpoint.tensors or token >= self.checkpoint.tensors[table].shape[0]:
@@ -153,10 +155,8 @@ class StackRules:
         index, branch = int(name.split(".")[2]), target.name.split(".")[3]
         spec = self.stack.layers[int(target.name.split(".")[2])].branches[branch]
         origin = self.source_stack.layers[index].branches[name.split(".")[3]]
-        if not (hasattr(spec, "kv_heads") and hasattr(origin, "kv_heads")):
-            return None
         head_dim = head_width(origin, self.source_stack.width)
-        if target.shape[1:] != shape[1:] or head_dim != head_width(spec, self.stack.width):
+        if head_dim is None or target.shape[1:] != shape[1:] or head_dim != head_width(spec, self.stack.width):
             return None
         if shape[0] % target.shape[0] == 0:
             return MeanHeads(head_dim=head_dim, group=shape[0] // target.shape[0])
@@ -169,16 +169,19 @@ def fresh(target: Target) -> Made:
     return Fresh(initial=target.initial), None
 
 
-def head_width(spec: BlockSpec, width: int) -> int:
-    explicit: int | None = getattr(spec, "head_dim", None)
-    return explicit or width // getattr(spec, "heads", 1)
+def head_width(spec: BlockSpec, width: int) -> int | None:
+    """The channels of each key or value head; None for a block without such heads."""
+    if "kv_heads" not in type(spec).model_fields:
+        return None
+    fields = AttentionFields.of(spec)
+    return fields.head_dim or width // fields.heads
 
 
 def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Checkpoint) -> Made:
     """The head's own tensors: the source's where it has the same, its tied table for an untied projection, or fresh."""
     name = target.name
     spec = checkpoint.spec
-    if plan_target.head.name == spec.head.name == "lm" and (tie := getattr(spec.head, "tie", None)):
+    if plan_target.head.name == spec.head.name == "lm" and (tie := spec.head_tie):
         name = checkpoint.stored_name(f"{tie}.embedding.weight")
     stored = checkpoint.tensors.get(name)
     if stored is None or plan_target.head.name != spec.head.name or stored.shape[1:] != target.shape[1:]:

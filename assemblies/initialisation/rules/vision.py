@@ -6,7 +6,7 @@ from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.pairing.pair import vision_of
 from pairform.assemblies.initialisation.plan import Copy, Role, Source
 from pairform.assemblies.initialisation.rules.stacks import Made, Target, fresh
-from pairform.assemblies.specs.canonical import normal_stack
+from pairform.assemblies.specs.canonical import canonical_stack
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, difference
 
@@ -30,7 +30,7 @@ def check_vision(spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Iterato
             continue
         _, checkpoint = found
         origin = vision_of(checkpoint.spec)[1].tower
-        for path, (old, new) in difference(normal_stack(origin, 0), normal_stack(stack.vision.tower, 0)).items():
+        for path, (old, new) in difference(canonical_stack(origin, 0), canonical_stack(stack.vision.tower, 0)).items():
             yield Problem(f"{part}.vision.tower.{path}", repr(new), f"{old!r}, as in {checkpoint.folder}")
 
 

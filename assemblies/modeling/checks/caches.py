@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.tensors import looks, refuse
-from pairform.assemblies.specs.canonical import normal_stack
+from pairform.assemblies.specs.canonical import canonical_stack
 from pairform.assemblies.specs.stack import StackSpec
 from pairform.blocks.cache import Cache
 
@@ -42,7 +42,7 @@ def check_same_model(model: ModelParts, cache: Cache) -> None:
     if known.spec is not spec or cache.owner is None:
         places = {(index, name) for index, layer in enumerate(spec.layers) for name in layer.present}
         fits = cache.own.keys() | cache.states.keys() | cache.source.keys() <= places
-        if not fits or not (known.spec == spec or normal_stack(known.spec, None) == normal_stack(spec, None)):
+        if not fits or not (known.spec == spec or canonical_stack(known.spec, None) == canonical_stack(spec, None)):
             remedy = "Start with an empty `pairform.Cache()` for each model."
             refuse("cache", "keys and values of another model", "those of this model's decoder", remedy)
     if known.dtype != dtype:

@@ -1,4 +1,4 @@
-"""The model that a caller means, and its tensors as its spec has them."""
+"""A model out of its wrappers, and its tensors under the names of its spec."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,15 @@ from pairform.assemblies.modeling.model import Model
 from pairform.registry import InputError, Problem
 
 TRANSPARENT = ("_orig_mod.", "_checkpoint_wrapped_module.")
-"""What torch.compile and torch's activation checkpointing put into the names below a layer that they wrap."""
+"""Parts of names that torch.compile and torch's activation checkpointing add below a layer that they wrap."""
 MERGE = "Call merge_and_unload() on the adapted model and use the model that it returns."
 GATHER = "Gather the full weights into an unsharded model first (torch.distributed.checkpoint.state_dict.get_model_state_dict)."
 
 
 def unwrapped(model: object) -> Model:
-    """`model` out of torch.compile, DataParallel and DistributedDataParallel, which leave weights and names alone.
+    """`model` out of torch.compile, DataParallel and DistributedDataParallel, which do not change weights and names.
 
-    An `InputError` for anything else around a model, and for what is none.
+    Raises: InputError: it is in another wrapper, or is no model of pairform's.
     """
     inner = model
     while not isinstance(inner, Model):
@@ -43,8 +43,11 @@ def remedy_for(wrapper: object) -> str:
     return f"Give the model inside it: its module {inside[0]!r}." if inside else ""
 
 
-def plain_tensors(model: Model) -> dict[str, nn.Parameter]:
-    """Every tensor by its name, when these are exactly the tensors of the model's spec; an `InputError` says what is not."""
+def spec_tensors(model: Model) -> dict[str, nn.Parameter]:
+    """The model's tensors by name.
+
+    Raises: InputError: they are not exactly those of the model's spec.
+    """
     if (problem := constant_weights(model, "model", instead="Use the folder it was loaded from, or load it again")) is not None:
         raise InputError(problem)
     tensors = {transparent(name): parameter for name, parameter in model.named_parameters()}
@@ -82,7 +85,7 @@ def misfits(model: Model, tensors: dict[str, nn.Parameter]) -> Iterator[Problem]
 
 
 def undo(name: str) -> str:
-    """How to get rid of what added a tensor of this name."""
+    """How to remove what added a tensor of this name."""
     if ".parametrizations." in name:
         return "Remove the parametrisation first: torch.nn.utils.parametrize.remove_parametrizations."
     return MERGE if any(part in name for part in (".base_layer.", ".lora_", ".modules_to_save.", ".original_module.")) else ""

@@ -1,4 +1,4 @@
-"""Checkpoint families as data: a table of names and a function between configurations and specs, both ways."""
+"""Checkpoint families as data: a table of tensor names and a translation between config.json and specs, in both directions."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pairform.assemblies.families.generation import with_tokens
+from pairform.assemblies.families.tokens import with_tokens
 from pairform.assemblies.specs.canonical import differences
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -25,9 +25,9 @@ class Row:
 class NameTable:
     """Rows read in both directions.
 
-    spellings: beginnings of names in files of another age, each with what the rows say in its place; taken one after another.
-    spares:    other names that a tensor may have where its own is not there, and ours for it.
-    unread:    beginnings of names of tensors that change nothing that we compute; placeholders as in rows.
+    spellings: prefixes of names in files of other versions, each with the prefix in the rows; applied one after another.
+    spares:    other names of a tensor, used where its own name is absent, and ours for it.
+    unread:    prefixes of the names of tensors that have no effect; placeholders as in rows.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class NameTable:
 
 @cache
 def pattern(template: str) -> re.Pattern[str]:
-    """What finds names like `template`; compiled when a name is first looked for, most families being for other models."""
+    """A pattern for names like `template`, compiled on first use: a process reads few of the families."""
     parts = PLACEHOLDER.split(template)
     words = {"layer": r"\d+"}
     made = [f"(?P<{part}>{words.get(part, '[a-z]+')})" if place % 2 else re.escape(part) for place, part in enumerate(parts)]
@@ -85,17 +85,20 @@ def translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
 class Family:
     """How transformers stores the models of one `model_type`.
 
-    to_spec and to_config translate config.json (`spec` and `config` are what callers use); a spec that `to_config` cannot say
-    is found by reading it back.
-    base_prefix starts the names of all tensors but the head's in folders of models with a head, and of none without.
-    written is the table of names to write with, where it depends on the spec; absent, the one that is read with.
-    copies are tensors that some files hold a second time: names of theirs, each with that of the tensor that is read.
+    Attributes:
+        to_document: config.json as the document of a spec. Callers use `document` and `spec`.
+        to_config: config.json for a spec. Callers use `config`, which finds what it cannot express by reading it back.
+        writes: whether a spec is stored as this family; of several families the first in `FAMILIES` is taken.
+        base_prefix: of all tensors but the head's in folders of models with a head; folders of models without one lack it.
+        written: the table of names to write with, if it depends on the spec.
+        copies: tensors that some files hold twice: the copy's name, and the name of the tensor that is read.
     """
 
     model_type: str
     names: NameTable
-    to_spec: Callable[[Mapping[str, Any]], ModelSpec]
+    to_document: Callable[[Mapping[str, Any]], dict[str, Any]]
     to_config: Callable[[ModelSpec], dict[str, Any]]
+    writes: Callable[[ModelSpec], bool]
     base_prefix: str = "model."
     written: Callable[[ModelSpec], NameTable] | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
@@ -105,11 +108,11 @@ class Family:
         return self.names.ours(theirs) or self.names.ours(self.base_prefix + theirs)
 
     def reads(self, theirs: str) -> bool:
-        """Whether a tensor of theirs is of account; if not, it is left in its file."""
+        """Whether a tensor of theirs has an effect; if not, it is ignored."""
         return self.names.reads(theirs) and self.names.reads(self.base_prefix + theirs)
 
     def spare(self, theirs: str) -> str | None:
-        """Our name for the tensor that one of theirs stands for where it is missing, if it may stand for one."""
+        """Our name for the tensor that one of theirs replaces if it is missing."""
         return self.names.spare(theirs)
 
     def theirs(self, ours: str, spec: ModelSpec) -> str:
@@ -119,15 +122,20 @@ class Family:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
         return name.removeprefix(self.base_prefix) if spec.head.name == "none" else name
 
+    def document(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The document of a config.json's spec. Special tokens at its top take precedence over those of its stacks."""
+        document = self.to_document(config)
+        return document | {"tokens": with_tokens(document["tokens"], config)}
+
     def spec(self, config: Mapping[str, Any]) -> ModelSpec:
-        """The spec of a config.json. Special tokens at its top stand above those of the stacks inside it."""
-        return with_tokens(self.to_spec(config), config)
+        """The spec of a config.json; a `SpecError` lists what is invalid."""
+        return ModelSpec.read(self.document(config))
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
-        """config.json for `spec`; a `SpecError` lists what the family's configuration cannot say."""
+        """config.json for `spec`; a `SpecError` lists what the family's configuration cannot express."""
         config = self.to_config(spec)
-        lost = differences(spec, self.spec(config))
-        if lost:
-            expected = f"what transformers' {self.model_type} can say"
-            raise SpecError([Problem(path, f"{mine!r}", f"{expected}: {theirs!r}") for path, (mine, theirs) in lost.items()])
+        expected = f"what transformers' {self.model_type} can express"
+        differing = differences(spec, self.spec(config)).items()
+        if problems := [Problem(path, f"{mine!r}", f"{expected}: {theirs!r}") for path, (mine, theirs) in differing]:
+            raise SpecError(problems)
         return config

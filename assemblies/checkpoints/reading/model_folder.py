@@ -1,0 +1,154 @@
+"""A model's folder, in pairform's format or transformers': its files are read at most once, its spec is validated once."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor
+from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists, same_values, stored_tensors
+from pairform.assemblies.families import family_of_config
+from pairform.assemblies.families.family import Family
+from pairform.assemblies.families.tokens import GENERATION, with_tokens
+from pairform.assemblies.specs.model import ModelSpec
+from pairform.registry import (
+    SPEC_BYTES,
+    CheckpointError,
+    PairformError,
+    Problem,
+    SpecError,
+    apply_patch,
+    merge_patch,
+    read_json,
+    resolve,
+)
+
+SPEC, CONFIG = "spec.json", "config.json"
+OURS = "pairform"
+"""The name of pairform's own format."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with a spec.json, or with a config.json of a known family."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json; empty if there is none."""
+        return read_json(self.path / CONFIG) if (self.path / CONFIG).exists() else {}
+
+    @cached_property
+    def family(self) -> Family | None:
+        """The family that config.json names; None for pairform's own format."""
+        if (self.path / SPEC).exists():
+            return None
+        path = self.path / CONFIG
+        if not path.exists():
+            raise CheckpointError(Problem(str(path), "no such file", f"a model's folder: {SPEC} or {CONFIG}"))
+        with errors_of(path):
+            return family_of_config(self.config)
+
+    @cached_property
+    def format(self) -> str:
+        """ "pairform", or the family's `model_type`."""
+        return OURS if self.family is None else self.family.model_type
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Every tensor by its name in the files (`stored_tensors`)."""
+        return stored_tensors(self.path)
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The spec. Special tokens are those of generation_config.json, else of config.json, as in transformers.
+
+        Raises:
+            CheckpointError: a configuration of transformers' cannot be read as a spec; it names the file.
+            SpecError: spec.json is invalid.
+        """
+        if self.family is None:
+            document = read_json(self.path / SPEC, SPEC_BYTES)
+            return read_document(document, self.path, str(self.path / SPEC), None, confined=True)
+        path, settings = self.path / CONFIG, self.path / GENERATION
+        with errors_of(path):
+            document = self.family.document(self.config)
+        tokens = document["tokens"]
+        if settings.exists():
+            with errors_of(settings):
+                tokens = with_tokens(tokens, read_json(settings))
+        untied = merge_patch(document, self._untying(document, self.family))
+        with errors_of(path):
+            try:
+                return ModelSpec.read(untied | {"tokens": tokens})
+            except SpecError as error:
+                if tokens != document["tokens"] and all(problem.where.startswith("tokens") for problem in error.problems):
+                    raise CheckpointError(in_file(str(settings), error)) from None
+                raise
+
+    def _untying(self, document: Mapping[str, Any], family: Family) -> dict[str, Any]:
+        """A merge patch for a configuration that ties tables of which the file holds two that differ.
+
+        Merged adapters with a trained head leave such files. As in transformers 5, both tables are kept, and equal ones stay
+        tied. Nothing is untied in a folder without readable weights: whoever loads them reports what is wrong.
+        """
+        tensors: Mapping[str, StoredTensor] = {}
+        if any(exists(self.path / name) for name in (SINGLE, INDEX)):
+            with suppress(CheckpointError, OSError):
+                tensors = self.tensors
+        tables = {name: tensor for name, tensor in tensors.items() if ".layers." not in name and ".block." not in name}
+        for copy, name in family.copies.items():
+            if not same_values(tables, copy, name):
+                found, expected = f"another table than {name}", "the same: the model that is built has one for both"
+                raise CheckpointError(Problem(tables[copy].place, found, expected))
+        ours = {mine: tables[name] for name in tables if family.reads(name) and (mine := family.ours(name)) is not None}
+        tie, tied = document["head"].get("tie"), document.get("tie_embeddings", False)
+        patch: dict[str, Any] = {}
+        if tie is not None and not same_values(ours, "head.weight", f"{'encoder' if tied else tie}.embedding.weight"):
+            patch["head"] = {"tie": None}
+        own = [name for name in ours if name.startswith("decoder.embedding.")]
+        if tied and not all(same_values(ours, name, name.replace("decoder.", "encoder.", 1)) for name in own):
+            patch["tie_embeddings"] = False
+        return patch
+
+
+def read_document(
+    document: Mapping[str, Any], folder: Path, name: str, patch: Mapping[str, Any] | None, *, confined: bool = False
+) -> ModelSpec:
+    """Resolve, patch and validate a document.
+
+    Args:
+        folder: anchors relative paths in `extends`.
+        name: the file's, for errors.
+        patch: a JSON merge patch.
+        confined: as for `resolve`.
+    """
+    try:
+        resolved = resolve(ModelSpec, document, folder, confined=confined)
+        return ModelSpec.read(resolved if patch is None else apply_patch(ModelSpec, resolved, patch, Path()))
+    except SpecError as error:
+        raise SpecError(in_file(name, error)) from None
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Report errors in reading a file of transformers' as a spec as a `CheckpointError` that names the file."""
+    try:
+        yield
+    except PairformError as error:
+        raise CheckpointError(in_file(str(path), error)) from None
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise CheckpointError(Problem(str(path), found, "a configuration as transformers writes it")) from None
+
+
+def in_file(file: str, error: PairformError) -> list[Problem]:
+    """An error's problems, each with the file it is in before its path."""
+    found = []
+    for problem in error.problems:
+        where = ": ".join(part for part in (file, problem.where.removeprefix(file)) if part)
+        found.append(Problem(where, problem.found, problem.expected, problem.remedy))
+    return found
