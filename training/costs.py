@@ -13,9 +13,9 @@ from pairform.registry import read_text
 from pairform.training.data.batches import Lengths, lengths_read, prompt
 
 REPEATS = 3
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESET_PEAK = "5"
-"""Written to `CLEAR_REFS`, it resets Linux's peak resident size of this process to the current size."""
+STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET = "5"
+"""Written to `MARK`, it resets Linux's peak resident size of this process to the current size."""
 
 
 def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> dict[str, int]:
@@ -35,7 +35,7 @@ def memory_in_use(device: str) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     try:
-        CLEAR_REFS.write_text(RESET_PEAK)
+        MARK.write_text(RESET)
     except OSError:
         return None
     return resident("VmRSS")
