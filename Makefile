@@ -7,7 +7,18 @@ NUMERIC := tests/kernels tests/test_chunked.py tests/test_linear_cross_entropy.p
 	tests/catalogue/test_norms.py tests/parity/test_logits.py tests/parity/test_gradients.py tests/parity/test_precision.py
 NUMERIC_TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -k "not compile" $(NUMERIC)
 
-.PHONY: demo test test-portable lint format schema bench install
+# For the loop of editing: of each package what is quick, without processes, compilers and comparisons with transformers.
+FAST := tests/test_specs.py tests/test_registry.py tests/test_schema.py tests/test_patches.py tests/test_attention.py \
+	tests/test_packing.py tests/test_predictions.py tests/kernels/test_agreement.py tests/kernels/test_masks.py \
+	tests/kernels/test_choice.py tests/kernels/test_biases.py tests/catalogue/test_norms.py tests/catalogue/test_heads.py \
+	tests/catalogue/test_feed_forward.py tests/catalogue/test_positions.py tests/catalogue/test_residuals.py \
+	tests/merged/test_reference.py tests/merged/test_embeddings.py tests/checkpoints_format/test_extract.py \
+	tests/checkpoints_format/test_wrapped.py tests/checkpoints_format/test_own_tables.py tests/initialisation/test_plan.py \
+	tests/broken/test_specs.py tests/broken/test_documents.py tests/broken/test_arguments.py tests/broken/test_targets.py \
+	tests/command_line/test_errors.py tests/studies/test_broken_studies.py tests/studies/test_summary.py \
+	tests/studies/test_scheduling.py
+
+.PHONY: demo test test-fast test-portable lint format schema bench install
 install: $(BIN)/.installed
 
 $(BIN)/.installed: pyproject.toml constraints.txt
@@ -21,7 +32,10 @@ demo: install ## make the folder demo/ anew: small checkpoints, and an unequal p
 	$(BIN)/python examples/convert.py
 
 test: install ## run every test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal
+
+test-fast: install ## run a choice of quick tests of each package, a minute or so
+	$(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal -k "not compile" $(FAST)
 
 test-portable: install ## run the tests of numbers again as on processors without AVX, and with AVX2 alone
 	ATEN_CPU_CAPABILITY=default $(NUMERIC_TESTS)

@@ -16,6 +16,8 @@ from benchmarks.measure import RESULTS, Run, peers, run, save, summary
 NAMES = "load, save, build, plan, convert, verify, inspect, load_spec, diff, patch, Model"
 MODEL = {"vocabulary": 32000, "encoder": {"depth": 4}, "decoder": {"depth": 4}}
 """Patch on t5gemma-s-s: 52 MB of float32 weights, not counting embeddings."""
+SMALL = {"width": 96, "depth": 2}
+QUICK = {"vocabulary": 500, "encoder": SMALL, "decoder": SMALL}
 IDS = "torch.tensor([[2, 5, 17, 3]])"
 PLAIN = "import torch"
 OURS = f"import torch, pairform; pairform.load({{folder!r}}).generate({IDS}, max_new_tokens=1)"
@@ -25,11 +27,11 @@ THEIRS = (
 )
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, changes: dict[str, Any]) -> Path:
     """Write a small T5Gemma in the transformers format, in a separate process so that its memory is freed."""
     code = (
         "import pairform; spec = pairform.patch(pairform.load_spec('t5gemma-s-s'), "
-        f"{MODEL!r}); pairform.save(pairform.build(spec, seed=0), {str(folder)!r}, format='transformers')"
+        f"{changes!r}); pairform.save(pairform.build(spec, seed=0), {str(folder)!r}, format='transformers')"
     )
     run([sys.executable, "-c", code])
     return folder
@@ -42,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu"], default="cpu", help="a start does not use a GPU")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = str(make(Path(scratch) / "model"))
+        folder = str(make(Path(scratch) / "model", QUICK if arguments.quick else MODEL))
         used = "; ".join(f"pairform.{name}" for name in NAMES.split(", "))
         commands = {
             "import_torch": [sys.executable, "-c", PLAIN],

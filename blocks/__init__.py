@@ -23,7 +23,7 @@ for kind, name, block in (
     ("position", "rope", "positions.rotary:RotaryPosition"),
     ("position", "t5_relative", "positions.score_biases:T5RelativePosition"),
     ("position", "alibi", "positions.score_biases:ALiBi"),
-    ("position", "none", "positions.rotary:NoPosition"),
+    ("position", "none", "positions.base:NoPosition"),
     ("absolute_position", "sinusoidal", "positions.absolute:SinusoidalPosition"),
     ("absolute_position", "learned", "positions.absolute:LearnedPosition"),
     ("attention", "self_attention", "attention.self_attention:SelfAttention"),

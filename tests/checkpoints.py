@@ -17,6 +17,8 @@ from transformers import (
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.t5gemma2 import modeling_t5gemma2
 
+from tests.made_once import made_once
+
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 32,
@@ -58,7 +60,8 @@ PICTURES: dict[str, Any] = {
 """Pictures of 16 x 16 pixels, cut into 16 patches, that become 4 tokens."""
 
 
-def gemma2(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changes: Any) -> Path:
+@made_once
+def gemma2(folder: Path, /, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changes: Any) -> Path:
     """A Gemma 2 folder; `changes` replace fields of `SMALL`."""
     torch.manual_seed(seed)
     model = Gemma2ForCausalLM(Gemma2Config(**{**SMALL, **changes}))
@@ -67,8 +70,10 @@ def gemma2(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, s
     return folder
 
 
+@made_once
 def t5gemma(
     folder: Path,
+    /,
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -85,8 +90,10 @@ def t5gemma(
     return folder
 
 
+@made_once
 def gemma3_text(
     folder: Path,
+    /,
     architecture: str = "Gemma3ForCausalLM",
     *,
     seed: int = 0,
@@ -98,8 +105,10 @@ def gemma3_text(
     return write_wide(folder, getattr(modeling_gemma3, architecture)(Gemma3TextConfig(**{**SMALL3, **changes})), dtype)
 
 
+@made_once
 def gemma3(
     folder: Path,
+    /,
     architecture: str = "Gemma3ForConditionalGeneration",
     *,
     seed: int = 0,
@@ -113,8 +122,10 @@ def gemma3(
     return write_wide(folder, getattr(modeling_gemma3, architecture)(Gemma3Config(**parts, **PICTURES | changes)))
 
 
+@made_once
 def t5gemma2(
     folder: Path,
+    /,
     architecture: str = "T5Gemma2ForConditionalGeneration",
     *,
     seed: int = 0,

@@ -1,9 +1,11 @@
 """Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
+import gc
 import getpass
 import logging
 import os
 import tempfile
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao,
 import transformers  # noqa: E402
 
 from pairform.assemblies.checkpoints.writing import publishing  # noqa: E402
+from tests import made_once  # noqa: E402
 
 if level := os.environ.get("ATEN_CPU_CAPABILITY"):  # the compiler's cache mixes instruction sets, and then does not build
     cache = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{level}"
@@ -26,6 +29,17 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _checkpoints_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made_once.KEPT[:] = [tmp_path_factory.mktemp("made_once")]
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -35,3 +49,9 @@ def _seed() -> None:
 def _no_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders are written by the thousand here, and each would wait for the disk."""
     monkeypatch.setattr(publishing, "sync", lambda path: None)
+
+
+@pytest.fixture
+def graphs_as_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are run as they were traced, without machine code, which tests/merged generates."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))

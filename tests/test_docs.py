@@ -1,14 +1,14 @@
 """Whoever follows README.md, CONTRIBUTING.md or a page of docs/ line by line gets what it shows."""
 
-import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.command_line.runner import CommandLine
-from tests.pages import blocks, links, missing_line
-from tests.reader import ROOT, Reader, clone, in_a_shell
+from tests.demo import made_demo
+from tests.pages import blocks, commands, links, missing_line
+from tests.reader import ROOT, Reader, clone, told_by_a_shell
 from tests.registries import forget_new_blocks
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,12 +24,7 @@ def named(page: Path) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make demo` makes."""
-    folder = tmp_path_factory.mktemp("made") / "demo"
-    with pytest.MonkeyPatch.context() as patch:
-        for script in ("checkpoints.py", "convert.py"):
-            patch.setattr("sys.argv", [script, "--out", str(folder)])
-            runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
-    return folder
+    return made_demo(tmp_path_factory)[0]
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def reader(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     return Reader(root, demo, CommandLine(monkeypatch, capsys), capsys)
 
 
-@pytest.mark.parametrize("page", PAGES[1:], ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     if page.name in NEEDS and find_spec(NEEDS[page.name]) is None:
         pytest.skip(f"{NEEDS[page.name]} is not installed")
@@ -50,9 +45,24 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
         reader.follow(block, page)
 
 
-def test_the_readme_can_be_followed_in_one_shell(tmp_path: Path) -> None:
-    """`make test` alone is left out: it runs this test."""
-    in_a_shell(ROOT / "README.md", clone(tmp_path / "pairform"), leave_out=("make test",))
+def test_a_shell_understands_the_readme_as_the_reader_does(tmp_path: Path) -> None:
+    """Its commands in one real shell, with the Makefile's: the same programs with the same words in the same folders."""
+    root = where = clone(tmp_path / "pairform")
+    typed = [command for block in blocks(PAGES[0]) if block.language in ("console", "bash") for command in commands(block)]
+    told = told_by_a_shell([command.line for command in typed], root, tmp_path / "told")
+    assert len(told) == len(typed)
+    for command, calls in zip(typed, told, strict=True):
+        program, *words = command.words
+        if program == "pairform":
+            assert calls == [[str(where), program, *words]]
+        elif program == "cd":
+            where = where / words[0]
+        elif words == ["demo"]:
+            assert calls == [[str(root), "python", f"examples/{name}.py"] for name in ("checkpoints", "convert")]
+        elif words == ["test"]:
+            assert [call[:4] for call in calls] == [[str(root), "python", "-m", "pytest"]]
+        else:
+            assert program == "source"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

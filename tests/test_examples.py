@@ -1,16 +1,14 @@
 """Each example does what it says."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 import pairform
+from tests.demo import made_demo
 from tests.registries import forget_new_blocks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -58,17 +56,13 @@ def test_own_block(capsys: pytest.CaptureFixture[str]) -> None:
     assert logits == "logits: (1, 2, 1024)"
 
 
-def test_the_demo_converts_checks_and_writes_without_warnings_of_others(tmp_path: Path) -> None:
-    """In processes of their own: libraries warn when they are first imported."""
-    for script in ("checkpoints.py", "convert.py"):
-        command = [sys.executable, str(EXAMPLES / script), "--out", str(tmp_path / "demo")]
-        done = subprocess.run(
-            command, cwd=EXAMPLES.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, check=True, text=True
-        )
-        assert done.stderr == ""
-        assert done.stdout.startswith(str(tmp_path / "demo"))
-    assert "verified: True" in done.stdout
-    assert len(done.stdout.partition("writes:")[2].split()) == 8
+def test_the_demo_converts_checks_and_writes_without_warnings_of_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder, said = made_demo(tmp_path_factory)
+    assert [warned for _, warned in said] == ["", ""]
+    assert all(out.startswith(str(folder)) for out, _ in said)
+    converted, _ = said[1]  # of "convert.py"; the first is "checkpoints.py"
+    assert "verified: True" in converted
+    assert len(converted.partition("writes:")[2].split()) == 8
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:

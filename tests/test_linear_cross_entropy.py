@@ -12,7 +12,8 @@ from torch.nn import functional
 
 import pairform
 from pairform.blocks.heads import linear_cross_entropy as chunks
-from pairform.blocks.heads.linear_cross_entropy import IGNORED, linear_cross_entropy
+from pairform.blocks.heads.labels import IGNORED
+from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
 from tests.small_pairs import small_pair, tokens
 
 SOFTCAPS = (None, 3.0)

@@ -18,7 +18,7 @@ from pairform.assemblies.checkpoints.writing.companions import (
 from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, OutputError, Problem, SpecError, difference, shorten
@@ -89,7 +89,7 @@ def extract(
     """
     checkpoint = open_checkpoint(path_or_repo)
     spec = part_spec(checkpoint.spec, part)
-    names = [name for name, _ in skeleton(spec).named_parameters()]
+    names = list(parameters_of(spec))
     changed = difference(checkpoint.spec.stacks[part].document(), spec.stacks[part].document(), part)
     edits = [{"path": path, "before": before, "after": after} for path, (before, after) in changed.items()]
     provenance = {"origin": "extract", "source": str(path_or_repo), "part": part, "edits": edits}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.modeling.frozen_weights import constant_weights
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import InputError, Problem
@@ -64,7 +64,7 @@ def transparent(name: str) -> str:
 
 
 def misfits(model: Model, tensors: dict[str, nn.Parameter]) -> Iterator[Problem]:
-    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(model.spec).named_parameters()}
+    wanted = {name: parameter.shape for name, parameter in parameters_of(model.spec).items()}
     for name, tensor in tensors.items():
         if hasattr(tensor, "full_tensor"):  # DTensor, whose import costs as much as ours
             yield Problem(f"model: {name}", "a tensor sharded over processes", "whole tensors", GATHER)

@@ -22,7 +22,7 @@ from pairform.assemblies.initialisation.pairing.source_layers import with_source
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.planning import commit, edits, reason, target_rows
 from pairform.assemblies.initialisation.rules.carry import CarryRules
-from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.build import parameters_of, skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import draw
 from pairform.assemblies.specs.depth_dependent import Move, settled
@@ -108,7 +108,7 @@ def in_memory(model: Model) -> Checkpoint:
         name: MemoryTensor(name, parameter.dtype, tuple(parameter.shape), parameter.detach().cpu())
         for name, parameter in spec_tensors(model).items()
     }
-    return Checkpoint(MEMORY, OURS, model.spec, tensors, common_dtype(model, tensors, {}))
+    return Checkpoint(MEMORY, OURS, model.spec, tensors, common_dtype(parameters_of(model.spec), tensors, {}))
 
 
 def plan_carry(

@@ -28,7 +28,7 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     TargetRow,
 )
-from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.modeling.random_init import chunks
 from pairform.blocks.functional.dtypes import wide
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
@@ -94,7 +94,7 @@ def write_plan(
 
 def check_rows(plan: Plan) -> None:
     """Check that the rows of a plan, which may have been edited, are still the tensors of its spec."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(plan.spec).named_parameters()}
+    wanted = {name: parameter.shape for name, parameter in parameters_of(plan.spec).items()}
     planned = {row.target: row.shape for row in plan.targets}
     found = [
         Problem(f"plan: {name}", f"the shape {planned.get(name)}", f"{wanted.get(name)}, as in the plan's spec")

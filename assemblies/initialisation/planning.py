@@ -18,7 +18,7 @@ from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, So
 from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules
 from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
-from pairform.assemblies.modeling.build import distributions, skeleton
+from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.depth_dependent import Move, settled
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
@@ -137,8 +137,8 @@ def target_rows(
     last = rules["decoder" if "decoder" in rules else "encoder"]
     common = dtype_name(reduce(torch.promote_types, (source.dtype for source in sources.values())))
     rows, problems = [], []
-    for name, parameter, initial in distributions(skeleton(target)):
-        wanted = Target(name, tuple(parameter.shape), initial)
+    for name, parameter in parameters_of(target).items():
+        wanted = Target(name, parameter.shape, parameter.initial)
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
             if name.split(".")[1] == "vision":

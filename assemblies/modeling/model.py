@@ -18,7 +18,7 @@ from pairform.assemblies.modeling.segments import begins, check_prefix, check_se
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
-from pairform.blocks.heads.linear_cross_entropy import IGNORED
+from pairform.blocks.heads.labels import IGNORED
 from pairform.blocks.heads.prediction import Prediction
 
 

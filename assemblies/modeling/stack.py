@@ -15,7 +15,7 @@ from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
 from pairform.blocks.cache import Cache, Place
 from pairform.blocks.context import Context, Reads, Source
-from pairform.blocks.positions.score_biases import share_tables
+from pairform.blocks.positions.base import share_parameters
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 
@@ -53,7 +53,7 @@ class Stack(nn.Module):
         self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
-        share_tables(
+        share_parameters(
             (name, module.get_submodule(f"{name}.block"))
             for layer, module in zip(spec.layers, self.layers, strict=True)
             for name in layer.present

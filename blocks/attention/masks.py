@@ -66,47 +66,10 @@ class Mask:
         """How many tokens a query sees to its right within its block; None is all."""
         return self.pattern.window[1] if self.pattern.prefix and self.pattern.window is not None else None
 
-    def within(self, begin: int, end: int) -> tuple[slice, "Mask"]:
-        """The keys that queries `begin` to `end` may see, as places among the keys, and the mask of these queries on them.
-
-        A query's own key is one of them, or all keys are: so there is some key.
-        """
-        first, last = self.query_start + begin, self.query_start + end - 1
-        low, high = self.key_start, self.key_start + self.key_length
-        left, right = self.window
-        if left is not None:
-            low = max(low, first - left)
-        right = right if self.blocks is None else self.ahead
-        if right is not None:
-            high = min(high, last + right + 1)
-        place = slice(low - self.key_start, high - self.key_start)
-        return place, self.rows(begin, end).columns(place)
-
-    def partly_hidden(self) -> slice:
-        """Places among the keys, outside of which every query sees every key; no place where nothing is hidden."""
-        if self.padded:
-            return slice(0, self.key_length)
-        left, right = self.window
-        first = 0 if left is None else max(self.query_start + self.query_length - 1 - left - self.key_start, 0)
-        end = self.key_length if right is None else min(self.query_start + right - self.key_start + 1, self.key_length)
-        if (first > 0 and end < self.key_length) or first >= end:
-            return slice(0, self.key_length)
-        return slice(end, self.key_length) if first == 0 else slice(0, first)
-
     def rows(self, begin: int, end: int) -> "Mask":
         """The mask of queries `begin` to `end` on all keys."""
         segments = None if self.query_segments is None else self.query_segments[:, begin:end]
         return replace(self, query_start=self.query_start + begin, query_length=end - begin, query_segments=segments)
-
-    def columns(self, place: slice) -> "Mask":
-        """The mask of all queries on the keys at `place`."""
-        return replace(
-            self,
-            key_start=self.key_start + place.start,
-            key_length=place.stop - place.start,
-            valid=None if self.valid is None else self.valid[:, place],
-            key_segments=None if self.key_segments is None else self.key_segments[:, place],
-        )
 
     def seen_by(self, count: int) -> int:
         """The most keys that `count` neighbouring queries see together."""
@@ -194,26 +157,6 @@ class JoinedMask:
     def rows(self, begin: int, end: int) -> "JoinedMask":
         """The mask of queries `begin` to `end` on all keys."""
         return JoinedMask(tuple(part.rows(begin, end) for part in self.parts))
-
-    def within(self, begin: int, end: int) -> tuple[tuple[slice, ...], "JoinedMask"]:
-        """`Mask.within`, of each part."""
-        found = [part.within(begin, end) for part in self.parts]
-        return tuple(place for place, _ in found), JoinedMask(tuple(mask for _, mask in found))
-
-    def partly_hidden(self) -> tuple[slice, "JoinedMask"]:
-        """A range of keys outside of which every query sees every key, and the mask on it; empty where nothing is hidden."""
-        places = [part.partly_hidden() for part in self.parts]
-        some = [number for number, place in enumerate(places) if place.start < place.stop]
-        if not some:
-            return slice(0, 0), JoinedMask(())
-        first, last = some[0], some[-1]
-        kept, before = [], sum(part.key_length for part in self.parts[:first])
-        for number in range(first, last + 1):
-            start = places[number].start if number == first else 0
-            stop = places[number].stop if number == last else self.parts[number].key_length
-            kept.append(self.parts[number].columns(slice(start, stop)))
-        begin = before + places[first].start
-        return slice(begin, begin + sum(part.key_length for part in kept)), JoinedMask(tuple(kept))
 
     def seen_by(self, count: int) -> int:
         return sum(part.seen_by(count) for part in self.parts)

@@ -16,8 +16,7 @@ from pairform.blocks.cache import Memory
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import uncast, wide
 from pairform.blocks.functional.linear import Linear
-from pairform.blocks.positions.rotary import NoPosition
-from pairform.blocks.positions.score_biases import ScoreBiasSpec
+from pairform.blocks.positions.base import NoPosition, ScoreBiasSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 

@@ -15,8 +15,7 @@ from pairform.blocks.attention.masks import FULL, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
-from pairform.blocks.positions.rotary import NoPosition
-from pairform.blocks.positions.score_biases import ScoreBias, ScoreBiasSpec
+from pairform.blocks.positions.base import NoPosition, ScoreBias, ScoreBiasSpec
 from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
 
 

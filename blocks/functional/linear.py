@@ -8,8 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.functional.dtypes import wide
-
 
 def linear(
     hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
@@ -22,8 +20,8 @@ def linear(
     if not one or (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
         return functional.linear(hidden, weight, bias)
     if torch.compiler.is_compiling():
-        product = (wide(weight) * wide(hidden.reshape(-1))).sum(-1).reshape(*hidden.shape[:-1], -1)
-        return (product if bias is None else product + wide(bias)).to(hidden.dtype)
+        product = (weight.float() * hidden.reshape(-1).float()).sum(-1).reshape(*hidden.shape[:-1], -1)
+        return (product if bias is None else product + bias.float()).to(hidden.dtype)
     enabled = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:

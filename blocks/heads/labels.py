@@ -1,10 +1,13 @@
 """Checks of a head's labels."""
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from pairform.blocks.heads.linear_cross_entropy import IGNORED
 from pairform.registry import InputError, Problem
+
+IGNORED = -100
+"""The label of tokens that do not count, as in torch."""
 
 
 def check_classes(labels: Tensor, shape: tuple[int, ...], classes: int | None, words: str) -> Tensor:
@@ -25,3 +28,10 @@ def check_classes(labels: Tensor, shape: tuple[int, ...], classes: int | None, w
 def check_shape(labels: Tensor, shape: tuple[int, ...], words: str) -> None:
     if tuple(labels.shape) != shape:
         raise InputError(Problem("labels", f"the shape {tuple(labels.shape)}", f"{shape}: {words}"))
+
+
+def check_labels(labels: Int[Tensor, " tokens"], vocabulary: int) -> None:
+    """Refuse token ids outside the vocabulary; ignored labels have been taken out."""
+    if len(labels) and (labels.min() < 0 or labels.max() >= vocabulary):
+        found = f"labels from {int(labels.min())} to {int(labels.max())}"
+        raise InputError(Problem("labels", found, f"token ids below {vocabulary}, or {IGNORED} for tokens that do not count"))

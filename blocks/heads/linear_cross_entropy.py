@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pairform.blocks.functional.dtypes import cast_to, wide
+from pairform.blocks.heads.labels import IGNORED, check_labels
 from pairform.registry import InputError, Problem
 
-IGNORED = -100
-"""The label of tokens that do not count."""
 HELD = 1 << 28
 """Bytes of logits that are held at a time: enough rows for products at full speed, and few enough sums in the weight's
 gradient, which is kept in its own dtype. In bfloat16, where each sum is rounded, four chunks put its error against float64
@@ -129,12 +128,6 @@ def loss_of_tile(
                 chances = torch.ops.aten.tanh_backward(chances, bounded)
         logits.copy_(chances.masked_fill_(ignored[:, None], 0) if some_ignored else chances)
     return loss.sum()
-
-
-def check_labels(labels: Int[Tensor, "tokens"], vocabulary: int) -> None:
-    if len(labels) and (labels.min() < 0 or labels.max() >= vocabulary):
-        found = f"labels from {int(labels.min())} to {int(labels.max())}"
-        raise InputError(Problem("labels", found, f"token ids below {vocabulary}, or {IGNORED} for tokens that do not count"))
 
 
 @loss_and_gradients.register_fake

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.initializers import Constant, Initial
-from pairform.blocks.heads.labels import check_classes
-from pairform.blocks.heads.linear_cross_entropy import IGNORED
+from pairform.blocks.heads.labels import IGNORED, check_classes
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 from pairform.blocks.functional.blocked_ops import by_rows
 from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.linear import linear
-from pairform.blocks.heads.labels import check_classes, check_shape
-from pairform.blocks.heads.linear_cross_entropy import IGNORED, linear_cross_entropy
+from pairform.blocks.heads.labels import IGNORED, check_classes, check_shape
+from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 

@@ -70,19 +70,3 @@ class RotaryPosition(nn.Module):
         factor = scaling.attention_factor
         cos, sin = (angles.cos(), angles.sin()) if factor == 1.0 else (angles.cos() * factor, angles.sin() * factor)
         return cos.to(heads.dtype), sin.to(heads.dtype)
-
-
-class NoPosition(nn.Module):
-    """No positional encoding: attention sees a set, ordered only by its mask (NoPE, Kazemnejad et al. 2023)."""
-
-    class Spec(BlockSpec):
-        name: Literal["none"] = "none"
-
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-
-    def forward(
-        self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
-    ) -> Float[Tensor, "batch heads length head_dim"]:
-        return heads

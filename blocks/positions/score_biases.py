@@ -1,6 +1,5 @@
 """Positions as numbers added to attention scores, by how far a key stands from a query."""
 
-from collections.abc import Iterable
 from math import log
 from typing import Literal, Self
 
@@ -10,24 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, nested
-
-
-class ScoreBiasSpec(BlockSpec):
-    """Of a position that changes scores and leaves queries and keys as they are."""
-
-
-class ScoreBias(nn.Module):
-    """Base of such positions: `score_bias` says what is added after scale and softcap."""
-
-    def forward(
-        self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
-    ) -> Float[Tensor, "batch heads length head_dim"]:
-        return heads
-
-    def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
-        """`distances`: places of keys minus those of queries."""
-        raise NotImplementedError
+from pairform.blocks.positions.base import ScoreBias, ScoreBiasSpec
+from pairform.registry import PositiveInt, Problem, Sizes, nested
 
 
 class T5RelativePosition(ScoreBias):
@@ -89,6 +72,11 @@ class T5RelativePosition(ScoreBias):
         bias: Tensor = self.table(self.buckets(distances))
         return bias.permute(2, 0, 1)
 
+    def share(self, earlier: Self | None) -> None:
+        if self.spec.shared:
+            assert earlier is not None, "checked by the spec"
+            self.table = earlier.table
+
     def buckets(self, distances: Int[Tensor, "q k"]) -> Int[Tensor, "q k"]:
         """Rows of the table."""
         count, first = self.spec.buckets, torch.zeros_like(distances)
@@ -102,19 +90,6 @@ class T5RelativePosition(ScoreBias):
         growth = torch.log(distances.clamp(min=1).float() / single) / log(self.spec.max_distance / single)
         far = (single + (growth * (count - single)).long()).clamp(max=count - 1)
         return first + torch.where(distances < single, distances, far)
-
-
-def share_tables(blocks: Iterable[tuple[str, nn.Module]]) -> None:
-    """Give every position without a table of its own that of the nearest earlier one. `blocks`: those of a stack, each with the
-    name of its branch, in order."""
-    tables: dict[str, nn.Embedding | None] = {}
-    for branch, block in blocks:
-        position = getattr(block, "position", None)
-        if isinstance(position, T5RelativePosition):
-            if position.spec.shared:
-                position.table = tables[branch]
-            else:
-                tables[branch] = position.table
 
 
 class ALiBi(ScoreBias):

@@ -131,9 +131,9 @@ def vision(draw: st.DrawFn, width: int) -> Document:
 
 
 @st.composite
-def documents(draw: st.DrawFn) -> Document:
+def documents(draw: st.DrawFn, assembly: str | None = None) -> Document:
     """Of which the spec takes some and refuses others."""
-    assembly = draw(st.sampled_from(["encoder_decoder", "decoder_only", "encoder_decoder", "encoder_only"]))
+    assembly = assembly or draw(st.sampled_from(["encoder_decoder", "decoder_only", "encoder_decoder", "encoder_only"]))
     encoder = None if assembly == "decoder_only" else stack(draw, "encoder", source=None)
     decoder = (
         None if assembly == "encoder_only" else stack(draw, "decoder", source=None if encoder is None else encoder["width"])

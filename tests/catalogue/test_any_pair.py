@@ -3,14 +3,17 @@
 from collections import Counter
 from typing import Any
 
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 
 import pairform
 from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import inputs, loss_of
 
-COUNT = 200
+COUNT = 35
+LEAST = {"encoder_decoder": 0.2, "decoder_only": 0.25, "encoder_only": 0.25}
+"""The share of each assembly's specs that must work: about half of what does, since each run draws the same."""
 
 
 def check_works(spec: pairform.ModelSpec) -> None:
@@ -35,21 +38,24 @@ def check_works(spec: pairform.ModelSpec) -> None:
             assert torch.equal(*written)
 
 
-def test_random_specs_work_or_are_refused_when_they_are_read() -> None:
+@pytest.mark.parametrize(("assembly", "shard"), [(name, shard) for name in LEAST for shard in (4, 5)])
+def test_random_specs_work_or_are_refused_when_they_are_read(assembly: str, shard: int) -> None:
+    """Of each assembly so many work that a rule which refuses too much is noticed."""
     counted: Counter[str] = Counter()
 
+    @seed(shard)
     @settings(max_examples=COUNT)
-    @given(documents())
+    @given(documents(assembly))
     def check(document: Document) -> None:
         try:
             spec = pairform.load_spec(document)
         except pairform.PairformError as error:
-            assert all(problem.expected for problem in error.problems)
+            assert all(problem.where and problem.expected for problem in error.problems)
             counted["refused"] += 1
             return
         check_works(spec)
         counted["work"] += 1
 
     check()
-    assert sum(counted.values()) >= COUNT
-    assert counted["work"] >= COUNT / 3
+    assert counted.total() >= COUNT
+    assert counted["work"] >= LEAST[assembly] * counted.total(), counted

@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import pairform
 from tests.catalogue.places import BLOCKS, answer, inputs, loss_of, places
+from tests.catalogue.together import together
 
 SCHEMA = Draft202012Validator(pairform.schema())
 every_block = pytest.mark.parametrize(("kind", "name"), BLOCKS, ids=lambda word: word)
@@ -71,11 +72,20 @@ def test_it_is_the_same_after_saving_and_loading(kind: str, name: str, tmp_path:
         assert set(stored) == {key for key, _ in model.named_parameters()}, place
 
 
-@every_block
-def test_its_model_compiles_without_a_break(kind: str, name: str) -> None:
+SHARDS = 4
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_models_of_all_blocks_compile_without_a_break(shard: int) -> None:
     """Graphs are run as they were traced: to generate machine code takes a compiler minutes."""
+    found = together()
+    assert {block for blocks, _ in found for block in blocks} == set(BLOCKS)
+    for _, spec in found[shard::SHARDS]:
+        check_compiles(spec)
+
+
+def check_compiles(spec: pairform.ModelSpec) -> None:
     torch._dynamo.reset()
-    _, spec = places(kind, name).popitem()
     spec = pairform.patch(spec, {part: {"depth": 1} for part in spec.stacks})
     batch, model = inputs(spec), pairform.build(spec, seed=0)
     graphs = CompileCounterWithBackend("eager")

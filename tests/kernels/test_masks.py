@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pairform.blocks.attention.kernels.tiles.visible import part_partly_hidden, part_within, partly_hidden, within
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import ROWS, masks
 
@@ -57,7 +58,7 @@ def test_a_mask_allows_what_its_words_say(mask: JoinedMask) -> None:
 def test_some_queries_see_within_their_keys_what_they_see_of_all(mask: JoinedMask, data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, mask.lengths[0] - 1))
     end = data.draw(st.integers(begin + 1, mask.lengths[0]))
-    places, part = mask.within(begin, end)
+    places, part = within(mask, begin, end)
     expected, start = [], 0
     for place, whole in zip(places, mask.parts, strict=True):
         seen = dense(mask)[:, begin:end, start : start + whole.key_length]
@@ -71,7 +72,7 @@ def test_some_queries_see_within_their_keys_what_they_see_of_all(mask: JoinedMas
 
 @given(masks(60))
 def test_outside_of_what_is_partly_hidden_every_query_sees_every_key(mask: JoinedMask) -> None:
-    place, part = mask.partly_hidden()
+    place, part = partly_hidden(mask)
     whole = dense(mask)
     assert whole[..., : place.start].all()
     assert whole[..., place.stop :].all()
@@ -111,11 +112,11 @@ def test_the_bounds_of_a_mask_are_as_close_as_they_can_be() -> None:
         assert (low.tolist(), high.tolist()) == ([[row.start for row in ranges]], [[row.stop - 1 for row in ranges]]), mask
         for begin in range(mask.query_length):
             for end in range(begin + 1, mask.query_length + 1):
-                place, part = mask.within(begin, end)
+                place, part = part_within(mask, begin, end)
                 assert place == extent(expected[begin:end].any(0)), mask
                 assert torch.equal(seen(part), expected[begin:end, place]), mask
         hidden = ~expected.all(0)
-        found, close = mask.partly_hidden(), extent(hidden)
+        found, close = part_partly_hidden(mask), extent(hidden)
         if not hidden.any():
             assert found.start == found.stop, mask
         elif close.start == 0 or close.stop == mask.key_length:
@@ -131,7 +132,7 @@ def test_masks_joined_are_their_parts_beside_each_other() -> None:
         joined, expected = JoinedMask((first, second)), torch.cat([seen(first), seen(second)], -1)
         whole = joined.dense(CPU)
         assert bool(expected.all()) if whole is None else (~whole).equal(~expected[None, None]), joined
-        place, part = joined.partly_hidden()
+        place, part = partly_hidden(joined)
         assert expected[:, : place.start].all()
         assert expected[:, place.stop :].all()
         assert torch.equal(torch.cat([seen(mask) for mask in part.parts] or [expected[:, :0]], -1), expected[:, place]), joined

@@ -48,6 +48,7 @@ def test_a_decoder_with_cross_attention_and_no_padding() -> None:
     assert torch.equal(model.generate(**wanted, compile=True), model.generate(**wanted))
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_a_text_of_one_or_two_tokens() -> None:
     """Lengths below the smallest bucket."""
     model = small("cross")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import pairform
 from pairform.assemblies.families import nearest_family
 from tests.checkpoints import SMALL, randomise_norms
+from tests.made_once import made_once
 
 FLOAT32 = 1e-4
 """Largest difference of float32 logits over the largest logit."""
@@ -68,8 +69,9 @@ def write(folder: Path, model: nn.Module, *, dtype: torch.dtype = torch.float32,
     return folder
 
 
+@made_once
 def create(
-    folder: Path, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **config: Any
+    folder: Path, /, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **config: Any
 ) -> Path:
     """A folder of the transformers class `architecture`; for T5Gemma, `encoder` and `decoder` replace fields of `SMALL`."""
     torch.manual_seed(seed)

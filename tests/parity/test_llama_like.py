@@ -14,6 +14,7 @@ import pairform
 from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.specs.canonical import differences
 from tests.broken.damage import edit_json, refused
+from tests.made_once import made_once
 from tests.parity.compare import FLOAT32, PADDINGS, batch, check_logits, error, reference, write
 from tests.parity.pictures import same_bytes
 from tests.parity.test_conversion import CAUSAL, KEPT, check_strict
@@ -70,7 +71,8 @@ SCALINGS: dict[str, dict[str, Any]] = {
 UNSCALED = {"layer": {"branches": {"self_attention": {"position": {"scaling": None}}}}}
 
 
-def create(folder: Path, family: str, kind: str = "ForCausalLM", *, seed: int = 0, **changes: Any) -> Path:
+@made_once
+def create(folder: Path, /, family: str, kind: str = "ForCausalLM", *, seed: int = 0, **changes: Any) -> Path:
     """A small folder of transformers' own writing."""
     torch.manual_seed(seed)
     config = getattr(transformers, f"{CLASSES[family]}Config")(**{**SMALL, **changes})

@@ -16,6 +16,7 @@ from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.specs.canonical import differences
 from tests.broken.damage import edit_json, refused
 from tests.checkpoints import gemma2
+from tests.made_once import made_once
 from tests.parity.compare import FLOAT32, PADDINGS, batch, error, reference, write
 from tests.parity.pictures import same_bytes
 from tests.parity.test_conversion import KEPT, check_strict
@@ -45,8 +46,9 @@ TABLE = 2.0
 """Spread of the tables of positions: wide enough for the tests to see which row was read."""
 
 
+@made_once
 def create(
-    folder: Path, kind: str = "t5", architecture: str = "ForConditionalGeneration", *, seed: int = 0, **changes: Any
+    folder: Path, /, kind: str = "t5", architecture: str = "ForConditionalGeneration", *, seed: int = 0, **changes: Any
 ) -> Path:
     """A small folder of transformers' own writing. It ties every head that it makes; published v1.1 and mT5 have their own."""
     torch.manual_seed(seed)

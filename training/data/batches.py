@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.linear_cross_entropy import IGNORED
+from pairform.blocks.heads.labels import IGNORED
 from pairform.registry import Problem
 
 Example = tuple[list[int], list[int]]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
@@ -19,9 +18,8 @@ from pairform.assemblies.checkpoints.reading.unsupported import (
     refuse_quantised,
     refuse_wrapped,
 )
-from pairform.assemblies.modeling.build import skeleton
+from pairform.assemblies.modeling.build import Parameter, parameters_of
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.functional.linear import wide_tensors
 from pairform.registry import CheckpointError, Problem
 
 PATCHED = "A patch may change how the stored tensors are used, not which there are: `carry` makes another model of them."
@@ -92,20 +90,22 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     for name, tensor in spares.items():
         tensors.setdefault(name, tensor)
     patched = spec if patch is None else load_spec(spec, patch)
-    model = skeleton(patched)
-    unfit = list(mismatches(model, tensors, folder.path))
+    wanted = parameters_of(patched)
+    unfit = list(mismatches(wanted, tensors, folder.path))
     if patch is not None and unfit:
         unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or PATCHED)
     problems += unfit
     if problems:
         raise CheckpointError(problems)
-    return Checkpoint(folder.path, folder.format, patched, tensors, common_dtype(model, tensors, folder.config))
+    return Checkpoint(folder.path, folder.format, patched, tensors, common_dtype(wanted, tensors, folder.config))
 
 
-def common_dtype(model: nn.Module, tensors: Mapping[str, CheckpointTensor], config: Mapping[str, Any]) -> torch.dtype:
+def common_dtype(
+    wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], config: Mapping[str, Any]
+) -> torch.dtype:
     """The dtype to run a model in: that of its tensors. If they have several, the one that config.json names, as in
     transformers, else the narrowest that holds all of them. Tensors that stay in float32 beside float16 do not count."""
-    kept = wide_tensors(model)
+    kept = {name for name, parameter in wanted.items() if parameter.wide}
     dtypes = {tensor.dtype for name, tensor in tensors.items() if name not in kept} or {torch.float32}
     if len(dtypes) > 1:
         named = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
@@ -120,9 +120,9 @@ def is_tied(name: str | None, spec: ModelSpec) -> bool:
     return spec.tie_embeddings and name is not None and name.startswith("decoder.embedding.")
 
 
-def mismatches(model: nn.Module, tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
+def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
     """Where stored tensors and those of a model differ in name or shape."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in wanted.items()}
     for name, shape in shapes.items():
         if name not in tensors:
             remedy = HEADLESS if name.startswith("head.") else ""

@@ -19,7 +19,7 @@ from pairform.assemblies.modeling.checks.tensors import (
 )
 from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
-from pairform.blocks.heads.linear_cross_entropy import IGNORED, check_labels
+from pairform.blocks.heads.labels import IGNORED, check_labels
 
 
 def check_forward(model: ModelParts, given: Given) -> None:

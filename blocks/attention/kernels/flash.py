@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, average_where_lost
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.biases import average_where_lost
 from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
 from pairform.blocks.functional.constants import constant
 from pairform.registry import InputError, Problem

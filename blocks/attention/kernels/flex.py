@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, average_where_lost, join
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.biases import average_where_lost, join
 from pairform.blocks.attention.kernels.flex_block_mask import SIZE, Lists, blocks_of
 from pairform.blocks.functional.constants import constant
 

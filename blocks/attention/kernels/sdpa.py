@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, join, mask_bias, with_bias
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.biases import join, mask_bias, with_bias
 
 
 def sdpa(

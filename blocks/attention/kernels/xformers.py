@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts, average_where_lost, join, mask_bias
+from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.biases import average_where_lost, join, mask_bias
 from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
 from pairform.blocks.functional.constants import constant
 

@@ -6,7 +6,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, by_distance, of_diagonals
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts
+from pairform.blocks.attention.kernels.biases import by_distance, of_diagonals
 from pairform.blocks.attention.kernels.tiles.buffers import Buffers
 from pairform.blocks.attention.kernels.tiles.softcap import cap_scores
 from pairform.blocks.attention.kernels.tiles.tiling import Tile, tiles_of

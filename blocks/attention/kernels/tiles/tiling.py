@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import FEWEST, lowest
+from pairform.blocks.attention.kernels.arguments import FEWEST
+from pairform.blocks.attention.kernels.biases import lowest
 from pairform.blocks.attention.kernels.operator_arguments import of_row
+from pairform.blocks.attention.kernels.tiles.visible import partly_hidden, within
 from pairform.blocks.attention.masks import JoinedMask
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
@@ -54,7 +56,7 @@ def tiles_of(queries: Tensor, kv_heads: int, mask: JoinedMask, dtype: torch.dtyp
         own = of_row(mask, row)
         for begin in range(0, length, size):
             some = slice(begin, min(begin + size, length))
-            keys, seen = own.within(begin, some.stop)
+            keys, seen = within(own, begin, some.stop)
             hidden = hidden_by(seen, queries.device, dtype)
             for first in range(0, kv_heads, heads_at_once):
                 end = min(first + heads_at_once, kv_heads)
@@ -82,7 +84,7 @@ def sizes(queries: Tensor, kv_heads: int, mask: JoinedMask) -> tuple[int, int]:
 
 def hidden_by(mask: JoinedMask, device: torch.device, dtype: torch.dtype) -> Hidden | None:
     """What the mask of one row hides; None for nothing."""
-    keys, partly = mask.partly_hidden()
+    keys, partly = partly_hidden(mask)
     allowed = partly.dense(device)
     bias = lowest(allowed, dtype)
     if allowed is None or bias is None:
