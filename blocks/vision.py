@@ -14,9 +14,8 @@ from torch.nn import functional
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
 
 
+# Asked with `of`: for an embedding of something other than pictures, both sides are None.
 class PictureEmbeddingSpec(BlockSpec):
-    """What an embedding of pictures says of them. Both sides are None for an embedding of something else."""
-
     image_size: PositiveInt | None = None
     patch_size: PositiveInt | None = None
     channels: PositiveInt = 3
