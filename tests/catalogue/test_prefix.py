@@ -95,7 +95,7 @@ def test_a_decoder_beside_an_encoder_may_have_a_prefix_in_merged_attention() -> 
     ("mask", "message"),
     [
         ({"causal": False}, "mask.prefix: found true in a mask that is not causal"),
-        ({"window": [4, 0]}, r"mask.window: found \[4, 0\] beside a prefix, expected 1 or more to the right"),
+        ({"window": [4, 0]}, r"mask.window: found \[4, 0\] with a prefix, expected 1 or more to the right"),
     ],
 )
 def test_masks_that_leave_a_prefix_nothing_are_refused(mask: dict[str, Any], message: str) -> None:
