@@ -86,7 +86,7 @@ def check_stack(
     if places is not None and looks(model, places) and bounds(places)[0] < 0:
         real = mask[:, offset:].bool() if mask is not None and mask.device == places.device else torch.ones_like(places).bool()
         if bool(((places < 0) & real).any()):
-            refuse(f"{prefix}position_ids", f"the position {bounds(places)[0]} at a token", "0 or more, except at padding")
+            refuse(f"{prefix}position_ids", f"the position {bounds(places)[0]} at a token", "positions from 0 on, except at padding")
     return shape
 
 
