@@ -89,7 +89,7 @@ class OwnKeys:
             attended = self.held.then(keys, values) if total > count else KeyValues(keys, values, self.start)
             self.hold(attended if self.window is None else attended.last(self.window), 0 if trained else max(room, total))
             return attended
-        if self.end + count > self.capacity:
+        if self.end + count > self.capacity:  # reallocate, or with a window move to the front
             self.hold(self.held, max(room, total, min(2 * total, 2 * self.capacity)))
         new = slice(self.end, self.end + count)
         self.buffers.keys[:, :, new], self.buffers.values[:, :, new] = keys, values

@@ -71,6 +71,7 @@ class PatchEmbedding(nn.Module):
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected_shape:
             expected = f"[pictures, {', '.join(map(str, expected_shape))}]"
             raise InputError(Problem("pixel_values", f"the shape {list(pixels.shape)}", expected))
+        # a convolution with its stride as kernel size is the linear projection of each patch
         patches = functional.conv2d(pixels.to(self.weight.dtype), self.weight, self.bias, stride=self.spec.patch_size)
         return rearrange(patches, "n d h w -> n (h w) d") + self.position
 

@@ -171,7 +171,9 @@ def test_what_does_not_fit_is_refused(assembly: str) -> None:
             refused(lambda: model.generate(ids, pixel_values=pictures, max_new_tokens=2), *words)
 
     wrong(("8 image tokens (6) without pictures", "pixel_values"))
-    wrong(("found 8 image tokens, expected 4: 4 for each of 1 pictures", "Put 4 copies of the image token 6"), pictures=pixels(1))
+    wrong(
+        ("found 8 image tokens, expected 4: 4 for each of 1 pictures", "Put 4 copies of the image token 6"), pictures=pixels(1)
+    )
     wrong(("found 8 image tokens, expected 12",), pictures=pixels(3))
     wrong(("found 0 image tokens, expected 8",), ids=text(), pictures=pixels(2))
     short = ids.clone()

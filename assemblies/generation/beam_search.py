@@ -80,6 +80,7 @@ class BeamSearch:
             pixels = vision.repeated(pixels, prompt, beams)
         decoding.spread(beams)
         running = functional.pad(prompt, (0, max_new_tokens), value=filler)[:, None].repeat(1, beams, 1)
+        # all beams of a row are equal at first: only the first may be extended, or all would yield the same candidates
         scores = torch.tensor([0.0] + [NEVER] * (beams - 1), device=prompt.device).repeat(batch, 1)
         finished = Finished.none(running)
         improvable = torch.ones(batch, 1, dtype=torch.bool, device=prompt.device)
@@ -88,6 +89,7 @@ class BeamSearch:
         for generated in range(1, max_new_tokens + 1):
             end = length + generated
             extended = logits.float().log_softmax(-1).view(batch, beams, -1) + scores[:, :, None]
+            # enough candidates that `beams` unfinished ones remain even if every beam yields all end tokens
             best, index = extended.flatten(1).topk(max(2, 1 + len(ends)) * beams)
             finite.add(best[:, 0])
             origin, token = index // extended.shape[2], index % extended.shape[2]
@@ -95,8 +97,10 @@ class BeamSearch:
             candidates[:, :, end - 1] = token
             ended = torch.isin(token, ends) if generated < max_new_tokens else torch.ones_like(token, dtype=torch.bool)
 
+            # the unfinished sequences of the next step
             scores, kept = (best + ended * NEVER).topk(beams)
             running, origin = gather_rows(candidates, kept), gather_rows(origin, kept)
+            # the finished ones
             eligible = ended.clone()
             eligible[:, beams:] = False  # lower candidates only replace, as unfinished ones, those that have ended
             closed = ~improvable | (finished.full if self.early_stopping is True else False)

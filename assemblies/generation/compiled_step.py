@@ -36,6 +36,7 @@ class CompiledStep:
             if own.window not in slots:
                 begin = None if first is None else first - shift
                 slots[own.window] = TokenSlot(torch.full((1,), slot, device=token.device), begin)
+        # positions count from the first token that is not padding
         position = torch.full((1, 1), cache.length, device=token.device)
         position = position if first is None else position - first
         cache.length += 1

@@ -35,6 +35,7 @@ def generate(
 ) -> Int[Tensor, "batch total_length"]:
     """`Model.generate`, which documents the arguments."""
     plan = options.checked(model, cache)
+    # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default
     padding = None if model.padding in plan.ends and not has_own_tokens(model) else model.padding
     with evaluating(model):
         source, images = None, pixel_values
@@ -50,7 +51,7 @@ def generate(
             check_same_beginning(model, cache, aligned, valid)
         elif options.use_cache and cacheable(model):
             cache = Cache()
-        if options.compile and source is not None:
+        if options.compile and source is not None:  # sources of other lengths in the bucket share the compiled step
             source = in_bucket(source)
         first = None if valid is None else (~valid).sum(1, keepdim=True)
         decoding = Decoding(model, source, cache, first, length=longest, compile=options.compile)
@@ -106,7 +107,7 @@ def sample(
     finite = Finite(prompt.device)
     for end in range(length, length + plan.max_new_tokens):
         logits = decoding(running[:, :end], images)
-        images = images if decoding.cache is None else None
+        images = images if decoding.cache is None else None  # cached with the prompt; without a cache needed again
         token, best = plan.choose(logits)
         finite.add(best)
         if plan.ends:

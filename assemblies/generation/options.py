@@ -56,6 +56,7 @@ class GenerationOptions:
         self.check_cache(model, cache)
         device = next(model.parameters()).device
         choose = chooser(self.do_sample, self.temperature, self.top_k, self.top_p, self.seed, device)
+        # without end tokens no row ends early, and the filler is never visible
         filler = tokens.pad if tokens.pad is not None else (ends[0] if ends else 0)
         return Plan(longest, ends, filler, search if self.num_beams > 1 else None, choose)
 

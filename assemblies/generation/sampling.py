@@ -47,7 +47,7 @@ class Sampling:
         if self.top_p is not None and self.top_p < 1:
             ascending, order = logits.sort(dim=-1)
             unlikely = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
-            unlikely[:, -1] = False
+            unlikely[:, -1] = False  # the most probable token always stays
             logits = logits.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
         return logits.softmax(-1)
 

@@ -46,6 +46,7 @@ class StackInputs:
         if self.segments is not None:
             return places_in_segments(self.segments, self.valid)[:, offset:]
         positions = torch.arange(offset, offset + length, device=device)[None]
+        # argmax finds the first True: the first token that is not padding
         return positions if self.valid is None else positions - self.valid.long().argmax(1, keepdim=True)
 
     def prefix(self, total: int) -> Bool[Tensor, "batch total"] | None:

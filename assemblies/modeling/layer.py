@@ -64,7 +64,7 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], context: Context, index: int
     ) -> Float[Tensor, "batch length width"]:
-        for group in self.parallel_groups:
+        for group in self.parallel_groups:  # groups of one, unless the spec has parallel branches
             read = hidden
             for name in group:
                 context.place = (index, name)

@@ -87,7 +87,7 @@ class Model(ModelParts):
         requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         valid = kept_mask(encoder_outputs, as_mask(attention_mask))
         source_inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
-        if self.encoder is None:
+        if self.encoder is None:  # decoder-only
             assert self.decoder is not None, "checked by the spec"
             decoded = self.decoder(replace(source_inputs, prefix_lengths=prefix_lengths), cache=cache, **requested)
             predicted = self.predict(decoded, source_inputs, labels, output_logits, shift=True)
@@ -97,7 +97,7 @@ class Model(ModelParts):
         encoded: StackOutput | None = None
         if encoder_outputs is None:
             encoded = self.encoder(source_inputs, layers=self.source_layers, **requested)
-        if self.decoder is None:
+        if self.decoder is None:  # encoder-only
             assert encoded is not None, "checked on entry"
             predicted = self.predict(encoded, source_inputs, labels, output_logits)
             states = (encoded.hidden, encoded.hidden_states, encoded.attentions_over("own"))
@@ -239,6 +239,6 @@ class Model(ModelParts):
             loss = self.head.loss(prediction, labels, shift)
             loss = loss if auxiliary_loss is None or loss is None else loss + auxiliary_loss
         if labels is None or output_logits:
-            _ = prediction.logits
+            _ = prediction.logits  # computes and keeps them
         prediction.keep_track()
         return prediction, loss, auxiliary_loss

@@ -120,6 +120,7 @@ class Stack(nn.Module):
         """The embeddings with their positions, then each layer's output, the last one after the final norm."""
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
         states = [self.dropped(hidden)]
+        # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()
         for index, layer in enumerate(self.layers):
             if index in recomputed:
@@ -157,6 +158,7 @@ class Stack(nn.Module):
             return self.embedding(ids), None, None
         prompt = None if inputs.prompt_length is None else max(inputs.prompt_length - offset, 0)
         places = self.vision.places(ids, pixel_values, first=offset == 0, prompt=prompt)
+        # image tokens may lie outside the vocabulary; the embedding read for them is replaced
         embedded = self.embedding(ids if places is None else ids.masked_fill(places, 0))
         if places is None or pixel_values is None:
             return self.vision.untouched(embedded), None, None

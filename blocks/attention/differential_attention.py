@@ -56,6 +56,7 @@ class DifferentialAttention(OwnSequenceAttention):
         queries = self.position(self.queries(hidden), context)
         keys, values = self.keys_values(hidden)
         own = self.read_own(self.position(keys, context), values, context)
+        # kernels take values of the key's width, so both halves of the wide values need a call each
         halves = [self.attend(queries, (with_values(own, half),), context) for half in own.values.chunk(2, dim=1)]
         first, second = torch.cat(halves, dim=-1).chunk(2, dim=1)
         mixed = first - self.share().to(first.dtype) * second

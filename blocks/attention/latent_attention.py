@@ -100,6 +100,7 @@ class LatentAttention(OwnSequenceAttention):
         rotated = self.position(rotated, context)
         latent, shared = self.parts(self.kv_down_proj(hidden)[:, None])
         entry = torch.cat((self.kv_latent_norm(latent), self.position(shared, context)), dim=-1)
+        # the cache holds entries as keys of one head, and no values
         own = self.read_own(entry, entry[..., :0], context)
         mix = self.in_latents if hidden.shape[1] == 1 and self.absorbs else self.in_heads
         return self.output(mix(content, rotated, own, context), hidden)

@@ -56,15 +56,18 @@ def chunked(tokens: Tokens, state: State) -> tuple[Tensor, State]:
     before = torch.ones(start.shape[-1], start.shape[-1], dtype=torch.bool, device=keys.device).tril()
     from_start = since
     if documents is not None:
+        # no decay factor reaches across a document boundary
         own = rearrange(documents[:, 1:], "b (n c) -> b 1 n c", c=size)
         ends = torch.cat((documents[:, None, :1], own[..., -1]), -1)
         visible = visible & (own[..., :, None] == own[..., None, :])
         until = until.masked_fill(own != ends[..., 1:, None], -torch.inf)
         before = before & (ends[..., :, None] == ends[..., None, :])
         from_start = from_start.masked_fill(own != ends[..., :-1, None], -torch.inf)
+    # what each chunk adds to the state, and from it the state before each chunk and after the last
     added = (keys * until.exp()[..., None]).mT @ values
     whole = torch.cat((state[:, :, None], added), 2)
     states = torch.einsum("bhnm,bhmkv->bhnkv", share(start, before), whole)
+    # within the chunk, plus from the state before it
     outputs = (queries @ keys.mT * share(since, visible)) @ values + (queries * from_start.exp()[..., None]) @ states[:, :, :-1]
     return rearrange(outputs, "b h n c v -> b h (n c) v")[:, :, :length], states[:, :, -1]
 

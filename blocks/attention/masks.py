@@ -96,7 +96,7 @@ class Mask:
         right = self.key_start + self.key_length if right is None else right
         most = self.key_length - 1
         low, high = (queries - left - self.key_start).clamp(min=0), (queries + right - self.key_start).clamp(max=most)
-        if self.blocks is not None:
+        if self.blocks is not None:  # a query attends at least to the end of its own block
             last = last_of_run(self.blocks)[:, queries[0]]
             last = last if self.ahead is None else torch.minimum(last, queries + self.ahead)
             high = torch.maximum(high, last - self.key_start).clamp(max=most)

@@ -167,6 +167,7 @@ class AttentionHeads(nn.Module):
         if self.sinks is not None:
             reads = (*reads, sink(self.sinks, reads[0], context))
         keys, values, masks, biases = zip(*reads, strict=True)
+        # layers with the same masks share one JoinedMask, and with it the kernel's choice and form of it
         mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(masks))
         call = AttentionCall(
             mask,

@@ -125,7 +125,7 @@ class Retention(nn.Module):
             state: State = tokens.keys.new_zeros(batch, self.heads, self.head_dim, self.value_dim)
         else:
             state = memory.state
-        with uncast(state.device.type):
+        with uncast(state.device.type):  # autocast would round the state at each step
             outputs, state = (stepped if length == 1 else chunked)(tokens, state)
         if context.cache is None:
             return outputs

@@ -75,6 +75,7 @@ class OwnSequenceAttention(AttentionHeads):
                 context.cache.own[context.place] = own
             key_values = own.write(keys, values, context.cache.room)
         first, length = key_values.start, key_values.keys.shape[2]
+        # the mask depends on nothing else, so that all layers with this pattern and these keys share it
         mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
         return Read(key_values.keys, key_values.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
@@ -114,6 +115,7 @@ class OwnSequenceAttention(AttentionHeads):
             device = context.positions.device
             if context.slots is not None:
                 return torch.arange(mask.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
+            # the smallest distance is that of the first key to the last query
             first = mask.key_start - (mask.query_start + mask.query_length - 1)
             return torch.arange(first, first + mask.key_length + mask.query_length - 1, device=device)[None]
 

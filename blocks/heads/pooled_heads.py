@@ -99,6 +99,7 @@ class ContrastiveHead(SentenceEmbeddingHead):
         """Mean cross-entropy of each row's positive among all other rows."""
         vectors = wide(prediction.logits)
         labels = check_classes(labels, (len(vectors),), len(vectors), "the number of each row's positive")
+        # a vector is not a candidate for itself
         same = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
         temperature = self.temperature if self.log_temperature is None else wide(self.log_temperature).exp()
         scores = (vectors @ vectors.T / temperature).masked_fill(same, -torch.inf)

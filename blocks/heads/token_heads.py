@@ -179,6 +179,7 @@ class SequenceClassificationHead(nn.Module):
         if valid is None:
             last = hidden[:, -1]
         else:
+            # the last token that is not padding, on whichever side the padding is
             places = torch.arange(hidden.shape[1], device=hidden.device)
             last = hidden[torch.arange(len(hidden), device=hidden.device), (places * valid).argmax(-1)]
         logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))

@@ -55,6 +55,7 @@ class RotaryPosition(nn.Module):
     def forward(
         self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
     ) -> Float[Tensor, "batch heads length head_dim"]:
+        # once per pass for all layers with an equal spec, for queries and keys
         cos, sin = context.once((*self.key, heads.dtype), lambda: self._tables(heads, context))
         rest = heads[..., self.channels :]
         rotated = heads[..., : self.channels]

@@ -83,10 +83,14 @@ def check_stack(
             refuse(f"{prefix}attention_mask", f"numbers from {low} to {high}", "1 at tokens and 0 at padding")
     check_numbers(f"{prefix}segment_ids", given, (whole,), "[batch, length]: cached and new tokens")
     places = check_numbers(f"{prefix}position_ids", given, ((rows, length), (1, length)), "[batch, length]")
-    if places is not None and looks(model, places) and bounds(places)[0] < 0:
+    if places is not None and looks(model, places) and bounds(places)[0] < 0:  # negative only at padding
         real = mask[:, offset:].bool() if mask is not None and mask.device == places.device else torch.ones_like(places).bool()
         if bool(((places < 0) & real).any()):
-            refuse(f"{prefix}position_ids", f"the position {bounds(places)[0]} at a token", "positions from 0 on, except at padding")
+            refuse(
+                f"{prefix}position_ids",
+                f"the position {bounds(places)[0]} at a token",
+                "positions from 0 on, except at padding",
+            )
     return shape
 
 

@@ -25,6 +25,7 @@ def chunked(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, value
     is the average of all values, as in `eager`; it contributes no gradient to queries and keys.
     """
     numbers, tensors = pack(call.mask)
+    # the backward pass draws the same dropout again from the seed
     seed = torch.randint(2**62, (1,)) if call.dropout else None
     by_part = call.biases or (None,) * len(keys)
     biases, biased = [bias for bias in by_part if bias is not None], [int(bias is not None) for bias in by_part]

@@ -38,9 +38,11 @@ def runs_of(mask: JoinedMask, batch: int, device: torch.device) -> Runs | None:
         lengths = ((part.query_length,) * batch, (part.key_length,) * batch)
         return Runs(None, None, *lengths, part.window) if ends_align or part.window == (None, None) else None
     query_mask, key_mask = real_tokens(mask, batch, device)
+    # a run is a pair of row and segment; number the pairs that occur
     ids = [documents(labels, kept) for labels, kept in ((part.query_segments, query_mask), (part.key_segments, key_mask))]
     numbers = torch.unique(torch.cat(ids), dim=0, return_inverse=True)[1]
     of_queries, of_keys = numbers.split([len(found) for found in ids])
+    # keys of runs without any query would not be read
     has_query = torch.isin(of_keys, of_queries)
     queries = Tokens(query_mask.flatten().nonzero()[:, 0], of_queries, part.query_start, part.query_length)
     keys = Tokens(key_mask.flatten().nonzero()[:, 0][has_query], of_keys[has_query], part.key_start, part.key_length)

@@ -42,6 +42,7 @@ def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, valu
         packed = [gathered(queries, runs.queries), gathered(own_keys, runs.keys), gathered(own_values, runs.keys)]
         rows = batch if runs.queries is None else 1
         tokens = [rearrange(part, "(b l) h d -> b l h d", b=rows) for part in packed]
+    # xformers' five-dimensional form: query heads grouped by the key head that they share, keys expanded without a copy
     grouped = [rearrange(part, "b l (kv g) d -> b l kv g d", kv=kv_heads) for part in tokens]
     group = heads // kv_heads
     expanded = [grouped[0], *(part.expand(-1, -1, -1, group, -1) for part in grouped[1:])]

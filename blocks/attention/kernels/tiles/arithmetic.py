@@ -53,6 +53,7 @@ class Tiles:
             if tile.hidden is not None and tile.hidden.fully_masked is not None:
                 given = self.distribute_to_values(of_values, tile, given, tile.hidden.fully_masked)
             weights, slope = self.weights(tile, queries, slope=True)
+            # the gradient of the attention weights, then in place that of the scores
             steps = self.scores("steps", given, self.of_keys(self.values, tile))
             kept = self.kept(tile, steps)
             drop(steps, kept)
@@ -61,6 +62,7 @@ class Tiles:
             steps.sub_(mean).mul_(weights)
             for total, own in self.biased(tile, steps, of_biases):
                 total += of_diagonals(own)
+            # through scale and softcap, to the products of queries and keys
             steps.mul_(self.call.scale if slope is None else slope)
             drop(weights, kept)
             self.add(of_values, tile, self.narrow(weights), given)

@@ -78,6 +78,7 @@ def sizes(queries: Tensor, kv_heads: int, mask: JoinedMask) -> tuple[int, int]:
 
     if cpu and visible_keys(MOST) > WIDER * visible_keys(MOST // 2):
         rows = MOST // 2
+    # first shrink the number of queries until the scores of one key head fit, then take as many heads as fit
     while rows > FEWEST and rows * visible_keys(rows) > scores:
         rows //= 2
     size = min(max(rows // groups, 1), queries.shape[2])
