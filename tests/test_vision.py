@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import pairform
+from pairform.assemblies.modeling.inputs import StackInputs
 from tests.broken.damage import refused
 from tests.small_vision import FIRST_WORD, IMAGE, TOKENS, document, pixels, text, with_pictures
 
@@ -20,7 +21,7 @@ def hidden(model: pairform.Model, ids: Tensor, pictures: Tensor | None = None, *
     stack = model.encoder or model.decoder
     assert stack is not None
     with torch.no_grad():
-        found: Tensor = stack(ids, pixel_values=pictures, **rest).hidden
+        found: Tensor = stack(StackInputs(ids, pixel_values=pictures, **rest)).hidden
     return found
 
 
@@ -44,8 +45,9 @@ def test_the_first_hidden_states_differ_from_those_of_the_text_only_at_image_tok
     ids = with_pictures(text(), (0, 2), (0, 8), (1, 10))
     pictures = pixels(3)
     with torch.no_grad():
-        states = model.encoder(ids, pixel_values=pictures, hidden_states=True).hidden_states
-        seen = model.get_submodule("encoder.vision.projector")(model.get_submodule("encoder.vision.tower")(pictures).hidden)
+        states = model.encoder(StackInputs(ids, pixel_values=pictures), hidden_states=True).hidden_states
+        tower = model.get_submodule("encoder.vision.tower")
+        seen = model.get_submodule("encoder.vision.projector")(tower(StackInputs(pictures)).hidden)
         words = model.encoder.embedding(ids)
     assert states is not None
     assert torch.equal(states[0][ids != IMAGE], words[ids != IMAGE])
@@ -195,7 +197,7 @@ def test_a_model_without_vision_takes_no_pictures_and_builds_nothing_for_them(as
     assert not [name for name, _ in model.named_modules() if "vision" in name]
     ids = with_pictures(text(), (0, 2))
     written = {"decoder_input_ids": text(2, 5)} if assembly == "encoder_decoder" else {}
-    refused(lambda: model(ids, pixel_values=pixels(1), **written), "pictures for a stack without vision")
+    refused(lambda: model(ids, pixel_values=pixels(1), **written), "images for a stack without vision")
     model(ids, **written)  # its image token is a word like any other
 
 

@@ -83,7 +83,7 @@ class CrossAttention(AttentionHeads):
         source_layer: Literal["last", "matching"] | int = Field(
             default="last",
             description="Encoder layer to attend to. last: the encoder's output; a number: that layer's output, from 0, or -1 "
-            "for the last; matching: of the layer with the decoder layer's own number (He et al. 2018, 'Layer-Wise "
+            "for the last; matching: that of the layer with the decoder layer's number (He et al. 2018, 'Layer-Wise "
             "Coordination between Encoder and Decoder', NeurIPS). A layer's output passes through the encoder's final norm and "
             "the bridge.",
         )

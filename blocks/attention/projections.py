@@ -199,8 +199,9 @@ class AttentionHeads(nn.Module):
 def split_heads(
     projected: Float[Tensor, "batch length heads_times_dim"], head_dim: int
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    batch, length, _ = projected.shape
-    return projected.view(batch, length, -1, head_dim).transpose(1, 2)
+    """The heads of a projection, as a view. The batch may be empty: a tower runs on no images."""
+    batch, length, channels = projected.shape
+    return projected.view(batch, length, channels // head_dim, head_dim).transpose(1, 2)
 
 
 def sink(scores: Float[Tensor, " heads"], other: Read, context: Context) -> Read:
