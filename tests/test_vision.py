@@ -191,6 +191,15 @@ def test_what_does_not_fit_is_refused(assembly: str) -> None:
     wrong(("pixel_values", "together with inputs_embeds", "input_ids"), ids=None, pictures=pixels(2), inputs_embeds=embeds)
 
 
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", "chunked"])
+def test_a_batch_of_no_pictures_equals_text_alone(kernel: str) -> None:
+    model = pairform.build(document("decoder_only"), seed=0)
+    model.use_kernel(kernel)
+    ids = text()
+    with torch.no_grad():
+        assert torch.allclose(model(ids, pixel_values=pixels(1)[:0]).logits, model(ids).logits, atol=1e-4)
+
+
 @pytest.mark.parametrize("assembly", ASSEMBLIES)
 def test_a_model_without_vision_takes_no_pictures_and_builds_nothing_for_them(assembly: str) -> None:
     model = pairform.build(document(assembly, pictures=False), seed=0)

@@ -24,7 +24,7 @@ def eager(
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
-    rows, rest = queries.reshape(batch, kv_heads, -1, head_dim), call.scale
+    rows, rest = queries.reshape(batch, kv_heads, heads // kv_heads * length, head_dim), call.scale  # the batch may be empty
     if queries.dtype == torch.float16:
         power, rest = split_scale(call.scale, queries.dtype)
         rows = rows * power
@@ -44,7 +44,7 @@ def eager(
     if length > 1:
         values = (join(values, 2),)  # one product rounds once, as transformers' does
     mixed = weighted(weights, values).reshape(batch, heads, length, values[0].shape[-1])
-    return mixed, weights.reshape(batch, heads, length, -1) if call.weights else None
+    return mixed, weights.reshape(batch, heads, length, weights.shape[-1]) if call.weights else None
 
 
 def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sources kv_heads x y"]) -> Tensor:
