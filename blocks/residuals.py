@@ -115,7 +115,8 @@ class DeepNorm(nn.Module):
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
             factors = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))
-            return {field: value for field, value in factors.items() if getattr(self, field) is None}
+            own = dict(self)
+            return {field: value for field, value in factors.items() if own[field] is None}
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

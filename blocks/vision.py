@@ -14,9 +14,8 @@ from torch.nn import functional
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
 
 
+# Read through `PictureEmbeddingSpec.of`: the sizes are None for embeddings of something other than images.
 class PictureEmbeddingSpec(BlockSpec):
-    """The fields of image embeddings that other parts of the library read. The sizes are None for other embeddings."""
-
     image_size: PositiveInt | None = None
     patch_size: PositiveInt | None = None
     channels: PositiveInt = 3

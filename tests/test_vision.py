@@ -206,7 +206,7 @@ def test_a_model_without_vision_takes_no_pictures_and_builds_nothing_for_them(as
     assert not [name for name, _ in model.named_modules() if "vision" in name]
     ids = with_pictures(text(), (0, 2))
     written = {"decoder_input_ids": text(2, 5)} if assembly == "encoder_decoder" else {}
-    refused(lambda: model(ids, pixel_values=pixels(1), **written), "images for a stack without vision")
+    refused(lambda: model(ids, pixel_values=pixels(1), **written), "pictures for a stack without vision")
     model(ids, **written)  # its image token is a word like any other
 
 

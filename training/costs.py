@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.modeling.model import Model
@@ -13,9 +14,9 @@ from pairform.registry import read_text
 from pairform.training.data.batches import Lengths, lengths_read, prompt
 
 REPEATS = 3
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESET_PEAK = "5"
-"""Written to `CLEAR_REFS`, it resets Linux's peak resident size of this process to the current size."""
+STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET = "5"
+"""Written to `MARK`, it resets Linux's peak resident size of this process to the current size."""
 
 
 def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> dict[str, int]:
@@ -35,7 +36,7 @@ def memory_in_use(device: str) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     try:
-        CLEAR_REFS.write_text(RESET_PEAK)
+        MARK.write_text(RESET)
     except OSError:
         return None
     return resident("VmRSS")
@@ -68,7 +69,11 @@ def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
     seconds: list[float] = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        # without an end token, so that every model generates as many tokens
-        model.generate(ids, torch.ones_like(ids), max_new_tokens=lengths[1], eos_token_id=())
+        write(model, ids, lengths[1])
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
+
+
+def write(model: Model, ids: Tensor, length: int) -> None:
+    """Generate `length` tokens. No token ends the text, so that every model generates as many."""
+    model.generate(ids, torch.ones_like(ids), max_new_tokens=length, eos_token_id=())

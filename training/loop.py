@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +37,22 @@ class Clock:
         self.seconds += time.perf_counter() - self.since
 
 
-def train(
-    spec: Mapping[str, Any], settings: TrainingSpec, seed: int, examples: Examples, *, latency: bool, log: Log
-) -> dict[str, Any]:
+class Run(Protocol):
+    """What is trained: the document of a model's spec, the settings, and the seed of the weights and the order of the data."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+    @property
+    def training(self) -> TrainingSpec: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, Any]:
     """Build a model with new weights, train it and measure it. Equal arguments give equal losses and accuracies.
 
     Args:
-        spec: Document of the model's spec.
-        settings: The training settings.
-        seed: Seed of the weights and of the order of the data.
+        run: The model, the settings and the seed, such as a study's trial.
         examples: The data.
         latency: Also measure the seconds of generating a target.
         log: Receives each line of metrics.
@@ -56,13 +63,14 @@ def train(
     Raises:
         DivergedError: the training or validation loss is not finite.
     """
+    settings, seed = run.training, run.seed
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(seed)
     start = time.perf_counter()
     held_out = examples.validation()
     memory = memory_in_use(settings.device)
-    model = build(dict(spec), device=settings.device, seed=seed).train()
+    model = build(dict(run.spec), device=settings.device, seed=seed).train()
     clock = Clock()
     fit(model, settings, seed, examples, held_out, clock, log)
     final = validation_line(model, held_out, settings, settings.steps, clock)

@@ -1,1 +1,1 @@
-"""What a spec or a model is and costs: parameters, FLOPs, cache bytes, diagrams."""
+"""Costs and diagrams of specs: parameters, FLOPs, cache bytes."""

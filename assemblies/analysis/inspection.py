@@ -1,4 +1,4 @@
-"""What a spec costs before anything is allocated: parameters, FLOPs and cache bytes, by part."""
+"""Costs of a spec, by part, without allocating it: parameters, FLOPs and cache bytes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,14 @@ __all__ = ["Inspection", "Part", "inspect"]
 
 @dataclass(frozen=True)
 class Inspection:
-    """Costs of one model. `parameters` counts tied tensors once; encoder and decoder are without embeddings and vision.
+    """Costs of one model.
 
-    flops:       of one forward pass over `source_length` and `target_length` tokens, two for each multiply-add, as
-                 torch's counter counts matrix products.
-    cache_bytes: keys and values after that pass, of what the decoder keeps of itself and of its source.
+    Attributes:
+        tree: parameters and FLOPs of every part.
+        parameters: by purpose. Tied tensors count once; encoder and decoder are without embeddings and vision.
+        flops: of one forward pass over `source_length` and `target_length` tokens, two for each multiply-add of a matrix
+            product.
+        cache_bytes: of the decoder's keys and values after that pass, of its own tokens and of the encoder's output.
     """
 
     tree: Part
@@ -63,10 +66,19 @@ def inspect(
     pictures: int = 0,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Inspection:
-    """Parameters, FLOPs and cache bytes of a spec, measured on the meta device.
+    """Compute the parameters, FLOPs and cache bytes of a spec on the meta device.
 
-    A decoder-only model reads `target_length` tokens, an encoder-only one `source_length`. `pictures` is how many there are in
-    the batch, their tokens among the text's.
+    Args:
+        spec: as for `load_spec`.
+        batch: rows of the batch.
+        source_length: tokens that an encoder reads.
+        target_length: tokens that a decoder reads.
+        pictures: images in the batch. Their tokens count among those of the text.
+        dtype: of the weights and the cache.
+
+    Raises:
+        SpecError: the spec is invalid.
+        InputError: a length is below 1, or the tokens of all pictures do not fit.
     """
     read = load_spec(spec)
     check_request(read, batch, source_length, target_length, pictures)
@@ -91,7 +103,7 @@ def inspect(
 
 
 def check_request(spec: ModelSpec, batch: int, source_length: int, target_length: int, pictures: int) -> None:
-    """Whether such a batch can be: the tokens of all pictures fit into it."""
+    """Check the sizes of the batch, and that the tokens of all pictures fit into it."""
     for name, value in {"batch": batch, "source_length": source_length, "target_length": target_length}.items():
         if value < 1:
             raise InputError(Problem(name, str(value), "1 or more"))
@@ -110,7 +122,7 @@ def check_request(spec: ModelSpec, batch: int, source_length: int, target_length
 
 
 def one_of_each(spec: ModelSpec) -> tuple[ModelSpec, dict[str, list[int]]]:
-    """The spec with one layer of each kind in every stack, and how many layers each stands for, by the stack's path."""
+    """The spec with one layer of each kind in every stack, and the number of layers of each kind by the stack's path."""
     counts: dict[str, list[int]] = {}
 
     def cut(path: str, stack: StackSpec) -> StackSpec:
@@ -125,7 +137,7 @@ def one_of_each(spec: ModelSpec) -> tuple[ModelSpec, dict[str, list[int]]]:
 
 
 def source_layers(spec: ModelSpec) -> tuple[int, ...]:
-    """Numbers of the encoder's layers that the decoder reads beside the output."""
+    """The numbers of the encoder's layers that the decoder reads in addition to the output."""
     if spec.decoder is None:
         return ()
     sizes = spec.sizes("decoder")
@@ -155,7 +167,7 @@ def run(model: Model, batch: int, source_length: int, target_length: int, pictur
 
 
 def pixels(stack: StackSpec, pictures: int) -> Tensor:
-    """Pictures of the size that the stack's tower reads, `[pictures, channels, height, width]`, without content."""
+    """Empty pictures of the size that the stack's tower reads, `[pictures, channels, height, width]`."""
     assert stack.vision is not None, "checked with the request"
     embedding = PictureEmbeddingSpec.of(stack.vision.tower.embedding)
     assert embedding.image_size is not None, "checked by the spec"
@@ -163,7 +175,7 @@ def pixels(stack: StackSpec, pictures: int) -> Tensor:
 
 
 def measured_modules(model: Model) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of the tree that compute, by path."""
+    """The modules whose FLOPs the tree has, by path."""
     paths = ["head", "bridge"]
     for stack, _ in stacks_of(model):
         paths += [f"{stack}.embedding", f"{stack}.norm"]
@@ -174,7 +186,7 @@ def measured_modules(model: Model) -> Iterator[tuple[str, nn.Module]]:
 
 
 def add_flops(part: Part, path: str, flops: Mapping[str, int], counts: Mapping[str, list[int]]) -> None:
-    """Fill in the FLOPs of a part and of all inside; each measured layer stands for as many as `counts` says."""
+    """Fill in the FLOPs of a part and of all parts inside. counts: the number of layers that each measured layer stands for."""
     for inner in part.parts:
         if part.name == "layers":
             many = counts[path.removesuffix(".layers")]

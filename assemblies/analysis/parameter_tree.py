@@ -11,14 +11,14 @@ from pairform.assemblies.specs.model import LayerSpec, StackSpec
 
 CROSS = "cross_attention"
 EMBEDDINGS = ("embedding", "position")
-"""Parts of a stack that its first hidden states come from."""
+"""Parts of a stack that make its first hidden states."""
 
 
 @dataclass
 class Part:
-    """A part of the model. `count` is how many layers have it; `parameters` and `flops` are of all of them together.
+    """A part of the model. A tensor that several parts share counts in the first of them.
 
-    A tensor that several parts share counts in the first of them.
+    count: the number of layers that have it; `parameters` and `flops` are totals over them.
     """
 
     name: str
@@ -42,7 +42,7 @@ def whole(name: str, parts: list[Part]) -> Part:
 
 
 def stacks_of(model: Model) -> Iterator[tuple[str, StackSpec]]:
-    """Every stack by its path in the model, towers that read pictures among them."""
+    """Every stack by its path in the model, vision towers included."""
     for name, stack in model.spec.stacks.items():
         yield name, stack
         if stack.vision is not None:
@@ -50,14 +50,14 @@ def stacks_of(model: Model) -> Iterator[tuple[str, StackSpec]]:
 
 
 Counts = Mapping[str, Sequence[int]]
-"""By a stack's path, how many layers each of its layers stands for."""
+"""By a stack's path, the number of layers that each of its layers stands for."""
 
 
 class Tree:
-    """Takes a model of one layer of each kind apart. Each tensor is counted where it is met first."""
+    """The tree of a model with one layer of each kind. Each tensor counts in the first part that has it."""
 
     def __init__(self, model: Model, counts: Counts) -> None:
-        self.seen: set[int] = set()
+        self.counted: set[int] = set()
         self.counts = counts
         parts = [self.stack(name, model.get_submodule(name)) for name in model.spec.stacks]
         if model.spec.bridge.name != "none":
@@ -66,12 +66,12 @@ class Tree:
 
     def new_parameters(self, module: nn.Module) -> int:
         """Elements of the module's parameters that no earlier part has."""
-        new = {id(parameter): parameter.numel() for parameter in module.parameters() if id(parameter) not in self.seen}
-        self.seen.update(new)
+        new = {id(parameter): parameter.numel() for parameter in module.parameters() if id(parameter) not in self.counted}
+        self.counted.update(new)
         return sum(new.values())
 
     def stack(self, path: str, stack: nn.Module) -> Part:
-        """Every child of the stack: what comes before the layers, their branches summed over layers, and the final norm."""
+        """Every child of the stack: those before the layers, the branches summed over layers, and the final norm."""
         children = dict(stack.named_children())
         after = {name: children.pop(name) for name in ("layers", "norm")}
         return whole(path.rpartition(".")[2], [self.part(path, name, child) for name, child in (children | after).items()])
@@ -98,14 +98,14 @@ class Tree:
 
 
 def layers_of(model: Model, counts: Counts) -> Iterator[tuple[LayerSpec, nn.Module, int]]:
-    """Every kind of layer with its spec and how many there are of it."""
+    """Every kind of layer with its spec and the number of such layers."""
     for path, stack in stacks_of(model):
         yield from zip(stack.layers, model.get_submodule(f"{path}.layers").children(), counts[path], strict=True)
 
 
 def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]:
-    """By purpose: `embedding` is of tokens and positions, `encoder` and `decoder` are what else a stack has beside vision.
-    `active`, where it is not the total, is what one token goes through."""
+    """Parameters by purpose. `embedding` is of tokens and positions; `encoder` and `decoder` are the rest of a stack without
+    vision. `active`, given if it differs from the total, is what one token uses."""
     stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
     bodies = {name: stack.parameters - stack.size(*EMBEDDINGS, "vision") for name, stack in stacks.items()}
     idle = sum(
@@ -127,7 +127,7 @@ def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]
 
 
 def cross_attention_parameters(model: Model, counts: Counts) -> int:
-    """Elements of all cross-attention blocks, without the norms around them."""
+    """Parameters of all cross-attention blocks, without the norms around them."""
     return sum(
         count * parameter.numel()
         for layer, module, count in layers_of(model, counts)

@@ -19,7 +19,7 @@ from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.modeling.build import parameters_of
-from pairform.assemblies.specs.depth_dependent import Move, settled
+from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, OutputError, Problem, SpecError, difference, shorten
 
@@ -148,7 +148,7 @@ def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
     document[part] = {key: value for key, value in spec.stacks[part].document().items() if key not in ("vocabulary", "tokens")}
     unmoved = Move(spec, part, tuple(range(spec.stacks[part].depth)))
     try:
-        return settled(ModelSpec.read(document), {part: unmoved})
+        return with_moved_values(ModelSpec.read(document), {part: unmoved})
     except SpecError as error:
         found = f"a {part} that cannot be used alone ({error.problems[0]})"
         raise OutputError(Problem("part", found, "a stack that reads no other")) from None

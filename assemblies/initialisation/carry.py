@@ -20,12 +20,12 @@ from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers
 from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.planning import commit, edits, reason, target_rows
+from pairform.assemblies.initialisation.planning import commit, drop_reason, edits, target_rows
 from pairform.assemblies.initialisation.rules.carry import CarryRules
 from pairform.assemblies.modeling.build import parameters_of, skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import draw
-from pairform.assemblies.specs.depth_dependent import Move, settled
+from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem
 
@@ -99,7 +99,7 @@ def carry(
         write_plan(plan, {"model": checkpoint}, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
         return load(out), plan
     device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
-    return assembled(plan, checkpoint, device), plan
+    return build_planned(plan, checkpoint, device), plan
 
 
 def in_memory(model: Model) -> Checkpoint:
@@ -125,7 +125,7 @@ def plan_carry(
             moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
     if spec is None:
         target = with_kept_overrides(target, moves)
-    target = settled(with_kept_sources(target, moves), moves)
+    target = with_moved_values(with_kept_sources(target, moves), moves)
     rules = {part: CarryRules(part, target, checkpoint, move.layers, options) for part, move in moves.items()}
     made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
     targets = tuple(
@@ -171,21 +171,21 @@ def origins(checkpoint: Checkpoint, rules: Mapping[Role, CarryRules], targets: t
             used.setdefault(row.source.tensor, []).append(row.target)
     for name, tensor in checkpoint.tensors.items():
         rule = next((rule for rule in rules.values() if name.startswith(f"{rule.source_part}.")), [*rules.values()][-1])
-        dropped = None if name in used else reason(rule, name)
+        dropped = None if name in used else drop_reason(rule, name)
         source = Source(role="model", tensor=name)
         yield SourceRow(source=source, shape=tensor.shape, targets=tuple(used.get(name, ())), dropped=dropped)
 
 
-def assembled(plan: Plan, checkpoint: Checkpoint, device: torch.device) -> Model:
+def build_planned(plan: Plan, checkpoint: Checkpoint, device: torch.device) -> Model:
     """The planned model in memory, with no tensor shared with the source."""
     model = skeleton(plan.spec)
     with torch.no_grad():
-        state = {row.target: value(row, checkpoint, plan.options.seed).to(device) for row in plan.targets}
+        state = {row.target: planned_tensor(row, checkpoint, plan.options.seed).to(device) for row in plan.targets}
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     return model
 
 
-def value(row: TargetRow, checkpoint: Checkpoint, seed: int) -> Tensor:
+def planned_tensor(row: TargetRow, checkpoint: Checkpoint, seed: int) -> Tensor:
     """One planned tensor."""
     dtype: torch.dtype = getattr(torch, row.dtype)
     if isinstance(row.operation, Fresh):

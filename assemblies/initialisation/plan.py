@@ -13,16 +13,16 @@ from pairform.registry import PositiveInt, Spec
 
 Shape = Annotated[tuple[int, ...], Strict(False)]
 Role = Literal["encoder", "decoder", "vision", "model"]
-"""What a source is for; "model" is the one whose weights another spec keeps (`carry`)."""
+"""The role of a source; "model" is the single source of `carry`."""
 
 
 class Copy(Spec):
-    """The source as it is."""
+    """An unchanged copy of the source."""
 
     name: Literal["copy"] = "copy"
 
     def fits(self, source: Shape, target: Shape) -> bool:
-        """Whether it makes a tensor of one shape from one of the other."""
+        """Whether it makes a tensor of the target's shape from one of the source's."""
         return source == target
 
     @property
@@ -144,7 +144,7 @@ class TargetRow(Spec):
 
 
 class SourceRow(Spec):
-    """Where one tensor of a source goes; `dropped` says why it goes nowhere."""
+    """The targets of one tensor of a source; `dropped` is the reason if there are none."""
 
     source: Source
     shape: Shape
@@ -161,7 +161,7 @@ class SourceFolder(Spec):
 
 
 class Edit(Spec):
-    """A change that no weight shows: a field of the spec as the source has it and as the new model does; None is absent."""
+    """A change that no weight shows: a field of the spec in the source and in the new model; None is absent."""
 
     path: str
     before: Any = None

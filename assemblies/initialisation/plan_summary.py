@@ -1,4 +1,4 @@
-"""A plan in short: what happens to like tensors of like places, whatever the number of layers."""
+"""A summary of a plan: tensors of equal roles in all layers, grouped by how they are made."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Group:
 
 
 def groups(plan: Plan) -> list[Group]:
-    """What is made, in the order of the plan."""
+    """The tensors of the new model, in the order of the plan."""
     found: dict[tuple[str, ...], Group] = {}
     for row in plan.targets:
         stack, part = place(row.target)
@@ -41,7 +41,7 @@ def groups(plan: Plan) -> list[Group]:
 
 
 def dropped(plan: Plan) -> list[Group]:
-    """What the sources have and the new model does not."""
+    """The tensors of the sources that are not used."""
     found: dict[tuple[str, ...], Group] = {}
     for row in plan.origins:
         if row.dropped is not None:
@@ -59,7 +59,7 @@ def place(tensor: str) -> tuple[str, str]:
 
 
 def size_in_bytes(plan: Plan) -> int:
-    """Of the weights to be written."""
+    """The number of bytes of the planned weights."""
     sizes = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
     return sum(row.parameters * sizes[row.dtype] for row in plan.targets)
 

@@ -13,13 +13,13 @@ from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.initialisation.options import Options, dtype_name, read_options
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
 from pairform.assemblies.initialisation.pairing.pair import move, pair
-from pairform.assemblies.initialisation.pairing.source_layers import other_sources
+from pairform.assemblies.initialisation.pairing.source_layers import changed_source_layers
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules
-from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, head_rule
+from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.modeling.build import parameters_of
-from pairform.assemblies.specs.depth_dependent import Move, settled
+from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
 
@@ -88,7 +88,7 @@ def plan_of(
     if spare := [role for role in sources if role not in has]:
         raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
     moves: dict[Role, Move] = {role: move(source.spec, role, options) for role, source in sources.items() if role != "vision"}
-    target = settled(target, moves)
+    target = with_moved_values(target, moves)
     rules: dict[Role, StackRules] = {
         role: (DecoderRules if role == "decoder" else StackRules)(role, target, sources[role], each.layers, options)
         for role, each in moves.items()
@@ -142,7 +142,7 @@ def target_rows(
         rule = rules.get(name.split(".")[0], None)  # type: ignore[call-overload]
         try:
             if name.split(".")[1] == "vision":
-                made: Made = vision_rule(wanted, sources)
+                made: Planned = vision_rule(wanted, sources)
             elif name.startswith("bridge."):
                 made = bridge_rule(wanted, target, sources)
             elif rule is None:
@@ -175,7 +175,7 @@ def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]
     for path, (before, after) in difference(old, new).items():
         yield Edit(path=path, before=before, after=after)
     if "encoder" in rules and "decoder" in rules:
-        for path, was, now in other_sources(target, rules["decoder"].move, rules["encoder"].move):
+        for path, was, now in changed_source_layers(target, rules["decoder"].move, rules["encoder"].move):
             yield Edit(path=path, before=was, after=now)
 
 
@@ -198,13 +198,13 @@ def source_rows(role: Role, checkpoint: Checkpoint, rule: StackRules | None, tar
             source=Source(role=role, tensor=name),
             shape=tensor.shape,
             targets=tuple(used.get(name, ())),
-            dropped=None if name in used else "only the pictures are read as here" if rule is None else reason(rule, name),
+            dropped=None if name in used else "only the pictures are read as here" if rule is None else drop_reason(rule, name),
         )
         for name, tensor in checkpoint.tensors.items()
     ]
 
 
-def reason(rule: StackRules, name: str) -> str:
+def drop_reason(rule: StackRules, name: str) -> str:
     """Why a source tensor is not used."""
     part, *rest = name.split(".")
     if part == "head":

@@ -12,9 +12,19 @@ from pairform.registry import InputError, Problem, shorten
 
 
 def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
-    """Give every stack and the head of `model` a vocabulary of `size`, in place, and return it.
+    """Change the vocabulary of every stack and of the head, in place. The model's spec changes with it.
 
-    Rows that remain keep their values; new ones are drawn as fresh weights are. The model's spec changes with it.
+    Args:
+        model: a model, also inside torch.compile or DataParallel.
+        size: the number of tokens. Remaining rows keep their values; new ones are drawn like newly initialised weights.
+        seed: of the new rows.
+
+    Returns:
+        The model without its wrapper.
+
+    Raises:
+        InputError: no model, or an invalid size or seed.
+        SpecError: the spec does not allow the size.
     """
     model, seed = unwrapped(model), check_seed(seed)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

@@ -146,10 +146,10 @@ class Stack(nn.Module):
             found = "neither" if ids is None else "both"
             raise InputError(Problem("inputs", found, "either token ids or embeddings for each stack"))
         if pixel_values is not None and self.vision is None:
-            raise InputError(Problem("pixel_values", "images for a stack without vision", "a spec whose stack has vision"))
+            raise InputError(Problem("pixel_values", "pictures for a stack without vision", "a spec whose stack has vision"))
         if pixel_values is not None and ids is None:
             raise InputError(
-                Problem("pixel_values", "images together with inputs_embeds", "input_ids, whose image tokens they replace")
+                Problem("pixel_values", "pictures together with inputs_embeds", "input_ids, whose image tokens they replace")
             )
         if ids is None:
             given: Tensor = self.embedding.given(inputs.embeds)

@@ -1,4 +1,4 @@
-"""Image files as the pixel values that a model with vision reads, and the tokens that hold their places in a text."""
+"""Image files as pixel values for a model with vision, and the tokens that stand for them in a text."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,24 +22,31 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "str | os.PathLike[str] | Image"
 Pictures: TypeAlias = "Picture | Sequence[Picture]"
 Declared: TypeAlias = "Model | ModelSpec | str | Path | Mapping[str, Any]"
-"""A model, or whatever `load_spec` takes."""
+"""A model, or what `load_spec` takes."""
 LARGEST = 1 << 13
-"""Pixels of a side: a picture of so many takes 800 MB."""
+"""The most pixels of a side: such a picture takes 800 MB."""
 
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""What files are read as. Pillow knows more: it hands EPS to Ghostscript, a program that runs what is in the file."""
+"""The formats that are read. Pillow reads others too: EPS through Ghostscript, which runs code in the file."""
 
 
 def read_pictures(pictures: Pictures, size: "int | Declared") -> Float[Tensor, "pictures 3 size size"]:
-    """Files, or Pillow's images, as `pixel_values`: float32 between -1 and 1, on the CPU.
+    """Read images as `pixel_values`, preprocessed as for Gemma 3 in transformers.
 
-    Each becomes RGB, then a square of `size` pixels (bilinear, antialiased; proportions are not kept), then
-    `(value / 255 - 0.5) / 0.5`, as Gemma 3 is fed. A file is turned upright by its EXIF orientation and loses its
-    transparency; an image that the caller opened is taken as it lies, and transparency shows white. Both are what
-    transformers does. Of several frames the first is read.
+    Each image is converted to RGB, resized to a square (bilinear, antialiased; the aspect ratio is not kept), and normalised as
+    `(value / 255 - 0.5) / 0.5`. A file is rotated by its EXIF orientation and its transparency is dropped; an image that the
+    caller opened is not rotated, and its transparency becomes white. Of several frames the first is read.
 
-    size: in pixels, or the model or spec whose tower will read them.
+    Args:
+        pictures: one or several paths or Pillow images.
+        size: the side in pixels, or the model or spec whose tower will read them.
+
+    Returns:
+        `[pictures, 3, size, size]`, float32 between -1 and 1, on the CPU.
+
+    Raises:
+        InputError: no readable image, an invalid size, or a model without vision.
     """
     side = size if isinstance(size, int) else image_size(size)
     if isinstance(size, bool) or not 1 <= side <= LARGEST:
@@ -52,9 +59,16 @@ def read_pictures(pictures: Pictures, size: "int | Declared") -> Float[Tensor, "
 
 
 def picture_tokens(model: Declared) -> list[int]:
-    """The ids that stand for one picture in a text: begin, as many image tokens as it has embeddings, end.
+    """The token ids that stand for one picture in a text.
 
-    Of begin and end, those that the spec names.
+    Args:
+        model: a model with vision, or its spec.
+
+    Returns:
+        The begin token, one image token for each embedding of a picture, the end token; begin and end if the spec has them.
+
+    Raises:
+        InputError: the model has no vision.
     """
     vision = vision_of(model)
     ids = [vision.begin_token, *[vision.image_token] * vision.tokens, vision.end_token]
@@ -62,7 +76,7 @@ def picture_tokens(model: Declared) -> list[int]:
 
 
 def vision_of(model: Declared) -> VisionSpec:
-    """How the first stack, the one that pictures are given to, reads them."""
+    """The vision of the first stack, which reads the pictures."""
     spec = model.spec if isinstance(model, Model) else load_spec(model)
     part, stack = next(iter(spec.stacks.items()))
     if stack.vision is None:
@@ -82,7 +96,7 @@ def image_size(model: Declared) -> int:
 
 
 def as_rgb(picture: Picture, where: str) -> "Image":
-    """One picture's colours, decoded whole."""
+    """One picture, decoded, in RGB."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -117,7 +131,7 @@ def as_rgb(picture: Picture, where: str) -> "Image":
 
 
 def on_white(picture: "Image") -> "Image":
-    """RGB, with white behind what is transparent."""
+    """RGB, with white behind transparent pixels."""
     from PIL import Image
 
     if "A" not in picture.getbands() and picture.info.get("transparency") is None:

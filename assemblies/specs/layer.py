@@ -17,7 +17,7 @@ Group = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
 
 
 class DropPath(Spec):
-    """Leave a branch out of a row of the batch at random in training (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
+    """Drop a branch at random in training, for each row of the batch (stochastic depth; Huang et al. 2016, arXiv 1603.09382,
     section 3)."""
 
     rate: Probability = Field(description="Probability that a branch is skipped, in the last layer.")

@@ -1,4 +1,4 @@
-"""Patches on single layers, written into a stack's document in the shortest form that says them."""
+"""Patches on single layers, written into a stack's document in the shortest form."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ Document = dict[str, Any]
 
 
 def layers_of(stack: Document) -> tuple[LayerSpec, ...]:
-    """The layers of a stack's document, as they are with all of its patches."""
+    """The layers of a stack's document, with all of its patches."""
     return StackSpec.read(stack | {"vision": None}).layers
 
 
 def with_layer_patches(stack: Document, patches: Sequence[Document]) -> Document:
-    """A stack's document with the merge patch `patches[i]` on layer i, whatever its template, cycle and overrides say.
+    """A stack's document with the merge patch `patches[i]` on layer i, on top of its template, cycle and overrides.
 
-    It stands in the template where that gives every layer what it should have, else in the cycle, else in overrides.
+    The patch goes into the template if that gives every layer its spec, else into the cycle, else into overrides.
     """
     if not any(patches):
         return stack
@@ -29,20 +29,20 @@ def with_layer_patches(stack: Document, patches: Sequence[Document]) -> Document
         if key not in made:
             made[key] = LayerSpec.read(merge_patch(layer.document(), patch, LayerSpec)) if patch else layer
         wanted.append(made[key])
-    return next((form for form in short_forms(stack, patches) if says(form, wanted)), with_overrides(stack, patches))
+    return next((form for form in short_forms(stack, patches) if has_layers(form, wanted)), with_overrides(stack, patches))
 
 
 def short_forms(stack: Document, patches: Sequence[Document]) -> Iterator[Document]:
-    """Ways to write patches without an override. They may be undone by what the stack says of single layers."""
+    """Documents with the patches in the template or the cycle. The stack's own overrides may undo them."""
     if all(patch == patches[0] for patch in patches):
         yield stack | {"layer": merge_patch(stack["layer"], patches[0], LayerSpec)}
     cycle = list(stack.get("cycle") or [{}])
-    turns = [patches[turn] if turn < len(patches) else {} for turn in range(len(cycle))]
-    if all(patch == turns[index % len(cycle)] for index, patch in enumerate(patches)):
-        yield stack | {"cycle": [merge_patch(old, patch, LayerSpec) for old, patch in zip(cycle, turns, strict=True)]}
+    periodic = [patches[index] if index < len(patches) else {} for index in range(len(cycle))]
+    if all(patch == periodic[index % len(cycle)] for index, patch in enumerate(patches)):
+        yield stack | {"cycle": [merge_patch(old, patch, LayerSpec) for old, patch in zip(cycle, periodic, strict=True)]}
 
 
-def says(stack: Document, wanted: Sequence[LayerSpec]) -> bool:
+def has_layers(stack: Document, wanted: Sequence[LayerSpec]) -> bool:
     try:
         return list(layers_of(stack)) == wanted
     except SpecError:
@@ -50,7 +50,7 @@ def says(stack: Document, wanted: Sequence[LayerSpec]) -> bool:
 
 
 def with_overrides(stack: Document, patches: Sequence[Document]) -> Document:
-    """One override for each patch, on all of its layers."""
+    """A stack's document with one override for each distinct patch."""
     kinds: list[Document] = []
     for patch in patches:
         if patch and patch not in kinds:

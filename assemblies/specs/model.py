@@ -116,7 +116,7 @@ class ModelSpec(Spec):
             yield from (problem.inside("head") for problem in self.head.check(self.head_sizes))
             yield from self._check_tie()
             yield from self._check_pair()
-            yield from self._check_tokens()
+            yield from self.check_tokens()
 
     def _check_tie(self) -> Iterator[Problem]:
         tie = self.head_tie
@@ -156,7 +156,8 @@ class ModelSpec(Spec):
             elif self.encoder.embedding != self.decoder.embedding:
                 yield Problem("decoder.embedding", "another than the encoder's", "the same: tie_embeddings is true")
 
-    def _check_tokens(self) -> Iterator[Problem]:
+    def check_tokens(self) -> Iterator[Problem]:
+        """Special tokens outside the vocabulary of a stack that reads them."""
         readers: dict[str, list[str]] = {}  # the stacks that read each set of tokens
         for part, stack in self.stacks.items():
             readers.setdefault("tokens" if stack.tokens is None else f"{part}.tokens", []).append(part)

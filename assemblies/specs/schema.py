@@ -1,4 +1,4 @@
-"""A JSON Schema of spec documents, with which an editor completes and checks them as they are written."""
+"""The JSON Schema of spec documents, with which an editor completes and checks them."""
 
 from collections.abc import Iterator, Mapping
 from inspect import getdoc
@@ -12,9 +12,9 @@ Schema = dict[str, Any]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 REF = "#/$defs/"
 PATCH = ":patch"
-"""Ends the names of definitions in which nothing is required and `null` removes a field."""
+"""Suffix of definitions of merge patches: nothing is required, and `null` removes a field."""
 EXTENDING = ":extending"
-"""Ends the names of such definitions with `extends`: a model's and its stacks', not a vision tower's."""
+"""Suffix of such definitions with `extends`: of models and their stacks, not of vision towers."""
 
 EXTENDS: Schema = {
     "type": "string",
@@ -23,7 +23,7 @@ EXTENDS: Schema = {
 
 
 def schema() -> Schema:
-    """The schema of model documents over all blocks that are registered now."""
+    """The JSON Schema of model documents, as a dict, with all blocks that are registered now."""
     definitions = with_names({**model_definitions(), **block_definitions(), **slot_definitions()})
     definitions = {name: with_slots(definition) for name, definition in definitions.items()}
     patches = {name + PATCH: patch_of(name, definition) for name, definition in definitions.items()}
@@ -41,18 +41,18 @@ def schema() -> Schema:
 
 
 def whole_or_extending(name: str) -> Schema:
-    """A whole document, or with `extends` a patch."""
+    """A whole document, or a patch with `extends`."""
     extends = {"required": ["extends"], "properties": {"extends": True}}
     return {"type": "object", "if": extends, "then": ref(name + EXTENDING), "else": ref(name)}
 
 
 def extending(patch: Schema) -> Schema:
-    """A patch that may say what it is on."""
+    """A patch that may name its base."""
     return patch | {"properties": patch["properties"] | {"extends": EXTENDS}}
 
 
 def model_definitions() -> dict[str, Schema]:
-    """Model, stack, layer and what they are made of beside blocks."""
+    """Definitions of model, stack, layer and their parts other than blocks."""
     root = ModelSpec.model_json_schema()
     definitions: dict[str, Schema] = root.pop("$defs")
     definitions[ModelSpec.__name__] = root
@@ -73,7 +73,7 @@ def described(field: Schema, value: Schema) -> Schema:
 
 
 def block_definitions() -> dict[str, Schema]:
-    """Each block's own fields as `kind.name`, described by its class."""
+    """Definitions of blocks as `kind.name`, described by their classes."""
     definitions: dict[str, Schema] = {}
     for kind, registry in KINDS.items():
         for name, block in registry.items():
@@ -87,7 +87,7 @@ def block_definitions() -> dict[str, Schema]:
 
 
 def slot_definitions() -> dict[str, Schema]:
-    """What may stand in a slot: one of the blocks of its kinds."""
+    """Definitions of slots: one of the blocks of their kinds."""
     slots = [(kind,) for kind in KINDS] + [("attention", "feed_forward")]
     return {
         "slot." + "-or-".join(kinds): {"anyOf": [ref(f"{kind}.{name}") for kind in kinds for name in KINDS[kind]]}
@@ -96,7 +96,7 @@ def slot_definitions() -> dict[str, Schema]:
 
 
 def with_names(definitions: dict[str, Schema]) -> dict[str, Schema]:
-    """The same, with `name` required of every definition that a name chooses among several: the parser needs it too."""
+    """The same definitions, with `name` required wherever it selects one of several, as the parser requires it."""
     chosen = {name.removeprefix(REF) for definition in definitions.values() for name in named(definition)}
     return {
         name: definition | {"required": sorted({*definition.get("required", []), "name"})} if name in chosen else definition
@@ -105,7 +105,7 @@ def with_names(definitions: dict[str, Schema]) -> dict[str, Schema]:
 
 
 def named(value: Any) -> Iterator[str]:
-    """The references among which a name chooses, wherever they stand in a definition."""
+    """The references that a name selects among, anywhere in a definition."""
     if isinstance(value, Mapping):
         yield from value.get("discriminator", {}).get("mapping", {}).values()
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
@@ -113,7 +113,7 @@ def named(value: Any) -> Iterator[str]:
 
 
 def with_slots(value: Any) -> Any:
-    """`value` with every mark of a slot turned into a reference to it."""
+    """`value` with every slot marker replaced by a reference."""
     if isinstance(value, Mapping):
         items = {key: with_slots(item) for key, item in value.items()}
         return items | ref(items.pop(SLOT_KEY)) if SLOT_KEY in items else items
@@ -131,7 +131,7 @@ def patch_of(name: str, definition: Schema) -> Schema:
 
 
 def nullable(definition: Schema) -> Schema:
-    """`definition` with `null` for absence, wherever a field may be absent."""
+    """`definition` with `null` allowed for every field that may be absent."""
     needed = ("name", "extends", *definition.get("required", ()))
     properties = {
         field: value if field in needed or allows_null(value) else {"anyOf": [value, {"type": "null"}]}
@@ -145,7 +145,7 @@ def allows_null(schema: Schema) -> bool:
 
 
 def redirected(value: Any) -> Any:
-    """`value` with every reference leading to the definition for patches, and without defaults."""
+    """`value` with every reference to the definition for patches, and without defaults."""
     if isinstance(value, Mapping):
         items = {key: redirected(item) for key, item in value.items() if key != "default"}
         target = items.get("$ref")

@@ -9,7 +9,7 @@ from pairform.registry import Spec
 
 TokenId = Annotated[int, Field(ge=0)]
 MOST_ENDS = 1000
-"""End tokens of a model; those in use have a handful. Each one is compared with every token that is written."""
+"""The most end tokens of a model; real ones have a few. Each is compared with every generated token."""
 
 
 class TokenSpec(Spec):
@@ -39,7 +39,7 @@ class TokenSpec(Spec):
 
     @property
     def padding(self) -> int | None:
-        """The token that is padding wherever it stands; None if there is no such token."""
+        """The token that is padding wherever it occurs; None if there is no such token."""
         return None if self.pad in self.ends else self.pad
 
     def named(self) -> Iterator[tuple[str, int]]:

@@ -52,7 +52,7 @@ def run_trial(work: Work, name: str) -> None:
                 )
             examples = contents.open(load_spec(dict(trial.spec)))
             with open_log(folder.path, work.tensorboard) as log:
-                result = train(trial.spec, trial.training, trial.seed, examples, latency=spec.latency, log=log)
+                result = train(trial, examples, spec.latency, log)
             write_json(folder.path / RESULT, result)
         except (PairformError, DivergedError) as error:
             folder.write(trial.at("failed", str(error)))

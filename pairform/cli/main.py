@@ -111,7 +111,7 @@ def usage_line(error: Any, message: str) -> str:
         rest = found_and_expected(error.__cause__)
     text = cut_end(": ".join(filter(None, (where.replace("'", ""), rest.strip()))).rstrip("."), 1500)
     command = error.ctx.command_path if error.ctx else "pairform"
-    return f"{printable(text)}. See `{command} --help`."
+    return f"{printable(text)}{'' if text.endswith('?') else '.'} See `{command} --help`."
 
 
 def error_lines(error: Exception) -> list[str]:

@@ -13,6 +13,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, 
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
 import pairform
+from pairform.assemblies.modeling.inputs import StackInputs
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3], [9, 3, 4, 8, 2, 2]])
 EXPERT = {"name": "gated", "hidden": 12, "activation": "silu"}
@@ -193,7 +194,7 @@ def test_both_stacks_lose_and_layers_computed_again_lose_once() -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     alone = built.encoder
     assert alone is not None
-    ran = alone(IDS, valid=IDS.ne(0))
+    ran = alone(StackInputs(IDS, valid=IDS.ne(0)))
     assert 0 < ran.auxiliary_loss < found[0][1]
 
 

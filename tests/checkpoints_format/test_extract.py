@@ -41,7 +41,7 @@ def test_an_encoder_alone_computes_the_same(folder: Path, tmp_path: Path) -> Non
 
 def test_a_decoder_that_reads_a_source_cannot_stand_alone(folder: Path, tmp_path: Path) -> None:
     before = contents(tmp_path)
-    refused(lambda: pairform.extract(folder, tmp_path / "new" / "decoder", part="decoder"), "cannot stand alone")
+    refused(lambda: pairform.extract(folder, tmp_path / "new" / "decoder", part="decoder"), "cannot be used alone")
     assert contents(tmp_path) == before
 
 

@@ -28,7 +28,7 @@ def test_plan_is_short_whatever_the_depth(
     monkeypatch.chdir(sources[0].parent)
     words = ["plan", "--encoder", sources[0].name, "--decoder", sources[1].name]
     found, text = document(run(*words, "--json")), run(*words).out
-    table = text.partition("\nedits")[0].splitlines()
+    table = text.partition("\nchanges to the spec")[0].splitlines()
     assert len(table) < 20
     assert max(map(len, table)) <= 80
     counts = [line.split() for line in table if line.startswith("  ") and line.split()[0] not in ("from", "e.g.", "tensors")]

@@ -36,7 +36,7 @@ def trained(trial: Trial, examples: Examples, *, latency: bool = False) -> tuple
     """What a trial logs, and its result, in this process."""
     lines: list[dict[str, Any]] = []
     with kept_settings():
-        return lines, train(trial.spec, trial.training, trial.seed, examples, latency=latency, log=lines.append)
+        return lines, train(trial, examples, latency, lines.append)
 
 
 @contextmanager

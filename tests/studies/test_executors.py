@@ -33,7 +33,7 @@ def test_an_executor_that_is_not_there_is_told_before_anything_is_written(
     command = CommandLine(monkeypatch, capsys)
     refused(command("study", "run", file, "--executor", "slurm"), 1, "no command srun")
     refused(command("study", "run", file, "--executor", "slrm"), 1, "'slrm'", "local or slurm or submitit")
-    refused(command("study", "run", file, "--slurm", "partition=gpu"), 1, "partition", "no settings of a cluster")
+    refused(command("study", "run", file, "--slurm", "partition=gpu"), 1, "partition", "no cluster settings")
     pytest.importorskip("submitit")
     refused(command("study", "run", file, "--executor", "submitit", "--slurm", "partitoin=gpu"), 1, "slurm", "partitoin")
     assert not (tmp_path / "study").exists()

@@ -160,6 +160,6 @@ def test_latency_is_of_whole_texts_in_evaluation_mode() -> None:
     model = pairform.build(spec, seed=0).train()
     seen: list[tuple[bool, int]] = []
     assert model.decoder is not None
-    model.decoder.register_forward_hook(lambda module, given, _: seen.append((module.training, given[0].shape[1])))
+    model.decoder.register_forward_hook(lambda module, given, _: seen.append((module.training, given[0].ids.shape[1])))
     assert writing_seconds(model, [5, 6, 7], (4, 6)) > 0
     assert seen == [(False, 1)] * 6 * (REPEATS + 1)

@@ -101,7 +101,7 @@ def test_a_trial_sets_torchs_threads_and_says_where_it_is_not_deterministic(tmp_
         seen.append((torch.get_num_threads(), *modes))
 
     with kept_settings():
-        train(trial.spec, trial.training, trial.seed, examples, latency=False, log=log)
+        train(trial, examples, False, log)
     assert seen == [(2, True, True)]
 
 

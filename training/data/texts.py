@@ -68,7 +68,7 @@ class Texts:
         tokens = open_tokens(ids, self.tokenizer)
         if len(tokens.spare) < self.spec.objective.sentinels:
             expected = f"at least {self.spec.objective.sentinels}, as sentinels"
-            raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that do not occur in text", expected))
+            raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that no text has", expected))
         train, held_out = self.stream(tokens, ids.end)
         lengths = longest(spec, self.spec.objective.lengths)
         return Windows(self.spec, (train, held_out), lengths, tokens.spare, ids.end)

@@ -15,10 +15,20 @@ FORMS: Mapping[Form, Callable[[Diagram], str]] = {"mermaid": mermaid, "svg": svg
 
 
 def diagram(spec: Ref, form: Form = "svg", *, old: Ref | None = None, title: str = "") -> str:
-    """A drawing of a model: its stacks, the branches of their layers in order, norms, what attends to what, and repetition.
+    """Draw a model: its stacks, the branches of their layers in order, norms, cross-attention, and repeated layers.
 
-    form: svg, or mermaid, which many places that show Markdown draw.
-    old:  a model that `spec` is compared with: what was added, removed or changed is marked.
+    Args:
+        spec: as for `load_spec`.
+        form: "svg", or "mermaid", which many Markdown viewers render.
+        old: a spec to compare with: additions, removals and changes are marked.
+        title: above the diagram; by default the assembly.
+
+    Returns:
+        The text of an SVG file or of a Mermaid flowchart.
+
+    Raises:
+        SpecError: a spec is invalid.
+        InputError: the form is unknown.
     """
     if form not in tuple(FORMS):
         raise InputError(Problem("form", shorten(form), " or ".join(FORMS), suggest(form, FORMS)))

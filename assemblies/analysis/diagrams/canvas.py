@@ -1,4 +1,4 @@
-"""A sheet to draw a diagram on: SVG elements in the page's colours, dark or light."""
+"""SVG elements of a diagram, in the page's light or dark colours."""
 
 from html import escape
 
@@ -34,7 +34,7 @@ STYLE = """
 
 
 class Canvas:
-    """Elements in three layers: frames, above them lines, above them cards with their text."""
+    """Elements in three layers, back to front: frames, lines, cards with their text."""
 
     def __init__(self) -> None:
         self.frames: list[str] = []
@@ -57,11 +57,11 @@ class Canvas:
         self.lines.append(f'<path d="{steps}" class="{kind}"/>')
 
     def head(self, x: float, y: float, turn: int = 0, kind: str = "head") -> None:
-        """An arrow's head with its point at (x, y): to the right, or turned by so many degrees."""
+        """An arrowhead with its tip at (x, y), pointing right, or rotated by `turn` degrees."""
         self.cards.append(f'<path d="M{x:g} {y:g}l-7 -4v8z" transform="rotate({turn} {x:g} {y:g})" class="{kind}"/>')
 
     def sum(self, x: float, y: float) -> None:
-        """Where a branch joins the stream."""
+        """The sum of a branch and the residual stream."""
         self.cards.append(f'<path d="M{x - 8:g} {y:g}a8 8 0 1 1 16 0a8 8 0 1 1 -16 0zm3 0h10m-5 -5v10" class="sum"/>')
 
     def document(self, width: float, height: float, title: str) -> str:
@@ -81,7 +81,7 @@ class Canvas:
 
 
 def plain(words: str) -> str:
-    """Text that SVG takes as it is: markup escaped, and the control characters that XML does not have."""
+    """Escape markup, and control characters that XML does not allow."""
     return escape(printable(words), quote=False)
 
 

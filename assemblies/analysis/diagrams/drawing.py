@@ -1,4 +1,4 @@
-"""From a spec, or from two, to the parts of a diagram."""
+"""The parts of a diagram from one spec, or from two that are compared."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,13 +14,13 @@ from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import BlockSpec, Sizes, registry_of
 
 DRAWN = {"embedding", "position", "layer", "cycle", "overrides", "final_norm", "vision"}
-"""Fields of a stack that have a place of their own."""
+"""Fields of a stack that are drawn separately."""
 PARTS = {"encoder", "decoder", "bridge", "head"}
 """The same of a model."""
 
 
 def draw(spec: ModelSpec, old: ModelSpec | None = None, title: str = "") -> Diagram:
-    """A diagram of `spec`; beside `old`, of both, with what changed marked."""
+    """A diagram of `spec`; with `old`, of both, with the changes marked."""
     before = spec if old is None else old
     names = [name for name in ("encoder", "decoder") if name in {**before.stacks, **spec.stacks}]
     columns = [draw_stack(name, spec, before) for name in names]
@@ -60,7 +60,7 @@ def draw_stack(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
 
 
 def layers(old: StackSpec | None, new: StackSpec | None, sizes: Sizes) -> Iterator[Loop[Layer]]:
-    """Layers of equal number are compared, and those that are alike and differ alike are drawn once."""
+    """Layers with equal numbers are compared. Equal layers with equal changes are drawn once."""
     olds: Sequence[LayerSpec | None] = old.layers if old else ()
     news: Sequence[LayerSpec | None] = new.layers if new else ()
     depth = max(len(olds), len(news))
@@ -80,7 +80,7 @@ def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked:
     names = [tuple(group) for group in known.parallel_groups]
     if old and new:
         for name in old.present:
-            if name not in new.branches:  # it is drawn in front of what followed it
+            if name not in new.branches:  # drawn before the branch that followed it
                 followers = set(old.present[old.present.index(name) + 1 :])
                 place = next((index for index, group in enumerate(names) if followers & set(group)), len(names))
                 names.insert(place, (name,))
@@ -131,7 +131,7 @@ def source_of(spec: BlockSpec, sizes: Sizes) -> str:
 
 
 def block(place: str, old: BlockSpec | None, new: BlockSpec | None) -> Iterator[Card]:
-    """The card of what stands at `place`, if anything does."""
+    """The card of the block at `place`, if there is one."""
     known = new or old
     if known is None:
         return
@@ -140,7 +140,7 @@ def block(place: str, old: BlockSpec | None, new: BlockSpec | None) -> Iterator[
 
 
 def altered(old: BlockSpec, new: BlockSpec) -> list[str]:
-    """What changed in a block; of one that took another's place, only what both have."""
+    """The changes of a block; if it replaced another block, of the fields that both have."""
     if old.name == new.name:
         return changes(old.document(), new.document())
     documents = [spec.document() for spec in (old, new)]

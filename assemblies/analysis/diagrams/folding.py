@@ -1,4 +1,4 @@
-"""Repetition in a list of layers, written once."""
+"""Finding repetition in a list of layers."""
 
 import itertools
 from collections.abc import Hashable, Sequence
@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 LONGEST = 64
-"""Layers in a pattern that is looked for at most."""
+"""The most layers in a repeated pattern."""
 
 
 @dataclass(frozen=True)
 class Run(Generic[T]):
-    """The same item, `times` times in a row. places: where in the whole list, over all repetitions of its loop."""
+    """The same item, `times` times in a row. places: its indices in the whole list, over all repetitions of its loop."""
 
     item: T
     times: int
@@ -21,14 +21,14 @@ class Run(Generic[T]):
 
 @dataclass(frozen=True)
 class Loop(Generic[T]):
-    """Runs one after another, all of it `times` times."""
+    """A sequence of runs, repeated `times` times."""
 
     times: int
     runs: tuple[Run[T], ...]
 
 
 def fold(items: Sequence[T]) -> list[Loop[T]]:
-    """The items as loops, in order. At each place the pattern that covers most is taken, the shortest of several."""
+    """The items as loops, in order. At each index the pattern that covers most items is taken, the shortest of several."""
     loops: list[Loop[T]] = []
     start = 0
     while start < len(items):

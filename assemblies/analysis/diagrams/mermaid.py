@@ -15,7 +15,7 @@ STYLES = {
 }
 
 SETTINGS = '%%{init: {"flowchart": {"wrappingWidth": 400}}}%%'
-"""Lines are broken here already."""
+"""Lines are already wrapped."""
 
 
 def mermaid(diagram: Diagram) -> str:
@@ -23,7 +23,7 @@ def mermaid(diagram: Diagram) -> str:
 
 
 class Writer:
-    """Writes the lines; nodes are numbered as they come. `last` is the node that the next one follows."""
+    """Writes the lines and numbers the nodes. `last` is the node before the next one."""
 
     def __init__(self, diagram: Diagram) -> None:
         self.diagram = diagram
@@ -81,7 +81,7 @@ class Writer:
         self.lines.append(f"{indent}end")
 
     def follow(self, indent: str, card: Card, name: str | None = None) -> str:
-        """A node behind the last one."""
+        """A node after the last one."""
         lines = [*norms(card), *wrapped(card.phrases), *wrapped(card.changes)]
         before, self.last = self.last, self.node(indent, card.title, lines, card.mark, name)
         if before:
@@ -116,5 +116,5 @@ def norms(card: Card) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Text that Mermaid takes as it is."""
+    """Escape what Mermaid would interpret."""
     return printable(text).replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")

@@ -1,4 +1,4 @@
-"""What a diagram shows: cards in columns, one column a stack."""
+"""The parts of a diagram: cards in columns, one column for each stack."""
 
 import textwrap
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Literal
 from pairform.assemblies.analysis.diagrams.folding import Loop
 
 LONGEST = 44
-"""Characters in a line."""
+"""The most characters in a line."""
 OUTPUT = "output"
 Mark = Literal["", "added", "removed", "changed"]
 
@@ -68,7 +68,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Diagram:
-    """tied: whether the stacks have one embedding. notes: differences that concern the whole model."""
+    """tied: whether the stacks share one embedding. notes: differences of the whole model."""
 
     title: str
     columns: tuple[Column, ...]
@@ -77,7 +77,7 @@ class Diagram:
 
 
 def wrapped(phrases: Iterable[str], joint: str = ", ") -> list[str]:
-    """Phrases as lines of about `LONGEST` characters; one that is longer is broken between its words."""
+    """Phrases as lines of at most about `LONGEST` characters; longer phrases are wrapped between words."""
     lines: list[str] = []
     for phrase in phrases:
         if lines and len(lines[-1]) + len(joint) + len(phrase) <= LONGEST:

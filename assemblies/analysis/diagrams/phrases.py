@@ -47,7 +47,7 @@ def mask(spec: MaskSpec) -> Iterator[str]:
 
 
 def phrase(key: str, value: Any) -> str:
-    """A field and its value. A block inside is named, with what it sets."""
+    """A field and its value. A nested block is given by its name and its fields."""
     words = key.replace("_", " ")
     if value is True:
         return words
@@ -72,7 +72,7 @@ def inline(value: Any) -> str:
 
 
 def changes(old: Any, new: Any) -> list[str]:
-    """Where two documents differ, as `kv heads 8 → 1`."""
+    """The differences of two documents, as `kv heads 8 → 1`."""
     return [
         f"{where.replace('_', ' ')} {inline(before)} → {inline(after)}"
         for where, (before, after) in difference(old, new).items()

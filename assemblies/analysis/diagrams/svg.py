@@ -1,7 +1,7 @@
-"""A diagram as SVG: from above to below, the encoder to the left of the decoder.
+"""A diagram as SVG, from top to bottom, with the encoder to the left of the decoder.
 
-The stream of hidden states runs down at the outer side of each stack; a branch leaves it and is added to it again. What is read
-of the source comes from between the stacks.
+The residual stream runs down the outer side of each stack; a branch leaves it and is added to it. The encoder's output runs
+between the stacks.
 """
 
 from pairform.assemblies.analysis.diagrams.canvas import Canvas
@@ -30,12 +30,12 @@ def svg(diagram: Diagram) -> str:
 
 
 def parallel(column: Column) -> int:
-    """The most branches beside each other."""
+    """The most branches in one parallel group."""
     return max(len(group.cards) for loop in column.loops for run in loop.runs for group in run.item.groups)
 
 
 def join(canvas: Canvas, encoder: Stack, decoder: Stack, *, tied: bool) -> None:
-    """The source's way from the encoder's end to all that reads it, and a line between tied embeddings."""
+    """Draw the encoder's output to all of its readers, and a line between tied embeddings."""
     middle = (encoder.span.right + decoder.span.x) / 2
     for x, y, source in decoder.readers:
         start = middle if source == OUTPUT else decoder.span.x - GAP

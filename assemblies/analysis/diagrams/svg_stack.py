@@ -8,14 +8,14 @@ from pairform.assemblies.analysis.diagrams.parts import Card, Column, Layer, Par
 from pairform.assemblies.specs.ranges import ranges
 
 CARD, GAP, LINE, STRIP = 312, 12, 16, 20
-"""A card's width, the space between cards, the height of a line and of a norm's strip."""
+"""The width of a card, the gap between cards, the heights of a line and of a norm's strip."""
 RAIL, PAD = 30, 10
-"""Space for the stream beside the cards, and around what a frame holds."""
+"""The width of the residual stream beside the cards, and the padding of a frame."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stack's place from left to right. Room for two frames around `parallel` cards and the stream, at the right of a
+    """The horizontal layout of a stack: two frames around `parallel` cards and the residual stream, which is on the right in a
     mirrored one."""
 
     x: float
@@ -24,7 +24,7 @@ class Span:
 
     @property
     def cards(self) -> float:
-        """The width of cards beside each other."""
+        """The width of the cards side by side."""
         return self.parallel * (CARD + GAP) - GAP
 
     @property
@@ -44,16 +44,17 @@ class Span:
         return self.inner_right - RAIL / 2 + 4 if self.mirrored else self.inner + RAIL / 2 - 4
 
     def card(self, place: int) -> float:
-        """Where the card of that number begins."""
+        """The left edge of card number `place`."""
         return self.inner + (0 if self.mirrored else RAIL) + place * (CARD + GAP)
 
 
 class Stack:
-    """Draws a column as it is made. `y` is where the next part goes, at last the lower end.
+    """Draws a column when it is constructed. `y` is the top of the next part, and finally the lower edge.
 
-    top, tokens: the heights of its name and of what it reads.
-    embedding: the height of the embedding's middle. end: of what the source's readers read.
-    readers:   the points where arrows from the source end, and what of it is read there.
+    top, tokens: the y of its name and of its input.
+    embedding: the y of the embedding's middle.
+    end:       the y of the output that cross-attention reads.
+    readers:   the ends of arrows from the encoder, and what is read there.
     """
 
     def __init__(self, canvas: Canvas, span: Span, column: Column, top: float, tokens: float) -> None:
@@ -83,7 +84,7 @@ class Stack:
 
     @property
     def left(self) -> float:
-        """Where the cards of layers begin."""
+        """The left edge of the cards of layers."""
         return self.span.card(0)
 
     def notes(self, notes: tuple[str, ...], x: float) -> None:
@@ -92,7 +93,7 @@ class Stack:
             self.canvas.text(x, self.y, line, "changed")
 
     def whole(self, card: Card) -> None:
-        """A block that the stream passes through."""
+        """A block in the residual stream itself."""
         height = self.card(self.span.inner, self.y, self.span.cards + RAIL, card)
         self.canvas.head(self.span.stream, self.y, 90)
         self.y += height + GAP + 4
@@ -133,7 +134,7 @@ class Stack:
         top = self.y + (GAP if several else 0)
         heights = [self.card(span.card(place), top, CARD, card) for place, card in enumerate(group.cards)]
         bottom = top + max(heights)
-        if several:  # from above into each, and out of each below
+        if several:  # in at the top and out at the bottom of each
             leave, join = top - GAP, bottom + GAP
             middles = [span.card(place) + CARD / 2 for place in range(len(group.cards))]
             far = min(middles) if span.mirrored else max(middles)

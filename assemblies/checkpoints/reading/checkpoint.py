@@ -67,7 +67,8 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     spec, family = folder.spec, folder.family
     if family is not None:
         refuse_quantised(folder.config, folder.path / CONFIG)
-    refuse_wrapped(folder.tensors, folder.path)
+    if folder.tensors:
+        refuse_wrapped([*folder.tensors], next(iter(folder.tensors.values())).file.path)
     tensors: dict[str, StoredTensor] = {}
     spares: dict[str, StoredTensor] = {}
     problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a folder on disk, or a repository on the Hugging Face hub."""
+"""Finding a checkpoint: a folder on disk, or a repository on the Hugging Face hub."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ KNOWN = "a folder, or a hub id owner/name"
 
 
 def find_folder(ref: str | Path, revision: str | None = None) -> Path:
-    """The folder that `ref` names; a hub id is downloaded, or taken from the cache when the hub cannot be reached."""
+    """The folder that `ref` names. A hub id is downloaded, or taken from the cache if the hub cannot be reached."""
     if not isinstance(ref, str | Path) or ref == "":
         raise CheckpointError(Problem("", shorten(ref), KNOWN))
     try:
@@ -31,7 +31,7 @@ def find_folder(ref: str | Path, revision: str | None = None) -> Path:
 
 
 def local_folder(ref: str | Path | None) -> Path | None:
-    """The folder on disk that `ref` names, if it names one: what `find_folder` finds without the hub."""
+    """The folder on disk that `ref` names, if any, without asking the hub."""
     if isinstance(ref, str | Path) and ref != "":
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             folder = Path(ref).expanduser()
@@ -40,7 +40,7 @@ def local_folder(ref: str | Path | None) -> Path | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that a folder of the hub's cache holds; None for any other folder."""
+    """The commit of a folder in the hub's cache; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else None
 
 

@@ -13,6 +13,7 @@ from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.families.tokens import GENERATION, with_tokens
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.registry import (
     SPEC_BYTES,
     CheckpointError,
@@ -83,11 +84,15 @@ class ModelFolder:
         untied = merge_patch(document, self._untying(document, self.family))
         with errors_of(path):
             try:
-                return ModelSpec.read(untied | {"tokens": tokens})
+                spec = ModelSpec.read(untied | {"tokens": tokens})
             except SpecError as error:
                 if tokens != document["tokens"] and all(problem.where.startswith("tokens") for problem in error.problems):
                     raise CheckpointError(in_file(str(settings), error)) from None
                 raise
+            replaced = spec.model_copy(update={"tokens": TokenSpec.read(document["tokens"])})
+            if problems := list(replaced.check_tokens()):  # in config.json too, which training reads elsewhere
+                raise SpecError(problems)
+        return spec
 
     def _untying(self, document: Mapping[str, Any], family: Family) -> dict[str, Any]:
         """A merge patch for a configuration that ties tables of which the file holds two that differ.

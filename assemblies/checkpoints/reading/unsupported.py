@@ -1,7 +1,7 @@
 """Checkpoints that cannot be read, recognised by their configuration or their tensors' names and refused with the reason."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,10 @@ def quantised_tensor(file: Path, name: str, method: str) -> Problem:
     return Problem(f"{file}: {name}", f"a tensor of weights quantised by {method}", "plain weights", UNQUANTISED)
 
 
-def refuse_wrapped(names: Iterable[str], folder: Path) -> None:
-    """Raise a `CheckpointError` if all names start with the prefix of one wrapper."""
-    names = list(names)
+def refuse_wrapped(names: Sequence[str], file: Path) -> None:
+    """Raise a `CheckpointError` if all names in a file start with the prefix of one wrapper."""
     for prefix, wrapper in WRAPPER_PREFIXES.items():
-        if names and all(name.startswith(prefix) for name in names):
+        if all(name.startswith(prefix) for name in names):
             found = f"names that all start with {prefix!r}, the prefix of {wrapper}"
             remedy = "Save the model inside the wrapper, or remove this prefix from the names."
-            raise CheckpointError(Problem(str(folder), found, "the model's own names", remedy))
+            raise CheckpointError(Problem(str(file), found, "the model's own names", remedy))

@@ -1,8 +1,7 @@
-"""Weights laid out as the processor's products read them: what `load(..., prepack=True)` puts into linear layers.
+"""Weights in oneDNN's blocked layout, as `load(..., prepack=True)` puts them into linear layers.
 
-For a product with a few rows, as in decoding, oneDNN spends most of its time on bringing the weight into blocks, each time
-anew; here that is done once, as the weight is read. The blocks take the place of the plain weight, so that
-memory stays as it is.
+For a product with few rows, as in decoding, oneDNN spends most of its time on reordering the weight into blocks, again for
+each product. Here that is done once, when the weight is read. The blocks replace the plain weight, so memory does not grow.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pairform.blocks.functional.processor import has_onednn, instructions, onedn
 from pairform.registry import InputError, Problem, shorten
 
 ROWS = 8
-"""Rows of input that the blocks are chosen for. Those for one row and for a thousand are the same, or as quick."""
+"""Rows of input that the layout is chosen for. The layouts for 1 and for 1000 rows are the same or equally fast."""
 
 
 class PrepackedLinear(ConstantLinear):
@@ -87,7 +86,7 @@ torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
 
 
 def prepacker(model: torch.nn.Module, device: str | torch.device) -> Callable[[str, Tensor], Tensor]:
-    """Make a skeleton ready; the answer turns each `(name, tensor)` into what it shall hold."""
+    """Prepare a skeleton. The returned function turns each `(name, tensor)` into the tensor to put in it."""
     if torch.device(device).type != "cpu":
         raise off_cpu(device)
     if not has_onednn():

@@ -1,4 +1,4 @@
-"""Weights of eight bits: what `load(..., quantise="int8")` puts in the place of a model's linear layers.
+"""8-bit weights, as `load(..., quantise="int8")` puts them into linear layers.
 
 Weight-only: each row of a weight is 256 steps of its own largest value over 127 (symmetric, Dettmers et al. 2022, arXiv
 2208.07339, section 2.1), activations and products stay in the model's dtype. torchao makes and holds the quantised tensors.
@@ -18,22 +18,22 @@ from pairform.registry import InputError, Problem, shorten
 
 SCHEMES = ("int8",)
 STEP = 16
-"""torch's CPU product of int8 weights reads this many columns at once, past the end of a row that they do not divide."""
+"""torch's CPU product of int8 weights reads this many columns at once, past the end of a row that is no multiple of it."""
 FEW = 8
-"""Up to this many tokens that product is the quicker one."""
+"""Up to this many tokens that product is faster."""
 PIECE = 1 << 20
 """Elements of a weight that are quantised at a time."""
 SMALLEST = torch.finfo(torch.float32).eps
-"""Of a scale: a row of zeros has one too."""
+"""The smallest scale, for rows of zeros."""
 ROWS = 1024
-"""Rows of a weight that are widened at a time, so that they are still in the processor's cache when they are multiplied."""
+"""Rows of a weight that are widened at a time, so that they are still cached when they are multiplied."""
 
 
 class Int8Linear(ConstantLinear):
     """A linear layer whose weight is torchao's `Int8Tensor`, `[out, in]`; the input may need a gradient.
 
-    On the CPU it multiplies by itself: torchao would widen the whole weight anew for each token unless it is compiled, and its
-    compiled form takes the product for few tokens however many there are.
+    On the CPU it has its own product: torchao would widen the whole weight for each token unless it is compiled, and its
+    compiled form uses the product for few tokens for any number of tokens.
     """
 
     held, option = "quantised weights", "quantise"
@@ -49,7 +49,7 @@ class Int8Linear(ConstantLinear):
 
 
 def few_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
-    """`rows @ (scale * quantised)^T`, limited by reading the weight once."""
+    """`rows @ (scale * quantised)^T`, bound by one read of the weight."""
     return torch._weight_int8pack_mm(rows, quantised, scale)
 
 
@@ -69,7 +69,7 @@ def many_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
 
 
 def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], Tensor]:
-    """Make a skeleton ready for weights quantised by `scheme`; the answer turns each `(name, tensor)` into what it shall hold.
+    """Prepare a skeleton. The returned function turns each `(name, tensor)` into the tensor to put in it.
 
     Every linear layer of the stacks is quantised; embeddings, a head (tied or not), norms and bridges are not, nor is a layer
     whose input width is no multiple of 16. All parameters are frozen.
@@ -96,8 +96,8 @@ def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], T
 def quantise(weight: Float[Tensor, "out in"], scratch: Float[Tensor, " piece"]) -> Tensor:
     """torchao's `Int8Tensor` of a weight: its scales as torchao chooses them, rounded to the weight's dtype.
 
-    Computed in `scratch`, float32: what torchao's own functions leave on the way is six times the result, and its holes among
-    the results came to more than the whole model in bfloat16.
+    Computed in `scratch`, float32. The temporaries of torchao's own functions take six times the result, and the memory that
+    they fragment came to more than the whole model in bfloat16.
     """
     width = weight.shape[1]
     rows = max(len(scratch) // width, 1)
@@ -116,7 +116,7 @@ def quantise(weight: Float[Tensor, "out in"], scratch: Float[Tensor, " piece"]) 
 
 
 def torchao() -> Any:
-    """torchao's type of quantised tensors."""
+    """torchao's class of quantised tensors."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # without a GPU it warns of each kernel for one
     try:

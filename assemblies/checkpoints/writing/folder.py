@@ -20,10 +20,17 @@ NAMED = 8
 
 @contextlib.contextmanager
 def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Path, ...] = (), size: int = 0) -> Iterator[Path]:
-    """A hidden folder beside `target` to write into; it takes the final name when the block ends without an error.
+    """A hidden folder beside `target` to write into, which gets the final name when the block ends without an error.
 
-    An error removes it. A process killed meanwhile leaves it behind under its hidden name, and the next writer of the same
-    target removes it. `size` bytes must be free; `sources` may not be touched.
+    An error removes it. A killed process leaves it under its hidden name, and the next writer of the same target removes it.
+
+    Args:
+        overwrite: replace a model in `target`.
+        sources: folders that the target may not touch.
+        size: bytes that must be free.
+
+    Raises:
+        OutputError: the target cannot be written, or holds something that is not a model.
     """
     target = check_target(target, overwrite, sources)
     with contextlib.ExitStack() as undo:
@@ -46,7 +53,7 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
 
 
 def check_target(target: str | Path, overwrite: bool, sources: tuple[Path, ...]) -> Path:
-    """The absolute path of a target; one that would harm a source or something that is not a model is refused."""
+    """The absolute path of a target; an `OutputError` if writing it would damage a source or files that are not a model's."""
     if target == "":
         raise OutputError(Problem("", "an empty path", "the name of a folder", "Is a variable unset?"))
     try:
@@ -82,7 +89,7 @@ def check_content(target: Path, overwrite: bool) -> None:
 
 
 def check_space(target: Path, size: int, what: str = "to be written") -> None:
-    """Whether the disk has room for `size` bytes below `target`, which need not be there yet."""
+    """Check that the disk has room for `size` bytes below `target`, which need not exist."""
     parent = next(parent for parent in target.parents if parent.is_dir())
     free = shutil.disk_usage(parent).free
     if size > free:
@@ -90,13 +97,12 @@ def check_space(target: Path, size: int, what: str = "to be written") -> None:
 
 
 def clear_leftovers(target: Path) -> None:
-    """Remove what killed writers of the same target left; a writer at work holds a lock on its folder.
+    """Remove what killed writers of the same target left. A running writer holds a lock on its folder.
 
-    One that was killed between the two renames of `publishing.replace` left the old folder under its other name: it gets its
-    own back.
+    A writer killed between the two renames of `publishing.replace` left the old folder under another name; it is renamed back.
     """
     old = replaced(target)
-    check_content(old, overwrite=True)  # nobody's work is removed for its name
+    check_content(old, overwrite=True)  # no file is removed for its name alone
     if old.is_dir() and not target.exists():
         old.rename(target)
     shutil.rmtree(old, ignore_errors=True)
@@ -108,7 +114,7 @@ def clear_leftovers(target: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the folder's lock, which also ends with the process."""
+    """Hold the folder's lock, which is released when the process ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,7 +135,7 @@ def staging_prefix(target: Path) -> str:
 
 
 def replaced(target: Path) -> Path:
-    """Where the folder that is being replaced lies meanwhile."""
+    """The temporary path of the folder that is being replaced."""
     return target.with_name(f".{target.name}.replaced")
 
 

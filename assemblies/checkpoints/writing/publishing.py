@@ -1,4 +1,4 @@
-"""Giving a finished folder its name, so that neither a killed process nor a power loss leaves half of one."""
+"""Renaming a finished folder to its final name, so that neither a killed process nor a power loss leaves half of one."""
 
 import ctypes
 import errno
@@ -17,9 +17,9 @@ EXCHANGE = 2
 def publish(staging: Path, target: Path, old: Path, check: Callable[[Path], object]) -> None:
     """Move the folder `staging` to `target` and remove what was there.
 
-    Its content is on the disk before it gets its name. A folder in its place changes places with it in one step; where the
-    system cannot do that, it is moved to `old` first. `check` is called with the folder that was in its place before that is
-    removed; if it raises, all is as before.
+    Its content is on the disk before it gets its name. An existing folder is exchanged with it atomically, or, where the system
+    cannot do that, moved to `old` first. `check` is called with the existing folder before that is removed; if it raises,
+    nothing has changed.
     """
     flush(staging)
     if target.is_dir() and exchange(staging, target):
@@ -48,7 +48,7 @@ def replace(staging: Path, target: Path, old: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step. False, with nothing changed, where the system cannot."""
+    """Exchange two paths atomically. False, with nothing changed, if the system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False

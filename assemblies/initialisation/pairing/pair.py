@@ -23,11 +23,11 @@ from pairform.registry import Problem, SpecError, freeze, thaw
 def pair(
     encoder: ModelSpec, decoder: ModelSpec, options: Options | None = None, vision: ModelSpec | None = None
 ) -> dict[str, Any]:
-    """The document of `encoder`'s stack without its causal mask beside `decoder`'s stack that reads it.
+    """The document of an encoder-decoder: `encoder`'s stack without its causal mask, and `decoder`'s stack that reads it.
 
-    Vocabulary, tokens and head are the decoder's; the encoder keeps its own tokens where its padding is another. Pictures are
-    read as in `vision`, or as in the encoder's source. Two sources of Gemma 3's kind get what T5Gemma 2 has: merged attention,
-    one embedding where the sizes allow it, and its other edits.
+    Vocabulary, tokens and head are the decoder's; the encoder keeps its own tokens if its padding differs. Vision is that of
+    `vision`, else of the encoder's source. Two sources like Gemma 3 get T5Gemma 2's changes: merged attention, one embedding if
+    the sizes allow it, and others.
     """
     options = options or Options()
     if decoder.head.name != "lm":
@@ -72,28 +72,28 @@ def pair(
 
 
 def stack_of(model: ModelSpec, part: str) -> tuple[str, StackSpec]:
-    """The stack of a source that becomes `part`: the same part, or the only one it has."""
+    """The stack of a source that becomes `part`: the one of that name, or the only one."""
     name = part if part in model.stacks else next(iter(model.stacks))
     return name, model.stacks[name]
 
 
 def move(model: ModelSpec, part: str, options: Options) -> Move:
-    """Where the layers of a new model's stack come from: those of its source's that are kept."""
+    """The origin of the layers of a new model's stack: the kept layers of its source."""
     name, stack = stack_of(model, part)
     rule = options.layers(part)
     return Move(model, name, tuple(range(stack.depth) if rule is None else rule.kept(stack.depth, f"{part}_layers")))
 
 
 def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any]:
-    """The document of a source's stack, with only the layers that are kept; each keeps its own kind."""
+    """The document of a source's stack with only the layers that are kept, each with its own spec."""
     _, stack = stack_of(model, part)
     document = stack.document()
     if options.layers(part) is not None:
         kept = list(move(model, part, options).layers)
-        turns = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
+        patches = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
         overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
-        overrides += own_tables(stack, kept)
-        document |= {"depth": len(kept), "cycle": shortest_cycle(turns), "overrides": overrides}
+        overrides += unshared_tables(stack, kept)
+        document |= {"depth": len(kept), "cycle": shortest_cycle(patches), "overrides": overrides}
     if stack.embedding.name == "token":
         document["embedding"]["scale_given"] = True  # as T5Gemma treats inputs_embeds
     return document
@@ -105,9 +105,9 @@ def kept_override(override: Override, kept: list[int], depth: int) -> dict[str, 
     return {"layers": layers, "patch": thaw(override.patch)} if layers else None
 
 
-def own_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
-    """Overrides by which layers that are kept have tables of their own, where the one that they shared is no more the nearest
-    before them: its layer is not kept, or another's stands between."""
+def unshared_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
+    """Overrides that give kept layers their own table of relative positions where the one that they shared is no longer the
+    nearest before them: its layer is not kept, or another table is between."""
     made: list[dict[str, Any]] = []
     read: dict[str, int] = {}  # by branch, the old layer whose table the last of the kept ones reads
     for new, old in enumerate(kept):
@@ -122,7 +122,7 @@ def own_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
 
 
 def table_owner(stack: StackSpec, index: int, name: str) -> int:
-    """The layer whose table the position of a branch reads: its own, or the nearest earlier one's that has one."""
+    """The layer whose table the position of a branch reads: its own, or the nearest earlier layer with a table."""
     for number in reversed(range(index + 1)):
         position = AttentionFields.of(stack.layers[number].branches.get(name)).position
         if isinstance(position, T5RelativePosition.Spec) and not position.shared:
@@ -131,16 +131,18 @@ def table_owner(stack: StackSpec, index: int, name: str) -> int:
 
 
 def bidirectional(stack: dict[str, Any]) -> dict[str, Any]:
-    """Without a causal mask in any layer. A window that reached to the left alone reaches as far to the right."""
+    """A stack's document without causal masks. A window to the left alone becomes as wide to the right."""
     patches = []
     for layer in layers_of(stack):
         masks = {name: AttentionFields.of(branch).mask for name, branch in layer.branches.items()}
-        patches.append({"branches": {name: {"mask": seeing_ahead(mask)} for name, mask in masks.items() if mask is not None}})
+        patches.append(
+            {"branches": {name: {"mask": bidirectional_mask(mask)} for name, mask in masks.items() if mask is not None}}
+        )
     return with_layer_patches(stack, patches)
 
 
-def seeing_ahead(mask: MaskSpec) -> dict[str, Any]:
-    """The patch on a mask by which later tokens are seen as earlier ones are."""
+def bidirectional_mask(mask: MaskSpec) -> dict[str, Any]:
+    """The patch that makes a mask bidirectional."""
     patch: dict[str, Any] = {"causal": False, "prefix": False}
     if mask.causal and mask.window is not None and mask.window[1] == 0:
         patch["window"] = [mask.window[0], mask.window[0]]
@@ -148,7 +150,7 @@ def seeing_ahead(mask: MaskSpec) -> dict[str, Any]:
 
 
 def vision_of(model: ModelSpec) -> tuple[str, VisionSpec]:
-    """The stack of a model that reads pictures, and how it does."""
+    """The stack of a model that has vision, and its vision."""
     for part, stack in model.stacks.items():
         if stack.vision is not None:
             return part, stack.vision

@@ -1,4 +1,4 @@
-"""What T5Gemma 2 changes in Gemma 3 beside the weights (arXiv 2512.14856, section 2, and the released configurations)."""
+"""The changes from Gemma 3 to T5Gemma 2 other than weights (arXiv 2512.14856, section 2, and the released configurations)."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from pairform.assemblies.specs.model import LayerSpec, ModelSpec
 from pairform.blocks.positions.rotary import RotaryPosition
 
 ROPE_FACTOR = 8.0
-"""Global layers count positions in eighths; Gemma 3's own do from 4B on."""
+"""The linear RoPE scaling of global layers; Gemma 3 has it from 4B on."""
 VOCABULARY = 262144
-"""The ids above it are Gemma 3's placeholders for pictures."""
+"""The ids above are Gemma 3's placeholders for images."""
 IMAGE_TOKEN = 256001
 END_OF_IMAGE = 256000
 
 
 def of_gemma3(model: ModelSpec, part: str) -> bool:
-    """Whether a stack is of Gemma 3's kind: in all its layers norms on queries and keys, and on both sides of each branch."""
+    """Whether a stack is like Gemma 3: all layers normalise queries and keys, and have norms before and after each branch."""
     layers = model.stacks[part].layers
     return all(layer.placement == "sandwich" and layer.self_attention.qk_norm is not None for layer in layers)
 
 
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
-    """A Gemma 3 stack's document with T5Gemma 2's positions and, in the encoder, its windows; `vocabulary` is the new one."""
+    """A Gemma 3 stack's document with T5Gemma 2's positions and, in the encoder, its windows. vocabulary: the new size."""
     stack = with_layer_patches(stack, [layer_patch(layer, part) for layer in layers_of(stack)])
     embedding = {key: value for key, value in stack["embedding"].items() if key != "scale_given"}
     vision = stack.get("vision")
@@ -33,13 +33,13 @@ def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]
 
 
 def end_of_image(vision: dict[str, Any] | None, vocabulary: int) -> int | None:
-    """The id whose embedding becomes a row of its own: what ends a picture in the source, or in Gemma 3's vocabulary."""
+    """The id whose embedding becomes a parameter of its own: the source's end of image, else Gemma 3's."""
     token: int = END_OF_IMAGE if vision is None or vision.get("end_token") is None else vision["end_token"]
     return token if token < vocabulary else None
 
 
 def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
-    """What changes in one layer's attention to its own sequence."""
+    """The patch on one layer's self-attention."""
     position, mask = layer.self_attention.position, layer.self_attention.mask
     window = None if mask is None else mask.window
     if mask is None or window is None:

@@ -1,24 +1,24 @@
-"""Which tensor of a model a tensor of its rebuilt self is made of; where nothing fits, it is fresh."""
+"""Which source tensor initialises each tensor of a model rebuilt with another spec; without one, it is drawn."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, kin
+from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, weight_kind
 from pairform.assemblies.initialisation.plan import Operation, Rows
 from pairform.assemblies.initialisation.rules.cross_attention import SEPARATE
-from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, fresh
+from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, fresh
 from pairform.registry import Problem, SpecError
 
 
 @dataclass(frozen=True)
 class CarryRules(StackRules):
-    """The rules of a stack whose blocks, width and depth may be others than its source's."""
+    """The rules of a stack whose blocks, width and depth may differ from its source's."""
 
     def check(self) -> Iterator[Problem]:
-        """Whatever does not fit is drawn."""
+        """No check: tensors that do not fit are drawn."""
         yield from ()
 
-    def make(self, target: Target) -> Made:
+    def make(self, target: Target) -> Planned:
         inner = target.name.removeprefix(f"{self.part}.")
         kind = inner.split(".")[0]
         if kind == "layers" and int(inner.split(".")[1]) >= len(self.layers):
@@ -27,14 +27,14 @@ class CarryRules(StackRules):
             return fresh(target)
         return super().make(target)
 
-    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
+    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         for donor, place in self.places(index, branch, rest):
-            if self.owned(self.layers[index], donor, place) in self.checkpoint.tensors:
+            if self.stored_place(self.layers[index], donor, place) in self.checkpoint.tensors:
                 return self.from_branch(target, index, branch, donor, place)
         return fresh(target)
 
     def places(self, index: int, branch: str, rest: str) -> Iterator[tuple[str, str]]:
-        """The branches of the source's layer, and the places in them, where a branch's tensor may come from; the best first."""
+        """The branches of the source's layer and the tensors in them that may initialise a branch's tensor, best first."""
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         donor = self.donor(index, branch)
         if donor is None:
@@ -51,19 +51,20 @@ class CarryRules(StackRules):
                 yield donor, own
 
     def donor(self, index: int, branch: str) -> str | None:
-        """The branch of the source's layer that has this one's weights: of its name, the only other of its kind that the new
-        layer has not, or for cross-attention the merged attention that it comes out of."""
+        """The branch of the source's layer with this one's weights: the one of its name, else the only one of its kind that the
+        new layer lacks, else for cross-attention the merged attention."""
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         if branch in origin.branches:
             return branch
         block = layer.branches[branch]
-        left = [name for name, old in origin.branches.items() if name not in layer.branches and kin(old) == kin(block)]
+        unused = {name: old for name, old in origin.branches.items() if name not in layer.branches}
+        left = [name for name, old in unused.items() if weight_kind(old) == weight_kind(block)]
         if len(left) == 1:
             return left[0]
         merged = [name for name, old in origin.branches.items() if old.name == MERGED]
         return merged[0] if block.name == CROSS and merged else None
 
-    def from_source(self, target: Target, name: str) -> Made:
+    def from_source(self, target: Target, name: str) -> Planned:
         try:
             return super().from_source(target, name)
         except SpecError:  # the shapes have nothing in common

@@ -1,25 +1,31 @@
-"""Where a decoder's cross-attention comes from (T5Gemma, arXiv 2504.06225, section 3.2), and choices beyond the paper."""
+"""How a decoder's cross-attention is initialised (T5Gemma, arXiv 2504.06225, section 3.2), and options beyond the paper."""
 
 from collections.abc import Iterator
 from functools import cached_property
 
-from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, OWN, kin, own_attention
+from pairform.assemblies.initialisation.pairing.compatibility import (
+    CROSS,
+    MERGED,
+    OWN,
+    self_attention_branch,
+    weight_kind,
+)
 from pairform.assemblies.initialisation.plan import Fresh
-from pairform.assemblies.initialisation.rules.stacks import Made, StackRules, Target, fresh
+from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, fresh
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
 from pairform.blocks.functional.initializers import Constant
 from pairform.registry import Problem, SpecError
 
 SEPARATE = "block.source_"
-"""How the names of merged attention's projections of the source begin, if it has any."""
+"""The prefix of merged attention's separate projections of the source."""
 GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
 NOT_SHAPE = ("mask", "kernel", "dropout", "lambda_init")
 
 
 class DecoderRules(StackRules):
-    """The rules of a stack, and those for the cross-attention that its source may lack."""
+    """The rules of a decoder, whose source may have no cross-attention."""
 
-    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
+    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         if layer.branches[branch].name == MERGED and rest.startswith(SEPARATE):
             return self.separate_keys(target, index, branch, rest, origin)
@@ -29,13 +35,13 @@ class DecoderRules(StackRules):
             return self.norm(target, index, branch, rest)
         return self.block(target, index, branch, rest)
 
-    def from_own(self, target: Target, index: int, branch: str, rest: str) -> Made:
-        """From the self-attention of the source's layer."""
-        own = own_attention(self.source_stack.layers[self.layers[index]])
+    def from_own(self, target: Target, index: int, branch: str, rest: str) -> Planned:
+        """From the same tensor in the self-attention of the source's layer."""
+        own = self_attention_branch(self.source_stack.layers[self.layers[index]])
         return fresh(target) if own is None else self.from_branch(target, index, branch, own, rest)
 
     def inherits(self, origin: LayerSpec, branch: str) -> bool:
-        """Whether the source's own cross-attention is kept: it must have read an encoder of the same width."""
+        """Whether the source's own cross-attention is kept: its encoder must have had the same width."""
         old, new = self.checkpoint.spec.encoder, self.target.encoder
         same = old is not None and new is not None and old.width == new.width
         return (
@@ -53,13 +59,13 @@ class DecoderRules(StackRules):
             expected = "auto: the decoder has no cross-attention with weights of its own"
             yield Problem("cross_attention", repr(mode), expected)
 
-    def separate_keys(self, target: Target, index: int, branch: str, rest: str, origin: LayerSpec) -> Made:
-        """Merged attention's projections of the source alone: the source's own, copies of its keys' and values', or fresh."""
+    def separate_keys(self, target: Target, index: int, branch: str, rest: str, origin: LayerSpec) -> Planned:
+        """Merged attention's separate projections of the encoder: the source's, copies of its k_proj and v_proj, or drawn."""
         mode, encoder = self.options.cross_attention, self.checkpoint.spec.encoder
         kept = f"{self.source_part}.layers.{self.layers[index]}.{branch}.{rest}"
         if mode == "auto" and kept in self.checkpoint.tensors and encoder is not None and encoder.width == self.encoder.width:
             return self.from_source(target, kept)
-        unfit = self.encoder.width != self.stack.width or kin(origin.branches[branch]) != OWN
+        unfit = self.encoder.width != self.stack.width or weight_kind(origin.branches[branch]) != OWN
         if mode == "self_attention" and unfit:
             found = f"an encoder of width {self.encoder.width} beside a decoder of width {self.stack.width}"
             raise SpecError(Problem(CROSS, found, "one width, to copy self-attention", "Use auto or random."))
@@ -67,15 +73,15 @@ class DecoderRules(StackRules):
             return fresh(target)
         return self.from_source(target, kept.replace(SEPARATE, "block."))
 
-    def norm(self, target: Target, index: int, branch: str, rest: str) -> Made:
-        """A norm around cross-attention: the one around self-attention, or the identity."""
+    def norm(self, target: Target, index: int, branch: str, rest: str) -> Planned:
+        """A norm around cross-attention: a copy of the one around self-attention, or the identity."""
         silent_bias = self.options.cross_attention == "zero_output" and rest.endswith(".bias")
         if self.options.cross_attention_norms == "identity" or silent_bias:
             return fresh(target)
         return self.from_own(target, index, branch, rest)
 
-    def block(self, target: Target, index: int, branch: str, rest: str) -> Made:
-        """Cross-attention itself: copied from self-attention, drawn, or silent."""
+    def block(self, target: Target, index: int, branch: str, rest: str) -> Planned:
+        """Cross-attention itself: copied from self-attention, drawn, or with an output projection of zero."""
         mode, layer = self.options.cross_attention, self.stack.layers[index]
         unfit = self.disagreement(layer, branch)
         if mode == "self_attention" and unfit:
@@ -94,7 +100,7 @@ class DecoderRules(StackRules):
         encoder = self.encoder
         if encoder.width != self.stack.width:
             return f"an encoder of width {encoder.width} beside a decoder of width {self.stack.width}"
-        own = layer.branches.get(own_attention(layer) or OWN)
+        own = layer.branches.get(self_attention_branch(layer) or OWN)
         mine, theirs = {} if own is None else own.document(), layer.branches[branch].document()
         for field in GEOMETRY:
             if mine.get(field) != theirs.get(field):
@@ -103,7 +109,7 @@ class DecoderRules(StackRules):
 
     @cached_property
     def same_configuration(self) -> bool:
-        """Whether encoder and decoder are of one shape, so that what self-attention learnt to read is what it will read."""
+        """Whether encoder and decoder have one configuration, so that weights of self-attention suit the encoder's output."""
         return shape_of(self.encoder) == shape_of(self.stack)
 
     @property
@@ -113,17 +119,17 @@ class DecoderRules(StackRules):
 
 
 def check_silent(layer: LayerSpec, index: int) -> None:
-    """Whether a branch that adds zeros leaves the hidden states of a layer as they are."""
+    """Check that a branch that adds zeros leaves the hidden states of a layer unchanged."""
     if layer.placement == "post":
-        expected = "pre or sandwich: a norm behind the sum is never silent, even of a zero"
+        expected = "pre or sandwich: a norm after the sum changes the hidden states even if the branch adds zeros"
         raise SpecError(Problem(f"decoder.layers[{index}].placement", "post", expected))
     if not layer.residual.keeps:
-        expected = "one such as add, which leaves the hidden states as they are where a branch adds zeros"
+        expected = "one such as add, which leaves the hidden states unchanged if a branch adds zeros"
         raise SpecError(Problem(f"decoder.layers[{index}].residual", repr(layer.residual.name), expected))
 
 
 def shape_of(stack: StackSpec) -> list[object]:
-    """Width, and of each layer the branches beside cross-attention, without what no weight depends on."""
+    """The width, and of each layer the branches other than cross-attention, without fields that no weight depends on."""
     branches = [
         {
             name: {field: value for field, value in spec.document().items() if field not in NOT_SHAPE}

@@ -1,11 +1,11 @@
-"""Which operation makes a target tensor, and from which source tensor: T5Gemma (arXiv 2504.06225, 3.2), and beyond it."""
+"""Which operation and which source tensor initialise each target tensor (T5Gemma, arXiv 2504.06225, section 3.2)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.pairing.compatibility import alike, same_meaning
+from pairform.assemblies.initialisation.pairing.compatibility import equivalent, transferable
 from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.initialisation.plan import (
     Copy,
@@ -24,9 +24,9 @@ from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import BlockSpec, Problem, SpecError
 
-Made = tuple[Operation, Source | None]
+Planned = tuple[Operation, Source | None]
 GROUPED = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
-"""The projections of attention whose heads may be fewer than those of queries."""
+"""The projections of attention with kv_heads heads."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True)
 class StackRules:
-    """The rules for one stack of the new model, from its source. `layers[i]` is the source layer of layer i."""
+    """The rules for one stack of the new model. `layers[i]` is the source layer of layer i."""
 
     part: Role
     target: ModelSpec
@@ -65,11 +65,11 @@ class StackRules:
         return Move(self.checkpoint.spec, self.source_part, self.layers)
 
     def kept_layer(self, old: int) -> LayerSpec:
-        """The layer that a source's layer becomes."""
+        """The new layer that a source's layer initialises."""
         return self.stack.layers[self.layers.index(old)]
 
     def check(self) -> Iterator[Problem]:
-        """What makes the source unfit for this stack as a whole."""
+        """Why the source does not fit this stack as a whole."""
         if self.stack.width != self.source_stack.width:
             found = f"a width of {self.stack.width}"
             yield Problem(f"{self.part}.width", found, f"{self.source_stack.width}, as in {self.checkpoint.folder}")
@@ -79,10 +79,10 @@ class StackRules:
                 f"{self.part}.depth", f"{self.stack.depth} layers", f"{len(self.layers)}, as kept of the source", remedy
             )
 
-    def make(self, target: Target) -> Made:
+    def make(self, target: Target) -> Planned:
         """The operation for `target`, whose name starts with this stack's."""
         inner = target.name.removeprefix(f"{self.part}.")
-        if inner.startswith("norm.") and not alike(self.stack.norm, self.source_stack.norm):
+        if inner.startswith("norm.") and not equivalent(self.stack.norm, self.source_stack.norm):
             return fresh(target)
         if inner == "embedding.end_of_image":
             return self.end_of_image(target)
@@ -91,8 +91,8 @@ class StackRules:
         _, number, branch, rest = inner.split(".", 3)
         return self.make_in_branch(target, int(number), branch, rest)
 
-    def end_of_image(self, target: Target) -> Made:
-        """The source's own row, or that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
+    def end_of_image(self, target: Target) -> Planned:
+        """The source's own parameter, else that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
         own = self.checkpoint.stored_name(f"{self.source_part}.embedding.end_of_image")
         table = self.checkpoint.stored_name(f"{self.source_part}.embedding.weight")
         token = self.stack.embedding.document().get("end_of_image", 0)
@@ -104,28 +104,28 @@ class StackRules:
         factor = self.source_stack.width**0.5 if scale == "sqrt_width" else float(scale)
         return ScaledRow(row=token, factor=factor), Source(role=self.part, tensor=table)
 
-    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Made:
+    def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         """The operation for the tensor `rest` of a branch of layer `index`."""
         return self.from_branch(target, index, branch, branch, rest)
 
-    def from_branch(self, target: Target, index: int, branch: str, donor: str, rest: str) -> Made:
-        """From the same place in the branch `donor` of the source layer, where the blocks are of one kind."""
+    def from_branch(self, target: Target, index: int, branch: str, donor: str, rest: str) -> Planned:
+        """From the same tensor in the branch `donor` of the source layer, if the blocks are of one kind."""
         layer, origin = self.stack.layers[index], self.source_stack.layers[self.layers[index]]
         if donor not in origin.branches:
             return fresh(target)
-        if not same_meaning(layer, origin, branch, donor, rest):
+        if not transferable(layer, origin, branch, donor, rest):
             return fresh(target)
-        return self.from_source(target, self.owned(self.layers[index], donor, rest))
+        return self.from_source(target, self.stored_place(self.layers[index], donor, rest))
 
-    def owned(self, index: int, branch: str, rest: str) -> str:
-        """The name in the source of a layer's tensor, or of an earlier layer's that it shares."""
+    def stored_place(self, index: int, branch: str, rest: str) -> str:
+        """The name in the source of a layer's tensor, or of the earlier layer's that it shares."""
         names = [f"{self.source_part}.layers.{layer}.{branch}.{rest}" for layer in reversed(range(index + 1))]
         own = names[0]
         shared = [name for name in names if name in self.checkpoint.tensors] if rest.startswith("block.position.") else []
         return shared[0] if shared else own
 
-    def from_source(self, target: Target, name: str) -> Made:
-        """`name` of the source, brought to the target's shape; fresh where the source has no such tensor."""
+    def from_source(self, target: Target, name: str) -> Planned:
+        """`name` of the source, reshaped to the target's shape; drawn if the source has no such tensor."""
         name = self.checkpoint.stored_name(name)
         stored = self.checkpoint.tensors.get(name)
         if stored is None:
@@ -146,7 +146,7 @@ class StackRules:
         return operation, source
 
     def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
-        """What brings a source tensor of `shape` to the target's shape, if anything does."""
+        """The operation that turns a source tensor of `shape` into the target's shape, if there is one."""
         if target.name == f"{self.part}.embedding.weight" and target.shape[1:] == shape[1:]:
             return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
         return self.heads(target, name, shape) if name.split(".")[-2] in GROUPED else None
@@ -165,7 +165,7 @@ class StackRules:
         return None
 
 
-def fresh(target: Target) -> Made:
+def fresh(target: Target) -> Planned:
     return Fresh(initial=target.initial), None
 
 
@@ -177,8 +177,8 @@ def head_width(spec: BlockSpec, width: int) -> int | None:
     return fields.head_dim or width // fields.heads
 
 
-def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Checkpoint) -> Made:
-    """The head's own tensors: the source's where it has the same, its tied table for an untied projection, or fresh."""
+def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Checkpoint) -> Planned:
+    """The head's own tensors: the source's, its tied table for an untied projection, or drawn."""
     name = target.name
     spec = checkpoint.spec
     if plan_target.head.name == spec.head.name == "lm" and (tie := spec.head_tie):

@@ -1,11 +1,11 @@
-"""Where the tensors come from that stand beside the stacks: the vision tower's, its projector's, the bridge's."""
+"""How the vision tower, its projector and the bridge are initialised."""
 
 from collections.abc import Iterator, Mapping
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.pairing.pair import vision_of
 from pairform.assemblies.initialisation.plan import Copy, Role, Source
-from pairform.assemblies.initialisation.rules.stacks import Made, Target, fresh
+from pairform.assemblies.initialisation.rules.stacks import Planned, Target, fresh
 from pairform.assemblies.specs.canonical import canonical_stack
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, difference
@@ -14,7 +14,7 @@ VISION = ".vision."
 
 
 def vision_source(part: str, sources: Mapping[Role, Checkpoint]) -> tuple[Role, Checkpoint] | None:
-    """The source whose tower a stack gets: the one for vision alone, or the stack's own if it reads pictures."""
+    """The source of a stack's tower: the one given for vision, else the stack's own if it has one."""
     for role, checkpoint in sources.items():
         reads = any(stack.vision is not None for stack in checkpoint.spec.stacks.values())
         if role == "vision" or (role == part and "vision" not in sources and reads):
@@ -23,7 +23,7 @@ def vision_source(part: str, sources: Mapping[Role, Checkpoint]) -> tuple[Role, 
 
 
 def check_vision(spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Iterator[Problem]:
-    """Where a tower differs from the one in its source."""
+    """Where a tower differs from its source's."""
     for part, stack in spec.stacks.items():
         found = vision_source(part, sources)
         if stack.vision is None or found is None:
@@ -34,8 +34,8 @@ def check_vision(spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Iterato
             yield Problem(f"{part}.vision.tower.{path}", repr(new), f"{old!r}, as in {checkpoint.folder}")
 
 
-def vision_rule(target: Target, sources: Mapping[Role, Checkpoint]) -> Made:
-    """The tower as it is; the projector too, where the text is as wide as in its source; fresh without a source."""
+def vision_rule(target: Target, sources: Mapping[Role, Checkpoint]) -> Planned:
+    """A copy of the tower, and of the projector if the stack is as wide as its source; drawn without a source."""
     part, _, rest = target.name.partition(VISION)
     found = vision_source(part, sources)
     if found is None:
@@ -48,8 +48,8 @@ def vision_rule(target: Target, sources: Mapping[Role, Checkpoint]) -> Made:
     return Copy(), Source(role=role, tensor=name)
 
 
-def bridge_rule(target: Target, spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Made:
-    """The bridge of the decoder's source where it led over the same widths; else fresh."""
+def bridge_rule(target: Target, spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Planned:
+    """A copy of the bridge of the decoder's source if it has the same widths; else drawn."""
     checkpoint = sources.get("decoder")
     stored = None if checkpoint is None else checkpoint.tensors.get(target.name)
     if checkpoint is None or stored is None or stored.shape != target.shape or checkpoint.spec.bridge != spec.bridge:

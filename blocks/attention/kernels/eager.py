@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
-from pairform.blocks.attention.kernels.biases import join, mask_bias, with_bias
+from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
 from pairform.blocks.functional.dtypes import bounded, split_scale, wide
 
 
@@ -28,7 +28,10 @@ def eager(
     if queries.dtype == torch.float16:
         power, rest = split_scale(call.scale, queries.dtype)
         rows = rows * power
-    scores = join(tuple([product(rows, part.transpose(-1, -2)) for part in keys]), -1) * rest
+    scores = product(rows, keys[0].transpose(-1, -2))
+    if len(keys) > 1:
+        scores = torch.cat([scores, *(product(rows, part.transpose(-1, -2)) for part in keys[1:])], -1)
+    scores = scores * rest
     if queries.dtype == torch.float16:
         scores = bounded(scores, queries.dtype)
     if call.softcap is not None:
@@ -41,8 +44,8 @@ def eager(
     weights = wide(scores).softmax(-1).to(queries.dtype)
     if call.dropout:
         weights = functional.dropout(weights, call.dropout)
-    if length > 1:
-        values = (join(values, 2),)  # one product rounds once, as transformers' does
+    if length > 1 and len(values) > 1:
+        values = (torch.cat(values, 2),)  # one product rounds once, as transformers' does
     mixed = weighted(weights, values).reshape(batch, heads, length, values[0].shape[-1])
     return mixed, weights.reshape(batch, heads, length, weights.shape[-1]) if call.weights else None
 
