@@ -1,7 +1,7 @@
-"""Between the encoder's output and the decoder that reads it, for pairs of unequal width.
+"""Bridges adapt the encoder's output to the decoder, for stacks of different widths.
 
-A bridge's `forward` takes `[batch, source_length, width]` and gives what the decoder reads. Its spec says how wide that is, and
-whether merged attention has projections of its own for it.
+The `forward` of a bridge maps `[batch, source_length, encoder_width]` to the source of the decoder. Its spec says how wide the
+source is, and whether merged attention has separate projections for it.
 """
 
 from typing import Literal
@@ -17,20 +17,20 @@ from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
 class BridgeSpec(BlockSpec):
-    """What a decoder of `width` sees behind this bridge."""
+    """Base of the specs of bridges."""
 
     def source_width(self, encoder_width: int, width: int) -> int:
-        """The width of what the decoder reads."""
+        """The width of the bridge's output in a decoder of `width`."""
         return encoder_width
 
     @property
     def source_keys(self) -> Literal["shared", "separate"]:
-        """Whose weights merged attention projects it with."""
+        """Whether merged attention projects the source with its own key and value weights or with separate ones."""
         return "shared"
 
 
 class NoBridge(nn.Module):
-    """The decoder reads the encoder's output as it is. Cross-attention can at any width; merged attention at its own only."""
+    """The identity. Cross-attention reads a source of any width, merged attention only one of the decoder's width."""
 
     class Spec(BridgeSpec):
         name: Literal["none"] = "none"
@@ -44,9 +44,9 @@ class NoBridge(nn.Module):
 
 
 class SeparateKeysBridge(NoBridge):
-    """The encoder's output as it is, and in each merged attention a key and a value projection for it alone.
+    """The identity, with a separate key and value projection for the source in each merged attention block.
 
-    As in T5Gemma's cross-attention, these have the shape (kv heads x head_dim, encoder width).
+    As in T5Gemma's cross-attention, these have the shape `[kv_heads * head_dim, encoder_width]`.
     """
 
     class Spec(BridgeSpec):
@@ -58,7 +58,7 @@ class SeparateKeysBridge(NoBridge):
 
 
 class LinearBridge(nn.Module):
-    """One projection from the encoder's width to the decoder's, before all layers."""
+    """One linear projection from the encoder's width to the decoder's, shared by all layers."""
 
     class Spec(BridgeSpec):
         name: Literal["linear"] = "linear"

@@ -1,4 +1,4 @@
-"""What decoding remembers between calls. State lives here, outside the modules, and is passed in and out."""
+"""The state of decoding between calls: KV cache and recurrent states. It is passed in and out, and never stored in modules."""
 
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -8,14 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Place: TypeAlias = tuple[int, str]
-"""Which branch of which layer: `(3, "self_attention")`."""
+"""Layer number and branch name: `(3, "self_attention")`."""
 BUCKET = 64
-"""Buffers have room for a multiple of so many tokens."""
+"""The capacity of buffers is a multiple of this many tokens."""
 
 
 @dataclass(frozen=True)
 class KeyValues:
-    """Keys and values of consecutive tokens; `start` is the place of the first one in the sequence."""
+    """Keys and values of consecutive tokens; `start` is the position of the first one in the sequence."""
 
     keys: Float[Tensor, "batch kv_heads length head_dim"]
     values: Float[Tensor, "batch kv_heads length head_dim"]
@@ -26,11 +26,11 @@ class KeyValues:
         return sum(part.numel() * part.element_size() for part in (self.keys, self.values))
 
     def then(self, keys: Tensor, values: Tensor) -> "KeyValues":
-        """These followed by newer ones, as a copy."""
+        """A copy of these with newer ones appended."""
         return KeyValues(torch.cat((self.keys, keys), 2), torch.cat((self.values, values), 2), self.start)
 
     def last(self, count: int) -> "KeyValues":
-        """Only the newest `count`, as a view."""
+        """A view of the newest `count` tokens."""
         excess = max(self.keys.shape[2] - count, 0)
         return KeyValues(self.keys[:, :, excess:], self.values[:, :, excess:], self.start + excess)
 
@@ -41,11 +41,11 @@ class KeyValues:
 
 @dataclass
 class OwnKeys:
-    """Keys and values of a decoder's own tokens, written in place into buffers with room for more.
+    """Keys and values of a decoder's own tokens, written in place into buffers with spare capacity.
 
-    With a `window`, only so many of the newest are held between calls: when the room behind them ends, they move back to the
-    front of buffers that stay small. Without, all are held, and the room doubles. The tokens `begin` to `end` of the buffers
-    are held; `start` is the place of the first of them in the sequence.
+    With a `window`, only that many of the newest tokens are kept between calls: when the buffers are full, these move to the
+    front, and the buffers stay small. Without a window all tokens are kept, and the capacity doubles when the buffers are full.
+    The tokens kept are those from `begin` to `end` in the buffers; `start` is the position of the first in the sequence.
     """
 
     buffers: KeyValues
@@ -69,42 +69,42 @@ class OwnKeys:
 
     @property
     def bytes(self) -> int:
-        """Bytes of what is held. The buffers have room for more."""
+        """Bytes of the tokens kept, without spare capacity."""
         return self.held.bytes
 
     @property
     def capacity(self) -> int:
-        """How many tokens the buffers have room for."""
+        """The number of tokens that fit into the buffers."""
         return self.buffers.keys.shape[2]
 
     def write(self, keys: Tensor, values: Tensor, room: int = 0) -> KeyValues:
-        """Add newer tokens. Gives what they may see: all that was held, and they themselves.
+        """Append new tokens. Returns the keys and values that they may attend to: all that were kept, and their own.
 
-        room: how many tokens the sequence is expected to have. Where gradients are enabled nothing is written in place, since
-        autograd may keep what is held for a gradient of queries, of a bias or of a source.
+        room: the expected length of the sequence, to allocate buffers once. With gradients enabled nothing is written in place,
+        since autograd may have saved the tensors for the gradient of queries, of a bias or of a source.
         """
         count, trained = keys.shape[2], torch.is_grad_enabled()
         total = self.end - self.begin + count
         if trained or (self.limit is not None and total > self.limit):
-            seen = self.held.then(keys, values) if total > count else KeyValues(keys, values, self.start)
-            self.hold(seen if self.window is None else seen.last(self.window), 0 if trained else max(room, total))
-            return seen
-        if self.end + count > self.capacity:
+            attended = self.held.then(keys, values) if total > count else KeyValues(keys, values, self.start)
+            self.hold(attended if self.window is None else attended.last(self.window), 0 if trained else max(room, total))
+            return attended
+        if self.end + count > self.capacity:  # reallocate, or with a window move to the front
             self.hold(self.held, max(room, total, min(2 * total, 2 * self.capacity)))
         new = slice(self.end, self.end + count)
         self.buffers.keys[:, :, new], self.buffers.values[:, :, new] = keys, values
         self.end += count
-        seen = self.held
+        attended = self.held
         self.forget()
-        return seen
+        return attended
 
     @property
     def limit(self) -> int | None:
-        """The most tokens that buffers with a window ever have room for."""
+        """The largest capacity of buffers with a window; None without one."""
         return None if self.window is None else rounded(self.window + BUCKET)
 
     def hold(self, newest: KeyValues, room: int) -> None:
-        """Hold exactly these: at the front of buffers with this much room, or, without room, where they lie."""
+        """Keep exactly these tokens: copied to the front of buffers for `room` tokens, or with `room` 0 as they are."""
         length = newest.keys.shape[2]
         self.start, self.begin, self.end = newest.start, 0, length
         if room == 0:
@@ -113,7 +113,7 @@ class OwnKeys:
         capacity = rounded(max(room, length))
         capacity = capacity if self.limit is None else min(capacity, self.limit)
         if capacity <= self.capacity:
-            newest = KeyValues(newest.keys.clone(), newest.values.clone())  # they lie in the buffers that are written
+            newest = KeyValues(newest.keys.clone(), newest.values.clone())  # they are views of the buffers that are overwritten
         else:
             shape = (*newest.keys.shape[:2], capacity)
             keys = newest.keys.new_zeros((*shape, newest.keys.shape[3]))
@@ -121,12 +121,12 @@ class OwnKeys:
         self.buffers.keys[:, :, :length], self.buffers.values[:, :, :length] = newest.keys, newest.values
 
     def forget(self) -> None:
-        """Hold no more than the window."""
+        """Drop tokens outside the window."""
         if self.window is not None and (excess := self.end - self.begin - self.window) > 0:
             self.begin, self.start = self.begin + excess, self.start + excess
 
     def advance(self) -> int:
-        """Make room for one token and count it as held. Gives its place in the buffers, for `put`."""
+        """Reserve a slot for one token, and return its index in the buffers, for `put`."""
         if self.end == self.capacity:
             self.hold(self.held, 2 * self.capacity)
         self.end += 1
@@ -134,7 +134,7 @@ class OwnKeys:
         return self.end - 1
 
     def put(self, keys: Tensor, values: Tensor, slot: Int[Tensor, "1"]) -> KeyValues:
-        """Write one token at a place that a tensor names, so that a compiled step serves every place. Gives whole buffers."""
+        """Write one token at the index in `slot`, a tensor so that one compiled step serves all slots. Returns the buffers."""
         self.buffers.keys.index_copy_(2, slot, keys)
         self.buffers.values.index_copy_(2, slot, values)
         return self.buffers
@@ -146,7 +146,7 @@ class OwnKeys:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a recurrent mixer keeps in the place of keys: as large after any number of tokens."""
+    """The state of a recurrent mixer, which takes the place of keys. Its size does not depend on the number of tokens."""
 
     state: Float[Tensor, "batch heads head_dim value_dim"]
 
@@ -161,15 +161,18 @@ class Memory:
 
 @dataclass
 class Cache:
-    """A decoder's memory. `own` keys grow by each call (a local layer keeps only its window); `source` keys and the `states` of
-    recurrent mixers do not.
+    """The KV cache of a decoder, and the states of its recurrent mixers.
 
-    length: the decoder's tokens so far.
-    room:   how many tokens buffers are made for; more than that is possible, and moves them.
-    beams:  how many neighbouring rows read the same source, whose keys and values are held once for them.
-    tokens: the first ids that it holds, recorded by `generate` to refuse a prompt that begins differently.
-    read:   a few channels of the source's hidden states, recorded to refuse another source.
-    owner:  the model that filled it, recorded to refuse another one.
+    own:    keys and values of the decoder's tokens by layer and branch. They grow with each call; a local layer keeps only its
+            window.
+    source: keys and values of the source by layer and branch, computed once.
+    states: states of recurrent mixers by layer and branch.
+    length: the number of the decoder's tokens so far.
+    room:   the number of tokens to allocate buffers for. A longer sequence is possible, and reallocates them.
+    beams:  the number of consecutive rows that share a source, whose keys and values are stored once for them.
+    tokens: the token IDs of the cached prefix, recorded by `generate` to reject a prompt that begins differently.
+    read:   a few channels of the source's hidden states, recorded to reject another source.
+    owner:  the model that filled it, recorded to reject another one.
     """
 
     own: dict[Place, OwnKeys] = field(default_factory=dict)
@@ -184,30 +187,33 @@ class Cache:
 
     @property
     def batch(self) -> int | None:
-        """The number of rows it holds; None while it is empty."""
+        """The batch size; None while the cache is empty."""
         some = self._some
         return None if some is None else len(some) * (1 if self.own or self.states else self.beams)
 
     @property
     def device(self) -> torch.device | None:
-        """Where it is; None while it is empty."""
+        """The device of the keys and values; None while the cache is empty."""
         return None if self._some is None else self._some.device
 
     @property
     def _some(self) -> Tensor | None:
-        """Any of the tensors that it holds, one of each row's own before one that beams share."""
+        """Any tensor of the cache: one with all rows if there is one, otherwise one that beams share."""
         held = [part.buffers.keys for part in self.own.values()] or [memory.state for memory in self.states.values()]
         return next(iter(held or [read.keys for read in self.source.values()]), None)
 
     @property
     def bytes(self) -> int:
-        """Bytes of keys, values and states held now; own buffers have room for more."""
+        """Bytes of the present keys, values and states, without spare capacity."""
         return sum(part.bytes for held in (self.own, self.source, self.states) for part in held.values())
 
     def rows(self, index: Tensor) -> "Cache":
-        """A cache of the batch rows that `index` names: to reorder beams or drop finished sequences.
+        """A cache of the batch rows in `index`, to reorder beams or drop finished sequences.
 
-        Where `beams` share a source, its keys and values are not copied: all beams of a row stay together.
+        Args:
+            index: row numbers, `[rows]`.
+
+        If `beams` share a source, its keys and values are not copied; then all beams of a row must stay together.
         """
         source = self.source if self.beams > 1 else {place: part.rows(index) for place, part in self.source.items()}
         own = {place: part.rows(index) for place, part in self.own.items()}
@@ -217,10 +223,11 @@ class Cache:
         return replace(self, own=own, source=source, states=states, tokens=tokens, read=read)
 
     def spread(self, beams: int, *, share: bool = True) -> "Cache":
-        """A cache of each row as often as it has beams, one after the other. With `share`, the source's keys are not copied."""
+        """A cache that repeats each row `beams` times, consecutively. With `share`, keys and values of the source are not
+        copied."""
         held = [part.buffers.keys for part in self.own.values()] + [part.keys for part in self.source.values()]
         held += [part.state for part in self.states.values()]
-        if not held:  # of a decoder whose tokens read no other
+        if not held:  # a decoder whose blocks keep nothing
             return replace(self, beams=beams)
         index = torch.arange(len(held[0]), device=held[0].device).repeat_interleave(beams)
         return replace(self, beams=beams if share else self.beams).rows(index)

@@ -1,4 +1,4 @@
-"""What a branch may see beside its own hidden states: one value for each forward pass of a stack."""
+"""The inputs of a branch besides its hidden states: one `Context` per forward pass of a stack."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,14 +12,17 @@ from pairform.blocks.cache import Cache, Place
 
 T = TypeVar("T")
 Reads: TypeAlias = Literal["own", "source", "sink"]
-"""Which sequence attention reads: the one its queries are of, the encoder's output, or a key that holds nothing."""
+"""The sequence that attention attends to: that of its queries, the source, or the key of an attention sink."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The encoder's output as a decoder sees it. `valid` is False at padding; None means that nothing is padding. `segments`
-    numbers the documents packed in a row, as the decoder's do. `layers` holds the outputs of those of the encoder's layers that
-    some block reads, by number."""
+    """The encoder's output as the decoder reads it, after the bridge.
+
+    valid:    False at padding; None: there is no padding.
+    segments: numbers of the documents packed in a row, matching those of the decoder.
+    layers:   the outputs of the encoder layers that some block attends to, by layer number.
+    """
 
     hidden: Float[Tensor, "batch source_length source_width"]
     valid: Bool[Tensor, "batch source_length"] | None = None
@@ -27,15 +30,15 @@ class Source:
     layers: Mapping[int, Float[Tensor, "batch source_length source_width"]] = field(default_factory=dict)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Source":
-        """The same with all hidden states changed."""
+        """A copy with `change` applied to all hidden states."""
         layers = {layer: change(hidden) for layer, hidden in self.layers.items()}
         return replace(self, hidden=change(self.hidden), layers=layers)
 
 
 @dataclass(frozen=True)
 class TokenSlot:
-    """Where a step of decoding writes its one token in the cache's buffers, and where each row's first real token lies (None:
-    at their beginning). Tensors, so that one compiled step serves every place."""
+    """The slot in the cache's buffers for the token of a decoding step, and the slot of each row's first token that is not
+    padding (None: the first slot). Tensors, so that one compiled step serves all slots."""
 
     token: Int[Tensor, "1"]
     first: Int[Tensor, "batch 1"] | None = None
@@ -43,22 +46,22 @@ class TokenSlot:
 
 @dataclass
 class Context:
-    """Shared by all branches of a stack in one forward pass.
+    """The state that all branches of a stack share in one forward pass.
 
-    place:     the branch that runs now; each layer sets it before it runs one.
-
-    positions: what positional encodings count, `[batch or 1, length]`.
-    offset:    how many tokens of the same sequence came in earlier calls.
-    valid:     False at padding, over earlier and present tokens, `[batch, offset + length]`; None: nothing is padding.
-    source:    what cross-attention reads.
-    cache:     where keys and values are kept between calls; None to keep none.
-    blocks:    numbers of the runs of image tokens that attend to each other, `[batch, offset + length]`; -1 is none.
-    prefix:    True at tokens of the prefix, which see each other where the mask says so, `[batch, offset + length]`.
-    segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: each row is one.
-    counted:   False at new tokens that auxiliary losses leave out, though others may see them, `[batch, length]`.
-    slots:     by window (None: no window), for a step that writes one token in whole buffers; `offset` is not read then.
-    weights:   attention weights by what they read and their place, filled where they are asked for.
-    losses:    auxiliary losses by place, filled in training.
+    positions: for positional encodings, `[batch or 1, length]`.
+    offset:    the number of tokens of the sequence in earlier calls.
+    valid:     False at padding, over cached and new tokens, `[batch, offset + length]`; None: there is no padding.
+    source:    the sequence that cross-attention attends to.
+    cache:     the KV cache; None for a pass without one.
+    blocks:    a number for each run of image tokens, which attend to each other; else -1, `[batch, offset + length]`.
+    prefix:    True at tokens of the prefix, which attend to each other if the mask has a prefix, `[batch, offset + length]`.
+    segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: one document per row.
+    counted:   False at new tokens that auxiliary losses ignore, though others may attend to them, `[batch, length]`.
+    slots:     for a compiled decoding step, by window (None: no window); `offset` is unused then.
+    weights:   attention weights by sequence attended to and place, if requested.
+    losses:    auxiliary losses by place, in training.
+    place:     layer number and name of the branch that runs now; each layer sets it before it runs a branch.
+    memo:      the values of `once`.
     """
 
     positions: Int[Tensor, "batch length"]
@@ -77,9 +80,9 @@ class Context:
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, called only the first time that `key` is asked for in this pass.
+        """`make()`, called only at the first request for `key` in this pass: masks and RoPE tables are shared by all layers.
 
-        Compiled code makes it each time: the compiler finds equal parts by itself, and would compile anew for each key.
+        Compiled code calls it each time: the compiler finds common subexpressions itself, and would recompile for each key.
         """
         if torch.compiler.is_dynamo_compiling():
             return make()
@@ -89,20 +92,20 @@ class Context:
         return made
 
     def record(self, reads: Reads, weights: Tensor) -> None:
-        """Keep this branch's attention weights over one sequence, if the caller wants them."""
+        """Store this branch's attention weights over one sequence, `[batch, heads, q, k]`, if the caller requested them."""
         if self.weights is not None:
             self.weights[reads, self.place] = weights
 
     def add_auxiliary_loss(self, make: Callable[[], Tensor]) -> None:
         """Add `make()`, a scalar, to the training loss."""
-        if self.losses is not None:  # by place, so that a layer that is computed again counts once
+        if self.losses is not None:  # by place, so that a recomputed layer (activation checkpointing) counts once
             self.losses[self.place] = make()
 
     def present(self, length: int) -> Bool[Tensor, "batch length"] | None:
-        """Which of the last `length` tokens are real; None: all."""
+        """False at padding among the last `length` tokens; None: there is none."""
         return None if self.valid is None else self.valid[:, -length:]
 
     def counted_tokens(self, length: int) -> Bool[Tensor, "batch length"] | None:
-        """Which of the last `length` tokens count in auxiliary losses; None: all."""
+        """True at those of the last `length` tokens that count in auxiliary losses; None: all."""
         present = self.present(length)
         return self.counted if present is None else present if self.counted is None else present & self.counted

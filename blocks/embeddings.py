@@ -1,4 +1,4 @@
-"""From token ids to hidden states."""
+"""Token embeddings: `[batch, length]` token IDs to `[batch, length, width]` hidden states."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Si
 
 
 class TokenEmbeddingSpec(BlockSpec):
-    """Options of every embedding of tokens."""
+    """Options of every token embedding."""
 
     scale: Literal["sqrt_width"] | PositiveFloat = Field(
         default=1.0,
@@ -41,7 +41,7 @@ class TokenEmbeddingSpec(BlockSpec):
 
 
 class ScaledEmbedding(nn.Module):
-    """What embeddings of tokens have in common: the factor and the norm behind the table."""
+    """Base of token embeddings: the factor and the norm after the table."""
 
     def __init__(self, spec: TokenEmbeddingSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ScaledEmbedding(nn.Module):
         self.norm = None if spec.norm is None else build_block(spec.norm, sizes, "norm")
 
     def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """What `inputs_embeds` become."""
+        """The hidden states for `inputs_embeds`: normalised, and scaled if the spec says so."""
         return self.normed(self.scaled(embeds) if self.scale_given else embeds)
 
     def scaled(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
@@ -88,7 +88,7 @@ class TokenEmbedding(ScaledEmbedding):
 
 class FactorisedEmbedding(ScaledEmbedding):
     """A row of a narrow table for each token, projected to the width and times `scale` (ALBERT; Lan et al. 2020, arXiv
-    1909.11942, section 3.1). A head that is tied to it goes back the same way: to the rank, then to the vocabulary."""
+    1909.11942, section 3.1). A tied head applies the transposes in reverse order: to the rank, then to the vocabulary."""
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["factorised"] = "factorised"
@@ -105,5 +105,5 @@ class FactorisedEmbedding(ScaledEmbedding):
         return self.normed(self.scaled(functional.linear(rows, self.projection)))
 
     def lower(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... rank"]:
-        """What a tied head multiplies with the table."""
+        """The hidden states in the rank of the table, for a tied head to multiply with it."""
         return hidden @ self.projection

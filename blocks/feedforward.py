@@ -1,4 +1,4 @@
-"""Feed-forward branches, `[batch, length, width]` to the same."""
+"""Feed-forward blocks, from `[batch, length, width]` to the same shape."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +21,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "relu": functional.relu,
     "relu_squared": lambda tensor: functional.relu(tensor).square(),  # So et al. 2021, arXiv 2109.08668
-    "sigmoid": torch.sigmoid,  # gated: GLU itself
+    "sigmoid": torch.sigmoid,  # with `gated`: the original GLU
 }
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "sigmoid"]
 
@@ -44,7 +44,7 @@ class FeedForwardSpec(BlockSpec):
 
 
 def down(spec: FeedForwardSpec, sizes: Sizes) -> Linear:
-    """The last projection."""
+    """The projection back to the width."""
     return (WideLinear if spec.wide_output else Linear)(spec.hidden, sizes.width, bias=spec.bias)
 
 

@@ -1,4 +1,4 @@
-"""A mixture of experts in the place of one feed-forward block."""
+"""Mixture of experts: several feed-forward blocks, of which a router chooses some for each token."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,15 +15,15 @@ from pairform.blocks.functional.dtypes import uncast, wide
 from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
 
 MOST_EXPERTS = 2048
-"""As many as Switch-C has (Fedus et al. 2021, arXiv 2101.03961); each is a module."""
+"""The number of experts of Switch-C (Fedus et al. 2021, arXiv 2101.03961); each is a module."""
 Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class MixtureOfExperts(nn.Module):
-    """Each token goes to the `top_k` experts that the router gives most weight (Shazeer et al. 2017, arXiv 1701.06538, section
-    2), and none is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
+    """Each token is processed by the `top_k` experts with the highest router weights (Shazeer et al. 2017, arXiv 1701.06538,
+    section 2). No token is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
 
-    In code that torch compiles, all experts compute all tokens: sizes that depend on the router would break the graph.
+    In compiled code every expert processes every token, since sizes that depend on the router would break the graph.
     """
 
     class Spec(BlockSpec):
@@ -35,7 +35,7 @@ class MixtureOfExperts(nn.Module):
         )
         shared: Annotated[BlockSpec, Slot("feed_forward")] | None = Field(
             default=None,
-            description="Feed-forward block that processes every token beside its chosen experts (DeepSeekMoE, arXiv "
+            description="Feed-forward block that processes every token, added to its experts' output (DeepSeekMoE, arXiv "
             "2401.06066, section 3.2). Default: none.",
         )
         normalise: bool = Field(
@@ -77,7 +77,7 @@ class MixtureOfExperts(nn.Module):
 
     @property
     def idle_parameters(self) -> int:
-        """Elements of the experts that a token does not go to."""
+        """The number of parameters in the experts that do not process a given token."""
         each = sum(parameter.numel() for parameter in self.experts[0].parameters())
         return (self.spec.experts - self.spec.top_k) * each
 
@@ -101,13 +101,13 @@ class MixtureOfExperts(nn.Module):
         experts: Int[Tensor, "batch length top_k"],
         context: Context,
     ) -> Float[Tensor, "batch length width"]:
-        """Each expert computes its tokens, which lie together once the choices are sorted by expert."""
+        """Each expert processes its own tokens, which are contiguous once the choices are sorted by expert."""
         flat = hidden.flatten(0, 1)
         order = experts.flatten().argsort(stable=True)
         tokens = order.div(self.spec.top_k, rounding_mode="floor")
         parts = torch.split(flat[tokens], self.loads(experts))
         trained = hidden.requires_grad or any(parameter.requires_grad for parameter in self.experts.parameters())
-        every = torch.is_grad_enabled() and trained  # so that an expert without tokens has a gradient too, of zero
+        every = torch.is_grad_enabled() and trained  # an expert without tokens gets a gradient of zero instead of None
         made = [
             expert(part[None], context)[0] if every or len(part) else part
             for expert, part in zip(self.experts, parts, strict=True)
@@ -116,7 +116,7 @@ class MixtureOfExperts(nn.Module):
         return torch.zeros_like(flat).index_add(0, tokens, weighted).view_as(hidden)
 
     def loads(self, experts: Int[Tensor, "batch length top_k"]) -> list[int]:
-        """How many tokens go to each expert. On the meta device, where nobody chooses, they are spread evenly."""
+        """The number of tokens per expert. On the meta device, where the choice has no values, a uniform load."""
         if experts.device.type != "meta":
             counts: list[int] = experts.flatten().bincount(minlength=self.spec.experts).tolist()
             return counts
@@ -130,7 +130,7 @@ class MixtureOfExperts(nn.Module):
         experts: Int[Tensor, "batch length top_k"],
         context: Context,
     ) -> Float[Tensor, "batch length width"]:
-        """The same by every expert on every token, with a weight of zero where it is not chosen."""
+        """The same with every expert on every token, with a weight of zero for those not chosen."""
         mixed = torch.zeros_like(hidden)
         for number, expert in enumerate(self.experts):
             mixed = mixed + expert(hidden, context) * (weights * experts.eq(number)).sum(-1, keepdim=True)
@@ -143,7 +143,7 @@ class MixtureOfExperts(nn.Module):
         experts: Int[Tensor, "batch length top_k"],
         present: Bool[Tensor, "batch length"] | None,
     ) -> Float[Tensor, ""]:
-        """The auxiliary losses, each by its coefficient."""
+        """The sum of the auxiliary losses times their coefficients."""
         counts = torch.ones_like(weights[..., 0]) if present is None else present.to(weights.dtype)
         counts = counts[..., None] / counts.sum().clamp(min=1)
         load = (functional.one_hot(experts, self.spec.experts).sum(-2) * counts).sum((0, 1)) / self.spec.top_k

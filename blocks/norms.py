@@ -1,6 +1,6 @@
-"""Normalisation along the width. Every norm takes and returns `[..., width]` and computes in at least float32.
+"""Norms along the width. Each maps `[..., width]` to the same shape and computes in at least float32.
 
-The answer has the dtype of what is normalised, or the weights' where that is narrower (float32 hidden states, float16 weights).
+The output has the dtype of the input, or that of the weights if it is narrower (float32 hidden states, float16 weights).
 """
 
 from typing import Literal
@@ -119,7 +119,7 @@ class DynamicTanh(nn.Module):
 
 
 class NoNorm(nn.Module):
-    """The identity, where an architecture leaves a norm out."""
+    """The identity, for architectures without this norm."""
 
     class Spec(BlockSpec):
         name: Literal["none"] = "none"

@@ -1,6 +1,6 @@
-"""How a branch's output joins the hidden states: `forward(hidden, added)` takes both as `[batch, length, width]`.
+"""Residual connections: `forward(hidden, added)` combines hidden state and branch output, both `[batch, length, width]`.
 
-A spec whose `keeps` is true leaves the hidden states as they are where a branch adds zeros.
+A spec with `keeps = True` declares that the hidden state does not change if a branch adds zeros.
 """
 
 from collections.abc import Collection
@@ -92,12 +92,13 @@ class Gated(nn.Module):
 
 
 class DeepNorm(nn.Module):
-    """`alpha * x + f(x)` under post-norm, and a branch whose fresh weights are smaller by beta (Wang et al. 2022, arXiv
+    """`alpha * x + f(x)` with post-norm, where the initial weights of the branch are scaled by beta (Wang et al. 2022, arXiv
     2203.00555, figure 2).
 
-    A stack of M layers alone has alpha (2M)^(1/4) and beta (8M)^(-1/4); a decoder that reads an encoder (3M)^(1/4) and
-    (12M)^(-1/4); that encoder, of N layers, 0.81 (N^4 M)^(1/16) and 0.87 (N^4 M)^(-1/16). Beta multiplies the model's
-    `initializer_range` for all linear maps but those of queries and keys; in the paper it is the gain of Xavier's distribution.
+    A single stack of M layers has alpha (2M)^(1/4) and beta (8M)^(-1/4), a decoder with an encoder (3M)^(1/4) and
+    (12M)^(-1/4), and that encoder, of N layers, 0.81 (N^4 M)^(1/16) and 0.87 (N^4 M)^(-1/16). Beta multiplies the model's
+    `initializer_range` for all linear layers except those of queries and keys; in the paper it is the gain of Xavier
+    initialisation.
     """
 
     class Spec(BlockSpec):
@@ -113,9 +114,9 @@ class DeepNorm(nn.Module):
         placements: ClassVar[tuple[str, ...]] = ("post",)
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
-            found = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))
+            factors = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))
             own = dict(self)
-            return {field: value for field, value in found.items() if own[field] is None}
+            return {field: value for field, value in factors.items() if own[field] is None}
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class DeepNorm(nn.Module):
         self.alpha, self.beta = spec.alpha or alpha, spec.beta or beta
 
     def prepare(self, block: nn.Module) -> None:
-        """Let the fresh weights of a branch's block be smaller by beta, but for those that make queries and keys."""
+        """Scale the initial weights of a branch's block by beta, except those that only affect attention scores."""
         scored: Collection[str] = getattr(block, "scored", ())
         for name, module in block.named_modules():
             if isinstance(module, nn.Linear) and name not in scored:
@@ -137,7 +138,7 @@ class DeepNorm(nn.Module):
 
 
 def deepnorm(sizes: Sizes) -> tuple[float, float]:
-    """Alpha and beta of a stack by its depth, and by the other stack's where there are two."""
+    """Alpha and beta of a stack, by its depth and, if there are two stacks, by the depth of the other."""
     if sizes.decoder_depth is not None:
         product = sizes.depth**4 * sizes.decoder_depth
         return 0.81 * product ** (1 / 16), 0.87 * product ** (-1 / 16)

@@ -1,4 +1,4 @@
-"""Pictures: patches as hidden states, and a vision tower's output as embeddings of image tokens."""
+"""Images: patches as hidden states, and the vision tower's output as embeddings of image tokens."""
 
 from collections.abc import Iterator
 from math import isqrt
@@ -14,7 +14,7 @@ from torch.nn import functional
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
 
 
-# Asked with `of`: for an embedding of something other than pictures, both sides are None.
+# Read through `PictureEmbeddingSpec.of`: the sizes are None for embeddings of something other than images.
 class PictureEmbeddingSpec(BlockSpec):
     image_size: PositiveInt | None = None
     patch_size: PositiveInt | None = None
@@ -22,23 +22,23 @@ class PictureEmbeddingSpec(BlockSpec):
 
     @property
     def patches(self) -> int | None:
-        """The number of patches of one picture."""
+        """The number of patches per image."""
         return None if self.image_size is None or self.patch_size is None else (self.image_size // self.patch_size) ** 2
 
 
 class ProjectorSpec(BlockSpec):
-    """tokens: how many embeddings one picture becomes."""
+    """Base of the specs of projectors. tokens: embeddings per image."""
 
     tokens: int = 0
 
 
 class PatchEmbedding(nn.Module):
-    """A square picture cut into patches, each projected and added to a learnt position (SigLIP, arXiv 2303.15343; ViT,
-    arXiv 2010.11929, section 3.1)."""
+    """A square image divided into patches, each projected linearly and added to a learned position (SigLIP, arXiv 2303.15343;
+    ViT, arXiv 2010.11929, section 3.1)."""
 
     class Spec(PictureEmbeddingSpec):
         name: Literal["patches"] = "patches"
-        image_size: PositiveInt = Field(examples=[224], description="Side of the picture in pixels.")
+        image_size: PositiveInt = Field(examples=[224], description="Side of the image in pixels.")
         patch_size: PositiveInt = Field(examples=[16], description="Side of a patch in pixels; divides `image_size`.")
         channels: PositiveInt = Field(default=3, description="Colour channels.")
 
@@ -66,17 +66,18 @@ class PatchEmbedding(nn.Module):
         self.position = nn.Parameter(torch.empty(spec.patches, sizes.width))
 
     def forward(self, pixels: Float[Tensor, "pictures channels height width"]) -> Float[Tensor, "pictures patches width"]:
-        wanted = (self.spec.channels, self.spec.image_size, self.spec.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
-            expected = f"[pictures, {', '.join(map(str, wanted))}]"
+        expected_shape = (self.spec.channels, self.spec.image_size, self.spec.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected_shape:
+            expected = f"[pictures, {', '.join(map(str, expected_shape))}]"
             raise InputError(Problem("pixel_values", f"the shape {list(pixels.shape)}", expected))
+        # a convolution with its stride as kernel size is the linear projection of each patch
         patches = functional.conv2d(pixels.to(self.weight.dtype), self.weight, self.bias, stride=self.spec.patch_size)
         return rearrange(patches, "n d h w -> n (h w) d") + self.position
 
 
 class AveragePoolProjector(nn.Module):
-    """Neighbouring patches averaged to `tokens` a picture, normed, and projected to the text's width (Gemma 3 report,
-    arXiv 2503.19786, section 2)."""
+    """Neighbouring patches averaged to `tokens` per image, normalised, and projected to the width of the text stack (Gemma 3
+    report, arXiv 2503.19786, section 2)."""
 
     class Spec(ProjectorSpec):
         name: Literal["average_pool"] = "average_pool"

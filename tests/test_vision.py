@@ -46,9 +46,8 @@ def test_the_first_hidden_states_differ_from_those_of_the_text_only_at_image_tok
     pictures = pixels(3)
     with torch.no_grad():
         states = model.encoder(StackInputs(ids, pixel_values=pictures), hidden_states=True).hidden_states
-        seen = model.get_submodule("encoder.vision.projector")(
-            model.get_submodule("encoder.vision.tower")(StackInputs(pictures)).hidden
-        )
+        tower = model.get_submodule("encoder.vision.tower")
+        seen = model.get_submodule("encoder.vision.projector")(tower(StackInputs(pictures)).hidden)
         words = model.encoder.embedding(ids)
     assert states is not None
     assert torch.equal(states[0][ids != IMAGE], words[ids != IMAGE])
@@ -174,7 +173,9 @@ def test_what_does_not_fit_is_refused(assembly: str) -> None:
             refused(lambda: model.generate(ids, pixel_values=pictures, max_new_tokens=2), *words)
 
     wrong(("8 image tokens (6) without pictures", "pixel_values"))
-    wrong(("found 8 image tokens, expected 4: 4 for each of 1 pictures", "Put 4 times the image token 6"), pictures=pixels(1))
+    wrong(
+        ("found 8 image tokens, expected 4: 4 for each of 1 pictures", "Put 4 copies of the image token 6"), pictures=pixels(1)
+    )
     wrong(("found 8 image tokens, expected 12",), pictures=pixels(3))
     wrong(("found 0 image tokens, expected 8",), ids=text(), pictures=pixels(2))
     short = ids.clone()
@@ -187,7 +188,16 @@ def test_what_does_not_fit_is_refused(assembly: str) -> None:
     wrong(("pixel_values", "[1, 2, 3, 16, 16]", "of the whole batch"), pictures=pixels(2)[None])
     wrong(("torch.uint8", "read_pictures"), pictures=pixels(2).byte())
     embeds = torch.randn(2, 14, 32)
-    wrong(("pixel_values", "beside inputs_embeds", "input_ids"), ids=None, pictures=pixels(2), inputs_embeds=embeds)
+    wrong(("pixel_values", "together with inputs_embeds", "input_ids"), ids=None, pictures=pixels(2), inputs_embeds=embeds)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", "chunked"])
+def test_a_batch_of_no_pictures_equals_text_alone(kernel: str) -> None:
+    model = pairform.build(document("decoder_only"), seed=0)
+    model.use_kernel(kernel)
+    ids = text()
+    with torch.no_grad():
+        assert torch.allclose(model(ids, pixel_values=pixels(1)[:0]).logits, model(ids).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("assembly", ASSEMBLIES)

@@ -11,6 +11,7 @@ from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 import pairform
+from pairform.assemblies.modeling.inputs import StackInputs
 from tests.small_vision import document, pixels, text, with_pictures
 
 ASSEMBLIES = ("encoder_decoder", "decoder_only")
@@ -110,7 +111,9 @@ def test_experts_in_a_tower_add_to_the_loss_if_it_is_trained(assembly: str, froz
     model = pairform.build(seeing, seed=0).train()
     ids, pictures = with_pictures(text(), (0, 2)), pixels(1)
     ran, read = model(ids, labels=ids, pixel_values=pictures), text()
-    alone = model.get_submodule("decoder.vision.tower" if assembly == "decoder_only" else "encoder.vision.tower")(pictures)
+    alone = model.get_submodule("decoder.vision.tower" if assembly == "decoder_only" else "encoder.vision.tower")(
+        StackInputs(pictures)
+    )
     assert alone.auxiliary_loss > 0
     if frozen:
         assert ran.auxiliary_loss is None

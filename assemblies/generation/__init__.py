@@ -1,1 +1,1 @@
-"""Generating token ids: greedy decoding, sampling, beam search, the compiled decoding step."""
+"""Generation of token IDs: greedy decoding, sampling, beam search, the compiled decoding step."""

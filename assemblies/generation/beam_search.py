@@ -1,4 +1,4 @@
-"""Beam search, as transformers does it: the likeliest texts by the sum of their tokens' log-probabilities."""
+"""Beam search as in transformers: the sequences with the highest sum of token log-probabilities."""
 
 import math
 from dataclasses import dataclass
@@ -14,19 +14,24 @@ from pairform.assemblies.modeling.checks.arguments import described, integer, nu
 from pairform.registry import InputError, Problem
 
 NEVER = -1e9
-"""The score of what shall not be chosen."""
+"""A score low enough that a candidate is never chosen."""
 POWER = 30
-"""The power of ten up to which a text's length may be raised."""
+"""The largest power of ten for `length ** length_penalty`, to stay in float32's range."""
 
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """num_beams: how many unfinished texts of each row are followed.
+    """The options of beam search, and the search itself.
 
-    length_penalty:       a finished text's score is its log-probability over the `length_penalty` power of its new tokens.
-    early_stopping:       True ends a row when it has `num_beams` finished texts; False when no unfinished one of the present
-                          length would score better; "never" when none of any length could.
-    num_return_sequences: how many texts of each row are given, the best first.
+    num_beams:            the number of unfinished sequences per row.
+    length_penalty:       the score of a finished sequence is its log-probability divided by
+                          `generated tokens ** length_penalty`.
+    early_stopping:       True ends a row once it has `num_beams` finished sequences; False once no unfinished sequence of the
+                          present length would have a higher score; "never" once none of any length could.
+    num_return_sequences: the number of sequences returned per row, the best first.
+
+    Raises:
+        InputError: options of the wrong type or out of range.
     """
 
     num_beams: int
@@ -42,7 +47,7 @@ class BeamSearch:
             raise InputError(Problem("early_stopping", described(self.early_stopping), "True, False or 'never'"))
 
     def check_size(self, vocabulary: int, max_new_tokens: int) -> None:
-        """Refuse more beams than there are tokens to begin with, and a length penalty whose powers leave float32's range."""
+        """Raise `InputError` for more beams than token IDs, or a length penalty whose powers exceed float32's range."""
         integer("num_beams", self.num_beams, 1, vocabulary)
         most = POWER / max(1, math.log10(max_new_tokens))
         expected = f"a number from {-most:.3g} to {most:.3g}, for {max_new_tokens} tokens"
@@ -57,8 +62,14 @@ class BeamSearch:
         ends: Int[Tensor, " ends"],
         filler: int,
         max_new_tokens: int,
-    ) -> tuple[Int[Tensor, "batch_times_returned written"], Float[Tensor, "batch_times_returned"]]:
-        """The new tokens of the best texts and their scores. Prompts are padded on the left, if at all."""
+    ) -> tuple[Int[Tensor, "batch_times_returned generated"], Float[Tensor, "batch_times_returned"]]:
+        """The generated tokens of the best sequences, and their scores. Prompts may be padded on the left only.
+
+        Args:
+            pixels: the images of the prompts.
+            ends: end-of-sequence tokens.
+            filler: fills a row after its end.
+        """
         batch, length = prompt.shape
         beams = self.num_beams
         logits = decoding(prompt, pixels).repeat_interleave(beams, 0)
@@ -69,53 +80,57 @@ class BeamSearch:
             pixels = vision.repeated(pixels, prompt, beams)
         decoding.spread(beams)
         running = functional.pad(prompt, (0, max_new_tokens), value=filler)[:, None].repeat(1, beams, 1)
+        # all beams of a row are equal at first: only the first may be extended, or all would yield the same candidates
         scores = torch.tensor([0.0] + [NEVER] * (beams - 1), device=prompt.device).repeat(batch, 1)
-        found = Finished.none(running)
+        finished = Finished.none(running)
         improvable = torch.ones(batch, 1, dtype=torch.bool, device=prompt.device)
         rows = torch.arange(batch, device=prompt.device)[:, None] * beams
         finite = Finite(prompt.device)
-        for written in range(1, max_new_tokens + 1):
-            end = length + written
-            whole = logits.float().log_softmax(-1).view(batch, beams, -1) + scores[:, :, None]
-            best, index = whole.flatten(1).topk(max(2, 1 + len(ends)) * beams)
-            finite.see(best[:, 0])
-            origin, token = index // whole.shape[2], index % whole.shape[2]
-            candidates = taken(running, origin)
+        for generated in range(1, max_new_tokens + 1):
+            end = length + generated
+            extended = logits.float().log_softmax(-1).view(batch, beams, -1) + scores[:, :, None]
+            # enough candidates that `beams` unfinished ones remain even if every beam yields all end tokens
+            best, index = extended.flatten(1).topk(max(2, 1 + len(ends)) * beams)
+            finite.add(best[:, 0])
+            origin, token = index // extended.shape[2], index % extended.shape[2]
+            candidates = gather_rows(running, origin)
             candidates[:, :, end - 1] = token
-            ended = torch.isin(token, ends) if written < max_new_tokens else torch.ones_like(token, dtype=torch.bool)
+            ended = torch.isin(token, ends) if generated < max_new_tokens else torch.ones_like(token, dtype=torch.bool)
 
+            # the unfinished sequences of the next step
             scores, kept = (best + ended * NEVER).topk(beams)
-            running, origin = taken(candidates, kept), taken(origin, kept)
-            late = ended.clone()
-            late[:, beams:] = False  # candidates behind the best only stand in for those that ended
-            closed = ~improvable | (found.full if self.early_stopping is True else False)
-            offered = best / written**self.length_penalty + closed * NEVER + ~late * NEVER
-            found = found.best_with(candidates, offered, late, written)
+            running, origin = gather_rows(candidates, kept), gather_rows(origin, kept)
+            # the finished ones
+            eligible = ended.clone()
+            eligible[:, beams:] = False  # lower candidates only replace, as unfinished ones, those that have ended
+            closed = ~improvable | (finished.full if self.early_stopping is True else False)
+            candidate_scores = best / generated**self.length_penalty + closed * NEVER + ~eligible * NEVER
+            finished = finished.best_with(candidates, candidate_scores, eligible, generated)
 
-            improvable &= self.may_improve(scores, found, written, max_new_tokens)
-            stop = ended.all() | ~improvable.any() | (found.full.all() if self.early_stopping is True else False)
+            improvable &= self.may_improve(scores, finished, generated, max_new_tokens)
+            stop = ended.all() | ~improvable.any() | (finished.full.all() if self.early_stopping is True else False)
             if stop:
                 break
             decoding.reorder((rows + origin).flatten())
             logits = decoding(running[:, :, :end].flatten(0, 1), pixels)
         finite.check()
-        return found.answer(length, self.num_return_sequences)
+        return finished.results(length, self.num_return_sequences)
 
-    def may_improve(self, scores: Tensor, found: "Finished", written: int, most: int) -> Bool[Tensor, "batch 1"]:
-        """Whether the best unfinished text of a row may still score better than its worst finished one."""
-        reached = most if self.early_stopping == "never" and self.length_penalty > 0 else written
-        worst = torch.where(found.real, found.scores.min(1, keepdim=True).values, NEVER)
-        return (scores[:, :1] / reached**self.length_penalty > worst).any(1, keepdim=True)
+    def may_improve(self, scores: Tensor, finished: "Finished", generated: int, most: int) -> Bool[Tensor, "batch 1"]:
+        """Whether the best unfinished sequence of a row may still score higher than its worst finished one."""
+        hypothetical = most if self.early_stopping == "never" and self.length_penalty > 0 else generated
+        worst = torch.where(finished.real, finished.scores.min(1, keepdim=True).values, NEVER)
+        return (scores[:, :1] / hypothetical**self.length_penalty > worst).any(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The best finished texts of each row so far; `real` is False where there is none yet."""
+    """The best finished sequences of each row so far; `real` is False at empty places."""
 
     tokens: Int[Tensor, "batch beams length"]
     scores: Float[Tensor, "batch beams"]
     real: Bool[Tensor, "batch beams"]
-    written: Int[Tensor, "batch beams"]
+    generated: Int[Tensor, "batch beams"]
 
     @staticmethod
     def none(running: Int[Tensor, "batch beams length"]) -> "Finished":
@@ -124,28 +139,28 @@ class Finished:
 
     @property
     def full(self) -> Bool[Tensor, "batch 1"]:
-        """Whether a row has as many as it can hold."""
+        """Whether a row has as many as there are beams."""
         return self.real.all(1, keepdim=True)
 
-    def best_with(self, tokens: Tensor, scores: Tensor, real: Tensor, written: int) -> "Finished":
-        """The best of these and others."""
+    def best_with(self, tokens: Tensor, scores: Tensor, real: Tensor, generated: int) -> "Finished":
+        """The best of these and of new ones with `generated` tokens each; `real` is False at ineligible ones."""
         count = self.scores.shape[1]
         best, index = torch.cat((self.scores, scores), 1).topk(count)
-        lengths = torch.cat((self.written, torch.full_like(scores, written).long()), 1)
+        lengths = torch.cat((self.generated, torch.full_like(scores, generated).long()), 1)
         return Finished(
-            taken(torch.cat((self.tokens, tokens), 1), index),
+            gather_rows(torch.cat((self.tokens, tokens), 1), index),
             best,
-            taken(torch.cat((self.real, real), 1), index),
-            taken(lengths, index),
+            gather_rows(torch.cat((self.real, real), 1), index),
+            gather_rows(lengths, index),
         )
 
-    def answer(self, prompt: int, count: int) -> tuple[Tensor, Tensor]:
-        """The new tokens of the best `count` texts of each row, as long as the longest of them, and their scores."""
-        longest = int(self.written[:, :count].max())
+    def results(self, prompt: int, count: int) -> tuple[Tensor, Tensor]:
+        """The generated tokens of the best `count` sequences of each row, as long as the longest of them, and their scores."""
+        longest = int(self.generated[:, :count].max())
         return self.tokens[:, :count, prompt : prompt + longest].flatten(0, 1), self.scores[:, :count].flatten()
 
 
-def taken(values: Tensor, index: Int[Tensor, "batch chosen"]) -> Tensor:
-    """`values[row, index[row]]` of every row."""
+def gather_rows(values: Tensor, index: Int[Tensor, "batch chosen"]) -> Tensor:
+    """`values[row, index[row]]` for each row."""
     index = index.view(*index.shape, *(1 for _ in values.shape[2:])).expand(*index.shape, *values.shape[2:])
     return values.gather(1, index)

@@ -1,4 +1,4 @@
-"""The step of one token, compiled for lengths in buckets, and on a CUDA device one graph."""
+"""The compiled decoding step, for buckets of lengths; on a CUDA device also as a CUDA graph."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ Step: TypeAlias = Callable[[ModelParts, Tensor, Tensor, Mapping[int | None, Toke
 
 
 class CompiledStep:
-    """Runs `step` compiled, and on a CUDA device as one graph for as long as a cache's buffers stay where they are."""
+    """Runs the compiled `step`, and on a CUDA device a CUDA graph of it for as long as the cache's buffers stay the same."""
 
     def __init__(self, model: ModelParts) -> None:
         self.model = model
@@ -31,11 +31,12 @@ class CompiledStep:
         self, token: Int[Tensor, "batch 1"], first: Int[Tensor, "batch 1"] | None, source: Source | None, cache: Cache
     ) -> Float[Tensor, "batch vocabulary"]:
         slots: dict[int | None, TokenSlot] = {}
-        for own in cache.own.values():  # those with the same window are written alike
+        for own in cache.own.values():  # those with the same window share a slot
             slot, shift = own.advance(), own.start - own.begin
             if own.window not in slots:
                 begin = None if first is None else first - shift
                 slots[own.window] = TokenSlot(torch.full((1,), slot, device=token.device), begin)
+        # positions count from the first token that is not padding
         position = torch.full((1, 1), cache.length, device=token.device)
         position = position if first is None else position - first
         cache.length += 1
@@ -46,10 +47,10 @@ class CompiledStep:
     def replay(
         self, token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot], source: Source | None, cache: Cache
     ) -> Tensor:
-        """The first step runs as it is, the second one is captured, and later ones are replays of it."""
+        """Run the first step directly, capture the second as a CUDA graph, and replay the graph in later ones."""
         held = held_by(cache, source)
         if len(held) != len(self.held) or any(tensor is not known() for tensor, known in zip(held, self.held, strict=True)):
-            self.held, self.captured = [ref(tensor) for tensor in held], None  # an address may be another tensor's by now
+            self.held, self.captured = [ref(tensor) for tensor in held], None  # not addresses, which may be reused
             return self.run(self.model, token, position, slots, source, cache)
         if self.captured is None:
 
@@ -61,7 +62,7 @@ class CompiledStep:
 
 
 def held_by(cache: Cache, source: Source | None) -> list[Tensor]:
-    """What a step reads and writes beside its inputs, which a graph knows by address."""
+    """The tensors besides its inputs that a step reads and writes. A CUDA graph contains their addresses."""
     buffers = [own.buffers for own in cache.own.values()] + list(cache.source.values())
     held = [tensor for each in buffers for tensor in (each.keys, each.values)]
     held += [memory.state for memory in cache.states.values()]
@@ -69,7 +70,7 @@ def held_by(cache: Cache, source: Source | None) -> list[Tensor]:
 
 
 class Captured:
-    """A CUDA graph of one step: its inputs are copied to where they lay when it was captured."""
+    """A CUDA graph of one step. New inputs are copied into the tensors that it was captured with."""
 
     def __init__(self, run: Callable[..., Tensor], token: Tensor, position: Tensor, slots: Mapping[int | None, TokenSlot]):
         token, position = token.clone(), position.clone()
@@ -102,14 +103,14 @@ def step(
     source: Source | None,
     cache: Cache,
 ) -> Float[Tensor, "batch vocabulary"]:
-    """Logits behind one token of each row, which the buffers of `cache` take up at `slots`."""
+    """The next-token logits after one token of each row, whose keys and values are written to `cache` at `slots`."""
     assert model.decoder is not None
     context = Context(position, source=source, cache=cache, slots=slots)
     return logits_of(model, model.decoder.run(model.decoder.embedding(token), context)[-1])
 
 
 def compiled_step(model: ModelParts) -> Step:
-    """`step`, compiled for this model. torch limits compilations by code object, so each model has one of its own."""
+    """`step`, compiled for this model. torch limits recompilations per code object, so each model has its own."""
     if model.compiled_step.value is None:
         own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
         model.compiled_step.value = torch.compile(own, fullgraph=True)
@@ -118,19 +119,19 @@ def compiled_step(model: ModelParts) -> Step:
 
 
 def logits_of(model: ModelParts, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch vocabulary"]:
-    """Of the last token of each row."""
+    """The logits at the last token of each row."""
     logits: Tensor = model.head(model.lowered(hidden[:, -1:]), None, model.tied())
     return logits[:, 0]
 
 
 def bucket(length: int) -> int:
-    """`length` rounded up, by at most a quarter beyond the smallest buckets: four in each doubling."""
+    """`length` rounded up to a bucket. There are four per doubling above the smallest, so it grows by a quarter at most."""
     size = max(BUCKET, 1 << max(length.bit_length() - 3, 0))
     return -(-length // size) * size
 
 
 def in_bucket(source: Source) -> Source:
-    """The source with padding behind it, as long as its bucket."""
+    """The source, padded on the right to the length of its bucket."""
     length = source.hidden.shape[1]
     more = bucket(length) - length
     valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)

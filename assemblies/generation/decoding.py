@@ -1,4 +1,4 @@
-"""A decoder run on a prompt and then on one token of each row at a time."""
+"""Runs a decoder on the prompt, and then on one token of each row at a time."""
 
 import math
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.registry import InputError, Problem
 
 PIECE = 4096
-"""Tokens of a prompt that run at a time, where their order lets them: a longer one would need more memory."""
+"""The largest number of prompt tokens in one forward pass, if the prompt can be split: it limits the memory of activations."""
 
 
 class Decoding:
-    """Logits of the next token for rows that grow.
+    """Computes next-token logits of growing sequences.
 
-    first: how many places of padding stand before each row's tokens, `[batch, 1]`; None where no row has any.
-    compile: run single tokens by a compiled step. All that changes between two of them is in tensors, and buffers and sources
-    have lengths rounded up to a bucket's, so that steps, and texts of other lengths in the bucket, share one compilation. On a
-    CUDA device the steps of one text are also one CUDA graph.
+    first:   the number of padding tokens on the left of each row, `[batch, 1]`; None if there are none.
+    compile: use a compiled step for single tokens. Everything that changes between steps is in tensors, and the lengths of
+             buffers and sources are rounded up to buckets, so that all steps, and other sequences in the same bucket, share one
+             compilation. On a CUDA device the steps of one sequence are also one CUDA graph.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Decoding:
         length: int,
         compile: bool = False,
     ) -> None:
-        """length: how many tokens the rows may come to have."""
+        """length: the largest number of tokens per row."""
         self.model, self.source, self.cache, self.first = model, source, cache, first
         self.prompt: int | None = None
         device = next(model.parameters()).device
@@ -53,14 +53,16 @@ class Decoding:
             cache.room = max(cache.room, bucket(length))
 
     def __call__(self, tokens: Int[Tensor, "batch length"], pixels: Tensor | None = None) -> Float[Tensor, "batch vocabulary"]:
-        """The logits behind `tokens`, of which those that the cache holds are not run again."""
+        """The logits of the next token after `tokens`. Tokens that are already in the cache are not processed again."""
         length, begin = tokens.shape[1], 0 if self.cache is None else self.cache.length
         if self.prompt is None:
             self.prompt = length
         if self.step is not None and self.cache is not None and self.cache.length and begin == length - 1:
-            token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)  # or its stride would be the text's length
+            token = tokens[:, begin:].clone(
+                memory_format=torch.contiguous_format
+            )  # or its stride would be that of the whole sequence
             return self.step(token, self.first, self.source, self.cache)
-        few = length - begin <= PIECE  # as in each step: then nobody asks every layer whether it could run in pieces
+        few = length - begin <= PIECE  # as in every step: skips the search through all layers
         whole = few or self.cache is None or pixels is not None or not divisible(self.model)
         ends = [length] if whole else [*range(begin + PIECE, length, PIECE), length]
         for end in ends:
@@ -84,7 +86,7 @@ class Decoding:
         return hidden
 
     def prefix(self, rows: int, begin: int) -> Int[Tensor, " batch"] | None:
-        """How many tokens the prompt has in each row, where they are a prefix; of a cache's next tokens none are."""
+        """The number of prompt tokens in each row, if the decoder treats the prompt as a prefix; None after the first pass."""
         assert self.model.decoder is not None
         if self.prompt is None or not self.model.decoder.spec.prefixed or (self.cache is not None and begin > 0):
             return None
@@ -92,13 +94,13 @@ class Decoding:
         return whole if self.first is None else whole - self.first[:, 0]
 
     def spread(self, beams: int) -> None:
-        """Go on with each row as often as it has beams. They share the source's keys where attention can read them so."""
+        """Repeat each row `beams` times. Beams share the source's keys and values if all kernels support it."""
         assert self.model.decoder is not None
         if self.cache is not None:
             blocks = (module for module in self.model.decoder.modules() if isinstance(module, AttentionHeads))
             self.cache = self.cache.spread(beams, share=all(block.kernel in ("auto", "eager") for block in blocks))
         if self.source is not None:
-            if self.cache is None:  # else hidden states are not read again
+            if self.cache is None:  # with a cache they are not read again
                 self.source = self.source.each(lambda hidden: hidden.repeat_interleave(beams, 0))
             valid = None if self.source.valid is None else self.source.valid.repeat_interleave(beams, 0)
             self.source = replace(self.source, valid=valid)
@@ -107,19 +109,19 @@ class Decoding:
             self.valid = self.places >= self.first
 
     def reorder(self, rows: Int[Tensor, " batch"]) -> None:
-        """Go on with these rows, in this order."""
+        """Continue with these rows, in this order."""
         if self.cache is not None:
             self.cache = self.cache.rows(rows)
 
 
 class Finite:
-    """Refuses NaN and infinite scores: at each step on a CPU, elsewhere only in `check`, which needs a synchronisation."""
+    """Rejects NaN and infinite scores: at each step on a CPU, elsewhere only in `check`, which needs a synchronisation."""
 
     def __init__(self, device: torch.device) -> None:
         self.total = torch.zeros((), device=device)
 
-    def see(self, best: Float[Tensor, " batch"]) -> None:
-        """best: each row's largest score."""
+    def add(self, best: Float[Tensor, " batch"]) -> None:
+        """Add the scores of one step. best: the largest score of each row."""
         total = best.sum(dtype=torch.float32)  # NaN and infinity stay in a sum
         if best.device.type == "cpu":
             self.total = total
@@ -130,12 +132,13 @@ class Finite:
     def check(self) -> None:
         if not math.isfinite(self.total.item()):
             found = "NaN or infinite logits"
-            remedy = "Weights may hold such numbers, or the dtype may be too narrow: float16 ends at 65504."
-            raise InputError(Problem("model", found, "finite logits, to choose tokens by", remedy))
+            remedy = "The weights may contain such values, or the dtype may overflow: the largest float16 number is 65504."
+            raise InputError(Problem("model", found, "finite logits", remedy))
 
 
 def divisible(model: ModelParts) -> bool:
-    """Whether a prompt may run in pieces: no token of the decoder sees a later one, nor is rotated by how many there are."""
+    """Whether a prompt may be processed in chunks: no token of the decoder attends to a later one, and no rotation depends on
+    the length."""
     assert model.decoder is not None
     in_order = all(mask.causal and not mask.prefix for mask in own_masks(model))
     rotations = (module.spec.scaling for module in model.decoder.modules() if isinstance(module, RotaryPosition))
@@ -143,11 +146,12 @@ def divisible(model: ModelParts) -> bool:
 
 
 def cacheable(model: ModelParts) -> bool:
-    """Whether what the decoder said of a token stays as it was when tokens follow, but for a prompt that sees itself whole."""
+    """Whether keys and values of earlier tokens stay valid when tokens are appended: the decoder is causal, except perhaps
+    within a prefix."""
     return all(mask.causal for mask in own_masks(model))
 
 
 def own_masks(model: ModelParts) -> Iterator[MaskSpec]:
-    """Over the decoder's own tokens, layer by layer."""
+    """The masks over the decoder's own tokens, layer by layer."""
     assert model.decoder is not None
     return (module.mask for module in model.decoder.modules() if isinstance(module, OwnSequenceAttention))

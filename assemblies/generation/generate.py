@@ -1,4 +1,4 @@
-"""Generating tokens: greedy, sampled or by beam search, with or without a cache."""
+"""Generation: greedy decoding, sampling or beam search, with or without a cache."""
 
 import warnings
 from collections.abc import Iterator
@@ -32,9 +32,10 @@ def generate(
     pixel_values: Tensor | None,
     encoder_outputs: EncoderOutputs,
     cache: Cache | None,
-) -> Int[Tensor, "batch written"]:
-    """`Model.generate`, which describes the arguments."""
+) -> Int[Tensor, "batch total_length"]:
+    """`Model.generate`, which documents the arguments."""
     plan = options.checked(model, cache)
+    # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default
     padding = None if model.padding in plan.ends and not has_own_tokens(model) else model.padding
     with evaluating(model):
         source, images = None, pixel_values
@@ -50,7 +51,7 @@ def generate(
             check_same_beginning(model, cache, aligned, valid)
         elif options.use_cache and cacheable(model):
             cache = Cache()
-        if options.compile and source is not None:
+        if options.compile and source is not None:  # sources of other lengths in the bucket share the compiled step
             source = in_bucket(source)
         first = None if valid is None else (~valid).sum(1, keepdim=True)
         decoding = Decoding(model, source, cache, first, length=longest, compile=options.compile)
@@ -66,13 +67,13 @@ def generate(
 
 
 def has_own_tokens(model: ModelParts) -> bool:
-    """Whether the encoder has special tokens of its own: its padding is another id than those that end generated text."""
+    """Whether the encoder has its own special tokens, so that its padding token is unrelated to the decoder's end tokens."""
     return model.spec.encoder is not None and model.spec.encoder.tokens is not None
 
 
 @contextmanager
 def evaluating(model: ModelParts) -> Iterator[None]:
-    """Eval mode for every module, and each one's own mode afterwards."""
+    """Eval mode for all modules; afterwards each one's previous mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -85,7 +86,7 @@ def evaluating(model: ModelParts) -> Iterator[None]:
 def padded_left(
     prompt: Int[Tensor, "batch prompt"], valid: Bool[Tensor, "batch prompt"] | None
 ) -> tuple[Int[Tensor, "batch prompt"], Bool[Tensor, "batch prompt"] | None]:
-    """Padding moved to the left, so that rows go on at the right."""
+    """The prompt with its padding moved to the left, so that all rows grow on the right."""
     if valid is None:
         return prompt, None
     order = valid.long().argsort(dim=1, stable=True)
@@ -95,7 +96,10 @@ def padded_left(
 def sample(
     decoding: Decoding, prompt: Int[Tensor, "batch prompt"], images: Tensor | None, plan: Plan, streamer: Streamer | None
 ) -> Int[Tensor, "batch new"]:
-    """Run the tokens that the cache does not hold yet and choose the next ones, until every row has ended. The new tokens."""
+    """The loop of greedy decoding and sampling: compute logits and choose tokens until every row has ended.
+
+    Returns the generated tokens; a row that has ended is filled with `plan.filler`.
+    """
     length = prompt.shape[1]
     running = functional.pad(prompt, (0, plan.max_new_tokens), value=plan.filler)
     end_ids = torch.tensor(plan.ends, device=prompt.device, dtype=prompt.dtype)
@@ -103,9 +107,9 @@ def sample(
     finite = Finite(prompt.device)
     for end in range(length, length + plan.max_new_tokens):
         logits = decoding(running[:, :end], images)
-        images = images if decoding.cache is None else None
+        images = images if decoding.cache is None else None  # cached with the prompt; without a cache needed again
         token, best = plan.choose(logits)
-        finite.see(best)
+        finite.add(best)
         if plan.ends:
             token = token.masked_fill(finished, plan.filler)
         running[:, end] = token
@@ -130,24 +134,28 @@ def encode(
     cache: Cache | None,
     padding: int | None,
 ) -> Source:
-    """The source that the decoder reads, run through the encoder unless its output is given."""
+    """The source of the decoder: the encoder's output, computed unless it is given, after the bridge."""
     assert model.encoder is not None
     valid = kept_mask(outputs, as_mask(mask))
     if valid is None:
         valid = real_tokens(ids, padding)
     if outputs is not None:
-        ran = kept_output(outputs, model.source_layers)
+        encoded = kept_output(outputs, model.source_layers)
     else:
-        ran = model.encoder(StackInputs(ids, valid=valid, pixel_values=pixels), layers=model.source_layers)
+        encoded = model.encoder(StackInputs(ids, valid=valid, pixel_values=pixels), layers=model.source_layers)
     if cache is not None:
-        check_same_source(model, cache, ran.hidden)
-    return model.source(ran.hidden, valid, layers=ran.layers)
+        check_same_source(model, cache, encoded.hidden)
+    return model.source(encoded.hidden, valid, layers=encoded.layers)
 
 
 def starting_point(
     model: ModelParts, prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The decoder's first tokens, and which of them are real (None: all)."""
+    """The prompt of the decoder and its mask, False at padding (None: there is no padding).
+
+    Raises:
+        InputError: there is neither a prompt nor a start token.
+    """
     tokens = model.spec.tokens
     if prompt is None:
         if source is None or tokens.first is None:
@@ -162,7 +170,7 @@ def starting_point(
 
 
 def warn_if_long(model: ModelParts, length: int) -> None:
-    """Say so when a decoder will see more tokens than it was trained for."""
+    """Warn if the sequence may become longer than the decoder's `max_length`."""
     longest = None if model.spec.decoder is None else model.spec.decoder.max_length
     if longest is not None and length > longest:
         warnings.warn(f"{length} tokens are more than the decoder's max_length of {longest}", stacklevel=6)

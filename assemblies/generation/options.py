@@ -1,4 +1,4 @@
-"""The options of `generate`, checked."""
+"""The options of `generate`, and their validation."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
 LONGEST = 1 << 20
-"""The most new tokens in one call: their memory is allocated before the first step."""
+"""The largest number of new tokens in one call. Their memory is allocated before the first step."""
 Streamer: TypeAlias = Callable[[Tensor], object]
 """Called with the new token of every row, `[batch]`, after each step."""
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """The options of `Model.generate`, which describes them."""
+    """The options of `Model.generate`, which documents them."""
 
     max_new_tokens: int
     do_sample: bool
@@ -40,7 +40,11 @@ class GenerationOptions:
     num_return_sequences: int
 
     def checked(self, model: ModelParts, cache: Cache | None) -> "Plan":
-        """What they mean for a model. Options of the wrong type, or that exclude each other, are an `InputError`."""
+        """The options resolved for a model.
+
+        Raises:
+            InputError: options of the wrong type, out of range, or that exclude each other.
+        """
         vocabulary, tokens = model.spec.vocabulary_of("decoder"), model.spec.tokens
         longest = integer("max_new_tokens", self.max_new_tokens, 1, LONGEST)
         ends = tokens.ends if self.eos_token_id is None else end_tokens(self.eos_token_id, vocabulary)
@@ -52,30 +56,37 @@ class GenerationOptions:
         self.check_cache(model, cache)
         device = next(model.parameters()).device
         choose = chooser(self.do_sample, self.temperature, self.top_k, self.top_p, self.seed, device)
+        # without end tokens no row ends early, and the filler is never visible
         filler = tokens.pad if tokens.pad is not None else (ends[0] if ends else 0)
         return Plan(longest, ends, filler, search if self.num_beams > 1 else None, choose)
 
     def check_streamer(self) -> None:
         if self.streamer is not None and not callable(self.streamer):
             expected = "a function that is called with each step's tokens, `[batch]`"
-            remedy = "Of transformers' streamers it is `.put`."
+            remedy = "For a streamer of transformers pass its `.put`."
             raise InputError(Problem("streamer", described(self.streamer), expected, remedy))
         if self.num_beams > 1:
-            for name, unable in (("do_sample", self.do_sample), ("streamer", self.streamer)):
-                if unable:
-                    raise InputError(Problem(name, f"{name} beside num_beams={self.num_beams}", "one or the other"))
+            for name, given in (("do_sample", self.do_sample), ("streamer", self.streamer)):
+                if given:
+                    raise InputError(Problem(name, f"{name} with num_beams={self.num_beams}", "one or the other"))
 
     def check_cache(self, model: ModelParts, cache: Cache | None) -> None:
         if cache is not None and not self.use_cache:
             raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
         if cache is not None and not cacheable(model):
-            found = "a decoder whose tokens see later ones, so that all is computed anew with each"
+            found = "a decoder whose tokens attend to later ones, so that every step recomputes all of them"
             raise InputError(Problem("cache", found, "no cache, or a causal mask"))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many tokens at most, which ones end a row, and what fills it up then; how each next one is found."""
+    """Resolved options.
+
+    ends:   end-of-sequence tokens.
+    filler: the token that fills a row after its end.
+    search: beam search; None for greedy decoding or sampling.
+    choose: chooses the next tokens from logits.
+    """
 
     max_new_tokens: int
     ends: tuple[int, ...]
@@ -85,11 +96,11 @@ class Plan:
 
 
 def end_tokens(ids: Any, vocabulary: int) -> tuple[int, ...]:
-    """`eos_token_id` as ids: one, several, or a tensor of them."""
+    """`eos_token_id`, one ID, several or a tensor of them, as a tuple."""
     if isinstance(ids, str | bytes):
         raise InputError(Problem("eos_token_id", described(ids), "a token id, or a list of them"))
     try:
-        each = [ids] if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0 else [*ids]
+        values = [ids] if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0 else [*ids]
     except TypeError:
-        each = [ids]
-    return tuple(integer("eos_token_id", one, 0, vocabulary - 1) for one in each)
+        values = [ids]
+    return tuple(integer("eos_token_id", value, 0, vocabulary - 1) for value in values)

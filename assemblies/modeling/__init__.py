@@ -1,1 +1,1 @@
-"""From spec to module: layers, stacks, models, their inputs and outputs."""
+"""Modules built from specs: layers, stacks and models, with their inputs and outputs."""

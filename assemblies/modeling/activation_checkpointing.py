@@ -1,4 +1,4 @@
-"""Which layers keep nothing for the backward pass but their input, and are computed again there."""
+"""Activation checkpointing: the choice of layers that are recomputed in the backward pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -9,27 +9,31 @@ from pairform.assemblies.modeling.stack import Stack
 from pairform.registry import InputError, Problem
 
 Layers: TypeAlias = Literal["all", "none"] | int | Sequence[int]
-"""Every layer, none, every so-many-th from the first on, or these by number (from 0, or from -1 for the last)."""
+"""All layers, none, every n-th from the first on, or layer numbers (from 0, or negative from the last)."""
 
 
 def checkpoint_layers(model: nn.Module, layers: Layers | Mapping[str, Layers] = "all") -> None:
-    """Set it for all stacks of `model` alike, or by stack, such as `{"decoder": 2}`; a stack that is not named has none."""
+    """Choose the checkpointed layers of all stacks of `model`, or by stack, such as `{"decoder": 2}`; others then have none.
+
+    Raises:
+        InputError: an unknown stack, or layers that it does not have.
+    """
     stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack)}
-    wanted = layers if isinstance(layers, Mapping) else dict.fromkeys(stacks, layers)
+    requested = layers if isinstance(layers, Mapping) else dict.fromkeys(stacks, layers)
     problems = [
         Problem(f"checkpoint_layers.{name}", "no such stack", f"one of {', '.join(stacks)}")
-        for name in wanted
+        for name in requested
         if name not in stacks
     ]
     if problems:
         raise InputError(problems)
-    chosen = {name: numbers(wanted.get(name, "none"), len(stack.layers)) for name, stack in stacks.items()}
+    chosen = {name: numbers(requested.get(name, "none"), len(stack.layers)) for name, stack in stacks.items()}
     for name, stack in stacks.items():
         stack.checkpointed = chosen[name]
 
 
 def numbers(layers: Layers, depth: int) -> frozenset[int]:
-    """Numbers from 0 of the layers that are meant in a stack of `depth`."""
+    """The layer numbers, from 0, that `layers` stands for in a stack of `depth` layers."""
     if layers == "none":
         return frozenset()
     if layers == "all":

@@ -1,4 +1,4 @@
-"""The parts of a model, put together from a `ModelSpec`, and what can be set on it."""
+"""The parts of a model, built from a `ModelSpec`, and its settings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self, runtime_checkable
@@ -18,23 +18,23 @@ from pairform.registry import InputError, build_block
 
 @runtime_checkable
 class UsesKernel(Protocol):
-    """A block that computes attention with the kernel of a name."""
+    """A block that computes attention with a kernel chosen by name."""
 
     kernel: str
 
     def check_kernel(self, kernel: str) -> None:
-        """Raise `InputError` if a kernel cannot do the block's work."""
+        """Raise `InputError` if the kernel does not support the block."""
 
 
 @runtime_checkable
 class ReadsEncoderLayer(Protocol):
-    """A block that attends to one of the encoder's layers; None is its output."""
+    """A block that attends to the output of an encoder layer, by number; None is the encoder's output."""
 
     source_layer: int | None
 
 
 class Unshared:
-    """Holds what belongs to one model object: a copy or a pickle of the model starts without it."""
+    """A value that belongs to one model object, such as compiled code. Copies and pickles of the model start without it."""
 
     value: Any = None
 
@@ -48,11 +48,11 @@ class Unshared:
 class ModelParts(nn.Module):
     """One or two stacks, a bridge between them, and a head.
 
-    padding:       the token that is padding in what the model reads, where a call gives no mask; None if no token is.
-    source_layers: numbers of the encoder's layers that some block of the decoder reads beside the output.
-    check_inputs:  check the values of inputs (ids, masks, positions) on every device, to debug. By default they are checked on
-                   a CPU alone, since elsewhere that needs a synchronisation. Types and shapes are always checked. Compiled
-                   code checks nothing.
+    padding:       the token ID that is padding in the input if a call has no mask; None if there is none.
+    source_layers: numbers of the encoder layers that some block of the decoder attends to, besides the encoder's output.
+    check_inputs:  check the values of inputs (IDs, masks, positions) on every device, for debugging. By default they are
+                   checked on a CPU only, since elsewhere that needs a synchronisation. Types and shapes are always checked.
+                   Compiled code checks nothing.
     """
 
     check_inputs: bool = False
@@ -72,14 +72,14 @@ class ModelParts(nn.Module):
         self.head = build_block(spec.head, spec.head_sizes, "head")
         self.compiled_step = Unshared()
         self.padding = spec.tokens_of(next(iter(spec.stacks))).padding
-        self.tie: str | None = getattr(spec.head, "tie", None)  # not asked of the spec later: torch cannot compile that
+        self.tie: str | None = getattr(spec.head, "tie", None)  # read once: torch cannot compile access to the spec
 
     def tied(self) -> Tensor | None:
-        """The embedding table that the head shares, if it shares one."""
+        """The embedding table that the head shares, `[vocabulary, table_width]`, if it does."""
         return None if self.tie is None else self.get_parameter(f"{self.tie}.embedding.weight")
 
     def lowered(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... table_width"]:
-        """The last hidden states as the head reads them: as wide as the table that it shares, if it shares one."""
+        """The last hidden states as the input of the head: in the width of the tied embedding table, if there is one."""
         lower = None if self.tie is None else getattr(self.get_submodule(f"{self.tie}.embedding"), "lower", None)
         return hidden if lower is None else lower(hidden)
 
@@ -90,38 +90,54 @@ class ModelParts(nn.Module):
         segments: Tensor | None = None,
         layers: Mapping[int, Tensor] | None = None,
     ) -> Source:
-        """The encoder's output, and that of single layers, as the decoder reads them: over the bridge."""
+        """The source of the decoder: the encoder's output and `layers`, outputs of single layers, through the bridge.
+
+        valid: False at padding, `[batch, length]`; None: there is no padding.
+        """
         return Source(hidden, valid, segments, layers or {}).each(self.bridge)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, where dropout is at work; quantised or prepacked weights, which get no gradient, are an error."""
+        """Switch to training mode.
+
+        Raises:
+            InputError: the weights are quantised or prepacked, and get no gradient.
+        """
         if mode and (problem := constant_weights(self, "train", why=", which get no gradient")) is not None:
             raise InputError(problem)
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Convert or move every tensor, or none."""
+        """Convert or move all tensors, or none if some layer does not allow it."""
         check_apply(self, fn)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:
-        """In training, keep only the input of these layers and compute the rest again in the backward pass, bit for bit.
+        """Activation checkpointing: in training, keep only the input of these layers and recompute them in the backward pass.
 
-        "all", "none", 2 for every second layer from the first on, numbers such as `[0, 3, -1]`, or any of these by stack:
-        `{"decoder": "all"}`, where stacks that are not named have none. It is a setting of this object, and not saved.
+        Args:
+            layers: "all", "none", 2 for every second layer from the first on, numbers such as `[0, 3, -1]`, or any of these by
+                stack: `{"decoder": "all"}`, where stacks that are not named have none.
+
+        Raises:
+            InputError: an unknown stack, or layers that it does not have.
+
+        Gradients are bit-identical to those without it. The setting belongs to this object and is not saved.
         """
         checkpoint_layers(self, layers)
 
     def compile_layers(self, **options: Any) -> None:
-        """Compile each layer by itself, in place, when it first runs; layers of one kind share their code, for any lengths.
+        """Compile each layer separately, in place, at its first run. Layers of one kind share code, for all lengths.
 
-        It takes a compiler a fraction of the time that the whole model takes. `options` are those of `torch.compile`.
+        This takes a fraction of the time of compiling the whole model. `options` are those of `torch.compile`.
         """
         compile_layers(self, **options)
 
     def use_kernel(self, kernel: str) -> None:
-        """Let every attention block use `kernel`. One that cannot do some block's work is an error that lists those that can,
-        and changes none."""
+        """Let every attention block use `kernel`.
+
+        Raises:
+            InputError: the kernel does not support some block; lists those that do. No block is changed then.
+        """
         blocks = {name: module for name, module in self.named_modules() if isinstance(module, UsesKernel)}
         for name, block in blocks.items():
             try:
@@ -132,5 +148,5 @@ class ModelParts(nn.Module):
             block.kernel = kernel
 
     def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
-        """`ids` one place later, behind the start token of each row or segment; ignored labels become padding."""
+        """`ids` shifted right by one, after the start token of each row or segment; ignored labels become padding."""
         return shift_right(ids, self.spec.tokens, segments)

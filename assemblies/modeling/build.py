@@ -1,4 +1,4 @@
-"""From a spec to a model with fresh weights."""
+"""Build a model with newly initialised weights from a spec."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -27,12 +27,17 @@ def build_model(
     seed: int | None = None,
     kernel: str = "auto",
 ) -> Model:
-    """A model with fresh weights, in eval mode.
+    """A model with newly initialised weights, in eval mode.
 
-    Each weight depends on `seed` and its own name alone, so an equal part of another model gets equal weights. Without a
-    seed, torch's own random state decides. On the device "meta" nothing is allocated.
+    Args:
+        device: where the weights are; on "meta" nothing is allocated.
+        dtype: a floating-point dtype.
+        seed: each weight depends only on the seed and its own name, so that an equal part of another model gets equal weights.
+            None takes a seed from torch's random state.
+        kernel: the attention kernel of all blocks; "auto" leaves it to the spec.
 
-    kernel: the attention kernel for every block; "auto" leaves it to the spec.
+    Raises:
+        InputError: an argument that is invalid, or a kernel that some block does not support.
     """
     check_place(device, dtype, kernel)
     seed = None if seed is None else check_seed(seed)
@@ -51,7 +56,7 @@ def build_model(
 
 
 def check_place(device: str | torch.device, dtype: torch.dtype | None, kernel: str = "auto") -> None:
-    """Whether weights of `dtype` can be on `device`, and whether `kernel` is a name at all."""
+    """Raise `InputError` unless weights of `dtype` can be on `device`, and `kernel` is a string."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         meant = isinstance(dtype, str) and isinstance(getattr(torch, dtype, None), torch.dtype)
         hint = f"Did you mean torch.{dtype}?" if meant else ""
@@ -68,7 +73,7 @@ def check_place(device: str | torch.device, dtype: torch.dtype | None, kernel: s
 
 
 def check_seed(seed: object) -> int:
-    """`seed` as a whole number; numbers of NumPy's are such, True and 1.5 are none."""
+    """`seed` as an int. NumPy integers are accepted, True and 1.5 are not."""
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
         raise InputError(Problem("seed", shorten(seed), "a whole number"))
     try:
@@ -78,14 +83,14 @@ def check_seed(seed: object) -> int:
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> Model:
-    """The model's modules on the meta device: names and shapes without weights."""
+    """The model on the meta device, in eval mode: names and shapes without weights."""
     with Meta():
         model = Model(spec)
     return model.to(dtype).eval()
 
 
 class Meta(DeviceContext):
-    """Tensors are made on the meta device, and torch's initial values are not drawn: they take a third of the time there."""
+    """Create tensors on the meta device and skip torch's initialisation, which would take a third of the time there."""
 
     def __init__(self) -> None:
         super().__init__(torch.device("meta"))
@@ -100,7 +105,7 @@ class Meta(DeviceContext):
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a spec says of a parameter. wide: a model in float16 keeps it in float32."""
+    """Shape and initial distribution of a parameter. wide: it stays in float32 in a float16 model."""
 
     shape: tuple[int, ...]
     initial: Constant | Normal
@@ -109,7 +114,7 @@ class Parameter:
 
 @lru_cache(maxsize=32)
 def parameters_of(spec: ModelSpec) -> Mapping[str, Parameter]:
-    """The parameters of a spec's model by name, in its order. Kept, since reading a folder, planning and writing each ask."""
+    """The parameters of a spec's model by name, in its order. Cached, since loading, planning and saving all need them."""
     with Meta():
         model = Model(spec)
     wide = wide_tensors(model)
@@ -119,7 +124,7 @@ def parameters_of(spec: ModelSpec) -> Mapping[str, Parameter]:
 
 
 def distributions(model: Model) -> Iterator[tuple[str, nn.Parameter, Constant | Normal]]:
-    """Every parameter with its name and the distribution of its fresh values."""
+    """Each parameter with its name and the distribution of its initial values."""
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             yield f"{prefix}.{name}", parameter, initial_of(module, name, model.spec.initializer_range)

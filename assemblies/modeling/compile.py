@@ -1,4 +1,4 @@
-"""Layers compiled one by one, those of one kind sharing their code."""
+"""Compilation of single layers, with shared code for layers of one kind."""
 
 import inspect
 from typing import Any
@@ -9,14 +9,14 @@ from torch import nn
 from pairform.assemblies.modeling.stack import Stack
 
 MODES = 8
-"""In how many ways one layer may be run: in training or not, with gradients or not, with masks or without, and some more."""
+"""Compilations per kind of layer: in training or not, with gradients or not, with masks or without, and some more."""
 
 
 def compile_layers(model: nn.Module, **options: Any) -> None:
-    """`torch.compile(dynamic=True)` for each layer: one compilation for each kind of layer and mode, whatever the lengths."""
+    """`torch.compile(dynamic=True)` for each layer: one compilation per kind of layer and mode, for all lengths."""
     stacks = [module for module in model.modules() if isinstance(module, Stack)]
     options = {"dynamic": True, **options}
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:  # or a model of many kinds would end up eager
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:  # beyond the limit layers run eagerly
         kinds = sum(len(set(map(id, stack.spec.layers))) for stack in stacks)
         options.setdefault("recompile_limit", MODES * kinds)
     for stack in stacks:

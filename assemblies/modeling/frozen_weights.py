@@ -1,4 +1,4 @@
-"""Linear layers whose weights are held in a form to run with, which nothing trains, saves or carries on."""
+"""Linear layers with constant weights (quantised or prepacked), for inference only: they cannot be trained or saved."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -10,19 +10,19 @@ from pairform.registry import Problem
 
 
 class ConstantLinear(nn.Linear):
-    """Base of such layers. held: what their weights are, in words. option: of `load`, which makes them so."""
+    """Base of such layers. held: a description of the weights, for errors. option: the option of `load` that creates them."""
 
     held: ClassVar[str]
     option: ClassVar[str]
 
     def check_apply(self, function: Callable[[Tensor], Tensor]) -> None:
-        """Refuse a conversion (`model.to`) that the weight's form does not allow."""
+        """Raise `InputError` for a conversion (`model.to`) that these weights do not support."""
 
 
 def put_constant(model: nn.Module, kind: type[ConstantLinear], suits: Callable[[nn.Linear], bool]) -> set[str]:
-    """Replace the linear layers of a skeleton's stacks that suit by those of `kind`, and freeze all parameters.
+    """Replace the linear layers of a skeleton's stacks for which `suits` is true by layers of `kind`; freeze all parameters.
 
-    Embeddings, a head (tied or not), norms and bridges stay. The answer names the weights of the layers replaced.
+    Embeddings, the head (tied or not), norms and bridges stay. Returns the names of the weights of the replaced layers.
     """
     layers = [
         (name, module)
@@ -38,13 +38,13 @@ def put_constant(model: nn.Module, kind: type[ConstantLinear], suits: Callable[[
 
 
 def check_apply(model: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
-    """Refuse a conversion that some layer does not allow, before any has been changed."""
+    """Raise `InputError` for a conversion that some layer does not support, before any layer has changed."""
     for module in model.modules():
         if isinstance(module, ConstantLinear):
             module.check_apply(function)
 
 
 def constant_weights(model: nn.Module, where: str, *, why: str = "", instead: str = "Load it again") -> Problem | None:
-    """What is wrong with a model that has such layers, for a use that needs plain weights; None if it has none."""
+    """The problem with a model that has such layers, for a use that needs plain weights; None if it has none."""
     layer = next((module for module in model.modules() if isinstance(module, ConstantLinear)), None)
     return None if layer is None else Problem(where, layer.held + why, "plain weights", f"{instead} without {layer.option}.")

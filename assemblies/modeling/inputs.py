@@ -1,4 +1,4 @@
-"""What the stacks of a model read, made of the arguments of a call: masks, and where none is given padding; shifted tokens."""
+"""The inputs of stacks, prepared from the arguments of a call: padding masks and shifted tokens."""
 
 from dataclasses import dataclass, replace
 
@@ -14,18 +14,19 @@ from pairform.registry import InputError, Problem
 
 @dataclass(frozen=True)
 class StackInputs:
-    """One stack's inputs: token ids or embeddings, which of them are real, and where they stand.
+    """The inputs of one stack: token IDs or embeddings, their mask and their positions.
 
     Args:
         valid: over cached and new tokens; False is padding.
-        positions: what positional encodings count. None counts from the first real token of each row, or of each document in
-            it, so that left padding (at places below zero) changes nothing.
+        positions: for positional encodings. None counts from the first token of each row, or of each document in it, that is
+            not padding, so that left padding (at negative positions) changes nothing.
         pixel_values: images whose embeddings replace the image tokens.
         segments: over cached and new tokens, the numbers of the documents packed in a row.
-        prefix_lengths: how many tokens of each row, from its first real one on, see each other, where masks have a prefix.
-        counted: False at new tokens that auxiliary losses leave out. Attention sees them, as in transformers: those whose label
-            is ignored, where the tokens are the labels shifted right.
-        prompt_length: image tokens after so many, counted with the cached ones, hold no image: the model generated them.
+        prefix_lengths: the number of tokens of each row, from the first that is not padding, that attend to each other if masks
+            have a prefix.
+        counted: False at new tokens that auxiliary losses ignore: those with an ignored label, if the tokens are the labels
+            shifted right. Others attend to them nevertheless, as in transformers.
+        prompt_length: image tokens after this many tokens, cached ones included, stand for no image: the model generated them.
     """
 
     ids: Int[Tensor, "batch length"] | None = None
@@ -45,10 +46,11 @@ class StackInputs:
         if self.segments is not None:
             return places_in_segments(self.segments, self.valid)[:, offset:]
         positions = torch.arange(offset, offset + length, device=device)[None]
+        # argmax finds the first True: the first token that is not padding
         return positions if self.valid is None else positions - self.valid.long().argmax(1, keepdim=True)
 
     def prefix(self, total: int) -> Bool[Tensor, "batch total"] | None:
-        """True at the first `prefix_lengths` real tokens of each row."""
+        """True at the first `prefix_lengths` tokens of each row that are not padding."""
         if self.prefix_lengths is None:
             return None
         places = torch.arange(total, device=self.prefix_lengths.device)[None]
@@ -57,7 +59,11 @@ class StackInputs:
 
 
 def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
-    """A mask of integers or booleans as booleans, `[batch, length]`. One of floats, which may be additive, is an error."""
+    """An integer or boolean mask as booleans, `[batch, length]`.
+
+    Raises:
+        InputError: another shape, or floats, which might be an additive mask.
+    """
     if mask is None:
         return None
     if mask.ndim != 2 or mask.is_floating_point():
@@ -67,19 +73,23 @@ def as_mask(mask: Tensor | None) -> Bool[Tensor, "batch length"] | None:
 
 
 def real_tokens(ids: Tensor | None, padding: int | None) -> Bool[Tensor, "batch length"] | None:
-    """False where `ids` are `padding`; None without ids or without such a token."""
+    """False where `ids` equal `padding`; None without IDs or without a padding token."""
     return None if ids is None or padding is None else ids != padding
 
 
 def mask_padding(inputs: StackInputs, padding: int | None) -> StackInputs:
-    """Without a mask, tokens equal to `padding` are padding."""
+    """`inputs` with a mask: if they have none, tokens equal to `padding` are masked."""
     return inputs if inputs.valid is not None else replace(inputs, valid=real_tokens(inputs.ids, padding))
 
 
 def shift_right(
     ids: Int[Tensor, "batch length"], tokens: TokenSpec, segments: Tensor | None = None
 ) -> Int[Tensor, "batch length"]:
-    """`ids` one place later, after the start token of each row or segment; ignored labels become padding."""
+    """`ids` shifted right by one, after the start token of each row or segment; ignored labels become padding.
+
+    Raises:
+        InputError: the spec has no start token or no padding token.
+    """
     start, pad = tokens.first, tokens.pad
     if start is None or pad is None:
         raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
@@ -90,19 +100,23 @@ def shift_right(
 
 
 def decoder_inputs(
-    spec: ModelSpec, written: StackInputs, read: StackInputs, labels: Tensor | None, padding: int | None
+    spec: ModelSpec, target: StackInputs, source: StackInputs, labels: Tensor | None, padding: int | None
 ) -> StackInputs:
-    """`written`, or without ids and embeddings the labels shifted right; for classification (as in T5 and T5Gemma) the source
-    shifted right, whose `padding` is masked; the start token is not, even if it is the pad token."""
-    if written.ids is not None or written.embeds is not None:
-        return written
+    """The decoder's inputs: `target`, or if it has neither IDs nor embeddings the labels shifted right. For classification (as
+    in T5 and T5Gemma) the source shifted right, with its `padding` masked, but not a start token that is the pad token.
+
+    Raises:
+        InputError: there is nothing for the decoder to read.
+    """
+    if target.ids is not None or target.embeds is not None:
+        return target
     if spec.head.name == "lm" and labels is not None:
-        return replace(written, ids=shift_right(labels, spec.tokens, written.segments), counted=labels >= 0)
-    if spec.head.name != "lm" and read.ids is not None:
-        shifted = replace(written, ids=shift_right(read.ids, spec.tokens, written.segments))
-        if written.valid is None and (real := real_tokens(read.ids, padding)) is not None:
+        return replace(target, ids=shift_right(labels, spec.tokens, target.segments), counted=labels >= 0)
+    if spec.head.name != "lm" and source.ids is not None:
+        shifted = replace(target, ids=shift_right(source.ids, spec.tokens, target.segments))
+        if target.valid is None and (real := real_tokens(source.ids, padding)) is not None:
             real = functional.pad(real[:, :-1], (1, 0), value=True)
-            return replace(shifted, valid=real if written.segments is None else real | begins(written.segments))
+            return replace(shifted, valid=real if target.segments is None else real | begins(target.segments))
         return shifted
-    wanted = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
-    raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", wanted))
+    expected = "decoder_input_ids, decoder_inputs_embeds" + (" or labels" if spec.head.name == "lm" else " or input_ids")
+    raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", expected))

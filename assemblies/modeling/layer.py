@@ -1,4 +1,4 @@
-"""A layer: named residual branches around one hidden state."""
+"""Layers: named residual branches that update one hidden state."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from pairform.registry import BlockSpec, Sizes, build_block
 
 
 class Branch(nn.Module):
-    """One residual branch: a block, the norms that its placement asks for, and how what it adds joins the hidden states."""
+    """One residual branch: a block, its norms according to the placement, and the residual connection."""
 
     def __init__(self, spec: BlockSpec, layer: LayerSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Branch(nn.Module):
         context: Context,
         read: Float[Tensor, "batch length width"] | None = None,
     ) -> Float[Tensor, "batch length width"]:
-        """`hidden` with what the branch adds. `read`: what the block reads, if it is not `hidden` (parallel branches)."""
+        """`hidden` after this branch. `read`: the input of the block, if it is not `hidden` (parallel branches)."""
         read = hidden if read is None else read
         added = self.block(read if self.placement == "post" else self.pre_norm(read), context)
         if self.placement == "sandwich":
             added = self.post_norm(added)
         if self.dropout and self.training:
             added = functional.dropout(added, self.dropout)
-        if self.drop_path and self.training:  # the whole branch, row by row
+        if self.drop_path and self.training:  # stochastic depth: drops the whole branch, row by row
             added = added * functional.dropout(torch.ones_like(added[:, :1, :1]), self.drop_path)
         joined: Tensor = self.residual(hidden, added)
         if self.clamps:
@@ -52,7 +52,7 @@ class Branch(nn.Module):
 
 
 class Layer(nn.Module):
-    """The branches of a `LayerSpec`, each a child under its own name, run in order. Those of one turn read the same."""
+    """The branches of a `LayerSpec`, each a submodule of its name, in order. Parallel branches read the same hidden state."""
 
     def __init__(self, spec: LayerSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -64,9 +64,9 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], context: Context, index: int
     ) -> Float[Tensor, "batch length width"]:
-        for turn in self.parallel_groups:
+        for group in self.parallel_groups:  # groups of one, unless the spec has parallel branches
             read = hidden
-            for name in turn:
+            for name in group:
                 context.place = (index, name)
                 hidden = getattr(self, name)(hidden, context, read)
         return hidden

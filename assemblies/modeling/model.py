@@ -1,4 +1,4 @@
-"""The model: its forward pass and its generation."""
+"""The model: forward pass, loss and generation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,51 +48,62 @@ class Model(ModelParts):
         output_attentions: bool = False,
         output_logits: bool = False,
     ) -> ModelOutput:
-        """Logits; with `labels` the loss.
+        """The logits, and with `labels` the loss.
 
-        attention_mask:  1 at tokens, 0 at padding, in integers or booleans, over cached tokens and new ones. Without it, tokens
-                         equal to `tokens.pad` (of the encoder) are padding to the encoder and to cross-attention, unless that
-                         token also ends text; a decoder masks only what its own mask says, since a decoder may begin with or
-                         write the pad token.
-        labels:          `-100` is ignored; without any other label the loss is nan, as in torch. Encoder-decoders take them in
-                         place, and without `decoder_input_ids` read them shifted right; decoder-only models predict the next
-                         token.
-        segment_ids:     numbers of the documents packed in a row, the same in both stacks: tokens of each stand together, count
-                         their positions from its beginning, and see and predict no other's. Over cached tokens and new ones.
-        prefix_lengths:  where the decoder's masks have a prefix: how many of each row's tokens, from the first real one on, see
-                         each other. Absent, none do. With a cache, of the first call: later tokens are no part of it.
-        pixel_values:    of the pictures in `input_ids`, in their order over the whole batch.
-        encoder_outputs: from an earlier call, to run the decoder alone: the whole output, which remembers the padding; or the
-                         hidden states, or a tuple that begins with them, beside `attention_mask`.
-        cache:           an empty `Cache()` to start with; it grows with each call.
-        output_logits:   compute logits in this pass beside `labels` too. Otherwise they are computed there when they are first
-                         read: a language model's loss needs none, and takes a fraction of their memory.
+        Args:
+            input_ids: token IDs of the encoder, or of the only stack, in int64 or int32.
+            attention_mask: 1 at tokens and 0 at padding, in integers or booleans, over cached and new tokens,
+                `[batch, length]`. By default, tokens equal to `tokens.pad` (of the encoder) are padding for the encoder and for
+                cross-attention, unless that token is also an end-of-sequence token. A decoder without a mask of its own masks
+                nothing, since its input may begin with or contain the pad token.
+            decoder_input_ids: token IDs of the decoder, with a cache only the new ones.
+            decoder_attention_mask: as `attention_mask`, for the decoder.
+            labels: `[batch, length]` for a language model; other heads describe theirs. -100 is ignored; if all are ignored the
+                loss is nan, as in torch. In an encoder-decoder, label i belongs to position i of the decoder, which by default
+                reads the labels shifted right. In a decoder-only model, each token predicts the label of the next.
+            inputs_embeds, decoder_inputs_embeds: embeddings instead of token IDs.
+            position_ids, decoder_position_ids: positions of the new tokens. By default counted from the first token that is
+                not padding.
+            segment_ids, decoder_segment_ids: numbers of the documents packed in a row, the same in both stacks, over cached
+                and new tokens. Tokens of one document are contiguous, attend to and predict only each other, and have
+                positions counted from its beginning.
+            prefix_lengths: for a decoder whose masks have a prefix, the number of tokens of each row, from the first that is
+                not padding, that attend to each other; by default 0. With a cache they belong to the first call.
+            pixel_values: the images of the image tokens in `input_ids`, in their order over the whole batch.
+            encoder_outputs: from an earlier call, to run only the decoder: the whole output, which includes the padding mask;
+                or the hidden states, or a tuple that begins with them, together with `attention_mask`.
+            cache: an empty `Cache()` for the first call; each call appends to it.
+            output_hidden_states: also return the hidden states of all layers.
+            output_attentions: also return the attention weights of all layers, with a kernel that computes them.
+            output_logits: with `labels`, compute the logits in this pass. By default they are computed when first read: the
+                loss of a language model does not need them, and takes a fraction of their memory.
 
-        Arguments that do not fit the model or each other are an `InputError`.
+        Raises:
+            InputError: arguments that do not fit the model or each other.
         """
         check_segments(self.spec, segment_ids, decoder_segment_ids)
         if prefix_lengths is not None:
             check_prefix(self.spec, prefix_lengths, cache, segment_ids)
-        wanted = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         valid = kept_mask(encoder_outputs, as_mask(attention_mask))
-        read = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
-        if self.encoder is None:
+        source_inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
+        if self.encoder is None:  # decoder-only
             assert self.decoder is not None, "checked by the spec"
-            ran = self.decoder(replace(read, prefix_lengths=prefix_lengths), cache=cache, **wanted)
-            predicted = self.predict(ran, read, labels, output_logits, shift=True)
-            return ModelOutput(*predicted, ran.hidden, ran.hidden_states, ran.attentions_over("own"), cache=cache)
+            decoded = self.decoder(replace(source_inputs, prefix_lengths=prefix_lengths), cache=cache, **requested)
+            predicted = self.predict(decoded, source_inputs, labels, output_logits, shift=True)
+            return ModelOutput(*predicted, decoded.hidden, decoded.hidden_states, decoded.attentions_over("own"), cache=cache)
 
-        read = mask_padding(read, self.padding)
+        source_inputs = mask_padding(source_inputs, self.padding)
         encoded: StackOutput | None = None
         if encoder_outputs is None:
-            encoded = self.encoder(read, layers=self.source_layers, **wanted)
-        if self.decoder is None:
-            assert encoded is not None, "checked at the door"
-            predicted = self.predict(encoded, read, labels, output_logits)
+            encoded = self.encoder(source_inputs, layers=self.source_layers, **requested)
+        if self.decoder is None:  # encoder-only
+            assert encoded is not None, "checked on entry"
+            predicted = self.predict(encoded, source_inputs, labels, output_logits)
             states = (encoded.hidden, encoded.hidden_states, encoded.attentions_over("own"))
-            return ModelOutput(*predicted, *states, encoder_attention_mask=read.valid)
+            return ModelOutput(*predicted, *states, encoder_attention_mask=source_inputs.valid)
 
-        written = StackInputs(
+        target_inputs = StackInputs(
             decoder_input_ids,
             decoder_inputs_embeds,
             as_mask(decoder_attention_mask),
@@ -100,22 +111,22 @@ class Model(ModelParts):
             segments=decoder_segment_ids,
             prefix_lengths=prefix_lengths,
         )
-        written = decoder_inputs(self.spec, written, read, labels, self.padding)
+        target_inputs = decoder_inputs(self.spec, target_inputs, source_inputs, labels, self.padding)
         output = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
-        source = self.decoder_source(output, read, cache)
-        ran = self.decoder(written, source=source, cache=cache, **wanted)
-        predicted = self.predict(ran, written, labels, output_logits, encoded)
+        source = self.decoder_source(output, source_inputs, cache)
+        decoded = self.decoder(target_inputs, source=source, cache=cache, **requested)
+        predicted = self.predict(decoded, target_inputs, labels, output_logits, encoded)
         return ModelOutput(
             *predicted,
-            last_hidden_state=ran.hidden,
+            last_hidden_state=decoded.hidden,
             encoder_last_hidden_state=output.hidden,
-            encoder_attention_mask=read.valid,
+            encoder_attention_mask=source_inputs.valid,
             encoder_layers=output.layers or None,
             encoder_hidden_states=None if encoded is None else encoded.hidden_states,
             encoder_attentions=None if encoded is None else encoded.attentions_over("own"),
-            decoder_hidden_states=ran.hidden_states,
-            decoder_attentions=ran.attentions_over("own"),
-            cross_attentions=ran.attentions_over("source"),
+            decoder_hidden_states=decoded.hidden_states,
+            decoder_attentions=decoded.attentions_over("own"),
+            cross_attentions=decoded.attentions_over("source"),
             cache=cache,
         )
 
@@ -144,18 +155,30 @@ class Model(ModelParts):
         length_penalty: float = 1.0,
         early_stopping: bool | Literal["never"] = False,
         num_return_sequences: int = 1,
-    ) -> Int[Tensor, "batch written"]:
-        """The decoder's tokens: its prompt (the start token by default), then at most `max_new_tokens` more.
+    ) -> Int[Tensor, "batch total_length"]:
+        """Generate tokens. Returns the decoder's prompt, followed by at most `max_new_tokens` generated tokens.
 
-        A decoder-only model's prompt is `input_ids`. Rows end at any of `eos_token_id` (default: the spec's) and are then
-        filled with pad; all stop when every row has ended. Prompts may be padded left or right. `cache` may hold the
-        beginning of the prompt from an earlier call; it holds all but the last token afterwards. The same `seed` draws
-        the same tokens. A decoder whose tokens see later ones keeps nothing, whatever `use_cache` says. `compile` compiles the
-        step of one token when it is first needed, and again only for buckets of lengths and batches that this model
-        has not met; it pays where much is written.
+        Args:
+            input_ids: the encoder's input; the prompt of a decoder-only model. Prompts may be padded on either side.
+            attention_mask: 1 at tokens and 0 at padding, as in `forward`.
+            do_sample: draw tokens instead of taking the highest-scoring one, with `temperature`, `top_k` and `top_p`.
+            seed: makes sampling reproducible; None uses torch's random state.
+            eos_token_id: the end-of-sequence tokens; by default those of the spec. A row that has ended is filled with pad, and
+                generation stops when all rows have ended.
+            decoder_input_ids: the prompt of a decoder with an encoder; by default the start token.
+            decoder_attention_mask: the mask of `decoder_input_ids`.
+            pixel_values, encoder_outputs: as in `forward`.
+            use_cache: keep keys and values from step to step. A decoder whose tokens attend to later ones never does.
+            cache: keys and values of the beginning of the prompt, from an earlier call. Afterwards it holds all tokens but the
+                last; after beam search only the prompt.
+            streamer: called with the new token of every row, `[batch]`, after each step.
+            compile: compile the decoding step at its first use, and again only for buckets of lengths and for batch sizes that
+                are new to this model. It pays for long outputs.
+            num_beams, length_penalty, early_stopping, num_return_sequences: beam search as in transformers, see `BeamSearch`.
+                The output then has `batch * num_return_sequences` rows, those of one input together, the best first.
 
-        With `num_beams`, beam search as in transformers: see `BeamSearch` for its options. It gives
-        `batch * num_return_sequences` rows, those of one input together, best first; a `cache` then holds the prompt alone.
+        Raises:
+            InputError: arguments that do not fit the model or each other, or NaN or infinite logits.
         """
         from pairform.assemblies.generation.generate import generate
         from pairform.assemblies.generation.options import GenerationOptions
@@ -179,13 +202,13 @@ class Model(ModelParts):
         inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, pixel_values, encoder_outputs)
         return generate(self, options, *inputs, cache)
 
-    def decoder_source(self, encoded: StackOutput, read: StackInputs, cache: Cache | None) -> Source:
-        """What the decoder reads of the encoder: nothing is projected again where the cache holds its keys and values."""
+    def decoder_source(self, encoded: StackOutput, inputs: StackInputs, cache: Cache | None) -> Source:
+        """The source of the decoder. The bridge is skipped if the cache already holds the source's keys and values."""
         if cache is not None and not torch.compiler.is_compiling():
             check_same_source(self, cache, encoded.hidden)
         if cache is not None and cache.source:
-            return Source(encoded.hidden, read.valid, read.segments)
-        return self.source(encoded.hidden, read.valid, read.segments, encoded.layers)
+            return Source(encoded.hidden, inputs.valid, inputs.segments)
+        return self.source(encoded.hidden, inputs.valid, inputs.segments, encoded.layers)
 
     def predict(
         self,
@@ -197,9 +220,12 @@ class Model(ModelParts):
         *,
         shift: bool = False,
     ) -> tuple[Prediction, Tensor | None, Tensor | None]:
-        """Logits, the loss and the auxiliary loss in it, from the output of the last stack, which read `inputs`.
+        """The (lazy) logits, the loss, and the auxiliary loss included in it.
 
-        encoded: the output of the encoder before it. shift: each token predicts the next.
+        Args:
+            last: the output of the last stack, for `inputs`.
+            encoded: in an encoder-decoder the output of the encoder, if it ran in this call.
+            shift: each token predicts the next.
         """
         valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is not padding
         prediction = Prediction(self.head, self.lowered(last.hidden), valid, self.tied())
@@ -213,6 +239,6 @@ class Model(ModelParts):
             loss = self.head.loss(prediction, labels, shift)
             loss = loss if auxiliary_loss is None or loss is None else loss + auxiliary_loss
         if labels is None or output_logits:
-            _ = prediction.logits
+            _ = prediction.logits  # computes and keeps them
         prediction.keep_track()
         return prediction, loss, auxiliary_loss

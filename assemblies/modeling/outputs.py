@@ -1,4 +1,4 @@
-"""What a model gives, and what can be read out of an output that a caller kept."""
+"""The output of a model, and access to an earlier output that a caller passes in again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from pairform.registry import InputError, Problem
 
 @dataclass
 class ModelOutput:
-    """The result of a forward pass; a part that the model lacks or that was not asked for is None.
+    """The output of a forward pass. Parts that the model lacks or that were not requested are None.
 
-    A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`; beside an encoder
-    the decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
+    A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`. In an encoder-decoder the
+    decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
 
     Attributes:
-        prediction: gives `logits`, which are None without a head. A language model's loss needs none, so beside `labels` they
-            are computed when they are first read, and then kept, unless the call asks for them by `output_logits`. They are
-            those of the forward pass: to read them first after the weights have changed is an `InputError`.
-        loss: with `labels`; contains `auxiliary_loss`.
-        encoder_attention_mask: True at the source's tokens, False at its padding; None: there is no padding. It is used where
-            the output is passed as `encoder_outputs`.
-        encoder_layers: what the decoder reads of single layers of the encoder, by number, where it does.
-        auxiliary_loss: what blocks such as a mixture of experts add to the loss, in training.
+        prediction: computes `logits`, which are None without a head. The loss of a language model does not need them: with
+            `labels` they are computed when first read, and then kept, unless the call requests them with `output_logits`. They
+            are those of the forward pass: a first read after the weights have changed raises `InputError`.
+        loss: with `labels`; includes `auxiliary_loss`.
+        encoder_attention_mask: False at padding of the source, `[batch, source_length]`; None: there is no padding. It is used
+            if the output is passed as `encoder_outputs`.
+        encoder_layers: outputs of the encoder layers that the decoder attends to, by layer number.
+        auxiliary_loss: the loss that blocks such as a mixture of experts add in training.
     """
 
     prediction: Prediction | None = None
@@ -56,8 +56,8 @@ EncoderOutputs: TypeAlias = Tensor | ModelOutput | tuple[Any, ...] | None
 
 
 def encoder_hidden(outputs: Any) -> Any:
-    """The encoder's last hidden states in what a caller passes: our output or transformers', a tuple that begins with them, or
-    the tensor itself. None if there are none."""
+    """The encoder's last hidden states in `encoder_outputs`: an output of pairform or transformers, a tuple that begins with
+    them, or the tensor itself. None if there are none."""
     if isinstance(outputs, Tensor):
         return outputs
     if isinstance(outputs, tuple | list):
@@ -67,14 +67,20 @@ def encoder_hidden(outputs: Any) -> Any:
 
 
 def kept_mask(outputs: Any, valid: Tensor | None) -> Tensor | None:
-    """`valid`, or in its absence the mask in an earlier call's output."""
+    """`valid`, or if it is None the mask in the output of an earlier call."""
     return outputs.encoder_attention_mask if valid is None and isinstance(outputs, ModelOutput) else valid
 
 
 def kept_output(outputs: EncoderOutputs, layers: Sequence[int]) -> StackOutput:
-    """What the decoder reads of an earlier call's output: the hidden states, and those of `layers` of the encoder."""
-    kept = (outputs.encoder_layers if isinstance(outputs, ModelOutput) else None) or {}
-    if any(layer not in kept for layer in layers):
+    """The encoder's hidden states and the outputs of its `layers` from the output of an earlier call.
+
+    Raises:
+        InputError: the outputs of these layers are missing.
+    """
+    available = (outputs.encoder_layers if isinstance(outputs, ModelOutput) else None) or {}
+    if any(layer not in available for layer in layers):
         found = f"no hidden states of the encoder's layers {', '.join(map(str, layers))}"
-        raise InputError(Problem("encoder_outputs", found, "the whole output of an earlier call, for this decoder reads them"))
-    return StackOutput(encoder_hidden(outputs), layers=kept)
+        raise InputError(
+            Problem("encoder_outputs", found, "the whole output of an earlier call, since this decoder reads them")
+        )
+    return StackOutput(encoder_hidden(outputs), layers=available)

@@ -1,4 +1,4 @@
-"""Fresh values that depend on a seed and the tensor's name alone."""
+"""Initial values of parameters, which depend only on a seed and the tensor's name."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 from pairform.blocks.functional.initializers import Constant, Normal
 
 CHUNK = 1 << 20
-"""Elements drawn from one generator; the next chunk has a generator of its own, so that any part can be drawn alone."""
+"""Elements drawn from one generator. Each chunk has its own, so that any part of a tensor can be drawn alone."""
 
 
 def chunks(

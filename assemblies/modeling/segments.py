@@ -1,5 +1,4 @@
-"""Documents packed in one row, numbered by `segment_ids`: the tokens of each stand together and see no other's. And a row's
-prefix, whose tokens all see each other."""
+"""Sequence packing: documents in one row, numbered by `segment_ids`, that do not attend to each other. Checks of prefixes."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -11,22 +10,22 @@ from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
 
-def check_segments(spec: ModelSpec, read: Tensor | None, written: Tensor | None) -> None:
-    """Refuse numbers that do not fit the model: an encoder-decoder takes them for both stacks or neither."""
-    for argument, ids in (("segment_ids", read), ("decoder_segment_ids", written)):
+def check_segments(spec: ModelSpec, source: Tensor | None, target: Tensor | None) -> None:
+    """Raise `InputError` for segment IDs that do not fit the model: an encoder-decoder takes them in both stacks or none."""
+    for argument, ids in (("segment_ids", source), ("decoder_segment_ids", target)):
         if ids is not None and (ids.ndim != 2 or ids.is_floating_point()):
             found = f"{str(ids.dtype).removeprefix('torch.')} of the shape {tuple(ids.shape)}"
             raise InputError(Problem(argument, found, "whole numbers, [batch, length]"))
     both = spec.encoder is not None and spec.decoder is not None
-    if (written is not None) if not both else (read is None) != (written is None):
-        found = f"segment_ids {'absent' if read is None else 'given'}, this {'absent' if written is None else 'given'}"
+    if (target is not None) if not both else (source is None) != (target is None):
+        found = f"segment_ids {'absent' if source is None else 'given'}, this {'absent' if target is None else 'given'}"
         raise InputError(Problem("decoder_segment_ids", found, "both for an encoder-decoder, else segment_ids alone"))
-    if read is not None and getattr(spec.head, "pools", False):
-        raise InputError(Problem("segment_ids", "packed rows for a head that answers once for each", "one document a row"))
+    if source is not None and getattr(spec.head, "pools", False):
+        raise InputError(Problem("segment_ids", "packed rows for a head with one output per row", "one document per row"))
 
 
 def check_prefix(spec: ModelSpec, lengths: Tensor, cache: Cache | None, segments: Tensor | None) -> None:
-    """Refuse a prefix that the decoder would not read, or not as it says."""
+    """Raise `InputError` for prefix lengths that the decoder would ignore or could not apply."""
     problem = None
     if spec.decoder is None or not spec.decoder.prefixed:
         problem = Problem("prefix_lengths", "a prefix for a model that reads none", "a decoder with `prefix` in a mask")
@@ -34,9 +33,9 @@ def check_prefix(spec: ModelSpec, lengths: Tensor, cache: Cache | None, segments
         found = f"{str(lengths.dtype).removeprefix('torch.')} of the shape {tuple(lengths.shape)}"
         problem = Problem("prefix_lengths", found, "whole numbers, [batch]")
     elif segments is not None:
-        problem = Problem("prefix_lengths", "a prefix in packed rows", "one document a row")
+        problem = Problem("prefix_lengths", "a prefix in packed rows", "one document per row")
     elif cache is not None and cache.length:
-        problem = Problem("prefix_lengths", f"a prefix behind {cache.length} cached tokens", "the prefix in the first call")
+        problem = Problem("prefix_lengths", f"a prefix after {cache.length} cached tokens", "the prefix in the first call")
     if problem is not None:
         raise InputError(problem)
 
@@ -49,7 +48,7 @@ def begins(segments: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"
 def places_in_segments(
     segments: Int[Tensor, "batch length"], valid: Bool[Tensor, "batch length"] | None
 ) -> Int[Tensor, "batch length"]:
-    """The place of each token in its document, counted from its first real token."""
+    """The position of each token in its document, counted from the first that is not padding."""
     places = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
     document = begins(segments).long().cumsum(1) - 1
     real = places if valid is None else places.masked_fill(~valid, segments.shape[1])

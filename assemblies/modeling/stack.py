@@ -1,4 +1,4 @@
-"""A stack: embedding, layers, final norm. The one class behind every encoder, decoder and decoder-only model."""
+"""A stack: embedding, layers, final norm. The class of every encoder, decoder and vision tower."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,11 +21,14 @@ from pairform.registry import InputError, Problem, Sizes, build_block
 
 @dataclass
 class StackOutput:
-    """hidden: after the final norm. hidden_states: the embeddings, then each layer's output, the last one normed.
+    """The output of a stack.
 
-    attentions: by what is read ("own" or "source"), the weights of each layer that reads it, `[batch, heads, queries, keys]`.
-    layers: what the layers that were asked for gave, by number, behind the final norm.
-    auxiliary_loss: the sum of what blocks add to the loss, in training; of a vision tower too, if it is trained.
+    hidden:         after the final norm.
+    hidden_states:  the embeddings, then each layer's output, the last one after the final norm.
+    attentions:     by sequence attended to ("own" or "source"), the attention weights of each layer that attends to it,
+                    `[batch, heads, queries, keys]`.
+    auxiliary_loss: in training, the sum of the auxiliary losses of blocks, including those of a trained vision tower.
+    layers:         the requested layer outputs by layer number, after the final norm.
     """
 
     hidden: Float[Tensor, "batch length width"]
@@ -35,15 +38,15 @@ class StackOutput:
     layers: Mapping[int, Float[Tensor, "batch length width"]] = field(default_factory=dict)
 
     def attentions_over(self, reads: Reads) -> tuple[Tensor, ...] | None:
-        """The weights over one sequence in every layer that reads it."""
+        """The attention weights on one sequence in every layer that attends to it."""
         return None if self.attentions is None else self.attentions.get(reads)
 
 
 class Stack(nn.Module):
-    """Hidden states of a sequence; with a `source`, of a decoder that reads it.
+    """Embedding, layers and final norm; with a `source` it is a decoder with an encoder.
 
-    checkpointed: numbers of the layers that in training are computed again in the backward pass (Chen et al. 2016, arXiv
-                  1604.06174), which changes no number: see `Model.checkpoint_layers`.
+    checkpointed: numbers of the layers with activation checkpointing (Chen et al. 2016, arXiv 1604.06174), which changes no
+                  result: see `Model.checkpoint_layers`.
     """
 
     def __init__(self, spec: StackSpec, sizes: Sizes) -> None:
@@ -75,9 +78,13 @@ class Stack(nn.Module):
         hidden_states: bool = False,
         attentions: bool = False,
     ) -> StackOutput:
-        """Run the layers on token ids or embeddings, with images at image tokens.
+        """Run the stack on token IDs or embeddings, with image embeddings at image tokens.
 
-        layers: numbers of the layers whose outputs are asked for.
+        Args:
+            source: the sequence that a decoder attends to.
+            cache: keys and values of earlier tokens; the new ones are appended.
+            layers: numbers of the layers whose outputs are requested.
+            hidden_states, attentions: return these too.
         """
         offset = 0 if cache is None else cache.length
         embedded, image_runs, vision_loss = self.embed(inputs, offset)
@@ -100,7 +107,7 @@ class Stack(nn.Module):
         states = self.run(embedded, context)
         if cache is not None:
             cache.length = total
-        last = len(self.layers) - 1  # a stack that is cut short to count what it costs gives its last layer for later ones
+        last = len(self.layers) - 1  # a truncated stack, built to count costs, returns its last layer for later ones
         return StackOutput(
             states[-1],
             tuple(states) if hidden_states else None,
@@ -110,9 +117,10 @@ class Stack(nn.Module):
         )
 
     def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
-        """The embeddings with their positions, then each layer's output, the last one behind the final norm."""
+        """The embeddings with their positions, then each layer's output, the last one after the final norm."""
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
         states = [self.dropped(hidden)]
+        # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()
         for index, layer in enumerate(self.layers):
             if index in recomputed:
@@ -123,15 +131,16 @@ class Stack(nn.Module):
         return states
 
     def normed(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """Behind the final norm and its dropout."""
+        """`hidden` after the final norm and dropout."""
         return self.dropped(self.norm(hidden))
 
     def dropped(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """In training, behind the stack's dropout."""
+        """`hidden` after the stack's dropout, in training."""
         return functional.dropout(hidden, self.spec.dropout) if self.spec.dropout and self.training else hidden
 
     def embed(self, inputs: StackInputs, offset: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The first hidden states, the numbers of the runs of image tokens among them, and what images add to the loss."""
+        """The embeddings, a number for each run of image tokens in them (`Context.blocks`), and the vision tower's auxiliary
+        loss."""
         ids, pixel_values = inputs.ids, inputs.pixel_values
         if (ids is None) == (inputs.embeds is None):
             found = "neither" if ids is None else "both"
@@ -139,7 +148,9 @@ class Stack(nn.Module):
         if pixel_values is not None and self.vision is None:
             raise InputError(Problem("pixel_values", "pictures for a stack without vision", "a spec whose stack has vision"))
         if pixel_values is not None and ids is None:
-            raise InputError(Problem("pixel_values", "pictures beside inputs_embeds", "input_ids, which say where they stand"))
+            raise InputError(
+                Problem("pixel_values", "pictures together with inputs_embeds", "input_ids, whose image tokens they replace")
+            )
         if ids is None:
             given: Tensor = self.embedding.given(inputs.embeds)
             return given if self.vision is None else self.vision.untouched(given), None, None
@@ -147,6 +158,7 @@ class Stack(nn.Module):
             return self.embedding(ids), None, None
         prompt = None if inputs.prompt_length is None else max(inputs.prompt_length - offset, 0)
         places = self.vision.places(ids, pixel_values, first=offset == 0, prompt=prompt)
+        # image tokens may lie outside the vocabulary; the embedding read for them is replaced
         embedded = self.embedding(ids if places is None else ids.masked_fill(places, 0))
         if places is None or pixel_values is None:
             return self.vision.untouched(embedded), None, None
@@ -154,9 +166,9 @@ class Stack(nn.Module):
         return embedded, functional.pad(runs(places), (offset, 0), value=-1), loss
 
 
-def by_reading(found: Mapping[tuple[Reads, Place], Tensor]) -> dict[Reads, tuple[Tensor, ...]]:
-    """Attention weights in the order of layers, by what they read."""
+def by_reading(recorded: Mapping[tuple[Reads, Place], Tensor]) -> dict[Reads, tuple[Tensor, ...]]:
+    """Attention weights by sequence attended to, in the order of layers."""
     kinds: dict[Reads, list[Tensor]] = {}
-    for (reads, _), weights in sorted(found.items(), key=lambda item: item[0][1]):
+    for (reads, _), weights in sorted(recorded.items(), key=lambda item: item[0][1]):
         kinds.setdefault(reads, []).append(weights)
     return {reads: tuple(weights) for reads, weights in kinds.items()}

@@ -1,1 +1,1 @@
-"""Attention: masks as data, kernels by name, and the branches that use them."""
+"""Attention blocks, the masks that they make, and the kernels that compute them."""

@@ -1,4 +1,4 @@
-"""Attention of a decoder to its source."""
+"""Attention of a decoder to its source, the encoder's output."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -17,8 +17,17 @@ from pairform.registry import InputError, Problem, Sizes
 def read_source(
     project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context, layer: int | None = None
 ) -> Read:
-    """The source's keys and values, projected once and then kept in the cache, and the mask of `queries` new queries on them:
-    padding, packed documents, and no window. `layer`: of the encoder; None is its output."""
+    """The source's keys and values with the mask of the new queries. They are projected once and then read from the cache.
+
+    Args:
+        project: maps the source `[batch, source_length, source_width]` to keys and values
+            `[batch, kv_heads, source_length, head_dim]`.
+        queries: the number of new queries.
+        layer: the encoder layer whose output is the source; None is the encoder's output.
+
+    Raises:
+        InputError: there is no source.
+    """
     if context.source is None:
         raise InputError(Problem("encoder_outputs", "no source", "the encoder's output for attention to read"))
     held = context.cache.source.get(context.place) if context.cache is not None else None
@@ -33,7 +42,7 @@ def read_source(
 
 
 def source_mask(queries: int, length: int, context: Context) -> Mask:
-    """Which of the source's tokens each new token may see: all but padding and other documents."""
+    """The mask of `queries` new queries over the source: all tokens but padding and those of other documents."""
     assert context.source is not None
     segments = context.segments
     return Mask(
@@ -50,30 +59,31 @@ def source_mask(queries: int, length: int, context: Context) -> Mask:
 
 
 def in_rows(values: Float[Tensor, "batch kv_heads length head_dim"]) -> Float[Tensor, "batch kv_heads length head_dim"]:
-    """In the order in which a single query reads them quickest: on a CPU each channel's values of all tokens follow each other,
-    since a product of one row is a sum over tokens for each channel.
+    """The same values in the memory layout that is fastest for a single query. On a CPU the tokens of one channel are
+    contiguous, since the product with one row of attention weights sums over tokens for each channel.
     """
     return values.mT.contiguous().mT if values.device.type == "cpu" else values.contiguous()
 
 
 def check_source(name: str, sizes: Sizes) -> Iterator[Problem]:
+    """Yield a problem if the block called `name` is in a stack that has no source."""
     if sizes.source_width is None:
-        yield Problem("", f"{name} in a stack without a source", "a decoder beside an encoder")
+        yield Problem("", f"{name} in a stack without a source", "a decoder with an encoder")
 
 
 class CrossAttention(AttentionHeads):
-    """Queries from the decoder, keys and values from the encoder's output, whatever its width.
+    """Queries from the decoder, keys and values from the encoder's output, which may have another width.
 
-    No positional encoding and no window (T5Gemma, arXiv 2504.06225, section 3.1). Keys and values of the source are
-    computed once and kept in the cache.
+    There is no positional encoding and no window (T5Gemma, arXiv 2504.06225, section 3.1). The keys and values of the source
+    are computed once and kept in the cache.
     """
 
     class Spec(AttentionSpec):
         name: Literal["cross_attention"] = "cross_attention"
         source_layer: Literal["last", "matching"] | int = Field(
             default="last",
-            description="What is read of the encoder. last: its output; a number: the output of that layer, from 0, or from -1 "
-            "for the last; matching: of the layer with the decoder layer's own number (He et al. 2018, 'Layer-Wise "
+            description="Encoder layer to attend to. last: the encoder's output; a number: that layer's output, from 0, or -1 "
+            "for the last; matching: that of the layer with the decoder layer's number (He et al. 2018, 'Layer-Wise "
             "Coordination between Encoder and Decoder', NeurIPS). A layer's output passes through the encoder's final norm and "
             "the bridge.",
         )
@@ -91,7 +101,7 @@ class CrossAttention(AttentionHeads):
                 yield Problem("source_layer", str(self.source_layer), f"a layer of the encoder, from {-depth} to {depth - 1}")
 
         def reads(self, sizes: Sizes) -> int | None:
-            """Which of the encoder's layers, by number; None is its output."""
+            """The number of the encoder layer to attend to; None is the encoder's output."""
             if isinstance(self.source_layer, int):
                 assert sizes.source_depth is not None, "given by every model with an encoder"
                 return self.source_layer % sizes.source_depth

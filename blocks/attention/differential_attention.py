@@ -1,4 +1,4 @@
-"""Self-attention as the difference of two."""
+"""Self-attention as the difference of two attention maps."""
 
 from collections.abc import Iterator
 from math import exp
@@ -21,8 +21,8 @@ from pairform.registry import PositiveFloat, Probability, Problem, Sizes
 class DifferentialAttention(OwnSequenceAttention):
     """`softmax(q1 k1) v - lambda softmax(q2 k2) v`, normalised in each pair of heads (Ye et al. 2024, arXiv 2410.05258, 2.1).
 
-    Heads of the first half are paired with those of the second; a pair reads values of twice the head_dim. lambda is learned.
-    Projections and cache are those of self_attention with as many heads.
+    Head i of the first half is paired with head i of the second; the values of a pair have twice the head dimension. lambda is
+    learned. Projections and cache have the shapes of self_attention with as many heads.
     """
 
     class Spec(OwnSequenceSpec):
@@ -56,6 +56,7 @@ class DifferentialAttention(OwnSequenceAttention):
         queries = self.position(self.queries(hidden), context)
         keys, values = self.keys_values(hidden)
         own = self.read_own(self.position(keys, context), values, context)
+        # kernels take values of the key's width, so both halves of the wide values need a call each
         halves = [self.attend(queries, (with_values(own, half),), context) for half in own.values.chunk(2, dim=1)]
         first, second = torch.cat(halves, dim=-1).chunk(2, dim=1)
         mixed = first - self.share().to(first.dtype) * second
@@ -63,17 +64,17 @@ class DifferentialAttention(OwnSequenceAttention):
         return self.output(normed * (1 - self.lambda_start), hidden)
 
     def share(self) -> Float[Tensor, ""]:
-        """lambda: how much of the second attention is taken away."""
+        """lambda, the weight of the second attention map."""
         first = (wide(self.get_parameter("lambda_q1")) * wide(self.get_parameter("lambda_k1"))).sum().exp()
         second = (wide(self.get_parameter("lambda_q2")) * wide(self.get_parameter("lambda_k2"))).sum().exp()
         return first - second + self.lambda_start
 
 
 def lambda_by_depth(layer: int) -> float:
-    """lambda_init in a layer, from 0 (section 2.1)."""
+    """lambda_init of a layer, counted from 0 (section 2.1)."""
     return 0.8 - 0.6 * exp(-0.3 * layer)
 
 
 def with_values(read: Read, half: Float[Tensor, "batch half_kv_heads k head_dim"]) -> Read:
-    """The same keys, with half of the values for both halves of them."""
+    """The keys of `read` with one half of the value heads, repeated for both halves of the key heads."""
     return read._replace(values=half.repeat(1, 2, 1, 1))

@@ -1,4 +1,4 @@
-"""Self-attention whose cache holds one short vector for each token."""
+"""Self-attention whose cache holds one low-rank vector per token."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,10 +23,11 @@ from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Si
 
 class LatentAttention(OwnSequenceAttention):
     """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of all heads are projected from
-    one latent vector for each token, and what has a position is a further key that all heads share.
+    one latent vector per token. The position is encoded in an additional key that all heads share.
 
-    A cache holds `latent + rope_dim` numbers for each token. Keys and values are made of them where many tokens are read; for a
-    single one, as in decoding, queries are turned into the latent's space instead, which is the same sum (ibid., 2.1.2).
+    The cache holds `latent + rope_dim` numbers per token. With several queries, keys and values are projected from them. With a
+    single query, as in decoding, the query is projected into the latent space instead, which gives the same scores (ibid.,
+    2.1.2).
     """
 
     class Spec(OwnSequenceSpec):
@@ -95,13 +96,14 @@ class LatentAttention(OwnSequenceAttention):
         self.v_proj = Linear(spec.latent, self.heads * self.value_dim, bias=False)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        content, turned = torch.split(self.queries(hidden), [self.head_dim, self.spec.rope_dim], dim=-1)
-        turned = self.position(turned, context)
+        content, rotated = torch.split(self.queries(hidden), [self.head_dim, self.spec.rope_dim], dim=-1)
+        rotated = self.position(rotated, context)
         latent, shared = self.parts(self.kv_down_proj(hidden)[:, None])
         entry = torch.cat((self.kv_latent_norm(latent), self.position(shared, context)), dim=-1)
+        # the cache holds entries as keys of one head, and no values
         own = self.read_own(entry, entry[..., :0], context)
         mix = self.in_latents if hidden.shape[1] == 1 and self.absorbs else self.in_heads
-        return self.output(mix(content, turned, own, context), hidden)
+        return self.output(mix(content, rotated, own, context), hidden)
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim_and_rope_dim"]:
         source = hidden if self.q_down_proj is None else self.q_latent_norm(self.q_down_proj(hidden))
@@ -114,36 +116,37 @@ class LatentAttention(OwnSequenceAttention):
 
     @property
     def absorbs(self) -> bool:
-        """Whether weights can be multiplied with each other (quantised ones cannot), and the kernel takes heads so wide."""
+        """Whether the key projection can be absorbed into the query: its weight is not quantised or prepacked, and the kernel
+        supports heads as wide as the latent vector."""
         wide = Demand(head_dim=self.spec.latent + self.spec.rope_dim)
         takes = self.kernel not in KERNELS or KERNELS[self.kernel].refuses(wide) is None
         return takes and type(self.k_proj) is Linear
 
     def in_heads(
-        self, content: Tensor, turned: Tensor, own: Read, context: Context
+        self, content: Tensor, rotated: Tensor, own: Read, context: Context
     ) -> Float[Tensor, "batch heads length value_dim"]:
-        """Attention with keys and values of each head, filled up to one width, which kernels want."""
+        """Attention with keys and values per head. Kernels require one width for both, so the narrower is padded with zeros."""
         latent, shared = self.parts(own.keys)
         made = [
             rearrange(project(latent[:, 0]), "b k (h d) -> b h k d", h=self.heads) for project in (self.k_proj, self.v_proj)
         ]
         keys = torch.cat((made[0], shared.expand(-1, self.heads, -1, -1)), dim=-1)
         most = max(keys.shape[-1], self.value_dim)
-        queries, keys, values = (filled(heads, most) for heads in (torch.cat((content, turned), dim=-1), keys, made[1]))
+        queries, keys, values = (filled(heads, most) for heads in (torch.cat((content, rotated), dim=-1), keys, made[1]))
         read = own._replace(keys=keys, values=values)
         return self.attend(queries, (read,), context)[..., : self.value_dim]
 
     def in_latents(
-        self, content: Tensor, turned: Tensor, own: Read, context: Context
+        self, content: Tensor, rotated: Tensor, own: Read, context: Context
     ) -> Float[Tensor, "batch heads length value_dim"]:
-        """The same as attention to the latent vectors themselves: one head of keys, which are the values too."""
+        """The same in the latent space: all heads attend to one key head, the latent vectors, which are also the values."""
         k_proj, v_proj = (rearrange(module.weight, "(h d) r -> h d r", h=self.heads) for module in (self.k_proj, self.v_proj))
-        queries = torch.cat((torch.einsum("bhqd,hdr->bhqr", content, k_proj), turned), dim=-1)
+        queries = torch.cat((torch.einsum("bhqd,hdr->bhqr", content, k_proj), rotated), dim=-1)
         read = own._replace(values=own.keys)
         found = self.attend(queries, (read,), context)[..., : self.spec.latent]
         return torch.einsum("bhqr,hdr->bhqd", found, v_proj)
 
 
 def filled(heads: Float[Tensor, "batch heads length channels"], most: int) -> Float[Tensor, "batch heads length most"]:
-    """With zeros behind, which change no product."""
+    """`heads` with zeros appended up to `most` channels, which change no product."""
     return heads if heads.shape[-1] == most else functional.pad(heads, (0, most - heads.shape[-1]))

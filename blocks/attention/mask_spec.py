@@ -11,40 +11,40 @@ from pairform.registry import BlockSpec, Pair, Problem, Spec, nested
 class MaskSpec(Spec):
     """The part of a mask that an architecture fixes."""
 
-    causal: bool = Field(default=False, description="Hide later tokens from each query.")
+    causal: bool = Field(default=False, description="Mask the tokens after each query.")
     window: Pair | None = Field(
         default=None,
-        description="Tokens that a query sees before and after itself, as `[before, after]`. Default: all. `causal` hides "
-        "those after it in any case.",
+        description="Number of tokens before and after itself that a query attends to, as `[before, after]`. Default: all. "
+        "With `causal`, tokens after it are masked in any case.",
     )
     prefix: bool = Field(
         default=False,
-        description="Let the tokens of a row's prefix see each other in both directions despite `causal`; each call gives the "
-        "prefix's length (prefix LM; Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).",
+        description="Let the tokens of a row's prefix attend to each other in both directions despite `causal`; each call "
+        "gives the prefix's length (prefix LM; Raffel et al. 2020, arXiv 1910.10683, section 3.2.1).",
     )
 
     @model_validator(mode="after")
     def _a_prefix_sees_ahead(self) -> Self:
         problems = []
         if self.prefix and not self.causal:
-            remedy = "Set causal to true, or leave prefix out: every token sees later ones."
+            remedy = "Set causal to true, or leave prefix out: every token attends to later ones."
             problems.append(Problem("prefix", "true in a mask that is not causal", "a causal mask", remedy))
         if self.prefix and self.window is not None and self.window[1] == 0:
-            expected = "1 or more to the right: how far a token sees ahead within its prefix"
-            problems.append(Problem("window", f"{list(self.window)} beside a prefix", expected))
+            expected = "1 or more to the right: how far a token attends ahead within its prefix"
+            problems.append(Problem("window", f"{list(self.window)} with a prefix", expected))
         if problems:
             raise nested(problems)
         return self
 
     @property
     def pattern(self) -> MaskPattern:
-        """The same as plain values, which a forward pass reads."""
+        """The same as plain values, for the forward pass."""
         return MaskPattern(self.causal, self.window, self.prefix)
 
 
 class AttentionFields(BlockSpec):
-    """The fields of attention that other parts of the library ask for, with `AttentionFields.of`. Each attention block declares
-    those it has; a block without a mask reads no tokens of its own sequence."""
+    """The fields of attention blocks that other parts of the library read, through `AttentionFields.of`. Each attention block
+    declares those it has; a block without a mask does not attend to its own sequence."""
 
     heads: int = 1
     kv_heads: int | None = None

@@ -1,4 +1,4 @@
-"""A mask is data: which keys a query may attend to, as one small value that each kernel lowers to its own form."""
+"""Attention masks as small values, which each kernel converts to the form that it needs."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
@@ -13,11 +13,11 @@ from pairform.blocks.context import Reads
 
 T = TypeVar("T")
 ROWS = 512
-"""Queries whose whole row of a mask is held at a time."""
+"""Rows of a dense mask that `fully_masked` holds at a time, to limit its memory."""
 
 
 class MaskPattern(NamedTuple):
-    """What an architecture fixes of a mask, as plain values: see `MaskSpec`, which declares it."""
+    """The part of a mask that an architecture fixes, as plain values: see `MaskSpec`."""
 
     causal: bool = False
     window: tuple[int, int] | None = None
@@ -25,18 +25,19 @@ class MaskPattern(NamedTuple):
 
 
 FULL = MaskPattern()
-"""Every query sees every key."""
+"""Every query attends to every key."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """The whole mask of one attention call.
+    """The mask of one attention call over the keys of one sequence.
 
-    Queries stand at `query_start ...`, keys at `key_start ...`. `valid` is False at keys that are padding. `reads` names
-    the sequence that the keys come from; causality and windows only make sense within the queries' own. `blocks` numbers
-    the runs of tokens that see each other whatever causality says (a picture's, or a prefix), and -1 elsewhere; a window bounds
-    them on the left, and with a prefix on the right too. Segments number the documents that are packed in one row: a query sees
-    its own document's keys alone.
+    query_start, key_start: positions of the first query and of the first key in the sequence.
+    valid:  False at keys that are padding; None: no key is.
+    reads:  the sequence of the keys. Causality and windows apply only within the queries' own.
+    blocks: a number for each run of tokens that attend to each other despite causality (the tokens of an image, or a prefix),
+            -1 elsewhere. A window limits them on the left, and with a prefix also on the right.
+    query_segments, key_segments: numbers of the documents packed in one row; a query attends only to keys of its own document.
     """
 
     pattern: MaskPattern
@@ -52,18 +53,18 @@ class Mask:
 
     @property
     def padded(self) -> bool:
-        """Whether some query may be left with no key at all."""
+        """Whether padding or packing may leave some query fully masked."""
         return self.valid is not None or self.key_segments is not None
 
     @property
     def window(self) -> tuple[int | None, int | None]:
-        """How many tokens a query sees to its left and right by its pattern; None is all."""
+        """How many tokens to its left and right a query attends to by the pattern; None is all."""
         left, right = self.pattern.window or (None, None)
         return left, 0 if self.pattern.causal else right
 
     @property
     def ahead(self) -> int | None:
-        """How many tokens a query sees to its right within its block; None is all."""
+        """How many tokens to its right a query attends to within its block; None is all."""
         return self.pattern.window[1] if self.pattern.prefix and self.pattern.window is not None else None
 
     def rows(self, begin: int, end: int) -> "Mask":
@@ -72,7 +73,7 @@ class Mask:
         return replace(self, query_start=self.query_start + begin, query_length=end - begin, query_segments=segments)
 
     def seen_by(self, count: int) -> int:
-        """The most keys that `count` neighbouring queries see together."""
+        """The most keys that `count` consecutive queries attend to together."""
         left, right = self.window
         right = right if self.blocks is None else self.ahead
         return self.key_length if left is None or right is None else min(self.key_length, count + left + right)
@@ -86,24 +87,24 @@ class Mask:
         return not self.padded and near and (right is None or last_key - self.query_start <= right)
 
     def interval(self, device: torch.device) -> tuple[Int[Tensor, "rows queries"], Int[Tensor, "rows queries"]]:
-        """The first and the last place among the keys that each query may see by causality, window and blocks. One row
-        where all have the same.
+        """The indices of the first and the last key that each query may attend to by causality, window and blocks, without
+        padding and packing. One row if all rows are the same.
         """
         queries = torch.arange(self.query_start, self.query_start + self.query_length, device=device)[None]
         left, right = self.window
-        left = self.query_start + self.query_length if left is None else left  # far enough to see all
+        left = self.query_start + self.query_length if left is None else left  # far enough to include all
         right = self.key_start + self.key_length if right is None else right
         most = self.key_length - 1
         low, high = (queries - left - self.key_start).clamp(min=0), (queries + right - self.key_start).clamp(max=most)
-        if self.blocks is not None:
+        if self.blocks is not None:  # a query attends at least to the end of its own block
             last = last_of_run(self.blocks)[:, queries[0]]
             last = last if self.ahead is None else torch.minimum(last, queries + self.ahead)
             high = torch.maximum(high, last - self.key_start).clamp(max=most)
         return low, high
 
     def dense(self, device: torch.device) -> Bool[Tensor, "batch 1 queries key_length"] | None:
-        """True where a query may attend. None where nothing is masked; one row where only keys decide, one batch where
-        neither padding nor packing does.
+        """True where a query may attend; None if nothing is masked. One row of queries if only padding masks keys; a batch of
+        one if neither padding nor packing does.
         """
         if self.unrestricted():
             return None
@@ -120,7 +121,7 @@ class Mask:
 
 
 def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
-    """The last place of the run of equal numbers that each place is in; -1 where the number is -1."""
+    """For each position, the last position of its run of equal numbers; -1 where the number is -1."""
     length = numbers.shape[1]
     places = torch.arange(length, device=numbers.device)
     ends = numbers != functional.pad(numbers[:, 1:], (0, 1), value=-2)
@@ -130,16 +131,16 @@ def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch leng
 
 @dataclass(frozen=True)
 class JoinedMask:
-    """Masks over keys that stand one part after the other: two in merged attention, else one.
+    """The mask over the concatenated keys of one or several sequences: two in merged attention, one more for sinks, else one.
 
-    lowered: what kernels made of it, so that each form is made once for all layers that share the mask.
+    lowered: the forms that kernels converted it to, so that each is computed once for all layers that share the mask.
     """
 
     parts: tuple[Mask, ...]
     lowered: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, called only the first time that `key` is asked for."""
+        """`make()`, called only at the first request for `key`."""
         if key not in self.lowered:
             self.lowered[key] = make()
         made: T = self.lowered[key]
@@ -151,7 +152,7 @@ class JoinedMask:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """How many queries and how many keys there are."""
+        """The number of queries and the number of keys."""
         return self.parts[0].query_length, sum([part.key_length for part in self.parts])
 
     def rows(self, begin: int, end: int) -> "JoinedMask":
@@ -166,26 +167,26 @@ class JoinedMask:
         if len(self.parts) == 1:
             allowed = self.parts[0].dense(device)
             return None if allowed is None else allowed.expand(-1, -1, self.parts[0].query_length, -1)
-        found = [(part, part.dense(device)) for part in self.parts]
-        if all(allowed is None for _, allowed in found):
+        masks = [(part, part.dense(device)) for part in self.parts]
+        if all(allowed is None for _, allowed in masks):
             return None
-        batch = max(1 if allowed is None else len(allowed) for _, allowed in found)
+        batch = max(1 if allowed is None else len(allowed) for _, allowed in masks)
         whole = [
             torch.ones((1, 1, part.query_length, part.key_length), dtype=torch.bool, device=device)
             if allowed is None
             else allowed
-            for part, allowed in found
+            for part, allowed in masks
         ]
         length = self.lengths[0]
         return torch.cat([allowed.expand(batch, -1, length, -1) for allowed in whole], dim=-1)
 
-    def lost(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length 1"] | None:
-        """True at queries that may attend to no key; None where each has one."""
+    def fully_masked(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length 1"] | None:
+        """True at fully masked queries, which may attend to no key; None if there cannot be any."""
         if not self.padded:
             return None
-        found, length = [], self.lengths[0]
+        masks, length = [], self.lengths[0]
         for begin in range(0, length, ROWS):
             allowed = self.rows(begin, min(begin + ROWS, length)).dense(device)
             assert allowed is not None, "it is padded"
-            found.append(~allowed.any(-1, keepdim=True))
-        return torch.cat(found, dim=2)
+            masks.append(~allowed.any(-1, keepdim=True))
+        return torch.cat(masks, dim=2)

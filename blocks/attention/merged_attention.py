@@ -1,4 +1,4 @@
-"""Self-attention and cross-attention as one."""
+"""Self-attention and cross-attention in one softmax."""
 
 from collections.abc import Iterator
 from typing import ClassVar, Literal
@@ -16,9 +16,9 @@ from pairform.registry import Problem, Sizes
 class MergedAttention(OwnSequenceAttention):
     """One softmax over the decoder's own tokens and the encoder's output (T5Gemma 2, arXiv 2512.14856, section 2).
 
-    Queries, keys, values and output share one set of projections and q/k norms; the source does not pass the norm before
-    attention. Positions and the mask concern the own part; the source is seen whole, in local layers too. Behind the bridge
-    `separate_keys` the source has a key and a value projection of its own.
+    Own tokens and source share one set of projections and q/k norms; the pre-norm of the branch does not apply to the source.
+    Positions and windows apply to the own tokens only: every query attends to the whole source, in local layers too. With the
+    bridge `separate_keys` the source has a key and a value projection of its own.
     """
 
     class Spec(OwnSequenceSpec):
@@ -53,5 +53,5 @@ class MergedAttention(OwnSequenceAttention):
         return self.output(self.attend(queries, (own, source), context), hidden)
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
-        """Both `[batch, kv_heads, length, head_dim]`, without a position."""
+        """Keys and values of the source, both `[batch, kv_heads, length, head_dim]`, without positional encoding."""
         return self.project(source, self.source_k_proj, self.source_v_proj) if self.separate else self.keys_values(source)

@@ -1,4 +1,4 @@
-"""Projections and options that every softmax attention shares."""
+"""Projections and options that all softmax attention blocks share."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
@@ -31,7 +31,7 @@ class AttentionSpec(BlockSpec):
     """Options of every softmax attention."""
 
     merged: ClassVar[bool] = False
-    """Whether keys of two sequences come under one softmax."""
+    """Whether one softmax covers the keys of two sequences."""
 
     heads: PositiveInt = Field(examples=[8], description="Number of query heads.")
     kv_heads: PositiveInt | None = Field(
@@ -45,7 +45,7 @@ class AttentionSpec(BlockSpec):
     )
     softcap: PositiveFloat | None = Field(
         default=None,
-        description="Bound of the scores' absolute value, as `softcap * tanh(scores / softcap)` (Gemma 2 report, arXiv "
+        description="Limit of the scores' absolute value, as `softcap * tanh(scores / softcap)` (Gemma 2 report, arXiv "
         "2408.00118, section 2). Default: none.",
     )
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
@@ -79,7 +79,7 @@ class AttentionSpec(BlockSpec):
 
     @property
     def demand(self) -> Demand:
-        """What is asked of a kernel, as far as a spec tells."""
+        """What a kernel must support, as far as the spec determines it."""
         merged = self.merged or self.sinks
         return Demand(softcap=self.softcap is not None, merged=merged, bias=self.sinks, head_dim=self.head_dim)
 
@@ -93,7 +93,7 @@ class AttentionSpec(BlockSpec):
 
 
 class Read(NamedTuple):
-    """Keys and values of one sequence, which of them each query may see, and what is added to its scores, by distance."""
+    """Keys and values of one sequence, their mask, and the score bias by distance between query and key."""
 
     keys: Float[Tensor, "batch kv_heads k head_dim"]
     values: Float[Tensor, "batch kv_heads k value_dim"]
@@ -102,9 +102,9 @@ class Read(NamedTuple):
 
 
 class AttentionHeads(nn.Module):
-    """q, k, v and o projections around a kernel. Subclasses say what is read and under which mask.
+    """q, k, v and o projections around an attention kernel. Subclasses choose the keys, values and masks.
 
-    scored: the linear maps whose output counts in scores alone: those of queries and keys.
+    scored: names of the linear layers that only affect attention scores: those of queries and keys.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj")
@@ -129,7 +129,7 @@ class AttentionHeads(nn.Module):
         self.sinks = nn.Parameter(torch.empty(self.heads)) if spec.sinks else None
 
     def add_projections(self, spec: AttentionSpec, sizes: Sizes, key_width: int) -> None:
-        """What makes queries, keys and values; these have `value_dim` channels."""
+        """Add the projections of queries, keys and values; values have `value_dim` channels per head."""
         self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=bool(spec.bias))
         self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
         self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
@@ -139,7 +139,7 @@ class AttentionHeads(nn.Module):
         self.normed = spec.qk_norm is not None
 
     def check_kernel(self, kernel: str) -> None:
-        """Raise `InputError` if a kernel cannot do this block's work."""
+        """Raise `InputError` if the kernel of this name does not support the block."""
         choose(kernel, self.demand)
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
@@ -147,11 +147,11 @@ class AttentionHeads(nn.Module):
         return self.q_norm(heads) if self.normed else heads
 
     def keys_values(self, hidden: Float[Tensor, "batch length key_width"]) -> tuple[Tensor, Tensor]:
-        """Both `[batch, kv_heads, length, head_dim]`."""
+        """Keys and values, both `[batch, kv_heads, length, head_dim]`."""
         return self.project(hidden, self.k_proj, self.v_proj)
 
     def project(self, hidden: Tensor, k_proj: nn.Linear, v_proj: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Keys and values by these projections."""
+        """Keys and values by the given projections, both `[batch, kv_heads, length, head_dim]`."""
         keys = split_heads(k_proj(hidden), self.head_dim)
         values = split_heads(v_proj(hidden), self.head_dim)
         return (self.k_norm(keys) if self.normed else keys), values
@@ -159,10 +159,15 @@ class AttentionHeads(nn.Module):
     def attend(
         self, queries: Float[Tensor, "batch heads q head_dim"], reads: tuple[Read, ...], context: Context
     ) -> Float[Tensor, "batch heads q head_dim"]:
-        """Attention to `reads` under one softmax. The weights on each sequence are recorded where they are asked for."""
+        """Attention to all sequences in `reads` with one softmax.
+
+        Queries already carry their positions. If the caller asked for attention weights, those on each sequence are recorded in
+        the context.
+        """
         if self.sinks is not None:
             reads = (*reads, sink(self.sinks, reads[0], context))
         keys, values, masks, biases = zip(*reads, strict=True)
+        # layers with the same masks share one JoinedMask, and with it the kernel's choice and form of it
         mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(masks))
         call = AttentionCall(
             mask,
@@ -182,25 +187,26 @@ class AttentionHeads(nn.Module):
     def output(
         self, mixed: Float[Tensor, "batch heads length head_dim"], hidden: Float[Tensor, "batch length width"]
     ) -> Float[Tensor, "batch length width"]:
-        """All heads as one hidden state, behind the gates that `hidden` sets."""
-        found = mixed.transpose(1, 2).flatten(2)
+        """Merge the heads, multiply by the gates computed from `hidden` if there are any, and project back to the width."""
+        merged = mixed.transpose(1, 2).flatten(2)
         if self.gate_proj is not None:
             gates = self.gate_proj(hidden).sigmoid()
-            found = found * gates.repeat_interleave(found.shape[-1] // gates.shape[-1], dim=-1)
-        projected: Tensor = self.o_proj(found)
+            merged = merged * gates.repeat_interleave(merged.shape[-1] // gates.shape[-1], dim=-1)
+        projected: Tensor = self.o_proj(merged)
         return projected
 
 
 def split_heads(
     projected: Float[Tensor, "batch length heads_times_dim"], head_dim: int
 ) -> Float[Tensor, "batch heads length head_dim"]:
+    """The heads of a projection, as a view. The batch may be empty: a tower runs on no images."""
     batch, length, channels = projected.shape
     return projected.view(batch, length, channels // head_dim, head_dim).transpose(1, 2)
 
 
-def sink(scores: Float[Tensor, " heads"], beside: Read, context: Context) -> Read:
-    """One key that every query sees: its score is the head's own number, and its value nothing."""
-    length = beside.mask.query_length
+def sink(scores: Float[Tensor, " heads"], other: Read, context: Context) -> Read:
+    """One more key that every query attends to, as in gpt-oss. Its score is a learned number per head, its value zero."""
+    length = other.mask.query_length
     mask = context.once(("sink", length), lambda: Mask(FULL, 0, length, 0, 1, reads="sink"))
-    keys, values = torch.zeros_like(beside.keys[:, :, :1]), torch.zeros_like(beside.values[:, :, :1])
+    keys, values = torch.zeros_like(other.keys[:, :, :1]), torch.zeros_like(other.values[:, :, :1])
     return Read(keys, values, mask, scores[:, None].expand(-1, length))

@@ -1,4 +1,4 @@
-"""A recurrent mixer: its memory is a matrix for each head, however long the text."""
+"""A recurrent mixer, whose state is one matrix per head at any sequence length."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -23,9 +23,9 @@ from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Si
 class Retention(nn.Module):
     """Multi-scale retention (RetNet; Sun et al. 2023, arXiv 2307.08621, section 2): `S = decay S + k v`, read by q.
 
-    Each head's answer is normalised, with `silu(hidden W)` as its gate. There is no softmax and no window, and nothing is seen
-    but what came before. A cache holds `S`, `[heads, head_dim, value_dim]` in at least float32, and no keys; padding leaves it
-    as it is. Training takes chunks of tokens at once, exactly.
+    The output of each head is normalised and gated by `silu(hidden W)`. Retention is causal and has no softmax and no window.
+    The cache holds `S`, `[heads, head_dim, value_dim]` in at least float32, instead of keys; padding does not change it.
+    Training processes chunks of tokens in parallel, without approximation.
     """
 
     class Spec(BlockSpec):
@@ -51,7 +51,7 @@ class Retention(nn.Module):
         )
 
         def position_sizes(self, sizes: Sizes) -> Sizes:
-            """What the position learns from its surroundings."""
+            """The sizes that the positional encoding is built with."""
             return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
@@ -62,12 +62,12 @@ class Retention(nn.Module):
                 yield Problem("position", f"{self.position.name!r}", "a position of queries and keys: retention has no scores")
             yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
             if not self.mask.causal:
-                expected = "a causal mask: a recurrent mixer sees no later token, so it cannot stand in a bidirectional stack"
+                expected = "a causal mask: a recurrent mixer reads no later token, so it cannot stand in a bidirectional stack"
                 yield Problem("mask.causal", "false", expected)
             if self.mask.window is not None:
-                yield Problem("mask.window", f"{list(self.mask.window)}", "null: what fades by decay has no window")
+                yield Problem("mask.window", f"{list(self.mask.window)}", "null: retention has a decay instead of a window")
             if self.mask.prefix:
-                yield Problem("mask.prefix", "true", "false: a recurrent mixer sees no later token")
+                yield Problem("mask.prefix", "true", "false: a recurrent mixer reads no later token")
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
             position = self.position.sited(self.position_sizes(sizes))
@@ -90,13 +90,13 @@ class Retention(nn.Module):
         self.decay_proj = Linear(sizes.width, self.heads, bias=False) if spec.decay == "gated" else None
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        found = self.remembered(self.tokens(hidden, context), context)
-        normed = functional.rms_norm(found, found.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
+        outputs = self.remembered(self.tokens(hidden, context), context)
+        normed = functional.rms_norm(outputs, outputs.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
         mixed: Tensor = self.o_proj(functional.silu(self.gate_proj(hidden)) * rearrange(normed, "b h l d -> b l (h d)"))
         return mixed
 
     def tokens(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Tokens:
-        """Queries, keys, values and decays, in at least float32; padding has no key and no decay."""
+        """Queries, keys, values and decays in at least float32. At padding the key is zero and the state does not decay."""
         parts = [
             rearrange(project(hidden), "b l (h d) -> b h l d", h=self.heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -110,7 +110,7 @@ class Retention(nn.Module):
         return Tokens(queries, keys, wide(parts[2]), decay, documents(context))
 
     def decay(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length"]:
-        """The logarithm of what each token leaves of each head's state."""
+        """The logarithm of the factor on each head's state at each token."""
         if self.decay_proj is not None:
             gates = functional.logsigmoid(wide(self.decay_proj(hidden))) / self.spec.temperature
             return rearrange(gates, "b l h -> b h l")
@@ -118,26 +118,26 @@ class Retention(nn.Module):
         return torch.log1p(-torch.exp2(-5 - heads))[:, None].expand(len(hidden), -1, hidden.shape[1])
 
     def remembered(self, tokens: Tokens, context: Context) -> Float[Tensor, "batch heads length value_dim"]:
-        """What tokens find in the state, which a cache keeps."""
+        """The output of the recurrence, from the cached state on; updates the cache."""
         batch, _, length, _ = tokens.queries.shape
         memory = None if context.cache is None else context.cache.states.get(context.place)
         if memory is None:
             state: State = tokens.keys.new_zeros(batch, self.heads, self.head_dim, self.value_dim)
         else:
             state = memory.state
-        with uncast(state.device.type):
-            found, state = (stepped if length == 1 else chunked)(tokens, state)
+        with uncast(state.device.type):  # autocast would round the state at each step
+            outputs, state = (stepped if length == 1 else chunked)(tokens, state)
         if context.cache is None:
-            return found
+            return outputs
         if memory is not None and context.slots is not None:
-            memory.state.copy_(state)  # where a captured step will look for it
+            memory.state.copy_(state)  # in place: a captured CUDA graph reads this address
         else:
             context.cache.states[context.place] = Memory(state)
-        return found
+        return outputs
 
 
 def documents(context: Context) -> Int[Tensor, "batch length_and_one"] | None:
-    """Numbers of the documents of the last earlier token and of the new ones; of the first token where none came earlier."""
+    """Document numbers of the last earlier token and of the new ones; the first new one counts twice if none came earlier."""
     if context.segments is None:
         return None
     begin = context.offset

@@ -20,13 +20,13 @@ from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
 
 
 class OwnSequenceSpec(AttentionSpec):
-    """Options of every attention that reads the sequence of its queries."""
+    """Options of every attention block that attends to the sequence of its queries."""
 
     position: Annotated[BlockSpec, Slot("position")] = Field(
         default=NoPosition.Spec(),
         description="Positional encoding of queries and of the keys of their own sequence, or of their scores.",
     )
-    mask: MaskSpec = Field(default=MaskSpec(), description="Which tokens of its own sequence a query sees.")
+    mask: MaskSpec = Field(default=MaskSpec(), description="Tokens of its own sequence that a query attends to.")
 
     @property
     def demand(self) -> Demand:
@@ -36,7 +36,7 @@ class OwnSequenceSpec(AttentionSpec):
         )
 
     def position_sizes(self, sizes: Sizes) -> Sizes:
-        """What the position learns from its surroundings: a head's width, and how many heads there are."""
+        """The sizes that the positional encoding is built with: as `width` the head dimension, and the number of heads."""
         return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
@@ -49,7 +49,7 @@ class OwnSequenceSpec(AttentionSpec):
 
 
 class OwnSequenceAttention(AttentionHeads):
-    """Attention that reads at least the sequence of its queries."""
+    """Base of the blocks that attend to the sequence of their queries, and perhaps to a source as well."""
 
     def __init__(self, spec: OwnSequenceSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes, key_width=sizes.width)
@@ -58,22 +58,29 @@ class OwnSequenceAttention(AttentionHeads):
         self.biases_scores = isinstance(self.position, ScoreBias)
 
     def read_own(self, keys: Tensor, values: Tensor, context: Context) -> Read:
-        """Keys and values of the sequence so far: these, after the earlier tokens' where there is a cache. The cache of a local
-        layer is as long as its window."""
+        """Keys and values of the sequence so far with their mask and score bias; appends the new ones to the cache, if any.
+
+        Args:
+            keys: of the new tokens, rotated if the block uses RoPE, `[batch, kv_heads, length, head_dim]`.
+            values: of the new tokens, `[batch, kv_heads, length, value_dim]`.
+
+        The cache of a local layer keeps only as many tokens as its window.
+        """
         if context.slots is not None:
             return self.read_slots(keys, values, context.slots[self.reach], context)
-        held = KeyValues(keys, values, context.offset)
+        key_values = KeyValues(keys, values, context.offset)
         if context.cache is not None:
             if (own := context.cache.own.get(context.place)) is None:
                 own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
                 context.cache.own[context.place] = own
-            held = own.write(keys, values, context.cache.room)
-        first, length = held.start, held.keys.shape[2]
+            key_values = own.write(keys, values, context.cache.room)
+        first, length = key_values.start, key_values.keys.shape[2]
+        # the mask depends on nothing else, so that all layers with this pattern and these keys share it
         mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
-        return Read(held.keys, held.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
+        return Read(key_values.keys, key_values.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
     def own_mask(self, first: int, length: int, context: Context) -> Mask:
-        """Which of `length` keys, the last of them the newest token's, each new token may see."""
+        """The mask of the new tokens over `length` keys, the first of which is at position `first`."""
         segments = context.segments
         return Mask(
             self.pattern,
@@ -88,7 +95,7 @@ class OwnSequenceAttention(AttentionHeads):
         )
 
     def blocks(self, context: Context) -> Int[Tensor, "batch total_length"] | None:
-        """Numbers of the runs of tokens that see each other whatever causality says: those of pictures, and the prefix."""
+        """A number for each run of tokens that attend to each other despite causality: image tokens, and the prefix."""
         if not self.mask.causal:
             return None
         prefix = context.prefix
@@ -102,12 +109,13 @@ class OwnSequenceAttention(AttentionHeads):
         return context.once("prefix", make)
 
     def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads distances"]:
-        """What the position adds to the scores of keys in the cache's order, for each distance that there is."""
+        """The score bias for each distance between a query and a key, in the order that `by_distance` reads."""
 
         def make() -> Int[Tensor, "1 distances"]:
             device = context.positions.device
             if context.slots is not None:
                 return torch.arange(mask.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
+            # the smallest distance is that of the first key to the last query
             first = mask.key_start - (mask.query_start + mask.query_length - 1)
             return torch.arange(first, first + mask.key_length + mask.query_length - 1, device=device)[None]
 
@@ -115,21 +123,24 @@ class OwnSequenceAttention(AttentionHeads):
 
     @property
     def reach(self) -> int | None:
-        """How many earlier tokens a later one may need: a causal window. None where all."""
+        """How many earlier tokens a later query may attend to: the causal window; None is all."""
         return self.mask.window[0] if self.mask.window is not None and self.mask.causal else None
 
     def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> Read:
-        """For a step of one token: the cache's buffers whole, and a mask of those places in them that it may see."""
+        """`read_own` for a compiled step of one token: all of the cache's buffers, with a mask of the slots that are in use.
+
+        The shapes stay the same from step to step, so that one compiled graph serves all of them.
+        """
         assert context.cache is not None
         whole = context.cache.own[context.place].put(keys, values, slot.token)
         capacity, reach = whole.keys.shape[2], self.reach
 
         def allowed() -> Tensor:
             places = torch.arange(capacity, device=keys.device)[None]
-            seen = places <= slot.token
+            visible = places <= slot.token
             if reach is not None:
-                seen = seen & (places >= slot.token - reach)
-            return seen if slot.first is None else seen & (places >= slot.first)
+                visible = visible & (places >= slot.token - reach)
+            return visible if slot.first is None else visible & (places >= slot.first)
 
         mask = context.once(("slots", reach, capacity), lambda: Mask(FULL, 0, 1, 0, capacity, allowed()))
         return Read(whole.keys, whole.values, mask, self.score_bias(mask, context) if self.biases_scores else None)

@@ -1,1 +1,1 @@
-"""Operations and facts that several blocks share: linear products, dtypes of delicate steps, initial distributions."""
+"""Functions that several blocks share: linear products, dtypes of intermediate results, initial distributions."""

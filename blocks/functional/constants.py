@@ -1,22 +1,22 @@
-"""Facts about the machine, asked once, that compiled code takes as constants."""
+"""Properties of a device, looked up once, that compiled code treats as constants."""
 
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import TypeVar
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
-def constant(find: Callable[[str], Answer]) -> Callable[[str], Answer]:
-    """`find`, called once for each device. The compiler takes its answer and does not follow it into a search for packages.
+def constant(lookup: Callable[[str], T]) -> Callable[[str], T]:
+    """Decorator: call `lookup` once for each device. The compiler uses the result and does not trace the search for packages.
 
-    As torch.compiler.assume_constant_result does, which imports the compiler.
+    Like torch.compiler.assume_constant_result, but without importing the compiler.
     """
-    found = cache(find)
+    cached = cache(lookup)
 
-    @wraps(find)
-    def answer(device: str) -> Answer:
-        return found(device)
+    @wraps(lookup)
+    def constant_lookup(device: str) -> T:
+        return cached(device)
 
-    answer._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return answer
+    constant_lookup._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return constant_lookup

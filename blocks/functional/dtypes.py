@@ -1,4 +1,4 @@
-"""In which dtype the delicate steps compute."""
+"""Dtypes of steps that need more range or precision than half precision has."""
 
 from contextlib import AbstractContextManager, nullcontext
 from math import frexp
@@ -15,29 +15,29 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def narrower(one: torch.dtype, other: torch.dtype) -> torch.dtype:
-    """The dtype of fewer bytes; `one` where they have as many."""
+    """The smaller of two dtypes; `one` if they have the same size."""
     return other if other.itemsize < one.itemsize else one
 
 
 def split_scale(scale: float, dtype: torch.dtype) -> tuple[float, float]:
-    """Two factors of what multiplies the products of queries and keys: for the queries, and for the products.
+    """The scale of attention scores as two factors, one for the queries and one for the products of queries and keys.
 
-    In float16 the first is the power of two in the scale, if that is below 1: to multiply by it rounds nothing, and products
-    are beyond the dtype only where scores are too. Elsewhere it is 1.
+    In float16 the first is the power of two in the scale, at most 1: multiplication by it does not round, and the products
+    overflow only if the scores do. In other dtypes it is 1.
     """
     power = 2.0 ** min(frexp(scale)[1], 0) if dtype == torch.float16 else 1.0
     return power, scale / power
 
 
 def bounded(scores: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scores that were products in `dtype`: what is beyond float16 is the largest number there, not infinite."""
+    """Scores computed in `dtype`; in float16 they are clamped to its range, so that overflow is not infinite."""
     largest = torch.finfo(torch.float16).max
     return scores.clamp(-largest, largest) if dtype == torch.float16 else scores
 
 
 def clamped(tensor: Tensor) -> Tensor:
-    """`tensor` within float16's range, where that is its dtype; other dtypes and NaN stay. Values beyond it come out 1000 below
-    the largest, as in transformers' T5."""
+    """A float16 tensor clamped to its range, or to 1000 below it if any element is infinite, as in transformers' T5. NaN and
+    other dtypes stay."""
     if tensor.dtype != torch.float16:
         return tensor
     largest = torch.finfo(torch.float16).max
@@ -49,11 +49,11 @@ knows_autocast = constant(torch.amp.is_autocast_available)
 
 
 def cast_to(device: str) -> torch.dtype | None:
-    """The dtype that autocast gives products on such a device; None where it is off, or unknown as on the meta device."""
+    """The dtype of products under autocast on this device type; None if it is off, or not supported as on the meta device."""
     on = knows_autocast(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else None
 
 
 def uncast(device: str) -> AbstractContextManager[None]:
-    """Autocast off, for sums that are to stay in the dtype of their terms."""
+    """A context without autocast, for products that must keep the dtype of their operands."""
     return nullcontext() if cast_to(device) is None else torch.autocast(device, enabled=False)

@@ -1,4 +1,4 @@
-"""How fresh parameters are distributed. A block says so itself; drawing the values is the assemblies' work."""
+"""Distributions of newly initialised parameters, as blocks declare them. `assemblies` draws the values."""
 
 from typing import Annotated, Literal
 
@@ -26,10 +26,10 @@ Initial = Annotated[Constant | Normal, Field(discriminator="name")]
 
 
 def initial_of(module: nn.Module, parameter: str, spread: float) -> Constant | Normal:
-    """The distribution of `module.<parameter>` when fresh; `spread` is the model's `initializer_range`.
+    """The distribution of `module.<parameter>` in a new model; `spread` is the model's `initializer_range`.
 
-    A module with a method `initial(parameter, spread)` decides itself; in all others, `bias` is zero and the rest normal,
-    with a deviation that a residual may have made smaller (`initial_scale`).
+    A module with a method `initial(parameter, spread)` decides itself. In all others `bias` is zero and other parameters are
+    normal with standard deviation `spread`, which a residual may scale down (`initial_scale`).
     """
     decide = getattr(module, "initial", None)
     if decide is not None:

@@ -1,4 +1,4 @@
-"""Products with weights, `[..., in]` times `[out, in]`."""
+"""Linear layers, `[..., in]` times a weight `[out, in]`."""
 
 from collections.abc import Callable
 from typing import Self
@@ -12,9 +12,8 @@ from torch.nn import functional
 def linear(
     hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "... out"]:
-    """`functional.linear`. For one token in half precision on a CPU, as in decoding, it reads the weights at the full speed of
-    the memory: there oneDNN takes two to four times as long as torch's own matrix-vector product, and compiled code needs no
-    library at all.
+    """`functional.linear`, faster for one token in bfloat16 on a CPU, as in decoding: there oneDNN takes two to four times as
+    long as torch's own matrix-vector product, which is limited by memory bandwidth. Compiled code needs neither library.
     """
     one = hidden.numel() == weight.shape[1] and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
     if not one or (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
@@ -27,12 +26,12 @@ def linear(
     try:
         return functional.linear(hidden, weight, bias)
     finally:
-        if enabled:  # so that two threads that interleave never leave it off
+        if enabled:  # two threads that interleave here never leave it off
             torch._C._set_mkldnn_enabled(True)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+    """`nn.Linear` that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         if input.dtype == torch.bfloat16:
@@ -41,19 +40,19 @@ class Linear(nn.Linear):
 
 
 class WideLinear(Linear):
-    """A `Linear` that stays in float32 in a model of float16: a conversion to float16 leaves its weights in float32."""
+    """A `Linear` that stays in float32 in a float16 model: conversion to float16 leaves its weights in float32."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def widened(tensor: Tensor) -> Tensor:
-            made = fn(tensor)
-            return tensor.to(made.device, torch.float32) if made.dtype == torch.float16 else made
+            converted = fn(tensor)
+            return tensor.to(converted.device, torch.float32) if converted.dtype == torch.float16 else converted
 
         super()._apply(widened, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
 def wide_tensors(model: nn.Module) -> set[str]:
-    """The names of the parameters that float16 leaves in float32."""
+    """The names of the parameters that stay in float32 in a float16 model."""
     return {
         f"{path}.{name}"
         for path, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""What processor this is and which of its instructions torch and oneDNN use: no figure can be compared without them."""
+"""The CPU and the instruction sets that torch and oneDNN use on it: measurements are comparable only where these are equal."""
 
 import os
 import platform
@@ -9,20 +9,20 @@ import torch
 from pairform.registry.files import read_text
 
 FLAGS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "amx_fp16", "bf16", "i8mm", "sve")
-"""Instructions for products in few bits, as Linux names them. torch's level says nothing of these, and oneDNN uses them."""
+"""Instruction sets for low-precision products, as Linux names them. oneDNN uses them; torch's capability level omits them."""
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
-"""Variables that keep libraries from using all that is there. torch's own, ATEN_CPU_CAPABILITY, shows in the level."""
+"""Environment variables that restrict libraries to fewer instruction sets. torch's level reflects its ATEN_CPU_CAPABILITY."""
 HALVES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
 
 def name() -> str:
-    """The processor as Linux calls it, or as Python does."""
+    """The name of the CPU according to Linux, else according to Python."""
     names = described("model name")
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def instructions() -> str:
-    """The level of torch's own code, further instructions for products, and limits that the environment sets, in one line:
+    """torch's capability level, further instruction sets for products, and limits set in the environment, in one line:
     `AVX512, avx512_bf16, amx_bf16, ONEDNN_MAX_CPU_ISA=AVX2`.
     """
     there = {flag for line in (*described("flags")[:1], *described("Features")[:1]) for flag in line.split()}
@@ -38,12 +38,12 @@ def has_onednn() -> bool:
 
 @cache
 def onednn_multiplies(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has products of this dtype on this processor: of float32 always, of bfloat16 and float16 on some."""
+    """Whether oneDNN multiplies in this dtype on this CPU: in float32 always, in bfloat16 and float16 on some CPUs."""
     if not has_onednn() or dtype not in (torch.float32, *HALVES):
         return False
     if dtype in HALVES and not getattr(torch.ops.mkldnn, HALVES[dtype])():
         return False
-    try:  # a limit in the environment does not show in what torch was asked
+    try:  # torch's answer above ignores limits set in the environment
         weight = torch.ops.mkldnn._reorder_linear_weight(torch.ones(16, 16, dtype=dtype), 1)
         torch.ops.mkldnn._linear_pointwise(torch.ones(1, 16, dtype=dtype), weight, None, "none", [], "")
     except RuntimeError:
@@ -52,7 +52,7 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
 
 
 def described(field: str) -> list[str]:
-    """The values of a field of /proc/cpuinfo, one for each core; none where there is no such file."""
+    """The values of a field of /proc/cpuinfo, one per core; empty if there is no such file."""
     try:
         lines = read_text("/proc/cpuinfo").splitlines()
     except OSError:

@@ -1,1 +1,1 @@
-"""Output heads, `[batch, length, width]` to logits or embeddings, and their losses."""
+"""Output heads, from `[batch, length, width]` to logits or embeddings, and their losses."""

@@ -1,4 +1,4 @@
-"""Checks of a head's labels."""
+"""Validation of labels."""
 
 import torch
 from jaxtyping import Int
@@ -7,11 +7,20 @@ from torch import Tensor
 from pairform.registry import InputError, Problem
 
 IGNORED = -100
-"""The label of tokens that do not count, as in torch."""
+"""The label of positions that the loss ignores, as in torch."""
 
 
 def check_classes(labels: Tensor, shape: tuple[int, ...], classes: int | None, words: str) -> Tensor:
-    """The labels in int64. Another shape, floats, and on a CPU numbers that are no class are an error, described by `words`."""
+    """The labels in int64.
+
+    Args:
+        shape: the expected shape.
+        classes: the number of classes; None for no upper limit.
+        words: the expected labels, for error messages.
+
+    Raises:
+        InputError: another shape, floats, or on a CPU values that are neither a class nor `IGNORED`.
+    """
     check_shape(labels, shape, words)
     if labels.is_floating_point() or labels.is_complex():
         raise InputError(Problem("labels", str(labels.dtype).removeprefix("torch."), f"integers: {words}"))
@@ -31,7 +40,7 @@ def check_shape(labels: Tensor, shape: tuple[int, ...], words: str) -> None:
 
 
 def check_labels(labels: Int[Tensor, " tokens"], vocabulary: int) -> None:
-    """Refuse token ids outside the vocabulary; ignored labels have been taken out."""
+    """Raise `InputError` for token IDs outside the vocabulary. `labels` contains no ignored ones."""
     if len(labels) and (labels.min() < 0 or labels.max() >= vocabulary):
         found = f"labels from {int(labels.min())} to {int(labels.max())}"
         raise InputError(Problem("labels", found, f"token ids below {vocabulary}, or {IGNORED} for tokens that do not count"))

@@ -1,8 +1,8 @@
-"""The cross-entropy of a projection to a large vocabulary, without holding its logits.
+"""The cross-entropy of a projection to a large vocabulary, fused so that the logits are never all in memory.
 
-Logits of a few tokens at a time become their loss and at once their gradient (as in Liger, Hsu et al. 2024, arXiv 2410.10989,
-section 3.2), so that the backward pass has nothing to compute again. On a CPU tokens whose label is ignored are left out first.
-Elsewhere to count them would wait for the device, so they are computed and weighted by zero.
+The logits of a few tokens at a time are turned into their loss and their gradient (as in Liger, Hsu et al. 2024, arXiv
+2410.10989, section 3.2), so that the backward pass recomputes nothing. On a CPU, tokens with an ignored label are removed
+first. On other devices counting them would synchronise, so they are computed and weighted by zero.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from pairform.blocks.heads.labels import IGNORED, check_labels
 from pairform.registry import InputError, Problem
 
 HELD = 1 << 28
-"""Bytes of logits that are held at a time: enough rows for products at full speed, and few enough sums in the weight's
+"""Bytes of logits in memory at a time: enough rows for products at full speed, and few enough sums in the weight's
 gradient, which is kept in its own dtype. In bfloat16, where each sum is rounded, four chunks put its error against float64
 from 1.9e-3 to 2.6e-3 without a softcap, and from 4.1e-3 to 3.2e-3 with one, since that is no longer rounded."""
 TILE = 1 << 20
-"""Of them, those that a processor widens at a time: few enough to stay in its caches."""
+"""Logits that a CPU converts to float32 at a time: few enough to stay in its caches."""
 FEW = 64
-"""What sums over tokens are divided by at first in float16, which a loss scale saves from underflow in the backward pass only:
-a mean over many tokens would be lost before. The rest of the division is left to the backward pass."""
+"""The divisor of sums over tokens in float16 in the forward pass; the backward pass divides by the rest. Dividing by the number
+of tokens at once would underflow, since a loss scale applies only in the backward pass."""
 
 
 def linear_cross_entropy(
@@ -32,10 +32,17 @@ def linear_cross_entropy(
     labels: Int[Tensor, "*batch"],
     softcap: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the logits `hidden weight^T`, bounded to `softcap * tanh(logits / softcap)`, where labels count.
+    """Mean cross-entropy of the logits `hidden weight^T` over the labels that are not ignored.
 
-    Softcap, softmax and the loss are in at least float32. Without a label that counts the loss is nan and its gradients are
-    zero, as in torch. It can be differentiated once.
+    Args:
+        hidden: `[..., width]`, in the order of the labels: each hidden state predicts the label at its own position.
+        softcap: apply `softcap * tanh(logits / softcap)` to the logits; None for no softcap.
+
+    Raises:
+        InputError: labels of another shape, or on a CPU token IDs outside the vocabulary.
+
+    Softcap, softmax and loss are computed in at least float32. If all labels are ignored, the loss is nan and its gradients
+    are zero, as in torch. There are no second derivatives.
     """
     if labels.shape != hidden.shape[:-1]:
         raise InputError(
@@ -54,10 +61,10 @@ def linear_cross_entropy(
 def loss_and_gradients(
     hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its gradients with respect to hidden `[tokens, width]` and weight, empty where not wanted, and a number that
-    these are still to be multiplied by.
+    """The loss, its gradients with respect to `hidden`, `[tokens, width]`, and `weight` (empty if not wanted), and a factor
+    that the gradients must still be multiplied by.
 
-    An operator of its own, since torch.compile cannot follow a loop whose length depends on the labels.
+    A custom operator, since torch.compile cannot trace a loop whose length depends on the labels.
     """
     count, vocabulary = hidden.shape[0], weight.shape[0]
     kept, dropped, counted = hidden, False, labels.ne(IGNORED)
@@ -70,18 +77,18 @@ def loss_and_gradients(
     number, ignored = counted.sum(), ~counted
     divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
-    by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there sums of products are rounded to it too
+    by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there torch also rounds the sums to float16
     of_weight = weight.new_zeros(weight.shape if weight_wanted else 0, dtype=torch.float32 if by_half else None)
     total = wide(hidden.new_zeros(()))
     rows = max(1, HELD // (vocabulary * weight.element_size()))
     for begin in range(0, len(kept), rows):
-        some = slice(begin, begin + rows)
-        logits = kept[some] @ weight.T
-        total += losses(logits, labels[some], ignored[some], softcap, gradients=hidden_wanted or weight_wanted)
+        chunk = slice(begin, begin + rows)
+        logits = kept[chunk] @ weight.T
+        total += losses(logits, labels[chunk], ignored[chunk], softcap, gradients=hidden_wanted or weight_wanted)
         if hidden_wanted:
-            of_kept[some] = (logits @ weight).mul_(1 / divisor)
+            of_kept[chunk] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
-            terms = (each.to(of_weight.dtype) for each in (logits.T, kept[some]))
+            terms = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
             of_weight.addmm_(*terms, alpha=1 / divisor)
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
@@ -89,11 +96,11 @@ def loss_and_gradients(
 
 
 def losses(logits: Tensor, labels: Tensor, ignored: Tensor, softcap: float | None, *, gradients: bool) -> Tensor:
-    """The summed loss of `logits` before their softcap, `[tokens, vocabulary]`; with `gradients`, these take their place."""
+    """The summed loss of `logits` before the softcap, `[tokens, vocabulary]`; with `gradients`, they overwrite `logits`."""
     total = wide(logits.new_zeros(()))
     rows = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    for some, of_some, left_out in zip(*(torch.split(each, rows) for each in (logits, labels, ignored)), strict=True):
-        total += loss_of_tile(some, of_some, left_out, softcap, gradients=gradients)
+    for tile, of_tile, ignored_in_tile in zip(*(torch.split(each, rows) for each in (logits, labels, ignored)), strict=True):
+        total += loss_of_tile(tile, of_tile, ignored_in_tile, softcap, gradients=gradients)
     return total
 
 
@@ -105,28 +112,28 @@ def loss_of_tile(
     *,
     gradients: bool,
 ) -> Tensor:
-    some_ignored = logits.device.type != "cpu"  # there they are left out
+    some_ignored = logits.device.type != "cpu"  # on a CPU they have been removed
     labels = (labels.masked_fill(ignored, 0) if some_ignored else labels)[:, None]
     capped = wide(logits)
     if softcap is not None:
-        # on logits of half precision tanh(x) = 2 sigmoid(2 x) - 1 loses nothing, and is ten times as quick on a CPU
-        rough = logits.dtype.itemsize < 4
-        inner, bound, outer = (2 / softcap, torch.sigmoid, 2 * softcap) if rough else (1 / softcap, torch.tanh, softcap)
-        bounded = bound(capped * inner)
-        capped = bounded * outer
-    chances = capped.softmax(-1)
-    # the logarithm of the sum, by the likeliest token, whose chance is never too small for a float
-    normaliser = capped.amax(-1) - chances.amax(-1).log()
+        # for half-precision logits 2 sigmoid(2 x) - 1 is as accurate as tanh(x), and ten times as fast on a CPU
+        half = logits.dtype.itemsize < 4
+        inner, activation, outer = (2 / softcap, torch.sigmoid, 2 * softcap) if half else (1 / softcap, torch.tanh, softcap)
+        squashed = activation(capped * inner)
+        capped = squashed * outer
+    probabilities = capped.softmax(-1)
+    # log-sum-exp from the most probable token, whose probability never underflows
+    normaliser = capped.amax(-1) - probabilities.amax(-1).log()
     loss = normaliser - capped.gather(1, labels)[:, 0]
     loss = loss.masked_fill(ignored, 0) if some_ignored else loss
     if gradients:
-        chances.scatter_add_(1, labels, chances.new_full((1, 1), -1).expand_as(labels))
+        probabilities.scatter_add_(1, labels, probabilities.new_full((1, 1), -1).expand_as(labels))
         if softcap is not None:
-            if rough:
-                chances = torch.ops.aten.sigmoid_backward(chances, bounded).mul_(4)
+            if half:
+                probabilities = torch.ops.aten.sigmoid_backward(probabilities, squashed).mul_(4)
             else:
-                chances = torch.ops.aten.tanh_backward(chances, bounded)
-        logits.copy_(chances.masked_fill_(ignored[:, None], 0) if some_ignored else chances)
+                probabilities = torch.ops.aten.tanh_backward(probabilities, squashed)
+        logits.copy_(probabilities.masked_fill_(ignored[:, None], 0) if some_ignored else probabilities)
     return loss.sum()
 
 
@@ -143,7 +150,7 @@ def _shapes(
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """`loss_and_gradients` to autograd."""
+    """`loss_and_gradients` as a differentiable function."""
 
     @staticmethod
     def forward(
@@ -181,7 +188,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 
 class OnlyOnce(torch.autograd.Function):
-    """A gradient as a function of what it was computed from, whose derivative is an error."""
+    """The identity on a gradient, connected to its inputs so that a second derivative raises an error."""
 
     @staticmethod
     def forward(gradient: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
@@ -189,7 +196,7 @@ class OnlyOnce(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Nothing is kept."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -197,13 +204,13 @@ class OnlyOnce(torch.autograd.Function):
 
 
 def handed_out(ctx: Any) -> list[Tensor]:
-    """What the forward pass made for the backward pass, once: the caller may write to it, and autograd makes it the parameter's
-    `.grad`. Another backward pass over the same graph computes it again."""
+    """The gradients from the forward pass, which the caller may overwrite. Autograd may make them the parameter's `.grad`, so
+    they are given out only once; another backward pass over the same graph recomputes them."""
     made: list[Tensor] | None = ctx.made
     ctx.made = None
     return list(loss_and_gradients(*ctx.saved_tensors, *ctx.settings)[1:]) if made is None else made
 
 
 def multiplied(gradient: Tensor, factor: Tensor) -> Tensor:
-    """In place. Nothing is done for a factor of one, where looking at it does not wait for a device."""
+    """`gradient * factor`, in place. On a CPU a factor of one is skipped; elsewhere checking it would synchronise."""
     return gradient if factor.device.type == "cpu" and bool(factor == 1) else gradient.mul_(factor)

@@ -1,4 +1,4 @@
-"""One vector for each sequence, and learning which of them belong together."""
+"""Sentence embeddings, and contrastive training of them."""
 
 from math import log
 from typing import ClassVar, Literal
@@ -19,7 +19,7 @@ from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt,
 def pooled(
     hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, pooling: str
 ) -> Float[Tensor, "batch width"]:
-    """The mean of the real tokens' hidden states, the first one's or the last one's."""
+    """The hidden states of tokens that are not padding, pooled by "mean", "first" or "last"."""
     if valid is None:
         valid = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
     if pooling == "mean":
@@ -31,7 +31,7 @@ def pooled(
 
 
 class SentenceEmbeddingSpec(BlockSpec):
-    """Options of heads that make one vector of a sequence."""
+    """Options of heads that pool a sequence to one vector."""
 
     pools: ClassVar[bool] = True
     pooling: Literal["mean", "first", "last"] = Field(
@@ -48,7 +48,7 @@ class SentenceEmbeddingSpec(BlockSpec):
 
 
 class SentenceEmbeddingHead(nn.Module):
-    """One vector for each sequence: logits `[batch, width or projection]`. It has no loss: `contrastive` trains it."""
+    """One vector per sequence: logits `[batch, width or projection]`. It has no loss; train with the head `contrastive`."""
 
     class Spec(SentenceEmbeddingSpec):
         name: Literal["sentence_embedding"] = "sentence_embedding"
@@ -73,11 +73,11 @@ class SentenceEmbeddingHead(nn.Module):
 
 
 class ContrastiveHead(SentenceEmbeddingHead):
-    """Vectors as of `sentence_embedding`, trained to be near their partner's and far from all others' in the batch (InfoNCE;
-    van den Oord et al. 2018, arXiv 1807.03748, section 2.3; over a batch as in SimCLR, arXiv 2002.05709, section 2.1).
+    """`sentence_embedding` trained with in-batch negatives (InfoNCE; van den Oord et al. 2018, arXiv 1807.03748, section 2.3;
+    within a batch as in SimCLR, arXiv 2002.05709, section 2.1).
 
-    Both sides of a pair are rows of one batch, and `labels[i]`, of `[batch]`, is the number of the row that belongs to row i. A
-    row whose label is -100 has no partner and only tells the others what they are not, as hard negatives do.
+    Both sides of a pair are rows of one batch. `labels`, `[batch]`, gives for each row the number of its positive row. A row
+    with the label -100 has no positive and serves only as a (hard) negative for the others.
     """
 
     class Spec(SentenceEmbeddingSpec):
@@ -96,9 +96,10 @@ class ContrastiveHead(SentenceEmbeddingHead):
         return Constant(value=log(self.temperature))
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        """Mean cross-entropy of each row's partner among all other rows."""
+        """Mean cross-entropy of each row's positive among all other rows."""
         vectors = wide(prediction.logits)
-        labels = check_classes(labels, (len(vectors),), len(vectors), "the number of each row's partner")
+        labels = check_classes(labels, (len(vectors),), len(vectors), "the number of each row's positive")
+        # a vector is not a candidate for itself
         same = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
         temperature = self.temperature if self.log_temperature is None else wide(self.log_temperature).exp()
         scores = (vectors @ vectors.T / temperature).masked_fill(same, -torch.inf)

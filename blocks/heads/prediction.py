@@ -1,4 +1,4 @@
-"""A head's logits, computed when they are first read."""
+"""Lazy logits: a head runs when its logits are first read."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,12 +11,19 @@ from pairform.blocks.functional.dtypes import cast_to
 from pairform.registry import InputError, Problem
 
 SAMPLED = 1024
-"""How many elements of each weight are compared, to detect writes that do not change its version, as of fused optimisers."""
+"""Elements of each weight that are compared, to detect writes that do not change its version (fused optimisers)."""
 
 
 class Prediction:
-    """`head(hidden, valid, tied)`, computed once, when `logits` is first read, under the modes (gradients, autocast) that were
-    on when this was made. If the weights have changed since `keep_track`, reading it for the first time is an `InputError`."""
+    """`head(hidden, valid, tied)`, computed once when `logits` is first read, in the modes (gradients, autocast) of the forward
+    pass.
+
+    hidden: the last hidden states, `[batch, length, width]`.
+    valid:  False at padding; None: there is no padding.
+    tied:   the embedding table that the head shares, `[vocabulary, width]`, if it does.
+
+    The first read raises `InputError` if the weights have changed since `keep_track`.
+    """
 
     def __init__(
         self,
@@ -46,20 +53,20 @@ class Prediction:
         return made
 
     def read(self) -> list[Tensor]:
-        """The tensors that the head reads beside the hidden states."""
+        """The tensors that the head reads besides the hidden states."""
         return [*self.head.parameters(), *self.head.buffers(), *([] if self.tied is None else [self.tied])]
 
     def keep_track(self) -> None:
-        """Record the present state of the weights, unless the logits are computed already."""
+        """Record the present state of the weights, unless the logits have already been computed."""
         if self.made is None:
             self.weights = Weights(self.read())
 
 
 class Weights:
-    """The state of some tensors, to detect a change: their identity, their versions and a sample of their elements.
+    """A fingerprint of some tensors, to detect changes: their identity, their versions and a sample of their elements.
 
-    A version counts the writes that autograd sees. It misses writes through `.data` and those of some fused optimisers (AdamW
-    on a CPU in torch 2.13). These change nearly all elements, so a sample shows them.
+    The version counts writes known to autograd. It misses writes through `.data` and by some fused optimisers (AdamW on a CPU
+    in torch 2.13). These change nearly all elements, so a sample detects them.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -68,7 +75,7 @@ class Weights:
         self.samples = [sample(tensor) for tensor in tensors]
 
     def changed(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether `tensors` are other objects than the recorded ones, or hold other values."""
+        """Whether `tensors` are not the recorded objects, or have other values."""
         if len(tensors) != len(self.tensors) or any(map(differ, tensors, self.tensors)):
             return True
         now = Weights(tensors)
@@ -82,8 +89,8 @@ def differ(tensor: Tensor, other: Tensor) -> bool:
 
 
 def version(tensor: Tensor) -> int | None:
-    """The number of writes that autograd saw. None for tensors made in inference mode, which are not counted."""
-    if torch.compiler.is_compiling():  # the compiler cannot ask for that mode; it is off where gradients are on
+    """autograd's count of writes; None for tensors made in inference mode, whose writes are not counted."""
+    if torch.compiler.is_compiling():  # it cannot trace `is_inference`; with gradients that mode is off
         return tensor._version if torch.is_grad_enabled() else None
     return None if tensor.is_inference() else tensor._version
 

@@ -1,9 +1,9 @@
-"""From the last hidden states to the model's answer and its loss.
+"""Heads: from the last hidden states to logits and loss.
 
-A head's `forward(hidden, valid, tied)` takes `[batch, length, width]`, the mask of real tokens and, where it shares an
-embedding's table, that table. Its `loss(prediction, labels, shift)` computes what transformers computes for the same head, from
-the prediction's logits or from its hidden states. A spec whose class has `pools = True` answers once for each row, so that rows
-of several documents are refused.
+The `forward(hidden, valid, tied)` of a head takes `[batch, length, width]`, the padding mask (False at padding) and, with tied
+embeddings, the table. Its `loss(prediction, labels, shift)` equals that of the same head in transformers; it is computed from
+the prediction's logits or from its hidden states. A spec class with `pools = True` has one output per row, so that packed rows
+are rejected.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -24,7 +24,7 @@ from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt,
 
 
 class HeadSpec(BlockSpec):
-    """The fields of heads that other parts of the library ask for, with `HeadSpec.of`. Each head declares those it has."""
+    """The fields of heads that other parts of the library read, through `HeadSpec.of`. Each head declares those it has."""
 
     tie: Literal["encoder", "decoder"] | None = None
     scale: Literal["inverse_sqrt_width"] | float | None = None
@@ -35,26 +35,26 @@ class HeadSpec(BlockSpec):
 
 
 def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
-    """Mean cross-entropy in at least float32 over the labels that count."""
+    """Mean cross-entropy in at least float32 over the labels that are not ignored."""
     labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
     return functional.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
 class LMHead(nn.Module):
-    """Logits over the vocabulary, bounded to `softcap * tanh(logits / softcap)` where softcap is set."""
+    """Logits over the vocabulary, with a softcap `softcap * tanh(logits / softcap)` if it is set."""
 
     class Spec(BlockSpec):
         name: Literal["lm"] = "lm"
         tie: Literal["encoder", "decoder"] | None = Field(
             default=None,
-            description="Stack whose embedding table is also the projection. Default: the head has weights of its own.",
+            description="Stack whose embedding table is also the projection (tied embeddings). Default: the head has its own.",
         )
         scale: Literal["inverse_sqrt_width"] | PositiveFloat | None = Field(
             default=None,
             description="Factor on the hidden states before the projection. `inverse_sqrt_width`: `width ** -0.5`, as T5 does "
-            "beside a tied table (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none.",
+            "with tied embeddings (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none.",
         )
-        softcap: PositiveFloat | None = Field(default=None, description="Bound of the logits' absolute value. Default: none.")
+        softcap: PositiveFloat | None = Field(default=None, description="Limit of the logits' absolute value. Default: none.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -79,7 +79,8 @@ class LMHead(nn.Module):
         return weight
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        """With `shift`, each token predicts the next; without, labels stand where their logits do. No logits are held."""
+        """The fused loss, without logits in memory. With `shift`, each token predicts the next; without, labels are aligned
+        with the hidden states."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         hidden = self.scaled(prediction.hidden)
@@ -101,7 +102,7 @@ class ClassificationSpec(BlockSpec):
 
 
 class TokenClassificationHead(nn.Module):
-    """A class for each token: logits `[batch, length, labels]`."""
+    """One class per token: logits `[batch, length, labels]`."""
 
     class Spec(ClassificationSpec):
         name: Literal["token_classification"] = "token_classification"
@@ -122,11 +123,11 @@ class TokenClassificationHead(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """Where a span of the text starts and where it ends, such as an answer: logits `[batch, length, 2]` (BERT; Devlin et al.
-    2019, arXiv 1810.04805, section 4.2).
+    """Start and end of a span of the sequence, as in extractive question answering: logits `[batch, length, 2]` (BERT; Devlin
+    et al. 2019, arXiv 1810.04805, section 4.2).
 
-    Labels `[batch, 2]` are the places of the first and the last token, counted with padding; one beyond the text or -100 does
-    not count.
+    Labels, `[batch, 2]`, are the positions of the first and the last token of the span, counting padding. Positions beyond the
+    sequence and -100 are ignored.
     """
 
     class Spec(BlockSpec):
@@ -147,7 +148,7 @@ class SpanHead(nn.Module):
         return logits
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        """The mean of the cross-entropies of start and end over all places."""
+        """The mean of the cross-entropies of start and end over all positions."""
         labels = check_classes(labels, (len(prediction.hidden), 2), None, "start, end")
         starts, ends = wide(prediction.logits).unbind(-1)
         places = labels.masked_fill(labels >= starts.shape[1], IGNORED)
@@ -156,7 +157,7 @@ class SpanHead(nn.Module):
 
 
 class SequenceClassificationHead(nn.Module):
-    """A class for each sequence, read at its last real token: logits `[batch, labels]`."""
+    """One class per sequence, computed from its last token that is not padding: logits `[batch, labels]`."""
 
     class Spec(ClassificationSpec):
         pools: ClassVar[bool] = True
@@ -178,6 +179,7 @@ class SequenceClassificationHead(nn.Module):
         if valid is None:
             last = hidden[:, -1]
         else:
+            # the last token that is not padding, on whichever side the padding is
             places = torch.arange(hidden.shape[1], device=hidden.device)
             last = hidden[torch.arange(len(hidden), device=hidden.device), (places * valid).argmax(-1)]
         logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))
@@ -201,7 +203,7 @@ class SequenceClassificationHead(nn.Module):
 
 
 class NoHead(nn.Module):
-    """No answer beside the hidden states."""
+    """No head: the model outputs hidden states only."""
 
     class Spec(BlockSpec):
         name: Literal["none"] = "none"

@@ -1,1 +1,1 @@
-"""Positional encodings: rotary, absolute, and biases on attention scores."""
+"""Positional encodings: rotary, absolute, and score biases."""

@@ -1,4 +1,4 @@
-"""Positions added to a stack's embeddings: once, before its first layer."""
+"""Absolute positions, added to a stack's embeddings before the first layer."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -16,7 +16,7 @@ from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt,
 class SinusoidalPosition(nn.Module):
     """Sines on even channels, cosines on odd ones, of wavelengths from 2 pi to `theta` times that (Vaswani et al. 2017, 3.5).
 
-    Padding counts as the first place.
+    Padding has position 0.
     """
 
     class Spec(BlockSpec):
@@ -41,9 +41,9 @@ class SinusoidalPosition(nn.Module):
 
 
 class LearnedPosition(nn.Module):
-    """A learned row for each of `length` places (Gehring et al. 2017, arXiv 1705.03122, section 3.1; GPT-2).
+    """A learned vector for each of `length` positions (Gehring et al. 2017, arXiv 1705.03122, section 3.1; GPT-2).
 
-    A longer sequence is an error, which a GPU raises as a failed assertion of its own. Padding counts as the first place.
+    A longer sequence is an `InputError`; on a GPU it is a failed device-side assertion instead. Padding has position 0.
     """
 
     class Spec(BlockSpec):
@@ -57,10 +57,10 @@ class LearnedPosition(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        # numbers on the meta device have no value: there they are a plain row's
+        # positions on the meta device have no values; there they are assumed to count from 0
         if not torch.compiler.is_compiling() and positions.device.type in ("cpu", "meta"):
             length = len(self.weight)
             last = positions.shape[1] - 1 if positions.is_meta else int(positions.max())
             if last >= length:
-                raise InputError(Problem("positions", f"the place {last}", f"places below {length}, which are learned"))
+                raise InputError(Problem("positions", f"the position {last}", f"positions below {length}, the learned ones"))
         return hidden + functional.embedding(positions.clamp(min=0), self.weight)

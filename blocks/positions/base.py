@@ -1,4 +1,4 @@
-"""What attention needs to know of positions: the one that does nothing, and the base of those that bias scores."""
+"""The absence of a positional encoding, and the base class of score biases."""
 
 from collections.abc import Iterable
 from typing import Literal, Self
@@ -11,7 +11,7 @@ from pairform.registry import BlockSpec, Sizes
 
 
 class NoPosition(nn.Module):
-    """No positional encoding: attention sees a set, ordered only by its mask (NoPE, Kazemnejad et al. 2023)."""
+    """No positional encoding: only the mask makes attention depend on the order of tokens (NoPE, Kazemnejad et al. 2023)."""
 
     class Spec(BlockSpec):
         name: Literal["none"] = "none"
@@ -27,11 +27,11 @@ class NoPosition(nn.Module):
 
 
 class ScoreBiasSpec(BlockSpec):
-    """Spec of a position that adds a bias to the scores and leaves queries and keys as they are."""
+    """Base of the specs of score biases, which leave queries and keys unchanged."""
 
 
 class ScoreBias(nn.Module):
-    """Base of such positions. The bias is added after scale and softcap."""
+    """Base of the positional encodings that add a bias to attention scores, after scale and softcap."""
 
     def forward(
         self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
@@ -39,15 +39,18 @@ class ScoreBias(nn.Module):
         return heads
 
     def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
-        """The bias by distance, the position of the key minus that of the query."""
+        """The bias by distance, the position of the key minus that of the query, `[q, k]`."""
         raise NotImplementedError
 
     def share(self, earlier: Self | None) -> None:
-        """Take over parameters of the position of the nearest earlier layer, in the branch of the same name."""
+        """Share parameters with the position of the nearest earlier layer, in the branch of the same name."""
 
 
 def share_parameters(blocks: Iterable[tuple[str, nn.Module]]) -> None:
-    """Let the positions of a stack share parameters. `blocks`: its attention blocks with their branches' names, in order."""
+    """Let the positions of a stack share parameters.
+
+    blocks: branch name and block of each branch of the stack, in order.
+    """
     earlier: dict[tuple[str, type[ScoreBias]], ScoreBias] = {}
     for branch, block in blocks:
         position = getattr(block, "position", None)

@@ -1,4 +1,4 @@
-"""Positional encodings that attention applies to its queries and keys, both `[batch, heads, length, head_dim]`."""
+"""Rotary position embedding (RoPE) of queries and keys, both `[batch, heads, length, head_dim]`."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -14,7 +14,8 @@ from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 
 class RotaryPosition(nn.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against each other as in Gemma."""
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864). Channel i is paired with channel i + channels / 2, as in
+    Gemma."""
 
     class Spec(BlockSpec):
         name: Literal["rope"] = "rope"
@@ -28,7 +29,7 @@ class RotaryPosition(nn.Module):
         )
         scaling: Scaling = Field(
             default=DefaultScaling(),
-            description="How the frequencies are scaled, to read sequences longer than those in training.",
+            description="Scaling of the frequencies, for sequences longer than those in training.",
         )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
@@ -39,10 +40,10 @@ class RotaryPosition(nn.Module):
                 expected = "an even head_dim" if self.fraction == 1 else "an even number of channels"
                 yield Problem("", f"rope over {of}a head_dim of {sizes.width}", f"{expected}, {least} or more")
             if isinstance(self.scaling, YarnScaling) and self.theta <= 1:
-                yield Problem("theta", f"{self.theta} with yarn", "more than 1, so that some pairs turn slower than others")
+                yield Problem("theta", f"{self.theta} with yarn", "more than 1, so that the frequencies of the pairs differ")
 
         def channels(self, sizes: Sizes) -> int:
-            """How many of a head's channels are rotated."""
+            """The number of channels of a head that are rotated."""
             return int(sizes.width * self.fraction)
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
@@ -54,15 +55,16 @@ class RotaryPosition(nn.Module):
     def forward(
         self, heads: Float[Tensor, "batch heads length head_dim"], context: Context
     ) -> Float[Tensor, "batch heads length head_dim"]:
+        # once per pass for all layers with an equal spec, for queries and keys
         cos, sin = context.once((*self.key, heads.dtype), lambda: self._tables(heads, context))
         rest = heads[..., self.channels :]
-        turned = heads[..., : self.channels]
-        first, second = turned.chunk(2, dim=-1)
-        turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-        return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+        rotated = heads[..., : self.channels]
+        first, second = rotated.chunk(2, dim=-1)
+        rotated = rotated * cos + torch.cat((-second, first), dim=-1) * sin
+        return rotated if rest.shape[-1] == 0 else torch.cat((rotated, rest), dim=-1)
 
     def _tables(self, heads: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `[batch, 1, length, channels]`, computed in float32."""
+        """Cosines and sines, `[batch, 1, length, channels]`, computed in float32 and rounded to the dtype of `heads`."""
         scaling = self.spec.scaling
         frequencies = scaling.frequencies(self.spec.theta, self.channels, context.positions)
         angles = context.positions[:, None, :, None].float() * frequencies.view(-1, 1, 1, self.channels // 2)

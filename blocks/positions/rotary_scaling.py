@@ -1,6 +1,6 @@
-"""How rotary frequencies are stretched, so that a model reads further than it was trained to.
+"""Scalings of the RoPE frequencies, for contexts longer than those in training.
 
-Each scaling gives the angle by which every pair of channels turns from one token to the next, in float32.
+Each computes the angle in radians by which every pair of channels is rotated per token, in float32.
 """
 
 from math import ceil, floor, log, pi
@@ -18,22 +18,22 @@ Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class DefaultScaling(Spec):
-    """Frequencies as they are: theta ** (-2 i / channels)."""
+    """Unscaled frequencies `theta ** (-2 i / channels)`."""
 
     by_length: ClassVar[bool] = False
-    """Whether frequencies depend on how many tokens a call has, so that a prompt cannot run in pieces."""
+    """Whether frequencies depend on the number of tokens, so that a prompt cannot be processed in chunks."""
 
     name: Literal["default"] = "default"
 
     @property
     def attention_factor(self) -> float:
-        """Multiplies queries and keys."""
+        """The factor on queries and keys."""
         return 1.0
 
     def frequencies(
         self, theta: float | Tensor, channels: int, positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "*batch pairs"]:
-        """Radians a token for each of `channels / 2` pairs; `positions` are those of this call."""
+        """Radians per token for each of the `channels / 2` pairs; `positions` are those of this forward pass."""
         return 1.0 / (theta ** (steps(channels, positions) / channels))
 
 
@@ -48,24 +48,24 @@ class LinearScaling(DefaultScaling):
 
 
 class ProportionalScaling(LinearScaling):
-    """Only the quickest `fraction` of pairs turn; the others stand still. Pairs span the whole head, unlike partial rotation's
-    (Gemma 4)."""
+    """Only the `fraction` of pairs with the highest frequencies is rotated. The pairs span the whole head, unlike with the
+    `fraction` of rope (Gemma 4)."""
 
     name: Literal["proportional"] = "proportional"  # type: ignore[assignment]
     fraction: Fraction = Field(examples=[0.25], description="Fraction of the pairs that rotates.")
     factor: PositiveFloat = Field(default=1.0, description="Divisor of every frequency.")
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
-        turning = int(self.fraction * channels // 2)
+        rotated_pairs = int(self.fraction * channels // 2)
         pairs = torch.arange(channels // 2, device=positions.device)
-        return super().frequencies(theta, channels, positions).masked_fill(pairs >= turning, 0.0)
+        return super().frequencies(theta, channels, positions).masked_fill(pairs >= rotated_pairs, 0.0)
 
 
 class DynamicScaling(DefaultScaling):
-    """NTK-aware scaling whose theta grows with a row's length beyond `original_length` (YaRN paper, arXiv 2309.00071, 3.3).
+    """NTK-aware scaling: theta grows with the length of a row beyond `original_length` (YaRN paper, arXiv 2309.00071, 3.3).
 
-    Cached keys keep the rotation of the call that computed them, as in transformers: beyond `original_length`, decoding with a
-    cache is not decoding without.
+    Cached keys keep the rotation of the call that computed them, as in transformers: beyond `original_length`, decoding with
+    a cache differs from decoding without one.
     """
 
     by_length: ClassVar[bool] = True
@@ -84,7 +84,7 @@ class DynamicScaling(DefaultScaling):
 
 
 class YarnScaling(DefaultScaling):
-    """Quick pairs as they are, slow ones divided by `factor`, a ramp between (YaRN, Peng et al. 2023, arXiv
+    """High frequencies stay, low ones are divided by `factor`, with a linear ramp between (YaRN, Peng et al. 2023, arXiv
     2309.00071, sections 3.2 to 3.4)."""
 
     name: Literal["yarn"] = "yarn"  # type: ignore[assignment]
@@ -109,19 +109,20 @@ class YarnScaling(DefaultScaling):
         assert isinstance(theta, float), "a spec's"
         plain = super().frequencies(theta, channels, positions)
         begin, end = (
-            channels * log(self.original_length / (2 * pi * turns)) / (2 * log(theta))
-            for turns in (self.beta_fast, self.beta_slow)
+            channels * log(self.original_length / (2 * pi * rotations)) / (2 * log(theta))
+            for rotations in (self.beta_fast, self.beta_slow)
         )
         if self.truncate:
             begin, end = floor(begin), ceil(end)
         begin, end = max(begin, 0), min(end, channels - 1)
         pairs = torch.arange(channels // 2, dtype=torch.float32, device=positions.device)
-        slow = ((pairs - begin) / (end - begin if end != begin else 0.001)).clamp(0, 1)
-        return plain / self.factor * slow + plain * (1 - slow)
+        scaled_share = ((pairs - begin) / (end - begin if end != begin else 0.001)).clamp(0, 1)
+        return plain / self.factor * scaled_share + plain * (1 - scaled_share)
 
 
 class Llama3Scaling(DefaultScaling):
-    """Slow pairs divided by `factor`, with a smooth change between two wavelengths (Llama 3.1, arXiv 2407.21783, 3.4.2)."""
+    """Low frequencies are divided by `factor`, with a smooth transition between two wavelengths (Llama 3.1, arXiv 2407.21783,
+    3.4.2)."""
 
     name: Literal["llama3"] = "llama3"  # type: ignore[assignment]
     factor: Stretch = Field(examples=[8.0], description="Divisor of the low frequencies.")
@@ -141,13 +142,13 @@ class Llama3Scaling(DefaultScaling):
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         plain = super().frequencies(theta, channels, positions)
-        turns = plain * (self.original_length / (2 * pi))
-        quick = ((turns - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
-        return plain / self.factor * (1 - quick) + plain * quick
+        rotations = plain * (self.original_length / (2 * pi))
+        unscaled = ((rotations - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
+        return plain / self.factor * (1 - unscaled) + plain * unscaled
 
 
 def steps(channels: int, positions: Tensor) -> Float[Tensor, " pairs"]:
-    """0, 2, 4, ... below `channels`, where `positions` lie."""
+    """0, 2, 4, ... below `channels`, on the device of `positions`."""
     return torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device)
 
 

@@ -1,4 +1,4 @@
-"""Positions as numbers added to attention scores, by how far a key stands from a query."""
+"""Score biases: positional encodings added to attention scores by the distance between query and key."""
 
 from math import log
 from typing import Literal, Self
@@ -14,9 +14,9 @@ from pairform.registry import PositiveInt, Problem, Sizes, nested
 
 
 class T5RelativePosition(ScoreBias):
-    """A learned number for each head and bucket of distances (T5, Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+    """A learned bias for each head and bucket of distances (T5, Raffel et al. 2020, arXiv 1910.10683, section 2.1).
 
-    Half of the buckets are single distances, the others grow with the logarithm up to `max_distance`.
+    Half of the buckets hold one distance each, the others grow logarithmically up to `max_distance`.
     """
 
     class Spec(ScoreBiasSpec):
@@ -30,7 +30,7 @@ class T5RelativePosition(ScoreBias):
         )
         shared: bool = Field(
             default=False,
-            description="Read the table of the nearest earlier layer whose branch of the same name has its own, as all of T5's "
+            description="Share the table of the nearest earlier layer whose branch of the same name has its own, as in T5 all "
             "layers but the first do.",
         )
 
@@ -62,7 +62,7 @@ class T5RelativePosition(ScoreBias):
         )
 
     def score_bias(self, distances: Int[Tensor, "q k"], context: Context) -> Float[Tensor, "heads q k"]:
-        if torch.is_grad_enabled():  # a layer that is computed again must compute what it did before
+        if torch.is_grad_enabled():  # with activation checkpointing each layer recomputes its own bias
             return self.bias(distances)
         key = ("t5_relative", id(self.table), self.spec.max_distance, self.spec.bidirectional, id(distances))
         return context.once(key, lambda: self.bias(distances))
@@ -78,7 +78,7 @@ class T5RelativePosition(ScoreBias):
             self.table = earlier.table
 
     def buckets(self, distances: Int[Tensor, "q k"]) -> Int[Tensor, "q k"]:
-        """Rows of the table."""
+        """The bucket of each distance, a row of the table."""
         count, first = self.spec.buckets, torch.zeros_like(distances)
         if self.spec.bidirectional:
             count //= 2
@@ -93,9 +93,10 @@ class T5RelativePosition(ScoreBias):
 
 
 class ALiBi(ScoreBias):
-    """Scores that fall with distance, at a slope of each head's own (Press et al. 2022, arXiv 2108.12409, section 3).
+    """A bias that decreases linearly with distance, with a fixed slope per head (Press et al. 2022, arXiv 2108.12409,
+    section 3).
 
-    Not learned. Keys after the query count by their distance too, where the mask lets it see them.
+    Keys after the query, if the mask allows them, are biased by their distance too.
     """
 
     class Spec(ScoreBiasSpec):
@@ -112,11 +113,12 @@ class ALiBi(ScoreBias):
 
 
 def slopes(heads: int, device: torch.device | None = None) -> Float[Tensor, " heads"]:
-    """2 ** (-8 i / heads); for other counts than powers of two, every second one of the next power's fill up the last one's.
+    """The slopes `2 ** (-8 i / heads)` for i from 1. If `heads` is not a power of two: those of the next lower power, then
+    every second slope of the next higher one.
 
-    Computed on the device: a CUDA graph cannot hold a copy from the host.
+    Computed on the device, since a CUDA graph cannot contain a copy from the host.
     """
     whole = 1 << heads.bit_length() - 1
-    found = torch.arange(1, whole + 1, dtype=torch.float64, device=device) * (-8 / whole)
+    powers = torch.arange(1, whole + 1, dtype=torch.float64, device=device) * (-8 / whole)
     between = torch.arange(heads - whole, dtype=torch.float64, device=device) * (-8 / whole) - 4 / whole
-    return torch.cat((found, between)).exp2().float()
+    return torch.cat((powers, between)).exp2().float()

@@ -139,7 +139,7 @@ def test_a_cache_is_refused_beside_another_prompt() -> None:
     """A shorter one, one that begins otherwise, one of other rows. One that goes on is taken."""
     cache, written = begun(DECODER, PROMPT)
     for prompt, words in (
-        (PROMPT, ("cache", "9 tokens held", "a prompt of 6")),
+        (PROMPT, ("cache", "9 cached tokens", "a prompt of 6")),
         (written.roll(1, 1), ("cache", "at place 0")),
         (written[:1], ("cache", "2 rows")),
     ):

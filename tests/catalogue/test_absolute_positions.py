@@ -55,10 +55,10 @@ def test_they_decode_in_a_compiled_step() -> None:
 
 def test_a_place_that_was_not_learned_is_an_error_and_an_odd_width_too() -> None:
     model = pairform.build(decoder_with({"name": "none"}, position={"name": "learned", "length": 5}), seed=0)
-    with pytest.raises(pairform.PairformError, match="the place 8, expected places below 5"):
+    with pytest.raises(pairform.PairformError, match="the position 8, expected positions below 5"):
         model(IDS)
     assert pairform.inspect(model.spec, target_length=5).flops["total"]
-    with pytest.raises(pairform.PairformError, match="the place 5, expected places below 5"):
+    with pytest.raises(pairform.PairformError, match="the position 5, expected positions below 5"):
         pairform.inspect(model.spec, target_length=6)
     with pytest.raises(pairform.PairformError, match="an even width"):
         decoder_with({"name": "none"}, position=ABSOLUTE[0], width=15)

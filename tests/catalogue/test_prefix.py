@@ -95,7 +95,7 @@ def test_a_decoder_beside_an_encoder_may_have_a_prefix_in_merged_attention() -> 
     ("mask", "message"),
     [
         ({"causal": False}, "mask.prefix: found true in a mask that is not causal"),
-        ({"window": [4, 0]}, r"mask.window: found \[4, 0\] beside a prefix, expected 1 or more to the right"),
+        ({"window": [4, 0]}, r"mask.window: found \[4, 0\] with a prefix, expected 1 or more to the right"),
     ],
 )
 def test_masks_that_leave_a_prefix_nothing_are_refused(mask: dict[str, Any], message: str) -> None:
@@ -112,11 +112,11 @@ def test_a_prefix_that_would_not_be_read_is_refused() -> None:
         pairform.load_spec(TINY, encoder)
     with pytest.raises(pairform.PairformError, match="a prefix for a model that reads none"):
         model_with(mask={"causal": True})(IDS, prefix_lengths=LENGTHS)
-    with pytest.raises(pairform.PairformError, match="one document a row"):
+    with pytest.raises(pairform.PairformError, match="one document per row"):
         model(IDS, prefix_lengths=LENGTHS, segment_ids=torch.ones_like(IDS))
     cache = pairform.Cache()
     model(IDS, cache=cache)
-    with pytest.raises(pairform.PairformError, match="a prefix behind 9 cached tokens"):
+    with pytest.raises(pairform.PairformError, match="a prefix after 9 cached tokens"):
         model(IDS, prefix_lengths=LENGTHS, cache=cache)
 
 
@@ -124,5 +124,5 @@ def test_a_decoder_whose_tokens_see_later_ones_keeps_nothing() -> None:
     """What it says of a token changes with each that follows, so a cache would hold what is no longer true."""
     model = model_with(mask={"causal": False})
     check_writing(model)
-    with pytest.raises(pairform.PairformError, match=r"cache: found a decoder whose tokens see later ones"):
+    with pytest.raises(pairform.PairformError, match=r"cache: found a decoder whose tokens attend to later ones"):
         model.generate(IDS, MASK, max_new_tokens=2, cache=pairform.Cache())

@@ -177,7 +177,7 @@ def test_it_trains_in_half_precision_and_under_strong_decay() -> None:
     [
         (
             {"mask": {"causal": False}},
-            "mask.causal: found false, expected a causal mask: a recurrent mixer sees no later token",
+            "mask.causal: found false, expected a causal mask: a recurrent mixer reads no later token",
         ),
         ({"mask": {"causal": True, "window": [3, 0]}}, r"mask.window: found \[3, 0\], expected null"),
         ({"mask": {"causal": True, "prefix": True}}, "mask.prefix: found true"),

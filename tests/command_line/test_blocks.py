@@ -22,7 +22,7 @@ def test_a_page_says_what_a_block_is_takes_and_follows(run: CommandLine) -> None
     ):
         assert words in text
     assert "https://arxiv.org/abs/1910.07467" in run("blocks", "norm", "rmsnorm").out
-    refusal = "an encoder or a decoder alone (expected a decoder beside an encoder)"
+    refusal = "an encoder or a decoder alone (expected a decoder with an encoder)"
     assert refusal in " ".join(run("blocks", "attention", "cross_attention").out.split())
 
 

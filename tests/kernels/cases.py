@@ -118,5 +118,5 @@ def real_queries(mask: JoinedMask) -> Tensor:
 
 def sees_a_key(mask: JoinedMask) -> Tensor:
     """True at queries that see some key, `[rows, 1, queries, 1]`."""
-    lost = mask.lost(torch.device("cpu"))
+    lost = mask.fully_masked(torch.device("cpu"))
     return torch.ones(ROWS, 1, 1, 1, dtype=torch.bool) if lost is None else ~lost

@@ -50,7 +50,7 @@ def test_a_mask_allows_what_its_words_say(mask: JoinedMask) -> None:
             ]
             assert found[row, :, begin : begin + part.key_length].tolist() == expected
         begin += part.key_length
-    lost = mask.lost(CPU)
+    lost = mask.fully_masked(CPU)
     assert torch.equal(~found.any(-1), torch.zeros(ROWS, mask.lengths[0]).bool() if lost is None else lost[:, 0, :, 0])
 
 

@@ -66,7 +66,7 @@ def test_a_bridge_that_leads_nowhere_is_an_error(document: dict[str, Any], words
 
 def test_merged_attention_without_an_encoder_is_an_error() -> None:
     swap = {"decoder": {"layer": {"branches": {PLACE: {"name": "merged_attention"}}}}}
-    with pytest.raises(pairform.PairformError, match=rf"decoder\.layer\.branches\.{PLACE}: .*a decoder beside an encoder"):
+    with pytest.raises(pairform.PairformError, match=rf"decoder\.layer\.branches\.{PLACE}: .*a decoder with an encoder"):
         pairform.load_spec("gemma-2-2b", swap)
 
 

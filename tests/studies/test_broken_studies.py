@@ -26,7 +26,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "positions too few for the data": (
         {"variants": {"odd": {"encoder": {"position": {"name": "learned", "length": 2}}}}},
-        ["variants.odd.positions", "places below 2"],
+        ["variants.odd.positions", "positions below 2"],
     ),
     "a value twice in the grid": (
         {"grid": {"decoder.depth": [2, 1, 2.0]}},

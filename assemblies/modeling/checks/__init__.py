@@ -1,1 +1,1 @@
-"""Checks of the arguments of `forward` and `generate`, made once a call before anything is computed."""
+"""Validation of the arguments of `forward` and `generate`, once per call, before anything is computed."""

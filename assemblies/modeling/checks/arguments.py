@@ -1,4 +1,4 @@
-"""Checks of a method's arguments: their names, and plain values such as numbers."""
+"""Validation of argument names, and of plain values such as numbers."""
 
 import difflib
 import inspect
@@ -24,7 +24,7 @@ ELSEWHERE = {
     "max_length": "`max_new_tokens` counts the tokens after the prompt.",
     "generation_config": "Pass each option as an argument.",
 }
-"""What replaces arguments that transformers has and this library does not."""
+"""Arguments of transformers that this library does not have, with the replacement for each."""
 
 
 def checked(
@@ -32,7 +32,7 @@ def checked(
 ) -> Callable[[Callable[Concatenate[M, P], R]], Callable[Concatenate[M, P], R]]:
     """Decorator that checks the names of a method's arguments, then calls `check(self, given)`, then runs the method.
 
-    `given` maps the name of each argument that is not None to its value. An unknown, missing or surplus argument is an
+    `given` maps the name of each argument that is not None to its value. An unknown, missing or surplus argument raises
     `InputError`. The method keeps its signature. Compiled and exported code contains no check.
     """
 
@@ -78,7 +78,7 @@ def unknown_argument(name: str, method: str, names: list[str]) -> Problem:
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """`value` as an int between the bounds; anything that is no integer, a bool among them, is an error."""
+    """`value` as an int between the bounds. Anything else, including a bool, raises `InputError`."""
     whole = None
     if not isinstance(value, bool):
         try:
@@ -92,7 +92,7 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 
 def number(name: str, value: Any, least: float, most: float, expected: str, remedy: str = "") -> float:
-    """`value` as a float between the bounds; NaN and anything that is no number, a bool among them, is an error."""
+    """`value` as a float between the bounds. Anything else, including NaN and a bool, raises `InputError`."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not least <= value <= most:
         raise InputError(Problem(name, described(value), expected, remedy))
@@ -105,7 +105,7 @@ def flag(name: str, value: Any) -> None:
 
 
 def described(value: Any) -> str:
-    """A plain value as Python writes it; of anything else the type, since a text of all that it holds would be long."""
+    """The repr of a plain value; for anything else its type, since a full repr could be long."""
     if value is None:
         return "nothing"
     if isinstance(value, int) and value.bit_length() > 64:

@@ -1,4 +1,4 @@
-"""Checks that a cache from an earlier call belongs to the model, the source and the prompt of this one."""
+"""Checks that a cache from an earlier call fits the model, the source and the prompt of this one."""
 
 from typing import NamedTuple
 
@@ -13,32 +13,32 @@ from pairform.assemblies.specs.stack import StackSpec
 from pairform.blocks.cache import Cache
 
 CHANNELS = 16
-"""How many channels of the source's hidden states a cache keeps to recognise it."""
+"""Channels of the source's hidden states that a cache keeps to recognise it."""
 APART = 0.2
-"""A channel has changed if it differs by more than this fraction of its largest value; rounding in no dtype reaches that."""
+"""A channel has changed if it differs by more than this fraction of its largest value, which exceeds rounding in any dtype."""
 MANY = 0.25
-"""A row is of another source if more than this fraction of its channels has changed. One other token changes nearly all."""
+"""A row has another source if more than this fraction of its channels has changed. One different token changes nearly all."""
 ANOTHER = "Start with an empty `pairform.Cache()` for another source."
 
 
 class Owner(NamedTuple):
-    """What filled a cache: a decoder's spec, and the dtype of its model's weights."""
+    """The model that filled a cache: the decoder's spec, and the dtype of the weights."""
 
     spec: StackSpec
     dtype: torch.dtype
 
 
 def check_same_model(model: ModelParts, cache: Cache) -> None:
-    """Record the model in a cache that is empty; refuse one that another model filled, or one on another device.
+    """Record the model in an empty cache. Raise `InputError` for a cache of another model or on another device.
 
-    Models whose decoders have equal layers, such as a model and its copy, are not told apart.
+    Models whose decoders have equal layers, such as a model and its copy, are not distinguished.
     """
     weight = next(model.parameters())
     spec, dtype = own = Owner(model.spec.stacks["decoder"], weight.dtype)
     if cache.batch is None:
         cache.owner = own
         return
-    known = cache.owner if isinstance(cache.owner, Owner) else own  # code that is compiled records nothing
+    known = cache.owner if isinstance(cache.owner, Owner) else own  # compiled code records nothing
     if known.spec is not spec or cache.owner is None:
         places = {(index, name) for index, layer in enumerate(spec.layers) for name in layer.present}
         fits = cache.own.keys() | cache.states.keys() | cache.source.keys() <= places
@@ -54,7 +54,7 @@ def check_same_model(model: ModelParts, cache: Cache) -> None:
 
 
 def check_same_source(model: ModelParts, cache: Cache, hidden: Float[Tensor, "batch length width"]) -> None:
-    """Record the source in a cache that has none yet; refuse a cache that holds keys and values of another source."""
+    """Record the source in a cache without one. Raise `InputError` for a cache with keys and values of another source."""
     if not cache.source:
         cache.read = hidden.detach()[..., :: max(1, hidden.shape[2] // CHANNELS)].clone()
         return
@@ -74,7 +74,7 @@ def check_same_source(model: ModelParts, cache: Cache, hidden: Float[Tensor, "ba
 def check_same_beginning(
     model: ModelParts, cache: Cache, prompt: Int[Tensor, "batch prompt"], valid: Bool[Tensor, "batch prompt"] | None
 ) -> None:
-    """Refuse a prompt that does not begin with the tokens recorded in the cache."""
+    """Raise `InputError` if the prompt does not begin with the tokens recorded in the cache."""
     if cache.tokens is None or not looks(model, prompt):
         return
     known = cache.tokens.shape[1]

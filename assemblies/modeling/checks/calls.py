@@ -1,4 +1,4 @@
-"""Checks of the arguments of `forward` and `generate` for each assembly."""
+"""Validation of the arguments of `forward` and `generate` for each assembly."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from pairform.blocks.heads.labels import IGNORED, check_labels
 
 
 def check_forward(model: ModelParts, given: Given) -> None:
-    """Refuse arguments of `forward` that do not fit the model or each other."""
+    """Raise `InputError` for arguments of `forward` that do not fit the model or each other."""
     check_unread(model, given)
     check_devices(model, given)
     cache = check_cache(given)
@@ -32,29 +32,29 @@ def check_forward(model: ModelParts, given: Given) -> None:
     if labels is not None:
         check_tensor("labels", labels, "of integers, or of floats for regression and for several labels a row")
     if model.encoder is None:
-        read = check_stack(model, "decoder", given, "", offset)
+        source = check_stack(model, "decoder", given, "", offset)
     else:
-        read = check_source(model, given)
+        source = check_source(model, given)
     check_pictures(given)
-    if read is None:
+    if source is None:
         refuse(
             "input_ids",
             "nothing to read",
             "input_ids or inputs_embeds" + (", or encoder_outputs" if model.decoder and model.encoder else ""),
         )
-    written = read
+    target = source
     if model.encoder is not None and model.decoder is not None:
-        written = check_target(model, given, read, offset)
+        target = check_target(model, given, source, offset)
     if labels is not None and model.spec.head.name in ("lm", "token_classification"):
-        check_numbers("labels", given, (written,), "[batch, length], one for each token")
-        on_cpu = labels.device.type == "cpu"  # there the loss looks itself
+        check_numbers("labels", given, (target,), "[batch, length], one for each token")
+        on_cpu = labels.device.type == "cpu"  # there the loss checks labels itself
         if model.spec.head.name == "lm" and model.check_inputs and not on_cpu:
             check_labels(labels[labels != IGNORED], model.spec.vocabulary_of("decoder" if model.decoder else "encoder"))
-    check_rows(model, given, cache, written[0])
+    check_rows(model, given, cache, target[0])
 
 
 def check_generate(model: ModelParts, given: Given) -> None:
-    """Refuse arguments of `generate` that do not fit the model or each other."""
+    """Raise `InputError` for arguments of `generate` that do not fit the model or each other."""
     if model.decoder is None or model.spec.head.name != "lm":
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
     check_unread(model, given)
@@ -75,7 +75,7 @@ def check_generate(model: ModelParts, given: Given) -> None:
     if cache is not None and cache.length >= prompt[1]:
         expected = "a longer prompt, which begins with the tokens that the cache holds"
         refuse(
-            "cache", f"{cache.length} tokens held, beside a prompt of {prompt[1]}", expected, "Or start with an empty Cache()."
+            "cache", f"{cache.length} cached tokens, with a prompt of {prompt[1]}", expected, "Or start with an empty Cache()."
         )
     check_rows(model, given, cache, prompt[0])
 
@@ -87,7 +87,7 @@ def check_source(model: ModelParts, given: Given) -> Any:
         return check_stack(model, "encoder", given, "", 0)
     for name in ("inputs_embeds", "position_ids", "pixel_values"):
         if name in given:
-            refuse(name, "an input of the encoder beside encoder_outputs", "one or the other")
+            refuse(name, "an input of the encoder together with encoder_outputs", "one or the other")
     assert model.encoder is not None
     hidden = encoder_hidden(outputs)
     if hidden is None:
@@ -98,12 +98,12 @@ def check_source(model: ModelParts, given: Given) -> Any:
     return check_stack(model, "encoder", given, "", 0, (hidden.shape[0], hidden.shape[1]))
 
 
-def check_target(model: ModelParts, given: Given, read: tuple[int, int], offset: int) -> tuple[int, int]:
+def check_target(model: ModelParts, given: Given, source: tuple[int, int], offset: int) -> tuple[int, int]:
     """Check the input of a decoder that has a source, given or derived from labels or the source; returns `(rows, length)`."""
     labels, ids = given.get("labels"), given.get("input_ids")
-    written = check_stack(model, "decoder", given, "decoder_", offset)
+    target = check_stack(model, "decoder", given, "decoder_", offset)
     name = "decoder_input_ids" if "decoder_input_ids" in given else "decoder_inputs_embeds"
-    if written is None:  # then the decoder reads labels or the source, shifted right
+    if target is None:  # then the decoder reads labels or the source, shifted right
         made = None
         if model.spec.head.name == "lm" and labels is not None:
             name, made = "labels", labels
@@ -113,13 +113,13 @@ def check_target(model: ModelParts, given: Given, read: tuple[int, int], offset:
             if model.spec.vocabulary_of("decoder") < model.spec.vocabulary_of("encoder"):
                 check_ids(model, "decoder", name, ids)
         if made is not None:
-            written = check_stack(model, "decoder", given, "decoder_", offset, (made.shape[0], made.shape[1]))
-    if written is None:
+            target = check_stack(model, "decoder", given, "decoder_", offset, (made.shape[0], made.shape[1]))
+    if target is None:
         last = "labels" if model.spec.head.name == "lm" else "input_ids"
         refuse("decoder_input_ids", "nothing for the decoder to read", f"decoder_input_ids, decoder_inputs_embeds or {last}")
-    if written[0] != read[0]:
-        refuse(name, f"{written[0]} rows", f"{read[0]}, as in the source")
-    return written
+    if target[0] != source[0]:
+        refuse(name, f"{target[0]} rows", f"{source[0]}, as in the source")
+    return target
 
 
 def check_cache(given: Given) -> Cache | None:

@@ -1,7 +1,7 @@
-"""Checks of the tensors passed to a model, made once for each call, before anything is computed.
+"""Validation of the tensors passed to a model, once per call, before anything is computed.
 
-Types, dtypes and shapes are checked on every device. Values (ids beyond the vocabulary, masks with numbers other than 0 and 1)
-are checked on a CPU; on other devices, where that needs a synchronisation, only if the model's `check_inputs` is true.
+Types, dtypes and shapes are checked on every device. Values (IDs outside the vocabulary, mask values other than 0 and 1) are
+checked on a CPU; on other devices, where that needs a synchronisation, only if the model's `check_inputs` is true.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def refuse(where: str, found: str, expected: str, remedy: str = "") -> NoReturn:
 
 
 def check_unread(model: ModelParts, given: Given) -> None:
-    """Refuse arguments that a model of one stack would ignore."""
+    """Raise `InputError` for arguments that a model with one stack would ignore."""
     if model.encoder is None:
         unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs"))]
         remedy = "Its stack reads input_ids, attention_mask and so on."
@@ -39,7 +39,7 @@ def check_unread(model: ModelParts, given: Given) -> None:
 
 
 def check_devices(model: ModelParts, given: Given) -> None:
-    """Refuse tensors on another device than the weights that read first. On the meta device neither counts."""
+    """Raise `InputError` for tensors on another device than the first weights. The meta device is not checked."""
     weight = next(model.parameters()).device
     for name, value in given.items():
         if isinstance(value, Tensor) and value.device != weight and "meta" not in (value.device.type, weight.type):
@@ -51,12 +51,17 @@ def check_stack(
 ) -> Any:
     """Check the input of one stack: the arguments whose names begin with `prefix`.
 
-    Returns `(rows, length)`, or None if there are neither ids nor embeddings. offset: the number of cached tokens, which masks
-    cover too. shape: the required `(rows, length)`, where it is known from elsewhere.
+    Args:
+        part: "encoder" or "decoder".
+        offset: the number of cached tokens, which masks cover too.
+        shape: the required `(rows, length)`, if it is known from elsewhere.
+
+    Returns:
+        `(rows, length)`, or None if there are neither IDs nor embeddings.
     """
     ids, embeds = given.get(f"{prefix}input_ids"), given.get(f"{prefix}inputs_embeds")
     if ids is not None and embeds is not None:
-        refuse(f"{prefix}inputs_embeds", "embeddings beside ids", f"either {prefix}input_ids or {prefix}inputs_embeds")
+        refuse(f"{prefix}inputs_embeds", "embeddings together with ids", f"either {prefix}input_ids or {prefix}inputs_embeds")
     for name, value in ((f"{prefix}input_ids", ids), (f"{prefix}inputs_embeds", embeds)):
         if value is not None:
             if value is ids:
@@ -78,10 +83,14 @@ def check_stack(
             refuse(f"{prefix}attention_mask", f"numbers from {low} to {high}", "1 at tokens and 0 at padding")
     check_numbers(f"{prefix}segment_ids", given, (whole,), "[batch, length]: cached and new tokens")
     places = check_numbers(f"{prefix}position_ids", given, ((rows, length), (1, length)), "[batch, length]")
-    if places is not None and looks(model, places) and bounds(places)[0] < 0:
+    if places is not None and looks(model, places) and bounds(places)[0] < 0:  # negative only at padding
         real = mask[:, offset:].bool() if mask is not None and mask.device == places.device else torch.ones_like(places).bool()
         if bool(((places < 0) & real).any()):
-            refuse(f"{prefix}position_ids", f"the place {bounds(places)[0]} at a token", "places from 0 on, but at padding")
+            refuse(
+                f"{prefix}position_ids",
+                f"the position {bounds(places)[0]} at a token",
+                "positions from 0 on, except at padding",
+            )
     return shape
 
 
@@ -94,7 +103,7 @@ def check_tensor(name: str, value: Any, expected: str) -> None:
 
 
 def check_ids(model: ModelParts, part: str, name: str, ids: Any, *, least: int = 0) -> None:
-    """Check token ids: `[batch, length]`, at least one token, from `least` to the last id of the stack's vocabulary."""
+    """Check token IDs: `[batch, length]`, at least one token, from `least` to the last ID of the stack's vocabulary."""
     check_tensor(name, ids, "of token ids, [batch, length]")
     if ids.dtype not in IDS:
         refuse(name, kind(ids), "token ids in int64 or int32", "`.long()` converts integers." if is_whole(ids) else "")
@@ -139,7 +148,7 @@ def check_numbers(name: str, given: Given, shapes: tuple[tuple[int, ...], ...], 
 
 
 FLOATS = "One of 1.0 and 0.0 is `mask.bool()`; an additive one of 0 and -inf is `mask == 0`."
-"""How to convert a floating-point mask: its meaning is ambiguous."""
+"""How to convert a floating-point mask, whose meaning is ambiguous."""
 
 
 def check_some(name: str, tensor: Tensor) -> None:

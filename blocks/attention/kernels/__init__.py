@@ -1,1 +1,1 @@
-"""Attention kernels: one operation, `attend(queries, keys, values)`, by several implementations."""
+"""Attention kernels: several implementations of one function of queries, keys, values and an `AttentionCall`."""

@@ -1,4 +1,4 @@
-"""What every attention kernel is given, and what several of them share."""
+"""The arguments and the output of attention kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +10,18 @@ from torch import Tensor
 from pairform.blocks.attention.masks import JoinedMask
 
 FEWEST = 32
-"""Queries in the smallest tile of scores, times those that share a key: fewer are not worth cutting."""
+"""Rows of the smallest tile of scores: queries times the heads that share a key. It does not pay to split fewer."""
 
 
 @dataclass(slots=True)
 class AttentionCall:
-    """One call of a kernel beside its tensors. Scores are `softcap * tanh(q k scale / softcap)` where softcap is set.
+    """The arguments of a kernel besides queries, keys and values. With a softcap, scores are `softcap * tanh(q k scale /
+    softcap)`.
 
-    weights: whether attention weights are asked for as an output.
-    biases:  what is added to the scores, by part: `by_distance` reads it; None adds nothing. Empty where no part has any.
+    mask:    over the concatenated keys of all parts.
+    dropout: the rate on attention weights, 0 outside training.
+    weights: also return the attention weights.
+    biases:  for each part of the keys the score bias by distance (see `by_distance`), or None; empty if no part has one.
     """
 
     mask: JoinedMask
@@ -29,8 +32,8 @@ class AttentionCall:
     biases: tuple[Float[Tensor, "heads distances"] | None, ...] = ()
 
 
-Answer: TypeAlias = tuple[Tensor, Tensor | None]
-"""The output, `[batch, heads, q, head_dim]`, and where they were asked for the weights, `[batch, heads, q, k]`."""
+Output: TypeAlias = tuple[Tensor, Tensor | None]
+"""The output, `[batch, heads, q, head_dim]`, and the attention weights, `[batch, heads, q, k]`, if requested."""
 Parts: TypeAlias = tuple[Tensor, ...]
-"""Keys or values of the sequences that are read as one (own tokens, a source), `[batch, kv_heads, k, head_dim]` each."""
-Run: TypeAlias = Callable[[Tensor, Parts, Parts, AttentionCall], Answer]
+"""Keys or values of each sequence under one softmax (own tokens, a source), `[batch, kv_heads, k, head_dim]` each."""
+Run: TypeAlias = Callable[[Tensor, Parts, Parts, AttentionCall], Output]

@@ -1,4 +1,4 @@
-"""What an attention call asks of a kernel, and what a kernel can do."""
+"""What an attention call requires of a kernel, and what a kernel supports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from pairform.blocks.functional.constants import constant
 
 @dataclass(frozen=True)
 class Demand:
-    """What a block or a call asks of a kernel.
+    """What a block or a call requires of a kernel.
 
-    Fields are False or None while they are not known: a spec tells less than a call.
+    Fields are False or None while they are unknown: a spec determines fewer of them than a call.
 
-    merged:   keys of two sequences under one softmax.
-    pictures: runs of tokens that see each other whatever causality says: pictures, or prefixes.
-    bias:     numbers added to scores: of relative positions, or of sinks.
+    merged:   one softmax over the keys of two sequences.
+    pictures: runs of tokens that attend to each other despite causality: image tokens, or prefixes.
+    bias:     score biases, of relative positions or of sinks.
     """
 
     softcap: bool = False
@@ -34,7 +34,7 @@ class Demand:
 
 @constant
 def nothing(device: str) -> str | None:
-    """For a kernel that needs only torch."""
+    """`lacks` of a kernel that needs only torch."""
     return None
 
 
@@ -44,18 +44,20 @@ LACKS: dict[str, Callable[[str], str | None]] = {}
 
 
 def load(name: str) -> None:
-    """Import a kernel's module: the function of its own name, and `lacks` where it needs more than torch."""
+    """Import a kernel's module and register its function, which has the module's name, and its `lacks`, if it has one."""
     module = import_module(f"{__package__}.{name}")
     FUNCTIONS[name], LACKS[name] = getattr(module, name), getattr(module, "lacks", nothing)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the function of that name, in the module of that name beside this one, can do.
+    """What the kernel `name` supports. Its function has the same name, in the module of that name in this package.
 
-    All kernels do windows, causality, padding, packed segments, grouped heads and gradients. `devices`, `dtypes` and `widest`
-    (the largest head_dim) are None for all; `narrowest` is the smallest head_dim. `elsewhere` says why a kernel that could run
-    on other devices may not.
+    All kernels support windows, causality, padding, packed segments, grouped heads and gradients.
+
+    devices, dtypes: None for all.
+    elsewhere: why a kernel that could run on other devices is not allowed to.
+    narrowest, widest: the smallest and the largest head dimension; None for no limit.
     """
 
     name: str
@@ -73,21 +75,22 @@ class Kernel:
 
     @property
     def run(self) -> Run:
-        """Takes q `[batch, heads, q, d]` and parts of k and v `[batch, kv_heads, k, d]`, gives `[batch, heads, q, d]`."""
+        """The kernel's function. It maps queries `[batch, heads, q, d]`, parts of keys and values `[batch, kv_heads, k, d]` and
+        an `AttentionCall` to the output `[batch, heads, q, d]`."""
         if self.name not in FUNCTIONS:
             load(self.name)
         return FUNCTIONS[self.name]
 
     def lacks(self, device: str) -> str | None:
-        """What is not installed for work on a device, as what follows the kernel's name; or None."""
+        """What is not installed for this kernel on a device, phrased to follow its name; None if nothing is missing."""
         if self.name not in LACKS:
             load(self.name)
         return LACKS[self.name](device)
 
     def refuses(self, demand: Demand) -> str | None:
-        """Why this kernel cannot do the work, as what follows its name; or None."""
+        """Why this kernel does not support the demand, phrased to follow its name; None if it does."""
         head_dim = demand.head_dim
-        for what, refused in (
+        for feature, unsupported in (
             ("a softcap", demand.softcap and not self.softcap),
             ("attention weights as an output", demand.weights and not self.weights),
             ("dropout", demand.dropout and not self.dropout),
@@ -96,8 +99,8 @@ class Kernel:
             ("pictures or prefixes in a causal stack", demand.pictures and not self.pictures),
             (f"heads of {head_dim}", head_dim is not None and not self.narrowest <= head_dim <= (self.widest or head_dim)),
         ):
-            if refused:
-                return f"cannot do {what}"
+            if unsupported:
+                return f"cannot do {feature}"
         device, dtype = demand.device, demand.dtype
         if device is None:
             return None

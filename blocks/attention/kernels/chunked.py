@@ -1,9 +1,9 @@
-"""Attention a tile of scores at a time, small enough for a processor's caches.
+"""Attention by tiles of scores that fit into a CPU's caches.
 
-Keys that causality or a window hides from all queries of a tile are left out; those that padding or another document hides
-are computed and masked. Memory grows with the length and not with its square, and so does the work under a window. Gradients
-compute each tile again (Rabe and Staats 2021, arXiv 2112.05682). It is an operator of its own, so that a compiled layer calls
-it instead of unrolling its loop.
+Keys that causality or a window masks for all queries of a tile are skipped; keys that only padding or packing masks are
+computed and masked. Memory is linear in the length, and with a window so is the work. The backward pass recomputes each tile
+(Rabe and Staats 2021, arXiv 2112.05682). The kernel is a custom operator, so that a compiled layer calls it instead of
+unrolling its loop.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.operator_arguments import pack, unpack
 from pairform.blocks.attention.kernels.tiles.arithmetic import Tiles
 
 
-def chunked(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
-    """Products are in the dtype of queries, softcap and softmax in at least float32. A query that sees no key is answered by
-    the mean of all values, as in `eager`, and gives no gradient to queries and keys.
+def chunked(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Output:
+    """Products are in the dtype of the queries, softcap and softmax in at least float32. The output of a fully masked query
+    is the average of all values, as in `eager`; it contributes no gradient to queries and keys.
     """
     numbers, tensors = pack(call.mask)
+    # the backward pass draws the same dropout again from the seed
     seed = torch.randint(2**62, (1,)) if call.dropout else None
     by_part = call.biases or (None,) * len(keys)
     biases, biased = [bias for bias in by_part if bias is not None], [int(bias is not None) for bias in by_part]
@@ -74,8 +75,8 @@ def backward_operator(
     numbers: list[int],
     tensors: list[Tensor],
 ) -> list[Tensor]:
-    found = tiles((queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors))
-    return found.backward(gradient)
+    gradients = tiles((queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors))
+    return gradients.backward(gradient)
 
 
 @operator.register_fake
@@ -106,7 +107,7 @@ def differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 def shared_out(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
-    """The first of these, then the next, as many as `sizes` say, and the rest."""
+    """`tensors` split into lists of these sizes, and the rest."""
     ends = [0, *accumulate(sizes), len(tensors)]
     return [list(tensors[begin:end]) for begin, end in pairwise(ends)]
 
@@ -116,7 +117,7 @@ operator.register_autograd(differentiate, setup_context=remember)
 
 @register_flop_formula(torch.ops.pairform.chunked_attention)
 def flops(queries: torch.Size, keys: list[torch.Size], *_: Any, **__: Any) -> int:
-    """Both products over all keys, as torch counts attention, whatever a mask leaves out."""
+    """Both products over all keys, as torch counts attention: masked keys count too."""
     batch, heads, length, head_dim = queries
     return 4 * batch * heads * length * sum(part[2] for part in keys) * head_dim
 

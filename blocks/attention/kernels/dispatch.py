@@ -1,11 +1,11 @@
-"""Attention kernels by name. `eager` is the reference for all others; `auto` takes the fastest that can do the work."""
+"""The table of attention kernels, and the choice of one. `eager` is the reference; `auto` takes the fastest for the call."""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import FEWEST, Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.arguments import FEWEST, AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
 from pairform.registry import InputError, Problem
 
@@ -28,23 +28,38 @@ KERNELS: Mapping[str, Kernel] = {
         Kernel("flash", merged=False, pictures=False, devices=CUDA, dtypes=HALF, widest=256),
     )
 }
-"""For short sequences, fastest first."""
+"""In order of speed on short sequences, the fastest first."""
 LONG_CAPPED, LONG = 1 << 16, 1 << 18
-"""Queries times keys from which on it pays not to hold the scores, with a softcap and without."""
+"""Queries times keys from which a kernel that does not hold the scores is faster, with a softcap and without."""
 
 
-def attend(name: str, queries: Tensor, keys: Parts, values: Parts, call: AttentionCall) -> Answer:
-    """Run the kernel called `name`, or for "auto" the fastest that can do the work.
+def attend(name: str, queries: Tensor, keys: Parts, values: Parts, call: AttentionCall) -> Output:
+    """Run the kernel called `name`, or for "auto" the fastest that supports the call.
 
-    It is chosen once for all layers of a forward pass that share a mask and ask for the same.
+    Args:
+        queries: `[batch, heads, q, head_dim]`.
+        keys, values: for each sequence under the softmax, `[batch, kv_heads, k, head_dim]`.
+
+    Raises:
+        InputError: there is no kernel `name`, or it does not support the call.
+
+    The kernel is chosen once for all layers of a forward pass that share a mask and have the same properties.
     """
-    asked = (name, call.softcap is None, call.weights, call.dropout > 0, bool(call.biases), queries.shape[-1], queries.dtype)
-    kernel = call.mask.once(asked, lambda: select(name, queries, call))
+    key = (
+        name,
+        call.softcap is None,
+        call.weights,
+        call.dropout > 0,
+        bool(call.biases),
+        queries.shape[-1],
+        queries.dtype,
+    )
+    kernel = call.mask.once(key, lambda: select(name, queries, call))
     return kernel.run(queries, keys, values, call)
 
 
 def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
-    """The kernel for a call, of which only shapes, dtype and device of `queries` count."""
+    """The kernel for a call. It depends on the shape, dtype and device of `queries`, not on their values."""
     demand = Demand(
         softcap=call.softcap is not None,
         weights=call.weights,
@@ -57,12 +72,16 @@ def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
         dtype=queries.dtype,
     )
     if demand.device == "meta" and name in KERNELS and KERNELS[name].devices is not None:
-        name = "auto"  # only shapes are wanted there
+        name = "auto"  # there only shapes are computed, which any kernel can do
     return choose(name, demand, preferred(demand, queries, call) if name == "auto" else ())
 
 
 def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Kernel:
-    """The kernel called `name`, or for "auto" the first of `preferred` that can do the work. One that cannot is an error."""
+    """The kernel called `name`, or for "auto" the first of `preferred` that supports the demand.
+
+    Raises:
+        InputError: there is no kernel `name`, or it does not support the demand.
+    """
     if name == "auto":
         return next(KERNELS[known] for known in preferred if KERNELS[known].refuses(demand) is None)
     if name not in KERNELS:
@@ -73,26 +92,26 @@ def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Ker
 
 
 def able(demand: Demand) -> list[str]:
-    """The names of the kernels that can do the work."""
+    """The names of the kernels that support the demand."""
     return [name for name, kernel in KERNELS.items() if kernel.refuses(demand) is None]
 
 
 def preferred(demand: Demand, queries: Tensor, call: AttentionCall) -> tuple[str, ...]:
-    """Names to try, the fastest first. On a GPU flash-attn holds no scores either and skips what a window hides, as flex does
-    once it is compiled; on a CPU chunks do both."""
+    """Names of kernels to try, the fastest first. flash and flex on a GPU and chunked on a CPU do not hold the scores, and skip
+    keys outside a window; flex first has to compile."""
     if queries.shape[2] == 1:
-        return ("eager",)  # it joins no parts and copies no keys that beams share; on a CPU sdpa takes ten times as long
+        return ("eager",)  # does not copy keys to join parts or to repeat them for beams; on a CPU sdpa takes ten times as long
     short = ("sdpa", "eager")
     if torch.compiler.is_exporting() or call.weights or not chunks_pay(call, demand.device):
-        return short  # what is exported serves every length, so that none can choose
+        return short  # one exported graph serves all lengths, so the choice cannot depend on them
     if demand.device != "cuda":
         return ("chunked", *short)
     return ("flash" if flash_serves(demand, queries, call) else "flex", "flex", "chunked", *short)
 
 
 def chunks_pay(call: AttentionCall, device: str | None) -> bool:
-    """Whether scores are many enough to do without holding them. On a GPU sdpa holds none either, where it can do the work and
-    no window leaves most of it out."""
+    """Whether there are enough scores for a kernel that does not hold them. On a GPU sdpa does not hold them either, so there
+    another kernel pays only with a softcap, or with a window that masks at least half of the keys."""
     queries, keys = call.mask.lengths
     if queries <= FEWEST or queries * keys < (LONG if call.softcap is None else LONG_CAPPED):
         return False
@@ -100,7 +119,7 @@ def chunks_pay(call: AttentionCall, device: str | None) -> bool:
 
 
 def flash_serves(demand: Demand, queries: Tensor, call: AttentionCall) -> bool:
-    """Whether flash-attn is here and can say this mask."""
+    """Whether flash-attn is installed and can represent this mask."""
     from pairform.blocks.attention.kernels.variable_length import runs_of
 
     if KERNELS["flash"].refuses(demand):

@@ -1,11 +1,11 @@
-"""The reference for all other kernels."""
+"""The reference implementation of attention."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
 from pairform.blocks.functional.dtypes import bounded, split_scale, wide
 
@@ -15,16 +15,16 @@ def eager(
     keys: Parts,
     values: Parts,
     call: AttentionCall,
-) -> Answer:
-    """Scores held whole; softmax in float32. A query with no key to attend to spreads evenly over all keys.
+) -> Output:
+    """Attention with all scores in memory and the softmax in float32. A fully masked query attends uniformly to all keys.
 
-    The heads that share keys stand one after another as rows of one product, so that no key is repeated. Parts are joined as
-    scores: joining keys and values would copy a long source at each step of decoding, of one query. Masked scores are lowered
-    by a sum, as in sdpa and in transformers, so that gradients of such a query agree too.
+    Queries of the heads that share a key head are rows of one product, so that keys are not repeated. The scores of several
+    parts are concatenated, not their keys and values, which would copy a long source at each decoding step. The mask is added
+    to the scores, as in sdpa and in transformers, so that gradients of fully masked queries agree too.
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
-    rows, rest = queries.reshape(batch, kv_heads, heads // kv_heads * length, head_dim), call.scale
+    rows, rest = queries.reshape(batch, kv_heads, heads // kv_heads * length, head_dim), call.scale  # the batch may be empty
     if queries.dtype == torch.float16:
         power, rest = split_scale(call.scale, queries.dtype)
         rows = rows * power
@@ -37,7 +37,7 @@ def eager(
     if call.softcap is not None:
         scores = torch.tanh(scores / call.softcap) * call.softcap
     if scores.dtype == torch.float16:
-        scores = scores.float()  # a sum with float16's lowest number could be -inf, and a query that sees no key NaN
+        scores = scores.float()  # a sum with float16's lowest number may be -inf: NaN at fully masked queries
     bias = grouped_bias(call, scores, heads, length)
     if bias is not None:
         scores = scores + bias
@@ -51,7 +51,7 @@ def eager(
 
 
 def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sources kv_heads x y"]) -> Tensor:
-    """`rows @ part`, where neighbouring rows of the batch (beams) may share what they read: it is read once for all."""
+    """`rows @ part`. Consecutive rows of the batch (beams) may share one source, which is then read once for all of them."""
     if rows.shape[0] == part.shape[0]:
         return rows @ part
     (batch, kv_heads, count, width), sources = rows.shape, part.shape[0]
@@ -61,7 +61,7 @@ def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sour
 
 
 def weighted(weights: Float[Tensor, "batch kv_heads r k"], values: Parts) -> Float[Tensor, "batch kv_heads r value_dim"]:
-    """Weights times the values of all parts."""
+    """Attention weights times the values of all parts."""
     if len(values) == 1:
         return product(weights, values[0])
     shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
@@ -74,8 +74,8 @@ def weighted(weights: Float[Tensor, "batch kv_heads r k"], values: Parts) -> Flo
 def grouped_bias(
     call: AttentionCall, scores: Float[Tensor, "batch kv_heads groups_times_q k"], heads: int, length: int
 ) -> Float[Tensor, "#batch #kv_heads groups_times_q k"] | None:
-    """What is added to scores. The mask is repeated for the heads that share keys, once for all layers: to add it to scores by
-    head, these would be regrouped twice, which torch.export cannot follow at any length."""
+    """The sum of mask and score biases, to add to the scores. The mask is repeated for the heads that share keys, once for all
+    layers; adding it per head would reshape the scores twice, which torch.export cannot trace for dynamic lengths."""
     batch, kv_heads, rows, keys = scores.shape
     groups = heads // kv_heads
 

@@ -1,4 +1,4 @@
-"""flash-attn's fused attention over runs of several lengths (Dao 2023, arXiv 2307.08691), with windows and a softcap."""
+"""flash-attn's fused attention over sequences of different lengths (Dao 2023, arXiv 2307.08691), with window and softcap."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
-from pairform.blocks.attention.kernels.biases import average_where_lost
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
+from pairform.blocks.attention.kernels.biases import average_fully_masked
 from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
 from pairform.blocks.functional.constants import constant
 from pairform.registry import InputError, Problem
 
 
-def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
-    """Padding is taken out before. Under a window, queries that are padding are answered by zeros, which no real token sees."""
+def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Output:
+    """Padding is removed first. With a window, the output at padded queries is zero; no other token attends to them."""
     runs = call.mask.once("runs", lambda: runs_of(call.mask, len(queries), queries.device))
     if runs is None:
-        raise InputError(Problem("attention_mask", "padding within a sequence, under a window", "padding before or behind it"))
+        raise InputError(Problem("attention_mask", "padding within a sequence, with a window", "padding before or after it"))
     mixed = import_module("flash_attn").flash_attn_varlen_func(
         gathered(queries, runs.queries),
         *(gathered(heads, runs.keys) for (heads,) in (keys, values)),
@@ -27,11 +27,11 @@ def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values:
         softmax_scale=call.scale,
         softcap=call.softcap or 0.0,
     )
-    return average_where_lost(scattered(mixed, runs.queries, len(queries), queries.shape[2]), values, call.mask), None
+    return average_fully_masked(scattered(mixed, runs.queries, len(queries), queries.shape[2]), values, call.mask), None
 
 
 def arguments(runs: Runs, device: torch.device) -> dict[str, object]:
-    """What flash_attn_varlen_func is told about the runs: where each begins, the longest, and the window (-1 is all)."""
+    """flash_attn_varlen_func's arguments about the runs: where each begins, the longest, and the window (-1 is all)."""
     starts = [
         torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
         for lengths in (runs.query_lengths, runs.key_lengths)
@@ -49,7 +49,7 @@ def arguments(runs: Runs, device: torch.device) -> dict[str, object]:
 
 @constant
 def lacks(device: str) -> str | None:
-    """Whether flash-attn is here and every GPU can run it."""
+    """What is missing to run flash-attn: the package, or GPUs that are new enough."""
     if find_spec("flash_attn") is None:
         return "needs the package flash-attn, which is not installed"
     if any(torch.cuda.get_device_capability(number) < (8, 0) for number in range(torch.cuda.device_count())):

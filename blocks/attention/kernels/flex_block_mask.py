@@ -1,4 +1,4 @@
-"""A mask for flex_attention: one table that says of every query what it sees, and lists of the blocks worth looking into."""
+"""A mask for flex_attention: a table of the keys that each query attends to, and lists of the blocks to compute."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -10,18 +10,18 @@ from torch.nn import functional
 from pairform.blocks.attention.masks import JoinedMask, Mask
 
 SIZE = 128
-"""Queries and keys in a block: flex_attention's own default."""
+"""Queries and keys in a block: flex_attention's default."""
 LEAST, MOST = torch.iinfo(torch.int32).min, torch.iinfo(torch.int32).max
 PADDING = LEAST
-"""The document of a key that is padding, which no query is of."""
+"""The document number of keys that are padding; no query has it."""
 
 Lists: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Counts and numbers of the blocks that are seen in part and whole, by rows and then by columns, in BlockMask's order."""
+"""Counts and indices of the partial and of the full blocks, by rows and then by columns, in BlockMask's order."""
 
 
 class Blocks(NamedTuple):
-    """table: `[tokens, batch, 5]`: of a query the first and the last key that it sees, the first key of a source (seen whatever
-    these say) and its document; of a key its document.
+    """table: `[tokens, batch, 5]`. Columns 0 to 3 belong to a query: the first and the last key that it attends to, the first
+    key of a source (which it attends to in any case), and its document. Column 4 is the document of a key.
     """
 
     table: Int[Tensor, "tokens batch 5"]
@@ -29,7 +29,7 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(mask: JoinedMask, batch: int, device: torch.device) -> Blocks:
-    """Lower a mask without writing it down whole: blocks are judged by the least and the most of their rows and columns."""
+    """Convert a mask without a dense tensor: blocks are classified by the minimum and maximum of their rows and columns."""
     own, length = mask.parts[0], max(mask.lengths)
     low, high = (bound.expand(batch, -1) for bound in own.interval(device))
     queries = own.query_segments if own.query_segments is not None else torch.zeros_like(low)
@@ -42,17 +42,17 @@ def blocks_of(mask: JoinedMask, batch: int, device: torch.device) -> Blocks:
 
 
 def documents(mask: Mask, batch: int, device: torch.device) -> Int[Tensor, "batch keys"]:
-    """Which document each key is of."""
-    found = mask.key_segments
-    if found is None:
-        found = torch.zeros((batch, mask.key_length), dtype=torch.long, device=device)
-    return found if mask.valid is None else found.masked_fill(~mask.valid, PADDING)
+    """The document number of each key."""
+    segments = mask.key_segments
+    if segments is None:
+        segments = torch.zeros((batch, mask.key_length), dtype=torch.long, device=device)
+    return segments if mask.valid is None else segments.masked_fill(~mask.valid, PADDING)
 
 
 def judged(
     low: Tensor, high: Tensor, split: int, queries: Tensor, keys: Tensor
 ) -> tuple[Bool[Tensor, "batch rows columns"], Bool[Tensor, "batch rows columns"]]:
-    """Blocks of which a part may be seen, and those that surely are seen whole, which need no look at the table."""
+    """The blocks that may be masked in part, and those that are certainly not masked at all and need no look at the table."""
     first_low, last_low = (bound[..., None] for bound in bounds(low, MOST))
     first_high, last_high = (bound[..., None] for bound in bounds(high, -1))
     least, most = bounds(queries, MOST)[0][..., None], bounds(queries, LEAST)[1][..., None]
@@ -60,16 +60,16 @@ def judged(
     real_key = bounds(keys.masked_fill(keys == PADDING, MOST), MOST)[0][:, None]
     begins = torch.arange(last_key.shape[-1], device=low.device) * SIZE
     ends = (begins + SIZE - 1).clamp(max=keys.shape[1] - 1)
-    some = ((first_low <= ends) & (last_high >= begins)) | (ends >= split)
-    some = some & (real_key <= most) & (last_key >= least)
+    partial = ((first_low <= ends) & (last_high >= begins)) | (ends >= split)
+    partial = partial & (real_key <= most) & (last_key >= least)
     whole = ((last_low <= begins) & (first_high >= ends)) | (begins >= split)
     whole = whole & (first_key == last_key) & (least == most) & (first_key == least)
-    return some & ~whole, whole
+    return partial & ~whole, whole
 
 
 def bounds(numbers: Int[Tensor, "batch length"], fill: int) -> tuple[Tensor, Tensor]:
-    """The least and the most of each block, `[batch, blocks]`, where the last is filled up. There are two blocks or more, since
-    torch would compile for one alone."""
+    """The minimum and the maximum of each block, `[batch, blocks]`; `fill` pads the last. There are at least two blocks, since
+    torch would specialise its code on a size of one."""
     batch, length = numbers.shape
     count = max(2, -(-length // SIZE))
     blocks = functional.pad(numbers, (0, count * SIZE - length), value=fill).view(batch, count, SIZE)
@@ -77,7 +77,8 @@ def bounds(numbers: Int[Tensor, "batch length"], fill: int) -> tuple[Tensor, Ten
 
 
 def listed(blocks: Bool[Tensor, "batch rows columns"]) -> tuple[Tensor, Tensor]:
-    """How many blocks of each row are True, `[batch, 1, rows]`, and their numbers in front, `[batch, 1, rows, columns]`."""
+    """The number of True blocks in each row, `[batch, 1, rows]`, and the column indices with those of the True ones first,
+    `[batch, 1, rows, columns]`."""
     counts = blocks.sum(-1, dtype=torch.int32)[:, None]
     numbers = blocks.int().argsort(dim=-1, descending=True, stable=True).int()[:, None]
     return counts, numbers.contiguous()

@@ -1,4 +1,4 @@
-"""A mask as plain numbers and tensors, the only arguments that an operator of torch takes, and back."""
+"""Masks as numbers and tensors, the only argument types of a custom operator, and back."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 TENSORS = ("valid", "blocks", "query_segments", "key_segments")
 """Fields of a mask, `[batch, ...]` or None."""
 WIDTH = 9
-"""How many numbers beside."""
+"""The number of integers per mask, apart from one flag for each of `TENSORS`."""
 
 
 def pack(mask: JoinedMask) -> tuple[list[int], list[Tensor]]:
-    """Each part's numbers, among them which tensors it has; and these tensors."""
+    """The integers of all parts, with flags for the tensors that each part has, and these tensors."""
     numbers: list[int] = []
     tensors: list[Tensor] = []
     for part in mask.parts:
@@ -29,7 +29,7 @@ def pack(mask: JoinedMask) -> tuple[list[int], list[Tensor]]:
 
 
 def unpack(numbers: Sequence[int], tensors: Sequence[Tensor]) -> JoinedMask:
-    """The mask that `pack` was given."""
+    """The inverse of `pack`."""
     parts = []
     rest = iter(tensors)
     for begin in range(0, len(numbers), WIDTH + len(TENSORS)):
@@ -42,7 +42,8 @@ def unpack(numbers: Sequence[int], tensors: Sequence[Tensor]) -> JoinedMask:
 
 
 def of_row(mask: JoinedMask, row: int) -> JoinedMask:
-    """The mask of one row of the batch; a row without padding has none, where looking for it does not wait for a device."""
+    """The mask of one row of the batch. On a CPU, a row without padding gets no padding mask; elsewhere the check would need a
+    synchronisation."""
     parts = []
     for part in mask.parts:
         valid, *rest = (None if tensor is None else tensor[row : row + 1] for tensor in held_by(part))
@@ -52,11 +53,11 @@ def of_row(mask: JoinedMask, row: int) -> JoinedMask:
 
 
 def held_by(mask: Mask) -> list[Tensor | None]:
-    """The tensors of a mask, `[batch, ...]` each."""
+    """The fields `TENSORS` of a mask, `[batch, ...]` each."""
     return [getattr(mask, name) for name in TENSORS]
 
 
 def holding(mask: Mask, tensors: Sequence[Tensor | None]) -> Mask:
-    """A mask with these tensors in place of its own."""
+    """`mask` with its fields `TENSORS` replaced."""
     fields: dict[str, Any] = dict(zip(TENSORS, tensors, strict=True))
     return replace(mask, **fields)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.biases import join, mask_bias, with_bias
 
 
@@ -15,17 +15,18 @@ def sdpa(
     keys: Parts,
     values: Parts,
     call: AttentionCall,
-) -> Answer:
+) -> Output:
     """torch's fused scaled_dot_product_attention.
 
-    A query with no key to attend to is set to zero and unmasked, which spreads it evenly too, and is a constant to training:
-    under a mask's huge numbers the fused backward loses the count of keys, and gradients grow by it in each layer.
+    A fully masked query is set to zero and its mask removed. Its output is then the average of all values, as in `eager`, with
+    no gradient to the query. With the mask's large negative numbers the fused backward pass would lack the division by the
+    number of keys, and gradients would grow by that factor in each layer.
     """
     hidden = mask_bias(call.mask, queries)
     bias = with_bias(hidden, call, queries)
     if hidden is not None and bias is not None and call.mask.padded:
-        lost = call.mask.once("lowered lost", partial(keyless, hidden))
-        queries, bias = queries.masked_fill(lost, 0), bias.masked_fill(lost, 0)
+        fully_masked = call.mask.once("lowered fully_masked", partial(keyless, hidden))
+        queries, bias = queries.masked_fill(fully_masked, 0), bias.masked_fill(fully_masked, 0)
     mixed = functional.scaled_dot_product_attention(
         queries,
         join(keys, 2),
@@ -39,5 +40,5 @@ def sdpa(
 
 
 def keyless(bias: Tensor) -> Tensor:
-    """Which queries have no key to attend to."""
+    """True at fully masked queries, by their mask bias."""
     return bias.ne(0).all(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""A mask as runs of tokens of several lengths, one after the other: the form that flash-attn and xformers take."""
+"""A mask as concatenated runs of tokens without padding: the variable-length form of flash-attn and xformers."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from pairform.blocks.attention.masks import JoinedMask
 
 @dataclass(frozen=True)
 class Runs:
-    """Each run is one document of one row, without padding. Its last query is at the place of its last key.
+    """Each run is one document of one row, without padding. Its last query is at the position of its last key.
 
-    queries, keys: the places of the tokens of all runs in the batch, rows one after the other; None is all.
-    window:        how many tokens a query sees to its left and right; None is all.
+    queries, keys: indices of the tokens of all runs in the flattened batch; None is all.
+    window:        how many tokens to its left and right a query attends to; None is all.
     """
 
     queries: Int[Tensor, "total_queries"] | None
@@ -26,41 +26,44 @@ class Runs:
 
 
 def runs_of(mask: JoinedMask, batch: int, device: torch.device) -> Runs | None:
-    """None for a mask that runs cannot say: two sequences under one softmax, pictures in a causal stack, or a window over
-    tokens with padding among them. Queries that see no key are left out, and under a window those that
-    are padding."""
+    """The runs of a mask, without fully masked queries, and with a window also without padded ones. None if runs cannot
+    represent the mask: two sequences under one softmax, images in a causal stack, or a window over tokens with padding between
+    them.
+    """
     part = mask.parts[0]
     if len(mask.parts) > 1 or part.blocks is not None:
         return None
     if not part.padded:
-        level = part.query_start + part.query_length == part.key_start + part.key_length
+        ends_align = part.query_start + part.query_length == part.key_start + part.key_length
         lengths = ((part.query_length,) * batch, (part.key_length,) * batch)
-        return Runs(None, None, *lengths, part.window) if level or part.window == (None, None) else None
-    asked, seen = real_tokens(mask, batch, device)
-    ids = [documents(labels, kept) for labels, kept in ((part.query_segments, asked), (part.key_segments, seen))]
+        return Runs(None, None, *lengths, part.window) if ends_align or part.window == (None, None) else None
+    query_mask, key_mask = real_tokens(mask, batch, device)
+    # a run is a pair of row and segment; number the pairs that occur
+    ids = [documents(labels, kept) for labels, kept in ((part.query_segments, query_mask), (part.key_segments, key_mask))]
     numbers = torch.unique(torch.cat(ids), dim=0, return_inverse=True)[1]
     of_queries, of_keys = numbers.split([len(found) for found in ids])
-    answered = torch.isin(of_keys, of_queries)
-    queries = Tokens(asked.flatten().nonzero()[:, 0], of_queries, part.query_start, part.query_length)
-    keys = Tokens(seen.flatten().nonzero()[:, 0][answered], of_keys[answered], part.key_start, part.key_length)
+    # keys of runs without any query would not be read
+    has_query = torch.isin(of_keys, of_queries)
+    queries = Tokens(query_mask.flatten().nonzero()[:, 0], of_queries, part.query_start, part.query_length)
+    keys = Tokens(key_mask.flatten().nonzero()[:, 0][has_query], of_keys[has_query], part.key_start, part.key_length)
     if part.window != (None, None) and not aligned(queries, keys):
         return None
     return Runs(queries.sorted(), keys.sorted(), queries.lengths(), keys.lengths(), part.window)
 
 
 def real_tokens(mask: JoinedMask, batch: int, device: torch.device) -> tuple[Bool[Tensor, "b q"], Bool[Tensor, "b k"]]:
-    """Which queries see some key (and under a window are not padding, since they would move the others), and which keys are
-    not padding."""
+    """Masks of the queries that attend to some key, and of the keys that are not padding. With a window, queries at padding are
+    excluded too, since they would shift the others."""
     (part,) = mask.parts
     every = torch.ones(batch, part.key_length, dtype=torch.bool, device=device)
-    seen = every if part.valid is None else every & part.valid
-    lost = mask.lost(device)
-    assert lost is not None, "it is padded"
-    asked = ~lost[:, 0, :, 0].expand(batch, -1)
+    key_mask = every if part.valid is None else every & part.valid
+    fully_masked = mask.fully_masked(device)
+    assert fully_masked is not None, "it is padded"
+    query_mask = ~fully_masked[:, 0, :, 0].expand(batch, -1)
     if part.window != (None, None):
         begin = part.query_start - part.key_start
-        asked = asked & seen[:, begin : begin + part.query_length]
-    return asked, seen
+        query_mask = query_mask & key_mask[:, begin : begin + part.query_length]
+    return query_mask, key_mask
 
 
 def documents(segments: Tensor | None, kept: Bool[Tensor, "batch length"]) -> Int[Tensor, "kept 2"]:
@@ -71,7 +74,13 @@ def documents(segments: Tensor | None, kept: Bool[Tensor, "batch length"]) -> In
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens by their places in the batch, with the number of each one's run; `start` is where a row begins in its sequence."""
+    """Tokens of runs.
+
+    places:     indices in the flattened batch.
+    runs:       the run of each token.
+    start:      position in the sequence of the first token of a row.
+    row_length: tokens in a row of the batch.
+    """
 
     places: Int[Tensor, "total"]
     runs: Int[Tensor, "total"]
@@ -85,7 +94,7 @@ class Tokens:
         return tuple(count for count in self.runs.bincount().tolist() if count)
 
     def ends(self) -> tuple[Int[Tensor, "runs"], Bool[Tensor, ""]]:
-        """The last place of each run in its sequence, and whether each run is without a gap."""
+        """The last position of each run in its sequence, and whether no run has a gap."""
         sequence = self.places % self.row_length + self.start
         count = self.runs.bincount()
         first = torch.full_like(count, torch.iinfo(count.dtype).max).scatter_reduce(0, self.runs, sequence, "amin")
@@ -94,7 +103,7 @@ class Tokens:
 
 
 def aligned(queries: Tokens, keys: Tokens) -> bool:
-    """Whether distances within runs are those within rows."""
+    """Whether distances within runs equal those within rows."""
     (last_query, whole), (last_key, gapless) = queries.ends(), keys.ends()
     return bool(whole & gapless & torch.equal(last_query, last_key))
 
@@ -102,13 +111,13 @@ def aligned(queries: Tokens, keys: Tokens) -> bool:
 def gathered(
     heads: Float[Tensor, "batch heads length head_dim"], places: Tensor | None
 ) -> Float[Tensor, "total heads head_dim"]:
-    """The tokens of all runs."""
+    """The tokens of all runs, concatenated."""
     flat = rearrange(heads, "b h l d -> (b l) h d")
     return flat if places is None else flat[places]
 
 
 def scattered(mixed: Float[Tensor, "total heads head_dim"], places: Tensor | None, batch: int, length: int) -> Tensor:
-    """Back at their places, `[batch, heads, length, head_dim]`; zero where no run has a token."""
+    """The inverse of `gathered`: `[batch, heads, length, head_dim]`, zero at tokens of no run."""
     if places is not None:
         mixed = mixed.new_zeros(batch * length, *mixed.shape[1:]).index_copy(0, places, mixed)
     return rearrange(mixed, "(b l) h d -> b h l d", b=batch)

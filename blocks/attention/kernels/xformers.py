@@ -1,4 +1,4 @@
-"""xformers' memory_efficient_attention, from `mslk`, where its code lives now, or from `xformers`."""
+"""xformers' memory_efficient_attention, from the package `mslk`, its present home, or from `xformers`."""
 
 from functools import cache
 from importlib import import_module
@@ -11,20 +11,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.arguments import Answer, AttentionCall, Parts
-from pairform.blocks.attention.kernels.biases import average_where_lost, join, mask_bias
+from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
+from pairform.blocks.attention.kernels.biases import average_fully_masked, join, mask_bias
 from pairform.blocks.attention.kernels.variable_length import Runs, gathered, runs_of, scattered
 from pairform.blocks.functional.constants import constant
 
 PLACES = {"mslk": "mslk.attention.fmha", "xformers": "xformers.ops.fmha"}
-"""Packages that have it, by preference, and where."""
+"""The packages that contain it, the preferred one first, and the module in each."""
 ALIGNED = 8
-"""A bias in memory has rows of a multiple of so many numbers."""
+"""The row length of a dense bias in memory must be a multiple of this."""
 
 
-def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Answer:
-    """Masks that its bias classes can say are never written down; the others are, once for each forward pass. Padding is
-    taken out before; under a window, queries that are padding are answered by zeros, which no real token sees."""
+def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values: Parts, call: AttentionCall) -> Output:
+    """Uses the package's bias classes for the masks that they can represent, otherwise a dense bias, made once per forward
+    pass. Padding is removed first. With a window, the output at padded queries is zero; no other token attends to them."""
     batch, heads, length, _ = queries.shape
     kv_heads = keys[0].shape[1]
 
@@ -38,25 +38,26 @@ def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, valu
         bias = written_bias(call, queries, kv_heads)
         tokens = [rearrange(part, "b h l d -> b l h d") for part in (queries, join(keys, 2), join(values, 2))]
     else:
-        (own,), (read,) = keys, values
-        packed = [gathered(queries, runs.queries), gathered(own, runs.keys), gathered(read, runs.keys)]
+        (own_keys,), (own_values,) = keys, values
+        packed = [gathered(queries, runs.queries), gathered(own_keys, runs.keys), gathered(own_values, runs.keys)]
         rows = batch if runs.queries is None else 1
         tokens = [rearrange(part, "(b l) h d -> b l h d", b=rows) for part in packed]
+    # xformers' five-dimensional form: query heads grouped by the key head that they share, keys expanded without a copy
     grouped = [rearrange(part, "b l (kv g) d -> b l kv g d", kv=kv_heads) for part in tokens]
     group = heads // kv_heads
     expanded = [grouped[0], *(part.expand(-1, -1, -1, group, -1) for part in grouped[1:])]
     mixed = fmha().memory_efficient_attention(*expanded, attn_bias=bias, p=call.dropout, scale=call.scale)
     mixed = rearrange(mixed, "b l kv g d -> (b l) (kv g) d")
     mixed = scattered(mixed, None if runs is None else runs.queries, batch, length)
-    return average_where_lost(mixed, values, call.mask), None
+    return average_fully_masked(mixed, values, call.mask), None
 
 
 NO_CLASS = object()
-"""For runs that no bias class can say."""
+"""Stands for runs that no bias class can represent."""
 
 
 def bias_class(runs: Runs, device: torch.device) -> Any:
-    """The bias object for runs: None where a query sees its whole run, `NO_CLASS` where there is no such class."""
+    """The bias object for runs: None if each query attends to its whole run, `NO_CLASS` if there is no such class."""
     biases = fmha().attn_bias
     left, right = runs.window
     if runs.queries is None:
@@ -76,7 +77,7 @@ def bias_class(runs: Runs, device: torch.device) -> Any:
 
 
 def written_bias(call: AttentionCall, queries: Tensor, kv_heads: int) -> Tensor | None:
-    """The mask as numbers to add, `[batch, kv_heads, groups, q, k]`, of which only `[batch, 1, 1, q, k]` are in memory."""
+    """The mask as a dense bias, `[batch, kv_heads, groups, q, k]`, of which only `[batch, 1, 1, q, k]` is in memory."""
 
     def make() -> Tensor | None:
         bias = mask_bias(call.mask, queries)
@@ -94,13 +95,13 @@ def written_bias(call: AttentionCall, queries: Tensor, kv_heads: int) -> Tensor 
 
 @cache
 def fmha() -> Any:
-    """The package's module of attention."""
+    """The package's attention module."""
     return import_module(next(place for package, place in PLACES.items() if find_spec(package) is not None))
 
 
 @constant
 def lacks(device: str) -> str | None:
-    """Whether one of the packages is here, with kernels that this torch can load."""
+    """What is missing to run it: one of the packages, or one with kernels that this torch can load."""
     package = next((package for package in PLACES if find_spec(package) is not None), None)
     if package is None:
         return "needs the package xformers, which is not installed (pip install 'pairform[xformers]')"

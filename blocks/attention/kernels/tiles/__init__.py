@@ -1,1 +1,1 @@
-"""Attention over tiles of scores that fit into a CPU's caches: what the `chunked` kernel computes."""
+"""The computation of the `chunked` kernel: attention by tiles of scores that fit into a CPU's caches."""

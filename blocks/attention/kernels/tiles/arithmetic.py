@@ -1,4 +1,4 @@
-"""The arithmetic of chunked attention: one tile of scores at a time, in buffers that every tile uses again."""
+"""The forward and backward pass of chunked attention, one tile of scores at a time, in buffers that all tiles share."""
 
 from collections.abc import Iterator, Mapping
 from functools import reduce
@@ -29,27 +29,31 @@ class Tiles:
         self.buffer = Buffers(queries.device)
 
     def forward(self) -> Tensor:
-        """`[batch, heads, q, head_dim]`; the mean of all values for a query that sees no key."""
+        """The output, `[batch, heads, q, head_dim]`; at fully masked queries the average of all values."""
         mixed = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         for tile in self.tiles():
             weights, _ = self.weights(tile, self.of_queries(self.queries, tile))
             drop(weights, self.kept(tile, weights))
             part = self.products(self.narrow(weights), self.of_keys(self.values, tile))
-            if tile.hidden is not None and tile.hidden.lost is not None:
-                part = torch.where(tile.hidden.lost, self.even(tile), self.by_group(part))
+            if tile.hidden is not None and tile.hidden.fully_masked is not None:
+                part = torch.where(tile.hidden.fully_masked, self.average(tile), self.by_group(part))
             self.write(mixed, tile, part)
         return mixed
 
     def backward(self, gradient: Tensor) -> list[Tensor]:
-        """The gradients of queries, of each part of keys, of each part of values and of each bias, given the output's."""
+        """The gradients of queries, of each part of keys, of each part of values and of each bias.
+
+        gradient: with respect to the output, `[batch, heads, q, head_dim]`.
+        """
         of_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         of_keys, of_values = ([torch.zeros_like(part, dtype=self.wide) for part in parts] for parts in (self.keys, self.values))
         of_biases = {place: torch.zeros_like(bias) for place, bias in self.biases.items()}
         for tile in self.tiles():
             queries, given = self.of_queries(self.queries, tile), self.of_queries(gradient, tile)
-            if tile.hidden is not None and tile.hidden.lost is not None:
-                given = self.spread_back(of_values, tile, given, tile.hidden.lost)
+            if tile.hidden is not None and tile.hidden.fully_masked is not None:
+                given = self.distribute_to_values(of_values, tile, given, tile.hidden.fully_masked)
             weights, slope = self.weights(tile, queries, slope=True)
+            # the gradient of the attention weights, then in place that of the scores
             steps = self.scores("steps", given, self.of_keys(self.values, tile))
             kept = self.kept(tile, steps)
             drop(steps, kept)
@@ -58,22 +62,23 @@ class Tiles:
             steps.sub_(mean).mul_(weights)
             for total, own in self.biased(tile, steps, of_biases):
                 total += of_diagonals(own)
+            # through scale and softcap, to the products of queries and keys
             steps.mul_(self.call.scale if slope is None else slope)
             drop(weights, kept)
             self.add(of_values, tile, self.narrow(weights), given)
             narrow = self.narrow(steps)
             self.add(of_keys, tile, narrow, queries)
             self.write(of_queries, tile, self.products(narrow, self.of_keys(self.keys, tile)))
-        found = [part.to(self.queries.dtype) for part in (*of_keys, *of_values)]
+        gradients = [part.to(self.queries.dtype) for part in (*of_keys, *of_values)]
         biases = (bias for bias in self.call.biases if bias is not None)
-        return [of_queries, *found, *(total.to(like.dtype) for total, like in zip(of_biases.values(), biases, strict=True))]
+        return [of_queries, *gradients, *(total.to(like.dtype) for total, like in zip(of_biases.values(), biases, strict=True))]
 
     def tiles(self) -> Iterator[Tile]:
         return tiles_of(self.queries, self.kv_heads, self.call.mask, self.wide)
 
     def weights(self, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and what a score grows by with q k, where a
-        softcap bends it.
+        """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and with `slope` and a softcap the derivative of
+        the scores with respect to the products of queries and keys.
         """
         power, rest = split_scale(self.call.scale, queries.dtype)
         scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.keys, tile))
@@ -93,7 +98,7 @@ class Tiles:
         return torch.softmax(scores, -1, out=scores), bent
 
     def biased(self, tile: Tile, scores: Tensor, numbers: Mapping[int, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of each part that has numbers by distance: those of the tile, and the part of its scores `[heads, queries, keys]`."""
+        """For each part with numbers by distance: those of the tile, and its scores on this part `[heads, queries, keys]`."""
         length = tile.queries.stop - tile.queries.start
         begin = 0
         for place, keys in enumerate(tile.keys):
@@ -119,20 +124,20 @@ class Tiles:
         return scores
 
     def products(self, weights: Tensor, parts: Parts) -> Tensor:
-        """Weights over all parts' keys, times these: `[kv_heads, groups * queries, head_dim]`."""
+        """The product of weights over the keys of all parts with `parts`, `[kv_heads, groups * queries, head_dim]`."""
         if len(parts) == 1:
             return torch.bmm(weights, parts[0])
         shares = torch.split(weights, [part.shape[1] for part in parts], dim=-1)
         return sum((share @ part for share, part in zip(shares[1:], parts[1:], strict=True)), start=shares[0] @ parts[0])
 
     def add(self, gradients: list[Tensor], tile: Tile, weights: Tensor, given: Tensor) -> None:
-        """Weights of the tile's queries times what stands at these, added at its keys."""
+        """Add the transposed weights of the tile times `given`, a tensor by query, to the gradients at the tile's keys."""
         shares = torch.split(weights, [place.stop - place.start for place in tile.keys], dim=-1)
         for gradient, place, share in zip(gradients, tile.keys, shares, strict=True):
             gradient[tile.row, tile.kv_heads, place] += share.mT @ given
 
     def kept(self, tile: Tile, weights: Tensor) -> Tensor | None:
-        """What dropout multiplies the tile's weights by, the same for the same tile; None without dropout."""
+        """The dropout factors of the tile's weights, reproducible for the backward pass; None without dropout."""
         if self.seed is None:
             return None
         generator = torch.Generator(weights.device).manual_seed(self.seed + tile.number)
@@ -140,44 +145,44 @@ class Tiles:
         return kept.div_(1 - self.call.dropout)
 
     def narrow(self, weights: Tensor) -> Tensor:
-        """In the dtype of queries."""
+        """`weights` in the dtype of the queries."""
         if weights.dtype == self.queries.dtype:
             return weights
         return self.buffer("narrow", tuple(weights.shape), self.queries.dtype).copy_(weights)
 
     def of_queries(self, whole: Tensor, tile: Tile) -> Tensor:
-        """The tile's `[kv_heads, groups * queries, head_dim]` of `[batch, heads, q, head_dim]`."""
+        """The tile's part of `[batch, heads, q, head_dim]`, as `[kv_heads, groups * queries, head_dim]`."""
         part = whole[tile.row, tile.heads, tile.queries]
         return part if self.groups == 1 else part.reshape(len(part) // self.groups, -1, part.shape[-1])
 
     def write(self, whole: Tensor, tile: Tile, part: Tensor) -> None:
-        """Put the tile's `[kv_heads, groups * queries, head_dim]` into its place."""
+        """Write the tile's `[kv_heads, groups * queries, head_dim]` into `whole`: the inverse of `of_queries`."""
         place = whole[tile.row, tile.heads, tile.queries]
         place.copy_(part.view(place.shape))
 
     def of_keys(self, parts: Parts, tile: Tile) -> Parts:
-        """Each part's `[kv_heads, keys, head_dim]` that the tile sees."""
+        """The keys of each part that the tile attends to, `[kv_heads, keys, head_dim]`."""
         return tuple(part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True))
 
     def by_group(self, part: Tensor) -> Tensor:
         """A tile's `[kv_heads, groups * queries, x]` as `[kv_heads, groups, queries, x]`."""
         return part.view(len(part), self.groups, -1, part.shape[-1])
 
-    def even(self, tile: Tile) -> Tensor:
-        """The mean of all values, `[kv_heads, 1, 1, head_dim]`."""
+    def average(self, tile: Tile) -> Tensor:
+        """The average of all values, `[kv_heads, 1, 1, head_dim]`."""
         sums = (part[tile.row, tile.kv_heads].sum(1, dtype=self.wide) for part in self.values)
         return (reduce(torch.add, sums) / self.count)[:, None, None]
 
-    def spread_back(self, of_values: list[Tensor], tile: Tile, given: Tensor, lost: Tensor) -> Tensor:
-        """Share the gradient of queries that see no key among all values; return the gradient with zeros in their place."""
+    def distribute_to_values(self, of_values: list[Tensor], tile: Tile, given: Tensor, fully_masked: Tensor) -> Tensor:
+        """Distribute the gradient of fully masked queries uniformly over all values; return `given` with zeros at them."""
         given = self.by_group(given)
-        share = given.to(self.wide).masked_fill(~lost, 0).sum((1, 2))[:, None] / self.count
+        share = given.to(self.wide).masked_fill(~fully_masked, 0).sum((1, 2))[:, None] / self.count
         for part in of_values:
             part[tile.row, tile.kv_heads] += share
-        return given.masked_fill(lost, 0).flatten(1, 2)
+        return given.masked_fill(fully_masked, 0).flatten(1, 2)
 
 
-def drop(weights: Tensor, kept: Tensor | None) -> None:
-    """Multiply in place by what is kept."""
-    if kept is not None:
-        weights.mul_(kept)
+def drop(weights: Tensor, factors: Tensor | None) -> None:
+    """Multiply in place by the dropout factors, if there are any."""
+    if factors is not None:
+        weights.mul_(factors)

@@ -1,4 +1,4 @@
-"""Memory that is used again."""
+"""Reuse of memory between tiles."""
 
 from math import prod
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Buffers:
-    """Tensors by name, each allocated once and again only where more is needed."""
+    """Scratch tensors by name. Each is allocated once, and again only when a larger one is requested."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -15,12 +15,12 @@ class Buffers:
         self.views: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """The memory called `name`, in a shape; what it held is in it still."""
-        found = self.views.get((name, shape))
-        if found is None:
-            count, held = prod(shape), self.memory.get(name)
-            if held is None or held.numel() < count:
-                held = self.memory[name] = torch.empty(count, dtype=dtype, device=self.device)
+        """The memory called `name` as a tensor of this shape, with its previous contents. A name always has the same dtype."""
+        view = self.views.get((name, shape))
+        if view is None:
+            count, memory = prod(shape), self.memory.get(name)
+            if memory is None or memory.numel() < count:
+                memory = self.memory[name] = torch.empty(count, dtype=dtype, device=self.device)
                 self.views = {key: view for key, view in self.views.items() if key[0] != name}
-            found = self.views[name, shape] = held[:count].view(shape)
-        return found
+            view = self.views[name, shape] = memory[:count].view(shape)
+        return view

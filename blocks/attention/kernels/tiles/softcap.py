@@ -1,8 +1,8 @@
-"""The softcap `cap * tanh(x / cap)` of a tile of scores, in place: as exact as `torch.tanh`, and on a CPU three times as fast.
+"""The softcap `cap * tanh(x / cap)` of a tile of scores, in place: accurate as `torch.tanh`, three times as fast on a CPU.
 
-`2 sigmoid(2 x) - 1` is as fast, but cancellation costs it the digits of small scores. A continued fraction
-`tanh(x) = x / (1 + x^2 / (3 + x^2 / (5 + ...)))` (Lambert) only adds positive numbers. The largest score of the tile sets its
-depth.
+`2 sigmoid(2 x) - 1` is as fast, but loses the digits of small scores to cancellation. The continued fraction
+`tanh(x) = x / (1 + x^2 / (3 + x^2 / (5 + ...)))` (Lambert) only adds positive numbers. Its depth depends on the largest score
+of the tile.
 """
 
 import torch
@@ -20,22 +20,22 @@ REACHES = {
     7.27: (5.000004, 7.000142, 9.002685, 11.03271, 13.27878, 16.74802, 26.62603),
     9.16: (5.000003, 7.000112, 9.001793, 11.01893, 13.1433, 15.80572, 20.56333, 34.09083),
 }
-"""Up to which |x| a fraction of 1, 3 and these numbers is exact in float32. They differ from Lambert's odd numbers so that the
-fraction equals tanh at Chebyshev nodes of the range; between them its relative error is below 5e-8. Beyond 9.1 tanh is 1 in
-float32."""
+"""The largest |x| for which the fraction of 1, 3 and these numbers is exact in float32. They differ from Lambert's odd numbers
+so that the fraction equals tanh at the Chebyshev nodes of the range; between them its relative error is below 5e-8. Beyond 9.1
+tanh is 1 in float32."""
 FRACTIONS = [
     (reach, torch.tensor((1.0, 3.0, *numbers), dtype=torch.float32, device="cpu").unbind())
     for reach, numbers in REACHES.items()
 ]
 """The same, as scalars that torch's fused operations accept."""
 STEEP = 1.33
-"""Up to which |x| the fraction's rounding does not show in the slope `1 - tanh^2`, which cancels where tanh is near 1."""
+"""The largest |x| for which the slope `1 - tanh^2` may use the fraction: near 1 cancellation would amplify its rounding."""
 ZERO = torch.zeros((), dtype=torch.float32, device="cpu")
 
 
 def cap_scores(scores: Tensor, scale: float, cap: float, buffer: Buffers, *, slope: bool = False) -> Tensor | None:
-    """Replace products of queries and keys by `cap * tanh(scale * product / cap)`; with `slope`, return the derivative of this
-    with respect to the product, `scale * (1 - tanh^2)`.
+    """Replace products of queries and keys by `cap * tanh(scale * product / cap)`. With `slope`, return the derivative with
+    respect to the product, `scale * (1 - tanh^2)`.
     """
     inner = scale / cap
     if numbers := fraction_for(scores, abs(inner), STEEP if slope else max(REACHES)):
@@ -55,7 +55,7 @@ def cap_scores(scores: Tensor, scale: float, cap: float, buffer: Buffers, *, slo
 
 
 def fraction_for(scores: Tensor, inner: float, reach: float) -> tuple[Tensor, ...] | None:
-    """The numbers of the shortest continued fraction that serves; None where `torch.tanh` is to do the work."""
+    """The numbers of the shortest continued fraction that is accurate enough; None to use `torch.tanh`."""
     if scores.device.type != "cpu" or scores.dtype != torch.float32 or not scores.numel():
         return None
     low, high = torch.aminmax(scores)

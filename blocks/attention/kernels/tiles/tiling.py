@@ -1,4 +1,4 @@
-"""How chunked attention is cut into tiles of scores, and what a mask hides in each."""
+"""The division of chunked attention into tiles of scores, and the mask of each tile."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -14,27 +14,30 @@ from pairform.blocks.attention.kernels.tiles.visible import partly_hidden, withi
 from pairform.blocks.attention.masks import JoinedMask
 
 ON_CPU, ELSEWHERE = 1 << 18, 1 << 26
-"""Scores in a tile: on a CPU for each thread, so few that its core's caches hold the buffers of them."""
+"""Scores in a tile. On a CPU per thread, so that the buffers fit into the caches of its core."""
 MOST = 256
-"""Queries in the largest tile, times those that share a key."""
+"""Rows of the largest tile on a CPU: queries times the heads that share a key."""
 WIDER = 1.15
-"""A tile of twice the queries is quicker unless it sees more than so many times the keys, as it does in a window."""
+"""A tile of twice the queries is faster unless it attends to more than this factor of the keys, as it does with a window."""
 
 
 class Hidden(NamedTuple):
-    """keys: a range of the tile's keys that contains all hidden ones. bias: added to their scores, `[queries or 1, keys]`.
-    lost: True at queries that see no key at all, `[queries or 1, 1]`; None where there is none.
+    """The masked part of a tile.
+
+    keys: a range of the tile's keys that contains all masked ones.
+    bias: added to their scores, `[queries or 1, keys]`.
+    fully_masked: True at fully masked queries, `[queries or 1, 1]`; None if there is none.
     """
 
     keys: slice
     bias: Tensor
-    lost: Tensor | None
+    fully_masked: Tensor | None
 
 
 class Tile(NamedTuple):
-    """Some queries of some heads of one row, and the keys of each part that they may see.
+    """Some queries of some heads of one row, and the range of keys of each part that they attend to.
 
-    hidden: which of these the mask hides. number: the tile's place in their order.
+    hidden: the keys in that range that the mask excludes. number: the index of the tile.
     """
 
     row: int
@@ -47,7 +50,7 @@ class Tile(NamedTuple):
 
 
 def tiles_of(queries: Tensor, kv_heads: int, mask: JoinedMask, dtype: torch.dtype) -> Iterator[Tile]:
-    """Every tile of `[batch, heads, q, head_dim]`; those of the same queries follow each other and share what is hidden."""
+    """All tiles of `[batch, heads, q, head_dim]`. Those of the same queries are consecutive and share one `Hidden`."""
     batch, heads, length, _ = queries.shape
     groups = heads // kv_heads
     size, heads_at_once = sizes(queries, kv_heads, mask)
@@ -55,27 +58,28 @@ def tiles_of(queries: Tensor, kv_heads: int, mask: JoinedMask, dtype: torch.dtyp
     for row in range(batch):
         own = of_row(mask, row)
         for begin in range(0, length, size):
-            some = slice(begin, min(begin + size, length))
-            keys, seen = within(own, begin, some.stop)
-            hidden = hidden_by(seen, queries.device, dtype)
+            queries_of_tile = slice(begin, min(begin + size, length))
+            keys, tile_mask = within(own, begin, queries_of_tile.stop)
+            hidden = hidden_by(tile_mask, queries.device, dtype)
             for first in range(0, kv_heads, heads_at_once):
                 end = min(first + heads_at_once, kv_heads)
-                yield Tile(row, some, slice(first * groups, end * groups), slice(first, end), keys, hidden, number)
+                yield Tile(row, queries_of_tile, slice(first * groups, end * groups), slice(first, end), keys, hidden, number)
                 number += 1
 
 
 def sizes(queries: Tensor, kv_heads: int, mask: JoinedMask) -> tuple[int, int]:
-    """How many queries and how many heads of keys make a tile."""
+    """The number of queries and the number of key heads in a tile."""
     cpu = queries.device.type == "cpu"
     scores = ON_CPU * torch.get_num_threads() if cpu else ELSEWHERE
     rows, groups = MOST if cpu else scores, queries.shape[1] // kv_heads
 
-    def seen(rows: int) -> int:
+    def visible_keys(rows: int) -> int:
         return mask.seen_by(max(rows // groups, 1))
 
-    if cpu and seen(MOST) > WIDER * seen(MOST // 2):
+    if cpu and visible_keys(MOST) > WIDER * visible_keys(MOST // 2):
         rows = MOST // 2
-    while rows > FEWEST and rows * seen(rows) > scores:
+    # first shrink the number of queries until the scores of one key head fit, then take as many heads as fit
+    while rows > FEWEST and rows * visible_keys(rows) > scores:
         rows //= 2
     size = min(max(rows // groups, 1), queries.shape[2])
     heads = max(scores // (size * groups * mask.seen_by(size)), 1)
@@ -83,14 +87,14 @@ def sizes(queries: Tensor, kv_heads: int, mask: JoinedMask) -> tuple[int, int]:
 
 
 def hidden_by(mask: JoinedMask, device: torch.device, dtype: torch.dtype) -> Hidden | None:
-    """What the mask of one row hides; None for nothing."""
+    """The masked part of a tile, by the mask of one row; None if nothing is masked."""
     keys, partly = partly_hidden(mask)
     allowed = partly.dense(device)
     bias = lowest(allowed, dtype)
     if allowed is None or bias is None:
         return None
     everywhere = keys.stop - keys.start == mask.lengths[1]
-    lost = ~allowed[0, 0].any(-1, keepdim=True) if mask.padded and everywhere else None
-    if lost is not None and device.type == "cpu" and not lost.any():  # elsewhere reading it would wait for the device
-        lost = None
-    return Hidden(keys, bias[0, 0], lost)
+    fully_masked = ~allowed[0, 0].any(-1, keepdim=True) if mask.padded and everywhere else None
+    if fully_masked is not None and device.type == "cpu" and not fully_masked.any():  # elsewhere this would synchronise
+        fully_masked = None
+    return Hidden(keys, bias[0, 0], fully_masked)

@@ -1,4 +1,4 @@
-"""What some of a mask's queries see: the keys that a tile holds, and those among them that are hidden from some query."""
+"""The keys that a range of queries attends to, and the range of those that are masked for some query."""
 
 from dataclasses import replace
 
@@ -6,13 +6,13 @@ from pairform.blocks.attention.masks import JoinedMask, Mask
 
 
 def within(mask: JoinedMask, begin: int, end: int) -> tuple[tuple[slice, ...], JoinedMask]:
-    """The keys of each part that queries `begin` to `end` may see, as places, and the mask of these queries on them."""
+    """The range of keys in each part that queries `begin` to `end` may attend to, and the mask of these queries on them."""
     found = [part_within(part, begin, end) for part in mask.parts]
     return tuple(place for place, _ in found), JoinedMask(tuple(part for _, part in found))
 
 
 def part_within(part: Mask, begin: int, end: int) -> tuple[slice, Mask]:
-    """`within`, of one part. A query's own key is one of them, or all keys are: so there is some key."""
+    """`within` of one part. The range is never empty: it contains the key of the query itself, or all keys."""
     first, last = part.query_start + begin, part.query_start + end - 1
     low, high = part.key_start, part.key_start + part.key_length
     left, right = part.window
@@ -26,7 +26,7 @@ def part_within(part: Mask, begin: int, end: int) -> tuple[slice, Mask]:
 
 
 def partly_hidden(mask: JoinedMask) -> tuple[slice, JoinedMask]:
-    """A range of keys outside of which every query sees every key, and the mask on it; empty where nothing is hidden."""
+    """A range of keys outside of which every query attends to every key, and the mask on it; empty if nothing is masked."""
     places = [part_partly_hidden(part) for part in mask.parts]
     some = [number for number, place in enumerate(places) if place.start < place.stop]
     if not some:
@@ -42,7 +42,7 @@ def partly_hidden(mask: JoinedMask) -> tuple[slice, JoinedMask]:
 
 
 def part_partly_hidden(part: Mask) -> slice:
-    """`partly_hidden`, of one part; no place where nothing is hidden."""
+    """`partly_hidden` of one part; empty if nothing is masked."""
     if part.padded:
         return slice(0, part.key_length)
     left, right = part.window
