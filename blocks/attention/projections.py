@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall
 from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend, choose
+from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend, choose, prepare
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
@@ -118,6 +118,7 @@ class AttentionHeads(nn.Module):
         self.softcap = spec.softcap
         self.dropout = spec.dropout
         self.kernel: str = spec.kernel
+        prepare(spec.kernel)
         self.demand = spec.demand
         self.value_dim = self.head_dim
         self.add_projections(spec, sizes, key_width)
@@ -141,6 +142,7 @@ class AttentionHeads(nn.Module):
     def check_kernel(self, kernel: str) -> None:
         """Raise `InputError` if the kernel of this name does not support the block."""
         choose(kernel, self.demand)
+        prepare(kernel)
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         heads = split_heads(self.q_proj(hidden), self.head_dim)

@@ -45,8 +45,9 @@ LACKS: dict[str, Callable[[str], str | None]] = {}
 
 def load(name: str) -> None:
     """Import a kernel's module and register its function, which has the module's name, and its `lacks`, if it has one."""
-    module = import_module(f"{__package__}.{name}")
-    FUNCTIONS[name], LACKS[name] = getattr(module, name), getattr(module, "lacks", nothing)
+    if name not in FUNCTIONS:
+        module = import_module(f"{__package__}.{name}")
+        FUNCTIONS[name], LACKS[name] = getattr(module, name), getattr(module, "lacks", nothing)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pairform.blocks.attention.kernels.arguments import FEWEST, AttentionCall, Output, Parts
-from pairform.blocks.attention.kernels.capabilities import Demand, Kernel
+from pairform.blocks.attention.kernels.capabilities import Demand, Kernel, load
 from pairform.registry import InputError, Problem
 
 HALF = frozenset({torch.float16, torch.bfloat16})
@@ -89,6 +89,12 @@ def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Ker
     if reason := KERNELS[name].refuses(demand):
         raise InputError(Problem("kernel", f"{name!r}, which {reason}", f"auto or one of {', '.join(able(demand))}"))
     return KERNELS[name]
+
+
+def prepare(name: str) -> None:
+    """Import the kernels that a block may use, before it runs: compiled code cannot import them."""
+    for known in KERNELS if name == "auto" else (name,):
+        load(known)
 
 
 def able(demand: Demand) -> list[str]:
