@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -70,7 +70,7 @@ class Stack(nn.Module):
 
     def forward(
         self,
-        inputs: StackInputs,
+        inputs: StackInputs | Int[Tensor, "batch length"],
         *,
         source: Source | None = None,
         cache: Cache | None = None,
@@ -81,11 +81,14 @@ class Stack(nn.Module):
         """Run the stack on token IDs or embeddings, with image embeddings at image tokens.
 
         Args:
+            inputs: what the stack reads, or token IDs alone.
             source: the sequence that a decoder attends to.
             cache: keys and values of earlier tokens; the new ones are appended.
             layers: numbers of the layers whose outputs are requested.
             hidden_states, attentions: return these too.
         """
+        if isinstance(inputs, Tensor):
+            inputs = StackInputs(inputs)
         offset = 0 if cache is None else cache.length
         embedded, image_runs, vision_loss = self.embed(inputs, offset)
         total = offset + embedded.shape[1]

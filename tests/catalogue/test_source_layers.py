@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import pairform
-from pairform.assemblies.modeling.inputs import StackInputs
 from tests.catalogue.decoders import check_writing
 from tests.test_blocks import TINY
 
@@ -35,7 +34,7 @@ def truncated(model: pairform.Model, layers: int) -> Tensor:
     short = pairform.build(spec, seed=0)
     short.load_state_dict(model.state_dict(), strict=False)
     assert short.encoder is not None
-    return short.encoder(StackInputs(READ)).hidden
+    return short.encoder(READ).hidden
 
 
 LAST = {"branches": {"cross_attention": {"source_layer": "last"}}}

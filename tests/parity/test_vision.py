@@ -11,7 +11,6 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3MultiModalProjector
 from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2MultiModalProjector
 
 import pairform
-from pairform.assemblies.modeling.inputs import StackInputs
 from tests.parity.compare import FLOAT32, error
 
 LAYER = {
@@ -141,7 +140,7 @@ def test_the_tower_is_siglip(seed: int) -> None:
     pixels = pictures(size)
     ours = copied(theirs, vision(size, seed).tower)
     expected = theirs(pixels, output_hidden_states=True)
-    found = ours(StackInputs(pixels), hidden_states=True)
+    found = ours(pixels, hidden_states=True)
     assert error(found.hidden, expected.last_hidden_state) < FLOAT32
     for layer in range(size["depth"]):
         assert error(found.hidden_states[layer], expected.hidden_states[layer]) < FLOAT32
@@ -170,7 +169,7 @@ def test_the_towers_gradients_are_siglips() -> None:
     theirs = spread(theirs_and_config(size)[0])
     ours = copied(theirs, vision(size, 0).tower).requires_grad_()
     pixels = pictures(size)
-    outputs = ours(StackInputs(pixels)).hidden, theirs(pixels).last_hidden_state
+    outputs = ours(pixels).hidden, theirs(pixels).last_hidden_state
     ahead = torch.randn_like(outputs[0])
     for output in outputs:
         (output * ahead).sum().backward()
