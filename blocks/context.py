@@ -84,7 +84,7 @@ class Context:
 
         Compiled code calls it each time: the compiler finds common subexpressions itself, and would recompile for each key.
         """
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_compiling():
             return make()
         if key not in self.memo:
             self.memo[key] = make()

@@ -24,7 +24,9 @@ def eager(
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
-    rows, rest = queries.reshape(batch, kv_heads, heads // kv_heads * length, head_dim), call.scale  # the batch may be empty
+    rows, rest = queries, call.scale
+    if heads != kv_heads:  # `reshape` would guard the strides of every length, which torch.export cannot
+        rows = queries.contiguous().view(batch, kv_heads, heads // kv_heads * length, head_dim)
     if queries.dtype == torch.float16:
         power, rest = split_scale(call.scale, queries.dtype)
         rows = rows * power
@@ -46,7 +48,9 @@ def eager(
         weights = functional.dropout(weights, call.dropout)
     if length > 1 and len(values) > 1:
         values = (torch.cat(values, 2),)  # one product rounds once, as transformers' does
-    mixed = weighted(weights, values).reshape(batch, heads, length, values[0].shape[-1])
+    mixed = weighted(weights, values)
+    if heads != kv_heads:  # in two steps, of which torch.export can follow each at any length
+        mixed = mixed.view(batch, kv_heads, heads // kv_heads, length, values[0].shape[-1]).flatten(1, 2)
     return mixed, weights.reshape(batch, heads, length, weights.shape[-1]) if call.weights else None
 
 
