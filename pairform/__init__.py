@@ -8,6 +8,8 @@ import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pairform.moved import install
+
 if TYPE_CHECKING:
     from pairform.assemblies.analysis.diagrams import diagram as diagram
     from pairform.assemblies.analysis.inspection import inspect as inspect
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from pairform.registry import register as register
 
     patch = patch_spec
+
+install()
 
 __version__ = "0.1.0"
 
