@@ -1,10 +1,11 @@
-"""`build` for any reference to a spec: a preset, a path, a document."""
+"""Build a model with newly initialised weights from any reference to a spec: a preset, a path, a document."""
 
 import torch
 
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
-from pairform.assemblies.modeling.build import build_model
+from pairform.assemblies.modeling.build import check_place, check_seed, distributions, skeleton
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.modeling.random_init import draw
 
 
 def build(
@@ -29,4 +30,17 @@ def build(
         SpecError: the spec is invalid.
         InputError: the device, dtype, seed or kernel is invalid, or the kernel cannot do some block's work.
     """
-    return build_model(load_spec(spec), device=device, dtype=dtype, seed=seed, kernel=kernel)
+    check_place(device, dtype, kernel)
+    seed = None if seed is None else check_seed(seed)
+    model = skeleton(load_spec(spec), dtype)
+    if kernel != "auto":
+        model.use_kernel(kernel)
+    if torch.device(device).type == "meta":
+        return model
+    if seed is None:
+        seed = int(torch.randint(2**62, ()).item())
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for name, parameter, initial in distributions(model):
+            parameter.copy_(draw(initial, name, tuple(parameter.shape), parameter.dtype, seed))
+    return model

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pairform.assemblies.generation.compiled_step import in_bucket
 from pairform.assemblies.generation.decoding import Decoding, Finite, cacheable
-from pairform.assemblies.generation.options import GenerationOptions, Plan, Streamer
+from pairform.assemblies.generation.options import GenerationOptions, ResolvedOptions, Streamer
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.caches import check_same_beginning, check_same_source
 from pairform.assemblies.modeling.inputs import StackInputs, as_mask, real_tokens
@@ -34,9 +34,9 @@ def generate(
     cache: Cache | None,
 ) -> Int[Tensor, "batch total_length"]:
     """`Model.generate`, which documents the arguments."""
-    plan = options.checked(model, cache)
+    resolved = options.checked(model, cache)
     # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default
-    padding = None if model.padding in plan.ends and not has_own_tokens(model) else model.padding
+    padding = None if model.padding in resolved.ends and not has_own_tokens(model) else model.padding
     with evaluating(model):
         source, images = None, pixel_values
         prompt, mask = input_ids, attention_mask
@@ -44,7 +44,7 @@ def generate(
             source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache, padding)
             prompt, mask, images = decoder_input_ids, decoder_attention_mask, None
         prompt, valid = starting_point(model, prompt, mask, source, padding)
-        longest = prompt.shape[1] + plan.max_new_tokens
+        longest = prompt.shape[1] + resolved.max_new_tokens
         warn_if_long(model, longest)
         aligned, valid = padded_left(prompt, valid)
         if cache is not None:
@@ -55,11 +55,11 @@ def generate(
             source = in_bucket(source)
         first = None if valid is None else (~valid).sum(1, keepdim=True)
         decoding = Decoding(model, source, cache, first, length=longest, compile=options.compile)
-        if plan.search is None:
-            new = sample(decoding, aligned, images, plan, options.streamer)
+        if resolved.search is None:
+            new = sample(decoding, aligned, images, resolved, options.streamer)
         else:
-            ends = torch.tensor(plan.ends, device=prompt.device)
-            new, _ = plan.search(decoding, aligned, images, ends, plan.filler, plan.max_new_tokens)
+            ends = torch.tensor(resolved.ends, device=prompt.device)
+            new, _ = resolved.search(decoding, aligned, images, ends, resolved.filler, resolved.max_new_tokens)
             prompt = prompt.repeat_interleave(options.num_return_sequences, 0)
             if cache is not None:
                 cache.tokens = aligned
@@ -94,28 +94,32 @@ def padded_left(
 
 
 def sample(
-    decoding: Decoding, prompt: Int[Tensor, "batch prompt"], images: Tensor | None, plan: Plan, streamer: Streamer | None
+    decoding: Decoding,
+    prompt: Int[Tensor, "batch prompt"],
+    images: Tensor | None,
+    resolved: ResolvedOptions,
+    streamer: Streamer | None,
 ) -> Int[Tensor, "batch new"]:
     """The loop of greedy decoding and sampling: compute logits and choose tokens until every row has ended.
 
-    Returns the generated tokens; a row that has ended is filled with `plan.filler`.
+    Returns the generated tokens; a row that has ended is filled with `resolved.filler`.
     """
     length = prompt.shape[1]
-    running = functional.pad(prompt, (0, plan.max_new_tokens), value=plan.filler)
-    end_ids = torch.tensor(plan.ends, device=prompt.device, dtype=prompt.dtype)
+    running = functional.pad(prompt, (0, resolved.max_new_tokens), value=resolved.filler)
+    end_ids = torch.tensor(resolved.ends, device=prompt.device, dtype=prompt.dtype)
     finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     finite = Finite(prompt.device)
-    for end in range(length, length + plan.max_new_tokens):
+    for end in range(length, length + resolved.max_new_tokens):
         logits = decoding(running[:, :end], images)
         images = images if decoding.cache is None else None  # cached with the prompt; without a cache needed again
-        token, best = plan.choose(logits)
+        token, best = resolved.choose(logits)
         finite.add(best)
-        if plan.ends:
-            token = token.masked_fill(finished, plan.filler)
+        if resolved.ends:
+            token = token.masked_fill(finished, resolved.filler)
         running[:, end] = token
         if streamer is not None:
             streamer(token)
-        if plan.ends:
+        if resolved.ends:
             finished |= torch.isin(token, end_ids)
             if finished.all():
                 break

@@ -39,7 +39,7 @@ class GenerationOptions:
     early_stopping: bool | Literal["never"]
     num_return_sequences: int
 
-    def checked(self, model: ModelParts, cache: Cache | None) -> "Plan":
+    def checked(self, model: ModelParts, cache: Cache | None) -> "ResolvedOptions":
         """The options resolved for a model.
 
         Raises:
@@ -58,7 +58,7 @@ class GenerationOptions:
         choose = chooser(self.do_sample, self.temperature, self.top_k, self.top_p, self.seed, device)
         # without end tokens no row ends early, and the filler is never visible
         filler = tokens.pad if tokens.pad is not None else (ends[0] if ends else 0)
-        return Plan(longest, ends, filler, search if self.num_beams > 1 else None, choose)
+        return ResolvedOptions(longest, ends, filler, search if self.num_beams > 1 else None, choose)
 
     def check_streamer(self) -> None:
         if self.streamer is not None and not callable(self.streamer):
@@ -79,8 +79,8 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Resolved options.
+class ResolvedOptions:
+    """`GenerationOptions` for one model.
 
     ends:   end-of-sequence tokens.
     filler: the token that fills a row after its end.

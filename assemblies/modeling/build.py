@@ -1,4 +1,4 @@
-"""Build a model with newly initialised weights from a spec."""
+"""What a spec builds: a model without weights, its parameters, and the distributions of their initial values."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -12,47 +12,10 @@ from torch import nn
 from torch.utils._device import DeviceContext
 
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.modeling.random_init import draw
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.functional.initializers import Constant, Normal, initial_of
 from pairform.blocks.functional.linear import wide_tensors
 from pairform.registry import InputError, Problem, shorten
-
-
-def build_model(
-    spec: ModelSpec,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    seed: int | None = None,
-    kernel: str = "auto",
-) -> Model:
-    """A model with newly initialised weights, in eval mode.
-
-    Args:
-        device: where the weights are; on "meta" nothing is allocated.
-        dtype: a floating-point dtype.
-        seed: each weight depends only on the seed and its own name, so that an equal part of another model gets equal weights.
-            None takes a seed from torch's random state.
-        kernel: the attention kernel of all blocks; "auto" leaves it to the spec.
-
-    Raises:
-        InputError: an argument that is invalid, or a kernel that some block does not support.
-    """
-    check_place(device, dtype, kernel)
-    seed = None if seed is None else check_seed(seed)
-    model = skeleton(spec, dtype)
-    if kernel != "auto":
-        model.use_kernel(kernel)
-    if torch.device(device).type == "meta":
-        return model
-    if seed is None:
-        seed = int(torch.randint(2**62, ()).item())
-    model.to_empty(device=device)
-    with torch.no_grad():
-        for name, parameter, initial in distributions(model):
-            parameter.copy_(draw(initial, name, tuple(parameter.shape), parameter.dtype, seed))
-    return model
 
 
 def check_place(device: str | torch.device, dtype: torch.dtype | None, kernel: str = "auto") -> None:

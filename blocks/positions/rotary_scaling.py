@@ -61,7 +61,14 @@ class ProportionalScaling(LinearScaling):
         return super().frequencies(theta, channels, positions).masked_fill(pairs >= rotated_pairs, 0.0)
 
 
-class DynamicScaling(DefaultScaling):
+class LengthScaling(DefaultScaling):
+    """Base of the scalings for sequences longer than those of the original training."""
+
+    factor: Stretch = Field(examples=[8.0], description="Divisor of the low frequencies.")
+    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
+
+
+class DynamicScaling(LengthScaling):
     """NTK-aware scaling: theta grows with the length of a row beyond `original_length` (YaRN paper, arXiv 2309.00071, 3.3).
 
     Cached keys keep the rotation of the call that computed them, as in transformers: beyond `original_length`, decoding with
@@ -75,7 +82,6 @@ class DynamicScaling(DefaultScaling):
         description="For rows of length n beyond `original_length`, theta is multiplied by `(factor * n / original_length - "
         "factor + 1) ** (channels / (channels - 2))`.",
     )
-    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
@@ -83,13 +89,11 @@ class DynamicScaling(DefaultScaling):
         return super().frequencies(theta * growth ** (channels / (channels - 2)), channels, positions)
 
 
-class YarnScaling(DefaultScaling):
+class YarnScaling(LengthScaling):
     """High frequencies stay, low ones are divided by `factor`, with a linear ramp between (YaRN, Peng et al. 2023, arXiv
     2309.00071, sections 3.2 to 3.4)."""
 
     name: Literal["yarn"] = "yarn"  # type: ignore[assignment]
-    factor: Stretch = Field(examples=[8.0], description="Divisor of the low frequencies.")
-    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
     beta_fast: PositiveFloat = Field(
         default=32.0, description="Rotations within `original_length` above which a pair keeps its frequency."
     )
@@ -120,13 +124,11 @@ class YarnScaling(DefaultScaling):
         return plain / self.factor * scaled_share + plain * (1 - scaled_share)
 
 
-class Llama3Scaling(DefaultScaling):
+class Llama3Scaling(LengthScaling):
     """Low frequencies are divided by `factor`, with a smooth transition between two wavelengths (Llama 3.1, arXiv 2407.21783,
     3.4.2)."""
 
     name: Literal["llama3"] = "llama3"  # type: ignore[assignment]
-    factor: Stretch = Field(examples=[8.0], description="Divisor of the low frequencies.")
-    original_length: PositiveInt = Field(examples=[8192], description="Sequence length in tokens of the original training.")
     low_frequency: PositiveFloat = Field(
         default=1.0, description="Rotations within `original_length` below which a pair's frequency is divided by `factor`."
     )

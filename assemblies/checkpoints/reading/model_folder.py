@@ -89,9 +89,10 @@ class ModelFolder:
                 if tokens != document["tokens"] and all(problem.where.startswith("tokens") for problem in error.problems):
                     raise CheckpointError(in_file(str(settings), error)) from None
                 raise
-            replaced = spec.model_copy(update={"tokens": TokenSpec.read(document["tokens"])})
-            if problems := list(replaced.check_tokens()):  # in config.json too, which training reads elsewhere
-                raise SpecError(problems)
+            if tokens != document["tokens"]:  # those of config.json are wrong too if they are no tokens of the vocabulary
+                replaced = spec.model_copy(update={"tokens": TokenSpec.read(document["tokens"])})
+                if problems := list(replaced.check_tokens()):
+                    raise SpecError(problems)
         return spec
 
     def _untying(self, document: Mapping[str, Any], family: Family) -> dict[str, Any]:

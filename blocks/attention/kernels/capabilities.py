@@ -78,14 +78,12 @@ class Kernel:
     def run(self) -> Run:
         """The kernel's function. It maps queries `[batch, heads, q, d]`, parts of keys and values `[batch, kv_heads, k, d]` and
         an `AttentionCall` to the output `[batch, heads, q, d]`."""
-        if self.name not in FUNCTIONS:
-            load(self.name)
+        load(self.name)
         return FUNCTIONS[self.name]
 
     def lacks(self, device: str) -> str | None:
         """What is not installed for this kernel on a device, phrased to follow its name; None if nothing is missing."""
-        if self.name not in LACKS:
-            load(self.name)
+        load(self.name)
         return LACKS[self.name](device)
 
     def refuses(self, demand: Demand) -> str | None:

@@ -54,8 +54,8 @@ def attend(name: str, queries: Tensor, keys: Parts, values: Parts, call: Attenti
         queries.shape[-1],
         queries.dtype,
     )
-    kernel = call.mask.once(key, lambda: select(name, queries, call))
-    return kernel.run(queries, keys, values, call)
+    run = call.mask.once(key, lambda: select(name, queries, call).run)
+    return run(queries, keys, values, call)
 
 
 def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
