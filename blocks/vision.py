@@ -11,25 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
-
-
-# Read through `PictureEmbeddingSpec.of`: the sizes are None for embeddings of something other than images.
-class PictureEmbeddingSpec(BlockSpec):
-    image_size: PositiveInt | None = None
-    patch_size: PositiveInt | None = None
-    channels: PositiveInt = 3
-
-    @property
-    def patches(self) -> int | None:
-        """The number of patches per image."""
-        return None if self.image_size is None or self.patch_size is None else (self.image_size // self.patch_size) ** 2
-
-
-class ProjectorSpec(BlockSpec):
-    """Base of the specs of projectors. tokens: embeddings per image."""
-
-    tokens: int = 0
 
 
 class PatchEmbedding(nn.Module):

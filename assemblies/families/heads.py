@@ -5,7 +5,7 @@ from typing import Any
 
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Problem, SpecError, shorten
 
 OLD_NAMES = {"LLaMAForCausalLM": "LlamaForCausalLM", "T5WithLMHeadModel": "T5ForConditionalGeneration"}

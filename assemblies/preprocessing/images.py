@@ -13,7 +13,7 @@ from torch import Tensor
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, VisionSpec
-from pairform.blocks.vision import PictureEmbeddingSpec
+from pairform.blocks.spec_fields import PictureEmbeddingSpec
 from pairform.registry import InputError, Problem, open_regular, shorten
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.residuals import Add
 from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten
 
 Norm = Annotated[BlockSpec, Slot("norm")]
@@ -52,7 +51,7 @@ class LayerSpec(Spec):
         description="Attention and feed-forward blocks by name."
     )
     residual: Annotated[BlockSpec, Slot("residual")] = Field(
-        default=Add.Spec(), description="How a branch's output is joined with the hidden states."
+        default=BlockSpec(name="add"), description="How a branch's output is joined with the hidden states."
     )
     dropout: Probability = Field(default=0.0, description="Dropout rate on each branch's output.")
     drop_path: DropPath | None = Field(default=None, description="Stochastic depth. Default: none.")

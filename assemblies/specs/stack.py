@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 from pairform.assemblies.specs.layer import LayerSpec, Norm
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.positions.score_biases import T5RelativePosition
-from pairform.blocks.vision import PictureEmbeddingSpec, ProjectorSpec
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec, TableFields
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,
@@ -187,14 +186,14 @@ class StackSpec(Spec):
         for index, layer in enumerate(self.layers):
             for name in layer.present:
                 branch = AttentionFields.of(layer.branches[name])
-                position = branch.position
-                if not isinstance(position, T5RelativePosition.Spec):
+                position = TableFields.of(branch.position)
+                if not position.buckets:
                     continue
                 table = (position.buckets, branch.heads)
                 if not position.shared:
                     tables[name] = table
                 elif name not in tables:
-                    expected = f"an earlier layer whose {name} has a t5_relative of its own"
+                    expected = f"an earlier layer whose {name} has a {position.name} of its own"
                     remedy = "Set shared to false in the first of these layers, with an override."
                     yield Problem(f"layers[{index}].branches.{name}.position.shared", "true", expected, remedy)
                     return

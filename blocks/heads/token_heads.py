@@ -23,17 +23,6 @@ from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 
 
-class HeadSpec(BlockSpec):
-    """The fields of heads that other parts of the library read, through `HeadSpec.of`. Each head declares those it has."""
-
-    tie: Literal["encoder", "decoder"] | None = None
-    scale: Literal["inverse_sqrt_width"] | float | None = None
-    softcap: float | None = None
-    labels: int | tuple[str, ...] | None = None
-    dropout: float = 0.0
-    problem: str | None = None
-
-
 def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
     """Mean cross-entropy in at least float32 over the labels that are not ignored."""
     labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")

@@ -9,7 +9,7 @@ from pairform.assemblies.families.gemma.common import stack_config, stack_docume
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = {

@@ -18,7 +18,7 @@ from pairform.assemblies.families.llama.config import LlamaConfig, MistralConfig
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Problem, SpecError
 
 LOCAL = "sliding_attention"

@@ -12,8 +12,8 @@ from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5.names import COPIES, NAMES, written
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.blocks.positions.score_biases import T5RelativePosition
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
 
 WRITTEN = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}

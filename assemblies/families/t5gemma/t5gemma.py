@@ -18,7 +18,7 @@ from pairform.assemblies.families.gemma.common import stack_config, stack_docume
 from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 
 ARCHITECTURES = {
     "lm": "T5GemmaForConditionalGeneration",
