@@ -79,12 +79,10 @@ def unknown_argument(name: str, method: str, names: list[str]) -> Problem:
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """`value` as an int between the bounds. Anything else, including a bool, raises `InputError`."""
-    whole = None
-    if not isinstance(value, bool):
-        try:
-            whole = operator.index(value)
-        except (TypeError, ValueError, RuntimeError):
-            whole = None
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        whole = None
     if whole is None or whole < least or (most is not None and whole > most):
         bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
         raise InputError(Problem(name, described(value), f"a whole number {bounds}"))

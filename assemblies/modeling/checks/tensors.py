@@ -26,16 +26,14 @@ def refuse(where: str, found: str, expected: str, remedy: str = "") -> NoReturn:
 
 def check_unread(model: ModelParts, given: Given) -> None:
     """Raise `InputError` for arguments that a model with one stack would ignore."""
-    if model.encoder is None:
-        unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs"))]
-        remedy = "Its stack reads input_ids, attention_mask and so on."
-    elif model.decoder is None:
-        unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs", "cache"))]
-        remedy = "It reads input_ids, attention_mask and so on."
-    else:
+    if model.encoder is not None and model.decoder is not None:
         return
-    if unread:
-        refuse(unread[0], "an argument that this model does not read", f"no such argument: it is {model.spec.assembly}", remedy)
+    names = ("decoder_", "encoder_outputs") if model.encoder is None else ("decoder_", "encoder_outputs", "cache")
+    for name in given:
+        if name.startswith(names):
+            expected = f"no such argument: it is {model.spec.assembly}"
+            remedy = "It reads input_ids, attention_mask and so on."
+            refuse(name, "an argument that this model does not read", expected, remedy)
 
 
 def check_devices(model: ModelParts, given: Given) -> None:
@@ -62,16 +60,16 @@ def check_stack(
     ids, embeds = given.get(f"{prefix}input_ids"), given.get(f"{prefix}inputs_embeds")
     if ids is not None and embeds is not None:
         refuse(f"{prefix}inputs_embeds", "embeddings together with ids", f"either {prefix}input_ids or {prefix}inputs_embeds")
-    for name, value in ((f"{prefix}input_ids", ids), (f"{prefix}inputs_embeds", embeds)):
-        if value is not None:
-            if value is ids:
-                check_ids(model, part, name, value)
-            else:
-                check_hidden(name, value, model.spec.stacks[part].width, model.get_submodule(part).embedding)
-            own = (value.shape[0], value.shape[1])
-            if shape is not None and own != shape:
-                refuse(name, f"rows and tokens {own}", f"{shape}, as in encoder_outputs")
-            shape = own
+    name, read = (f"{prefix}input_ids", ids) if embeds is None else (f"{prefix}inputs_embeds", embeds)
+    if ids is not None:
+        check_ids(model, part, name, ids)
+    elif embeds is not None:
+        check_hidden(name, embeds, model.spec.stacks[part].width, model.get_submodule(part).embedding)
+    if read is not None:
+        own = (read.shape[0], read.shape[1])
+        if shape is not None and own != shape:
+            refuse(name, f"rows and tokens {own}", f"{shape}, as in encoder_outputs")
+        shape = own
     if shape is None:
         return None
     rows, length = shape
@@ -83,14 +81,11 @@ def check_stack(
             refuse(f"{prefix}attention_mask", f"numbers from {low} to {high}", "1 at tokens and 0 at padding")
     check_numbers(f"{prefix}segment_ids", given, (whole,), "[batch, length]: cached and new tokens")
     places = check_numbers(f"{prefix}position_ids", given, ((rows, length), (1, length)), "[batch, length]")
-    if places is not None and looks(model, places) and bounds(places)[0] < 0:  # negative only at padding
-        real = mask[:, offset:].bool() if mask is not None and mask.device == places.device else torch.ones_like(places).bool()
-        if bool(((places < 0) & real).any()):
-            refuse(
-                f"{prefix}position_ids",
-                f"the position {bounds(places)[0]} at a token",
-                "positions from 0 on, except at padding",
-            )
+    if places is not None and looks(model, places) and (lowest := bounds(places)[0]) < 0:  # allowed only at padding
+        padding = ~mask[:, offset:].bool() if mask is not None and mask.device == places.device else places.new_zeros(()).bool()
+        if bool(((places < 0) & ~padding).any()):
+            expected = "positions from 0 on, except at padding"
+            refuse(f"{prefix}position_ids", f"the position {lowest} at a token", expected)
     return shape
 
 
@@ -111,15 +106,11 @@ def check_ids(model: ModelParts, part: str, name: str, ids: Any, *, least: int =
         refuse(name, f"the shape {tuple(ids.shape)}", "[batch, length]")
     check_some(name, ids)
     if looks(model, ids):
-        check_range(model, part, name, ids, least=least)
-
-
-def check_range(model: ModelParts, part: str, name: str, ids: Tensor, *, least: int = 0) -> None:
-    low, high = bounds(ids)
-    size = model.spec.vocabulary_of(part)
-    vision = model.spec.stacks[part].vision
-    if low < least or (high >= size and not (vision is not None and ids[ids >= size].eq(vision.image_token).all())):
-        refuse(name, f"the token id {low if low < least else high}", f"ids from {least} to {size - 1}: the {part}'s vocabulary")
+        low, high = bounds(ids)
+        size, vision = model.spec.vocabulary_of(part), model.spec.stacks[part].vision
+        if low < least or (high >= size and not (vision is not None and ids[ids >= size].eq(vision.image_token).all())):
+            expected = f"ids from {least} to {size - 1}: the {part}'s vocabulary"
+            refuse(name, f"the token id {low if low < least else high}", expected)
 
 
 def check_hidden(name: str, hidden: Any, width: int, reader: Any) -> None:
@@ -129,9 +120,8 @@ def check_hidden(name: str, hidden: Any, width: int, reader: Any) -> None:
         refuse(name, f"{kind(hidden)} of the shape {tuple(hidden.shape)}", f"floats, [batch, length, {width}]")
     check_some(name, hidden)
     weight = next(reader.parameters(), None)
-    if type(weight) is not nn.Parameter or hidden.dtype == weight.dtype or cast_to(hidden.device.type) is not None:
-        return
-    refuse(name, kind(hidden), f"{kind(weight)}, as the model's weights", "`.to(dtype)` converts them.")
+    if type(weight) is nn.Parameter and hidden.dtype != weight.dtype and cast_to(hidden.device.type) is None:
+        refuse(name, kind(hidden), f"{kind(weight)}, as the model's weights", "`.to(dtype)` converts them.")
 
 
 def check_numbers(name: str, given: Given, shapes: tuple[tuple[int, ...], ...], words: str) -> Any:
@@ -141,14 +131,12 @@ def check_numbers(name: str, given: Given, shapes: tuple[tuple[int, ...], ...], 
         return None
     check_tensor(name, value, f"of integers, {words}")
     if not is_whole(value):
-        refuse(name, kind(value), "integers or booleans", FLOATS if name.endswith("attention_mask") else "")
+        # a mask of floats is ambiguous
+        remedy = "One of 1.0 and 0.0 is `mask.bool()`; an additive one of 0 and -inf is `mask == 0`."
+        refuse(name, kind(value), "integers or booleans", remedy if name.endswith("attention_mask") else "")
     if value.shape not in shapes:
         refuse(name, f"the shape {tuple(value.shape)}", f"{shapes[0]}: {words}")
     return value
-
-
-FLOATS = "One of 1.0 and 0.0 is `mask.bool()`; an additive one of 0 and -inf is `mask == 0`."
-"""How to convert a floating-point mask, whose meaning is ambiguous."""
 
 
 def check_some(name: str, tensor: Tensor) -> None:
