@@ -31,10 +31,6 @@ class PatchEmbedding(nn.Module):
                 raise ValueError(f"patch_size ({self.patch_size}) to divide image_size ({self.image_size})")
             return self
 
-        @property
-        def patches(self) -> int:
-            return (self.image_size // self.patch_size) ** 2
-
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             if sizes.vocabulary is not None:
                 yield Problem(
@@ -46,7 +42,7 @@ class PatchEmbedding(nn.Module):
         self.spec = spec
         self.weight = nn.Parameter(torch.empty(sizes.width, spec.channels, spec.patch_size, spec.patch_size))
         self.bias = nn.Parameter(torch.empty(sizes.width))
-        self.position = nn.Parameter(torch.empty(spec.patches, sizes.width))
+        self.position = nn.Parameter(torch.empty((spec.image_size // spec.patch_size) ** 2, sizes.width))
 
     def forward(self, pixels: Float[Tensor, "pictures channels height width"]) -> Float[Tensor, "pictures patches width"]:
         expected_shape = (self.spec.channels, self.spec.image_size, self.spec.image_size)

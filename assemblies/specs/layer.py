@@ -60,11 +60,13 @@ class LayerSpec(Spec):
     def _order_names_branches(self) -> Self:
         names = [name for group in self._order for name in group]
         named = set(names)
-        problems = [
-            Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order")
-            for name in self.branches
-            if name not in named
-        ]
+        problems = []
+        for name in self.branches:
+            if name not in named:
+                problems.append(Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order"))
+            if not name.isidentifier() or name.startswith("_"):
+                expected = "a name of letters, digits and underscores that starts with a letter"
+                problems.append(Problem(f"branches.{name}", "this name", expected))
         if len(named) < len(names):
             problems.append(Problem("order", shorten(names), "each branch once"))
         if self.placement == "post" and any(len(group) > 1 for group in self.parallel_groups):
@@ -74,11 +76,6 @@ class LayerSpec(Spec):
             problems.append(Problem("placement", found, " or ".join(map(repr, fitting))))
         if not self.present:
             problems.append(Problem("branches", "none", "at least one branch"))
-        problems += [
-            Problem(f"branches.{name}", "this name", "a name of letters, digits and underscores that starts with a letter")
-            for name in self.branches
-            if not name.isidentifier() or name.startswith("_")
-        ]
         if problems:
             raise nested(problems)
         return self

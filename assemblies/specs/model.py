@@ -94,7 +94,7 @@ class ModelSpec(Spec):
     @property
     def bridge_sizes(self) -> Sizes:
         """The sizes for the bridge, from the encoder's width to the decoder's."""
-        return Sizes(self.last.width, self.stacks["encoder"].width if "encoder" in self.stacks else None)
+        return Sizes(self.last.width, None if self.encoder is None else self.encoder.width)
 
     @property
     def head_sizes(self) -> Sizes:

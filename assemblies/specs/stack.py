@@ -50,10 +50,15 @@ class Override(Spec):
 
 
 def short_enough(value: Any) -> Any:
-    """Refuse a list of more items than there can be layers before each item is validated."""
+    """Refuse a list of more items than there can be layers before each item is validated: pydantic reports every wrong item,
+    which takes half a minute for two million."""
     if isinstance(value, list | tuple) and len(value) > MOST_LAYERS:
         raise nested([Problem("", f"a list of {len(value):,}", f"at most {MOST_LAYERS:,} of them")])
     return value
+
+
+PerLayer = Annotated[tuple[T, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)]
+"""A list with at most one item for each layer."""
 
 
 class StackSpec(Spec):
@@ -68,12 +73,12 @@ class StackSpec(Spec):
         default=None, description="Absolute position added to the embeddings. Default: none."
     )
     layer: LayerSpec = Field(description="Template of every layer, to which `cycle` and `overrides` apply.")
-    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = Field(
+    cycle: PerLayer[Patch] = Field(
         default=(),
         description="Merge patches on `layer`, assigned to the layers in turn: with two, layers 0, 2, 4... get the first.",
     )
-    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = (
-        Field(default=(), description="Merge patches on single layers, applied after those of the cycle, in order.")
+    overrides: PerLayer[Override] = Field(
+        default=(), description="Merge patches on single layers, applied after those of the cycle, in order."
     )
     final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
     dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
@@ -163,13 +168,10 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         sizes = replace(sizes, depth=self.depth)
-        yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
-        if self.position is not None:
-            yield from (problem.inside("position") for problem in self.position.check(sizes))
-        if self.final_norm is not None:
-            yield from (problem.inside("final_norm") for problem in self.final_norm.check(sizes))
-        if self.vision is not None:
-            yield from (problem.inside("vision") for problem in self.vision.check(sizes))
+        for field in ("embedding", "position", "final_norm", "vision"):
+            part: BlockSpec | VisionSpec | None = getattr(self, field)
+            if part is not None:
+                yield from (problem.inside(field) for problem in part.check(sizes))
         everywhere = set(self.layer.check(sizes))
         seen: set[Problem] = set()
         kinds = {id(layer): index for index, layer in reversed([*enumerate(self.layers)])}

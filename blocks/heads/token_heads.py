@@ -9,7 +9,7 @@ are rejected.
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,14 +19,9 @@ from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.linear import linear
 from pairform.blocks.heads.labels import IGNORED, check_classes, check_shape
 from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
+from pairform.blocks.heads.pooled_heads import pooled
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
-
-
-def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
-    """Mean cross-entropy in at least float32 over the labels that are not ignored."""
-    labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
-    return functional.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
 class LMHead(nn.Module):
@@ -90,28 +85,38 @@ class ClassificationSpec(BlockSpec):
         return self.labels if isinstance(self.labels, int) else len(self.labels)
 
 
-class TokenClassificationHead(nn.Module):
+class ProjectionHead(nn.Module):
+    """Base of heads that project hidden states after dropout."""
+
+    def __init__(self, spec: "ClassificationSpec | SpanHead.Spec", sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
+
+    def projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
+        outputs: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
+        return outputs
+
+
+class TokenClassificationHead(ProjectionHead):
     """One class per token: logits `[batch, length, labels]`."""
 
     class Spec(ClassificationSpec):
         name: Literal["token_classification"] = "token_classification"
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
-
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length labels"]:
-        logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
-        return logits
+        return self.projected(hidden)
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        return token_loss(prediction.logits, labels)
+        """Mean cross-entropy in at least float32 over the labels that are not ignored."""
+        logits = wide(prediction.logits)
+        labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
+        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
-class SpanHead(nn.Module):
+class SpanHead(ProjectionHead):
     """Start and end of a span of the sequence, as in extractive question answering: logits `[batch, length, 2]` (BERT; Devlin
     et al. 2019, arXiv 1810.04805, section 4.2).
 
@@ -121,20 +126,15 @@ class SpanHead(nn.Module):
 
     class Spec(BlockSpec):
         pools: ClassVar[bool] = True
+        count: ClassVar[int] = 2
         name: Literal["span"] = "span"
         dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
         bias: bool = Field(default=True, description="Add a learned bias to the projection.")
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.proj = nn.Linear(sizes.width, 2, bias=spec.bias)
-
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length 2"]:
-        logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
-        return logits
+        return self.projected(hidden)
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
         """The mean of the cross-entropies of start and end over all positions."""
@@ -145,7 +145,7 @@ class SpanHead(nn.Module):
         return (of_start + functional.cross_entropy(ends, places[:, 1], ignore_index=IGNORED)) / 2
 
 
-class SequenceClassificationHead(nn.Module):
+class SequenceClassificationHead(ProjectionHead):
     """One class per sequence, computed from its last token that is not padding: logits `[batch, labels]`."""
 
     class Spec(ClassificationSpec):
@@ -157,22 +157,10 @@ class SequenceClassificationHead(nn.Module):
             "and multi_label for floats.",
         )
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
-
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
     ) -> Float[Tensor, "batch labels"]:
-        if valid is None:
-            last = hidden[:, -1]
-        else:
-            # the last token that is not padding, on whichever side the padding is
-            places = torch.arange(hidden.shape[1], device=hidden.device)
-            last = hidden[torch.arange(len(hidden), device=hidden.device), (places * valid).argmax(-1)]
-        logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))
-        return logits
+        return self.projected(pooled(hidden, valid, "last"))
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
         logits, problem = wide(prediction.logits), self.spec.problem

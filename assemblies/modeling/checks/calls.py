@@ -7,13 +7,12 @@ from pairform.assemblies.modeling.checks.caches import check_same_model
 from pairform.assemblies.modeling.checks.tensors import (
     Given,
     bounds,
-    check_devices,
+    check_call,
     check_hidden,
     check_ids,
     check_numbers,
     check_stack,
     check_tensor,
-    check_unread,
     looks,
     refuse,
 )
@@ -66,18 +65,6 @@ def check_generate(model: ModelParts, given: Given) -> None:
     check_rows(model, given, cache, prompt[0])
 
 
-def check_call(model: ModelParts, given: Given) -> Cache | None:
-    """The checks of every call that need no other argument; returns the cache."""
-    check_unread(model, given)
-    check_devices(model, given)
-    if "pixel_values" in given:
-        check_tensor("pixel_values", given["pixel_values"], "[pictures, channels, height, width]")
-    cache = given.get("cache")
-    if cache is not None and not isinstance(cache, Cache):
-        refuse("cache", f"a value of type {type(cache).__name__}", "a pairform.Cache", "`Cache()` is an empty one.")
-    return cache
-
-
 def check_source(model: ModelParts, given: Given) -> Any:
     """Check the encoder's input, or its output where that is given; returns `(rows, length)`."""
     outputs = given.get("encoder_outputs")
@@ -92,8 +79,8 @@ def check_source(model: ModelParts, given: Given) -> Any:
         what = "a value" if isinstance(outputs, str | bytes) else "no hidden states in a value"
         expected = "the output of an earlier call, or the encoder's hidden states"
         refuse("encoder_outputs", f"{what} of type {type(outputs).__name__}", expected)
-    check_hidden("encoder_outputs", hidden, model.spec.stacks["encoder"].width, model.encoder.embedding)
-    return check_stack(model, "encoder", given, "", 0, (hidden.shape[0], hidden.shape[1]))
+    shape = check_hidden("encoder_outputs", hidden, model.spec.stacks["encoder"].width, model.encoder.embedding)
+    return check_stack(model, "encoder", given, "", 0, shape)
 
 
 def check_target(model: ModelParts, given: Given, source: tuple[int, int], offset: int) -> tuple[int, int]:
@@ -105,9 +92,7 @@ def check_target(model: ModelParts, given: Given, source: tuple[int, int], offse
         if name not in given:
             expected = f"decoder_input_ids, decoder_inputs_embeds or {name}"
             refuse("decoder_input_ids", "nothing for the decoder to read", expected)
-        shifted = given[name]
-        check_ids(model, "decoder", name, shifted, least=least)
-        shape = (shifted.shape[0], shifted.shape[1])
+        shape = check_ids(model, "decoder", name, given[name], least=least)
     target = check_stack(model, "decoder", given, "decoder_", offset, shape)
     if target[0] != source[0]:
         refuse(name, f"{target[0]} rows", f"{source[0]}, as in the source")
