@@ -184,24 +184,23 @@ class StackSpec(Spec):
 
     def _check_shared_tables(self) -> Iterator[Problem]:
         """A position that reads an earlier layer's table finds one that fits."""
-        tables: dict[str, tuple[int, ...]] = {}
+        tables: dict[tuple[str, str], tuple[int, int]] = {}
         for index, layer in enumerate(self.layers):
             for name in layer.present:
                 branch = AttentionFields.of(layer.branches[name])
                 position = TableFields.of(branch.position)
-                if not position.buckets:
-                    continue
+                where, kind = f"layers[{index}].branches.{name}.position", (name, position.name)
                 table = (position.buckets, branch.heads)
-                if not position.shared:
-                    tables[name] = table
-                elif name not in tables:
+                if position.buckets and not position.shared:
+                    tables[kind] = table
+                elif position.buckets and kind not in tables:
                     expected = f"an earlier layer whose {name} has a {position.name} of its own"
                     remedy = "Set shared to false in the first of these layers, with an override."
-                    yield Problem(f"layers[{index}].branches.{name}.position.shared", "true", expected, remedy)
+                    yield Problem(f"{where}.shared", "true", expected, remedy)
                     return
-                elif tables[name] != table:
-                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[name]))
-                    yield Problem(f"layers[{index}].branches.{name}.position", found, f"the shared table's: {expected}")
+                elif position.buckets and tables[kind] != table:
+                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[kind]))
+                    yield Problem(where, found, f"the shared table's: {expected}")
 
     def _check_overrides(self) -> Iterator[Problem]:
         for number, override in enumerate(self.overrides):

@@ -157,6 +157,8 @@ class SequenceClassificationHead(ProjectionHead):
             "and multi_label for floats.",
         )
 
+    spec: Spec
+
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
     ) -> Float[Tensor, "batch labels"]:
