@@ -101,14 +101,11 @@ def check_target(model: ModelParts, given: Given, source: tuple[int, int], offse
 
 def check_rows(model: ModelParts, given: Given, cache: Cache | None, rows: int) -> None:
     """Check `prefix_lengths` and the cache against the number of rows."""
-    prefix = given.get("prefix_lengths")
-    if prefix is not None:
-        check_numbers("prefix_lengths", given, ((rows,),), "[batch]")
-        if looks(model, prefix) and bounds(prefix)[0] < 0:
-            refuse("prefix_lengths", f"a length of {bounds(prefix)[0]}", "0 or more")
+    prefix = check_numbers("prefix_lengths", given, ((rows,),), "[batch]")
+    if prefix is not None and looks(model, prefix) and (lowest := bounds(prefix)[0]) < 0:
+        refuse("prefix_lengths", f"a length of {lowest}", "0 or more")
     if cache is not None:
         check_same_model(model, cache)
-    held = None if cache is None else cache.batch
-    if held is not None and held != rows:
-        remedy = "`cache.rows(index)` gives some of its rows."
-        refuse("cache", f"keys and values of {held} rows", f"{rows}, as in this call", remedy)
+        if cache.batch not in (None, rows):
+            remedy = "`cache.rows(index)` gives some of its rows."
+            refuse("cache", f"keys and values of {cache.batch} rows", f"{rows}, as in this call", remedy)
