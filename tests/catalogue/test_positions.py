@@ -244,7 +244,7 @@ def test_a_table_of_another_kind_is_not_shared(monkeypatch: pytest.MonkeyPatch) 
     @pairform.register("position")
     class OtherPosition(T5RelativePosition):
         class Spec(T5RelativePosition.Spec):
-            name: Literal["other_relative"] = "other_relative"
+            name: Literal["other_relative"] = "other_relative"  # type: ignore[assignment]
 
     other = {"self_attention": {"position": {"name": "other_relative", "shared": False}}}
     with pytest.raises(pairform.PairformError, match="self_attention has a t5_relative of its own"):
