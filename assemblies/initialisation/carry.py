@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, common_dtype, open_checkpoint
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
-from pairform.assemblies.checkpoints.reading.model_folder import OURS
+from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
+from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.assemblies.initialisation.execute import make_pieces, write_plan
 from pairform.assemblies.initialisation.options import Options
@@ -29,7 +30,7 @@ from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem
 
-MEMORY = Path("memory")
+MEMORY = ModelFolder(Path("memory"))
 """The folder of a model that is in none, for errors."""
 
 
@@ -41,7 +42,7 @@ class MemoryTensor(CheckpointTensor):
 
     @property
     def place(self) -> str:
-        return f"{MEMORY}: {self.name}"
+        return f"{MEMORY.path}: {self.name}"
 
     def read(self) -> Tensor:
         return self.tensor
@@ -96,7 +97,7 @@ def carry(
         checkpoint = open_checkpoint(source)
     plan = plan_carry(checkpoint, spec, patch=patch, seed=seed, path=str(source) if not isinstance(source, Model) else "")
     if out is not None:
-        write_plan(plan, {"model": checkpoint}, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
+        write_plan(plan, {"model": checkpoint}, Output(out, "pairform", max_shard_size, overwrite, progress))
         return load(out), plan
     device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
     return build_planned(plan, checkpoint, device), plan
@@ -108,7 +109,7 @@ def in_memory(model: Model) -> Checkpoint:
         name: MemoryTensor(name, parameter.dtype, tuple(parameter.shape), parameter.detach().cpu())
         for name, parameter in spec_tensors(model).items()
     }
-    return Checkpoint(MEMORY, OURS, model.spec, tensors, common_dtype(parameters_of(model.spec), tensors, {}))
+    return Checkpoint(MEMORY, model.spec, tensors, common_dtype(parameters_of(model.spec), tensors, {}))
 
 
 def plan_carry(

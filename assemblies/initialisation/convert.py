@@ -8,8 +8,8 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.hub import local_folder
 from pairform.assemblies.checkpoints.reading.load_spec import Ref
-from pairform.assemblies.checkpoints.save import Format
 from pairform.assemblies.checkpoints.writing.folder import check_target
+from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.assemblies.initialisation.execute import write_plan
 from pairform.assemblies.initialisation.options import Options, read_options
@@ -71,7 +71,5 @@ def convert(
     read = read_options(options, fields)
     sources = open_sources(refs, revisions)
     plan = plan_of(sources, refs, spec, patch, read)
-    written = write_plan(
-        plan, sources, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
-    )
+    written = write_plan(plan, sources, Output(out, format, max_shard_size, overwrite, progress))
     return ConvertReport(Path(out), plan, written, time.perf_counter() - begin)

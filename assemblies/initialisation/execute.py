@@ -11,12 +11,10 @@ from torch import Tensor
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
-from pairform.assemblies.checkpoints.save import Format, check_format, write_model
-from pairform.assemblies.checkpoints.writing.companions import all_companions, companions, copy_companions
+from pairform.assemblies.checkpoints.writing.companions import companions
 from pairform.assemblies.checkpoints.writing.finite import cast, check_finite
-from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
-from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.initialisation.plan import (
     Fresh,
     MeanHeads,
@@ -62,34 +60,13 @@ def execute(
         raise InputError(Problem("plan", shorten(plan), "a plan, as pairform.plan makes it"))
     check_rows(plan)
     checkpoints = {role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()}
-    return write_plan(
-        plan, checkpoints, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
-    )
+    return write_plan(plan, checkpoints, Output(out, format, max_shard_size, overwrite, progress))
 
 
-def write_plan(
-    plan: Plan,
-    checkpoints: Mapping[Role, Checkpoint],
-    out: str | Path,
-    *,
-    format: Format = "pairform",
-    max_shard_size: int | str = "5GB",
-    overwrite: bool = False,
-    progress: Progress = silent,
-) -> int:
+def write_plan(plan: Plan, checkpoints: Mapping[Role, Checkpoint], output: Output) -> int:
     """As `execute`, from open checkpoints by their roles."""
-    check_format(format)
-    if format == "transformers":
-        family_of_spec(plan.spec)  # fails before anything is written if transformers has no such model
     entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
-    size = sum(entry.size for entry in entries)
-    folders: dict[str, Path] = {role: checkpoint.folder for role, checkpoint in checkpoints.items()}
-    beside = all_companions(folders["model"]) if "model" in folders else companions(folders)
-    room = size + sum(each.size for each in beside)
-    with new_folder(out, overwrite=overwrite, sources=tuple(folders.values()), size=room) as folder:
-        copy_companions(folder, beside)
-        write_model(folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress)
-    return size
+    return output.write(plan.spec, entries, provenance(plan), companions(checkpoints))
 
 
 def check_rows(plan: Plan) -> None:

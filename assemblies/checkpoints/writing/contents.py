@@ -6,6 +6,7 @@ from pathlib import Path
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
 from pairform.assemblies.checkpoints.reading.weights import INDEX
 from pairform.assemblies.checkpoints.writing.companions import COMPANIONS, ENCODER_TOKENIZER
+from pairform.assemblies.families.tokens import GENERATION
 
 PROVENANCE = "provenance.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
@@ -23,7 +24,7 @@ OTHERS = (
 
 def model_files(folder: Path) -> list[str]:
     """The files in a folder that a model written by pairform can consist of, as relative paths in order."""
-    beside = (SPEC, CONFIG, PROVENANCE, INDEX, *COMPANIONS)
+    beside = (SPEC, CONFIG, PROVENANCE, INDEX, GENERATION, *COMPANIONS)
     names = [path.name for path in folder.iterdir() if path.name in beside or WEIGHTS.fullmatch(path.name)]
     own = folder / ENCODER_TOKENIZER
     if own.is_dir():
