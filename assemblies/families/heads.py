@@ -17,6 +17,16 @@ PROBLEMS = {
 }
 
 
+def architectures(classes: str, lm: str = "ForCausalLM") -> dict[str, str]:
+    """A family's class for each of our heads, by the prefix of its names."""
+    return {
+        "lm": classes + lm,
+        "sequence_classification": f"{classes}ForSequenceClassification",
+        "token_classification": f"{classes}ForTokenClassification",
+        "none": f"{classes}Model",
+    }
+
+
 def head_document(
     config: Mapping[str, Any], architectures: Mapping[str, str], *, softcap: Any, tie: str, classifier_bias: bool = True
 ) -> dict[str, Any]:
@@ -62,14 +72,15 @@ def decoder_only(
     }
 
 
-def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str) -> dict[str, Any]:
-    """The inverse of `head_document`; `softcap` is the name of the field for the logits' softcap."""
+def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str | None = None) -> dict[str, Any]:
+    """The inverse of `head_document`; `softcap` is the name of the field for the logits' softcap, if the family has one."""
     head = HeadSpec.of(spec.head)
     if head.name not in architectures:
         raise SpecError(Problem("head.name", repr(head.name), f"one that transformers has here: {', '.join(architectures)}"))
     config: dict[str, Any] = {"architectures": [architectures[head.name]], "tie_word_embeddings": True}
     if head.name == "lm":
-        config |= {softcap: head.softcap, "tie_word_embeddings": head.tie is not None}
+        config["tie_word_embeddings"] = head.tie is not None
+        config |= {} if softcap is None else {softcap: head.softcap}
     if head.labels:
         names = default_labels(head.labels) if isinstance(head.labels, int) else head.labels
         config["id2label"] = {str(label): name for label, name in enumerate(names)}

@@ -166,8 +166,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     attention, inner = gemma.branch(layer, "self_attention"), gemma.branch(layer, "feed_forward")
     position, heads = attention.get("position", {}), attention.get("heads", 1)
     gated, activation = inner.get("name") == "gated", WRITTEN.get(inner.get("activation", ""), "relu")
-    head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"), softcap="softcap")
-    head.pop("softcap", None)
+    head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"))
     scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales else {}
     return (
         {

@@ -21,19 +21,15 @@ from pairform.assemblies.families.gemma.siglip import (
     vision_document,
     vision_rows,
 )
-from pairform.assemblies.families.heads import head_config, head_document
+from pairform.assemblies.families.heads import architectures, head_config, head_document
+from pairform.assemblies.families.rows import stack_rows
+from pairform.assemblies.families.t5gemma.t5gemma import HEADS, NORMS
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Probability, Problem, SpecError, shorten
 
-ARCHITECTURES = {
-    "lm": "T5Gemma2ForConditionalGeneration",
-    "sequence_classification": "T5Gemma2ForSequenceClassification",
-    "token_classification": "T5Gemma2ForTokenClassification",
-    "none": "T5Gemma2Model",
-}
-OURS = "{part}.layers.{layer}."
+ARCHITECTURES = architectures("T5Gemma2", lm="ForConditionalGeneration")
 ENCODER = "t5gemma2_encoder"
 
 
@@ -50,27 +46,17 @@ class EncoderTextConfig(TextConfig):
     is_causal: bool = False
 
 
-def stack_rows(theirs: str) -> tuple[Row, ...]:
-    """The rows of a stack; `theirs` is the prefix of its names."""
-    layer = theirs + "layers.{layer}."
-    return (
-        Row(theirs + "embed_tokens.weight", "{part}.embedding.weight"),
-        Row(theirs + "embed_tokens.eoi_embedding", "{part}.embedding.end_of_image"),
-        Row(theirs + "norm.weight", "{part}.norm.weight"),
-        Row(layer + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
-        Row(layer + "self_attn.{side}_norm.weight", OURS + "self_attention.block.{side}_norm.weight"),
-        Row(layer + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
-        Row(layer + "{place}_self_attn_layernorm.weight", OURS + "self_attention.{place}_norm.weight"),
-        Row(layer + "{place}_feedforward_layernorm.weight", OURS + "feed_forward.{place}_norm.weight"),
-    )
+def rows(theirs: str, ours: str) -> tuple[Row, ...]:
+    """The rows of a stack, with the embedding of the end of an image."""
+    end_of_image = Row(theirs + "embed_tokens.eoi_embedding", ours + ".embedding.end_of_image")
+    return end_of_image, *stack_rows(theirs, ours, NORMS)
 
 
 NAMES = NameTable(
     (
         *vision_rows("model.encoder.", "encoder"),
-        *stack_rows("model.{part}."),
-        Row("lm_head.out_proj.weight", "head.weight"),
-        Row("score.out_proj.{tensor}", "head.proj.{tensor}"),
+        *rows("model.{part}.", "{part}"),
+        *HEADS,
     ),
     spellings=(
         ("model.encoder.text_model.", "model.encoder."),
