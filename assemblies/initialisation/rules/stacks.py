@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pairing.compatibility import equivalent, transferable
-from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.initialisation.plan import (
     Copy,
     Fresh,
@@ -24,6 +23,7 @@ from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
 from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import Problem, SpecError
 
+Part = Literal["encoder", "decoder"]
 Planned = tuple[Operation, Source | None]
 GROUPED = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
 """The projections of attention with kv_heads heads."""
@@ -52,29 +52,36 @@ class Target:
 
 @dataclass(frozen=True)
 class StackRules:
-    """The rules for one stack of the new model. `layers[i]` is the source layer of layer i."""
+    """The rules for one stack of the new model.
 
-    part: Role
+    Attributes:
+        part: the stack.
+        role: of its source in the plan.
+        move: the origin of its layers.
+    """
+
+    part: Part
+    role: Role
     target: ModelSpec
     checkpoint: Checkpoint
-    layers: tuple[int, ...]
+    move: Move
     options: Options
 
     @property
     def source_part(self) -> str:
-        return stack_of(self.checkpoint.spec, self.part)[0]
+        return self.move.part
 
     @property
     def source_stack(self) -> StackSpec:
-        return stack_of(self.checkpoint.spec, self.part)[1]
+        return self.move.stack
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.move.layers
 
     @property
     def stack(self) -> StackSpec:
         return self.target.stacks[self.part]
-
-    @property
-    def move(self) -> Move:
-        return Move(self.checkpoint.spec, self.source_part, self.layers)
 
     def kept_layer(self, old: int) -> LayerSpec:
         """The new layer that a source's layer initialises."""
@@ -114,7 +121,7 @@ class StackRules:
         if table not in self.checkpoint.tensors or token >= self.checkpoint.tensors[table].shape[0]:
             return fresh(target)
         factor = self.source_stack.width**0.5 if scale == "sqrt_width" else float(scale)
-        return ScaledRow(row=token, factor=factor), Source(role=self.part, tensor=table)
+        return ScaledRow(row=token, factor=factor), Source(role=self.role, tensor=table)
 
     def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         """The operation for the tensor `rest` of a branch of layer `index`."""
@@ -150,7 +157,7 @@ class StackRules:
             found = f"{new} in the spec and {old} in {self.checkpoint.folder}"
             remedy = "Only vocabularies, kv_heads and depth may differ from the source."
             raise SpecError(Problem(target.name, found, "shapes and heads that agree", remedy))
-        return operation, Source(role=self.part, tensor=name)
+        return operation, Source(role=self.role, tensor=name)
 
     def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
         """The operation that turns a source tensor of `shape` into the target's shape, if there is one."""
@@ -193,16 +200,16 @@ def heads_of(stack: StackSpec, tensor: str) -> Heads | None:
     return Heads(head_dim, value_dim, fields.get("rope_dim", 0), "kv_heads" in type(spec).model_fields)
 
 
-def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Checkpoint) -> Planned:
-    """The head's own tensors: the source's, its tied table for an untied projection, or drawn."""
-    name = target.name
-    spec = checkpoint.spec
-    if plan_target.head.name == spec.head.name == "lm" and (tie := spec.head_tie):
+def head_rule(target: Target, rules: StackRules) -> Planned:
+    """The head's own tensors: those of the last stack's source, its tied table for an untied projection, or drawn."""
+    name, new = target.name, rules.target.head
+    checkpoint, spec = rules.checkpoint, rules.checkpoint.spec
+    if new.name == spec.head.name == "lm" and (tie := spec.head_tie):
         name = checkpoint.stored_name(f"{tie}.embedding.weight")
     stored = checkpoint.tensors.get(name)
-    if stored is None or plan_target.head.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
+    if stored is None or new.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
         return fresh(target)
-    source = Source(role=role, tensor=name)
+    source = Source(role=rules.role, tensor=name)
     if stored.shape == target.shape:
         return Copy(), source
     return Rows(kept=min(target.shape[0], stored.shape[0]), initial=target.initial), source
