@@ -5,12 +5,9 @@ SHA-256 finds that too, when it is compared with a digest from elsewhere.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPE_NAMES
 from pairform.assemblies.checkpoints.reading.weights import exists
@@ -18,28 +15,10 @@ from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, model_f
 from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.registry import CheckpointError, Problem, SpecError, open_regular, read_json, shorten
 
-OPTIONAL = ("dtypes", "shapes", "files")
-"""Fields that folders of earlier versions may lack; an absent one is not compared."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """By tensor: its checksum, dtype and shape. By file: its SHA-256. None was not recorded."""
-
-    checksums: Mapping[str, Any]
-    dtypes: Mapping[str, Any] | None
-    shapes: Mapping[str, Any] | None
-    files: Mapping[str, Any] | None
-
-    def compare(
-        self, name: str, checksum: str, dtype: torch.dtype, shape: Sequence[int]
-    ) -> Iterator[tuple[str, object, object]]:
-        """What was recorded of a tensor and what was found: (what, recorded, found)."""
-        yield "checksum", self.checksums.get(name), checksum
-        if self.dtypes is not None:
-            yield "dtype", self.dtypes.get(name), DTYPE_NAMES[dtype]
-        if self.shapes is not None:
-            yield "shape", self.shapes.get(name), list(shape)
+Record = dict[str, dict[str, Any]]
+"""By field: the tensors or files, each with what was recorded of it."""
+TENSOR_FIELDS = {"tensors": "checksum", "dtypes": "dtype", "shapes": "shape"}
+"""The fields by tensor, and what they hold. Folders of earlier versions may lack all but the first, and `files`."""
 
 
 def record_of(folder: Path, entries: Sequence[Entry], checksums: Mapping[str, str]) -> dict[str, Any]:
@@ -64,11 +43,14 @@ def read_record(folder: Path, problems: list[Problem]) -> Record | None:
     except SpecError as error:
         problems += error.problems
         return None
-    for field in ("tensors", *(field for field in OPTIONAL if field in provenance)):
-        if not isinstance(provenance.get(field), dict):
-            problems.append(Problem(f"{path}: {field}", shorten(provenance.get(field)), "an object with what was written"))
+    record: Record = {}
+    for field in ("tensors", *(field for field in (*TENSOR_FIELDS, "files") if field in provenance)):
+        value = provenance.get(field)
+        if not isinstance(value, dict):
+            problems.append(Problem(f"{path}: {field}", shorten(value), "an object with what was written"))
             return None
-    return Record(provenance["tensors"], *(provenance.get(field) for field in OPTIONAL))
+        record[field] = value
+    return record
 
 
 def files_beside(folder: Path) -> dict[str, str]:
