@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
-from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPES, CheckpointTensor
+from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPES
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
@@ -61,17 +61,14 @@ def load(
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
-        dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
-        state = {name: prepare(name, placed(checkpoint.tensors[name], device, kept)) for name, kept in dtypes.items()}
+        state: dict[str, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            stored = checkpoint.tensors[name]
+            state[name] = prepare(name, cast(stored.read().to(device), parameter.dtype, stored.place))
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
     return model
-
-
-def placed(stored: CheckpointTensor, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """A stored tensor on a device; a `CheckpointError` if its values are beyond the range of `dtype`."""
-    return cast(stored.read().to(device), dtype, stored.place)
 
 
 def save(

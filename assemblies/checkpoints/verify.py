@@ -12,9 +12,16 @@ from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
 from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPE_NAMES, StoredTensor, tensor_bytes
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists
-from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, model_files
+from pairform.assemblies.checkpoints.writing.contents import (
+    PROVENANCE,
+    TENSOR_FIELDS,
+    Record,
+    digest_of,
+    files_beside,
+    model_files,
+    read_record,
+)
 from pairform.assemblies.checkpoints.writing.finite import finite
-from pairform.assemblies.checkpoints.writing.record import TENSOR_FIELDS, Record, digest_of, files_beside, read_record
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.registry import CheckpointError, InputError, PairformError, Problem, SpecError, read_json, shorten
 

@@ -60,7 +60,20 @@ class RopeConfig(Config):
     high_freq_factor: PositiveFloat | None = None
 
 
-class StackConfig(Config):
+class AnyStackConfig(Config):
+    """Fields with one default in all families with rotary positions."""
+
+    initializer_range: PositiveFloat = 0.02
+    rms_norm_eps: PositiveFloat = 1e-6
+    decoder_start_token_id: Token = None
+    attention_bias: bool = False
+    rope_parameters: RopeConfig | None = None
+    rope_scaling: RopeConfig | None = None
+    rope_theta: PositiveFloat | None = None
+    is_causal: bool = True
+
+
+class StackConfig(AnyStackConfig):
     """One stack."""
 
     vocab_size: PositiveInt = 256000
@@ -73,23 +86,15 @@ class StackConfig(Config):
     hidden_activation: str | None = None
     hidden_act: str | None = None
     max_position_embeddings: PositiveInt = 8192
-    initializer_range: PositiveFloat = 0.02
-    rms_norm_eps: PositiveFloat = 1e-6
     pad_token_id: Token = 0
     eos_token_id: EndTokens = 1
     bos_token_id: Token = 2
-    decoder_start_token_id: Token = None
-    attention_bias: bool = False
     attention_dropout: Probability = 0.0
     query_pre_attn_scalar: Annotated[int | float, Field(gt=0, le=1e12)] = 256
     sliding_window: PositiveInt | None = 4096
     final_logit_softcapping: PositiveFloat | None = 30.0
     attn_logit_softcapping: PositiveFloat | None = 50.0
     layer_types: list[str] | None = None
-    rope_parameters: RopeConfig | None = None
-    rope_scaling: RopeConfig | None = None
-    rope_theta: PositiveFloat | None = None
-    is_causal: bool = True
 
 
 class EncoderStackConfig(StackConfig):

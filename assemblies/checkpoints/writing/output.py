@@ -7,9 +7,8 @@ from typing import Any, Literal, get_args
 
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, OURS, SPEC
 from pairform.assemblies.checkpoints.writing.companions import Companions
-from pairform.assemblies.checkpoints.writing.contents import PROVENANCE
+from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, record_of
 from pairform.assemblies.checkpoints.writing.folder import new_folder
-from pairform.assemblies.checkpoints.writing.record import record_of
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.tokens import GENERATION, with_spec_tokens, with_tokens
