@@ -121,15 +121,15 @@ def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
         raise InputError(Problem("part", repr(part), f"a stack of the model: {', '.join(spec.stacks)}"))
     last = part == list(spec.stacks)[-1]
     head = spec.head.document() if last else {"name": "none"}
-    document: dict[str, Any] = spec.document() | {
+    whole = spec.document()
+    both = ("encoder", "decoder", "bridge", "tie_embeddings")
+    document = {field: value for field, value in whole.items() if field not in both} | {
         "assembly": f"{part}_only",
         "vocabulary": spec.vocabulary_of(part),
+        "tokens": spec.tokens_of(part).document(),
+        part: {field: value for field, value in whole[part].items() if field not in ("vocabulary", "tokens")},
         "head": head | ({"tie": part} if spec.tie_embeddings and head.get("tie") else {}),
     }
-    for field in ("encoder", "decoder", "bridge", "tie_embeddings"):
-        document.pop(field, None)
-    document["tokens"] = spec.tokens_of(part).document()
-    document[part] = {key: value for key, value in spec.stacks[part].document().items() if key not in ("vocabulary", "tokens")}
     unmoved = Move(spec, part, tuple(range(spec.stacks[part].depth)))
     try:
         return with_moved_values(ModelSpec.read(document), {part: unmoved})

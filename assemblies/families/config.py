@@ -142,20 +142,16 @@ def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dic
     return checked(kind, own, part)
 
 
-def require_causal(config: Mapping[str, Any]) -> None:
-    """Refuse a decoder that transformers would make bidirectional: no such encoder-decoder is built here."""
-    if not config["is_causal"]:
-        expected = "true: with false, transformers lets each token of this decoder see the later ones"
-        raise SpecError(Problem("is_causal", "false", expected))
+IS_CAUSAL = {
+    True: "true: with false, transformers lets each token of this decoder see the later ones",
+    False: "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not",
+}
 
 
-def require_bidirectional(config: Mapping[str, Any]) -> None:
-    """Refuse an encoder that the file declares causal: what transformers computes then depends on its kernel and on padding."""
-    if config["is_causal"]:
-        expected = (
-            "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
-        )
-        raise SpecError(Problem("is_causal", "true", expected))
+def require_is_causal(config: Mapping[str, Any], wanted: bool) -> None:
+    """Refuse a decoder of a pair that transformers would make bidirectional, and an encoder that the file declares causal."""
+    if config["is_causal"] is not wanted:
+        raise SpecError(Problem("is_causal", str(config["is_causal"]).lower(), IS_CAUSAL[wanted]))
 
 
 def warn_unread(field: str, value: object, why: str) -> None:

@@ -77,7 +77,7 @@ class Family:
 
     Attributes:
         to_document: config.json as the document of a spec. Callers use `document` and `spec`.
-        to_config: config.json for a spec. Callers use `config`, which finds what it cannot express by reading it back.
+        to_config: the rest of config.json for a spec. Callers use `config`, which reads it back to find what it cannot express.
         writes: whether a spec is stored as this family; of several families the first in `FAMILIES` is taken.
         base_prefix: of all tensors but the head's in folders of models with a head; folders of models without one lack it.
         written: the table of names to write with, if it depends on the spec.
@@ -123,7 +123,7 @@ class Family:
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         """config.json for `spec`; a `SpecError` lists what the family's configuration cannot express."""
-        config = self.to_config(spec)
+        config = {"model_type": self.model_type, "initializer_range": spec.initializer_range} | self.to_config(spec)
         expected = f"what transformers' {self.model_type} can express"
         differing = differences(spec, self.spec(config)).items()
         if problems := [Problem(path, f"{mine!r}", f"{expected}: {theirs!r}") for path, (mine, theirs) in differing]:

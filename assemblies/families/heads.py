@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.tokens import tokens_document
+from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError, shorten
@@ -88,6 +88,14 @@ def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: s
     if head.problem:
         config["problem_type"] = next(theirs for theirs, ours in PROBLEMS.items() if ours == head.problem)
     return config
+
+
+def decoder_only_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str | None = None) -> dict[str, Any]:
+    """The inverse of `decoder_only`, without the stack."""
+    config = tokens_config(spec) | head_config(spec, architectures, softcap=softcap)
+    if spec.head.name == "token_classification":
+        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
+    return config | {"attention_dropout": spec.last.layers[0].self_attention.dropout}
 
 
 def label_names(config: Mapping[str, Any]) -> int | list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.reading.hub import commit_of
+from pairform.assemblies.checkpoints.reading.hub import local_folder
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.initialisation.options import Options, dtype_name, read_options
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
@@ -124,7 +124,8 @@ def plan_by(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpoint]
 
 def commit(ref: object, checkpoint: Checkpoint) -> str | None:
     """The commit of a source on the hub, so that the plan stays reproducible; None for a folder and in memory."""
-    return None if Path(str(ref)).expanduser().is_dir() else commit_of(checkpoint.folder)
+    folder = checkpoint.folder
+    return folder.name if folder.parent.name == "snapshots" and local_folder(ref) is None else None
 
 
 def target_spec(

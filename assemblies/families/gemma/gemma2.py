@@ -6,11 +6,9 @@ from typing import Any
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
 from pairform.assemblies.families.family import Family, NameTable
 from pairform.assemblies.families.gemma.common import stack_config, stack_document
-from pairform.assemblies.families.heads import architectures, decoder_only, head_config
+from pairform.assemblies.families.heads import architectures, decoder_only, decoder_only_config
 from pairform.assemblies.families.rows import HEADS, SANDWICH_NORMS, stack_rows
-from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError
 
 ARCHITECTURES = architectures("Gemma2")
@@ -34,19 +32,12 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
-    stack = spec.last
-    config = stack_config(stack, spec.vocabulary, inclusive=not causal(spec)) | tokens_config(spec)
-    config |= head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
-    if spec.head.name == "token_classification":
-        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
+    config = stack_config(spec.last, spec.vocabulary, inclusive=not causal(spec))
+    config |= decoder_only_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
     if not causal(spec):
         # transformers 5 documents the first, but builds its masks from the second
         config |= {"use_bidirectional_attention": True, "is_causal": False}
-    return config | {
-        "model_type": "gemma2",
-        "attention_dropout": stack.layers[0].self_attention.dropout,
-        "initializer_range": spec.initializer_range,
-    }
+    return config
 
 
 def causal(spec: ModelSpec) -> bool:

@@ -73,8 +73,6 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
         head
         | vision_config(vision)
         | {
-            "model_type": "gemma3",
-            "initializer_range": spec.initializer_range,
             "text_config": text_config(spec, "past") | {"tie_word_embeddings": head["tie_word_embeddings"]},
         }
     )

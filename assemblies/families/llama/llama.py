@@ -13,13 +13,11 @@ from pairform.assemblies.families.config import activation_named, checked
 from pairform.assemblies.families.family import Family, NameTable
 from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.gemma.gemma2 import causal
-from pairform.assemblies.families.heads import architectures, decoder_only, head_config
+from pairform.assemblies.families.heads import architectures, decoder_only, decoder_only_config
 from pairform.assemblies.families.llama.config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from pairform.assemblies.families.rope import rope
 from pairform.assemblies.families.rows import HEADS, PRE_NORMS, stack_rows
-from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError
 
 LOCAL = "sliding_attention"
@@ -137,19 +135,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
         config |= {"use_sliding_window": window is not None, "layer_types": types, "max_window_layers": stack.depth}
     if not causal(spec):
         config["is_causal"] = False
-    head = head_config(spec, architectures(kind.classes))
-    if spec.head.name == "token_classification":
-        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
-    return (
-        config
-        | tokens_config(spec)
-        | head
-        | {
-            "model_type": kind.model_type,
-            "attention_dropout": stack.layers[0].self_attention.dropout,
-            "initializer_range": spec.initializer_range,
-        }
-    )
+    return config | decoder_only_config(spec, architectures(kind.classes))
 
 
 def writes(kind: Kind, spec: ModelSpec) -> bool:

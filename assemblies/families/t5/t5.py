@@ -170,14 +170,12 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales else {}
     return (
         {
-            "model_type": kind.model_type,
             "d_ff": inner.get("hidden", 1),
             "d_kv": attention.get("head_dim") or stack.width // heads,
             "d_model": stack.width,
             "dense_act_fn": activation,
             "dropout_rate": layer.dropout,
             "feed_forward_proj": f"gated-{activation}".replace("gelu_new", "gelu") if gated else activation,
-            "initializer_range": spec.initializer_range,
             "is_encoder_decoder": spec.assembly == "encoder_decoder",
             "is_gated_act": gated,
             "layer_norm_epsilon": layer.norm.document().get("eps", 1e-6),

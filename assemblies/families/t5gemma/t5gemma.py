@@ -10,8 +10,7 @@ from pairform.assemblies.families.config import (
     checked,
     inside,
     part_config,
-    require_bidirectional,
-    require_causal,
+    require_is_causal,
 )
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.common import stack_config, stack_document
@@ -66,7 +65,7 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
         if part == "decoder" and encoder_only:
             continue
         with inside(part):
-            (require_causal if part == "decoder" else require_bidirectional)(own)
+            require_is_causal(own, part == "decoder")
             stack = stack_document(own, causal=part == "decoder", **dropout)
         stack["embedding"]["scale_given"] = True
         if part == "decoder":
@@ -104,9 +103,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
         }
     config["decoder"]["cross_attention_hidden_size"] = config["encoder"]["hidden_size"]
     return config | {
-        "model_type": "t5gemma",
         "classifier_dropout_rate": HeadSpec.of(spec.head).dropout,
-        "initializer_range": spec.initializer_range,
         "is_encoder_decoder": not encoder_only,
         "vocab_size": vocabulary(spec, "decoder"),
     }

@@ -9,8 +9,7 @@ from pairform.assemblies.families.config import (
     checked,
     inside,
     part_config,
-    require_bidirectional,
-    require_causal,
+    require_is_causal,
 )
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
@@ -84,7 +83,7 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
             expected = f"the encoder's, {text[field]}: transformers has no other pairs"
             raise SpecError(Problem(f"decoder.{field}", str(decoder[field]), expected))
     with inside("decoder"):
-        require_causal(decoder)
+        require_is_causal(decoder, True)
         stack = stack_document(decoder, reach="past", **dropout) | {"embedding": encoder["embedding"]}
     stack["layer"]["branches"]["self_attention"]["name"] = "merged_attention"
     head = head_document(config, ARCHITECTURES, softcap=decoder["final_logit_softcapping"], tie="encoder")
@@ -112,7 +111,7 @@ def encoder_document(
 ) -> dict[str, Any]:
     """The document of our encoder for checked configurations: the encoder's and its text part's."""
     with inside("text_config"):
-        require_bidirectional(text)
+        require_is_causal(text, False)
         stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout)
     if config["eoi_token_index"] is None:
         raise SpecError(Problem("eoi_token_index", "nothing", "an id: these models have an embedding for it"))
@@ -127,12 +126,11 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     softcap = head.pop("final_logit_softcapping", None)
     encoder = encoder_config(spec)
     decoder = text_config(spec, "decoder", "past")
-    same = ("attention_dropout", "dropout_rate", "initializer_range", "pad_token_id", "bos_token_id", "eos_token_id")
+    same = ("attention_dropout", "dropout_rate", "pad_token_id", "bos_token_id", "eos_token_id")
     return (
         head
         | {field: decoder[field] for field in (*same, "vocab_size")}
         | {
-            "model_type": "t5gemma2",
             "encoder": encoder,
             "decoder": decoder | {"model_type": "t5gemma2_decoder", "final_logit_softcapping": softcap},
             "image_token_index": encoder["image_token_index"],

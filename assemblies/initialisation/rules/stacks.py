@@ -153,7 +153,7 @@ class StackRules:
         if operation is None:
             new, old = f"the shape {list(target.shape)}", f"{list(stored.shape)}"
             if stored.shape == target.shape:
-                new, old = map(str, self.heads_of(target, name))
+                new, old = f"{heads_of(self.stack, target.name)}", f"{heads_of(self.source_stack, name)}"
             found = f"{new} in the spec and {old} in {self.checkpoint.folder}"
             remedy = "Only vocabularies, kv_heads and depth may differ from the source."
             raise SpecError(Problem(target.name, found, "shapes and heads that agree", remedy))
@@ -161,7 +161,7 @@ class StackRules:
 
     def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
         """The operation that turns a source tensor of `shape` into the target's shape, if there is one."""
-        new, old = self.heads_of(target, name)
+        new, old = heads_of(self.stack, target.name), heads_of(self.source_stack, name)
         if shape == target.shape:
             return Copy() if new == old else None  # two heads of 16 channels have the shape of four heads of 8
         if target.shape[1:] != shape[1:]:
@@ -175,10 +175,6 @@ class StackRules:
         if target.shape[0] % shape[0] == 0:
             return RepeatHeads(head_dim=old.head_dim, times=target.shape[0] // shape[0])
         return None
-
-    def heads_of(self, target: Target, name: str) -> tuple[Heads | None, Heads | None]:
-        """The heads that a target and the source's tensor `name` are cut into."""
-        return heads_of(self.stack, target.name), heads_of(self.source_stack, name)
 
 
 def fresh(target: Target) -> Planned:
