@@ -1,9 +1,9 @@
 """Copying checkpoints tensor by tensor: into another format (`export`), or one stack as a model of its own (`extract`)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.writing.companions import (
@@ -53,7 +53,8 @@ def export(
     checkpoint = open_checkpoint(path_or_repo)
     provenance = {"origin": "export", "source": str(path_or_repo)}
     output = Output(out, format, max_shard_size, overwrite, progress)
-    return copy(checkpoint, checkpoint.spec, checkpoint.tensors, provenance, output, companions({"model": checkpoint}))
+    beside = companions({"model": checkpoint})
+    return output.write(checkpoint.spec, copies(checkpoint, checkpoint.tensors), provenance, beside)
 
 
 def extract(
@@ -90,20 +91,13 @@ def extract(
     edits = [{"path": path, "before": before, "after": after} for path, (before, after) in changed.items()]
     provenance = {"origin": "extract", "source": str(path_or_repo), "part": part, "edits": edits}
     output = Output(out, format, max_shard_size, overwrite, progress)
-    return copy(checkpoint, spec, parameters_of(spec), provenance, output, stack_companions(checkpoint, part))
+    beside = stack_companions(checkpoint, part)
+    return output.write(spec, copies(checkpoint, parameters_of(spec)), provenance, beside)
 
 
-def copy(
-    checkpoint: Checkpoint,
-    spec: ModelSpec,
-    names: Iterable[str],
-    provenance: Mapping[str, Any],
-    output: Output,
-    beside: Companions,
-) -> int:
-    """Write a new folder with the tensors `names` of a checkpoint unchanged."""
-    entries = [Entry.copy(name, checkpoint.tensors[checkpoint.stored_name(name)]) for name in names]
-    return output.write(spec, entries, provenance, beside)
+def copies(checkpoint: Checkpoint, names: Iterable[str]) -> list[Entry]:
+    """Unchanged tensors of a checkpoint, by the names to write."""
+    return [Entry.copy(name, checkpoint.tensors[checkpoint.stored_name(name)]) for name in names]
 
 
 def stack_companions(checkpoint: Checkpoint, part: str) -> Companions:
