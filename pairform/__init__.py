@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.checkpoints.save import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
     from pairform.assemblies.initialisation.carry import carry as carry
-    from pairform.assemblies.initialisation.convert import convert as convert
+    from pairform.assemblies.initialisation.execute import convert as convert
     from pairform.assemblies.initialisation.execute import execute as execute
     from pairform.assemblies.initialisation.options import Options as Options
     from pairform.assemblies.initialisation.plan import Plan as Plan
@@ -56,8 +56,7 @@ _MODULES = {
     "assemblies.checkpoints.save": ("load", "save"),
     "assemblies.checkpoints.verify": ("verify",),
     "assemblies.initialisation.carry": ("carry",),
-    "assemblies.initialisation.convert": ("convert",),
-    "assemblies.initialisation.execute": ("execute",),
+    "assemblies.initialisation.execute": ("convert", "execute"),
     "assemblies.initialisation.options": ("Options",),
     "assemblies.initialisation.plan": ("Plan",),
     "assemblies.initialisation.planning": ("plan",),

@@ -236,12 +236,14 @@ def test_bytes_are_the_same_where_direct_writes_are_refused(
 
 
 def test_a_parent_that_cannot_be_written_is_reported(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
+    real = Path.mkdir
 
-    def denied(*_: object, **__: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def mkdir(path: Path, *rest: Any, **options: Any) -> None:
+        if ".partial-" in path.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        real(path, *rest, **options)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", denied)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
     out = tmp_path / "new" / "out"
     refused_without_trace(write, out, tmp_path, str(out), "Permission denied")
 
