@@ -24,7 +24,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 8,
     "head_dim": 32,
 }
-KILLS, SEED = 10, 3
+KILLS, SEED = 6, 3
 START = 30.0
 """Seconds within which a process must have begun to write."""
 
