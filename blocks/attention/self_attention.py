@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.capabilities import Demand
+from pairform.blocks.attention.kernels.dispatch import Demand
 from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import FULL, Mask
+from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
@@ -79,27 +79,26 @@ class OwnSequenceAttention(AttentionHeads):
         mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
         return Read(key_values.keys, key_values.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
-    def own_mask(self, first: int, length: int, context: Context) -> Mask:
+    def own_mask(self, first: int, length: int, context: Context) -> JoinedMask:
         """The mask of the new tokens over `length` keys, the first of which is at position `first`."""
         segments = context.segments
-        return Mask(
+        mask = Mask(
             self.pattern,
             query_start=context.offset,
             query_length=first + length - context.offset,
             key_start=first,
             key_length=length,
             valid=None if context.valid is None else context.valid[:, first:],
-            blocks=self.blocks(context),
+            blocks=self.blocks(context) if self.pattern.causal else None,
             query_segments=None if segments is None else segments[:, context.offset :],
             key_segments=None if segments is None else segments[:, first:],
         )
+        return JoinedMask((mask,))
 
     def blocks(self, context: Context) -> Int[Tensor, "batch total_length"] | None:
         """A number for each run of tokens that attend to each other despite causality: image tokens, and the prefix."""
-        if not self.mask.causal:
-            return None
         prefix = context.prefix
-        if prefix is None or not self.mask.prefix:
+        if prefix is None or not self.pattern.prefix:
             return context.blocks
 
         def make() -> Int[Tensor, "batch total_length"]:
@@ -108,16 +107,16 @@ class OwnSequenceAttention(AttentionHeads):
 
         return context.once("prefix", make)
 
-    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads distances"]:
+    def score_bias(self, mask: JoinedMask, context: Context) -> Float[Tensor, "heads distances"]:
         """The score bias for each distance between a query and a key, in the order that `by_distance` reads."""
 
         def make() -> Int[Tensor, "1 distances"]:
-            device = context.positions.device
+            device, (part,) = context.positions.device, mask.parts
             if context.slots is not None:
-                return torch.arange(mask.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
+                return torch.arange(part.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
             # the smallest distance is that of the first key to the last query
-            first = mask.key_start - (mask.query_start + mask.query_length - 1)
-            return torch.arange(first, first + mask.key_length + mask.query_length - 1, device=device)[None]
+            first = part.key_start - (part.query_start + part.query_length - 1)
+            return torch.arange(first, first + part.key_length + part.query_length - 1, device=device)[None]
 
         return self.position.score_bias(context.once(("distances", id(mask)), make), context)[:, 0]
 
@@ -135,14 +134,16 @@ class OwnSequenceAttention(AttentionHeads):
         whole = context.cache.own[context.place].put(keys, values, slot.token)
         capacity, reach = whole.keys.shape[2], self.reach
 
-        def allowed() -> Tensor:
+        def in_use() -> JoinedMask:
             places = torch.arange(capacity, device=keys.device)[None]
-            visible = places <= slot.token
+            allowed = places <= slot.token
             if reach is not None:
-                visible = visible & (places >= slot.token - reach)
-            return visible if slot.first is None else visible & (places >= slot.first)
+                allowed = allowed & (places >= slot.token - reach)
+            if slot.first is not None:
+                allowed = allowed & (places >= slot.first)
+            return JoinedMask((Mask(FULL, 0, 1, 0, capacity, allowed),))
 
-        mask = context.once(("slots", reach, capacity), lambda: Mask(FULL, 0, 1, 0, capacity, allowed()))
+        mask = context.once(("slots", reach, capacity), in_use)
         return Read(whole.keys, whole.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
 
