@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pairform.blocks.context import Context
 from pairform.blocks.functional.blocked_ops import by_rows
-from pairform.blocks.functional.linear import Linear, WideLinear
+from pairform.blocks.functional.linear import Linear
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -41,6 +41,18 @@ class FeedForwardSpec(BlockSpec):
         description="In float16, keep the last projection and its output in float32 and clamp the hidden states around "
         "attention to float16's range, as transformers does for T5, whose values exceed it.",
     )
+
+
+class WideLinear(Linear):
+    """A `Linear` that stays in float32 in a float16 model: conversion to float16 leaves its weights in float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def widened(tensor: Tensor) -> Tensor:
+            converted = fn(tensor)
+            return tensor.to(converted.device, torch.float32) if converted.dtype == torch.float16 else converted
+
+        super()._apply(widened, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def down(spec: FeedForwardSpec, sizes: Sizes) -> Linear:

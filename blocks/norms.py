@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.functional.blocked_ops import AT_ONCE, by_rows
+from pairform.blocks.functional import blocked_ops
 from pairform.blocks.functional.dtypes import narrower, wide
 from pairform.blocks.functional.initializers import Constant, Initial
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
@@ -43,8 +43,9 @@ class RMSNorm(nn.Module):
         def norm(rows: Tensor) -> Tensor:
             return torch.rms_norm(rows.to(dtype), scale.shape, scale, self.spec.eps).to(rows.dtype)
 
-        # norms are a fifth of the modules that a forward pass calls: for few rows the call of `by_rows` is saved
-        normed = norm(hidden) if hidden.numel() <= AT_ONCE else by_rows(norm, hidden)
+        # norms are a fifth of the modules that a forward pass calls, so the call of `by_rows` is saved where it does nothing
+        few = hidden.numel() <= blocked_ops.AT_ONCE
+        normed = norm(hidden) if few else blocked_ops.by_rows(norm, hidden)
         return normed if weight.dtype == hidden.dtype else normed.to(narrower(hidden.dtype, weight.dtype))
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.modeling.base import ModelParts
-from pairform.blocks.cache import BUCKET, Cache
+from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Source, TokenSlot
+from pairform.blocks.key_values import BUCKET
 
 Step: TypeAlias = Callable[[ModelParts, Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
 

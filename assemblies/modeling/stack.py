@@ -13,9 +13,10 @@ from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.layer import Layer
 from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
-from pairform.blocks.cache import Cache, Place
+from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Reads, Source
-from pairform.blocks.positions.base import share_parameters
+from pairform.blocks.key_values import Place
+from pairform.blocks.positions.base import ScoreBias
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 
@@ -56,17 +57,24 @@ class Stack(nn.Module):
         self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
-        share_parameters(
-            (name, module.get_submodule(f"{name}.block"))
-            for layer, module in zip(spec.layers, self.layers, strict=True)
-            for name in layer.present
-        )
+        self.share_positions()
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision: Vision | None = None
         if spec.vision is not None:
             tower = Stack(spec.vision.tower, Sizes(spec.vision.tower.width))
             self.vision = Vision(spec.vision, tower, sizes.width)
         self.checkpointed: frozenset[int] = frozenset()
+
+    def share_positions(self) -> None:
+        """Let score biases share parameters with those of the nearest earlier layer, in the branch of the same name."""
+        earlier: dict[tuple[str, type[ScoreBias]], ScoreBias] = {}
+        for layer in self.layers:
+            for name, branch in layer.named_children():
+                position = getattr(branch.block, "position", None)
+                if isinstance(position, ScoreBias):
+                    key = (name, type(position))
+                    position.share(earlier.get(key))
+                    earlier[key] = position
 
     def forward(
         self,

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
+from pairform.blocks.key_values import KeyValues
 from pairform.registry import InputError, Problem, Sizes
 
 

@@ -78,14 +78,6 @@ class Mask:
         right = right if self.blocks is None else self.ahead
         return self.key_length if left is None or right is None else min(self.key_length, count + left + right)
 
-    def unrestricted(self) -> bool:
-        """Whether every query may attend to every key."""
-        left, right = self.window
-        last_query = self.query_start + self.query_length - 1
-        last_key = self.key_start + self.key_length - 1
-        near = left is None or last_query - self.key_start <= left
-        return not self.padded and near and (right is None or last_key - self.query_start <= right)
-
     def interval(self, device: torch.device) -> tuple[Int[Tensor, "rows queries"], Int[Tensor, "rows queries"]]:
         """The indices of the first and the last key that each query may attend to by causality, window and blocks, without
         padding and packing. One row if all rows are the same.
@@ -106,13 +98,18 @@ class Mask:
         """True where a query may attend; None if nothing is masked. One row of queries if only padding masks keys; a batch of
         one if neither padding nor packing does.
         """
-        if self.unrestricted():
-            return None
+        left, right = self.window
+        if not self.padded:
+            last_query = self.query_start + self.query_length - 1
+            last_key = self.key_start + self.key_length - 1
+            near = left is None or last_query - self.key_start <= left
+            if near and (right is None or last_key - self.query_start <= right):
+                return None
         allowed = None if self.valid is None else self.valid[:, None, None, :]
         if self.query_segments is not None and self.key_segments is not None:
             same = self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :]
             allowed = same if allowed is None else allowed & same
-        if self.window != (None, None):
+        if left is not None or right is not None:
             low, high = (bound[:, None, :, None] for bound in self.interval(device))
             keys = torch.arange(0, self.key_length, device=device)
             near = (keys >= low) & (keys <= high)

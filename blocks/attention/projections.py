@@ -182,10 +182,10 @@ class AttentionHeads(nn.Module):
             biases=() if biases.count(None) == len(biases) else biases,
         )
         mixed, weights = attend(self.kernel, queries, keys, values, call)
-        if weights is not None:
+        if weights is not None and context.weights is not None:
             for part, own in zip(mask.parts, weights.split([part.key_length for part in mask.parts], dim=-1), strict=True):
                 if part.reads != "sink":
-                    context.record(part.reads, own)
+                    context.weights[part.reads, context.place] = own
         return mixed
 
     def output(

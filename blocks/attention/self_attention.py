@@ -1,8 +1,7 @@
 """Attention of a sequence to itself."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,13 +12,13 @@ from pairform.blocks.attention.kernels.dispatch import Demand
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
-from pairform.blocks.positions.base import NoPosition, ScoreBias, ScoreBiasSpec
-from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
+from pairform.blocks.key_values import KeyValues, OwnKeys
+from pairform.blocks.positions.base import NoPosition, PositionedSpec, ScoreBias, ScoreBiasSpec
+from pairform.registry import BlockSpec, Sizes, Slot, build_block
 
 
-class OwnSequenceSpec(AttentionSpec):
+class OwnSequenceSpec(PositionedSpec, AttentionSpec):
     """Options of every attention block that attends to the sequence of its queries."""
 
     position: Annotated[BlockSpec, Slot("position")] = Field(
@@ -34,18 +33,6 @@ class OwnSequenceSpec(AttentionSpec):
         return replace(
             demand, bias=demand.bias or isinstance(self.position, ScoreBiasSpec), pictures=demand.pictures or self.mask.prefix
         )
-
-    def position_sizes(self, sizes: Sizes) -> Sizes:
-        """The sizes that the positional encoding is built with: as `width` the head dimension, and the number of heads."""
-        return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
-
-    def check(self, sizes: Sizes) -> Iterator[Problem]:
-        yield from super().check(sizes)
-        yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
-
-    def sited(self, sizes: Sizes) -> dict[str, Any]:
-        position = self.position.sited(self.position_sizes(sizes))
-        return {"position": position} if position else {}
 
 
 class OwnSequenceAttention(AttentionHeads):
