@@ -60,14 +60,6 @@ class OwnKeys:
         return KeyValues(self.buffers.keys[:, :, part], self.buffers.values[:, :, part], self.start)
 
     @property
-    def keys(self) -> Float[Tensor, "batch kv_heads held head_dim"]:
-        return self.held.keys
-
-    @property
-    def values(self) -> Float[Tensor, "batch kv_heads held head_dim"]:
-        return self.held.values
-
-    @property
     def bytes(self) -> int:
         """Bytes of the tokens kept, without spare capacity."""
         return self.held.bytes

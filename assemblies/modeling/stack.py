@@ -26,21 +26,17 @@ class StackOutput:
 
     hidden:         after the final norm.
     hidden_states:  the embeddings, then each layer's output, the last one after the final norm.
-    attentions:     by sequence attended to ("own" or "source"), the attention weights of each layer that attends to it,
-                    `[batch, heads, queries, keys]`.
+    attentions:     if requested, by sequence attended to ("own" or "source") the attention weights of each layer that attends
+                    to it, `[batch, heads, queries, keys]`.
     auxiliary_loss: in training, the sum of the auxiliary losses of blocks, including those of a trained vision tower.
     layers:         the requested layer outputs by layer number, after the final norm.
     """
 
     hidden: Float[Tensor, "batch length width"]
     hidden_states: tuple[Tensor, ...] | None = None
-    attentions: Mapping[Reads, tuple[Tensor, ...]] | None = None
+    attentions: Mapping[Reads, tuple[Tensor, ...]] = field(default_factory=dict)
     auxiliary_loss: Float[Tensor, ""] | None = None
     layers: Mapping[int, Float[Tensor, "batch length width"]] = field(default_factory=dict)
-
-    def attentions_over(self, reads: Reads) -> tuple[Tensor, ...] | None:
-        """The attention weights on one sequence in every layer that attends to it."""
-        return None if self.attentions is None else self.attentions.get(reads)
 
 
 class Stack(nn.Module):
@@ -122,9 +118,9 @@ class Stack(nn.Module):
         return StackOutput(
             states[-1],
             tuple(states) if hidden_states else None,
-            None if context.weights is None else by_reading(context.weights),
+            by_reading(context.weights or {}),
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
-            {index: self.normed(states[index + 1]) if index < last else states[-1] for index in layers},
+            {index: self.dropped(self.norm(states[index + 1])) if index < last else states[-1] for index in layers},
         )
 
     def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
@@ -138,12 +134,8 @@ class Stack(nn.Module):
                 states.append(checkpoint(layer, states[-1], context, index, use_reentrant=False))
             else:
                 states.append(layer(states[-1], context, index))
-        states[-1] = self.normed(states[-1])
+        states[-1] = self.dropped(self.norm(states[-1]))
         return states
-
-    def normed(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """`hidden` after the final norm and dropout."""
-        return self.dropped(self.norm(hidden))
 
     def dropped(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """`hidden` after the stack's dropout, in training."""

@@ -12,8 +12,6 @@ from torch.nn import functional
 from pairform.blocks.context import Reads
 
 T = TypeVar("T")
-ROWS = 512
-"""Rows of a dense mask that `fully_masked` holds at a time, to limit its memory."""
 
 
 class MaskPattern(NamedTuple):
@@ -100,10 +98,9 @@ class Mask:
         """
         left, right = self.window
         if not self.padded:
-            last_query = self.query_start + self.query_length - 1
-            last_key = self.key_start + self.key_length - 1
-            near = left is None or last_query - self.key_start <= left
-            if near and (right is None or last_key - self.query_start <= right):
+            before = self.query_start + self.query_length - 1 - self.key_start  # from the last query to the first key
+            after = self.key_start + self.key_length - 1 - self.query_start  # from the first query to the last key
+            if (left is None or before <= left) and (right is None or after <= right):
                 return None
         allowed = None if self.valid is None else self.valid[:, None, None, :]
         if self.query_segments is not None and self.key_segments is not None:
@@ -129,6 +126,7 @@ def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch leng
 @dataclass(frozen=True)
 class JoinedMask:
     """The mask over the concatenated keys of one or several sequences: two in merged attention, one more for sinks, else one.
+    That of the queries comes first.
 
     lowered: the forms that kernels converted it to, so that each is computed once for all layers that share the mask.
     """
@@ -176,14 +174,3 @@ class JoinedMask:
         ]
         length = self.lengths[0]
         return torch.cat([allowed.expand(batch, -1, length, -1) for allowed in whole], dim=-1)
-
-    def fully_masked(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length 1"] | None:
-        """True at fully masked queries, which may attend to no key; None if there cannot be any."""
-        if not self.padded:
-            return None
-        masks, length = [], self.lengths[0]
-        for begin in range(0, length, ROWS):
-            allowed = self.rows(begin, min(begin + ROWS, length)).dense(device)
-            assert allowed is not None, "it is padded"
-            masks.append(~allowed.any(-1, keepdim=True))
-        return torch.cat(masks, dim=2)

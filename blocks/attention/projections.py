@@ -13,17 +13,7 @@ from pairform.blocks.attention.kernels.dispatch import KERNELS, Demand, able, at
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
-from pairform.registry import (
-    LIMIT,
-    BlockSpec,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-    Problem,
-    Sizes,
-    Slot,
-    build_block,
-)
+from pairform.registry import LIMIT, BlockSpec, PositiveFloat, PositiveInt, Probability, Problem, Sizes, Slot, build_block
 
 
 class AttentionSpec(BlockSpec):
@@ -183,7 +173,8 @@ class AttentionHeads(nn.Module):
         )
         mixed, weights = attend(self.kernel, queries, keys, values, call)
         if weights is not None and context.weights is not None:
-            for part, own in zip(mask.parts, weights.split([part.key_length for part in mask.parts], dim=-1), strict=True):
+            shares = torch.split(weights, [part.key_length for part in mask.parts], dim=-1)
+            for part, own in zip(mask.parts, shares, strict=True):
                 if part.reads != "sink":
                     context.weights[part.reads, context.place] = own
         return mixed

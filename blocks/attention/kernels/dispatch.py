@@ -154,7 +154,7 @@ def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
         weights=call.weights,
         dropout=call.dropout > 0,
         merged=len(call.mask.parts) > 1,
-        pictures=any(part.blocks is not None for part in call.mask.parts),
+        pictures=call.mask.parts[0].blocks is not None,
         bias=bool(call.biases),
         head_dim=queries.shape[-1],
         device=queries.device.type,

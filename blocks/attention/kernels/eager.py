@@ -53,7 +53,7 @@ def eager(
     if len(values) == 1:
         mixed = product(weights, values[0])
     else:
-        shares = weights.split([part.shape[2] for part in values], dim=-1)
+        shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
         mixed = reduce(torch.add, map(product, shares, values))
     if heads != kv_heads:  # in two steps, of which torch.export can follow each at any length
         mixed = mixed.view(batch, kv_heads, heads // kv_heads, length, values[0].shape[-1]).flatten(1, 2)
