@@ -135,6 +135,7 @@ def in_bucket(source: Source) -> Source:
     """The source, padded on the right to the length of its bucket."""
     length = source.hidden.shape[1]
     more = bucket(length) - length
-    valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
-    valid = valid if source.valid is None else source.valid
+    valid = source.valid
+    if valid is None:
+        valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
     return replace(source.each(lambda hidden: functional.pad(hidden, (0, 0, 0, more))), valid=functional.pad(valid, (0, more)))

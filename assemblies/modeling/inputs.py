@@ -125,8 +125,13 @@ def decoder_inputs(
     raise InputError(Problem("decoder_input_ids", "nothing for the decoder to read", expected))
 
 
-def check_segments(spec: ModelSpec, source: Tensor | None, target: Tensor | None) -> None:
-    """Raise `InputError` for segment IDs that do not fit the model: an encoder-decoder takes them in both stacks or none."""
+def check_packing(
+    spec: ModelSpec, source: Tensor | None, target: Tensor | None, prefix_lengths: Tensor | None, cache: Cache | None
+) -> None:
+    """Raise `InputError` for segment IDs or prefix lengths that do not fit the model.
+
+    An encoder-decoder takes segment IDs in both stacks (`source`, `target`) or in none.
+    """
     for argument, ids in (("segment_ids", source), ("decoder_segment_ids", target)):
         if ids is not None and (ids.ndim != 2 or ids.is_floating_point()):
             found = f"{str(ids.dtype).removeprefix('torch.')} of the shape {tuple(ids.shape)}"
@@ -137,6 +142,8 @@ def check_segments(spec: ModelSpec, source: Tensor | None, target: Tensor | None
         raise InputError(Problem("decoder_segment_ids", found, "both for an encoder-decoder, else segment_ids alone"))
     if source is not None and getattr(spec.head, "pools", False):
         raise InputError(Problem("segment_ids", "packed rows for a head with one output per row", "one document per row"))
+    if prefix_lengths is not None:
+        check_prefix(spec, prefix_lengths, cache, source)
 
 
 def check_prefix(spec: ModelSpec, lengths: Tensor, cache: Cache | None, segments: Tensor | None) -> None:

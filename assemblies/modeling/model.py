@@ -12,15 +12,7 @@ from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source
 from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
-from pairform.assemblies.modeling.inputs import (
-    StackInputs,
-    as_mask,
-    begins,
-    check_prefix,
-    check_segments,
-    decoder_inputs,
-    mask_padding,
-)
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, begins, check_packing, decoder_inputs, mask_padding
 from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
@@ -88,9 +80,7 @@ class Model(ModelParts):
         Raises:
             InputError: arguments that do not fit the model or each other.
         """
-        check_segments(self.spec, segment_ids, decoder_segment_ids)
-        if prefix_lengths is not None:
-            check_prefix(self.spec, prefix_lengths, cache, segment_ids)
+        check_packing(self.spec, segment_ids, decoder_segment_ids, prefix_lengths, cache)
         requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         valid = kept_mask(encoder_outputs, as_mask(attention_mask))
         source_inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)

@@ -110,7 +110,7 @@ class OwnSequenceAttention(AttentionHeads):
     @property
     def reach(self) -> int | None:
         """How many earlier tokens a later query may attend to: the causal window; None is all."""
-        return self.mask.window[0] if self.mask.window is not None and self.mask.causal else None
+        return self.pattern.window[0] if self.pattern.window is not None and self.pattern.causal else None
 
     def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> Read:
         """`read_own` for a compiled step of one token: all of the cache's buffers, with a mask of the slots that are in use.
