@@ -118,7 +118,7 @@ class Stack(nn.Module):
         return StackOutput(
             states[-1],
             tuple(states) if hidden_states else None,
-            by_reading(context.weights or {}),
+            by_reading(context.weights) if context.weights else {},
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
             {index: self.dropped(self.norm(states[index + 1])) if index < last else states[-1] for index in layers},
         )

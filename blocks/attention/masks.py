@@ -107,9 +107,9 @@ class Mask:
             same = self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :]
             allowed = same if allowed is None else allowed & same
         if left is not None or right is not None:
-            low, high = (bound[:, None, :, None] for bound in self.interval(device))
+            low, high = self.interval(device)
             keys = torch.arange(0, self.key_length, device=device)
-            near = (keys >= low) & (keys <= high)
+            near = (keys >= low[:, None, :, None]) & (keys <= high[:, None, :, None])
             allowed = near if allowed is None else allowed & near
         return allowed
 

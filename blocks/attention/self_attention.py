@@ -68,7 +68,11 @@ class OwnSequenceAttention(AttentionHeads):
 
     def own_mask(self, first: int, length: int, context: Context) -> JoinedMask:
         """The mask of the new tokens over `length` keys, the first of which is at position `first`."""
-        segments = context.segments
+        segments, prefix = context.segments, context.prefix
+        blocks = context.blocks if self.pattern.causal else None
+        if self.pattern.prefix and prefix is not None:  # its tokens are one more block
+            others = torch.full_like(prefix, -1, dtype=torch.long) if blocks is None else blocks
+            blocks = others.masked_fill(prefix, torch.iinfo(torch.long).max)
         mask = Mask(
             self.pattern,
             query_start=context.offset,
@@ -76,23 +80,11 @@ class OwnSequenceAttention(AttentionHeads):
             key_start=first,
             key_length=length,
             valid=None if context.valid is None else context.valid[:, first:],
-            blocks=self.blocks(context) if self.pattern.causal else None,
+            blocks=blocks,
             query_segments=None if segments is None else segments[:, context.offset :],
             key_segments=None if segments is None else segments[:, first:],
         )
         return JoinedMask((mask,))
-
-    def blocks(self, context: Context) -> Int[Tensor, "batch total_length"] | None:
-        """A number for each run of tokens that attend to each other despite causality: image tokens, and the prefix."""
-        prefix = context.prefix
-        if prefix is None or not self.pattern.prefix:
-            return context.blocks
-
-        def make() -> Int[Tensor, "batch total_length"]:
-            others = torch.full_like(prefix, -1, dtype=torch.long) if context.blocks is None else context.blocks
-            return others.masked_fill(prefix, torch.iinfo(torch.long).max)
-
-        return context.once("prefix", make)
 
     def score_bias(self, mask: JoinedMask, context: Context) -> Float[Tensor, "heads distances"]:
         """The score bias for each distance between a query and a key, in the order that `by_distance` reads."""

@@ -3,6 +3,7 @@ fastest for the call."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -66,12 +67,14 @@ class Kernel:
     def run(self) -> Run:
         """The kernel's function. It maps queries `[batch, heads, q, d]`, parts of keys and values `[batch, kv_heads, k, d]` and
         an `AttentionCall` to the output `[batch, heads, q, d]`."""
-        load(self.name)
+        if self.name not in FUNCTIONS:
+            load(self.name)
         return FUNCTIONS[self.name]
 
     def lacks(self, device: str) -> str | None:
         """What is not installed for this kernel on a device, phrased to follow its name; None if nothing is missing."""
-        load(self.name)
+        if self.name not in FUNCTIONS:
+            load(self.name)
         return LACKS[self.name](device) if self.name in LACKS else None
 
     def refuses(self, demand: Demand) -> str | None:
@@ -99,11 +102,10 @@ class Kernel:
 
 def load(name: str) -> None:
     """Import a kernel's module and register its function, which has the module's name, and its `lacks`, if it has one."""
-    if name not in FUNCTIONS:
-        module = import_module(f"{__package__}.{name}")
-        FUNCTIONS[name] = getattr(module, name)
-        if hasattr(module, "lacks"):
-            LACKS[name] = module.lacks
+    module = import_module(f"{__package__}.{name}")
+    FUNCTIONS[name] = getattr(module, name)
+    if hasattr(module, "lacks"):
+        LACKS[name] = module.lacks
 
 
 HALF = frozenset({torch.float16, torch.bfloat16})
@@ -143,12 +145,12 @@ def attend(name: str, queries: Tensor, keys: Parts, values: Parts, call: Attenti
     The kernel is chosen once for all layers of a forward pass that share a mask and have the same properties.
     """
     key = (name, call.softcap is None, call.weights, call.dropout > 0, bool(call.biases), queries.shape[-1], queries.dtype)
-    run = call.mask.once(key, lambda: select(name, queries, call).run)
+    run = call.mask.once(key, partial(select, name, queries, call))
     return run(queries, keys, values, call)
 
 
-def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
-    """The kernel for a call. It depends on the shape, dtype and device of `queries`, not on their values."""
+def select(name: str, queries: Tensor, call: AttentionCall) -> Run:
+    """The function of the kernel for a call. It depends on the shape, dtype and device of `queries`, not on their values."""
     demand = Demand(
         softcap=call.softcap is not None,
         weights=call.weights,
@@ -162,7 +164,7 @@ def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
     )
     if demand.device == "meta" and name in KERNELS and KERNELS[name].devices is not None:
         name = "auto"  # there only shapes are computed, which any kernel can do
-    return choose(name, demand, preferred(demand, queries, call) if name == "auto" else ())
+    return choose(name, demand, preferred(demand, queries, call) if name == "auto" else ()).run
 
 
 def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Kernel:
@@ -182,7 +184,8 @@ def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Ker
 def prepare(name: str) -> None:
     """Import the kernels that a block may use, before it runs: compiled code cannot import them."""
     for known in KERNELS if name == "auto" else (name,):
-        load(known)
+        if known not in FUNCTIONS:
+            load(known)
 
 
 def able(demand: Demand) -> list[str]:
@@ -206,8 +209,10 @@ def preferred(demand: Demand, queries: Tensor, call: AttentionCall) -> tuple[str
 def chunks_pay(call: AttentionCall, device: str | None) -> bool:
     """Whether there are enough scores for a kernel that does not hold them. On a GPU sdpa does not hold them either, so there
     another kernel pays only with a softcap, or with a window that masks at least half of the keys."""
+    if call.mask.parts[0].query_length <= FEWEST:
+        return False
     queries, keys = call.mask.lengths
-    if queries <= FEWEST or queries * keys < (LONG if call.softcap is None else LONG_CAPPED):
+    if queries * keys < (LONG if call.softcap is None else LONG_CAPPED):
         return False
     return device == "cpu" or call.softcap is not None or 2 * call.mask.seen_by(FEWEST) <= keys
 
