@@ -35,8 +35,10 @@ def generate(
 ) -> Int[Tensor, "batch total_length"]:
     """`Model.generate`, which documents the arguments."""
     resolved = options.checked(model, cache)
-    # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default
-    padding = None if model.padding in resolved.ends and not has_own_tokens(model) else model.padding
+    # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default; the padding of
+    # an encoder with special tokens of its own has nothing to do with the decoder's end tokens
+    own_tokens = model.encoder is not None and model.encoder.spec.tokens is not None
+    padding = None if model.padding in resolved.ends and not own_tokens else model.padding
     with evaluating(model):
         source, images = None, pixel_values
         prompt, mask = input_ids, attention_mask
@@ -64,11 +66,6 @@ def generate(
             if cache is not None:
                 cache.tokens = aligned
         return torch.cat((prompt, new), dim=1)
-
-
-def has_own_tokens(model: Model) -> bool:
-    """Whether the encoder has its own special tokens, so that its padding token is unrelated to the decoder's end tokens."""
-    return model.spec.encoder is not None and model.spec.encoder.tokens is not None
 
 
 @contextmanager

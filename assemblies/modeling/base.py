@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pairform.assemblies.modeling.frozen_weights import check_apply, constant_weights
+from pairform.assemblies.modeling.frozen_weights import ConstantLinear, constant_weights
 from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.stack import Stack
 from pairform.assemblies.specs.model import ModelSpec
@@ -113,7 +113,9 @@ class ModelParts(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert or move all tensors, or none if some layer does not allow it."""
-        check_apply(self, fn)
+        for module in self.modules():
+            if isinstance(module, ConstantLinear):
+                module.check_apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:

@@ -144,8 +144,8 @@ class AttentionHeads(nn.Module):
         """Keys and values, both `[batch, kv_heads, length, head_dim]`, by the block's projections or by the given ones."""
         # the sizes are spelt out, since -1 would be ambiguous for an empty batch: a vision tower runs on no images
         shape = (*hidden.shape[:2], self.kv_heads, self.head_dim)
-        keys = (k_proj or self.k_proj)(hidden).view(shape).transpose(1, 2)
-        values = (v_proj or self.v_proj)(hidden).view(shape).transpose(1, 2)
+        keys = (self.k_proj if k_proj is None else k_proj)(hidden).view(shape).transpose(1, 2)
+        values = (self.v_proj if v_proj is None else v_proj)(hidden).view(shape).transpose(1, 2)
         return (self.k_norm(keys) if self.normed else keys), values
 
     def attend(
