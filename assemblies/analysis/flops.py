@@ -1,30 +1,30 @@
 """Counting floating-point operations on the meta device with torch's formulas, without importing torch's compiler."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts matrix products by the name last given to `place`, with the formulas of `torch.utils.flop_counter`.
+    """Counts matrix products of each of the `modules` that run, with the formulas of `torch.utils.flop_counter`.
 
     torch's FlopCounterMode, and its meta kernels for element-wise operations and those in `SHAPES`, import torch's compiler
     and sympy. `inspect` of t5gemma-9b-2b took 6.7 to 7.2 CPU seconds with it, and takes 3.4 to 4.1 with this counter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, modules: ModuleTracker) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.modules = modules
         self.counts: Counter[str] = Counter()
-        self.place = ""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -35,7 +35,8 @@ class FlopCounter(TorchDispatchMode):
         formula: Any = flop_registry.get(func._overloadpacket)
         if formula is not None:
             out = SHAPES.get(func, func)(*args, **kwargs)
-            self.counts[self.place] += formula(*args, **kwargs, out_val=out)
+            flops = formula(*args, **kwargs, out_val=out)
+            self.counts.update(dict.fromkeys(self.modules.parents, flops))
             return out
         if func in SHAPES:
             return SHAPES[func](*args, **kwargs)
@@ -56,14 +57,6 @@ def elementwise(args: Any, kwargs: Mapping[str, Any]) -> Tensor:
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     return left.new_empty((*left.shape[:-1], right.shape[-1]))
-
-
-def product_and_sum(bias: Tensor, left: Tensor, right: Tensor, **_: Any) -> Tensor:
-    return product(left, right)
-
-
-def unchanged(tensor: Tensor, *_: Any) -> Tensor:
-    return tensor.new_empty(tensor.shape)
 
 
 def alike(tensor: Tensor, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
@@ -114,10 +107,10 @@ def looked_up(table: Tensor, ids: Tensor, *_: Any) -> Tensor:
 SHAPES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.mm.default: product,
     torch.ops.aten.bmm.default: product,
-    torch.ops.aten.addmm.default: product_and_sum,
+    torch.ops.aten.addmm.default: lambda bias, left, right, **_: product(left, right),
     torch.ops.aten.embedding.default: looked_up,
-    torch.ops.aten._softmax.default: unchanged,
-    torch.ops.aten._safe_softmax.default: unchanged,
+    torch.ops.aten._softmax.default: alike,
+    torch.ops.aten._safe_softmax.default: alike,
     torch.ops.aten.zeros_like.default: alike,
     torch.ops.aten.empty_like.default: alike,
     torch.ops.aten.full_like.default: alike,
@@ -125,9 +118,9 @@ SHAPES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.mean.dim: reduced,
     torch.ops.aten.all.dim: partial(reduced, dtype=torch.bool),
     torch.ops.aten.argmax.default: partial(reduced, dtype=torch.long),
-    torch.ops.aten.cumsum.default: unchanged,
-    torch.ops.aten.flip.default: unchanged,
-    torch.ops.aten.masked_scatter.default: unchanged,
+    torch.ops.aten.cumsum.default: alike,
+    torch.ops.aten.flip.default: alike,
+    torch.ops.aten.masked_scatter.default: alike,
     torch.ops.aten.constant_pad_nd.default: padded,
     torch.ops.aten.convolution.default: convolved,
     torch.ops.aten.native_layer_norm.default: layer_normed,
@@ -135,21 +128,3 @@ SHAPES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.arange.start_step: counted,
 }
 """Operations of which only the shape of the result matters."""
-
-
-@contextmanager
-def count_flops(modules: Mapping[str, nn.Module]) -> Iterator[Counter[str]]:
-    """Count by module: operations inside `modules[name]` under `name`, all others under ""."""
-    counter = FlopCounter()
-
-    def enter(name: str) -> Any:
-        return lambda *_: setattr(counter, "place", name)
-
-    hooks = [module.register_forward_pre_hook(enter(name)) for name, module in modules.items()]
-    hooks += [module.register_forward_hook(enter("")) for module in modules.values()]
-    try:
-        with counter:
-            yield counter.counts
-    finally:
-        for hook in hooks:
-            hook.remove()

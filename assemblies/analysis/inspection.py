@@ -1,15 +1,16 @@
 """Costs of a spec, by part, without allocating it: parameters, FLOPs and cache bytes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.module_tracker import ModuleTracker
 
-from pairform.assemblies.analysis.flops import count_flops
-from pairform.assemblies.analysis.parameter_tree import Part, Tree, count_parameters, stacks_of
+from pairform.assemblies.analysis.flops import FlopCounter
+from pairform.assemblies.analysis.parameter_tree import Part, Tree
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
@@ -85,14 +86,12 @@ def inspect(
     spec, counts = one_of_each(read)
     model = skeleton(spec, dtype)
     model.source_layers = source_layers(read)  # the bridge is crossed once for each of them
-    tree = Tree(model, counts).root
-    parameters = count_parameters(tree, model, counts)
     flops, cache = run(model, batch, source_length, target_length, pictures)
-    add_flops(tree, "", flops, counts)
+    tree = Tree(model, counts, flops)
     return Inspection(
-        tree,
-        parameters,
-        {part.name: part.flops for part in tree.parts} | {"total": tree.flops},
+        tree.root,
+        tree.parameters(),
+        {part.name: part.flops for part in tree.root.parts} | {"total": tree.root.flops},
         cache_bytes(cache, counts.get("decoder", [])),
         batch,
         source_length,
@@ -151,7 +150,7 @@ def source_layers(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Mapping[str, int], Cache]:
-    """FLOPs by module path, and the decoder's cache, of one forward pass."""
+    """FLOPs by module path, with "" for the whole model, and the decoder's cache, of one forward pass."""
     source, target = (torch.zeros(batch, length, dtype=torch.long, device="meta") for length in (source_length, target_length))
     cache = Cache()
     inputs: dict[str, Tensor | Cache] = {"input_ids": target if model.encoder is None else source}
@@ -161,9 +160,9 @@ def run(model: Model, batch: int, source_length: int, target_length: int, pictur
             inputs["decoder_input_ids"] = target
     if pictures:
         inputs["pixel_values"] = pixels(next(iter(model.spec.stacks.values())), pictures)
-    with torch.no_grad(), count_flops(dict(measured_modules(model))) as flops:
+    with torch.no_grad(), ModuleTracker() as modules, FlopCounter(modules) as counter:
         model(**inputs)
-    return flops, cache
+    return {path.partition(".")[2]: count for path, count in counter.counts.items() if path != "Global"}, cache
 
 
 def pixels(stack: StackSpec, pictures: int) -> Tensor:
@@ -172,28 +171,6 @@ def pixels(stack: StackSpec, pictures: int) -> Tensor:
     embedding = PictureEmbeddingSpec.of(stack.vision.tower.embedding)
     assert embedding.image_size is not None, "checked by the spec"
     return torch.empty(pictures, embedding.channels, embedding.image_size, embedding.image_size, device="meta")
-
-
-def measured_modules(model: Model) -> Iterator[tuple[str, nn.Module]]:
-    """The modules whose FLOPs the tree has, by path."""
-    paths = ["head", "bridge"]
-    for stack, _ in stacks_of(model):
-        paths += [f"{stack}.embedding", f"{stack}.norm"]
-        for index, layer in enumerate(model.get_submodule(f"{stack}.layers").children()):
-            paths += [f"{stack}.layers.{index}.{branch}" for branch, _ in layer.named_children()]
-    paths += [f"{name}.vision.projector" for name, stack in model.spec.stacks.items() if stack.vision is not None]
-    return ((path, model.get_submodule(path)) for path in paths)
-
-
-def add_flops(part: Part, path: str, flops: Mapping[str, int], counts: Mapping[str, list[int]]) -> None:
-    """Fill in the FLOPs of a part and of all parts inside. counts: the number of layers that each measured layer stands for."""
-    for inner in part.parts:
-        if part.name == "layers":
-            many = counts[path.removesuffix(".layers")]
-            inner.flops = sum(flops.get(f"{path}.{kind}.{inner.name}", 0) * count for kind, count in enumerate(many))
-        else:
-            add_flops(inner, f"{path}.{inner.name}" if path else inner.name, flops, counts)
-    part.flops = flops.get(path, 0) + sum(inner.flops for inner in part.parts)
 
 
 def cache_bytes(cache: Cache, counts: list[int]) -> dict[str, int]:

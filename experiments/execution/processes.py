@@ -32,10 +32,6 @@ class Processes:
         self.running: dict[int, tuple[str, ForkServerProcess]] = {}
         self.pipes: dict[int, Connection] = {}
 
-    @property
-    def working(self) -> int:
-        return len(self.running)
-
     def start(self, name: str) -> None:
         start_server()
         reader, writer = self.context.Pipe(duplex=False)

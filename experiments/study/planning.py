@@ -134,13 +134,11 @@ def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) ->
 
 def check_variant(variant: Variant, contents: Contents) -> Lengths:
     """Check that the model can be trained on the data; the data's longest source and target, in tokens."""
-    problems = list(check_spec(variant.spec))
-    if problems:
+    if problems := list(check_spec(variant.spec)):
         raise SpecError(problems)
     check_device(variant.training.device)
     examples = contents.open(variant.spec)
-    problems = list(check_lengths(examples, variant.training.batch))
-    if problems:
+    if problems := list(check_lengths(examples, variant.training.batch)):
         raise SpecError(problems)
     source, target = lengths_read(variant.spec, examples.lengths)
     try:
