@@ -28,14 +28,13 @@ class Inspection:
     """Costs of one model.
 
     Attributes:
-        tree: parameters and FLOPs of every part.
         parameters: by purpose. Tied tensors count once; encoder and decoder are without embeddings and vision.
         flops: of one forward pass over `source_length` and `target_length` tokens, two for each multiply-add of a matrix
             product.
         cache_bytes: of the decoder's keys and values after that pass, of its own tokens and of the encoder's output.
+        tree: parameters and FLOPs of every part.
     """
 
-    tree: Part
     parameters: dict[str, int]
     flops: dict[str, int]
     cache_bytes: dict[str, int]
@@ -44,18 +43,11 @@ class Inspection:
     target_length: int
     pictures: int
     dtype: str
+    tree: Part
 
     def document(self) -> dict[str, Any]:
         """Plain data, as `pairform inspect --json` prints it."""
-        lengths = {name: getattr(self, name) for name in ("batch", "source_length", "target_length", "pictures")}
-        return {
-            "parameters": self.parameters,
-            "flops": self.flops,
-            "cache_bytes": self.cache_bytes,
-            **lengths,
-            "dtype": self.dtype,
-            "tree": self.tree.document(self.parameters["total"]),
-        }
+        return vars(self) | {"tree": self.tree.document(self.parameters["total"])}
 
 
 def inspect(
@@ -89,7 +81,6 @@ def inspect(
     flops, cache = run(model, batch, source_length, target_length, pictures)
     tree = Tree(model, counts, flops)
     return Inspection(
-        tree.root,
         tree.parameters(),
         {part.name: part.flops for part in tree.root.parts} | {"total": tree.root.flops},
         cache_bytes(cache, counts.get("decoder", [])),
@@ -98,6 +89,7 @@ def inspect(
         target_length,
         pictures,
         str(dtype).removeprefix("torch."),
+        tree.root,
     )
 
 

@@ -28,8 +28,7 @@ from pairform.registry import (
     shorten,
     thaw,
 )
-from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
-from pairform.training.data.file_data import fingerprint
+from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.recipe import check_ignored
 
 BYTES = 20_000
@@ -112,7 +111,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             name=f"{variant.folder}-seed{seed}",
             number=next(order),
             variant=variant.name,
-            point=variant.point,
+            point=variant.shown,
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),

@@ -90,9 +90,3 @@ def digest(file: Path, allowance: Allowance) -> str:
     except OSError as error:
         raise SpecError(Problem(str(file), error.strerror or str(error), "a regular file that can be read")) from None
     return found.hexdigest()
-
-
-def fingerprint(digests: dict[str, str]) -> str:
-    """A short digest of all files, recorded in each trial; empty without files."""
-    text = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if digests else ""
