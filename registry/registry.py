@@ -54,7 +54,7 @@ class Registry(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         self._read_plugins()
         if name not in self._blocks:
-            raise SpecError(self._unknown(name))
+            raise SpecError(Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", suggest(name, self)))
         block = self._blocks[name]
         if isinstance(block, EntryPoint):
             block = self._blocks[name] = self._load(block)
@@ -94,9 +94,6 @@ class Registry(Mapping[str, Any]):
                     "Fix or uninstall the package that registers it.",
                 )
             ) from error
-
-    def _unknown(self, name: object) -> Problem:
-        return Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", suggest(name, self))
 
 
 @functools.cache

@@ -1,15 +1,13 @@
 """Costs of a spec, by part, without allocating it: parameters, FLOPs and cache bytes."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.module_tracker import ModuleTracker
 
-from pairform.assemblies.analysis.flops import FlopCounter
+from pairform.assemblies.analysis.flops import count_flops
 from pairform.assemblies.analysis.parameter_tree import Part, Tree
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.build import skeleton
@@ -141,7 +139,7 @@ def source_layers(spec: ModelSpec) -> tuple[int, ...]:
     return tuple(sorted(layer for layer in found if layer is not None))
 
 
-def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Mapping[str, int], Cache]:
+def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Counter[str], Cache]:
     """FLOPs by module path, with "" for the whole model, and the decoder's cache, of one forward pass."""
     source, target = (torch.zeros(batch, length, dtype=torch.long, device="meta") for length in (source_length, target_length))
     cache = Cache()
@@ -152,9 +150,9 @@ def run(model: Model, batch: int, source_length: int, target_length: int, pictur
             inputs["decoder_input_ids"] = target
     if pictures:
         inputs["pixel_values"] = pixels(next(iter(model.spec.stacks.values())), pictures)
-    with torch.no_grad(), ModuleTracker() as modules, FlopCounter(modules) as counter:
+    with torch.no_grad(), count_flops(model) as flops:
         model(**inputs)
-    return {path.partition(".")[2]: count for path, count in counter.counts.items() if path != "Global"}, cache
+    return flops, cache
 
 
 def pixels(stack: StackSpec, pictures: int) -> Tensor:

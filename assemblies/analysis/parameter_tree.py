@@ -1,5 +1,6 @@
 """A model as a tree of parts with their parameters and FLOPs."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,7 @@ class Tree:
         flops: Of each module by its path, those of the modules inside it included.
     """
 
-    def __init__(self, model: Model, counts: Counts, flops: Mapping[str, int]) -> None:
+    def __init__(self, model: Model, counts: Counts, flops: Counter[str]) -> None:
         self.spec = model.spec
         self.counts = counts
         self.flops = flops
@@ -60,13 +61,13 @@ class Tree:
         if model.spec.bridge.name != "none":
             parts.insert(1, self.leaf("bridge", model.bridge))
         self.root = whole("model", [*parts, self.leaf("head", model.head)])
-        self.root.flops += flops.get("", 0) - self.measured
+        self.root.flops += flops[""] - self.measured
 
     def leaf(self, path: str, module: nn.Module, count: int = 1) -> Part:
         """A part without parts inside. Each tensor counts in the first part that has it."""
         new = {id(parameter): parameter.numel() for parameter in module.parameters() if id(parameter) not in self.counted}
         self.counted.update(new)
-        flops = self.flops.get(path, 0)
+        flops = self.flops[path]
         self.measured += flops
         return Part(path.rpartition(".")[2], count, count * sum(new.values()), count * flops)
 

@@ -140,7 +140,10 @@ def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
     """Raise `OutputError` unless `out` is new, empty or holds only trials that this study plans too, on the same data."""
     if not (out / STUDY).is_file():
-        if out.exists() and (not out.is_dir() or any(not leftover(item.name) for item in out.iterdir())):
+        partial = f".{STUDY}{PARTIAL}"  # a run that ended before it wrote the study leaves one, and the lock
+        if out.exists() and (
+            not out.is_dir() or any(item.name != LOCK and not item.name.startswith(partial) for item in out.iterdir())
+        ):
             raise OutputError(Problem(str(out), "something that is no study", "a new or empty folder, or this study's"))
         return
     previous = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY))
@@ -158,11 +161,6 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
     if found and previous.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
-
-
-def leftover(name: str) -> bool:
-    """Whether a run that ended before it wrote the study leaves a file of this name."""
-    return name == LOCK or name.startswith(f".{STUDY}{PARTIAL}")
 
 
 def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> None:

@@ -45,10 +45,6 @@ def scaled(value: float, step: int, units: tuple[str, ...]) -> str:
     return f"{value:.{digits}f}{units[power]}"
 
 
-def milliseconds(value: float) -> str:
-    return f"{1000 * value:,.1f}"
-
-
 signed = "{:+.4f}".format
 decimal = partial(scaled, step=1000, units=("", " k", " M", " G", " T", " P"))
 binary = partial(scaled, step=1024, units=(" B", " KiB", " MiB", " GiB", " TiB"))
@@ -62,7 +58,7 @@ COLUMNS = (
     Column("exact_match", "Exact match", "fraction of targets whose tokens are all predicted", plain, cost=False),
     Column("parameters", "Parameters", "shared ones counted once", decimal),
     Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
-    Column("latency", "Latency, ms", "time to generate one target", milliseconds, cost=False),
+    Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),
     Column("peak_bytes", "Peak memory", "above the level before training", binary),
     Column("cache_bytes", "Cache", "keys and values of the longest source and target", binary),

@@ -196,7 +196,7 @@ def other_search(out: Path, found: str) -> OutputError:
 def pick(choices: Choices, known: Sequence[dict[str, str]], random: np.random.Generator) -> dict[str, str]:
     """A new point: a random one, or the first unknown one after it in the grid's order."""
     total = math.prod(map(len, choices.values()))
-    index = int(random.integers(min(total, 2**62)))
+    index = int(random.integers(min(total, 2**62)))  # numpy draws 64-bit integers; a grid may be larger
     while (point := point_at(choices, index)) in known:
         index = (index + 1) % total
     return point

@@ -75,10 +75,10 @@ class PairFiles:
     def example(self, pair: Pair, tokens: Tokens, end: int) -> Example:
         """A truncated target has no end token."""
         longest = self.spec.lengths
-        source = tokens.encode(pair.source)[: longest[0]]
+        source: list[int] = tokens.encode(pair.source)[: longest[0]].tolist()
         if not source:
             raise SpecError(Problem(f"data: {pair.where}", f"no token in the field {self.spec.source!r}", "at least one"))
-        return source, [*tokens.encode(pair.target), end][: longest[1]]
+        return source, [*tokens.encode(pair.target).tolist(), end][: longest[1]]
 
 
 def lengths_of(examples: Iterable[Example]) -> set[Lengths]:

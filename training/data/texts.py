@@ -64,7 +64,7 @@ class Texts:
         """The tokens of all training texts and of all held-out texts, each text followed by an end token."""
         window = self.spec.objective.window
         train, held_out = (
-            np.concatenate([part for text in split for part in (tokens.encoded(text), [end])], dtype=np.int32)
+            np.concatenate([part for text in split for part in (tokens.encode(text), [end])], dtype=np.int32)
             for split in self.texts
         )
         for name, stream, files in (("train", train, self.files.train), ("held_out", held_out, self.files.held_out)):
