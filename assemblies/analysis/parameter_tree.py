@@ -91,10 +91,8 @@ class Tree:
         branches: dict[str, Part] = {}
         for index, (kind, layer, count) in enumerate(zip(spec.layers, layers.children(), counts, strict=True)):
             for name, branch in layer.named_children():
-                found, part = (
-                    self.leaf(f"{path}.layers.{index}.{name}", branch, count),
-                    branches.setdefault(name, Part(name, 0)),
-                )
+                found = self.leaf(f"{path}.layers.{index}.{name}", branch, count)
+                part = branches.setdefault(name, Part(name, count=0))
                 part.count += found.count
                 part.parameters += found.parameters
                 part.flops += found.flops
