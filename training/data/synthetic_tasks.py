@@ -90,7 +90,7 @@ class SequenceTask(Task):
 
     symbols: PositiveInt = Field(default=16, description="Number of distinct symbols.")
     length: Range = Field(default=(4, 16), description="Shortest and longest source in tokens.")
-    name: Literal["copy", "reverse", "sort"]
+    name: Literal["copy", "reverse", "sort"] = Field(description="What the target is.")
 
     @property
     def needed(self) -> int:
