@@ -18,8 +18,10 @@ import transformers  # noqa: E402
 from pairform.assemblies.checkpoints.writing import publishing  # noqa: E402
 from tests import made_once  # noqa: E402
 
-# Compiled code is kept between runs, apart for each instruction set: with those of another, it does not build.
-COMPILED = Path(__file__).parents[1] / ".pytest_cache" / f"inductor-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}"
+# Compiled code is kept between runs, also of other clones, and apart for each instruction set: with those of another, it does not
+# build. It takes a minute of CPU time in two tests of tests/merged alone.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pairform-tests"
+COMPILED = CACHE / f"inductor-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}"
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes that each import torch
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start

@@ -23,6 +23,7 @@ def small(attention: str) -> Any:
     return wide(pair(attention), torch.float32)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_one_compilation_serves_all_steps_and_all_lengths_of_a_bucket() -> None:
     """The longest text moves a local layer's keys to the front of their buffers, in between two compiled steps."""
     torch._dynamo.reset()
@@ -40,9 +41,17 @@ def test_one_compilation_serves_all_steps_and_all_lengths_of_a_bucket() -> None:
     assert counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_a_decoder_with_cross_attention_and_no_padding() -> None:
-    model = small("cross")
-    wanted = {"input_ids": texts(0, (20,))[0][None], "max_new_tokens": 20, "eos_token_id": ()}
+    check_compiled(small("cross"), new=20)
+
+
+def test_machine_code_writes_the_same_tokens() -> None:
+    check_compiled(small("merged"), new=6)
+
+
+def check_compiled(model: Any, new: int) -> None:
+    wanted = {"input_ids": texts(0, (20,))[0][None], "max_new_tokens": new, "eos_token_id": ()}
     assert torch.equal(model.generate(**wanted, compile=True), model.generate(**wanted))
 
 
