@@ -1,6 +1,10 @@
 """Validation of the arguments of `forward` and `generate` for each assembly."""
 
+import inspect
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.caches import check_same_model
@@ -20,6 +24,7 @@ from pairform.assemblies.modeling.checks.tensors import (
 from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
 from pairform.blocks.heads.labels import IGNORED, check_labels
+from pairform.registry import shorten
 
 
 def check_forward(model: ModelParts, given: Given) -> None:
@@ -45,12 +50,31 @@ def check_forward(model: ModelParts, given: Given) -> None:
     target = source
     if model.encoder is not None and model.decoder is not None:
         target = check_target(model, given, source, offset)
+    check_loss_tokens(model, given)
     if labels is not None and model.spec.head.name in ("lm", "token_classification"):
         check_numbers("labels", given, (target,), "[batch, length], one for each token")
         on_cpu = labels.device.type == "cpu"  # there the loss checks labels itself
         if model.spec.head.name == "lm" and model.check_inputs and not on_cpu:
             check_labels(labels[labels != IGNORED], model.spec.vocabulary_of("decoder" if model.decoder else "encoder"))
     check_rows(model, given, cache, target[0])
+
+
+def check_loss_tokens(model: ModelParts, given: Given) -> None:
+    """Check the number that the summed loss is divided by."""
+    count = given.get("loss_tokens")
+    if count is None:
+        return
+    if "labels" not in given:
+        refuse("loss_tokens", "a number of labels without labels", "labels beside it")
+    if "tokens" not in inspect.signature(model.head.loss).parameters:
+        refuse("loss_tokens", f"the head {model.spec.head.name!r}, whose loss has no argument `tokens`", "a head that has it")
+    if isinstance(count, Tensor):
+        if count.ndim != 0 or count.is_complex() or count.dtype == torch.bool:
+            refuse("loss_tokens", f"{str(count.dtype).removeprefix('torch.')} of the shape {list(count.shape)}", "one number")
+        if looks(model, count) and not float(count) > 0:
+            refuse("loss_tokens", f"{float(count):g}", "a number above 0")
+    elif isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        refuse("loss_tokens", shorten(count), "a whole number above 0, or one in a tensor")
 
 
 def check_generate(model: ModelParts, given: Given) -> None:
