@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.blocked_ops import by_rows
-from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.dtypes import is_sharded, wide
 from pairform.blocks.functional.linear import linear
 from pairform.blocks.heads.labels import IGNORED, averaged, check_classes, check_shape
 from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
@@ -70,16 +70,19 @@ class LMHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        logits = linear(self.scaled(hidden), self.projection(tied))
+        logits = linear(self.scaled(hidden), self.projection(tied, hidden))
         cap = self.spec.softcap
         return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         return hidden if self.factor is None else hidden * self.factor
 
-    def projection(self, tied: Tensor | None) -> Float[Tensor, "vocabulary width"]:
+    def projection(self, tied: Tensor | None, hidden: Tensor) -> Float[Tensor, "vocabulary width"]:
         weight = self.weight if tied is None else tied
         assert weight is not None
+        if not torch.compiler.is_compiling() and is_sharded(weight) and not is_sharded(hidden):
+            found = "a table that is sharded when it is used: fully_shard wrapped the module that holds it separately"
+            raise InputError(Problem("head", found, "a model sharded by pairform.shard, which gathers it for the head too"))
         return weight
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
@@ -88,7 +91,7 @@ class LMHead(nn.Module):
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         hidden = self.scaled(prediction.hidden)
-        return linear_cross_entropy(hidden, self.projection(prediction.tied), labels, self.spec.softcap, tokens)
+        return linear_cross_entropy(hidden, self.projection(prediction.tied, hidden), labels, self.spec.softcap, tokens)
 
 
 class ClassificationSpec(BlockSpec):

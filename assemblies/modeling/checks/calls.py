@@ -23,6 +23,7 @@ from pairform.assemblies.modeling.checks.tensors import (
 )
 from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
+from pairform.blocks.functional.dtypes import is_sharded
 from pairform.blocks.heads.labels import IGNORED, check_labels
 from pairform.registry import shorten
 
@@ -83,6 +84,7 @@ def check_generate(model: ModelParts, given: Given) -> None:
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
     check_unread(model, given)
     check_devices(model, given)
+    check_gathered(model)
     cache = check_cache(given)
     prefix = "" if model.encoder is None else "decoder_"
     source = None if model.encoder is None else check_source(model, given)
@@ -102,6 +104,16 @@ def check_generate(model: ModelParts, given: Given) -> None:
             "cache", f"{cache.length} cached tokens, with a prompt of {prompt[1]}", expected, "Or start with an empty Cache()."
         )
     check_rows(model, given, cache, prompt[0])
+
+
+def check_gathered(model: ModelParts) -> None:
+    """Raise `InputError` if embeddings are sharded here: fully_shard gathers them in `forward` only."""
+    for name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        if stack is None or hasattr(stack, "reshard") or hasattr(stack.embedding, "reshard"):
+            continue  # wrapped separately, and gathered when it runs
+        if any(map(is_sharded, stack.embedding.parameters())):
+            expected = "a model sharded by pairform.shard, whose generate gathers them"
+            refuse("model", f"sharded embeddings of the {name}, which are gathered in forward only", expected)
 
 
 def check_source(model: ModelParts, given: Given) -> Any:
