@@ -1,9 +1,10 @@
 """Reading models from folders and writing them to folders."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,16 @@ from torch import Tensor, nn
 from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, OURS, SPEC
 from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPES, CheckpointTensor
+from pairform.assemblies.checkpoints.sharded import (
+    announced,
+    gathered_entry,
+    is_sharded_model,
+    load_sharded,
+    reshard,
+    take_part,
+    writes,
+    writing,
+)
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
@@ -26,6 +37,11 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, OutputError, Problem, SpecError, read_json, shorten
 
+if TYPE_CHECKING:  # torch.distributed takes as long to import as all of ours
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from pairform.assemblies.modeling.sharding import Precision
+
 Format = Literal["pairform", "transformers"]
 
 
@@ -39,6 +55,8 @@ def load(
     patch: Mapping[str, Any] | None = None,
     quantise: str | None = None,
     prepack: bool = False,
+    mesh: "DeviceMesh | None" = None,
+    precision: "Precision | None" = None,
 ) -> Model:
     """Load a model from a folder or hub repository, in pairform's format or transformers', in eval mode.
 
@@ -55,6 +73,9 @@ def load(
             be neither trained nor saved. Needs torchao.
         prepack: lay out each linear weight of the stacks in the blocks that oneDNN multiplies, which is faster for few tokens,
             as in decoding. Such a model can be neither trained nor saved. For CPUs.
+        mesh: shard the model over the processes of this mesh, as `pairform.shard` does. Each process calls this function and
+            reads only its rows of each tensor.
+        precision: with a mesh, that of `pairform.shard`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its values do not fit `dtype`.
@@ -68,6 +89,17 @@ def load(
     model = skeleton(checkpoint.spec, checkpoint.dtype if dtype is None else dtype)
     if prepack and quantise is not None:
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
+    if precision is not None and mesh is None:
+        raise InputError(
+            Problem("precision", "a precision without a mesh", "both or neither", "`dtype` sets that of the weights.")
+        )
+    if mesh is not None:
+        if prepack or quantise is not None:
+            remedy = "Leave the mesh out: one process generates with such weights."
+            raise InputError(Problem("mesh", "quantised or prepacked weights over several processes", "plain weights", remedy))
+        if kernel != "auto":
+            model.use_kernel(kernel)
+        return load_sharded(checkpoint, model, mesh, device, precision)
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
         dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
@@ -94,7 +126,8 @@ def save(
     """Write a model's folder. It appears whole or not at all.
 
     Args:
-        model: a model, also inside torch.compile, DataParallel or DistributedDataParallel.
+        model: a model, also inside torch.compile, DataParallel or DistributedDataParallel. If it is sharded over processes,
+            each of them calls this function; the tensors are gathered one at a time, and process 0 writes them.
         directory: a new or empty folder.
         format: "pairform", or "transformers" for a folder that transformers loads strictly.
         max_shard_size: of each weight file, in bytes or as "5GB".
@@ -107,16 +140,25 @@ def save(
     """
     check_format(format)
     model = unwrapped(model)
-    tensors = spec_tensors(model)
+    sharded = is_sharded_model(model)
+    if sharded:
+        reshard(model)
+    tensors = spec_tensors(model, sharded=sharded)
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):
         raise OutputError(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
-    entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
-    size = sum(entry.size for entry in entries)
-    with new_folder(directory, overwrite=overwrite, size=size) as folder:
-        write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
+    entry = gathered_entry if sharded else tensor_entry
+    entries = [entry(name, tensor) for name, tensor in tensors.items()]
+    if sharded and not writes():
+        take_part(stored_entries(entries, model.spec, format), max_shard_size)
+        return
+    with writing() if sharded else nullcontext():
+        size = sum(entry.size for entry in entries)
+        with new_folder(directory, overwrite=overwrite, size=size) as folder:
+            entries = announced(entries) if sharded else entries
+            write_model(folder, model.spec, entries, format, {"origin": "save"}, max_shard_size=max_shard_size)
 
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:
@@ -141,16 +183,24 @@ def write_model(
 ) -> None:
     """Write spec or configuration, weights and provenance into an empty folder. `entries` have our names."""
     check_format(format_)
+    entries = stored_entries(entries, spec, format_)
     write_generation(folder, spec, format_)
     if format_ == OURS:
         write_json(folder / SPEC, spec.document())
     else:
-        family, config = family_of_spec(spec)
-        entries = [replace(entry, name=family.theirs(entry.name, spec)) for entry in entries]
+        _, config = family_of_spec(spec)
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         write_json(folder / CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}), sort_keys=True)
     checksums = write_tensors(folder, entries, max_shard_size=max_shard_size, progress=progress)
     write_json(folder / PROVENANCE, {**provenance, **record_of(folder, entries, checksums)})
+
+
+def stored_entries(entries: list[Entry], spec: ModelSpec, format_: Format) -> list[Entry]:
+    """`entries` under the names of the format."""
+    if format_ == OURS:
+        return entries
+    family, _ = family_of_spec(spec)
+    return [replace(entry, name=family.theirs(entry.name, spec)) for entry in entries]
 
 
 def write_generation(folder: Path, spec: ModelSpec, format_: Format) -> None:

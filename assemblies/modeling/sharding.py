@@ -88,7 +88,9 @@ def check_model(model: object) -> None:
 
 def check_mesh(mesh: object) -> None:
     if not isinstance(mesh, DeviceMesh):
-        raise InputError(Problem("mesh", shorten(mesh), "a DeviceMesh", "torch.distributed.device_mesh.init_device_mesh makes one."))
+        raise InputError(
+            Problem("mesh", shorten(mesh), "a DeviceMesh", "torch.distributed.device_mesh.init_device_mesh makes one.")
+        )
     if mesh.ndim not in (1, 2) or (mesh.ndim == 2 and mesh.mesh_dim_names is None):
         found = f"{mesh.ndim} dimensions" + ("" if mesh.mesh_dim_names else " without names")
         raise InputError(Problem("mesh", found, 'one dimension, or two with names: ("replicate", "shard")'))

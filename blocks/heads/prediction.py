@@ -41,7 +41,7 @@ class Prediction:
     @property
     def logits(self) -> Tensor:
         if self.made is None:
-            if self.weights is not None and any(map(is_sharded, self.read())):
+            if self.weights is not None and any(map(is_freed, self.read())):
                 found = "weights that have been freed since the forward pass, which gathered them"
                 raise InputError(Problem("logits", found, "logits computed in the forward pass", "Pass output_logits=True."))
             if self.weights is not None and self.weights.changed(self.read()):
@@ -89,6 +89,12 @@ class Weights:
 
 def differ(tensor: Tensor, other: Tensor) -> bool:
     return tensor is not other
+
+
+def is_freed(tensor: Tensor) -> bool:
+    """Whether this process no longer holds the whole tensor, which a sharded model gathers for its forward pass only."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
+    return is_sharded(tensor) or (plain and tensor.numel() > 0 and tensor.untyped_storage().size() == 0)
 
 
 def version(tensor: Tensor) -> int | None:
