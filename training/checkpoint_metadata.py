@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader, FileSystemWriter, Metadata
-from torch.distributed.checkpoint.metadata import StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from pairform.registry import CheckpointError, Problem, read_bytes, shorten
 
@@ -123,7 +124,7 @@ class Reader(FileSystemReader):
         super().__init__(folder)
         self.metadata = metadata
 
-    def read_metadata(self) -> Metadata:  # type: ignore[override]  # DCP would try other files by the rank
+    def read_metadata(self) -> Metadata:  # without a rank, by which DCP would try other files
         return self.metadata
 
 

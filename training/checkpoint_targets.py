@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pairform.registry import CheckpointError, Problem, shorten
@@ -21,9 +21,7 @@ class Target:
     names:  of the model's parameters.
     """
 
-    def __init__(
-        self, path: Path, stored: Mapping[str, Any], names: Mapping[nn.Parameter, str], optimizers: list[Optimizer]
-    ) -> None:
+    def __init__(self, path: Path, stored: Mapping[str, Any], names: Mapping[Tensor, str], optimizers: list[Optimizer]) -> None:
         self.path, self.stored, self.names, self.optimizers = path, stored, names, optimizers
         self.parameters = {name: parameter for parameter, name in names.items()}
 
@@ -77,7 +75,7 @@ class Target:
         if found != expected:
             yield Problem(f"{self.path}: groups", "other parameter groups", "those of this run's optimisers", REMEDY)
 
-    def room(self, like: nn.Parameter | None, tensor: Any) -> Tensor:
+    def room(self, like: Tensor | None, tensor: Any) -> Tensor:
         """An empty tensor for a stored one: sharded like the parameter if it has its shape, else whole, on the CPU."""
         if like is not None and tuple(tensor.size) == tuple(like.shape):
             return torch.empty_like(like, dtype=tensor.properties.dtype, requires_grad=False)
@@ -105,7 +103,7 @@ class Target:
         return Problem(f"{self.path}: {shorten(name)}", found, expected, REMEDY)
 
 
-def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

@@ -15,7 +15,10 @@ from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from pairform.assemblies.checkpoints.sharded import reshard
@@ -109,8 +112,8 @@ def load_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
     reader = Reader(path, metadata)
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            dcp.load(tensors, storage_reader=reader, planner=TensorPlanner(), process_group=group, no_dist=group is None)
-    except dcp.CheckpointException as error:
+            load(tensors, storage_reader=reader, planner=TensorPlanner(), process_group=group, no_dist=group is None)
+    except CheckpointException as error:
         failed(error, CheckpointError, path)
     for index, each in enumerate(listed(optimizer)):
         target.restore(each, unpacked(document["groups"][index], tensors), tensors)
@@ -149,10 +152,10 @@ def write(partial: Path, tensors: dict[str, Tensor]) -> None:
     """Write the tensors, each process those that it holds."""
     group = patient_group() if grouped() else None
     try:
-        planner = dcp.DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+        planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # that this is one process
-            dcp.save(tensors, storage_writer=Writer(partial), planner=planner, process_group=group, no_dist=group is None)
-    except dcp.CheckpointException as error:
+            save(tensors, storage_writer=Writer(partial), planner=planner, process_group=group, no_dist=group is None)
+    except CheckpointException as error:
         failed(error, OutputError, partial)
 
 
@@ -172,7 +175,7 @@ def listed(optimizer: Optimizers) -> list[Optimizer]:
     return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
 
 
-def names_of(model: nn.Module) -> dict[nn.Parameter, str]:
+def names_of(model: nn.Module) -> dict[Tensor, str]:
     """The name of each parameter, out of the wrappers of torch.compile and activation checkpointing."""
     return {parameter: transparent(name) for name, parameter in model.named_parameters()}
 

@@ -60,7 +60,8 @@ def is_sharded_model(model: Model) -> bool:
 
 def reshard(model: nn.Module) -> None:
     """Register the sharded parameters, which are the ones that optimisers change, where gathered ones are registered."""
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         if hasattr(module, "reshard"):
             module.reshard()
 

@@ -64,9 +64,10 @@ def shard(model: Model, mesh: DeviceMesh | None, precision: Precision | None = N
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
-    model.register_forward_pre_hook(lambda *_: model.reshard(), prepend=True)
-    model.register_forward_hook(lambda *_: None if torch.is_grad_enabled() else model.reshard())
-    gather_to_generate(model, mesh)
+    wrapped: Any = model
+    model.register_forward_pre_hook(lambda *_: wrapped.reshard(), prepend=True)
+    model.register_forward_hook(lambda *_: None if torch.is_grad_enabled() else wrapped.reshard())
+    gather_to_generate(wrapped, mesh)
     return model
 
 
@@ -110,7 +111,7 @@ def shared_by_layers(model: Model) -> set[nn.Parameter]:
     return {parameter for parameter, layers in holders.items() if len(layers) > 1}
 
 
-def gather_to_generate(model: Model, mesh: DeviceMesh) -> None:
+def gather_to_generate(model: Any, mesh: DeviceMesh) -> None:
     """Let `model.generate` gather what the model's forward pass gathers, and go on until every process has finished.
 
     Every process must call it, with inputs of the same kind and the same `max_new_tokens`.
@@ -129,7 +130,8 @@ def gather_to_generate(model: Model, mesh: DeviceMesh) -> None:
         check_equal("max_new_tokens, num_beams", numbers, mesh)
         check_equal("encoder_outputs", (int(options.get("encoder_outputs") is not None),), mesh)
         try:
-            return generate(*args, **options)
+            generated: Tensor = generate(*args, **options)
+            return generated
         except BaseException:
             if hasattr(model, "reset_iter_state"):  # torch 2.13
                 model.reset_iter_state()

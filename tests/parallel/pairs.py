@@ -43,7 +43,7 @@ SPECS: Mapping[str, Callable[[], Any]] = {
 }
 
 
-def batch(kind: str) -> Batch:
+def batch(kind: str, dtype: torch.dtype = torch.float32) -> Batch:
     """Eight rows. Pictures are in the first three rows only, so that one of two processes has none."""
     source, labels = tokens(1, rows=ROWS, length=SOURCE), tokens(2, rows=ROWS, length=TARGET)
     labels = labels.masked_fill(torch.arange(TARGET) > torch.arange(ROWS)[:, None], IGNORED)
@@ -52,7 +52,7 @@ def batch(kind: str) -> Batch:
         source[source == IMAGE] = IMAGE + 1
         source[:3, 2 : 2 + TOKENS] = IMAGE
         torch.manual_seed(0)
-        made["pixel_values"] = pixels(3)
+        made["pixel_values"] = pixels(3).to(dtype)
     return made
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-from pairform.assemblies.checkpoints.writing import folder as folders
 from pairform.assemblies.checkpoints.writing.folder import locked
 from pairform.training.checkpoint_metadata import read_metadata
 from pairform.training.checkpoints import latest, load_checkpoint, prune, resume_step, save_checkpoint
@@ -37,7 +37,7 @@ def train(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Tensor:
     loss: Tensor = model(torch.ones(1, 3, dtype=next(model.parameters()).dtype)).square().sum()
     for optimizer in optimizers:
         optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     for optimizer in optimizers:
         optimizer.step()
     return loss.detach()
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     class Usage:
         free = 10
 
-    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     refused(lambda: save_checkpoint(tmp_path, 1, *small_run(), {}), "10 bytes free")
     assert [*tmp_path.iterdir()] == []
 
@@ -221,7 +221,11 @@ def replace_metadata(folder: Path, metadata: object) -> None:
 
 
 def all_places(name: str, value: Any) -> Callable[[Any], object]:
-    return lambda metadata: [setattr(place, name, value) for place in metadata.storage_data.values()]
+    def change(metadata: Any) -> None:
+        for place in metadata.storage_data.values():
+            setattr(place, name, value)
+
+    return change
 
 
 def bytes_for_a_tensor(metadata: Any) -> None:

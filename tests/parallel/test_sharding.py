@@ -37,21 +37,23 @@ def refused(call: Any, *words: str) -> None:
 
 
 def check_gradients_are_those_of_one_process(world: World, folder: Path) -> None:
+    """In float64, where rounding hides no wrong factor: T5's products are so large that 1e-5 is its rounding in float32."""
     for kind, make in SPECS.items():
-        whole = batch(kind)
-        alone = pairform.build(make(), seed=0).train()
+        whole = batch(kind, torch.float64)
+        alone = pairform.build(make(), seed=0, dtype=torch.float64).train()
         alone(**whole).loss.backward()
         expected = gradients(alone)
+        model = pairform.shard(pairform.build(make(), seed=0, dtype=torch.float64).train(), world.mesh)
         for micro in (1, 4):
-            model = pairform.shard(pairform.build(make(), seed=0).train(), world.mesh)
+            model.zero_grad()
             for rows in rows_of(world, micro):
                 model(**part(whole, rows), loss_tokens=count(whole)).loss.backward()
             found = gradients(model)
             assert found.keys() == expected.keys(), kind
             largest = max(float(gradient.norm()) for gradient in expected.values())
             for name, gradient in expected.items():
-                error = float((found[name] - gradient).norm()) / max(float(gradient.norm()), 1e-3 * largest)
-                assert error < 1e-5, (kind, micro, name, error)
+                error = float((found[name] - gradient).norm()) / max(float(gradient.norm()), 1e-6 * largest)
+                assert error < 1e-9, (kind, micro, name, error)
 
 
 def check_copies_of_a_model_are_kept_alike(world: World, folder: Path) -> None:
@@ -117,10 +119,10 @@ def check_generation_needs_no_forward_pass_before(world: World, folder: Path) ->
         model = pairform.shard(pairform.build(SPECS[kind](), seed=0), world.mesh)
         source = tokens(4 + world.rank, rows=2)
         ends = [int(alone.generate(source, max_new_tokens=2)[0, -1 - world.rank])]
-        for options in ({"num_beams": 1}, {"num_beams": 2}):
-            expected = alone.generate(source, max_new_tokens=8, eos_token_id=ends, **options)
-            found = model.generate(source, max_new_tokens=8, eos_token_id=ends, **options)
-            assert torch.equal(found[:, : expected.shape[1]], expected), (kind, options)
+        for beams in (1, 2):
+            expected = alone.generate(source, max_new_tokens=8, eos_token_id=ends, num_beams=beams)
+            found = model.generate(source, max_new_tokens=8, eos_token_id=ends, num_beams=beams)
+            assert torch.equal(found[:, : expected.shape[1]], expected), (kind, beams)
     refused(lambda: model.generate(source, max_new_tokens=3 + world.rank), "max_new_tokens")
     refused(lambda: model.generate(source, max_new_tokens=3, compile=True), "compile")
     refused(lambda: model.generate(source.float(), max_new_tokens=3), "input_ids")
