@@ -117,3 +117,12 @@ def test_what_is_no_number_of_labels_is_rejected(count: Any, found: str) -> None
 def test_without_labels_it_is_rejected() -> None:
     with pytest.raises(pairform.PairformError, match="labels beside it"):
         pairform.build(small_pair(), seed=0)(tokens(), decoder_input_ids=tokens(1), loss_tokens=3)
+
+
+def test_compiled_code_takes_it() -> None:
+    model = pairform.build(small_pair(), seed=0).train()
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    batch = {"input_ids": tokens(rows=2), "labels": uneven(2, 9), "loss_tokens": torch.tensor(30)}
+    expected = gradients(model, [batch])
+    for name, gradient in gradients(compiled, [batch]).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-4, atol=1e-6)
