@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from pairform import load_spec
-from pairform.assemblies.checkpoints.save import write_model
-from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.assemblies.modeling.build import skeleton
 
@@ -40,10 +39,7 @@ def write_source(folder: Path, preset: str, *, seed: int, dtype: torch.dtype = t
         Entry(name, dtype, tuple(parameter.shape), partial(random_pieces, pool, begins[index], prod(parameter.shape)))
         for index, (name, parameter) in enumerate(skeleton(spec).named_parameters())
     ]
-    size = sum(entry.size for entry in entries)
-    with new_folder(folder, size=size) as staging:
-        write_model(staging, spec, entries, "transformers", {"origin": "benchmark", "seed": seed})
-    return size
+    return Output(folder, "transformers").write(spec, entries, {"origin": "benchmark", "seed": seed})
 
 
 if __name__ == "__main__":

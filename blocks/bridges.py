@@ -13,20 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.initializers import Constant, Initial, Normal
-from pairform.registry import BlockSpec, PositiveFloat, Sizes
-
-
-class BridgeSpec(BlockSpec):
-    """Base of the specs of bridges."""
-
-    def source_width(self, encoder_width: int, width: int) -> int:
-        """The width of the bridge's output in a decoder of `width`."""
-        return encoder_width
-
-    @property
-    def source_keys(self) -> Literal["shared", "separate"]:
-        """Whether merged attention projects the source with its own key and value weights or with separate ones."""
-        return "shared"
+from pairform.blocks.spec_fields import BridgeSpec
+from pairform.registry import PositiveFloat, Sizes
 
 
 class NoBridge(nn.Module):

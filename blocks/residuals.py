@@ -114,9 +114,8 @@ class DeepNorm(nn.Module):
         placements: ClassVar[tuple[str, ...]] = ("post",)
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
-            factors = dict(zip(("alpha", "beta"), deepnorm(sizes), strict=True))
-            own = dict(self)
-            return {field: value for field, value in factors.items() if own[field] is None}
+            factors = zip(("alpha", "beta"), deepnorm(sizes), strict=True)
+            return {field: value for field, value in factors if getattr(self, field) is None}
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

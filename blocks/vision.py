@@ -11,25 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
-
-
-# Read through `PictureEmbeddingSpec.of`: the sizes are None for embeddings of something other than images.
-class PictureEmbeddingSpec(BlockSpec):
-    image_size: PositiveInt | None = None
-    patch_size: PositiveInt | None = None
-    channels: PositiveInt = 3
-
-    @property
-    def patches(self) -> int | None:
-        """The number of patches per image."""
-        return None if self.image_size is None or self.patch_size is None else (self.image_size // self.patch_size) ** 2
-
-
-class ProjectorSpec(BlockSpec):
-    """Base of the specs of projectors. tokens: embeddings per image."""
-
-    tokens: int = 0
 
 
 class PatchEmbedding(nn.Module):
@@ -48,10 +31,6 @@ class PatchEmbedding(nn.Module):
                 raise ValueError(f"patch_size ({self.patch_size}) to divide image_size ({self.image_size})")
             return self
 
-        @property
-        def patches(self) -> int:
-            return (self.image_size // self.patch_size) ** 2
-
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             if sizes.vocabulary is not None:
                 yield Problem(
@@ -63,7 +42,7 @@ class PatchEmbedding(nn.Module):
         self.spec = spec
         self.weight = nn.Parameter(torch.empty(sizes.width, spec.channels, spec.patch_size, spec.patch_size))
         self.bias = nn.Parameter(torch.empty(sizes.width))
-        self.position = nn.Parameter(torch.empty(spec.patches, sizes.width))
+        self.position = nn.Parameter(torch.empty((spec.image_size // spec.patch_size) ** 2, sizes.width))
 
     def forward(self, pixels: Float[Tensor, "pictures channels height width"]) -> Float[Tensor, "pictures patches width"]:
         expected_shape = (self.spec.channels, self.spec.image_size, self.spec.image_size)

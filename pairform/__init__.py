@@ -13,6 +13,7 @@ from pairform.moved import install
 if TYPE_CHECKING:
     from pairform.assemblies.analysis.diagrams import diagram as diagram
     from pairform.assemblies.analysis.inspection import inspect as inspect
+    from pairform.assemblies.analysis.parallel_plan import parallel_plan as parallel_plan
     from pairform.assemblies.checkpoints.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.export import extract as extract
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.checkpoints.save import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
     from pairform.assemblies.initialisation.carry import carry as carry
-    from pairform.assemblies.initialisation.convert import convert as convert
+    from pairform.assemblies.initialisation.execute import convert as convert
     from pairform.assemblies.initialisation.execute import execute as execute
     from pairform.assemblies.initialisation.options import Options as Options
     from pairform.assemblies.initialisation.plan import Plan as Plan
@@ -57,12 +58,12 @@ _MODULES = {
     "assemblies.checkpoints.save": ("load", "save"),
     "assemblies.checkpoints.verify": ("verify",),
     "assemblies.initialisation.carry": ("carry",),
-    "assemblies.initialisation.convert": ("convert",),
-    "assemblies.initialisation.execute": ("execute",),
+    "assemblies.initialisation.execute": ("convert", "execute"),
     "assemblies.initialisation.options": ("Options",),
     "assemblies.initialisation.plan": ("Plan",),
     "assemblies.initialisation.planning": ("plan",),
     "assemblies.analysis.inspection": ("inspect",),
+    "assemblies.analysis.parallel_plan": ("parallel_plan",),
     "assemblies.analysis.diagrams": ("diagram",),
     "assemblies.checkpoints.reading.load_spec": ("diff", "load_spec", "patch"),
     "assemblies.modeling.model": ("Model",),

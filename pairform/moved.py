@@ -8,6 +8,7 @@ from typing import Any, cast
 
 MOVED = {
     "assemblies.decoding": "assemblies.generation.decoding",
+    "assemblies.initialisation.convert": "assemblies.initialisation.execute",
     "assemblies.stack": "assemblies.modeling.stack",
     "blocks.linear_cross_entropy": "blocks.heads.linear_cross_entropy",
     "experiments.batches": "training.data.batches",

@@ -23,19 +23,20 @@ SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{2}|\d{250}")
 """Matches every document with a lone surrogate or a number beyond the largest float, and some others."""
 
 
-def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
+def read_json(path: Path, limit: int = DOCUMENT_BYTES, content: bytes | None = None) -> dict[str, Any]:
     """Read the object in a JSON file.
 
     Args:
         path: The file.
         limit: Largest size in bytes.
+        content: The file's content, if it has been read.
 
     Raises:
         SpecError: the file cannot be read, is too large or too deeply nested, or is not an object; a key occurs twice, a number
             is not finite, or a string cannot be encoded as UTF-8.
     """
     try:
-        text = read_text(path, limit)
+        text = read_text(path, limit) if content is None else content.decode("utf-8")
         document = parse_json(text)
     except FileNotFoundError:
         raise SpecError(Problem(str(path), "no such file", "a JSON file")) from None

@@ -1,11 +1,10 @@
 """Quiet libraries; one thread a process, since models are tiny and pytest-xdist runs several; the same draws in each run."""
 
 import gc
-import getpass
 import logging
 import os
-import tempfile
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +18,11 @@ import transformers  # noqa: E402
 from pairform.assemblies.checkpoints.writing import publishing  # noqa: E402
 from tests import made_once  # noqa: E402
 
-if level := os.environ.get("ATEN_CPU_CAPABILITY"):  # the compiler's cache mixes instruction sets, and then does not build
-    cache = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{level}"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
+# Compiled code is kept between runs, apart for each instruction set: with those of another, it does not build.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / f"inductor-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED))
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes that each import torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

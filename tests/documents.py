@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,11 +21,19 @@ def paths(value: Any, at: Path = ()) -> Iterator[Path]:
         yield from paths(item, (*at, key))
 
 
+@cache
+def expanded(preset: str) -> tuple[dict[str, Any], list[Path]]:
+    """A preset's expanded form, not to be changed, and every place in it."""
+    document = pairform.load_spec(preset).document()
+    return document, list(paths(document))
+
+
 @st.composite
 def broken_documents(draw: st.DrawFn, preset: str) -> tuple[str, dict[str, Any]]:
     """A preset's expanded form with one value replaced, removed or joined by an unknown one, and what was done."""
-    document = copy.deepcopy(pairform.load_spec(preset).document())
-    path = draw(st.sampled_from(list(paths(document))))
+    whole, places = expanded(preset)
+    document = copy.deepcopy(whole)
+    path = draw(st.sampled_from(places))
     *outer, last = path
     holder: Any = document
     for key in outer:

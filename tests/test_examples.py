@@ -66,7 +66,10 @@ def test_the_demo_converts_checks_and_writes_without_warnings_of_others(tmp_path
 
 
 def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:
-    run("pictures.py")
+    """Trained for 220 steps instead of 400, after which it names 83 %."""
+    main = runpy.run_path(str(EXAMPLES / "pictures.py"))["main"]
+    main.__globals__["STEPS"] = 220
+    main()
     before, after, *answers = capsys.readouterr().out.splitlines()
     named = [int(line.split("%")[0].rpartition(" ")[2]) for line in (before, after)]
     assert named[0] < 30

@@ -16,7 +16,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache
-from pairform.blocks.vision import PictureEmbeddingSpec
+from pairform.blocks.spec_fields import PictureEmbeddingSpec
 from pairform.registry import InputError, Problem
 
 __all__ = ["Inspection", "Part", "inspect"]

@@ -1,23 +1,20 @@
 """Copying checkpoints tensor by tensor: into another format (`export`), or one stack as a model of its own (`extract`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.save import Format, check_format, write_model
 from pairform.assemblies.checkpoints.writing.companions import (
-    ENCODER_TOKENIZER,
-    Companion,
-    all_companions,
+    COMPANIONS,
+    ENCODER_COMPANIONS,
+    Companions,
     companions,
-    copy_companions,
-    encoder_companions,
+    present,
 )
-from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
-from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
@@ -55,8 +52,9 @@ def export(
     """
     checkpoint = open_checkpoint(path_or_repo)
     provenance = {"origin": "export", "source": str(path_or_repo)}
-    names, beside = list(checkpoint.tensors), all_companions(checkpoint.folder)
-    return copy(checkpoint, checkpoint.spec, names, beside, out, format, provenance, max_shard_size, overwrite, progress)
+    output = Output(out, format, max_shard_size, overwrite, progress)
+    beside = companions({"model": checkpoint})
+    return output.write(checkpoint.spec, copies(checkpoint, checkpoint.tensors), provenance, beside)
 
 
 def extract(
@@ -89,44 +87,24 @@ def extract(
     """
     checkpoint = open_checkpoint(path_or_repo)
     spec = part_spec(checkpoint.spec, part)
-    names = list(parameters_of(spec))
     changed = difference(checkpoint.spec.stacks[part].document(), spec.stacks[part].document(), part)
     edits = [{"path": path, "before": before, "after": after} for path, (before, after) in changed.items()]
     provenance = {"origin": "extract", "source": str(path_or_repo), "part": part, "edits": edits}
-    beside = stack_companions(checkpoint.folder, part)
-    return copy(checkpoint, spec, names, beside, out, format, provenance, max_shard_size, overwrite, progress)
+    output = Output(out, format, max_shard_size, overwrite, progress)
+    beside = stack_companions(checkpoint, part)
+    return output.write(spec, copies(checkpoint, parameters_of(spec)), provenance, beside)
 
 
-def copy(
-    checkpoint: Checkpoint,
-    spec: ModelSpec,
-    names: Sequence[str],
-    beside: Sequence[Companion],
-    out: str | Path,
-    format_: Format,
-    provenance: Mapping[str, Any],
-    max_shard_size: int | str,
-    overwrite: bool,
-    progress: Progress,
-) -> int:
-    """Write a new folder with the tensors `names` of a checkpoint unchanged and the companions `beside`."""
-    check_format(format_)
-    if format_ == "transformers":
-        family_of_spec(spec)  # fails before anything is written if transformers has no such model
-    entries = [Entry.copy(name, checkpoint.tensors[checkpoint.stored_name(name)]) for name in names]
-    size = sum(entry.size for entry in entries)
-    room = size + sum(each.size for each in beside)
-    with new_folder(out, overwrite=overwrite, sources=(checkpoint.folder,), size=room) as folder:
-        copy_companions(folder, beside)
-        write_model(folder, spec, entries, format_, provenance, max_shard_size=max_shard_size, progress=progress)
-    return size
+def copies(checkpoint: Checkpoint, names: Iterable[str]) -> list[Entry]:
+    """Unchanged tensors of a checkpoint, by the names to write."""
+    return [Entry.copy(name, checkpoint.tensors[checkpoint.stored_name(name)]) for name in names]
 
 
-def stack_companions(folder: Path, part: str) -> list[Companion]:
+def stack_companions(checkpoint: Checkpoint, part: str) -> Companions:
     """The companions of a stack: an encoder may have a tokenizer of its own."""
-    own = encoder_companions(folder) if part == "encoder" else []
-    renamed = [replace(each, name=each.name.removeprefix(f"{ENCODER_TOKENIZER}/")) for each in own]
-    return renamed or companions({part: folder})
+    found = companions({part: checkpoint})
+    own = present(checkpoint.folder, dict(zip(ENCODER_COMPANIONS, COMPANIONS, strict=True))) if part == "encoder" else []
+    return replace(found, files=tuple(own)) if own else found
 
 
 def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
@@ -137,15 +115,15 @@ def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
         raise InputError(Problem("part", repr(part), f"a stack of the model: {', '.join(spec.stacks)}"))
     last = part == list(spec.stacks)[-1]
     head = spec.head.document() if last else {"name": "none"}
-    document: dict[str, Any] = spec.document() | {
+    whole = spec.document()
+    both = ("encoder", "decoder", "bridge", "tie_embeddings")
+    document = {field: value for field, value in whole.items() if field not in both} | {
         "assembly": f"{part}_only",
         "vocabulary": spec.vocabulary_of(part),
+        "tokens": spec.tokens_of(part).document(),
+        part: {field: value for field, value in whole[part].items() if field not in ("vocabulary", "tokens")},
         "head": head | ({"tie": part} if spec.tie_embeddings and head.get("tie") else {}),
     }
-    for field in ("encoder", "decoder", "bridge", "tie_embeddings"):
-        document.pop(field, None)
-    document["tokens"] = spec.tokens_of(part).document()
-    document[part] = {key: value for key, value in spec.stacks[part].document().items() if key not in ("vocabulary", "tokens")}
     unmoved = Move(spec, part, tuple(range(spec.stacks[part].depth)))
     try:
         return with_moved_values(ModelSpec.read(document), {part: unmoved})

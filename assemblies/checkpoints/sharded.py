@@ -1,6 +1,6 @@
 """Models that are sharded over processes: each reads its rows of every tensor, and all send theirs to the one that writes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
 from pairform.assemblies.checkpoints.writing.finite import cast
+from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, arranged
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem
 
 GOES_ON, FAILED = 1, 0
@@ -87,11 +89,21 @@ def announced(entries: Sequence[Entry]) -> list[Entry]:
     return [replace(entry, pieces=lambda entry=entry: pieces(entry)) for entry in entries]  # type: ignore[misc]
 
 
-def writes() -> bool:
-    """Whether this process writes the files."""
+def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+    """Process 0 writes the folder; the others gather each tensor with it. Every process calls this.
+
+    Raises:
+        SpecError: transformers cannot express the spec.
+        OutputError: the folder cannot be written; in the other processes a `PeerError`.
+    """
     from torch import distributed
 
-    return distributed.get_rank() == 0
+    entries = [gathered_entry(name, tensor) for name, tensor in tensors.items()]
+    if distributed.get_rank() == 0:
+        with writing():
+            output.write(spec, announced(entries), {"origin": "save"})
+    else:
+        take_part(output.named(spec, entries), output.max_shard_size)
 
 
 @contextmanager

@@ -5,15 +5,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import checkpoint_in
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
-from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor, tensor_bytes
+from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPE_NAMES, StoredTensor, tensor_bytes
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists
-from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, model_files
+from pairform.assemblies.checkpoints.writing.contents import (
+    PROVENANCE,
+    TENSOR_FIELDS,
+    Record,
+    digest_of,
+    files_beside,
+    model_files,
+    read_record,
+)
 from pairform.assemblies.checkpoints.writing.finite import finite
-from pairform.assemblies.checkpoints.writing.record import Record, digest_of, files_beside, read_record
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.registry import CheckpointError, InputError, PairformError, Problem, SpecError, read_json, shorten
 
@@ -79,9 +87,9 @@ def verify(folder: str | Path, *, digest: str | None = None, progress: Progress 
         whole = sum(tensor.nbytes for tensor in stored.values())
         record = read_record(folder, problems)
         if record is not None:
-            if record.files is not None:
-                problems += differences(record.files, files_beside(folder), folder)
-            problems += missing(record, stored, folder)
+            if "files" in record:
+                problems += differences(record["files"], files_beside(folder), folder)
+            problems += missing(record["tensors"], stored, folder)
         for name, tensor in stored.items():
             problems += check_tensor(name, tensor, record, folder)
             progress(tensor.nbytes, whole)
@@ -112,9 +120,9 @@ def differences(wanted: Mapping[str, object], found: Mapping[str, str], folder: 
             yield Problem(f"{folder / name}", f"the SHA-256 {found[name]}", f"{shorten(wanted[name])}, as in {PROVENANCE}")
 
 
-def missing(record: Record, stored: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
-    for name in sorted(record.checksums.keys() - stored.keys()):
-        wanted = f"one with the checksum {shorten(record.checksums[name])}, as in {PROVENANCE}"
+def missing(checksums: Mapping[str, Any], stored: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
+    for name in sorted(checksums.keys() - stored.keys()):
+        wanted = f"one with the checksum {shorten(checksums[name])}, as in {PROVENANCE}"
         yield Problem(f"{folder}: {name}", "no such tensor", wanted)
 
 
@@ -127,7 +135,7 @@ def check_tensor(name: str, tensor: StoredTensor, record: Record | None, folder:
             count += int((~piece.isfinite()).sum())
     if count:
         yield Problem(tensor.place, f"{count} values that are NaN or infinite", "finite weights")
-    if record is not None:
-        for what, wanted, found in record.compare(name, f"{checksum:08x}", tensor.dtype, tensor.shape):
-            if found != wanted:
-                yield Problem(f"{folder}: {name}", f"the {what} {found}", f"{shorten(wanted)}, as in {PROVENANCE}")
+    found = {"tensors": f"{checksum:08x}", "dtypes": DTYPE_NAMES[tensor.dtype], "shapes": list(tensor.shape)}
+    for kind, value in found.items():
+        if record is not None and kind in record and (wanted := record[kind].get(name)) != value:
+            yield Problem(f"{folder}: {name}", f"the {TENSOR_FIELDS[kind]} {value}", f"{shorten(wanted)}, as in {PROVENANCE}")

@@ -60,7 +60,20 @@ class RopeConfig(Config):
     high_freq_factor: PositiveFloat | None = None
 
 
-class StackConfig(Config):
+class AnyStackConfig(Config):
+    """Fields with one default in all families with rotary positions."""
+
+    initializer_range: PositiveFloat = 0.02
+    rms_norm_eps: PositiveFloat = 1e-6
+    decoder_start_token_id: Token = None
+    attention_bias: bool = False
+    rope_parameters: RopeConfig | None = None
+    rope_scaling: RopeConfig | None = None
+    rope_theta: PositiveFloat | None = None
+    is_causal: bool = True
+
+
+class StackConfig(AnyStackConfig):
     """One stack."""
 
     vocab_size: PositiveInt = 256000
@@ -73,23 +86,15 @@ class StackConfig(Config):
     hidden_activation: str | None = None
     hidden_act: str | None = None
     max_position_embeddings: PositiveInt = 8192
-    initializer_range: PositiveFloat = 0.02
-    rms_norm_eps: PositiveFloat = 1e-6
     pad_token_id: Token = 0
     eos_token_id: EndTokens = 1
     bos_token_id: Token = 2
-    decoder_start_token_id: Token = None
-    attention_bias: bool = False
     attention_dropout: Probability = 0.0
     query_pre_attn_scalar: Annotated[int | float, Field(gt=0, le=1e12)] = 256
     sliding_window: PositiveInt | None = 4096
     final_logit_softcapping: PositiveFloat | None = 30.0
     attn_logit_softcapping: PositiveFloat | None = 50.0
     layer_types: list[str] | None = None
-    rope_parameters: RopeConfig | None = None
-    rope_scaling: RopeConfig | None = None
-    rope_theta: PositiveFloat | None = None
-    is_causal: bool = True
 
 
 class EncoderStackConfig(StackConfig):
@@ -137,20 +142,16 @@ def part_config(kind: type[Config], config: Mapping[str, Any], part: str) -> dic
     return checked(kind, own, part)
 
 
-def require_causal(config: Mapping[str, Any]) -> None:
-    """Refuse a decoder that transformers would make bidirectional: no such encoder-decoder is built here."""
-    if not config["is_causal"]:
-        expected = "true: with false, transformers lets each token of this decoder see the later ones"
-        raise SpecError(Problem("is_causal", "false", expected))
+IS_CAUSAL = {
+    True: "true: with false, transformers lets each token of this decoder see the later ones",
+    False: "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not",
+}
 
 
-def require_bidirectional(config: Mapping[str, Any]) -> None:
-    """Refuse an encoder that the file declares causal: what transformers computes then depends on its kernel and on padding."""
-    if config["is_causal"]:
-        expected = (
-            "false: with true, transformers' sdpa kernel hides later tokens from this encoder, and its eager one does not"
-        )
-        raise SpecError(Problem("is_causal", "true", expected))
+def require_is_causal(config: Mapping[str, Any], wanted: bool) -> None:
+    """Refuse a decoder of a pair that transformers would make bidirectional, and an encoder that the file declares causal."""
+    if config["is_causal"] is not wanted:
+        raise SpecError(Problem("is_causal", str(config["is_causal"]).lower(), IS_CAUSAL[wanted]))
 
 
 def warn_unread(field: str, value: object, why: str) -> None:

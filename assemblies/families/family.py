@@ -1,10 +1,10 @@
 """Checkpoint families as data: a table of tensor names and a translation between config.json and specs, in both directions."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pairform.assemblies.families.tokens import with_tokens
 from pairform.assemblies.specs.canonical import differences
@@ -14,55 +14,45 @@ from pairform.registry import Problem, SpecError
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A tensor's name in the family's files and in our modules; `{layer}` is a number, any other placeholder a word."""
 
     theirs: str
     ours: str
 
 
+@dataclass(frozen=True)
 class NameTable:
     """Rows read in both directions.
 
     spellings: prefixes of names in files of other versions, each with the prefix in the rows; applied one after another.
-    spares:    other names of a tensor, used where its own name is absent, and ours for it.
     unread:    prefixes of the names of tensors that have no effect; placeholders as in rows.
+    spares:    other names of a tensor, used where its own name is absent, and ours for it.
     """
 
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        *,
-        spellings: tuple[tuple[str, str], ...] = (),
-        unread: tuple[str, ...] = (),
-        spares: tuple[Row, ...] = (),
-    ) -> None:
-        rows = tuple(rows)
-        self._to_ours = [(row.theirs, row.ours) for row in rows]
-        self._to_theirs = [(row.ours, row.theirs) for row in rows]
-        self._spellings = spellings
-        self._unread = unread
-        self._spares = [(row.theirs, row.ours) for row in spares]
+    rows: Sequence[Row]
+    spellings: tuple[tuple[str, str], ...] = ()
+    unread: tuple[str, ...] = ()
+    spares: tuple[Row, ...] = ()
 
     def ours(self, theirs: str) -> str | None:
-        return translate(self._respelt(theirs), self._to_ours)
+        return translate(self._respelt(theirs), self.rows)
+
+    def spare(self, theirs: str) -> str | None:
+        return translate(self._respelt(theirs), self.spares)
+
+    def theirs(self, ours: str) -> str | None:
+        return translate(ours, ((row.ours, row.theirs) for row in self.rows))
 
     def reads(self, theirs: str) -> bool:
         name = self._respelt(theirs)
-        return not any(pattern(unread).match(name) for unread in self._unread)
+        return not any(pattern(unread).match(name) for unread in self.unread)
 
     def _respelt(self, name: str) -> str:
-        for old, new in self._spellings:
+        for old, new in self.spellings:
             if name.startswith(old):
                 name = new + name.removeprefix(old)
         return name
-
-    def spare(self, theirs: str) -> str | None:
-        return translate(self._respelt(theirs), self._spares)
-
-    def theirs(self, ours: str) -> str | None:
-        return translate(ours, self._to_theirs)
 
 
 @cache
@@ -87,7 +77,7 @@ class Family:
 
     Attributes:
         to_document: config.json as the document of a spec. Callers use `document` and `spec`.
-        to_config: config.json for a spec. Callers use `config`, which finds what it cannot express by reading it back.
+        to_config: the rest of config.json for a spec. Callers use `config`, which reads it back to find what it cannot express.
         writes: whether a spec is stored as this family; of several families the first in `FAMILIES` is taken.
         base_prefix: of all tensors but the head's in folders of models with a head; folders of models without one lack it.
         written: the table of names to write with, if it depends on the spec.
@@ -133,7 +123,7 @@ class Family:
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         """config.json for `spec`; a `SpecError` lists what the family's configuration cannot express."""
-        config = self.to_config(spec)
+        config = {"model_type": self.model_type, "initializer_range": spec.initializer_range} | self.to_config(spec)
         expected = f"what transformers' {self.model_type} can express"
         differing = differences(spec, self.spec(config)).items()
         if problems := [Problem(path, f"{mine!r}", f"{expected}: {theirs!r}") for path, (mine, theirs) in differing]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families.tokens import tokens_document
+from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Problem, SpecError, shorten
 
 OLD_NAMES = {"LLaMAForCausalLM": "LlamaForCausalLM", "T5WithLMHeadModel": "T5ForConditionalGeneration"}
@@ -15,6 +15,16 @@ PROBLEMS = {
     "single_label_classification": "single_label",
     "multi_label_classification": "multi_label",
 }
+
+
+def architectures(classes: str, lm: str = "ForCausalLM") -> dict[str, str]:
+    """A family's class for each of our heads, by the prefix of its names."""
+    return {
+        "lm": classes + lm,
+        "sequence_classification": f"{classes}ForSequenceClassification",
+        "token_classification": f"{classes}ForTokenClassification",
+        "none": f"{classes}Model",
+    }
 
 
 def head_document(
@@ -62,14 +72,15 @@ def decoder_only(
     }
 
 
-def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str) -> dict[str, Any]:
-    """The inverse of `head_document`; `softcap` is the name of the field for the logits' softcap."""
+def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str | None = None) -> dict[str, Any]:
+    """The inverse of `head_document`; `softcap` is the name of the field for the logits' softcap, if the family has one."""
     head = HeadSpec.of(spec.head)
     if head.name not in architectures:
         raise SpecError(Problem("head.name", repr(head.name), f"one that transformers has here: {', '.join(architectures)}"))
     config: dict[str, Any] = {"architectures": [architectures[head.name]], "tie_word_embeddings": True}
     if head.name == "lm":
-        config |= {softcap: head.softcap, "tie_word_embeddings": head.tie is not None}
+        config["tie_word_embeddings"] = head.tie is not None
+        config |= {} if softcap is None else {softcap: head.softcap}
     if head.labels:
         names = default_labels(head.labels) if isinstance(head.labels, int) else head.labels
         config["id2label"] = {str(label): name for label, name in enumerate(names)}
@@ -77,6 +88,14 @@ def head_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: s
     if head.problem:
         config["problem_type"] = next(theirs for theirs, ours in PROBLEMS.items() if ours == head.problem)
     return config
+
+
+def decoder_only_config(spec: ModelSpec, architectures: Mapping[str, str], *, softcap: str | None = None) -> dict[str, Any]:
+    """The inverse of `decoder_only`, without the stack."""
+    config = tokens_config(spec) | head_config(spec, architectures, softcap=softcap)
+    if spec.head.name == "token_classification":
+        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
+    return config | {"attention_dropout": spec.last.layers[0].self_attention.dropout}
 
 
 def label_names(config: Mapping[str, Any]) -> int | list[str]:

@@ -10,26 +10,27 @@ from torch import Tensor, nn
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, common_dtype, open_checkpoint
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
-from pairform.assemblies.checkpoints.reading.model_folder import OURS
+from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
+from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
-from pairform.assemblies.initialisation.execute import make_pieces, write_plan
+from pairform.assemblies.initialisation.execute import entry, write_plan
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers
-from pairform.assemblies.initialisation.plan import Fresh, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.planning import commit, drop_reason, edits, target_rows
+from pairform.assemblies.initialisation.plan import Plan
+from pairform.assemblies.initialisation.planning import PARTS, plan_by
 from pairform.assemblies.initialisation.rules.carry import CarryRules
+from pairform.assemblies.initialisation.rules.stacks import Part
 from pairform.assemblies.modeling.build import parameters_of, skeleton
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.modeling.random_init import draw
 from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem
 
-MEMORY = Path("memory")
+MEMORY = ModelFolder(Path("memory"))
 """The folder of a model that is in none, for errors."""
 
 
@@ -41,7 +42,7 @@ class MemoryTensor(CheckpointTensor):
 
     @property
     def place(self) -> str:
-        return f"{MEMORY}: {self.name}"
+        return f"{MEMORY.path}: {self.name}"
 
     def read(self) -> Tensor:
         return self.tensor
@@ -96,7 +97,7 @@ def carry(
         checkpoint = open_checkpoint(source)
     plan = plan_carry(checkpoint, spec, patch=patch, seed=seed, path=str(source) if not isinstance(source, Model) else "")
     if out is not None:
-        write_plan(plan, {"model": checkpoint}, out, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress)
+        write_plan(plan, {"model": checkpoint}, Output(out, "pairform", max_shard_size, overwrite, progress))
         return load(out), plan
     device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
     return build_planned(plan, checkpoint, device), plan
@@ -108,7 +109,7 @@ def in_memory(model: Model) -> Checkpoint:
         name: MemoryTensor(name, parameter.dtype, tuple(parameter.shape), parameter.detach().cpu())
         for name, parameter in spec_tensors(model).items()
     }
-    return Checkpoint(MEMORY, OURS, model.spec, tensors, common_dtype(parameters_of(model.spec), tensors, {}))
+    return Checkpoint(MEMORY, model.spec, tensors, common_dtype(parameters_of(model.spec), tensors, {}))
 
 
 def plan_carry(
@@ -117,31 +118,19 @@ def plan_carry(
     """Plan a new model from a checkpoint's tensors. `path`: where `execute` finds the checkpoint."""
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
     options = Options.read({"seed": seed})
-    moves: dict[Role, Move] = {}
-    roles: tuple[Role, ...] = ("encoder", "decoder")
-    for part in roles:
+    moves: dict[Part, Move] = {}
+    for part in PARTS:
         if part in target.stacks:
             name, stack = stack_of(checkpoint.spec, part)
             moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
     if spec is None:
         target = with_kept_overrides(target, moves)
     target = with_moved_values(with_kept_sources(target, moves), moves)
-    rules = {part: CarryRules(part, target, checkpoint, move.layers, options) for part, move in moves.items()}
-    made = target_rows(target, rules, dict.fromkeys(rules, checkpoint), options)
-    targets = tuple(
-        row.model_copy(update={"source": row.source and Source(role="model", tensor=row.source.tensor)}) for row in made
-    )
-    return Plan(
-        spec=target,
-        options=options,
-        sources={"model": SourceFolder(path=path, revision=commit(path, checkpoint) if path else None, layers=())},
-        targets=targets,
-        origins=tuple(origins(checkpoint, rules, targets)),
-        edits=tuple(edits(target, rules)),
-    )
+    rules = {part: CarryRules(part, "model", target, checkpoint, move, options) for part, move in moves.items()}
+    return plan_by(rules, {"model": checkpoint}, {"model": path})
 
 
-def with_kept_overrides(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
+def with_kept_overrides(target: ModelSpec, moves: Mapping[Part, Move]) -> ModelSpec:
     """`target` with its overrides on the same layers as in the source if the depth differs, also those counted from the end."""
     document = target.document()
     for part, move in moves.items():
@@ -152,7 +141,7 @@ def with_kept_overrides(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelS
     return target if document == target.document() else ModelSpec.read(document)
 
 
-def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpec:
+def with_kept_sources(target: ModelSpec, moves: Mapping[Part, Move]) -> ModelSpec:
     """`target` with cross-attention that reads the same encoder layers as in its source, as far as they are kept."""
     if target.encoder is None or target.decoder is None:
         return target
@@ -163,33 +152,13 @@ def with_kept_sources(target: ModelSpec, moves: Mapping[Role, Move]) -> ModelSpe
     return target if document["decoder"] == old else ModelSpec.read(document)
 
 
-def origins(checkpoint: Checkpoint, rules: Mapping[Role, CarryRules], targets: tuple[TargetRow, ...]) -> Iterator[SourceRow]:
-    """One row for every tensor of the source."""
-    used: dict[str, list[str]] = {}
-    for row in targets:
-        if row.source is not None:
-            used.setdefault(row.source.tensor, []).append(row.target)
-    for name, tensor in checkpoint.tensors.items():
-        rule = next((rule for rule in rules.values() if name.startswith(f"{rule.source_part}.")), [*rules.values()][-1])
-        dropped = None if name in used else drop_reason(rule, name)
-        source = Source(role="model", tensor=name)
-        yield SourceRow(source=source, shape=tensor.shape, targets=tuple(used.get(name, ())), dropped=dropped)
-
-
 def build_planned(plan: Plan, checkpoint: Checkpoint, device: torch.device) -> Model:
     """The planned model in memory, with no tensor shared with the source."""
     model = skeleton(plan.spec)
+    state: dict[str, Tensor] = {}
     with torch.no_grad():
-        state = {row.target: planned_tensor(row, checkpoint, plan.options.seed).to(device) for row in plan.targets}
+        for row in plan.targets:
+            pieces = [piece.reshape(-1) for piece in entry(row, {"model": checkpoint}, plan.options.seed).pieces()]
+            state[row.target] = torch.cat(pieces).reshape(row.shape).to(device)
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     return model
-
-
-def planned_tensor(row: TargetRow, checkpoint: Checkpoint, seed: int) -> Tensor:
-    """One planned tensor."""
-    dtype: torch.dtype = getattr(torch, row.dtype)
-    if isinstance(row.operation, Fresh):
-        return draw(row.operation.initial, row.target, row.shape, dtype, seed)
-    assert row.source is not None, "all other operations have a source"
-    pieces = make_pieces(row, checkpoint.tensors[row.source.tensor], dtype, seed)
-    return torch.cat([piece.reshape(-1) for piece in pieces]).reshape(row.shape)

@@ -1,6 +1,8 @@
-"""Executing a plan: a stream of tensors from the sources to a new folder."""
+"""Executing a plan: a stream of tensors from the sources to a new folder. `convert` plans and executes in one call."""
 
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.reading.hub import local_folder
+from pairform.assemblies.checkpoints.reading.load_spec import Ref
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
-from pairform.assemblies.checkpoints.save import Format, check_format, write_model
-from pairform.assemblies.checkpoints.writing.companions import all_companions, companions, copy_companions
+from pairform.assemblies.checkpoints.writing.companions import companions
 from pairform.assemblies.checkpoints.writing.finite import cast, check_finite
-from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.folder import check_target
+from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent
-from pairform.assemblies.families import family_of_spec
+from pairform.assemblies.initialisation.options import Options, read_options
 from pairform.assemblies.initialisation.plan import (
     Fresh,
     MeanHeads,
@@ -28,10 +32,69 @@ from pairform.assemblies.initialisation.plan import (
     ScaledRow,
     TargetRow,
 )
+from pairform.assemblies.initialisation.planning import open_sources, plan_of
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.modeling.random_init import chunks
 from pairform.blocks.functional.dtypes import wide
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What `convert` did.
+
+    Attributes:
+        out: the new folder.
+        plan: where each tensor came from.
+        bytes: of the weights.
+        seconds: wall-clock time.
+    """
+
+    out: Path
+    plan: Plan
+    bytes: int
+    seconds: float
+
+
+def convert(
+    *,
+    out: str | Path,
+    encoder: str | Path | None = None,
+    decoder: str | Path | None = None,
+    vision: str | Path | None = None,
+    spec: Ref | None = None,
+    patch: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+    revisions: Mapping[str, str] | None = None,
+    format: Format = "pairform",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **fields: Any,
+) -> ConvertReport:
+    """Initialise a new model from checkpoints and write it. Memory does not grow with the model.
+
+    Args:
+        out: a new or empty folder; it appears whole or not at all.
+        encoder, decoder, vision, spec, patch, options, revisions, fields: as for `plan`.
+        format: "pairform", or "transformers".
+        max_shard_size: of each weight file, in bytes or as "5GB".
+        overwrite: replace a model in `out`.
+        progress: called with the bytes just written and the bytes in all.
+
+    Raises:
+        SpecError: as for `plan`, or transformers cannot express the spec.
+        CheckpointError: as for `plan`, or values of a source are not finite.
+        OutputError: `out` cannot be written.
+    """
+    begin = time.perf_counter()
+    refs: dict[Role, str | Path | None] = {"encoder": encoder, "decoder": decoder, "vision": vision}
+    check_target(out, overwrite, tuple(folder for ref in refs.values() if (folder := local_folder(ref)) is not None))
+    read = read_options(options, fields)
+    sources = open_sources(refs, revisions)
+    plan = plan_of(sources, refs, spec, patch, read)
+    written = write_plan(plan, sources, Output(out, format, max_shard_size, overwrite, progress))
+    return ConvertReport(Path(out), plan, written, time.perf_counter() - begin)
 
 
 def execute(
@@ -62,34 +125,13 @@ def execute(
         raise InputError(Problem("plan", shorten(plan), "a plan, as pairform.plan makes it"))
     check_rows(plan)
     checkpoints = {role: open_checkpoint(source.path, revision=source.revision) for role, source in plan.sources.items()}
-    return write_plan(
-        plan, checkpoints, out, format=format, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
-    )
+    return write_plan(plan, checkpoints, Output(out, format, max_shard_size, overwrite, progress))
 
 
-def write_plan(
-    plan: Plan,
-    checkpoints: Mapping[Role, Checkpoint],
-    out: str | Path,
-    *,
-    format: Format = "pairform",
-    max_shard_size: int | str = "5GB",
-    overwrite: bool = False,
-    progress: Progress = silent,
-) -> int:
+def write_plan(plan: Plan, checkpoints: Mapping[Role, Checkpoint], output: Output) -> int:
     """As `execute`, from open checkpoints by their roles."""
-    check_format(format)
-    if format == "transformers":
-        family_of_spec(plan.spec)  # fails before anything is written if transformers has no such model
     entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
-    size = sum(entry.size for entry in entries)
-    folders: dict[str, Path] = {role: checkpoint.folder for role, checkpoint in checkpoints.items()}
-    beside = all_companions(folders["model"]) if "model" in folders else companions(folders)
-    room = size + sum(each.size for each in beside)
-    with new_folder(out, overwrite=overwrite, sources=tuple(folders.values()), size=room) as folder:
-        copy_companions(folder, beside)
-        write_model(folder, plan.spec, entries, format, provenance(plan), max_shard_size=max_shard_size, progress=progress)
-    return size
+    return output.write(plan.spec, entries, provenance(plan), companions(checkpoints))
 
 
 def check_rows(plan: Plan) -> None:

@@ -32,14 +32,9 @@ class Layers(Spec):
         given = [value for value in (self.every, self.first, self.only) if value is not None]
         if len(given) != 1:
             raise SpecError(Problem(where, f"{len(given)} rules", "one of every, first and only"))
-        if self.every is not None:
-            return list(range(0, depth, self.every))
         if self.first is not None and self.first > depth:
             raise SpecError(Problem(where, f"the first {self.first} layers", f"at most {depth}, as the source has"))
-        if self.first is not None:
-            kept = list(range(self.first))
-        else:
-            kept = list(self.only or ())
+        kept = list(range(0, self.first or depth, self.every or 1) if self.only is None else self.only)
         if not kept or kept[-1] >= depth or sorted(set(kept)) != kept:
             raise SpecError(Problem(where, f"the layers {kept}", f"ascending numbers from 0 to {depth - 1}"))
         return kept

@@ -1,6 +1,6 @@
 """Making a plan from sources and a spec, with no tensor read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.reading.hub import commit_of
+from pairform.assemblies.checkpoints.reading.hub import local_folder
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.initialisation.options import Options, dtype_name, read_options
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
@@ -16,12 +16,14 @@ from pairform.assemblies.initialisation.pairing.pair import move, pair
 from pairform.assemblies.initialisation.pairing.source_layers import changed_source_layers
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules
-from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, head_rule
+from pairform.assemblies.initialisation.rules.stacks import Part, Planned, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.modeling.build import parameters_of
-from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
+from pairform.assemblies.specs.depth_dependent import with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
+
+PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 def plan(
@@ -87,35 +89,43 @@ def plan_of(
     has = [*target.stacks] + (["vision"] if any(stack.vision is not None for stack in target.stacks.values()) else [])
     if spare := [role for role in sources if role not in has]:
         raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
-    moves: dict[Role, Move] = {role: move(source.spec, role, options) for role, source in sources.items() if role != "vision"}
+    moves = {part: move(sources[part].spec, part, options) for part in PARTS if part in sources}
     target = with_moved_values(target, moves)
-    rules: dict[Role, StackRules] = {
-        role: (DecoderRules if role == "decoder" else StackRules)(role, target, sources[role], each.layers, options)
-        for role, each in moves.items()
+    rules = {
+        part: (DecoderRules if part == "decoder" else StackRules)(part, part, target, sources[part], each, options)
+        for part, each in moves.items()
     }
     if problems := [*(problem for rule in rules.values() for problem in rule.check()), *check_vision(target, sources)]:
         raise SpecError(problems)
-    targets = tuple(target_rows(target, rules, sources, options))
+    return plan_by(rules, sources, refs)
+
+
+def plan_by(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpoint], refs: Mapping[Role, object]) -> Plan:
+    """The plan that the rules of each stack make. refs: where `execute` finds the sources."""
+    last = [*rules.values()][-1]
+    targets = tuple(target_rows(rules, sources))
+    folders = {
+        role: SourceFolder(
+            path=str(refs[role]),
+            revision=commit(refs[role], checkpoint),
+            layers=next((rule.layers for rule in rules.values() if rule.role == role != "model"), ()),
+        )
+        for role, checkpoint in sources.items()
+    }
     return Plan(
-        spec=target,
-        options=options,
-        sources={
-            role: SourceFolder(
-                path=str(refs[role]),
-                revision=commit(refs[role], checkpoint),
-                layers=rules[role].layers if role in rules else (),
-            )
-            for role, checkpoint in sources.items()
-        },
+        spec=last.target,
+        options=last.options,
+        sources=folders,
         targets=targets,
-        origins=tuple(row for role in sources for row in source_rows(role, sources[role], rules.get(role), targets)),
-        edits=(*edits(target, rules), *dtype_edits(sources, targets)),
+        origins=tuple(row for role in sources for row in source_rows(role, sources[role], [*rules.values()], targets)),
+        edits=(*edits(rules), *dtype_edits(sources, targets)),
     )
 
 
-def commit(ref: str | Path | None, checkpoint: Checkpoint) -> str | None:
-    """The commit of a source on the hub, so that the plan stays reproducible; None for a folder."""
-    return None if Path(str(ref)).expanduser().is_dir() else commit_of(checkpoint.folder)
+def commit(ref: object, checkpoint: Checkpoint) -> str | None:
+    """The commit of a source on the hub, so that the plan stays reproducible; None for a folder and in memory."""
+    folder = checkpoint.folder
+    return folder.name if folder.parent.name == "snapshots" and local_folder(ref) is None else None
 
 
 def target_spec(
@@ -130,11 +140,10 @@ def target_spec(
     raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
 
 
-def target_rows(
-    target: ModelSpec, rules: Mapping[Role, StackRules], sources: Mapping[Role, Checkpoint], options: Options
-) -> list[TargetRow]:
+def target_rows(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpoint]) -> list[TargetRow]:
     """One row for every tensor of the new model, in order."""
-    last = rules["decoder" if "decoder" in rules else "encoder"]
+    last = [*rules.values()][-1]
+    target = last.target
     common = dtype_name(reduce(torch.promote_types, (source.dtype for source in sources.values())))
     rows, problems = [], []
     for name, parameter in parameters_of(target).items():
@@ -146,26 +155,27 @@ def target_rows(
             elif name.startswith("bridge."):
                 made = bridge_rule(wanted, target, sources)
             elif rule is None:
-                made = head_rule(wanted, target, last.part, last.checkpoint)
+                made = head_rule(wanted, last)
             else:
                 made = rule.make(wanted)
         except SpecError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             continue
         operation, source = made
-        dtype = options.dtype or common
+        dtype = last.options.dtype or common
         rows.append(TargetRow(target=name, shape=wanted.shape, dtype=dtype, operation=operation, source=source))
     if problems:
         raise SpecError(problems[:20])
     return rows
 
 
-def edits(target: ModelSpec, rules: Mapping[Role, StackRules]) -> Iterator[Edit]:
+def edits(rules: Mapping[Part, StackRules]) -> Iterator[Edit]:
     """Where the new stacks, head and tokens differ from their sources in what no weight shows."""
-    last = rules["decoder" if "decoder" in rules else "encoder"].checkpoint.spec
+    last = [*rules.values()][-1]
+    target = last.target
     old, new = (
         {field: document.get(field) for field in ("tokens", "head", "bridge", "tie_embeddings")}
-        for document in (last.document(), target.document())
+        for document in (last.checkpoint.spec.document(), target.document())
     )
     for part, rule in rules.items():
         old[part], new[part] = (
@@ -187,21 +197,20 @@ def dtype_edits(sources: Mapping[Role, Checkpoint], targets: tuple[TargetRow, ..
             yield Edit(path=f"{role}.dtype", before=dtype_name(source.dtype), after=dtype)
 
 
-def source_rows(role: Role, checkpoint: Checkpoint, rule: StackRules | None, targets: tuple[TargetRow, ...]) -> list[SourceRow]:
-    """One row for every tensor of a source. `rule`: of the stack that it initialises, if any."""
+def source_rows(
+    role: Role, checkpoint: Checkpoint, rules: Sequence[StackRules], targets: tuple[TargetRow, ...]
+) -> Iterator[SourceRow]:
+    """One row for every tensor of a source."""
     used: dict[str, list[str]] = {}
     for row in targets:
         if row.source is not None and row.source.role == role:
             used.setdefault(row.source.tensor, []).append(row.target)
-    return [
-        SourceRow(
-            source=Source(role=role, tensor=name),
-            shape=tensor.shape,
-            targets=tuple(used.get(name, ())),
-            dropped=None if name in used else "only the pictures are read as here" if rule is None else drop_reason(rule, name),
-        )
-        for name, tensor in checkpoint.tensors.items()
-    ]
+    own = [rule for rule in rules if rule.role == role]
+    for name, tensor in checkpoint.tensors.items():
+        rule = next((rule for rule in own if name.startswith(f"{rule.source_part}.")), own[-1] if own else None)
+        dropped = None if name in used else "only the pictures are read as here" if rule is None else drop_reason(rule, name)
+        source = Source(role=role, tensor=name)
+        yield SourceRow(source=source, shape=tensor.shape, targets=tuple(used.get(name, ())), dropped=dropped)
 
 
 def drop_reason(rule: StackRules, name: str) -> str:

@@ -31,15 +31,12 @@ def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
         raise InputError(Problem("size", shorten(size), "a number of tokens, 1 or more"))
     stacks = {part: {"vocabulary": None} for part in model.spec.stacks}
     spec = patch_spec(model.spec, {"vocabulary": size, **stacks})
-    old_sizes = {part: model.spec.vocabulary_of(part) for part in model.spec.stacks}
-    last = list(model.spec.stacks)[-1]
     with torch.no_grad():
         for name, parameter, initial in list(distributions(model)):
             part, _, rest = name.partition(".")
-            if (part in old_sizes and rest == "embedding.weight") or name == "head.weight":
-                kept = min(size, old_sizes.get(part, old_sizes[last]))
-                shape, width = (size, parameter.shape[1]), parameter.shape[1]
-                rows = torch.empty(shape, dtype=parameter.dtype, device=parameter.device)
+            if (part in stacks and rest == "embedding.weight") or name == "head.weight":
+                kept, width = min(size, len(parameter)), parameter.shape[1]
+                rows = torch.empty((size, width), dtype=parameter.dtype, device=parameter.device)
                 rows[:kept] = parameter[:kept]
                 drawn = [*chunks(initial, name, size * width, parameter.dtype, seed, begin=kept * width)]
                 if drawn:

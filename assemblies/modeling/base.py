@@ -74,7 +74,7 @@ class ModelParts(nn.Module):
         self.head = build_block(spec.head, spec.head_sizes, "head")
         self.compiled_step = Unshared()
         self.padding = spec.tokens_of(next(iter(spec.stacks))).padding
-        self.tie: str | None = getattr(spec.head, "tie", None)  # read once: torch cannot compile access to the spec
+        self.tie: str | None = spec.head_tie  # read once: torch cannot compile access to the spec
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, `[vocabulary, table_width]`, if it does."""

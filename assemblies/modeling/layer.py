@@ -8,6 +8,7 @@ from torch.nn import functional
 from pairform.assemblies.specs.model import LayerSpec
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import clamped
+from pairform.blocks.spec_fields import FeedForwardFields
 from pairform.registry import BlockSpec, Sizes, build_block
 
 
@@ -24,7 +25,7 @@ class Branch(nn.Module):
         self.block = build_block(spec, sizes, "attention", "feed_forward")
         if self.placement in ("post", "sandwich"):
             self.post_norm = build_block(layer.norm, sizes, "norm")
-        self.clamps = any(getattr(branch, "wide_output", False) for branch in layer.branches.values())
+        self.clamps = any(FeedForwardFields.of(branch).wide_output for branch in layer.branches.values())
         self.residual = build_block(layer.residual, sizes, "residual")
         if hasattr(self.residual, "prepare"):
             self.residual.prepare(self.block)

@@ -20,7 +20,7 @@ def check_segments(spec: ModelSpec, source: Tensor | None, target: Tensor | None
     if (target is not None) if not both else (source is None) != (target is None):
         found = f"segment_ids {'absent' if source is None else 'given'}, this {'absent' if target is None else 'given'}"
         raise InputError(Problem("decoder_segment_ids", found, "both for an encoder-decoder, else segment_ids alone"))
-    if source is not None and getattr(spec.head, "pools", False):
+    if source is not None and spec.head.pools:
         raise InputError(Problem("segment_ids", "packed rows for a head with one output per row", "one document per row"))
 
 

@@ -15,6 +15,7 @@ class Vision(nn.Module):
     def __init__(self, spec: VisionSpec, tower: nn.Module, width: int) -> None:
         super().__init__()
         self.spec = spec
+        self.per_image = spec.tokens
         self.tower = tower.requires_grad_(not spec.frozen)
         self.projector = build_block(spec.projector, spec.sizes(width), "projector")
 
@@ -39,13 +40,13 @@ class Vision(nn.Module):
             places[:, prompt:] = False
         if unknown:
             return places
-        per_image: int = getattr(self.spec.projector, "tokens", 0)
-        self.check_count(places.sum(), None if pixel_values is None else len(pixel_values), per_image)
+        self.check_count(places.sum(), None if pixel_values is None else len(pixel_values))
         return None if pixel_values is None else places
 
-    def check_count(self, count: Int[Tensor, ""], pictures: int | None, per_image: int) -> None:
+    def check_count(self, count: Int[Tensor, ""], pictures: int | None) -> None:
         """Check that there are as many image tokens as the images need. On a GPU a device-side assertion avoids waiting."""
-        token, expected = self.spec.image_token, (pictures or 0) * per_image
+        token, per_image = self.spec.image_token, self.per_image
+        expected = (pictures or 0) * per_image
         if count.device.type != "cpu":
             torch._assert_async(
                 count == expected, f"image tokens ({token}) other than {expected}, {per_image} for each picture"
@@ -76,8 +77,7 @@ class Vision(nn.Module):
         self, pixel_values: Float[Tensor, "pictures channels height width"], token_ids: Int[Tensor, "batch length"], times: int
     ) -> Float[Tensor, "repeated channels height width"]:
         """The images for a batch in which each row is repeated `times` times, consecutively."""
-        per_image: int = getattr(self.spec.projector, "tokens", 0)
-        counts = (token_ids == self.spec.image_token).sum(1).div(per_image, rounding_mode="floor")
+        counts = (token_ids == self.spec.image_token).sum(1).div(self.per_image, rounding_mode="floor")
         number, device = len(pixel_values), token_ids.device
         row = torch.arange(len(token_ids), device=device).repeat_interleave(counts, output_size=number)
         time = torch.arange(times, device=device).repeat_interleave(number)

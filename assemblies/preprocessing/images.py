@@ -13,7 +13,7 @@ from torch import Tensor
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, VisionSpec
-from pairform.blocks.vision import PictureEmbeddingSpec
+from pairform.blocks.spec_fields import PictureEmbeddingSpec
 from pairform.registry import InputError, Problem, open_regular, shorten
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ Declared: TypeAlias = "Model | ModelSpec | str | Path | Mapping[str, Any]"
 """A model, or what `load_spec` takes."""
 LARGEST = 1 << 13
 """The most pixels of a side: such a picture takes 800 MB."""
-
-
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """The formats that are read. Pillow reads others too: EPS through Ghostscript, which runs code in the file."""
 
@@ -104,18 +102,16 @@ def as_rgb(picture: Picture, where: str) -> "Image":
         raise InputError(Problem("read_pictures", "no Pillow", "Pillow, which decodes images", remedy)) from None
     if not isinstance(picture, str | os.PathLike | Image.Image):
         raise InputError(Problem(where, shorten(picture), "a path, or an image opened with Pillow"))
+    if isinstance(picture, Image.Image) and picture.format == "EPS":
+        remedy = "Render it as PNG; Pillow would run Ghostscript on it."
+        raise InputError(Problem(where, "an EPS image", f"one of {', '.join(FORMATS)}", remedy))
     try:
         if isinstance(picture, Image.Image):
-            if picture.format == "EPS":
-                remedy = "Render it as PNG; Pillow would run Ghostscript on it."
-                raise InputError(Problem(where, "an EPS image", f"one of {', '.join(FORMATS)}", remedy))
             rgb = on_white(picture)
         else:
             where = str(picture)
             with open_regular(Path(picture)) as raw, Image.open(raw, formats=FORMATS) as file:
                 rgb = ImageOps.exif_transpose(file).convert("RGB")
-    except InputError:
-        raise
     except UnidentifiedImageError:
         raise InputError(Problem(where, "no image", f"PNG or JPEG, or one of {', '.join(FORMATS)}")) from None
     except Image.DecompressionBombError as error:

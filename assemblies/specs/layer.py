@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.residuals import Add
 from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten
 
 Norm = Annotated[BlockSpec, Slot("norm")]
@@ -52,7 +51,7 @@ class LayerSpec(Spec):
         description="Attention and feed-forward blocks by name."
     )
     residual: Annotated[BlockSpec, Slot("residual")] = Field(
-        default=Add.Spec(), description="How a branch's output is joined with the hidden states."
+        default=BlockSpec(name="add"), description="How a branch's output is joined with the hidden states."
     )
     dropout: Probability = Field(default=0.0, description="Dropout rate on each branch's output.")
     drop_path: DropPath | None = Field(default=None, description="Stochastic depth. Default: none.")
@@ -61,11 +60,13 @@ class LayerSpec(Spec):
     def _order_names_branches(self) -> Self:
         names = [name for group in self._order for name in group]
         named = set(names)
-        problems = [
-            Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order")
-            for name in self.branches
-            if name not in named
-        ]
+        problems = []
+        for name in self.branches:
+            if name not in named:
+                problems.append(Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order"))
+            if not name.isidentifier() or name.startswith("_"):
+                expected = "a name of letters, digits and underscores that starts with a letter"
+                problems.append(Problem(f"branches.{name}", "this name", expected))
         if len(named) < len(names):
             problems.append(Problem("order", shorten(names), "each branch once"))
         if self.placement == "post" and any(len(group) > 1 for group in self.parallel_groups):
@@ -75,11 +76,6 @@ class LayerSpec(Spec):
             problems.append(Problem("placement", found, " or ".join(map(repr, fitting))))
         if not self.present:
             problems.append(Problem("branches", "none", "at least one branch"))
-        problems += [
-            Problem(f"branches.{name}", "this name", "a name of letters, digits and underscores that starts with a letter")
-            for name in self.branches
-            if not name.isidentifier() or name.startswith("_")
-        ]
         if problems:
             raise nested(problems)
         return self

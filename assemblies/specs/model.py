@@ -9,8 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.stack import StackSpec, VisionSpec
 from pairform.assemblies.specs.tokens import TokenSpec
-from pairform.blocks.bridges import BridgeSpec, NoBridge
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import BridgeSpec, HeadSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, Spec, join_path, nested
 
 __all__ = ["SCHEMA_ID", "SCHEMA_VERSION", "LayerSpec", "ModelSpec", "StackSpec", "TokenSpec", "VisionSpec"]
@@ -36,7 +35,7 @@ class ModelSpec(Spec):
     )
     decoder: StackSpec | None = Field(default=None, description="Stack that generates the output.")
     bridge: Annotated[BridgeSpec, Slot("bridge")] = Field(
-        default=NoBridge.Spec(), description="Maps the encoder's output for a decoder that cannot read its width."
+        default=BridgeSpec(name="none"), description="Maps the encoder's output for a decoder that cannot read its width."
     )
     tie_embeddings: bool = Field(default=False, description="Share the encoder's embedding with the decoder.")
     head: Annotated[BlockSpec, Slot("head")] = Field(description="Maps the last hidden states to the model's output.")
@@ -95,7 +94,7 @@ class ModelSpec(Spec):
     @property
     def bridge_sizes(self) -> Sizes:
         """The sizes for the bridge, from the encoder's width to the decoder's."""
-        return Sizes(self.last.width, self.stacks["encoder"].width if "encoder" in self.stacks else None)
+        return Sizes(self.last.width, None if self.encoder is None else self.encoder.width)
 
     @property
     def head_sizes(self) -> Sizes:

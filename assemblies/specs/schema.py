@@ -1,6 +1,6 @@
 """The JSON Schema of spec documents, with which an editor completes and checks them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from inspect import getdoc
 from typing import Any
 
@@ -96,20 +96,13 @@ def slot_definitions() -> dict[str, Schema]:
 
 
 def with_names(definitions: dict[str, Schema]) -> dict[str, Schema]:
-    """The same definitions, with `name` required wherever it selects one of several, as the parser requires it."""
-    chosen = {name.removeprefix(REF) for definition in definitions.values() for name in named(definition)}
+    """The same definitions, with `name` required where it selects one of several, as the parser requires it."""
     return {
-        name: definition | {"required": sorted({*definition.get("required", []), "name"})} if name in chosen else definition
-        for name, definition in definitions.items()
+        key: definition | {"required": sorted({*definition.get("required", []), "name"})}
+        if "const" in definition.get("properties", {}).get("name", {})
+        else definition
+        for key, definition in definitions.items()
     }
-
-
-def named(value: Any) -> Iterator[str]:
-    """The references that a name selects among, anywhere in a definition."""
-    if isinstance(value, Mapping):
-        yield from value.get("discriminator", {}).get("mapping", {}).values()
-    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        yield from named(inner)
 
 
 def with_slots(value: Any) -> Any:
@@ -132,16 +125,12 @@ def patch_of(name: str, definition: Schema) -> Schema:
 
 def nullable(definition: Schema) -> Schema:
     """`definition` with `null` allowed for every field that may be absent."""
-    needed = ("name", "extends", *definition.get("required", ()))
+    needed, null = ("name", "extends", *definition.get("required", ())), {"type": "null"}
     properties = {
-        field: value if field in needed or allows_null(value) else {"anyOf": [value, {"type": "null"}]}
+        field: value if field in needed or null in value.get("anyOf", ()) else {"anyOf": [value, null]}
         for field, value in definition.get("properties", {}).items()
     }
     return definition | ({"properties": properties} if properties else {})
-
-
-def allows_null(schema: Schema) -> bool:
-    return {"type": "null"} in schema.get("anyOf", ())
 
 
 def redirected(value: Any) -> Any:

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 from pairform.assemblies.specs.layer import LayerSpec, Norm
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.positions.score_biases import T5RelativePosition
-from pairform.blocks.vision import PictureEmbeddingSpec, ProjectorSpec
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec, TableFields
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,
@@ -51,10 +50,15 @@ class Override(Spec):
 
 
 def short_enough(value: Any) -> Any:
-    """Refuse a list of more items than there can be layers before each item is validated."""
+    """Refuse a list of more items than there can be layers before each item is validated: pydantic reports every wrong item,
+    which takes half a minute for two million."""
     if isinstance(value, list | tuple) and len(value) > MOST_LAYERS:
         raise nested([Problem("", f"a list of {len(value):,}", f"at most {MOST_LAYERS:,} of them")])
     return value
+
+
+PerLayer = Annotated[tuple[T, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)]
+"""A list with at most one item for each layer."""
 
 
 class StackSpec(Spec):
@@ -69,12 +73,12 @@ class StackSpec(Spec):
         default=None, description="Absolute position added to the embeddings. Default: none."
     )
     layer: LayerSpec = Field(description="Template of every layer, to which `cycle` and `overrides` apply.")
-    cycle: Annotated[tuple[Patch, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = Field(
+    cycle: PerLayer[Patch] = Field(
         default=(),
         description="Merge patches on `layer`, assigned to the layers in turn: with two, layers 0, 2, 4... get the first.",
     )
-    overrides: Annotated[tuple[Override, ...], Strict(False), Field(max_length=MOST_LAYERS), BeforeValidator(short_enough)] = (
-        Field(default=(), description="Merge patches on single layers, applied after those of the cycle, in order.")
+    overrides: PerLayer[Override] = Field(
+        default=(), description="Merge patches on single layers, applied after those of the cycle, in order."
     )
     final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
     dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
@@ -164,13 +168,10 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         sizes = replace(sizes, depth=self.depth)
-        yield from (problem.inside("embedding") for problem in self.embedding.check(sizes))
-        if self.position is not None:
-            yield from (problem.inside("position") for problem in self.position.check(sizes))
-        if self.final_norm is not None:
-            yield from (problem.inside("final_norm") for problem in self.final_norm.check(sizes))
-        if self.vision is not None:
-            yield from (problem.inside("vision") for problem in self.vision.check(sizes))
+        for field in ("embedding", "position", "final_norm", "vision"):
+            part: BlockSpec | VisionSpec | None = getattr(self, field)
+            if part is not None:
+                yield from (problem.inside(field) for problem in part.check(sizes))
         everywhere = set(self.layer.check(sizes))
         seen: set[Problem] = set()
         kinds = {id(layer): index for index, layer in reversed([*enumerate(self.layers)])}
@@ -183,24 +184,23 @@ class StackSpec(Spec):
 
     def _check_shared_tables(self) -> Iterator[Problem]:
         """A position that reads an earlier layer's table finds one that fits."""
-        tables: dict[str, tuple[int, ...]] = {}
+        tables: dict[tuple[str, str], tuple[int, int]] = {}
         for index, layer in enumerate(self.layers):
             for name in layer.present:
                 branch = AttentionFields.of(layer.branches[name])
-                position = branch.position
-                if not isinstance(position, T5RelativePosition.Spec):
-                    continue
+                position = TableFields.of(branch.position)
+                where, kind = f"layers[{index}].branches.{name}.position", (name, position.name)
                 table = (position.buckets, branch.heads)
-                if not position.shared:
-                    tables[name] = table
-                elif name not in tables:
-                    expected = f"an earlier layer whose {name} has a t5_relative of its own"
+                if position.buckets and not position.shared:
+                    tables[kind] = table
+                elif position.buckets and kind not in tables:
+                    expected = f"an earlier layer whose {name} has a {position.name} of its own"
                     remedy = "Set shared to false in the first of these layers, with an override."
-                    yield Problem(f"layers[{index}].branches.{name}.position.shared", "true", expected, remedy)
+                    yield Problem(f"{where}.shared", "true", expected, remedy)
                     return
-                elif tables[name] != table:
-                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[name]))
-                    yield Problem(f"layers[{index}].branches.{name}.position", found, f"the shared table's: {expected}")
+                elif position.buckets and tables[kind] != table:
+                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[kind]))
+                    yield Problem(where, found, f"the shared table's: {expected}")
 
     def _check_overrides(self) -> Iterator[Problem]:
         for number, override in enumerate(self.overrides):

@@ -4,7 +4,6 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pairform.blocks.attention.masks import MaskPattern
 from pairform.registry import BlockSpec, Pair, Problem, Spec, nested
 
 
@@ -35,11 +34,6 @@ class MaskSpec(Spec):
         if problems:
             raise nested(problems)
         return self
-
-    @property
-    def pattern(self) -> MaskPattern:
-        """The same as plain values, for the forward pass."""
-        return MaskPattern(self.causal, self.window, self.prefix)
 
 
 class AttentionFields(BlockSpec):

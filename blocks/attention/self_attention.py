@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pairform.blocks.attention.kernels.capabilities import Demand
 from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import FULL, Mask
+from pairform.blocks.attention.masks import FULL, Mask, MaskPattern
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
@@ -53,7 +53,8 @@ class OwnSequenceAttention(AttentionHeads):
 
     def __init__(self, spec: OwnSequenceSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes, key_width=sizes.width)
-        self.mask, self.pattern = spec.mask, spec.mask.pattern
+        self.mask = spec.mask
+        self.pattern = MaskPattern(spec.mask.causal, spec.mask.window, spec.mask.prefix)
         self.position = build_block(spec.position, spec.position_sizes(sizes), "position")
         self.biases_scores = isinstance(self.position, ScoreBias)
 

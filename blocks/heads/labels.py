@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from pairform.registry import InputError, Problem
@@ -27,12 +26,7 @@ def check_classes(labels: Tensor, shape: tuple[int, ...], classes: int | None, w
     if labels.is_floating_point() or labels.is_complex():
         raise InputError(Problem("labels", str(labels.dtype).removeprefix("torch."), f"integers: {words}"))
     if not torch.compiler.is_compiling() and type(labels) is Tensor and labels.device.type == "cpu":
-        wrong = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
-        wrong &= labels != IGNORED
-        if wrong.any():
-            bounds = "of 0 or more" if classes is None else f"from 0 to {classes - 1}"
-            expected = f"a number {bounds}, or {IGNORED} for a label that does not count"
-            raise InputError(Problem("labels", str(int(labels[wrong][0])), expected))
+        check_values(labels, classes, "a number of 0 or more" if classes is None else f"a number from 0 to {classes - 1}")
     return labels.long()
 
 
@@ -49,8 +43,10 @@ def averaged(loss: Callable[..., Tensor], *inputs: Tensor, tokens: Tensor | None
     return total / tokens.to(total.dtype)
 
 
-def check_labels(labels: Int[Tensor, " tokens"], vocabulary: int) -> None:
-    """Raise `InputError` for token IDs outside the vocabulary. `labels` contains no ignored ones."""
-    if len(labels) and (labels.min() < 0 or labels.max() >= vocabulary):
-        found = f"labels from {int(labels.min())} to {int(labels.max())}"
-        raise InputError(Problem("labels", found, f"token ids below {vocabulary}, or {IGNORED} for tokens that do not count"))
+def check_values(labels: Tensor, classes: int | None, expected: str) -> None:
+    """Raise `InputError` for labels that are neither one of `classes` (None: any from 0 on) nor `IGNORED`."""
+    wrong = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    wrong &= labels != IGNORED
+    if wrong.any():
+        found = str(int(labels[wrong][0]))
+        raise InputError(Problem("labels", found, f"{expected}, or {IGNORED} for a label that does not count"))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pairform.blocks.functional.dtypes import cast_to, wide
-from pairform.blocks.heads.labels import IGNORED, check_labels
+from pairform.blocks.heads.labels import IGNORED, check_values
 from pairform.registry import InputError, Problem
 
 HELD = 1 << 28
@@ -81,7 +81,7 @@ def loss_and_gradients(
         dropped = len(places) < count
         if dropped:
             kept, labels, counted = hidden[places], labels[places], counted[places]
-        check_labels(labels, vocabulary)
+        check_values(labels, vocabulary, f"token ids below {vocabulary}")
     ignored = ~counted
     divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)

@@ -79,16 +79,13 @@ class Weights:
 
     def changed(self, tensors: Sequence[Tensor]) -> bool:
         """Whether `tensors` are not the recorded objects, or have other values."""
-        if len(tensors) != len(self.tensors) or any(map(differ, tensors, self.tensors)):
-            return True
         now = Weights(tensors)
-        counted = zip(now.versions, self.versions, strict=True)
-        rewritten = any(None not in pair and pair[0] != pair[1] for pair in counted)
-        return rewritten or not all(map(same, now.samples, self.samples))
-
-
-def differ(tensor: Tensor, other: Tensor) -> bool:
-    return tensor is not other
+        return (
+            len(tensors) != len(self.tensors)
+            or any(one is not other for one, other in zip(tensors, self.tensors, strict=True))
+            or any(None not in pair and pair[0] != pair[1] for pair in zip(now.versions, self.versions, strict=True))
+            or not all(map(same, now.samples, self.samples))
+        )
 
 
 def is_freed(tensor: Tensor) -> bool:

@@ -10,7 +10,7 @@ rejected.
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,28 +20,9 @@ from pairform.blocks.functional.dtypes import is_sharded, wide
 from pairform.blocks.functional.linear import linear
 from pairform.blocks.heads.labels import IGNORED, averaged, check_classes, check_shape
 from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
+from pairform.blocks.heads.pooled_heads import pooled
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
-
-
-class HeadSpec(BlockSpec):
-    """The fields of heads that other parts of the library read, through `HeadSpec.of`. Each head declares those it has."""
-
-    tie: Literal["encoder", "decoder"] | None = None
-    scale: Literal["inverse_sqrt_width"] | float | None = None
-    softcap: float | None = None
-    labels: int | tuple[str, ...] | None = None
-    dropout: float = 0.0
-    problem: str | None = None
-
-
-def token_loss(
-    logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"], tokens: Tensor | None
-) -> Tensor:
-    """Cross-entropy in at least float32, averaged over the labels that are not ignored, or summed and divided by `tokens`."""
-    labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
-    flat = wide(logits).flatten(0, 1), labels.flatten()
-    return averaged(functional.cross_entropy, *flat, tokens=tokens, ignore_index=IGNORED)
 
 
 class LMHead(nn.Module):
@@ -108,28 +89,39 @@ class ClassificationSpec(BlockSpec):
         return self.labels if isinstance(self.labels, int) else len(self.labels)
 
 
-class TokenClassificationHead(nn.Module):
+class ProjectionHead(nn.Module):
+    """Base of heads that project hidden states after dropout."""
+
+    def __init__(self, spec: "ClassificationSpec | SpanHead.Spec", sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
+
+    def projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
+        outputs: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
+        return outputs
+
+
+class TokenClassificationHead(ProjectionHead):
     """One class per token: logits `[batch, length, labels]`."""
 
     class Spec(ClassificationSpec):
         name: Literal["token_classification"] = "token_classification"
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
-
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length labels"]:
-        logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
-        return logits
+        return self.projected(hidden)
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
-        return token_loss(prediction.logits, labels, tokens)
+        """Mean cross-entropy in at least float32 over the labels that are not ignored."""
+        logits = wide(prediction.logits)
+        labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
+        flat = logits.flatten(0, 1), labels.flatten()
+        return averaged(functional.cross_entropy, *flat, tokens=tokens, ignore_index=IGNORED)
 
 
-class SpanHead(nn.Module):
+class SpanHead(ProjectionHead):
     """Start and end of a span of the sequence, as in extractive question answering: logits `[batch, length, 2]` (BERT; Devlin
     et al. 2019, arXiv 1810.04805, section 4.2).
 
@@ -139,20 +131,15 @@ class SpanHead(nn.Module):
 
     class Spec(BlockSpec):
         pools: ClassVar[bool] = True
+        count: ClassVar[int] = 2
         name: Literal["span"] = "span"
         dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
         bias: bool = Field(default=True, description="Add a learned bias to the projection.")
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.proj = nn.Linear(sizes.width, 2, bias=spec.bias)
-
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length 2"]:
-        logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
-        return logits
+        return self.projected(hidden)
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         """The mean of the cross-entropies of start and end over all positions. Both are labels: `tokens` counts two a row."""
@@ -166,7 +153,7 @@ class SpanHead(nn.Module):
         return (of_start + of_end) / (2 if tokens is None else 1)
 
 
-class SequenceClassificationHead(nn.Module):
+class SequenceClassificationHead(ProjectionHead):
     """One class per sequence, computed from its last token that is not padding: logits `[batch, labels]`."""
 
     class Spec(ClassificationSpec):
@@ -178,22 +165,12 @@ class SequenceClassificationHead(nn.Module):
             "and multi_label for floats.",
         )
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
+    spec: Spec
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
     ) -> Float[Tensor, "batch labels"]:
-        if valid is None:
-            last = hidden[:, -1]
-        else:
-            # the last token that is not padding, on whichever side the padding is
-            places = torch.arange(hidden.shape[1], device=hidden.device)
-            last = hidden[torch.arange(len(hidden), device=hidden.device), (places * valid).argmax(-1)]
-        logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))
-        return logits
+        return self.projected(pooled(hidden, valid, "last"))
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         logits, problem = wide(prediction.logits), self.spec.problem

@@ -36,21 +36,17 @@ class T5RelativePosition(ScoreBias):
 
         @model_validator(mode="after")
         def _buckets_fit(self) -> Self:
-            problems = []
             parts = 4 if self.bidirectional else 2
             single = self.buckets // parts
             if self.buckets % parts:
-                problems.append(Problem("buckets", str(self.buckets), f"a number that {parts} divides"))
-            elif self.max_distance <= single:
+                raise nested([Problem("buckets", str(self.buckets), f"a number that {parts} divides")])
+            if self.max_distance <= single:
                 why = (
                     f"of the {self.buckets} buckets, {single} are single distances, as many grow with the logarithm from there"
                 )
                 remedy = "Or use fewer buckets. With this value transformers fails too, at long distances."
-                problems.append(
-                    Problem("max_distance", str(self.max_distance), f"more than {single}: {why} to max_distance", remedy)
-                )
-            if problems:
-                raise nested(problems)
+                expected = f"more than {single}: {why} to max_distance"
+                raise nested([Problem("max_distance", str(self.max_distance), expected, remedy)])
             return self
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:

@@ -20,7 +20,7 @@ Write = Callable[..., object]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gemma2(tmp_path_factory.mktemp("source") / "gemma")
+    return gemma2(tmp_path_factory.mktemp("source") / "gemma", num_hidden_layers=2)
 
 
 @pytest.fixture(params=["save", "convert", "execute", "export"])
@@ -171,7 +171,7 @@ def failing(error: int, after: int) -> Callable[..., Any]:
     return fail_later
 
 
-@pytest.mark.parametrize("after", [0, 1, 30])
+@pytest.mark.parametrize("after", [0, 1, 10])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_a_disk_that_fails_while_it_is_written_leaves_nothing_behind(
     error: int, after: int, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,7 +187,7 @@ def test_a_disk_that_fails_while_it_is_written_leaves_nothing_behind(
 def test_a_failed_overwrite_keeps_the_old_model(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = filled(tmp_path / "out", "spec.json")
     with monkeypatch.context() as patched:
-        wrap = failing(errno.ENOSPC, 30)
+        wrap = failing(errno.ENOSPC, 10)
         patched.setattr(os, "write", wrap(os.write))
         patched.setattr(direct, "BUFFER", direct.BLOCK)
         refused_without_trace(write, out, tmp_path, "Nothing was left behind", overwrite=True)
@@ -236,12 +236,14 @@ def test_bytes_are_the_same_where_direct_writes_are_refused(
 
 
 def test_a_parent_that_cannot_be_written_is_reported(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
+    real = Path.mkdir
 
-    def denied(*_: object, **__: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def mkdir(path: Path, *rest: Any, **options: Any) -> None:
+        if ".partial-" in path.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        real(path, *rest, **options)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", denied)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
     out = tmp_path / "new" / "out"
     refused_without_trace(write, out, tmp_path, str(out), "Permission denied")
 

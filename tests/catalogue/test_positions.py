@@ -1,6 +1,6 @@
 """Positions against transformers' functions and the papers' formulas."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.blocks.positions.score_biases import T5RelativePosition, slopes
 from pairform.registry import Sizes
 from tests.catalogue.decoders import IDS, MASK, check_pieces, check_writing, decoder_with
+from tests.registries import forget_new_blocks
 from tests.test_blocks import filled
 
 HEAD_DIM, ORIGINAL = 32, 16
@@ -235,6 +236,19 @@ def test_a_table_that_nobody_owns_is_refused_when_the_spec_is_read() -> None:
         decoder_with({"name": "t5_relative", "shared": True}, overrides=[other])
     with pytest.raises(pairform.PairformError, match="4 divides"):
         decoder_with({"name": "t5_relative", "buckets": 6})
+
+
+def test_a_table_of_another_kind_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_new_blocks(monkeypatch)
+
+    @pairform.register("position")
+    class OtherPosition(T5RelativePosition):
+        class Spec(T5RelativePosition.Spec):
+            name: Literal["other_relative"] = "other_relative"  # type: ignore[assignment]
+
+    other = {"self_attention": {"position": {"name": "other_relative", "shared": False}}}
+    with pytest.raises(pairform.PairformError, match="self_attention has a t5_relative of its own"):
+        decoder_with({"name": "t5_relative", "shared": True}, overrides=[{"layers": [0], "patch": {"branches": other}}])
 
 
 def test_a_kernel_that_adds_no_bias_is_refused_with_those_that_do() -> None:

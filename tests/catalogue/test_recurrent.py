@@ -117,6 +117,7 @@ def test_it_decodes_with_a_cache_as_without(decay: str, overrides: Any) -> None:
     check_pieces(model, [1, 70, 1, 3, 65], ids, tolerance=1e-3)
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_it_decodes_in_a_compiled_step() -> None:
     model = model_with(overrides=MIXED)
     plain, compiled = (model.generate(IDS, MASK, max_new_tokens=5, compile=chosen) for chosen in (False, True))

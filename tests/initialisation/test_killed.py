@@ -24,7 +24,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 8,
     "head_dim": 32,
 }
-KILLS, SEED = 10, 3
+KILLS, SEED = 6, 3
 START = 30.0
 """Seconds within which a process must have begun to write."""
 
@@ -47,7 +47,7 @@ def whole(pair: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
 def server() -> Any:
     """Forks processes that have torch loaded already, so that a kill hits the conversion and not an import."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pairform.assemblies.initialisation.convert"])
+    context.set_forkserver_preload(["pairform.assemblies.initialisation.execute"])
     return context
 
 

@@ -135,6 +135,36 @@ def test_heads_of_another_width_or_of_no_whole_number_are_refused(tmp_path: Path
     refused(lambda: pairform.plan(encoder=other, decoder=other, patch=of_attention(kv_heads=6)), name, "[48, 32]", "[32, 32]")
 
 
+RECUT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "grouped": ({}, {"heads": 2, "kv_heads": 1, "head_dim": 16}),
+    "by default": (NO_WIDTH, {"heads": 2, "kv_heads": 1, "head_dim": None}),
+    "retention": (
+        {"name": "retention", "kv_heads": None, "value_dim": 4},
+        {"heads": 2, "head_dim": 16, "value_dim": 8},
+    ),
+    "latent": (
+        {"name": "latent_attention", "kv_heads": None, "latent": 12, "rope_dim": 4},
+        {"head_dim": 6, "latent": 10, "rope_dim": 6, "value_dim": 10},
+    ),
+}
+"""Attention of four heads, and a patch that cuts tensors of the same shapes into other heads."""
+
+
+@pytest.mark.parametrize("kind", RECUT)
+def test_tensors_of_equal_shapes_that_are_cut_into_other_heads_are_not_copied(kind: str, tmp_path: Path) -> None:
+    """`convert` refuses such a pair, as it does where the shapes show it; `carry` draws them and keeps all others."""
+    changes, new = RECUT[kind]
+    own = {field: value for field, value in (attention(mask={"causal": True}) | changes).items() if value is not None}
+    source = saved(tmp_path / "source", alone(stack(1, branches={"self_attention": own})))
+    patch = {"decoder": {"layer": {"branches": {"self_attention": new}}}}
+    name = "decoder.layers.0.self_attention.block.q_proj.weight"
+    refused(lambda: pairform.plan(decoder=source, spec=source, patch=patch), name, "head_dim")
+    _, plan = pairform.carry(source, patch=patch)
+    drawn = {row.target for row in plan.targets if row.kind == FRESH}
+    assert name in drawn
+    assert all(".self_attention.block." in target for target in drawn)
+
+
 def test_a_stack_of_another_width_or_depth_is_refused_in_words(tmp_path: Path) -> None:
     source = saved(tmp_path / "source", alone(stack(2)))
     for part in ("encoder", "decoder"):

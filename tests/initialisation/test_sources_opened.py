@@ -11,7 +11,7 @@ import pytest
 import pairform
 from tests.checkpoints import gemma2
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ PLACE = "self_attention"
 
 
 def stack(width: int, own: Mapping[str, Any], window: tuple[int, int], **branches: Any) -> dict[str, Any]:
-    """Four layers, local and full in turn."""
+    """Two layers, a local and a full one."""
     return {
         "width": width,
-        "depth": 4,
+        "depth": 2,
         "embedding": {"name": "token", "scale": "sqrt_width"},
         "layer": {
             "norm": NORM,

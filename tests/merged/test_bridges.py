@@ -29,7 +29,7 @@ def test_a_bridge_joins_widths_and_is_trained(bridge: str, widths: tuple[int, in
         assert gradients["bridge.weight"] is not None
         assert gradients["bridge.weight"].shape == (widths[1], widths[0])
     else:
-        own = {f"decoder.layers.{layer}.{PLACE}.block.source_{kind}_proj.weight" for layer in range(4) for kind in "kv"}
+        own = {f"decoder.layers.{layer}.{PLACE}.block.source_{kind}_proj.weight" for layer in range(2) for kind in "kv"}
         assert {name for name in gradients if "source" in name or "bridge" in name} == own
         shapes = {tuple(model.get_parameter(name).shape) for name in own}
         assert shapes == {(2 * 8, widths[0])}

@@ -20,9 +20,7 @@ def asked(lengths: tuple[int, int, int], new: int) -> dict[str, Any]:
 
 
 def small(attention: str) -> Any:
-    document = pair(attention)
-    document["decoder"]["depth"] = document["encoder"]["depth"] = 2
-    return wide(document, torch.float32)
+    return wide(pair(attention), torch.float32)
 
 
 def test_one_compilation_serves_all_steps_and_all_lengths_of_a_bucket() -> None:

@@ -217,6 +217,33 @@ def check_quantised_weights_are_not_sharded(world: World, folder: Path) -> None:
     refused(lambda: pairform.shard(pairform.load(folder / "model", prepack=True), world.mesh), "prepacked")
 
 
+def check_projections_shared_by_processes(world: World, folder: Path) -> None:
+    """Tensor parallelism: grouped heads, merged attention with norms of queries and keys, and what stays whole (T5)."""
+    from torch.distributed.tensor.parallel import parallelize_module
+
+    assert world.mesh is not None
+    for kind in ("t5gemma", "t5gemma2", "t5"):
+        whole = batch(kind, torch.float64)
+        alone = pairform.build(SPECS[kind](), seed=0, dtype=torch.float64).train()
+        alone(**whole).loss.backward()
+        model = pairform.build(SPECS[kind](), seed=0, dtype=torch.float64).train()
+        parallelize_module(model, world.mesh, pairform.parallel_plan(model.spec, processes=2))
+        sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "full_tensor")]
+        assert len(sharded) == {"t5gemma": 38, "t5gemma2": 28, "t5": 30}[kind]
+        output = model(**whole)
+        torch.testing.assert_close(output.logits, alone(**whole).logits, rtol=1e-9, atol=1e-9)
+        output.loss.backward()
+        expected = gradients(alone)
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-8, atol=1e-10, msg=f"{kind}: {name}")
+        pairform.save(model, folder / kind)
+        loaded = dict(pairform.load(folder / kind).named_parameters())
+        assert all(torch.equal(parameter, loaded[name]) for name, parameter in alone.named_parameters())
+    single = pairform.patch(small_pair(), {"decoder": {"layer": {"branches": {"self_attention": {"kv_heads": 1}}}}})
+    model = pairform.build(single, seed=0)
+    refused(lambda: parallelize_module(model, world.mesh, pairform.parallel_plan(single)), "1 kv_heads for 2 processes")
+
+
 def check_an_error_of_one_process_is_raised_in_all(world: World, folder: Path) -> None:
     def fails() -> None:
         with world.together("a test"):
@@ -234,3 +261,9 @@ CHECKS = [name for name in dir() if name.startswith("check_")]
 def test_in_two_processes(check: str, outcomes: dict[str, str]) -> None:
     failed = {name: text for name, text in outcomes.items() if name.startswith((f"{check} ", "process"))}
     assert not failed, "\n".join(f"{name}: {text}" for name, text in failed.items())
+
+
+def test_fewer_key_heads_than_processes_are_refused() -> None:
+    refused(
+        lambda: pairform.parallel_plan(small_pair(), processes=4), "self_attention.block.k_proj", "2 kv_heads for 4 processes"
+    )

@@ -21,6 +21,8 @@ FLOAT32 = 1e-4
 PADDINGS = (None, "left", "right")
 BIASES = 0.3
 """Spread of the biases in written folders; transformers starts them at zero, which would hide that one is lost."""
+STACK = SMALL | {"num_hidden_layers": 2}
+"""A local and a full layer."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +75,25 @@ def write(folder: Path, model: nn.Module, *, dtype: torch.dtype = torch.float32,
 def create(
     folder: Path, /, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "5GB", **config: Any
 ) -> Path:
-    """A folder of the transformers class `architecture`; for T5Gemma, `encoder` and `decoder` replace fields of `SMALL`."""
+    """A folder of the transformers class `architecture`; for T5Gemma, `encoder` and `decoder` replace fields of `STACK`."""
     torch.manual_seed(seed)
     if architecture.startswith("T5Gemma"):
-        parts = {part: {**SMALL, **config.pop(part, {})} for part in ("encoder", "decoder")}
+        parts = {part: {**STACK, **config.pop(part, {})} for part in ("encoder", "decoder")}
         made = transformers.T5GemmaConfig(**parts, **config)
     else:
-        made = transformers.Gemma2Config(**{**SMALL, **config})
+        made = transformers.Gemma2Config(**{**STACK, **config})
     return write(folder, getattr(transformers, architecture)(made), dtype=dtype, shard=shard)
 
 
-def reference(folder: Path, *, trained_window: bool = True) -> Any:
-    """transformers' model of a folder.
+def reference(folder: Path, *, trained_window: bool = True, strict: bool = False) -> Any:
+    """transformers' model of a folder; with `strict` the folder must hold each of its weights and no others.
 
     The windows of its T5Gemma encoders reach one token further than those that the weights were trained with; `trained_window`
     takes that token off.
     """
     (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
-    model = getattr(transformers, architecture).from_pretrained(folder)
+    model, found = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
+    assert not (strict and any(found.values())), found
     config = getattr(model.config, "encoder", model.config)
     if trained_window and config is not model.config:
         config.sliding_window -= 1

@@ -34,7 +34,7 @@ def random_gemma3(seed: int, folder: Path, **changes: Any) -> dict[str, Any]:
     return {"tokens": tokens, "side": side}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(9))
 @torch.no_grad()
 def test_random_text_models(seed: int, tmp_path: Path) -> None:
     """And there and back, the folder's weights are the same bytes."""
@@ -48,7 +48,7 @@ def test_random_text_models(seed: int, tmp_path: Path) -> None:
         assert torch.equal(reference(tmp_path / "back")(**read.inputs).logits, expected)
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
 @torch.no_grad()
 def test_random_models_with_pictures(seed: int, tmp_path: Path) -> None:
     kind = random_gemma3(seed, tmp_path / "model", final_logit_softcapping=None)
@@ -136,19 +136,19 @@ def test_gradients(seed: int, tmp_path: Path) -> None:
     check_gradients(ours, theirs, {**read.inputs, "labels": labels})
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("padding", [None, "left"])
-def test_greedy_generation(padding: str | None, use_cache: bool, tmp_path: Path) -> None:
-    folder = gemma3(tmp_path / "model", tie_word_embeddings=False)
-    read = pictured(padding=padding)
-    expected = reference(folder).generate(**read.theirs, max_new_tokens=NEW, do_sample=False)
-    written = pairform.load(folder).generate(**read.inputs, max_new_tokens=NEW, use_cache=use_cache)
-    assert torch.equal(written, expected)
-    assert len(set(written.flatten().tolist())) > NEW
-    folder = gemma3_text(tmp_path / "text", tie_word_embeddings=False)
-    plain = text(padding=padding)
-    expected = reference(folder).generate(**plain.inputs, max_new_tokens=NEW, do_sample=False)
-    assert torch.equal(pairform.load(folder).generate(**plain.inputs, max_new_tokens=NEW, use_cache=use_cache), expected)
+def test_greedy_generation(padding: str | None, tmp_path: Path) -> None:
+    read, plain = pictured(padding=padding), text(padding=padding)
+    written = []
+    for folder, inputs, theirs in (
+        (gemma3(tmp_path / "model", tie_word_embeddings=False), read.inputs, read.theirs),
+        (gemma3_text(tmp_path / "text", tie_word_embeddings=False), plain.inputs, plain.inputs),
+    ):
+        ours, expected = pairform.load(folder), reference(folder).generate(**theirs, max_new_tokens=NEW, do_sample=False)
+        for use_cache in (True, False):
+            assert torch.equal(ours.generate(**inputs, max_new_tokens=NEW, use_cache=use_cache), expected)
+        written.append(expected)
+    assert len(set(written[0].flatten().tolist())) > NEW
 
 
 def test_half_precision(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def gradient_of(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("seed", range(100, 109))
 def test_gemma2(seed: int, tmp_path: Path) -> None:
     folder = create(tmp_path / "model", "Gemma2ForCausalLM", seed=seed, **random_gemma2(seed))
     read = batch(seed, padding=PADDINGS[seed % 3])
@@ -75,7 +75,7 @@ def test_gemma2(seed: int, tmp_path: Path) -> None:
     check_gradients(pairform.load(folder), reference(folder), {**read.inputs, "labels": labels})
 
 
-@pytest.mark.parametrize("seed", range(100, 118))
+@pytest.mark.parametrize("seed", range(100, 112))
 def test_t5gemma(seed: int, tmp_path: Path) -> None:
     """Balanced and unequal. The decoder reads the labels shifted right; those at the end of short rows are -100."""
     folder = create(tmp_path / "model", "T5GemmaForConditionalGeneration", seed=seed, **random_t5gemma(seed))

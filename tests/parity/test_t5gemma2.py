@@ -47,7 +47,7 @@ def both(read: Batch, written: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
     return ours, {**ours, "decoder_position_ids": real_positions(written)}
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 @torch.no_grad()
 def test_random_models(seed: int, tmp_path: Path) -> None:
     """Text and pictures in turn; own embeddings now and then. There and back, the weights are the same bytes."""
@@ -116,16 +116,16 @@ def test_gradients(seed: int, tmp_path: Path) -> None:
     check_gradients(ours, reference(tmp_path / "model"), inputs)
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_greedy_generation(padding: str | None, use_cache: bool, tmp_path: Path) -> None:
+def test_greedy_generation(padding: str | None, tmp_path: Path) -> None:
     folder = t5gemma2(tmp_path / "model", tie_word_embeddings=False)
     ours, theirs = pairform.load(folder), reference(folder)
     found = []
     for read in (text(length=20, padding=padding), pictured(padding=padding)):
         expected = theirs.generate(**read.inputs, max_new_tokens=NEW, do_sample=False)
-        found.append(ours.generate(**read.inputs, max_new_tokens=NEW, use_cache=use_cache))
-        assert torch.equal(found[-1], expected)
+        for use_cache in (True, False):
+            assert torch.equal(ours.generate(**read.inputs, max_new_tokens=NEW, use_cache=use_cache), expected)
+        found.append(expected)
     assert not torch.equal(*found)
 
 

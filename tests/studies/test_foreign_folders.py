@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,19 @@ ONE: dict[str, Any] = {"training": {"steps": 1}, "variants": {"merged": None}, "
 TRIAL = f"{TRIALS}/separate-seed0"
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    run(folder, ONE)
+    return folder
+
+
+@pytest.fixture
+def ran(done: Path, tmp_path: Path) -> Path:
+    """A folder with a study that was run, and its file."""
+    return Path(shutil.copytree(done, tmp_path, dirs_exist_ok=True))
+
+
 def plan_again(folder: Path) -> None:
     """As if the study's only trial had not been run."""
     file = folder / "study" / TRIAL / "trial.json"
@@ -30,9 +44,8 @@ def plan_again(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".lock", TRIALS, TRIAL, f"{TRIAL}/.lock", f"{TRIAL}/metrics.jsonl", "jobs"])
-def test_nothing_is_written_through_a_link(place: str, tmp_path: Path) -> None:
-    run(tmp_path, ONE)
-    plan_again(tmp_path)
+def test_nothing_is_written_through_a_link(place: str, ran: Path, tmp_path: Path) -> None:
+    plan_again(ran)
     link, target = tmp_path / "study" / place, tmp_path / "mine"
     if link.exists():
         link.rename(target)
@@ -45,12 +58,11 @@ def test_nothing_is_written_through_a_link(place: str, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in [target, *target.rglob("*")] if path.is_file()} == before
 
 
-def test_a_trial_has_its_folders_name(tmp_path: Path) -> None:
-    run(tmp_path, ONE)
-    file = tmp_path / "study" / TRIAL / "trial.json"
+def test_a_trial_has_its_folders_name(ran: Path) -> None:
+    file = ran / "study" / TRIAL / "trial.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"name": "../../elsewhere"}))
     with pytest.raises(PairformError, match=r"the name '\.\./\.\./elsewhere', expected its folder's: separate-seed0"):
-        trials_of(tmp_path / "study")
+        trials_of(ran / "study")
 
 
 def git(folder: Path, *words: str) -> str:
@@ -140,11 +152,10 @@ class Planted:
         return open, (self.path, "w")
 
 
-def test_a_pickle_that_lies_in_the_folder_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_lies_in_the_folder_is_not_loaded(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm numbers its jobs one after another, so that a job's number can be guessed. Here scripts stand for it."""
     pytest.importorskip("submitit")
-    run(tmp_path, ONE)
-    plan_again(tmp_path)
+    plan_again(ran)
     (tmp_path / "study" / "jobs").mkdir()
     planted = pickle.dumps(("success", Planted(str(tmp_path / "ran"))))
     (tmp_path / "study" / "jobs" / "777_0_result.pkl").write_bytes(planted)

@@ -15,7 +15,7 @@ from tests.studies.small_study import write_study
 RUN = [sys.executable, "-m", "pairform", "study", "run"]
 
 
-COUNT, SEED = 20, 7
+COUNT, SEED = 12, 7
 
 
 def test_trials_killed_at_some_moment_are_each_run_once(tmp_path: Path) -> None:

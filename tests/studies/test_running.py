@@ -18,6 +18,8 @@ from pairform.training.data.batches import collate
 from tests.command_line.runner import CommandLine, document, refused
 from tests.studies.small_study import MERGED, STUDY, lines, result, run, write_study
 
+FRESH: dict[str, Any] = {"training": {"steps": 0}}
+
 
 @pytest.fixture
 def pairform_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
@@ -100,9 +102,9 @@ def test_a_trial_that_fails_is_recorded_and_stops_nothing(tmp_path: Path, pairfo
 
 
 def test_a_study_grows_by_seeds_and_variants(tmp_path: Path) -> None:
-    first = {trial.name: trial for trial in run(tmp_path, {"variants": {"merged": None}, "seeds": [0]})}
+    first = {trial.name: trial for trial in run(tmp_path, FRESH | {"variants": {"merged": None}, "seeds": [0]})}
     assert set(first) == {"separate-seed0"}
-    assert len(run(tmp_path)) == 4
+    assert len(run(tmp_path, FRESH)) == 4
     assert {trial.attempts for trial in trials_of(tmp_path / "study")} == {1}
 
 

@@ -16,7 +16,7 @@ from tests.studies.small_study import result, run, write_study
 
 pytest.importorskip("optuna")
 GRID = {"decoder.depth": [1, 2, 3], "training.optimizer.learning_rate": [0.0001, 0.01, 0.1], "initializer_range": [0.05, 0.1]}
-SEARCH: dict[str, Any] = {"grid": GRID, "search": {"points": 5, "seed": 3}, "seeds": [0]}
+SEARCH: dict[str, Any] = {"grid": GRID, "search": {"points": 4, "seed": 3}, "seeds": [0], "training": {"steps": 1}}
 
 
 def points(folder: Path) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def points(folder: Path) -> list[dict[str, Any]]:
 def test_points_of_the_grid_are_run_with_every_seed(tmp_path: Path) -> None:
     trials = run(tmp_path, SEARCH | {"seeds": [0, 1]}, jobs=2)
     chosen = points(tmp_path)
-    assert len(chosen) == 5
+    assert len(chosen) == 4
     different = {json.dumps(each["point"]) for each in chosen}
     assert len(trials) == 2 * len(different)
     assert {trial.status for trial in trials} == {"done"}
@@ -51,13 +51,13 @@ def test_a_search_that_was_killed_goes_on_to_the_same_points(tmp_path: Path) -> 
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", SEARCH, report=killed)
-    assert len(points(tmp_path / "killed")) < 5
+    assert len(points(tmp_path / "killed")) < 4
     run(tmp_path / "killed", SEARCH)
     assert points(tmp_path / "killed") == points(tmp_path / "whole")
     assert {trial.attempts for trial in trials_of(tmp_path / "killed" / "study")} == {1}
-    run(tmp_path / "killed", SEARCH | {"search": {"points": 6, "seed": 3}})
-    assert points(tmp_path / "killed")[:5] == points(tmp_path / "whole")
-    assert len(points(tmp_path / "killed")) == 6
+    run(tmp_path / "killed", SEARCH | {"search": {"points": 5, "seed": 3}})
+    assert points(tmp_path / "killed")[:4] == points(tmp_path / "whole")
+    assert len(points(tmp_path / "killed")) == 5
 
 
 def test_a_point_that_is_no_model_is_refused_and_one_that_fails_has_no_value(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}},
         "match: found match and search together",
     ),
-    "more than the budget": (SEARCH | {"budget": {"trials": 4}}, r"budget\.trials: found 5 trials"),
+    "more than the budget": (SEARCH | {"budget": {"trials": 3}}, r"budget\.trials: found 4 trials"),
 }
 
 
@@ -129,7 +129,7 @@ def test_a_point_chance_chooses_was_not_asked() -> None:
 
 def test_a_points_value_follows_its_trials(tmp_path: Path) -> None:
     """Of a trial that was begun anew after it failed, and of seeds that were added."""
-    patch = SEARCH | {"search": {"points": 1, "sampler": "random"}, "training": {"steps": 1}}
+    patch = SEARCH | {"search": {"points": 1, "sampler": "random"}}
     (trial,) = run(tmp_path, patch)
     folder = TrialFolder(tmp_path / "study", trial.name)
     folder.write(folder.read().at("failed", "by hand"))

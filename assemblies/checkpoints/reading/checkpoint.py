@@ -31,16 +31,19 @@ class Checkpoint:
     """A folder whose headers were read and whose weights were not.
 
     Attributes:
-        format: "pairform", or the family of a folder of transformers'.
+        files: the folder.
         tensors: those of `spec`, by pairform's names.
         dtype: the dtype to run the model in, which may be another than a tensor's own.
     """
 
-    folder: Path
-    format: str
+    files: ModelFolder
     spec: ModelSpec
     tensors: Mapping[str, CheckpointTensor]
     dtype: torch.dtype
+
+    @property
+    def folder(self) -> Path:
+        return self.files.path
 
     def stored_name(self, name: str) -> str:
         """The name under which a tensor of the model is stored: tied embeddings are the encoder's."""
@@ -98,7 +101,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     problems += unfit
     if problems:
         raise CheckpointError(problems)
-    return Checkpoint(folder.path, folder.format, patched, tensors, common_dtype(wanted, tensors, folder.config))
+    return Checkpoint(folder, patched, tensors, common_dtype(wanted, tensors, folder.config))
 
 
 def common_dtype(

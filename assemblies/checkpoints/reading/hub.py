@@ -30,18 +30,13 @@ def find_folder(ref: str | Path, revision: str | None = None) -> Path:
     return folder
 
 
-def local_folder(ref: str | Path | None) -> Path | None:
+def local_folder(ref: object) -> Path | None:
     """The folder on disk that `ref` names, if any, without asking the hub."""
     if isinstance(ref, str | Path) and ref != "":
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             folder = Path(ref).expanduser()
             return folder if folder.is_dir() else None
     return None
-
-
-def commit_of(folder: Path) -> str | None:
-    """The commit of a folder in the hub's cache; None for any other folder."""
-    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def download(repository: str, revision: str | None) -> Path:

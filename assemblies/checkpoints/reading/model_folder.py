@@ -22,6 +22,7 @@ from pairform.registry import (
     SpecError,
     apply_patch,
     merge_patch,
+    read_bytes,
     read_json,
     resolve,
 )
@@ -54,9 +55,13 @@ class ModelFolder:
             return family_of_config(self.config)
 
     @cached_property
-    def format(self) -> str:
-        """ "pairform", or the family's `model_type`."""
-        return OURS if self.family is None else self.family.model_type
+    def generation(self) -> bytes | None:
+        """The content of generation_config.json; None if there is none."""
+        path = self.path / GENERATION
+        try:
+            return read_bytes(path) if path.exists() else None
+        except OSError as error:
+            raise CheckpointError(Problem(str(path), error.strerror or str(error), "a readable JSON file")) from None
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -78,9 +83,9 @@ class ModelFolder:
         with errors_of(path):
             document = self.family.document(self.config)
         tokens = document["tokens"]
-        if settings.exists():
+        if self.generation is not None:
             with errors_of(settings):
-                tokens = with_tokens(tokens, read_json(settings))
+                tokens = with_tokens(tokens, read_json(settings, content=self.generation))
         untied = merge_patch(document, self._untying(document, self.family))
         with errors_of(path):
             try:

@@ -7,11 +7,13 @@ only from inside the source, and never more than `COMPANION_BYTES` of one.
 import hashlib
 import os
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.registry import CheckpointError, Problem, open_regular
 
@@ -24,24 +26,25 @@ COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    GENERATION,
 )
-"""Names of the files that are copied from a source."""
+"""Names of the files that are copied from a source. generation_config.json is copied too if the new model generates."""
 ENCODER_TOKENIZER = "encoder_tokenizer"
 """The folder of the encoder's tokenizer if it differs from the decoder's."""
+ENCODER_COMPANIONS = tuple(f"{ENCODER_TOKENIZER}/{name}" for name in COMPANIONS)
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
 COPY = "If you trust the file behind the link, replace the link by a copy."
 
 
-class SourceFile:
-    """A file of a source, opened once and closed when nothing refers to it."""
+class Companion:
+    """A file of a source that goes into a new folder as `name`. It is opened once, and closed when nothing refers to it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
         self._raw = open_regular(path)
         weakref.finalize(self, self._raw.close)
         self.size = os.fstat(self._raw.fileno()).st_size
+        check_size(path, self.size)
 
     @cached_property
     def digest(self) -> bytes:
@@ -61,76 +64,93 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Companion:
-    """A file of a source that goes into a new folder as `name`."""
+class Companions:
+    """What a new folder takes over from its sources beside weights.
 
-    file: SourceFile
-    name: str
+    Attributes:
+        files: tokenizer and chat template.
+        generation: the content of generation_config.json.
+        folders: those of all sources.
+    """
+
+    files: tuple[Companion, ...] = ()
+    generation: bytes | None = None
+    folders: tuple[Path, ...] = ()
 
     @property
     def size(self) -> int:
-        return self.file.size
+        return sum(each.size for each in self.files) + len(self.generation or b"")
+
+    def copy(self, folder: Path) -> None:
+        """Copy the files into a new folder."""
+        for each in self.files:
+            target = folder / each.name
+            target.parent.mkdir(exist_ok=True)
+            with target.open("xb") as out:
+                out.write(each.read())
 
 
-def companion(source: Path, name: str) -> Companion | None:
-    """Open the companion `name` of a model's folder, through links; None if there is none.
+def companions(sources: Mapping[Any, Checkpoint]) -> Companions:
+    """The companions of the last stack's source, and the encoder's tokenizer if it differs.
+
+    sources: by the stacks that they initialise; "model" is a single source, whose encoder may have a tokenizer of its own.
+    """
+    last = next(sources[role] for role in ("model", "decoder", "encoder") if role in sources)
+    encoder = sources.get("encoder", last).folder
+    files = present(last.folder, {name: name for name in COMPANIONS})
+    if "model" in sources:
+        files += present(last.folder, {name: name for name in ENCODER_COMPANIONS})
+    elif encoder != last.folder:
+        main = next((each for each in files if each.name == TOKENIZER), None)
+        own = companion(encoder, TOKENIZER, ENCODER_COMPANIONS[0])
+        if own is not None and main is not None and own.digest != main.digest:
+            files += [own, *present(encoder, dict(zip(COMPANIONS[1:], ENCODER_COMPANIONS[1:], strict=True)))]
+    generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
+    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()))
+
+
+def present(source: Path, names: Mapping[str, str]) -> list[Companion]:
+    """The companions that a source has. names: of each there, and in the new folder."""
+    return [found for there, name in names.items() if (found := companion(source, there, name)) is not None]
+
+
+def companion(source: Path, there: str, name: str) -> Companion | None:
+    """Open the companion `there` of a model's folder; None if there is none.
 
     Raises:
-        CheckpointError: it is outside the folder (other than in blobs of the same hub cache), no regular file, or too large.
+        CheckpointError: it is outside the folder, no regular file, or too large.
+    """
+    real = resolved(source, there)
+    try:
+        return None if real is None else Companion(real, name)
+    except OSError as error:
+        raise unreadable(source / there, error) from None
+
+
+def resolved(source: Path, name: str) -> Path | None:
+    """Where a file of a model's folder is, through links; None if there is none.
+
+    Raises:
+        CheckpointError: it is outside the folder, other than in blobs of the same hub cache.
     """
     path = source / name
     if not os.path.lexists(path):
         return None
     try:
         real, root = path.resolve(strict=True), source.resolve()
-        blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-        if not real.is_relative_to(root) and not real.is_relative_to(blobs):
-            raise CheckpointError(Problem(str(path), f"a link to {real}", "a file inside the model's folder", COPY))
-        file = SourceFile(real)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        found = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        raise CheckpointError(Problem(str(path), found, "a regular file inside the model's folder")) from None
-    check_size(path, file.size)
-    return Companion(file, name)
+        raise unreadable(path, error) from None
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    if not real.is_relative_to(root) and not real.is_relative_to(blobs):
+        raise CheckpointError(Problem(str(path), f"a link to {real}", "a file inside the model's folder", COPY))
+    return real
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    found = getattr(error, "strerror", None) or str(error)
+    return CheckpointError(Problem(str(path), found, "a regular file inside the model's folder"))
 
 
 def check_size(path: Path, size: int) -> None:
     if size > COMPANION_BYTES:
         raise CheckpointError(Problem(str(path), f"{size:,} bytes", f"at most {COMPANION_BYTES:,}"))
-
-
-def companions(sources: Mapping[str, Path]) -> list[Companion]:
-    """The companions of the last stack's source, and the encoder's tokenizer if it differs."""
-    main = sources["decoder" if "decoder" in sources else "encoder"]
-    found = present(main, COMPANIONS)
-    encoder = sources.get("encoder", main)
-    if encoder != main:
-        theirs = next((each for each in found if each.name == TOKENIZER), None)
-        own = companion(encoder, TOKENIZER)
-        if own is not None and theirs is not None and own.file.digest != theirs.file.digest:
-            others = present(encoder, [name for name in COMPANIONS if name not in (TOKENIZER, GENERATION)])
-            found += [replace(each, name=f"{ENCODER_TOKENIZER}/{each.name}") for each in (own, *others)]
-    return found
-
-
-def all_companions(source: Path) -> list[Companion]:
-    """Every companion of one model, the encoder's own tokenizer included."""
-    return companions({"decoder": source}) + encoder_companions(source)
-
-
-def encoder_companions(source: Path) -> list[Companion]:
-    """The files of the encoder's own tokenizer, as they are named in the model's folder."""
-    return present(source, [f"{ENCODER_TOKENIZER}/{name}" for name in COMPANIONS if name != GENERATION])
-
-
-def present(source: Path, names: Sequence[str]) -> list[Companion]:
-    return [found for name in names if (found := companion(source, name)) is not None]
-
-
-def copy_companions(folder: Path, found: Sequence[Companion]) -> None:
-    """Copy companions into a new folder."""
-    for each in found:
-        target = folder / each.name
-        target.parent.mkdir(exist_ok=True)
-        with target.open("xb") as out:
-            out.write(each.file.read())

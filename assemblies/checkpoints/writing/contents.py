@@ -1,11 +1,23 @@
-"""Which files of a folder belong to a model, and which are someone's own."""
+"""What a model's folder holds: its files, as opposed to someone's own, and the record of them in provenance.json.
 
+The record has each tensor's checksum, dtype and shape, and the other files' digests. A CRC-32 finds damage: a flipped bit, a
+truncated or mixed-up file. Whoever changes a tensor on purpose can keep its CRC-32. SHA-256 finds that too, when it is compared
+with a digest from elsewhere.
+"""
+
+import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
-from pairform.assemblies.checkpoints.reading.weights import INDEX
+from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPE_NAMES
+from pairform.assemblies.checkpoints.reading.weights import INDEX, exists
 from pairform.assemblies.checkpoints.writing.companions import COMPANIONS, ENCODER_TOKENIZER
+from pairform.assemblies.checkpoints.writing.shards import Entry
+from pairform.assemblies.families.tokens import GENERATION
+from pairform.registry import CheckpointError, Problem, SpecError, open_regular, read_json, shorten
 
 PROVENANCE = "provenance.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
@@ -19,11 +31,15 @@ OTHERS = (
     "vocab.txt",
 )
 """Files of tokenizers and processors that transformers writes and pairform does not."""
+Record = dict[str, dict[str, Any]]
+"""By field: the tensors or files, each with what was recorded of it."""
+TENSOR_FIELDS = {"tensors": "checksum", "dtypes": "dtype", "shapes": "shape"}
+"""The fields by tensor, and what they hold. Folders of earlier versions may lack all but the first, and `files`."""
 
 
 def model_files(folder: Path) -> list[str]:
     """The files in a folder that a model written by pairform can consist of, as relative paths in order."""
-    beside = (SPEC, CONFIG, PROVENANCE, INDEX, *COMPANIONS)
+    beside = (SPEC, CONFIG, PROVENANCE, INDEX, GENERATION, *COMPANIONS)
     names = [path.name for path in folder.iterdir() if path.name in beside or WEIGHTS.fullmatch(path.name)]
     own = folder / ENCODER_TOKENIZER
     if own.is_dir():
@@ -53,3 +69,50 @@ def foreign_files(folder: Path) -> list[str]:
 def is_folder(path: Path) -> bool:
     """Whether this is a folder itself, not a link to one: removing a link removes nothing else."""
     return path.is_dir() and not path.is_symlink()
+
+
+def record_of(folder: Path, entries: Sequence[Entry], checksums: Mapping[str, str]) -> dict[str, Any]:
+    """The record of a folder that was just written, as JSON."""
+    entries = sorted(entries, key=lambda entry: entry.name)
+    return {
+        "checksum": "crc32",
+        "tensors": dict(sorted(checksums.items())),
+        "dtypes": {entry.name: DTYPE_NAMES[entry.dtype] for entry in entries},
+        "shapes": {entry.name: list(entry.shape) for entry in entries},
+        "files": files_beside(folder),
+    }
+
+
+def read_record(folder: Path, problems: list[Problem]) -> Record | None:
+    """The record in a folder's provenance. None if there is none, or if it cannot be read: `problems` then says why."""
+    path = folder / PROVENANCE
+    if not exists(path):
+        return None
+    try:
+        provenance = read_json(path)
+    except SpecError as error:
+        problems += error.problems
+        return None
+    record: Record = {}
+    for field in ("tensors", *(field for field in (*TENSOR_FIELDS, "files") if field in provenance)):
+        value = provenance.get(field)
+        if not isinstance(value, dict):
+            problems.append(Problem(f"{path}: {field}", shorten(value), "an object with what was written"))
+            return None
+        record[field] = value
+    return record
+
+
+def files_beside(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a model but its weights and its provenance."""
+    names = [name for name in model_files(folder) if not name.endswith(".safetensors") and name != PROVENANCE]
+    return {name: digest_of(folder / name) for name in names}
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a regular file, as `sha256sum` prints it; a `CheckpointError` if it cannot be read."""
+    try:
+        with open_regular(file) as raw:
+            return hashlib.file_digest(raw, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(Problem(str(file), error.strerror or str(error), "a regular file")) from None

@@ -5,9 +5,9 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
 from pairform.assemblies.checkpoints.writing.contents import foreign_files, holds_model
@@ -40,10 +40,10 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
             target.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(target)
             check_content(target, overwrite)
-            staging = Path(tempfile.mkdtemp(prefix=staging_prefix(target), dir=target.parent))
+            staging = target.parent / f"{staging_prefix(target)}{token_hex(8)}"
+            staging.mkdir()
             undo.callback(shutil.rmtree, staging, ignore_errors=True)
             with locked(staging):
-                staging.chmod(0o777 & ~umask())
                 yield staging
                 check_content(target, overwrite)  # another writer may have been here meanwhile
                 publish(staging, target, replaced(target), lambda old: check_content(old, overwrite))
@@ -137,12 +137,6 @@ def staging_prefix(target: Path) -> str:
 def replaced(target: Path) -> Path:
     """The temporary path of the folder that is being replaced."""
     return target.with_name(f".{target.name}.replaced")
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_error(target: Path, error: OSError) -> OutputError:

@@ -4,52 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, StackConfig, checked
-from pairform.assemblies.families.family import Family, NameTable, Row
+from pairform.assemblies.families.family import Family, NameTable
 from pairform.assemblies.families.gemma.common import stack_config, stack_document
-from pairform.assemblies.families.heads import decoder_only, head_config
-from pairform.assemblies.families.tokens import tokens_config
+from pairform.assemblies.families.heads import architectures, decoder_only, decoder_only_config
+from pairform.assemblies.families.rows import HEADS, SANDWICH_NORMS, stack_rows
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError
 
-ARCHITECTURES = {
-    "lm": "Gemma2ForCausalLM",
-    "sequence_classification": "Gemma2ForSequenceClassification",
-    "token_classification": "Gemma2ForTokenClassification",
-    "none": "Gemma2Model",
-}
-
-OURS = "decoder.layers.{layer}."
-
-
-SANDWICH = {
-    "input_layernorm": "self_attention.pre_norm",
-    "post_attention_layernorm": "self_attention.post_norm",
-    "pre_feedforward_layernorm": "feed_forward.pre_norm",
-    "post_feedforward_layernorm": "feed_forward.post_norm",
-}
-
-
-def text_rows(theirs: str, norms: Mapping[str, str] = SANDWICH) -> tuple[Row, ...]:
-    """The rows of a language model. Gemma 3 and Qwen3 add the norms of queries and keys.
-
-    theirs: the prefix of the language model's names.
-    norms:  a layer's norms by the family's names for them: one name stands for other places in Gemma than in Llama.
-    """
-    layer = theirs + "layers.{layer}."
-    return (
-        Row(theirs + "embed_tokens.weight", "decoder.embedding.weight"),
-        Row(theirs + "norm.weight", "decoder.norm.weight"),
-        Row(layer + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
-        Row(layer + "self_attn.{side}_norm.weight", OURS + "self_attention.block.{side}_norm.weight"),
-        Row(layer + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
-        *(Row(f"{layer}{norm}.weight", f"{OURS}{ours}.weight") for norm, ours in norms.items()),
-    )
-
-
-NAMES = NameTable(
-    (*text_rows("model."), Row("lm_head.weight", "head.weight"), Row("score.{tensor}", "head.proj.{tensor}")),
-)
+ARCHITECTURES = architectures("Gemma2")
+NAMES = NameTable((*stack_rows("model.", "decoder", SANDWICH_NORMS), *HEADS))
 
 
 def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,19 +32,12 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
-    stack = spec.last
-    config = stack_config(stack, spec.vocabulary, inclusive=not causal(spec)) | tokens_config(spec)
-    config |= head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
-    if spec.head.name == "token_classification":
-        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
+    config = stack_config(spec.last, spec.vocabulary, inclusive=not causal(spec))
+    config |= decoder_only_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
     if not causal(spec):
         # transformers 5 documents the first, but builds its masks from the second
         config |= {"use_bidirectional_attention": True, "is_causal": False}
-    return config | {
-        "model_type": "gemma2",
-        "attention_dropout": stack.layers[0].self_attention.dropout,
-        "initializer_range": spec.initializer_range,
-    }
+    return config
 
 
 def causal(spec: ModelSpec) -> bool:

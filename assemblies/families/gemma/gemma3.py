@@ -8,11 +8,11 @@ from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, inside, part_config, warn_unread
 from pairform.assemblies.families.family import Family, NameTable, Row
-from pairform.assemblies.families.gemma.gemma2 import text_rows
 from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, stack_document
 from pairform.assemblies.families.gemma.gemma3_text import text_config
 from pairform.assemblies.families.gemma.siglip import PicturesConfig, vision_config, vision_document, vision_rows
 from pairform.assemblies.families.heads import head_config, head_document
+from pairform.assemblies.families.rows import SANDWICH_NORMS, stack_rows
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -25,7 +25,7 @@ ARCHITECTURES = {
 
 NAMES = NameTable(
     (
-        *text_rows("language_model.model."),
+        *stack_rows("language_model.model.", "decoder", SANDWICH_NORMS),
         *vision_rows("", "decoder"),
         Row("language_model.lm_head.weight", "head.weight"),
         Row("score.{tensor}", "head.proj.{tensor}"),
@@ -68,14 +68,11 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     vision = spec.last.vision
     if vision is None:
         raise SpecError(Problem("decoder.vision", "nothing", "a vision tower: gemma3_text is the family without"))
-    head = head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping")
-    head.pop("final_logit_softcapping", None)
+    head = head_config(spec, ARCHITECTURES)
     return (
         head
         | vision_config(vision)
         | {
-            "model_type": "gemma3",
-            "initializer_range": spec.initializer_range,
             "text_config": text_config(spec, "past") | {"tie_word_embeddings": head["tie_word_embeddings"]},
         }
     )

@@ -10,7 +10,7 @@ from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, R
 from pairform.assemblies.families.heads import decoder_only, head_config
 from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 
 ARCHITECTURES = {
     "lm": "Gemma3ForCausalLM",

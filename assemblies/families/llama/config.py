@@ -1,10 +1,10 @@
 """config.json of Llama, Mistral, Qwen2 and Qwen3, with transformers' defaults."""
 
-from pairform.assemblies.families.config import EndTokens, HeadConfig, RopeConfig, Token
+from pairform.assemblies.families.config import AnyStackConfig, EndTokens, HeadConfig, Token
 from pairform.registry import Depth, PositiveFloat, PositiveInt
 
 
-class LlamaConfig(HeadConfig):
+class LlamaConfig(HeadConfig, AnyStackConfig):
     """transformers' defaults for Llama. Where `num_key_value_heads` or `head_dim` is absent, `num_attention_heads` gives it."""
 
     vocab_size: PositiveInt = 32_000
@@ -16,20 +16,12 @@ class LlamaConfig(HeadConfig):
     head_dim: PositiveInt | None = None
     hidden_act: str = "silu"
     max_position_embeddings: PositiveInt = 2048
-    initializer_range: PositiveFloat = 0.02
-    rms_norm_eps: PositiveFloat = 1e-6
     pad_token_id: Token = None
     bos_token_id: Token = 1
     eos_token_id: EndTokens = 2
-    decoder_start_token_id: Token = None
     tie_word_embeddings: bool = False
-    attention_bias: bool = False
     mlp_bias: bool = False
-    rope_parameters: RopeConfig | None = None
-    rope_scaling: RopeConfig | None = None
-    rope_theta: PositiveFloat | None = None
     partial_rotary_factor: PositiveFloat | None = None
-    is_causal: bool = True
 
 
 class MistralConfig(LlamaConfig):

@@ -10,33 +10,19 @@ from functools import partial
 from typing import Any, Literal
 
 from pairform.assemblies.families.config import activation_named, checked
-from pairform.assemblies.families.family import Family, NameTable, Row
+from pairform.assemblies.families.family import Family, NameTable
 from pairform.assemblies.families.gemma import common as gemma
-from pairform.assemblies.families.gemma.gemma2 import causal, text_rows
-from pairform.assemblies.families.heads import decoder_only, head_config
+from pairform.assemblies.families.gemma.gemma2 import causal
+from pairform.assemblies.families.heads import architectures, decoder_only, decoder_only_config
 from pairform.assemblies.families.llama.config import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from pairform.assemblies.families.rope import rope
-from pairform.assemblies.families.tokens import tokens_config
+from pairform.assemblies.families.rows import HEADS, PRE_NORMS, stack_rows
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.registry import Problem, SpecError
 
 LOCAL = "sliding_attention"
-HEADS = {
-    "lm": "ForCausalLM",
-    "sequence_classification": "ForSequenceClassification",
-    "token_classification": "ForTokenClassification",
-    "none": "Model",
-}
 NAMES = NameTable(
-    (
-        *text_rows(
-            "model.",
-            {"input_layernorm": "self_attention.pre_norm", "post_attention_layernorm": "feed_forward.pre_norm"},
-        ),
-        Row("lm_head.weight", "head.weight"),
-        Row("score.{tensor}", "head.proj.{tensor}"),
-    ),
+    (*stack_rows("model.", "decoder", PRE_NORMS), *HEADS),
     unread=("model.layers.{layer}.self_attn.rotary_emb.",),
 )
 """Files of 2023 hold the frequencies of positions too."""
@@ -61,14 +47,10 @@ class Kind:
     mlp_bias: bool = False
     qk_norm: bool = False
 
-    @property
-    def architectures(self) -> dict[str, str]:
-        return {head: self.classes + name for head, name in HEADS.items()}
-
 
 def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(kind.config, config)
-    return decoder_only(config, kind.architectures, stack_document(kind, config), softcap=None)
+    return decoder_only(config, architectures(kind.classes), stack_document(kind, config), softcap=None)
 
 
 def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,20 +135,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
         config |= {"use_sliding_window": window is not None, "layer_types": types, "max_window_layers": stack.depth}
     if not causal(spec):
         config["is_causal"] = False
-    head = head_config(spec, kind.architectures, softcap="final_logit_softcapping")
-    head.pop("final_logit_softcapping", None)
-    if spec.head.name == "token_classification":
-        config["classifier_dropout"] = HeadSpec.of(spec.head).dropout
-    return (
-        config
-        | tokens_config(spec)
-        | head
-        | {
-            "model_type": kind.model_type,
-            "attention_dropout": stack.layers[0].self_attention.dropout,
-            "initializer_range": spec.initializer_range,
-        }
-    )
+    return config | decoder_only_config(spec, architectures(kind.classes))
 
 
 def writes(kind: Kind, spec: ModelSpec) -> bool:

@@ -12,8 +12,8 @@ from pairform.assemblies.families.heads import head_config, head_document
 from pairform.assemblies.families.t5.names import COPIES, NAMES, written
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
 from pairform.blocks.positions.score_biases import T5RelativePosition
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
 
 WRITTEN = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
@@ -166,19 +166,16 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     attention, inner = gemma.branch(layer, "self_attention"), gemma.branch(layer, "feed_forward")
     position, heads = attention.get("position", {}), attention.get("heads", 1)
     gated, activation = inner.get("name") == "gated", WRITTEN.get(inner.get("activation", ""), "relu")
-    head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"), softcap="softcap")
-    head.pop("softcap", None)
+    head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"))
     scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales else {}
     return (
         {
-            "model_type": kind.model_type,
             "d_ff": inner.get("hidden", 1),
             "d_kv": attention.get("head_dim") or stack.width // heads,
             "d_model": stack.width,
             "dense_act_fn": activation,
             "dropout_rate": layer.dropout,
             "feed_forward_proj": f"gated-{activation}".replace("gelu_new", "gelu") if gated else activation,
-            "initializer_range": spec.initializer_range,
             "is_encoder_decoder": spec.assembly == "encoder_decoder",
             "is_gated_act": gated,
             "layer_norm_epsilon": layer.norm.document().get("eps", 1e-6),

@@ -10,41 +10,32 @@ from pairform.assemblies.families.config import (
     checked,
     inside,
     part_config,
-    require_bidirectional,
-    require_causal,
+    require_is_causal,
 )
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.common import stack_config, stack_document
-from pairform.assemblies.families.heads import head_config, head_document
+from pairform.assemblies.families.heads import architectures, head_config, head_document
+from pairform.assemblies.families.rows import stack_rows
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 
-ARCHITECTURES = {
-    "lm": "T5GemmaForConditionalGeneration",
-    "sequence_classification": "T5GemmaForSequenceClassification",
-    "token_classification": "T5GemmaForTokenClassification",
-    "none": "T5GemmaModel",
-}
+ARCHITECTURES = architectures("T5Gemma", lm="ForConditionalGeneration")
 ENCODER_ONLY = {name: theirs for name, theirs in ARCHITECTURES.items() if name != "lm"} | {"none": "T5GemmaEncoderModel"}
 MODULE = "t5_gemma_module"
+HEADS = (Row("lm_head.out_proj.weight", "head.weight"), Row("score.out_proj.{tensor}", "head.proj.{tensor}"))
+NORMS = {
+    "{place}_self_attn_layernorm": "self_attention.{place}_norm",
+    "{place}_cross_attn_layernorm": "cross_attention.{place}_norm",
+    "{place}_feedforward_layernorm": "feed_forward.{place}_norm",
+}
+"""`place` is pre or post."""
 
-LAYER = "model.{part}.layers.{layer}."
-OURS = "{part}.layers.{layer}."
-NAMES = NameTable(
-    (
-        Row("model.{part}.embed_tokens.weight", "{part}.embedding.weight"),
-        Row("model.{part}.norm.weight", "{part}.norm.weight"),
-        Row(LAYER + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
-        Row(LAYER + "cross_attn.{projection}_proj.{tensor}", OURS + "cross_attention.block.{projection}_proj.{tensor}"),
-        Row(LAYER + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
-        Row(LAYER + "{place}_self_attn_layernorm.weight", OURS + "self_attention.{place}_norm.weight"),
-        Row(LAYER + "{place}_cross_attn_layernorm.weight", OURS + "cross_attention.{place}_norm.weight"),
-        Row(LAYER + "{place}_feedforward_layernorm.weight", OURS + "feed_forward.{place}_norm.weight"),
-        Row("lm_head.out_proj.weight", "head.weight"),
-        Row("score.out_proj.{tensor}", "head.proj.{tensor}"),
-    )
+CROSS_ATTENTION = Row(
+    "model.{part}.layers.{layer}.cross_attn.{projection}_proj.{tensor}",
+    "{part}.layers.{layer}.cross_attention.block.{projection}_proj.{tensor}",
 )
+NAMES = NameTable((*stack_rows("model.{part}.", "{part}", NORMS), CROSS_ATTENTION, *HEADS))
 
 CROSS_FIELDS = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "dropout")
 """What a decoder's cross-attention shares with its self-attention."""
@@ -74,7 +65,7 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
         if part == "decoder" and encoder_only:
             continue
         with inside(part):
-            (require_causal if part == "decoder" else require_bidirectional)(own)
+            require_is_causal(own, part == "decoder")
             stack = stack_document(own, causal=part == "decoder", **dropout)
         stack["embedding"]["scale_given"] = True
         if part == "decoder":
@@ -112,9 +103,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
         }
     config["decoder"]["cross_attention_hidden_size"] = config["encoder"]["hidden_size"]
     return config | {
-        "model_type": "t5gemma",
         "classifier_dropout_rate": HeadSpec.of(spec.head).dropout,
-        "initializer_range": spec.initializer_range,
         "is_encoder_decoder": not encoder_only,
         "vocab_size": vocabulary(spec, "decoder"),
     }

@@ -9,8 +9,7 @@ from pairform.assemblies.families.config import (
     checked,
     inside,
     part_config,
-    require_bidirectional,
-    require_causal,
+    require_is_causal,
 )
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.gemma3_stack import Gemma3StackConfig, Reach, stack_config, stack_document
@@ -21,19 +20,15 @@ from pairform.assemblies.families.gemma.siglip import (
     vision_document,
     vision_rows,
 )
-from pairform.assemblies.families.heads import head_config, head_document
+from pairform.assemblies.families.heads import architectures, head_config, head_document
+from pairform.assemblies.families.rows import stack_rows
+from pairform.assemblies.families.t5gemma.t5gemma import HEADS, NORMS
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.token_heads import HeadSpec
+from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Probability, Problem, SpecError, shorten
 
-ARCHITECTURES = {
-    "lm": "T5Gemma2ForConditionalGeneration",
-    "sequence_classification": "T5Gemma2ForSequenceClassification",
-    "token_classification": "T5Gemma2ForTokenClassification",
-    "none": "T5Gemma2Model",
-}
-OURS = "{part}.layers.{layer}."
+ARCHITECTURES = architectures("T5Gemma2", lm="ForConditionalGeneration")
 ENCODER = "t5gemma2_encoder"
 
 
@@ -50,27 +45,17 @@ class EncoderTextConfig(TextConfig):
     is_causal: bool = False
 
 
-def stack_rows(theirs: str) -> tuple[Row, ...]:
-    """The rows of a stack; `theirs` is the prefix of its names."""
-    layer = theirs + "layers.{layer}."
-    return (
-        Row(theirs + "embed_tokens.weight", "{part}.embedding.weight"),
-        Row(theirs + "embed_tokens.eoi_embedding", "{part}.embedding.end_of_image"),
-        Row(theirs + "norm.weight", "{part}.norm.weight"),
-        Row(layer + "self_attn.{projection}_proj.{tensor}", OURS + "self_attention.block.{projection}_proj.{tensor}"),
-        Row(layer + "self_attn.{side}_norm.weight", OURS + "self_attention.block.{side}_norm.weight"),
-        Row(layer + "mlp.{projection}_proj.{tensor}", OURS + "feed_forward.block.{projection}_proj.{tensor}"),
-        Row(layer + "{place}_self_attn_layernorm.weight", OURS + "self_attention.{place}_norm.weight"),
-        Row(layer + "{place}_feedforward_layernorm.weight", OURS + "feed_forward.{place}_norm.weight"),
-    )
+def rows(theirs: str, ours: str) -> tuple[Row, ...]:
+    """The rows of a stack, with the embedding of the end of an image."""
+    end_of_image = Row(theirs + "embed_tokens.eoi_embedding", ours + ".embedding.end_of_image")
+    return end_of_image, *stack_rows(theirs, ours, NORMS)
 
 
 NAMES = NameTable(
     (
         *vision_rows("model.encoder.", "encoder"),
-        *stack_rows("model.{part}."),
-        Row("lm_head.out_proj.weight", "head.weight"),
-        Row("score.out_proj.{tensor}", "head.proj.{tensor}"),
+        *rows("model.{part}.", "{part}"),
+        *HEADS,
     ),
     spellings=(
         ("model.encoder.text_model.", "model.encoder."),
@@ -98,7 +83,7 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
             expected = f"the encoder's, {text[field]}: transformers has no other pairs"
             raise SpecError(Problem(f"decoder.{field}", str(decoder[field]), expected))
     with inside("decoder"):
-        require_causal(decoder)
+        require_is_causal(decoder, True)
         stack = stack_document(decoder, reach="past", **dropout) | {"embedding": encoder["embedding"]}
     stack["layer"]["branches"]["self_attention"]["name"] = "merged_attention"
     head = head_document(config, ARCHITECTURES, softcap=decoder["final_logit_softcapping"], tie="encoder")
@@ -126,7 +111,7 @@ def encoder_document(
 ) -> dict[str, Any]:
     """The document of our encoder for checked configurations: the encoder's and its text part's."""
     with inside("text_config"):
-        require_bidirectional(text)
+        require_is_causal(text, False)
         stack = stack_document(text, reach="both", dropout=dropout, attention_dropout=attention_dropout)
     if config["eoi_token_index"] is None:
         raise SpecError(Problem("eoi_token_index", "nothing", "an id: these models have an embedding for it"))
@@ -141,12 +126,11 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     softcap = head.pop("final_logit_softcapping", None)
     encoder = encoder_config(spec)
     decoder = text_config(spec, "decoder", "past")
-    same = ("attention_dropout", "dropout_rate", "initializer_range", "pad_token_id", "bos_token_id", "eos_token_id")
+    same = ("attention_dropout", "dropout_rate", "pad_token_id", "bos_token_id", "eos_token_id")
     return (
         head
         | {field: decoder[field] for field in (*same, "vocab_size")}
         | {
-            "model_type": "t5gemma2",
             "encoder": encoder,
             "decoder": decoder | {"model_type": "t5gemma2_decoder", "final_logit_softcapping": softcap},
             "image_token_index": encoder["image_token_index"],

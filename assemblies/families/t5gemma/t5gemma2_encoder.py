@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import HeadConfig, checked, part_config
-from pairform.assemblies.families.family import Family, NameTable, Row
+from pairform.assemblies.families.family import Family, NameTable
 from pairform.assemblies.families.gemma.siglip import PicturesConfig, vision_rows
 from pairform.assemblies.families.heads import head_config, head_document
-from pairform.assemblies.families.t5gemma.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, stack_rows
+from pairform.assemblies.families.t5gemma.t5gemma2 import EncoderTextConfig, encoder_config, encoder_document, rows
 from pairform.assemblies.families.tokens import tokens_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
@@ -21,10 +21,7 @@ ARCHITECTURES = {"none": "T5Gemma2Encoder", "lm": "T5Gemma2Encoder"}
 END_OF_IMAGE = 256_000
 
 NAMES = NameTable(
-    (
-        *vision_rows("", "encoder"),
-        *(Row(row.theirs, row.ours.replace("{part}", "encoder")) for row in stack_rows("")),
-    ),
+    (*vision_rows("", "encoder"), *rows("", "encoder")),
     spellings=(("text_model.", ""), ("vision_tower.vision_model.", "vision_tower.")),
     unread=("vision_tower.head.",),
 )
@@ -49,7 +46,7 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     if end != END_OF_IMAGE:
         expected = f"{END_OF_IMAGE}, which transformers gives every T5Gemma 2 encoder that stands alone"
         raise SpecError(Problem("encoder.embedding.end_of_image", str(end), expected))
-    return head_config(spec, ARCHITECTURES, softcap="final_logit_softcapping") | encoder_config(spec)
+    return head_config(spec, ARCHITECTURES) | encoder_config(spec)
 
 
 def writes(spec: ModelSpec) -> bool:

@@ -67,10 +67,10 @@ class CarryRules(StackRules):
     def from_source(self, target: Target, name: str) -> Planned:
         try:
             return super().from_source(target, name)
-        except SpecError:  # the shapes have nothing in common
+        except SpecError:  # neither the shapes nor the heads agree
             return fresh(target)
 
     def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
-        if name == f"{self.source_part}.position.weight" and target.shape[1:] == shape[1:]:
+        if name == f"{self.source_part}.position.weight" and target.shape != shape and target.shape[1:] == shape[1:]:
             return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
         return super().reshape(target, name, shape)

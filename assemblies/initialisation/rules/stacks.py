@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pairing.compatibility import equivalent, transferable
-from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.initialisation.plan import (
     Copy,
     Fresh,
@@ -20,13 +20,25 @@ from pairform.assemblies.initialisation.plan import (
 )
 from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
-from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.blocks.functional.initializers import Constant, Normal
-from pairform.registry import BlockSpec, Problem, SpecError
+from pairform.registry import Problem, SpecError
 
+Part = Literal["encoder", "decoder"]
 Planned = tuple[Operation, Source | None]
 GROUPED = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
 """The projections of attention with kv_heads heads."""
+
+
+class Heads(NamedTuple):
+    """How many channels each head of a block has. grouped: whether several heads of queries may share keys and values."""
+
+    head_dim: int
+    value_dim: int
+    rope_dim: int
+    grouped: bool
+
+    def __str__(self) -> str:
+        return f"heads with head_dim {self.head_dim}, value_dim {self.value_dim} and rope_dim {self.rope_dim}"
 
 
 @dataclass(frozen=True)
@@ -40,29 +52,36 @@ class Target:
 
 @dataclass(frozen=True)
 class StackRules:
-    """The rules for one stack of the new model. `layers[i]` is the source layer of layer i."""
+    """The rules for one stack of the new model.
 
-    part: Role
+    Attributes:
+        part: the stack.
+        role: of its source in the plan.
+        move: the origin of its layers.
+    """
+
+    part: Part
+    role: Role
     target: ModelSpec
     checkpoint: Checkpoint
-    layers: tuple[int, ...]
+    move: Move
     options: Options
 
     @property
     def source_part(self) -> str:
-        return stack_of(self.checkpoint.spec, self.part)[0]
+        return self.move.part
 
     @property
     def source_stack(self) -> StackSpec:
-        return stack_of(self.checkpoint.spec, self.part)[1]
+        return self.move.stack
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.move.layers
 
     @property
     def stack(self) -> StackSpec:
         return self.target.stacks[self.part]
-
-    @property
-    def move(self) -> Move:
-        return Move(self.checkpoint.spec, self.source_part, self.layers)
 
     def kept_layer(self, old: int) -> LayerSpec:
         """The new layer that a source's layer initialises."""
@@ -102,7 +121,7 @@ class StackRules:
         if table not in self.checkpoint.tensors or token >= self.checkpoint.tensors[table].shape[0]:
             return fresh(target)
         factor = self.source_stack.width**0.5 if scale == "sqrt_width" else float(scale)
-        return ScaledRow(row=token, factor=factor), Source(role=self.part, tensor=table)
+        return ScaledRow(row=token, factor=factor), Source(role=self.role, tensor=table)
 
     def make_in_branch(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         """The operation for the tensor `rest` of a branch of layer `index`."""
@@ -130,38 +149,31 @@ class StackRules:
         stored = self.checkpoint.tensors.get(name)
         if stored is None:
             return fresh(target)
-        source = Source(role=self.part, tensor=name)
-        if stored.shape == target.shape:
-            return Copy(), source
         operation = self.reshape(target, name, stored.shape)
         if operation is None:
-            raise SpecError(
-                Problem(
-                    target.name,
-                    f"the shape {list(target.shape)} in the spec and {list(stored.shape)} in {self.checkpoint.folder}",
-                    "shapes that agree",
-                    "Only vocabularies, kv_heads and depth may differ from the source.",
-                )
-            )
-        return operation, source
+            new, old = f"the shape {list(target.shape)}", f"{list(stored.shape)}"
+            if stored.shape == target.shape:
+                new, old = f"{heads_of(self.stack, target.name)}", f"{heads_of(self.source_stack, name)}"
+            found = f"{new} in the spec and {old} in {self.checkpoint.folder}"
+            remedy = "Only vocabularies, kv_heads and depth may differ from the source."
+            raise SpecError(Problem(target.name, found, "shapes and heads that agree", remedy))
+        return operation, Source(role=self.role, tensor=name)
 
     def reshape(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
         """The operation that turns a source tensor of `shape` into the target's shape, if there is one."""
-        if target.name == f"{self.part}.embedding.weight" and target.shape[1:] == shape[1:]:
+        new, old = heads_of(self.stack, target.name), heads_of(self.source_stack, name)
+        if shape == target.shape:
+            return Copy() if new == old else None  # two heads of 16 channels have the shape of four heads of 8
+        if target.shape[1:] != shape[1:]:
+            return None
+        if target.name == f"{self.part}.embedding.weight":
             return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
-        return self.heads(target, name, shape) if name.split(".")[-2] in GROUPED else None
-
-    def heads(self, target: Target, name: str, shape: tuple[int, ...]) -> Operation | None:
-        index, branch = int(name.split(".")[2]), target.name.split(".")[3]
-        spec = self.stack.layers[int(target.name.split(".")[2])].branches[branch]
-        origin = self.source_stack.layers[index].branches[name.split(".")[3]]
-        head_dim = head_width(origin, self.source_stack.width)
-        if head_dim is None or target.shape[1:] != shape[1:] or head_dim != head_width(spec, self.stack.width):
+        if old is None or new != old or not old.grouped or name.split(".")[-2] not in GROUPED:
             return None
         if shape[0] % target.shape[0] == 0:
-            return MeanHeads(head_dim=head_dim, group=shape[0] // target.shape[0])
+            return MeanHeads(head_dim=old.head_dim, group=shape[0] // target.shape[0])
         if target.shape[0] % shape[0] == 0:
-            return RepeatHeads(head_dim=head_dim, times=target.shape[0] // shape[0])
+            return RepeatHeads(head_dim=old.head_dim, times=target.shape[0] // shape[0])
         return None
 
 
@@ -169,24 +181,31 @@ def fresh(target: Target) -> Planned:
     return Fresh(initial=target.initial), None
 
 
-def head_width(spec: BlockSpec, width: int) -> int | None:
-    """The channels of each key or value head; None for a block without such heads."""
-    if "kv_heads" not in type(spec).model_fields:
+def heads_of(stack: StackSpec, tensor: str) -> Heads | None:
+    """The heads of the block that holds a tensor of a layer; None for any other tensor and for a block without heads."""
+    place, in_block, _ = tensor.partition(".block.")
+    if not in_block:
         return None
-    fields = AttentionFields.of(spec)
-    return fields.head_dim or width // fields.heads
+    _, _, layer, branch = place.split(".")
+    spec = stack.layers[int(layer)].branches[branch]
+    fields = spec.document()
+    if "heads" not in fields:
+        return None
+    head_dim = fields.get("head_dim") or stack.width // fields["heads"]
+    value_dim = fields.get("value_dim") or head_dim
+    return Heads(head_dim, value_dim, fields.get("rope_dim", 0), "kv_heads" in type(spec).model_fields)
 
 
-def head_rule(target: Target, plan_target: ModelSpec, role: Role, checkpoint: Checkpoint) -> Planned:
-    """The head's own tensors: the source's, its tied table for an untied projection, or drawn."""
-    name = target.name
-    spec = checkpoint.spec
-    if plan_target.head.name == spec.head.name == "lm" and (tie := spec.head_tie):
+def head_rule(target: Target, rules: StackRules) -> Planned:
+    """The head's own tensors: those of the last stack's source, its tied table for an untied projection, or drawn."""
+    name, new = target.name, rules.target.head
+    checkpoint, spec = rules.checkpoint, rules.checkpoint.spec
+    if new.name == spec.head.name == "lm" and (tie := spec.head_tie):
         name = checkpoint.stored_name(f"{tie}.embedding.weight")
     stored = checkpoint.tensors.get(name)
-    if stored is None or plan_target.head.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
+    if stored is None or new.name != spec.head.name or stored.shape[1:] != target.shape[1:]:
         return fresh(target)
-    source = Source(role=role, tensor=name)
+    source = Source(role=rules.role, tensor=name)
     if stored.shape == target.shape:
         return Copy(), source
     return Rows(kept=min(target.shape[0], stored.shape[0]), initial=target.initial), source

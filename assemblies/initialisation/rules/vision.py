@@ -17,7 +17,7 @@ def vision_source(part: str, sources: Mapping[Role, Checkpoint]) -> tuple[Role, 
     """The source of a stack's tower: the one given for vision, else the stack's own if it has one."""
     for role, checkpoint in sources.items():
         reads = any(stack.vision is not None for stack in checkpoint.spec.stacks.values())
-        if role == "vision" or (role == part and "vision" not in sources and reads):
+        if role == "vision" or (role in (part, "model") and "vision" not in sources and reads):
             return role, checkpoint
     return None
 
@@ -50,8 +50,8 @@ def vision_rule(target: Target, sources: Mapping[Role, Checkpoint]) -> Planned:
 
 def bridge_rule(target: Target, spec: ModelSpec, sources: Mapping[Role, Checkpoint]) -> Planned:
     """A copy of the bridge of the decoder's source if it has the same widths; else drawn."""
-    checkpoint = sources.get("decoder")
-    stored = None if checkpoint is None else checkpoint.tensors.get(target.name)
-    if checkpoint is None or stored is None or stored.shape != target.shape or checkpoint.spec.bridge != spec.bridge:
-        return fresh(target)
-    return Copy(), Source(role="decoder", tensor=target.name)
+    for role, checkpoint in sources.items():
+        stored = checkpoint.tensors.get(target.name) if role in ("decoder", "model") else None
+        if stored is not None and stored.shape == target.shape and checkpoint.spec.bridge == spec.bridge:
+            return Copy(), Source(role=role, tensor=target.name)
+    return fresh(target)

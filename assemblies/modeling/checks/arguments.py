@@ -47,17 +47,17 @@ def checked(
         @wraps(method)
         def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> R:
             if not torch.compiler.is_compiling():
-                if not kwargs.keys() <= known:
-                    unknown = next(name for name in kwargs if name not in known)
-                    raise InputError(unknown_argument(unknown, method.__name__, names))
+                for name in kwargs:
+                    if name not in known:
+                        raise InputError(unknown_argument(name, method.__name__, names))
                 if len(args) > len(positional):
                     found = f"{len(args)} arguments without a name"
                     expected = f"at most {len(positional)}: {', '.join(positional)}"
                     raise InputError(Problem(method.__name__, found, expected, "Pass the others by name."))
-                given = {name: value for name, value in zip(positional, args, strict=False) if value is not None}
-                if twice := given.keys() & kwargs.keys():
+                unnamed = dict(zip(positional, args, strict=False))
+                if twice := unnamed.keys() & kwargs.keys():
                     raise InputError(Problem(min(twice), "the argument twice, with and without its name", "it once"))
-                given.update((name, value) for name, value in kwargs.items() if value is not None)
+                given = {name: value for name, value in (unnamed | kwargs).items() if value is not None}
                 for name in needed:
                     if name not in given:
                         raise InputError(Problem(name, "nothing", f"a value: {method.__name__} needs it"))
@@ -80,12 +80,10 @@ def unknown_argument(name: str, method: str, names: list[str]) -> Problem:
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """`value` as an int between the bounds. Anything else, including a bool, raises `InputError`."""
-    whole = None
-    if not isinstance(value, bool):
-        try:
-            whole = operator.index(value)
-        except (TypeError, ValueError, RuntimeError):
-            whole = None
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        whole = None
     if whole is None or whole < least or (most is not None and whole > most):
         bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
         raise InputError(Problem(name, described(value), f"a whole number {bounds}"))

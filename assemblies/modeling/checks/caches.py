@@ -55,8 +55,9 @@ def check_same_model(model: ModelParts, cache: Cache) -> None:
 
 def check_same_source(model: ModelParts, cache: Cache, hidden: Float[Tensor, "batch length width"]) -> None:
     """Record the source in a cache without one. Raise `InputError` for a cache with keys and values of another source."""
+    sampled = hidden.detach()[..., :: max(1, hidden.shape[2] // CHANNELS)]
     if not cache.source:
-        cache.read = hidden.detach()[..., :: max(1, hidden.shape[2] // CHANNELS)].clone()
+        cache.read = sampled.clone()
         return
     if cache.read is None:
         return
@@ -65,7 +66,7 @@ def check_same_source(model: ModelParts, cache: Cache, hidden: Float[Tensor, "ba
         refuse("cache", found, "those of the source, {} rows of {}".format(*hidden.shape[:2]), ANOTHER)
     if not looks(model, hidden) or model.training:  # dropout changes the hidden states from call to call
         return
-    now = hidden.detach()[..., :: max(1, hidden.shape[2] // CHANNELS)].float()
+    now = sampled.float()
     apart = (now - cache.read.float()).abs().amax(1) / now.abs().amax(1)
     if (apart > APART).float().mean(1).gt(MANY).any():
         refuse("cache", "keys and values of another source", "those of the source of this call", ANOTHER)

@@ -11,53 +11,42 @@ from pairform.assemblies.modeling.checks.caches import check_same_model
 from pairform.assemblies.modeling.checks.tensors import (
     Given,
     bounds,
-    check_devices,
+    check_call,
     check_hidden,
     check_ids,
     check_numbers,
     check_stack,
     check_tensor,
-    check_unread,
     looks,
     refuse,
 )
 from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
 from pairform.blocks.functional.dtypes import is_sharded
-from pairform.blocks.heads.labels import IGNORED, check_labels
+from pairform.blocks.heads.labels import IGNORED, check_values
 from pairform.registry import shorten
 
 
 def check_forward(model: ModelParts, given: Given) -> None:
     """Raise `InputError` for arguments of `forward` that do not fit the model or each other."""
-    check_unread(model, given)
-    check_devices(model, given)
-    cache = check_cache(given)
+    cache = check_call(model, given)
     offset = 0 if cache is None else cache.length
-    labels = given.get("labels")
+    labels, head = given.get("labels"), model.spec.head.name
     if labels is not None:
         check_tensor("labels", labels, "of integers, or of floats for regression and for several labels a row")
-    if model.encoder is None:
-        source = check_stack(model, "decoder", given, "", offset)
-    else:
-        source = check_source(model, given)
-    check_pictures(given)
-    if source is None:
-        refuse(
-            "input_ids",
-            "nothing to read",
-            "input_ids or inputs_embeds" + (", or encoder_outputs" if model.decoder and model.encoder else ""),
-        )
-    target = source
-    if model.encoder is not None and model.decoder is not None:
-        target = check_target(model, given, source, offset)
+    read = check_stack(model, "decoder", given, "", offset) if model.encoder is None else check_source(model, given)
+    pair = model.encoder is not None and model.decoder is not None
+    if read is None:
+        refuse("input_ids", "nothing to read", f"input_ids or inputs_embeds{', or encoder_outputs' if pair else ''}")
+    if pair:
+        read = check_target(model, given, read, offset)
     check_loss_tokens(model, given)
-    if labels is not None and model.spec.head.name in ("lm", "token_classification"):
-        check_numbers("labels", given, (target,), "[batch, length], one for each token")
-        on_cpu = labels.device.type == "cpu"  # there the loss checks labels itself
-        if model.spec.head.name == "lm" and model.check_inputs and not on_cpu:
-            check_labels(labels[labels != IGNORED], model.spec.vocabulary_of("decoder" if model.decoder else "encoder"))
-    check_rows(model, given, cache, target[0])
+    if labels is not None and head in ("lm", "token_classification"):
+        check_numbers("labels", given, (read,), "[batch, length], one for each token")
+        if head == "lm" and model.check_inputs and labels.device.type != "cpu":  # there the loss checks labels itself
+            vocabulary = model.spec.vocabulary_of("decoder" if model.decoder else "encoder")
+            check_values(labels, vocabulary, f"token ids below {vocabulary}")
+    check_rows(model, given, cache, read[0])
 
 
 def check_loss_tokens(model: ModelParts, given: Given) -> None:
@@ -82,13 +71,10 @@ def check_generate(model: ModelParts, given: Given) -> None:
     """Raise `InputError` for arguments of `generate` that do not fit the model or each other."""
     if model.decoder is None or model.spec.head.name != "lm":
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
-    check_unread(model, given)
-    check_devices(model, given)
+    cache = check_call(model, given)
     check_gathered(model)
-    cache = check_cache(given)
     prefix = "" if model.encoder is None else "decoder_"
     source = None if model.encoder is None else check_source(model, given)
-    check_pictures(given)
     if source is None and model.encoder is not None:
         refuse("input_ids", "nothing to read", "input_ids or encoder_outputs")
     prompt = check_stack(model, "decoder", given, prefix, 0)
@@ -99,10 +85,9 @@ def check_generate(model: ModelParts, given: Given) -> None:
     if source is not None and prompt[0] != source[0]:
         refuse("decoder_input_ids", f"{prompt[0]} rows", f"{source[0]}, as in the source")
     if cache is not None and cache.length >= prompt[1]:
+        found = f"{cache.length} cached tokens, with a prompt of {prompt[1]}"
         expected = "a longer prompt, which begins with the tokens that the cache holds"
-        refuse(
-            "cache", f"{cache.length} cached tokens, with a prompt of {prompt[1]}", expected, "Or start with an empty Cache()."
-        )
+        refuse("cache", found, expected, "Or start with an empty Cache().")
     check_rows(model, given, cache, prompt[0])
 
 
@@ -130,60 +115,33 @@ def check_source(model: ModelParts, given: Given) -> Any:
         what = "a value" if isinstance(outputs, str | bytes) else "no hidden states in a value"
         expected = "the output of an earlier call, or the encoder's hidden states"
         refuse("encoder_outputs", f"{what} of type {type(outputs).__name__}", expected)
-    check_hidden("encoder_outputs", hidden, model.spec.stacks["encoder"].width, model.encoder.embedding)
-    return check_stack(model, "encoder", given, "", 0, (hidden.shape[0], hidden.shape[1]))
+    shape = check_hidden("encoder_outputs", hidden, model.spec.stacks["encoder"].width, model.encoder.embedding)
+    return check_stack(model, "encoder", given, "", 0, shape)
 
 
 def check_target(model: ModelParts, given: Given, source: tuple[int, int], offset: int) -> tuple[int, int]:
     """Check the input of a decoder that has a source, given or derived from labels or the source; returns `(rows, length)`."""
-    labels, ids = given.get("labels"), given.get("input_ids")
-    target = check_stack(model, "decoder", given, "decoder_", offset)
-    name = "decoder_input_ids" if "decoder_input_ids" in given else "decoder_inputs_embeds"
-    if target is None:  # then the decoder reads labels or the source, shifted right
-        made = None
-        if model.spec.head.name == "lm" and labels is not None:
-            name, made = "labels", labels
-            check_ids(model, "decoder", name, labels, least=IGNORED)
-        elif model.spec.head.name != "lm" and ids is not None:
-            name, made = "input_ids", ids
-            if model.spec.vocabulary_of("decoder") < model.spec.vocabulary_of("encoder"):
-                check_ids(model, "decoder", name, ids)
-        if made is not None:
-            target = check_stack(model, "decoder", given, "decoder_", offset, (made.shape[0], made.shape[1]))
-    if target is None:
-        last = "labels" if model.spec.head.name == "lm" else "input_ids"
-        refuse("decoder_input_ids", "nothing for the decoder to read", f"decoder_input_ids, decoder_inputs_embeds or {last}")
+    name = next((name for name in ("decoder_input_ids", "decoder_inputs_embeds") if name in given), None)
+    shape = None
+    if name is None:  # then the decoder reads labels or the source, shifted right
+        name, least = ("labels", IGNORED) if model.spec.head.name == "lm" else ("input_ids", 0)
+        if name not in given:
+            expected = f"decoder_input_ids, decoder_inputs_embeds or {name}"
+            refuse("decoder_input_ids", "nothing for the decoder to read", expected)
+        shape = check_ids(model, "decoder", name, given[name], least=least)
+    target = check_stack(model, "decoder", given, "decoder_", offset, shape)
     if target[0] != source[0]:
         refuse(name, f"{target[0]} rows", f"{source[0]}, as in the source")
     return target
 
 
-def check_cache(given: Given) -> Cache | None:
-    cache = given.get("cache")
-    if cache is not None and not isinstance(cache, Cache):
-        refuse("cache", f"a value of type {type(cache).__name__}", "a pairform.Cache", "`Cache()` is an empty one.")
-    return cache
-
-
-def check_pictures(given: Given) -> None:
-    if "pixel_values" in given:
-        check_tensor("pixel_values", given["pixel_values"], "[pictures, channels, height, width]")
-
-
 def check_rows(model: ModelParts, given: Given, cache: Cache | None, rows: int) -> None:
     """Check `prefix_lengths` and the cache against the number of rows."""
-    prefix = given.get("prefix_lengths")
-    if prefix is not None:
-        check_numbers("prefix_lengths", given, ((rows,),), "[batch]")
-        if looks(model, prefix) and bounds(prefix)[0] < 0:
-            refuse("prefix_lengths", f"a length of {bounds(prefix)[0]}", "0 or more")
+    prefix = check_numbers("prefix_lengths", given, ((rows,),), "[batch]")
+    if prefix is not None and looks(model, prefix) and (lowest := bounds(prefix)[0]) < 0:
+        refuse("prefix_lengths", f"a length of {lowest}", "0 or more")
     if cache is not None:
         check_same_model(model, cache)
-    held = None if cache is None else cache.batch
-    if held is not None and held != rows:
-        refuse(
-            "cache",
-            f"keys and values of {held} rows",
-            f"{rows}, as in this call",
-            "`cache.rows(index)` gives some of its rows.",
-        )
+        if cache.batch not in (None, rows):
+            remedy = "`cache.rows(index)` gives some of its rows."
+            refuse("cache", f"keys and values of {cache.batch} rows", f"{rows}, as in this call", remedy)

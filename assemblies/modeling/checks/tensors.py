@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import described
+from pairform.blocks.cache import Cache
 from pairform.blocks.functional.dtypes import cast_to
 from pairform.registry import InputError, Problem
 
@@ -24,26 +25,30 @@ def refuse(where: str, found: str, expected: str, remedy: str = "") -> NoReturn:
     raise InputError(Problem(where, found, expected, remedy))
 
 
-def check_unread(model: ModelParts, given: Given) -> None:
-    """Raise `InputError` for arguments that a model with one stack would ignore."""
-    if model.encoder is None:
-        unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs"))]
-        remedy = "Its stack reads input_ids, attention_mask and so on."
-    elif model.decoder is None:
-        unread = [name for name in given if name.startswith(("decoder_", "encoder_outputs", "cache"))]
-        remedy = "It reads input_ids, attention_mask and so on."
-    else:
-        return
-    if unread:
-        refuse(unread[0], "an argument that this model does not read", f"no such argument: it is {model.spec.assembly}", remedy)
+def check_call(model: ModelParts, given: Given) -> Cache | None:
+    """Check what needs no other argument; returns the cache.
 
-
-def check_devices(model: ModelParts, given: Given) -> None:
-    """Raise `InputError` for tensors on another device than the first weights. The meta device is not checked."""
+    Raises:
+        InputError: an argument that a model with one stack would ignore, a tensor on another device than the first weights (the
+            meta device is not checked), or a cache or images of another type.
+    """
+    unread: tuple[str, ...] = () if model.encoder is not None and model.decoder is not None else ("decoder_", "encoder_outputs")
+    if model.decoder is None:
+        unread += ("cache",)
     weight = next(model.parameters()).device
     for name, value in given.items():
+        if name.startswith(unread):
+            expected = f"no such argument: it is {model.spec.assembly}"
+            remedy = "It reads input_ids, attention_mask and so on."
+            refuse(name, "an argument that this model does not read", expected, remedy)
         if isinstance(value, Tensor) and value.device != weight and "meta" not in (value.device.type, weight.type):
             refuse(name, f"a tensor on {value.device}", f"one on {weight}, as the model's weights", "`.to(device)` moves it.")
+    if "pixel_values" in given:
+        check_tensor("pixel_values", given["pixel_values"], "[pictures, channels, height, width]")
+    cache = given.get("cache")
+    if cache is not None and not isinstance(cache, Cache):
+        refuse("cache", f"a value of type {type(cache).__name__}", "a pairform.Cache", "`Cache()` is an empty one.")
+    return cache
 
 
 def check_stack(
@@ -62,19 +67,17 @@ def check_stack(
     ids, embeds = given.get(f"{prefix}input_ids"), given.get(f"{prefix}inputs_embeds")
     if ids is not None and embeds is not None:
         refuse(f"{prefix}inputs_embeds", "embeddings together with ids", f"either {prefix}input_ids or {prefix}inputs_embeds")
-    for name, value in ((f"{prefix}input_ids", ids), (f"{prefix}inputs_embeds", embeds)):
-        if value is not None:
-            if value is ids:
-                check_ids(model, part, name, value)
-            else:
-                check_hidden(name, value, model.spec.stacks[part].width, model.get_submodule(part).embedding)
-            own = (value.shape[0], value.shape[1])
-            if shape is not None and own != shape:
-                refuse(name, f"rows and tokens {own}", f"{shape}, as in encoder_outputs")
-            shape = own
-    if shape is None:
+    name, own = f"{prefix}input_ids", shape
+    if ids is not None:
+        own = check_ids(model, part, name, ids)
+    elif embeds is not None:
+        name = f"{prefix}inputs_embeds"
+        own = check_hidden(name, embeds, model.spec.stacks[part].width, model.get_submodule(part).embedding)
+    if own is None:
         return None
-    rows, length = shape
+    if shape is not None and own != shape:
+        refuse(name, f"rows and tokens {own}", f"{shape}, as in encoder_outputs")
+    rows, length = own
     whole = (rows, offset + length)
     mask = check_numbers(f"{prefix}attention_mask", given, (whole,), "[batch, length]: cached and new tokens")
     if mask is not None and mask.dtype is not torch.bool and looks(model, mask):
@@ -83,15 +86,13 @@ def check_stack(
             refuse(f"{prefix}attention_mask", f"numbers from {low} to {high}", "1 at tokens and 0 at padding")
     check_numbers(f"{prefix}segment_ids", given, (whole,), "[batch, length]: cached and new tokens")
     places = check_numbers(f"{prefix}position_ids", given, ((rows, length), (1, length)), "[batch, length]")
-    if places is not None and looks(model, places) and bounds(places)[0] < 0:  # negative only at padding
-        real = mask[:, offset:].bool() if mask is not None and mask.device == places.device else torch.ones_like(places).bool()
-        if bool(((places < 0) & real).any()):
-            refuse(
-                f"{prefix}position_ids",
-                f"the position {bounds(places)[0]} at a token",
-                "positions from 0 on, except at padding",
-            )
-    return shape
+    if places is not None and looks(model, places):
+        masked = mask is not None and looks(model, mask)
+        lowest = bounds(places.masked_fill(~mask[:, offset:].bool(), 0) if masked else places)[0]
+        if lowest < 0:
+            found = f"the position {lowest} at a token"
+            refuse(f"{prefix}position_ids", found, "positions from 0 on, except at padding")
+    return own
 
 
 def check_tensor(name: str, value: Any, expected: str) -> None:
@@ -102,8 +103,8 @@ def check_tensor(name: str, value: Any, expected: str) -> None:
         refuse(name, f"a tensor of the layout {value.layout}", f"a dense tensor {expected}", "`.to_dense()` makes one.")
 
 
-def check_ids(model: ModelParts, part: str, name: str, ids: Any, *, least: int = 0) -> None:
-    """Check token IDs: `[batch, length]`, at least one token, from `least` to the last ID of the stack's vocabulary."""
+def check_ids(model: ModelParts, part: str, name: str, ids: Any, *, least: int = 0) -> tuple[int, int]:
+    """Check token IDs: at least one token, from `least` to the last ID of the stack's vocabulary. Returns `(rows, length)`."""
     check_tensor(name, ids, "of token ids, [batch, length]")
     if ids.dtype not in IDS:
         refuse(name, kind(ids), "token ids in int64 or int32", "`.long()` converts integers." if is_whole(ids) else "")
@@ -111,27 +112,24 @@ def check_ids(model: ModelParts, part: str, name: str, ids: Any, *, least: int =
         refuse(name, f"the shape {tuple(ids.shape)}", "[batch, length]")
     check_some(name, ids)
     if looks(model, ids):
-        check_range(model, part, name, ids, least=least)
+        low, high = bounds(ids)
+        size, vision = model.spec.vocabulary_of(part), model.spec.stacks[part].vision
+        if low < least or (high >= size and not (vision is not None and ids[ids >= size].eq(vision.image_token).all())):
+            expected = f"ids from {least} to {size - 1}: the {part}'s vocabulary"
+            refuse(name, f"the token id {low if low < least else high}", expected)
+    return ids.shape[0], ids.shape[1]
 
 
-def check_range(model: ModelParts, part: str, name: str, ids: Tensor, *, least: int = 0) -> None:
-    low, high = bounds(ids)
-    size = model.spec.vocabulary_of(part)
-    vision = model.spec.stacks[part].vision
-    if low < least or (high >= size and not (vision is not None and ids[ids >= size].eq(vision.image_token).all())):
-        refuse(name, f"the token id {low if low < least else high}", f"ids from {least} to {size - 1}: the {part}'s vocabulary")
-
-
-def check_hidden(name: str, hidden: Any, width: int, reader: Any) -> None:
-    """Check embeddings or hidden states: `[batch, length, width]`, in the dtype of `reader`'s weights unless autocast is on."""
+def check_hidden(name: str, hidden: Any, width: int, reader: Any) -> tuple[int, int]:
+    """Check embeddings or hidden states, in the dtype of `reader`'s weights unless autocast is on. Returns `(rows, length)`."""
     check_tensor(name, hidden, "[batch, length, width]")
     if hidden.ndim != 3 or hidden.shape[2] != width or not hidden.is_floating_point():
         refuse(name, f"{kind(hidden)} of the shape {tuple(hidden.shape)}", f"floats, [batch, length, {width}]")
     check_some(name, hidden)
     weight = next(reader.parameters(), None)
-    if type(weight) is not nn.Parameter or hidden.dtype == weight.dtype or cast_to(hidden.device.type) is not None:
-        return
-    refuse(name, kind(hidden), f"{kind(weight)}, as the model's weights", "`.to(dtype)` converts them.")
+    if type(weight) is nn.Parameter and hidden.dtype != weight.dtype and cast_to(hidden.device.type) is None:
+        refuse(name, kind(hidden), f"{kind(weight)}, as the model's weights", "`.to(dtype)` converts them.")
+    return hidden.shape[0], hidden.shape[1]
 
 
 def check_numbers(name: str, given: Given, shapes: tuple[tuple[int, ...], ...], words: str) -> Any:
@@ -141,14 +139,12 @@ def check_numbers(name: str, given: Given, shapes: tuple[tuple[int, ...], ...], 
         return None
     check_tensor(name, value, f"of integers, {words}")
     if not is_whole(value):
-        refuse(name, kind(value), "integers or booleans", FLOATS if name.endswith("attention_mask") else "")
+        # a mask of floats is ambiguous
+        remedy = "One of 1.0 and 0.0 is `mask.bool()`; an additive one of 0 and -inf is `mask == 0`."
+        refuse(name, kind(value), "integers or booleans", remedy if name.endswith("attention_mask") else "")
     if value.shape not in shapes:
         refuse(name, f"the shape {tuple(value.shape)}", f"{shapes[0]}: {words}")
     return value
-
-
-FLOATS = "One of 1.0 and 0.0 is `mask.bool()`; an additive one of 0 and -inf is `mask == 0`."
-"""How to convert a floating-point mask, whose meaning is ambiguous."""
 
 
 def check_some(name: str, tensor: Tensor) -> None:
