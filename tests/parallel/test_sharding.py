@@ -229,7 +229,7 @@ def check_projections_shared_by_processes(world: World, folder: Path) -> None:
         model = pairform.build(SPECS[kind](), seed=0, dtype=torch.float64).train()
         parallelize_module(model, world.mesh, pairform.parallel_plan(model.spec, processes=2))
         sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "full_tensor")]
-        assert len(sharded) == {"t5gemma": 38, "t5gemma2": 28, "t5": 30}[kind]
+        assert len(sharded) == {"t5gemma": 36, "t5gemma2": 28, "t5": 30}[kind]
         output = model(**whole)
         torch.testing.assert_close(output.logits, alone(**whole).logits, rtol=1e-9, atol=1e-9)
         output.loss.backward()
