@@ -120,8 +120,8 @@ def test_without_labels_it_is_rejected() -> None:
 
 
 def test_compiled_code_takes_it() -> None:
-    model = pairform.build(small_pair(), seed=0).train()
-    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    model = pairform.build(small_pair(depth=1), seed=0).train()
+    compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
     batch = {"input_ids": tokens(rows=2), "labels": uneven(2, 9), "loss_tokens": torch.tensor(30)}
     expected = gradients(model, [batch])
     for name, gradient in gradients(compiled, [batch]).items():

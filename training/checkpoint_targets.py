@@ -57,10 +57,10 @@ class Target:
         """The parameter's name that a place in the state ends with, as in an average of the weights; else an empty string."""
         return next((name for name in self.parameters if place.endswith(f".{name}")), "")
 
-    def missing(self) -> Iterator[Problem]:
-        """Parameters that are not stored, or have another shape or dtype there."""
+    def missing(self, place: str = "model") -> Iterator[Problem]:
+        """Parameters that are not stored at this place, or have another shape or dtype there."""
         for name, parameter in self.parameters.items():
-            tensor = self.stored.get(f"model.{name}")
+            tensor = self.stored.get(f"{place}.{name}")
             if tensor is None:
                 yield self.problem(name, "no such tensor", f"one of shape {list(parameter.shape)}")
             elif tuple(tensor.size) != tuple(parameter.shape):

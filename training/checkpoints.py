@@ -5,11 +5,9 @@ that could run code: see `checkpoint_metadata`.
 """
 
 import json
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -26,18 +25,14 @@ from pairform.assemblies.checkpoints.unwrapping import transparent
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.processes import PeerError, grouped, patient_group, said_by_first, together
 from pairform.blocks.functional.dtypes import is_sharded
-from pairform.registry import CheckpointError, InputError, OutputError, Problem, SpecError, read_json, shorten
+from pairform.registry import CheckpointError, InputError, OutputError, Problem, shorten
 from pairform.training.checkpoint_folders import checkpoint_path, clear, latest, new_checkpoint, partial_path, prune
 from pairform.training.checkpoint_metadata import REMEDY, Reader, TensorPlanner, Writer, length_of, read_metadata, shapes
+from pairform.training.checkpoint_state import STATE, packed, read_state, references, unpacked
 from pairform.training.checkpoint_targets import Target
 
-__all__ = ["latest", "load_checkpoint", "prune", "resume_step", "save_checkpoint"]
+__all__ = ["latest", "load_checkpoint", "load_weights", "prune", "resume_step", "save_checkpoint"]
 
-STATE = "state.json"
-STATE_BYTES = 1 << 28
-"""Largest state.json that is read."""
-REFERENCE = "$tensor"
-"""The only key of the object that stands for a tensor in state.json."""
 Optimizers: TypeAlias = Optimizer | Sequence[Optimizer]
 
 
@@ -87,6 +82,7 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
         write(partial, tensors)
         with together("checkpoint"):
             if first:
+                read_metadata(partial)  # each process has written its files where this one sees them
                 names = sorted(path.name for path in partial.iterdir())
                 document["files"] = {name: length_of(partial, name) for name in names}
                 (partial / STATE).write_text(json.dumps(document, allow_nan=False, indent=1) + "\n", "utf-8")
@@ -108,44 +104,40 @@ def load_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimi
         metadata = read_metadata(path)
         target = Target(path, shapes(metadata), names_of(model), listed(optimizer))
         tensors = target.tensors(document["groups"], set(references([document["state"], document["groups"]])))
-    group = patient_group() if grouped() else None
-    reader = Reader(path, metadata)
-    try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            load(tensors, storage_reader=reader, planner=TensorPlanner(), process_group=group, no_dist=group is None)
-    except CheckpointException as error:
-        failed(error, CheckpointError, path)
+    read(path, metadata, tensors)
     for index, each in enumerate(listed(optimizer)):
         target.restore(each, unpacked(document["groups"][index], tensors), tensors)
     state: dict[str, Any] = unpacked(document["state"], tensors)
     return state
 
 
-def read_state(path: Path, step: int) -> dict[str, Any]:
-    """The document in `state.json`, after a look at the files that it lists.
+def load_weights(folder: Path, step: int, model: nn.Module, place: str = "model") -> None:
+    """Read only the weights of `folder/step-N`, in every process.
+
+    place: "model", or the place of other tensors by the parameters' names, such as "state.average".
 
     Raises:
-        CheckpointError: it cannot be read, is of another step, or a file is missing or has another length.
+        CheckpointError: the checkpoint is damaged, or is not of this model.
     """
+    reshard(model)
+    path = checkpoint_path(folder, step)
+    with together("checkpoint"):
+        read_state(path, step)
+        metadata = read_metadata(path)
+        target = Target(path, shapes(metadata), names_of(model), [])
+        if problems := list(target.missing(place)):
+            raise CheckpointError(problems)
+    read(path, metadata, {f"{place}.{name}": parameter.detach() for name, parameter in target.parameters.items()})
+
+
+def read(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> None:
+    """Read the tensors, each process the parts that it holds."""
+    group, reader = patient_group() if grouped() else None, Reader(path, metadata)
     try:
-        document = read_json(path / STATE, STATE_BYTES)
-    except SpecError as error:
-        raise CheckpointError([replace(problem, remedy=REMEDY) for problem in error.problems]) from None
-    files, groups = document.get("files"), document.get("groups")
-    plain = isinstance(groups, list) and all(
-        isinstance(each, list) and all(isinstance(g, dict) for g in each) for each in groups
-    )
-    if document.get("step") != step or not isinstance(files, dict) or not isinstance(document.get("state"), dict) or not plain:
-        raise CheckpointError(Problem(str(path / STATE), "other fields", f"the state after step {step}", REMEDY))
-    for name, size in files.items():
-        try:
-            found = f"{length_of(path, name):,} bytes"
-            same = length_of(path, name) == size
-        except (OSError, ValueError) as error:
-            found, same = getattr(error, "strerror", None) or str(error), False
-        if not same:
-            raise CheckpointError(Problem(f"{path}: {shorten(name)}", found, f"a file of {shorten(size)} bytes", REMEDY))
-    return document
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that this is one process
+            load(tensors, storage_reader=reader, planner=TensorPlanner(), process_group=group, no_dist=group is None)
+    except CheckpointException as error:
+        failed(error, CheckpointError, path)
 
 
 def write(partial: Path, tensors: dict[str, Tensor]) -> None:
@@ -198,38 +190,3 @@ def training_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str,
                     raise InputError(Problem(f"optimizer: {key}", f"a {type(value).__name__}", expected))
                 tensors[f"optimizer.{names[parameter]}.{key}"] = value
     return tensors
-
-
-def packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON. Its tensors are added to `tensors`, by their place."""
-    if isinstance(value, Tensor):
-        tensors[place] = value.detach()
-        return {REFERENCE: place}
-    if isinstance(value, Mapping):
-        if REFERENCE in value or not all(isinstance(key, str) for key in value):
-            raise InputError(Problem(place, "an object with other keys", f"keys that are strings and not {REFERENCE!r}"))
-        return {key: packed(item, f"{place}.{key}", tensors) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [packed(item, f"{place}.{index}", tensors) for index, item in enumerate(value)]
-    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    found = str(value) if isinstance(value, float) else f"a {type(value).__name__}"
-    raise InputError(Problem(place, found, "JSON or a tensor"))
-
-
-def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `packed`, with lists for tuples."""
-    if isinstance(value, dict):
-        if REFERENCE in value:
-            return tensors[value[REFERENCE]]
-        return {key: unpacked(item, tensors) for key, item in value.items()}
-    return [unpacked(item, tensors) for item in value] if isinstance(value, list) else value
-
-
-def references(value: Any) -> Iterator[str]:
-    """The names of the tensors that a packed value refers to."""
-    if isinstance(value, dict) and REFERENCE in value:
-        yield str(value[REFERENCE])
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from references(item)

@@ -45,7 +45,8 @@ class SummedGradients(ParallelStyle):
             return total
 
         for parameter in module.parameters():
-            parameter.register_hook(summed)
+            hooked: Any = parameter
+            hooked.register_hook(summed)
         return module
 
 

@@ -43,7 +43,7 @@ def load(
 
     Args:
         path_or_repo: a folder, or a hub id `owner/name`.
-        device: where to put the weights.
+        device: where to put the weights. With a mesh, they are on the mesh's devices.
         dtype: None keeps the stored one. If the tensors have several, it is the one that config.json names, else the narrowest
             that holds all of them.
         revision: of a hub repository: a branch, tag or commit.
@@ -78,9 +78,11 @@ def load(
         if prepack or quantise is not None:
             remedy = "Leave the mesh out: one process generates with such weights."
             raise InputError(Problem("mesh", "quantised or prepacked weights over several processes", "plain weights", remedy))
+        if torch.device(device).type not in ("cpu", mesh.device_type):
+            raise InputError(Problem("device", str(device), f"none, or {mesh.device_type}, as in the mesh"))
         if kernel != "auto":
             model.use_kernel(kernel)
-        return load_sharded(checkpoint, model, mesh, device, precision)
+        return load_sharded(checkpoint, model, mesh, precision)
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
         state: dict[str, Tensor] = {}

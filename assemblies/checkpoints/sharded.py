@@ -20,7 +20,7 @@ from pairform.registry import Problem
 GOES_ON, FAILED = 1, 0
 
 
-def load_sharded(checkpoint: Checkpoint, model: Model, mesh: Any, device: str | torch.device, precision: Any) -> Model:
+def load_sharded(checkpoint: Checkpoint, model: Model, mesh: Any, precision: Any) -> Model:
     """Shard a skeleton over the processes of `mesh`, and fill in the rows of each tensor that this process holds.
 
     Memory stays at this process's share of the weights and one piece of a tensor.
@@ -33,7 +33,7 @@ def load_sharded(checkpoint: Checkpoint, model: Model, mesh: Any, device: str | 
     from pairform.assemblies.modeling.sharding import shard
 
     model = shard(model, mesh, precision)
-    model.to_empty(device=device)
+    model.to_empty(device=mesh.device_type)
     with together("load"), torch.no_grad():
         for name, parameter in model.named_parameters():
             fill(parameter, checkpoint.tensors[name])

@@ -1,6 +1,6 @@
 """Agreement between the processes of a group: an error of one of them is raised in all, and rank 0 may take its time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,8 @@ from pairform.registry import InputError, PairformError, Problem
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for one that reads or writes files. A process that dies is noticed at once."""
-_patient: dict[int, Any] = {}
+_patient: list[Any] = []
+"""The group of all processes that `patient_group` was last called with, and the group that it made for it."""
 
 
 class PeerError(PairformError):
@@ -30,10 +31,9 @@ def patient_group() -> Any:
     Every process must make the first call at the same point, since that creates the group.
     """
     whole = distributed.group.WORLD
-    if id(whole) not in _patient:
-        _patient.clear()  # groups of an earlier `init_process_group`
-        _patient[id(whole)] = distributed.new_group(backend="gloo", timeout=PATIENCE)
-    return _patient[id(whole)]
+    if not _patient or _patient[0] is not whole:
+        _patient[:] = whole, distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return _patient[1]
 
 
 @contextmanager
@@ -88,7 +88,3 @@ def reduced(numbers: Tensor, mesh: Any, operation: Any) -> Tensor:
     """A reduction over the processes that hold slices of the same weights: the last dimension of the mesh."""
     distributed.all_reduce(numbers, operation, group=mesh.get_group(mesh.ndim - 1))
     return numbers
-
-
-Stops = Callable[[Tensor], Tensor]
-"""From whether this process has finished to whether all have."""

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from pairform.assemblies.checkpoints.writing.folder import locked
 from pairform.training.checkpoint_metadata import read_metadata
-from pairform.training.checkpoints import latest, load_checkpoint, prune, resume_step, save_checkpoint
+from pairform.training.checkpoints import latest, load_checkpoint, load_weights, prune, resume_step, save_checkpoint
 from tests.broken.damage import refused
 
 
@@ -60,6 +60,20 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, 1, other, others) == {}
     assert others[1].param_groups[0]["betas"] == (0.9, 0.999)
     assert [train(other, others) for _ in range(3)] == expected
+
+
+def test_weights_are_read_alone(tmp_path: Path) -> None:
+    model, optimizers = small_run()
+    averages = {name: parameter.detach() / 2 for name, parameter in model.named_parameters()}
+    save_checkpoint(tmp_path, 1, model, optimizers, {"average": averages})
+    other, _ = small_run()
+    train(other, optimizers)
+    load_weights(tmp_path, 1, other)
+    assert all(torch.equal(one, two) for one, two in zip(other.parameters(), model.parameters(), strict=True))
+    load_weights(tmp_path, 1, other, "state.average")
+    assert all(torch.equal(parameter, averages[name]) for name, parameter in other.named_parameters())
+    refused(lambda: load_weights(tmp_path, 1, other, "state.none"), "no such tensor")
+    refused(lambda: load_weights(tmp_path, 1, nn.Linear(3, 4)), "no such tensor")
 
 
 def test_a_parameter_without_a_step_has_no_state(tmp_path: Path) -> None:
