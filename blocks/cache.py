@@ -1,185 +1,24 @@
-"""The state of decoding between calls: KV cache and recurrent states. It is passed in and out, and never stored in modules."""
+"""The state of decoding between calls. It is passed in and out, and never stored in modules."""
 
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Place: TypeAlias = tuple[int, str]
-"""Layer number and branch name: `(3, "self_attention")`."""
-BUCKET = 64
-"""The capacity of buffers is a multiple of this many tokens."""
-
-
-@dataclass(frozen=True)
-class KeyValues:
-    """Keys and values of consecutive tokens; `start` is the position of the first one in the sequence."""
-
-    keys: Float[Tensor, "batch kv_heads length head_dim"]
-    values: Float[Tensor, "batch kv_heads length head_dim"]
-    start: int = 0
-
-    @property
-    def bytes(self) -> int:
-        return sum(part.numel() * part.element_size() for part in (self.keys, self.values))
-
-    def then(self, keys: Tensor, values: Tensor) -> "KeyValues":
-        """A copy of these with newer ones appended."""
-        return KeyValues(torch.cat((self.keys, keys), 2), torch.cat((self.values, values), 2), self.start)
-
-    def last(self, count: int) -> "KeyValues":
-        """A view of the newest `count` tokens."""
-        excess = max(self.keys.shape[2] - count, 0)
-        return KeyValues(self.keys[:, :, excess:], self.values[:, :, excess:], self.start + excess)
-
-    def rows(self, index: Tensor) -> "KeyValues":
-        """The batch rows that `index` names, in its order."""
-        return KeyValues(self.keys[index], self.values[index], self.start)
+from pairform.blocks.key_values import KeyValueCache
 
 
 @dataclass
-class OwnKeys:
-    """Keys and values of a decoder's own tokens, written in place into buffers with spare capacity.
-
-    With a `window`, only that many of the newest tokens are kept between calls: when the buffers are full, these move to the
-    front, and the buffers stay small. Without a window all tokens are kept, and the capacity doubles when the buffers are full.
-    The tokens kept are those from `begin` to `end` in the buffers; `start` is the position of the first in the sequence.
-    """
-
-    buffers: KeyValues
-    window: int | None = None
-    begin: int = 0
-    end: int = 0
-    start: int = 0
-
-    @property
-    def held(self) -> KeyValues:
-        part = slice(self.begin, self.end)
-        return KeyValues(self.buffers.keys[:, :, part], self.buffers.values[:, :, part], self.start)
-
-    @property
-    def keys(self) -> Float[Tensor, "batch kv_heads held head_dim"]:
-        return self.held.keys
-
-    @property
-    def values(self) -> Float[Tensor, "batch kv_heads held head_dim"]:
-        return self.held.values
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the tokens kept, without spare capacity."""
-        return self.held.bytes
-
-    @property
-    def capacity(self) -> int:
-        """The number of tokens that fit into the buffers."""
-        return self.buffers.keys.shape[2]
-
-    def write(self, keys: Tensor, values: Tensor, room: int = 0) -> KeyValues:
-        """Append new tokens. Returns the keys and values that they may attend to: all that were kept, and their own.
-
-        room: the expected length of the sequence, to allocate buffers once. With gradients enabled nothing is written in place,
-        since autograd may have saved the tensors for the gradient of queries, of a bias or of a source.
-        """
-        count, trained = keys.shape[2], torch.is_grad_enabled()
-        total = self.end - self.begin + count
-        if trained or (self.limit is not None and total > self.limit):
-            attended = self.held.then(keys, values) if total > count else KeyValues(keys, values, self.start)
-            self.hold(attended if self.window is None else attended.last(self.window), 0 if trained else max(room, total))
-            return attended
-        if self.end + count > self.capacity:  # reallocate, or with a window move to the front
-            self.hold(self.held, max(room, total, min(2 * total, 2 * self.capacity)))
-        new = slice(self.end, self.end + count)
-        self.buffers.keys[:, :, new], self.buffers.values[:, :, new] = keys, values
-        self.end += count
-        attended = self.held
-        self.forget()
-        return attended
-
-    @property
-    def limit(self) -> int | None:
-        """The largest capacity of buffers with a window; None without one."""
-        return None if self.window is None else rounded(self.window + BUCKET)
-
-    def hold(self, newest: KeyValues, room: int) -> None:
-        """Keep exactly these tokens: copied to the front of buffers for `room` tokens, or with `room` 0 as they are."""
-        length = newest.keys.shape[2]
-        self.start, self.begin, self.end = newest.start, 0, length
-        if room == 0:
-            self.buffers = newest
-            return
-        capacity = rounded(max(room, length))
-        capacity = capacity if self.limit is None else min(capacity, self.limit)
-        if capacity <= self.capacity:
-            newest = KeyValues(newest.keys.clone(), newest.values.clone())  # they are views of the buffers that are overwritten
-        else:
-            shape = (*newest.keys.shape[:2], capacity)
-            keys = newest.keys.new_zeros((*shape, newest.keys.shape[3]))
-            self.buffers = KeyValues(keys, newest.values.new_zeros((*shape, newest.values.shape[3])))
-        self.buffers.keys[:, :, :length], self.buffers.values[:, :, :length] = newest.keys, newest.values
-
-    def forget(self) -> None:
-        """Drop tokens outside the window."""
-        if self.window is not None and (excess := self.end - self.begin - self.window) > 0:
-            self.begin, self.start = self.begin + excess, self.start + excess
-
-    def advance(self) -> int:
-        """Reserve a slot for one token, and return its index in the buffers, for `put`."""
-        if self.end == self.capacity:
-            self.hold(self.held, 2 * self.capacity)
-        self.end += 1
-        self.forget()
-        return self.end - 1
-
-    def put(self, keys: Tensor, values: Tensor, slot: Int[Tensor, "1"]) -> KeyValues:
-        """Write one token at the index in `slot`, a tensor so that one compiled step serves all slots. Returns the buffers."""
-        self.buffers.keys.index_copy_(2, slot, keys)
-        self.buffers.values.index_copy_(2, slot, values)
-        return self.buffers
-
-    def rows(self, index: Tensor) -> "OwnKeys":
-        """The batch rows that `index` names, in its order."""
-        return OwnKeys(self.buffers.rows(index), self.window, self.begin, self.end, self.start)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The state of a recurrent mixer, which takes the place of keys. Its size does not depend on the number of tokens."""
-
-    state: Float[Tensor, "batch heads head_dim value_dim"]
-
-    @property
-    def bytes(self) -> int:
-        return self.state.numel() * self.state.element_size()
-
-    def rows(self, index: Tensor) -> "Memory":
-        """The batch rows that `index` names, in its order."""
-        return Memory(self.state[index])
-
-
-@dataclass
-class Cache:
+class Cache(KeyValueCache):
     """The KV cache of a decoder, and the states of its recurrent mixers.
 
-    own:    keys and values of the decoder's tokens by layer and branch. They grow with each call; a local layer keeps only its
-            window.
-    source: keys and values of the source by layer and branch, computed once.
-    states: states of recurrent mixers by layer and branch.
-    length: the number of the decoder's tokens so far.
-    room:   the number of tokens to allocate buffers for. A longer sequence is possible, and reallocates them.
     beams:  the number of consecutive rows that share a source, whose keys and values are stored once for them.
     tokens: the token IDs of the cached prefix, recorded by `generate` to reject a prompt that begins differently.
     read:   a few channels of the source's hidden states, recorded to reject another source.
     owner:  the model that filled it, recorded to reject another one.
     """
 
-    own: dict[Place, OwnKeys] = field(default_factory=dict)
-    source: dict[Place, KeyValues] = field(default_factory=dict)
-    states: dict[Place, Memory] = field(default_factory=dict)
-    length: int = 0
-    room: int = 0
     beams: int = 1
     tokens: Int[Tensor, "batch known"] | None = None
     read: Float[Tensor, "rows source_length channels"] | None = None
@@ -225,14 +64,8 @@ class Cache:
     def spread(self, beams: int, *, share: bool = True) -> "Cache":
         """A cache that repeats each row `beams` times, consecutively. With `share`, keys and values of the source are not
         copied."""
-        held = [part.buffers.keys for part in self.own.values()] + [part.keys for part in self.source.values()]
-        held += [part.state for part in self.states.values()]
-        if not held:  # a decoder whose blocks keep nothing
+        some = self._some
+        if some is None:  # a decoder whose blocks keep nothing
             return replace(self, beams=beams)
-        index = torch.arange(len(held[0]), device=held[0].device).repeat_interleave(beams)
+        index = torch.arange(len(some), device=some.device).repeat_interleave(beams)
         return replace(self, beams=beams if share else self.beams).rows(index)
-
-
-def rounded(count: int) -> int:
-    """The next multiple of `BUCKET`."""
-    return -(-count // BUCKET) * BUCKET

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pairform.blocks.cache import Cache, Place
+from pairform.blocks.key_values import KeyValueCache, Place
 
 T = TypeVar("T")
 Reads: TypeAlias = Literal["own", "source", "sink"]
@@ -58,7 +58,7 @@ class Context:
     segments:  numbers of the documents packed in a row, `[batch, offset + length]`; None: one document per row.
     counted:   False at new tokens that auxiliary losses ignore, though others may attend to them, `[batch, length]`.
     slots:     for a compiled decoding step, by window (None: no window); `offset` is unused then.
-    weights:   attention weights by sequence attended to and place, if requested.
+    weights:   attention weights by sequence attended to and place, `[batch, heads, q, k]`, if requested.
     losses:    auxiliary losses by place, in training.
     place:     layer number and name of the branch that runs now; each layer sets it before it runs a branch.
     memo:      the values of `once`.
@@ -68,7 +68,7 @@ class Context:
     offset: int = 0
     valid: Bool[Tensor, "batch total_length"] | None = None
     source: Source | None = None
-    cache: Cache | None = None
+    cache: KeyValueCache | None = None
     blocks: Int[Tensor, "batch total_length"] | None = None
     segments: Int[Tensor, "batch total_length"] | None = None
     prefix: Bool[Tensor, "batch total_length"] | None = None
@@ -90,11 +90,6 @@ class Context:
             self.memo[key] = make()
         made: T = self.memo[key]
         return made
-
-    def record(self, reads: Reads, weights: Tensor) -> None:
-        """Store this branch's attention weights over one sequence, `[batch, heads, q, k]`, if the caller requested them."""
-        if self.weights is not None:
-            self.weights[reads, self.place] = weights
 
     def add_auxiliary_loss(self, make: Callable[[], Tensor]) -> None:
         """Add `make()`, a scalar, to the training loss."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pairform.blocks.context import Context
 from pairform.blocks.functional.blocked_ops import by_rows
-from pairform.blocks.functional.linear import Linear, WideLinear
+from pairform.blocks.functional.linear import Linear
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -43,48 +43,57 @@ class FeedForwardSpec(BlockSpec):
     )
 
 
-def down(spec: FeedForwardSpec, sizes: Sizes) -> Linear:
-    """The projection back to the width."""
-    return (WideLinear if spec.wide_output else Linear)(spec.hidden, sizes.width, bias=spec.bias)
+class WideLinear(Linear):
+    """A `Linear` that stays in float32 in a float16 model: conversion to float16 leaves its weights in float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def widened(tensor: Tensor) -> Tensor:
+            converted = fn(tensor)
+            return tensor.to(converted.device, torch.float32) if converted.dtype == torch.float16 else converted
+
+        super()._apply(widened, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
-class GatedFeedForward(nn.Module):
+class DenseFeedForward(nn.Module):
+    """Base of the dense blocks: their projections, and the way back to the width. gated: there is a projection of gates."""
+
+    gated: ClassVar[bool] = False
+
+    def __init__(self, spec: FeedForwardSpec, sizes: Sizes) -> None:
+        super().__init__()
+        self.spec = spec
+        if self.gated:
+            self.gate_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
+        self.down_proj = (WideLinear if spec.wide_output else Linear)(spec.hidden, sizes.width, bias=spec.bias)
+
+    def down(self, inner: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch length width"]:
+        """Dropout on the inner activations, and their projection back to the width."""
+        if self.spec.dropout and self.training:
+            inner = functional.dropout(inner, self.spec.dropout)
+        projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
+        return projected
+
+
+class GatedFeedForward(DenseFeedForward):
     """`down(activation(gate(x)) * up(x))` (Shazeer 2020, arXiv 2002.05202): GeGLU with gelu, SwiGLU with silu."""
 
     class Spec(FeedForwardSpec):
         name: Literal["gated"] = "gated"
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.gate_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.down_proj = down(spec, sizes)
+    gated = True
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         activation = ACTIVATIONS[self.spec.activation]
-        inner = by_rows(lambda gate, up: activation(gate) * up, self.gate_proj(hidden), self.up_proj(hidden))
-        if self.spec.dropout and self.training:
-            inner = functional.dropout(inner, self.spec.dropout)
-        projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
-        return projected
+        return self.down(by_rows(lambda gate, up: activation(gate) * up, self.gate_proj(hidden), self.up_proj(hidden)))
 
 
-class FeedForward(nn.Module):
+class FeedForward(DenseFeedForward):
     """`down(activation(up(x)))`, the plain MLP (Vaswani et al. 2017, section 3.3)."""
 
     class Spec(FeedForwardSpec):
         name: Literal["mlp"] = "mlp"
 
-    def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.up_proj = Linear(sizes.width, spec.hidden, bias=spec.bias)
-        self.down_proj = down(spec, sizes)
-
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        inner = ACTIVATIONS[self.spec.activation](self.up_proj(hidden))
-        if self.spec.dropout and self.training:
-            inner = functional.dropout(inner, self.spec.dropout)
-        projected: Tensor = self.down_proj(inner.to(self.down_proj.weight.dtype) if self.spec.wide_output else inner)
-        return projected
+        return self.down(ACTIVATIONS[self.spec.activation](self.up_proj(hidden)))

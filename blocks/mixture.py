@@ -90,8 +90,13 @@ class MixtureOfExperts(nn.Module):
             context.add_auxiliary_loss(lambda: self.losses(logits, weights, experts, context.counted_tokens(hidden.shape[1])))
         if self.spec.normalise:
             chosen = chosen / chosen.sum(-1, keepdim=True)
-        mix = self.everywhere if torch.compiler.is_compiling() else self.where_chosen
-        mixed = mix(hidden, chosen.to(hidden.dtype), experts, context)
+        chosen = chosen.to(hidden.dtype)
+        if torch.compiler.is_compiling():  # every expert on every token, with a weight of zero for those not chosen
+            mixed = torch.zeros_like(hidden)
+            for number, expert in enumerate(self.experts):
+                mixed = mixed + expert(hidden, context) * (chosen * experts.eq(number)).sum(-1, keepdim=True)
+        else:
+            mixed = self.where_chosen(hidden, chosen, experts, context)
         return mixed if self.shared is None else mixed + self.shared(hidden, context)
 
     def where_chosen(
@@ -122,19 +127,6 @@ class MixtureOfExperts(nn.Module):
             return counts
         ends = [experts.numel() * end // self.spec.experts for end in range(self.spec.experts + 1)]
         return [end - begin for begin, end in pairwise(ends)]
-
-    def everywhere(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        weights: Float[Tensor, "batch length top_k"],
-        experts: Int[Tensor, "batch length top_k"],
-        context: Context,
-    ) -> Float[Tensor, "batch length width"]:
-        """The same with every expert on every token, with a weight of zero for those not chosen."""
-        mixed = torch.zeros_like(hidden)
-        for number, expert in enumerate(self.experts):
-            mixed = mixed + expert(hidden, context) * (weights * experts.eq(number)).sum(-1, keepdim=True)
-        return mixed
 
     def losses(
         self,

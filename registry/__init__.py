@@ -34,6 +34,7 @@ from pairform.registry.merge import DocumentOf as DocumentOf
 from pairform.registry.merge import difference as difference
 from pairform.registry.merge import merge_patch as merge_patch
 from pairform.registry.merge import parse_settings as parse_settings
+from pairform.registry.merge import patch_at as patch_at
 from pairform.registry.registry import KINDS as KINDS
 from pairform.registry.registry import Registry as Registry
 from pairform.registry.registry import build_block as build_block

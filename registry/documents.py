@@ -109,15 +109,13 @@ class Resolution:
             if isinstance(stack, Mapping) and "extends" in stack:
                 patch[part] = self.stack(stack, part, place)
                 document.pop(part, None)
-        found: dict[str, Any] = merged(document, patch, self.content)
-        return found
+        return merged(document, patch, self.content)
 
     def stack(self, stack: Mapping[str, Any], part: str, place: Place) -> dict[str, Any]:
         """A stack document, resolved. If its base is a model, it extends the stack of the same part, or the only one."""
         own = dict(stack)
         base = self.base(own.pop("extends"), place, part)
-        found: dict[str, Any] = merged(base, own, self.content.of_field(None, PARTS[0]))
-        return found
+        return merged(base, own, self.content.of_field(None, PARTS[0]))
 
     def base(self, ref: object, place: Place, part: str = "") -> dict[str, Any]:
         """The document that `ref` names, resolved: a model, or a stack if a part extends it."""

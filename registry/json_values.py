@@ -134,8 +134,7 @@ def as_object(document: object, where: str = "") -> dict[str, Any]:
     """
     if not isinstance(document, Mapping):
         raise SpecError(Problem(where, shorten(document), "a JSON object"))
-    copied: dict[str, Any] = Checker(where).copy(document, (), 1)
-    return copied
+    return Checker(where).copy(document, (), 1)
 
 
 class Checker:

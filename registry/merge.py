@@ -47,8 +47,7 @@ class Content:
     def spec_named(self, name: object) -> type[BaseModel] | None:
         """The spec of an object with this `name`; None if there is no such spec."""
         if self.kinds and self.selects(name):
-            spec: type[BaseModel] = find_block(name, self.kinds).Spec
-            return spec
+            return find_block(name, self.kinds).Spec
         if len(self.specs) == 1:
             return self.specs[0]
         return next((spec for spec in self.specs if name in names_of(spec)), None)
@@ -167,9 +166,14 @@ def parse_setting(setting: str) -> dict[str, Any]:
         raise SpecError(too_deep("--set")) from None
     except ValueError:
         value = text
-    for key in reversed(keys):
+    return as_object(patch_at(path, value), "--set")
+
+
+def patch_at(path: str, value: Any) -> dict[str, Any]:
+    """`{"a": {"b": value}}` for `a.b`."""
+    for key in reversed(path.split(".")):
         value = {key: value}
-    return as_object(value, "--set")
+    return value
 
 
 def joined(one: Any, other: Any, path: str = "") -> Any:

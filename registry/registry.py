@@ -1,12 +1,11 @@
 """Registries: from names in JSON to the block classes that they build."""
 
 import functools
-import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeVar
 
 from pairform.registry.errors import Problem, SpecError, shorten, suggest
@@ -38,6 +37,8 @@ class Registry(Mapping[str, Any]):
 
     def add(self, name: str, block: Any) -> None:
         """Register `block`, a class or `"module:Class"`. `SpecError` names both files if the name is taken."""
+        if isinstance(block, str):
+            block = EntryPoint(f"{self.kind}.{name}", block, ENTRY_POINTS)
         known = self._blocks.get(name)
         if known is not None and identity(known) != identity(block):
             raise SpecError(
@@ -53,10 +54,10 @@ class Registry(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         self._read_plugins()
         if name not in self._blocks:
-            raise SpecError(self._unknown(name))
+            raise SpecError(Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", suggest(name, self)))
         block = self._blocks[name]
-        if isinstance(block, str | importlib.metadata.EntryPoint):
-            block = self._blocks[name] = self._import(name, block)
+        if isinstance(block, EntryPoint):
+            block = self._blocks[name] = self._load(block)
         return block
 
     def __contains__(self, name: object) -> bool:
@@ -81,31 +82,24 @@ class Registry(Mapping[str, Any]):
             if kind == self.kind:
                 self.add(name, entry)
 
-    def _import(self, name: str, block: str | importlib.metadata.EntryPoint) -> Any:
-        target = block if isinstance(block, str) else block.value
+    def _load(self, entry: EntryPoint) -> Any:
         try:
-            if not isinstance(block, str):
-                return block.load()
-            module, _, attribute = block.partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return entry.load()
         except Exception as error:
             raise SpecError(
                 Problem(
-                    f"{self.kind}.{name}",
-                    f"{type(error).__name__} while importing {target}: {error}",
+                    entry.name,
+                    f"{type(error).__name__} while importing {entry.value}: {error}",
                     "a block that can be imported",
                     "Fix or uninstall the package that registers it.",
                 )
             ) from error
 
-    def _unknown(self, name: object) -> Problem:
-        return Problem("name", shorten(name), f"one of {self.kind}: {', '.join(self)}", suggest(name, self))
-
 
 @functools.cache
-def plugins(path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
+def plugins(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """Entry points of the packages on `path`, which is `sys.path`, found once for all kinds."""
-    return tuple(importlib.metadata.entry_points(group=ENTRY_POINTS))
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 KINDS: Mapping[str, Registry] = {
@@ -180,16 +174,12 @@ def build_block(spec: Any, sizes: Any, *kinds: str) -> Any:
 
 def identity(block: Any) -> str:
     """`module:Class`, however the block was registered."""
-    if isinstance(block, str):
-        return block
-    if isinstance(block, importlib.metadata.EntryPoint):
-        return block.value
-    return f"{block.__module__}:{block.__qualname__}"
+    return block.value if isinstance(block, EntryPoint) else f"{block.__module__}:{block.__qualname__}"
 
 
 def location(block: Any) -> str:
     """The file that holds a block."""
-    if not isinstance(block, str | importlib.metadata.EntryPoint):
+    if not isinstance(block, EntryPoint):
         try:
             return inspect.getfile(block)
         except (OSError, TypeError):

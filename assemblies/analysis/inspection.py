@@ -1,15 +1,14 @@
 """Costs of a spec, by part, without allocating it: parameters, FLOPs and cache bytes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pairform.assemblies.analysis.flops import count_flops
-from pairform.assemblies.analysis.parameter_tree import Part, Tree, count_parameters, stacks_of
+from pairform.assemblies.analysis.parameter_tree import Part, Tree
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
@@ -27,14 +26,13 @@ class Inspection:
     """Costs of one model.
 
     Attributes:
-        tree: parameters and FLOPs of every part.
         parameters: by purpose. Tied tensors count once; encoder and decoder are without embeddings and vision.
         flops: of one forward pass over `source_length` and `target_length` tokens, two for each multiply-add of a matrix
             product.
         cache_bytes: of the decoder's keys and values after that pass, of its own tokens and of the encoder's output.
+        tree: parameters and FLOPs of every part.
     """
 
-    tree: Part
     parameters: dict[str, int]
     flops: dict[str, int]
     cache_bytes: dict[str, int]
@@ -43,18 +41,11 @@ class Inspection:
     target_length: int
     pictures: int
     dtype: str
+    tree: Part
 
     def document(self) -> dict[str, Any]:
         """Plain data, as `pairform inspect --json` prints it."""
-        lengths = {name: getattr(self, name) for name in ("batch", "source_length", "target_length", "pictures")}
-        return {
-            "parameters": self.parameters,
-            "flops": self.flops,
-            "cache_bytes": self.cache_bytes,
-            **lengths,
-            "dtype": self.dtype,
-            "tree": self.tree.document(self.parameters["total"]),
-        }
+        return vars(self) | {"tree": self.tree.document(self.parameters["total"])}
 
 
 def inspect(
@@ -85,20 +76,18 @@ def inspect(
     spec, counts = one_of_each(read)
     model = skeleton(spec, dtype)
     model.source_layers = source_layers(read)  # the bridge is crossed once for each of them
-    tree = Tree(model, counts).root
-    parameters = count_parameters(tree, model, counts)
     flops, cache = run(model, batch, source_length, target_length, pictures)
-    add_flops(tree, "", flops, counts)
+    tree = Tree(model, counts, flops)
     return Inspection(
-        tree,
-        parameters,
-        {part.name: part.flops for part in tree.parts} | {"total": tree.flops},
+        tree.parameters(),
+        {part.name: part.flops for part in tree.root.parts} | {"total": tree.root.flops},
         cache_bytes(cache, counts.get("decoder", [])),
         batch,
         source_length,
         target_length,
         pictures,
         str(dtype).removeprefix("torch."),
+        tree.root,
     )
 
 
@@ -150,8 +139,8 @@ def source_layers(spec: ModelSpec) -> tuple[int, ...]:
     return tuple(sorted(layer for layer in found if layer is not None))
 
 
-def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Mapping[str, int], Cache]:
-    """FLOPs by module path, and the decoder's cache, of one forward pass."""
+def run(model: Model, batch: int, source_length: int, target_length: int, pictures: int) -> tuple[Counter[str], Cache]:
+    """FLOPs by module path, with "" for the whole model, and the decoder's cache, of one forward pass."""
     source, target = (torch.zeros(batch, length, dtype=torch.long, device="meta") for length in (source_length, target_length))
     cache = Cache()
     inputs: dict[str, Tensor | Cache] = {"input_ids": target if model.encoder is None else source}
@@ -161,7 +150,7 @@ def run(model: Model, batch: int, source_length: int, target_length: int, pictur
             inputs["decoder_input_ids"] = target
     if pictures:
         inputs["pixel_values"] = pixels(next(iter(model.spec.stacks.values())), pictures)
-    with torch.no_grad(), count_flops(dict(measured_modules(model))) as flops:
+    with torch.no_grad(), count_flops(model) as flops:
         model(**inputs)
     return flops, cache
 
@@ -172,28 +161,6 @@ def pixels(stack: StackSpec, pictures: int) -> Tensor:
     embedding = PictureEmbeddingSpec.of(stack.vision.tower.embedding)
     assert embedding.image_size is not None, "checked by the spec"
     return torch.empty(pictures, embedding.channels, embedding.image_size, embedding.image_size, device="meta")
-
-
-def measured_modules(model: Model) -> Iterator[tuple[str, nn.Module]]:
-    """The modules whose FLOPs the tree has, by path."""
-    paths = ["head", "bridge"]
-    for stack, _ in stacks_of(model):
-        paths += [f"{stack}.embedding", f"{stack}.norm"]
-        for index, layer in enumerate(model.get_submodule(f"{stack}.layers").children()):
-            paths += [f"{stack}.layers.{index}.{branch}" for branch, _ in layer.named_children()]
-    paths += [f"{name}.vision.projector" for name, stack in model.spec.stacks.items() if stack.vision is not None]
-    return ((path, model.get_submodule(path)) for path in paths)
-
-
-def add_flops(part: Part, path: str, flops: Mapping[str, int], counts: Mapping[str, list[int]]) -> None:
-    """Fill in the FLOPs of a part and of all parts inside. counts: the number of layers that each measured layer stands for."""
-    for inner in part.parts:
-        if part.name == "layers":
-            many = counts[path.removesuffix(".layers")]
-            inner.flops = sum(flops.get(f"{path}.{kind}.{inner.name}", 0) * count for kind, count in enumerate(many))
-        else:
-            add_flops(inner, f"{path}.{inner.name}" if path else inner.name, flops, counts)
-    part.flops = flops.get(path, 0) + sum(inner.flops for inner in part.parts)
 
 
 def cache_bytes(cache: Cache, counts: list[int]) -> dict[str, int]:

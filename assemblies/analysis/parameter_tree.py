@@ -1,13 +1,14 @@
-"""A model as a tree of parts with their parameters."""
+"""A model as a tree of parts with their parameters and FLOPs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.specs.model import LayerSpec, StackSpec
+from pairform.assemblies.specs.model import StackSpec
 
 CROSS = "cross_attention"
 EMBEDDINGS = ("embedding", "position")
@@ -37,101 +38,94 @@ class Part:
         return sum(part.parameters for part in self.parts if part.name in names)
 
 
-def whole(name: str, parts: list[Part]) -> Part:
-    return Part(name, parameters=sum(part.parameters for part in parts), parts=parts)
-
-
-def stacks_of(model: Model) -> Iterator[tuple[str, StackSpec]]:
-    """Every stack by its path in the model, vision towers included."""
-    for name, stack in model.spec.stacks.items():
-        yield name, stack
-        if stack.vision is not None:
-            yield f"{name}.vision.tower", stack.vision.tower
-
-
 Counts = Mapping[str, Sequence[int]]
 """By a stack's path, the number of layers that each of its layers stands for."""
 
 
 class Tree:
-    """The tree of a model with one layer of each kind. Each tensor counts in the first part that has it."""
+    """The tree of a model with one layer of each kind, whose `root` is made when this is constructed.
 
-    def __init__(self, model: Model, counts: Counts) -> None:
-        self.counted: set[int] = set()
+    Args:
+        model: The model.
+        counts: How many layers each of its layers stands for.
+        flops: Of each module by its path, those of the modules inside it included.
+    """
+
+    def __init__(self, model: Model, counts: Counts, flops: Counter[str]) -> None:
+        self.spec = model.spec
         self.counts = counts
-        parts = [self.stack(name, model.get_submodule(name)) for name in model.spec.stacks]
+        self.flops = flops
+        self.counted: set[int] = set()
+        self.measured = self.idle = self.cross_attention = 0
+        parts = [self.stack(name, stack, model.get_submodule(name)) for name, stack in model.spec.stacks.items()]
         if model.spec.bridge.name != "none":
-            parts.insert(1, Part("bridge", parameters=self.new_parameters(model.bridge)))
-        self.root = whole("model", [*parts, Part("head", parameters=self.new_parameters(model.head))])
+            parts.insert(1, self.leaf("bridge", model.bridge))
+        self.root = whole("model", [*parts, self.leaf("head", model.head)])
+        self.root.flops += flops[""] - self.measured
 
-    def new_parameters(self, module: nn.Module) -> int:
-        """Elements of the module's parameters that no earlier part has."""
+    def leaf(self, path: str, module: nn.Module, count: int = 1) -> Part:
+        """A part without parts inside. Each tensor counts in the first part that has it."""
         new = {id(parameter): parameter.numel() for parameter in module.parameters() if id(parameter) not in self.counted}
         self.counted.update(new)
-        return sum(new.values())
+        flops = self.flops[path]
+        self.measured += flops
+        return Part(path.rpartition(".")[2], count, count * sum(new.values()), count * flops)
 
-    def stack(self, path: str, stack: nn.Module) -> Part:
+    def stack(self, path: str, spec: StackSpec, stack: nn.Module) -> Part:
         """Every child of the stack: those before the layers, the branches summed over layers, and the final norm."""
         children = dict(stack.named_children())
-        after = {name: children.pop(name) for name in ("layers", "norm")}
-        return whole(path.rpartition(".")[2], [self.part(path, name, child) for name, child in (children | after).items()])
+        layers, norm = children.pop("layers"), children.pop("norm")
+        parts = [
+            self.vision(path, spec, child) if name == "vision" else self.leaf(f"{path}.{name}", child)
+            for name, child in children.items()
+        ]
+        return whole(path.rpartition(".")[2], [*parts, self.layers(path, spec, layers), self.leaf(f"{path}.norm", norm)])
 
-    def part(self, path: str, name: str, child: nn.Module) -> Part:
-        """One child of the stack at `path`."""
-        if name == "layers":
-            return self.layers(child, self.counts[path])
-        if name == "vision":
-            tower = self.stack(f"{path}.vision.tower", child.get_submodule("tower"))
-            return whole("vision", [tower, Part("projector", parameters=self.new_parameters(child.get_submodule("projector")))])
-        return Part(name, parameters=self.new_parameters(child))
+    def vision(self, path: str, spec: StackSpec, vision: nn.Module) -> Part:
+        assert spec.vision is not None, "its module was built from it"
+        tower = self.stack(f"{path}.vision.tower", spec.vision.tower, vision.get_submodule("tower"))
+        return whole("vision", [tower, self.leaf(f"{path}.vision.projector", vision.get_submodule("projector"))])
 
-    def layers(self, layers: nn.Module, counts: Sequence[int]) -> Part:
-        by_branch: dict[str, Part] = {}
-        for layer, count in zip(layers.children(), counts, strict=True):
+    def layers(self, path: str, spec: StackSpec, layers: nn.Module) -> Part:
+        counts = self.counts[path]
+        branches: dict[str, Part] = {}
+        for index, (kind, layer, count) in enumerate(zip(spec.layers, layers.children(), counts, strict=True)):
             for name, branch in layer.named_children():
-                part = by_branch.setdefault(name, Part(name, count=0))
-                part.count += count
-                part.parameters += count * self.new_parameters(branch)
-        part = whole("layers", list(by_branch.values()))
+                found = self.leaf(f"{path}.layers.{index}.{name}", branch, count)
+                part = branches.setdefault(name, Part(name, count=0))
+                part.count += found.count
+                part.parameters += found.parameters
+                part.flops += found.flops
+                if kind.branches[name].name == CROSS:
+                    block = branch.get_submodule("block")
+                    self.cross_attention += count * sum(parameter.numel() for parameter in block.parameters())
+            self.idle += count * sum(getattr(module, "idle_parameters", 0) for module in layer.modules())
+        part = whole("layers", list(branches.values()))
         part.count = sum(counts)
         return part
 
+    def parameters(self) -> dict[str, int]:
+        """Parameters by purpose.
 
-def layers_of(model: Model, counts: Counts) -> Iterator[tuple[LayerSpec, nn.Module, int]]:
-    """Every kind of layer with its spec and the number of such layers."""
-    for path, stack in stacks_of(model):
-        yield from zip(stack.layers, model.get_submodule(f"{path}.layers").children(), counts[path], strict=True)
-
-
-def count_parameters(tree: Part, model: Model, counts: Counts) -> dict[str, int]:
-    """Parameters by purpose. `embedding` is of tokens and positions; `encoder` and `decoder` are the rest of a stack without
-    vision. `active`, given if it differs from the total, is what one token uses."""
-    stacks = {part.name: part for part in tree.parts if part.name in model.spec.stacks}
-    bodies = {name: stack.parameters - stack.size(*EMBEDDINGS, "vision") for name, stack in stacks.items()}
-    idle = sum(
-        count * getattr(module, "idle_parameters", 0)
-        for _, layer, count in layers_of(model, counts)
-        for module in layer.modules()
-    )
-    return {
-        "total": tree.parameters,
-        **({"active": tree.parameters - idle} if idle else {}),
-        "embedding": sum(stack.size(*EMBEDDINGS) for stack in stacks.values()),
-        "encoder": bodies.get("encoder", 0),
-        "decoder": bodies.get("decoder", 0),
-        "cross_attention": cross_attention_parameters(model, counts),
-        "vision": sum(stack.size("vision") for stack in stacks.values()),
-        "bridge": tree.size("bridge"),
-        "head": tree.size("head"),
-    }
+        `embedding` is of tokens and positions; `encoder` and `decoder` are the rest of a stack without vision. `active`, given
+        if it differs from the total, is what one token uses. `cross_attention` is without the norms around it.
+        """
+        root = self.root
+        stacks = {part.name: part for part in root.parts if part.name in self.spec.stacks}
+        bodies = {name: stack.parameters - stack.size(*EMBEDDINGS, "vision") for name, stack in stacks.items()}
+        return {
+            "total": root.parameters,
+            **({"active": root.parameters - self.idle} if self.idle else {}),
+            "embedding": sum(stack.size(*EMBEDDINGS) for stack in stacks.values()),
+            "encoder": bodies.get("encoder", 0),
+            "decoder": bodies.get("decoder", 0),
+            "cross_attention": self.cross_attention,
+            "vision": sum(stack.size("vision") for stack in stacks.values()),
+            "bridge": root.size("bridge"),
+            "head": root.size("head"),
+        }
 
 
-def cross_attention_parameters(model: Model, counts: Counts) -> int:
-    """Parameters of all cross-attention blocks, without the norms around them."""
-    return sum(
-        count * parameter.numel()
-        for layer, module, count in layers_of(model, counts)
-        for name, branch in module.named_children()
-        if layer.branches[name].name == CROSS
-        for parameter in branch.get_submodule("block").parameters()
-    )
+def whole(name: str, parts: list[Part]) -> Part:
+    """A part that consists of `parts`."""
+    return Part(name, 1, sum(part.parameters for part in parts), sum(part.flops for part in parts), parts)

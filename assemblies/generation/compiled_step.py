@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.modeling.base import ModelParts
-from pairform.blocks.cache import BUCKET, Cache
+from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Source, TokenSlot
+from pairform.blocks.key_values import BUCKET
 
 Step: TypeAlias = Callable[[ModelParts, Tensor, Tensor, Mapping[int | None, TokenSlot], Source | None, Cache], Tensor]
 
@@ -134,6 +135,7 @@ def in_bucket(source: Source) -> Source:
     """The source, padded on the right to the length of its bucket."""
     length = source.hidden.shape[1]
     more = bucket(length) - length
-    valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
-    valid = valid if source.valid is None else source.valid
+    valid = source.valid
+    if valid is None:
+        valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
     return replace(source.each(lambda hidden: functional.pad(hidden, (0, 0, 0, more))), valid=functional.pad(valid, (0, more)))

@@ -58,9 +58,8 @@ class Decoding:
         if self.prompt is None:
             self.prompt = length
         if self.step is not None and self.cache is not None and self.cache.length and begin == length - 1:
-            token = tokens[:, begin:].clone(
-                memory_format=torch.contiguous_format
-            )  # or its stride would be that of the whole sequence
+            # contiguous, or its stride would be that of the whole sequence
+            token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)
             return self.step(token, self.first, self.source, self.cache)
         few = length - begin <= PIECE  # as in every step: skips the search through all layers
         alone = self.model.all_finished is None  # other processes must run the decoder as often

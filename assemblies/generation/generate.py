@@ -12,9 +12,9 @@ from torch.nn import functional
 from pairform.assemblies.generation.compiled_step import in_bucket
 from pairform.assemblies.generation.decoding import Decoding, Finite, cacheable
 from pairform.assemblies.generation.options import GenerationOptions, ResolvedOptions, Streamer
-from pairform.assemblies.modeling.base import ModelParts
-from pairform.assemblies.modeling.checks.caches import check_same_beginning, check_same_source
-from pairform.assemblies.modeling.inputs import StackInputs, as_mask, real_tokens
+from pairform.assemblies.modeling.checks.caches import check_same_beginning
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, mask_padding, real_tokens
+from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.outputs import EncoderOutputs, kept_mask, kept_output
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
@@ -23,7 +23,7 @@ from pairform.registry import InputError, Problem
 
 @torch.no_grad()
 def generate(
-    model: ModelParts,
+    model: Model,
     options: GenerationOptions,
     input_ids: Int[Tensor, "batch length"] | None,
     attention_mask: Tensor | None,
@@ -35,8 +35,10 @@ def generate(
 ) -> Int[Tensor, "batch total_length"]:
     """`Model.generate`, which documents the arguments."""
     resolved = options.checked(model, cache)
-    # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default
-    padding = None if model.padding in resolved.ends and not has_own_tokens(model) else model.padding
+    # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default; the padding of
+    # an encoder with special tokens of its own has nothing to do with the decoder's end tokens
+    own_tokens = model.encoder is not None and model.encoder.spec.tokens is not None
+    padding = None if model.padding in resolved.ends and not own_tokens else model.padding
     with evaluating(model):
         source, images = None, pixel_values
         prompt, mask = input_ids, attention_mask
@@ -66,13 +68,8 @@ def generate(
         return torch.cat((prompt, new), dim=1)
 
 
-def has_own_tokens(model: ModelParts) -> bool:
-    """Whether the encoder has its own special tokens, so that its padding token is unrelated to the decoder's end tokens."""
-    return model.spec.encoder is not None and model.spec.encoder.tokens is not None
-
-
 @contextmanager
-def evaluating(model: ModelParts) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Eval mode for all modules; afterwards each one's previous mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -130,7 +127,7 @@ def sample(
 
 
 def encode(
-    model: ModelParts,
+    model: Model,
     ids: Tensor | None,
     mask: Tensor | None,
     pixels: Tensor | None,
@@ -140,20 +137,16 @@ def encode(
 ) -> Source:
     """The source of the decoder: the encoder's output, computed unless it is given, after the bridge."""
     assert model.encoder is not None
-    valid = kept_mask(outputs, as_mask(mask))
-    if valid is None:
-        valid = real_tokens(ids, padding)
+    inputs = mask_padding(StackInputs(ids, valid=kept_mask(outputs, as_mask(mask)), pixel_values=pixels), padding)
     if outputs is not None:
         encoded = kept_output(outputs, model.source_layers)
     else:
-        encoded = model.encoder(StackInputs(ids, valid=valid, pixel_values=pixels), layers=model.source_layers)
-    if cache is not None:
-        check_same_source(model, cache, encoded.hidden)
-    return model.source(encoded.hidden, valid, layers=encoded.layers)
+        encoded = model.encoder(inputs, layers=model.source_layers)
+    return model.decoder_source(encoded, inputs, cache)
 
 
 def starting_point(
-    model: ModelParts, prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
+    model: Model, prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """The prompt of the decoder and its mask, False at padding (None: there is no padding).
 
@@ -173,7 +166,7 @@ def starting_point(
     return prompt, None if valid is None or bool(valid.all()) else valid
 
 
-def warn_if_long(model: ModelParts, length: int) -> None:
+def warn_if_long(model: Model, length: int) -> None:
     """Warn if the sequence may become longer than the decoder's `max_length`."""
     longest = None if model.spec.decoder is None else model.spec.decoder.max_length
     if longest is not None and length > longest:

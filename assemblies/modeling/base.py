@@ -1,19 +1,24 @@
 """The parts of a model, built from a `ModelSpec`, and its settings."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pairform.assemblies.modeling.activation_checkpointing import Layers, checkpoint_layers
-from pairform.assemblies.modeling.compile import compile_layers
-from pairform.assemblies.modeling.frozen_weights import check_apply, constant_weights
+from pairform.assemblies.modeling.frozen_weights import ConstantLinear, constant_weights
 from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.stack import Stack
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.context import Source
-from pairform.registry import InputError, build_block
+from pairform.registry import InputError, Problem, build_block
+
+Layers: TypeAlias = Literal["all", "none"] | int | Sequence[int]
+"""All layers, none, every n-th from the first on, or layer numbers (from 0, or negative from the last)."""
+COMPILATIONS = 8
+"""Compilations per kind of layer: in training or not, with gradients or not, with masks or without, and some more."""
 
 
 @runtime_checkable
@@ -110,7 +115,9 @@ class ModelParts(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert or move all tensors, or none if some layer does not allow it."""
-        check_apply(self, fn)
+        for module in self.modules():
+            if isinstance(module, ConstantLinear):
+                module.check_apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def checkpoint_layers(self, layers: Layers | Mapping[str, Layers] = "all") -> None:
@@ -125,14 +132,28 @@ class ModelParts(nn.Module):
 
         Gradients are bit-identical to those without it. The setting belongs to this object and is not saved.
         """
-        checkpoint_layers(self, layers)
+        stacks = {name: module for name, module in self.named_modules() if isinstance(module, Stack)}
+        requested = layers if isinstance(layers, Mapping) else dict.fromkeys(stacks, layers)
+        if unknown := [name for name in requested if name not in stacks]:
+            expected = f"one of {', '.join(stacks)}"
+            raise InputError([Problem(f"checkpoint_layers.{name}", "no such stack", expected) for name in unknown])
+        chosen = {name: layer_numbers(requested.get(name, "none"), len(stack.layers)) for name, stack in stacks.items()}
+        for name, stack in stacks.items():
+            stack.checkpointed = chosen[name]
 
     def compile_layers(self, **options: Any) -> None:
         """Compile each layer separately, in place, at its first run. Layers of one kind share code, for all lengths.
 
         This takes a fraction of the time of compiling the whole model. `options` are those of `torch.compile`.
         """
-        compile_layers(self, **options)
+        stacks = [module for module in self.modules() if isinstance(module, Stack)]
+        options = {"dynamic": True, **options}
+        if "recompile_limit" in inspect.signature(torch.compile).parameters:  # beyond the limit layers run eagerly
+            kinds = sum(len(set(map(id, stack.spec.layers))) for stack in stacks)
+            options.setdefault("recompile_limit", COMPILATIONS * kinds)
+        for stack in stacks:
+            for layer in stack.layers:
+                layer.compile(**options)
 
     def use_kernel(self, kernel: str) -> None:
         """Let every attention block use `kernel`.
@@ -152,3 +173,17 @@ class ModelParts(nn.Module):
     def shift_right(self, ids: Int[Tensor, "batch length"], segments: Tensor | None = None) -> Int[Tensor, "batch length"]:
         """`ids` shifted right by one, after the start token of each row or segment; ignored labels become padding."""
         return shift_right(ids, self.spec.tokens, segments)
+
+
+def layer_numbers(layers: Layers, depth: int) -> frozenset[int]:
+    """The layer numbers, from 0, that `layers` stands for in a stack of `depth` layers."""
+    if layers == "none":
+        return frozenset()
+    if layers == "all":
+        layers = 1
+    if isinstance(layers, int) and layers > 0:
+        return frozenset(range(0, depth, layers))
+    if isinstance(layers, str | int) or any(not -depth <= layer < depth for layer in layers):
+        expected = f'"all", "none", 1 or more, or layer numbers from {-depth} to {depth - 1}'
+        raise InputError(Problem("checkpoint_layers", repr(layers), expected))
+    return frozenset(layer % depth for layer in layers)

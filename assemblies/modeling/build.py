@@ -13,8 +13,8 @@ from torch.utils._device import DeviceContext
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.feedforward import WideLinear
 from pairform.blocks.functional.initializers import Constant, Normal, initial_of
-from pairform.blocks.functional.linear import wide_tensors
 from pairform.registry import InputError, Problem, shorten
 
 
@@ -80,9 +80,12 @@ def parameters_of(spec: ModelSpec) -> Mapping[str, Parameter]:
     """The parameters of a spec's model by name, in its order. Cached, since loading, planning and saving all need them."""
     with Meta():
         model = Model(spec)
-    wide = wide_tensors(model)
+    wide = {path for path, module in model.named_modules() if isinstance(module, WideLinear)}
     return MappingProxyType(
-        {name: Parameter(tuple(each.shape), initial, name in wide) for name, each, initial in distributions(model)}
+        {
+            name: Parameter(tuple(each.shape), initial, name.rpartition(".")[0] in wide)
+            for name, each, initial in distributions(model)
+        }
     )
 
 

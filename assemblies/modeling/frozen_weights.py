@@ -37,13 +37,6 @@ def put_constant(model: nn.Module, kind: type[ConstantLinear], suits: Callable[[
     return {f"{name}.weight" for name, _ in layers}
 
 
-def check_apply(model: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
-    """Raise `InputError` for a conversion that some layer does not support, before any layer has changed."""
-    for module in model.modules():
-        if isinstance(module, ConstantLinear):
-            module.check_apply(function)
-
-
 def constant_weights(model: nn.Module, where: str, *, why: str = "", instead: str = "Load it again") -> Problem | None:
     """The problem with a model that has such layers, for a use that needs plain weights; None if it has none."""
     layer = next((module for module in model.modules() if isinstance(module, ConstantLinear)), None)

@@ -12,9 +12,8 @@ from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source
 from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
-from pairform.assemblies.modeling.inputs import StackInputs, as_mask, decoder_inputs, mask_padding
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, begins, check_packing, decoder_inputs, mask_padding
 from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
-from pairform.assemblies.modeling.segments import begins, check_prefix, check_segments
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
@@ -85,9 +84,7 @@ class Model(ModelParts):
         Raises:
             InputError: arguments that do not fit the model or each other.
         """
-        check_segments(self.spec, segment_ids, decoder_segment_ids)
-        if prefix_lengths is not None:
-            check_prefix(self.spec, prefix_lengths, cache, segment_ids)
+        check_packing(self.spec, segment_ids, decoder_segment_ids, prefix_lengths, cache)
         requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         valid = kept_mask(encoder_outputs, as_mask(attention_mask))
         source_inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
@@ -95,7 +92,7 @@ class Model(ModelParts):
             assert self.decoder is not None, "checked by the spec"
             decoded = self.decoder(replace(source_inputs, prefix_lengths=prefix_lengths), cache=cache, **requested)
             predicted = self.predict(decoded, source_inputs, labels, output_logits, loss_tokens, shift=True)
-            return ModelOutput(*predicted, decoded.hidden, decoded.hidden_states, decoded.attentions_over("own"), cache=cache)
+            return ModelOutput(*predicted, decoded.hidden, decoded.hidden_states, decoded.attentions.get("own"), cache=cache)
 
         source_inputs = mask_padding(source_inputs, self.padding)
         encoded: StackOutput | None = None
@@ -104,7 +101,7 @@ class Model(ModelParts):
         if self.decoder is None:  # encoder-only
             assert encoded is not None, "checked on entry"
             predicted = self.predict(encoded, source_inputs, labels, output_logits, loss_tokens)
-            states = (encoded.hidden, encoded.hidden_states, encoded.attentions_over("own"))
+            states = (encoded.hidden, encoded.hidden_states, encoded.attentions.get("own"))
             return ModelOutput(*predicted, *states, encoder_attention_mask=source_inputs.valid)
 
         target_inputs = StackInputs(
@@ -116,7 +113,7 @@ class Model(ModelParts):
             prefix_lengths=prefix_lengths,
         )
         target_inputs = decoder_inputs(self.spec, target_inputs, source_inputs, labels, self.padding)
-        output = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
+        output = kept_output(encoder_outputs, self.source_layers) if encoded is None else encoded
         source = self.decoder_source(output, source_inputs, cache)
         decoded = self.decoder(target_inputs, source=source, cache=cache, **requested)
         predicted = self.predict(decoded, target_inputs, labels, output_logits, loss_tokens, encoded)
@@ -127,10 +124,10 @@ class Model(ModelParts):
             encoder_attention_mask=source_inputs.valid,
             encoder_layers=output.layers or None,
             encoder_hidden_states=None if encoded is None else encoded.hidden_states,
-            encoder_attentions=None if encoded is None else encoded.attentions_over("own"),
+            encoder_attentions=None if encoded is None else encoded.attentions.get("own"),
             decoder_hidden_states=decoded.hidden_states,
-            decoder_attentions=decoded.attentions_over("own"),
-            cross_attentions=decoded.attentions_over("source"),
+            decoder_attentions=decoded.attentions.get("own"),
+            cross_attentions=decoded.attentions.get("source"),
             cache=cache,
         )
 

@@ -13,9 +13,10 @@ from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.layer import Layer
 from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
-from pairform.blocks.cache import Cache, Place
+from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Reads, Source
-from pairform.blocks.positions.base import share_parameters
+from pairform.blocks.key_values import Place
+from pairform.blocks.positions.base import ScoreBias
 from pairform.registry import InputError, Problem, Sizes, build_block
 
 
@@ -25,21 +26,17 @@ class StackOutput:
 
     hidden:         after the final norm.
     hidden_states:  the embeddings, then each layer's output, the last one after the final norm.
-    attentions:     by sequence attended to ("own" or "source"), the attention weights of each layer that attends to it,
-                    `[batch, heads, queries, keys]`.
+    attentions:     if requested, by sequence attended to ("own" or "source") the attention weights of each layer that attends
+                    to it, `[batch, heads, queries, keys]`.
     auxiliary_loss: in training, the sum of the auxiliary losses of blocks, including those of a trained vision tower.
     layers:         the requested layer outputs by layer number, after the final norm.
     """
 
     hidden: Float[Tensor, "batch length width"]
     hidden_states: tuple[Tensor, ...] | None = None
-    attentions: Mapping[Reads, tuple[Tensor, ...]] | None = None
+    attentions: Mapping[Reads, tuple[Tensor, ...]] = field(default_factory=dict)
     auxiliary_loss: Float[Tensor, ""] | None = None
     layers: Mapping[int, Float[Tensor, "batch length width"]] = field(default_factory=dict)
-
-    def attentions_over(self, reads: Reads) -> tuple[Tensor, ...] | None:
-        """The attention weights on one sequence in every layer that attends to it."""
-        return None if self.attentions is None else self.attentions.get(reads)
 
 
 class Stack(nn.Module):
@@ -56,17 +53,24 @@ class Stack(nn.Module):
         self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
-        share_parameters(
-            (name, module.get_submodule(f"{name}.block"))
-            for layer, module in zip(spec.layers, self.layers, strict=True)
-            for name in layer.present
-        )
+        self.share_positions()
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision: Vision | None = None
         if spec.vision is not None:
             tower = Stack(spec.vision.tower, Sizes(spec.vision.tower.width))
             self.vision = Vision(spec.vision, tower, sizes.width)
         self.checkpointed: frozenset[int] = frozenset()
+
+    def share_positions(self) -> None:
+        """Let score biases share parameters with those of the nearest earlier layer, in the branch of the same name."""
+        earlier: dict[tuple[str, type[ScoreBias]], ScoreBias] = {}
+        for layer in self.layers:
+            for name, branch in layer.named_children():
+                position = getattr(branch.block, "position", None)
+                if isinstance(position, ScoreBias):
+                    key = (name, type(position))
+                    position.share(earlier.get(key))
+                    earlier[key] = position
 
     def forward(
         self,
@@ -114,9 +118,9 @@ class Stack(nn.Module):
         return StackOutput(
             states[-1],
             tuple(states) if hidden_states else None,
-            None if context.weights is None else by_reading(context.weights),
+            by_reading(context.weights) if context.weights else {},
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
-            {index: self.normed(states[index + 1]) if index < last else states[-1] for index in layers},
+            {index: self.dropped(self.norm(states[index + 1])) if index < last else states[-1] for index in layers},
         )
 
     def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
@@ -130,12 +134,8 @@ class Stack(nn.Module):
                 states.append(checkpoint(layer, states[-1], context, index, use_reentrant=False))
             else:
                 states.append(layer(states[-1], context, index))
-        states[-1] = self.normed(states[-1])
+        states[-1] = self.dropped(self.norm(states[-1]))
         return states
-
-    def normed(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """`hidden` after the final norm and dropout."""
-        return self.dropped(self.norm(hidden))
 
     def dropped(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """`hidden` after the stack's dropout, in training."""

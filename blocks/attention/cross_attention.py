@@ -7,10 +7,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from pairform.blocks.attention.masks import FULL, Mask
+from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.cache import KeyValues
 from pairform.blocks.context import Context
+from pairform.blocks.key_values import KeyValues
 from pairform.registry import InputError, Problem, Sizes
 
 
@@ -41,11 +41,11 @@ def read_source(
     return Read(held.keys, held.values, mask)
 
 
-def source_mask(queries: int, length: int, context: Context) -> Mask:
+def source_mask(queries: int, length: int, context: Context) -> JoinedMask:
     """The mask of `queries` new queries over the source: all tokens but padding and those of other documents."""
     assert context.source is not None
     segments = context.segments
-    return Mask(
+    mask = Mask(
         FULL,
         query_start=0,
         query_length=queries,
@@ -56,6 +56,7 @@ def source_mask(queries: int, length: int, context: Context) -> Mask:
         query_segments=None if segments is None else segments[:, context.offset :],
         key_segments=None if segments is None else context.source.segments,
     )
+    return JoinedMask((mask,))
 
 
 def in_rows(values: Float[Tensor, "batch kv_heads length head_dim"]) -> Float[Tensor, "batch kv_heads length head_dim"]:

@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.kernels.dispatch import KERNELS
+from pairform.blocks.attention.kernels.dispatch import KERNELS, Demand
 from pairform.blocks.attention.projections import AttentionSpec, Read
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.context import Context

@@ -12,8 +12,6 @@ from torch.nn import functional
 from pairform.blocks.context import Reads
 
 T = TypeVar("T")
-ROWS = 512
-"""Rows of a dense mask that `fully_masked` holds at a time, to limit its memory."""
 
 
 class MaskPattern(NamedTuple):
@@ -78,14 +76,6 @@ class Mask:
         right = right if self.blocks is None else self.ahead
         return self.key_length if left is None or right is None else min(self.key_length, count + left + right)
 
-    def unrestricted(self) -> bool:
-        """Whether every query may attend to every key."""
-        left, right = self.window
-        last_query = self.query_start + self.query_length - 1
-        last_key = self.key_start + self.key_length - 1
-        near = left is None or last_query - self.key_start <= left
-        return not self.padded and near and (right is None or last_key - self.query_start <= right)
-
     def interval(self, device: torch.device) -> tuple[Int[Tensor, "rows queries"], Int[Tensor, "rows queries"]]:
         """The indices of the first and the last key that each query may attend to by causality, window and blocks, without
         padding and packing. One row if all rows are the same.
@@ -106,16 +96,20 @@ class Mask:
         """True where a query may attend; None if nothing is masked. One row of queries if only padding masks keys; a batch of
         one if neither padding nor packing does.
         """
-        if self.unrestricted():
-            return None
+        left, right = self.window
+        if not self.padded:
+            before = self.query_start + self.query_length - 1 - self.key_start  # from the last query to the first key
+            after = self.key_start + self.key_length - 1 - self.query_start  # from the first query to the last key
+            if (left is None or before <= left) and (right is None or after <= right):
+                return None
         allowed = None if self.valid is None else self.valid[:, None, None, :]
         if self.query_segments is not None and self.key_segments is not None:
             same = self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :]
             allowed = same if allowed is None else allowed & same
-        if self.window != (None, None):
-            low, high = (bound[:, None, :, None] for bound in self.interval(device))
+        if left is not None or right is not None:
+            low, high = self.interval(device)
             keys = torch.arange(0, self.key_length, device=device)
-            near = (keys >= low) & (keys <= high)
+            near = (keys >= low[:, None, :, None]) & (keys <= high[:, None, :, None])
             allowed = near if allowed is None else allowed & near
         return allowed
 
@@ -132,6 +126,7 @@ def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch leng
 @dataclass(frozen=True)
 class JoinedMask:
     """The mask over the concatenated keys of one or several sequences: two in merged attention, one more for sinks, else one.
+    That of the queries comes first.
 
     lowered: the forms that kernels converted it to, so that each is computed once for all layers that share the mask.
     """
@@ -179,14 +174,3 @@ class JoinedMask:
         ]
         length = self.lengths[0]
         return torch.cat([allowed.expand(batch, -1, length, -1) for allowed in whole], dim=-1)
-
-    def fully_masked(self, device: torch.device) -> Bool[Tensor, "batch 1 query_length 1"] | None:
-        """True at fully masked queries, which may attend to no key; None if there cannot be any."""
-        if not self.padded:
-            return None
-        masks, length = [], self.lengths[0]
-        for begin in range(0, length, ROWS):
-            allowed = self.rows(begin, min(begin + ROWS, length)).dense(device)
-            assert allowed is not None, "it is padded"
-            masks.append(~allowed.any(-1, keepdim=True))
-        return torch.cat(masks, dim=2)

@@ -54,4 +54,4 @@ class MergedAttention(OwnSequenceAttention):
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Keys and values of the source, both `[batch, kv_heads, length, head_dim]`, without positional encoding."""
-        return self.project(source, self.source_k_proj, self.source_v_proj) if self.separate else self.keys_values(source)
+        return self.keys_values(source, *((self.source_k_proj, self.source_v_proj) if self.separate else ()))

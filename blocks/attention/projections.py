@@ -9,22 +9,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall
-from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.kernels.dispatch import KERNELS, able, attend, choose, prepare
+from pairform.blocks.attention.kernels.dispatch import KERNELS, Demand, able, attend, choose, prepare
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
-from pairform.registry import (
-    LIMIT,
-    BlockSpec,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-    Problem,
-    Sizes,
-    Slot,
-    build_block,
-)
+from pairform.registry import LIMIT, BlockSpec, PositiveFloat, PositiveInt, Probability, Problem, Sizes, Slot, build_block
 
 
 class AttentionSpec(BlockSpec):
@@ -97,7 +86,7 @@ class Read(NamedTuple):
 
     keys: Float[Tensor, "batch kv_heads k head_dim"]
     values: Float[Tensor, "batch kv_heads k value_dim"]
-    mask: Mask
+    mask: JoinedMask
     bias: Float[Tensor, "heads distances"] | None = None
 
 
@@ -145,17 +134,18 @@ class AttentionHeads(nn.Module):
         prepare(kernel)
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
-        heads = split_heads(self.q_proj(hidden), self.head_dim)
+        batch, length, _ = hidden.shape
+        heads = self.q_proj(hidden).view(batch, length, self.heads, self.head_dim).transpose(1, 2)
         return self.q_norm(heads) if self.normed else heads
 
-    def keys_values(self, hidden: Float[Tensor, "batch length key_width"]) -> tuple[Tensor, Tensor]:
-        """Keys and values, both `[batch, kv_heads, length, head_dim]`."""
-        return self.project(hidden, self.k_proj, self.v_proj)
-
-    def project(self, hidden: Tensor, k_proj: nn.Linear, v_proj: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Keys and values by the given projections, both `[batch, kv_heads, length, head_dim]`."""
-        keys = split_heads(k_proj(hidden), self.head_dim)
-        values = split_heads(v_proj(hidden), self.head_dim)
+    def keys_values(
+        self, hidden: Float[Tensor, "batch length key_width"], k_proj: nn.Linear | None = None, v_proj: nn.Linear | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values, both `[batch, kv_heads, length, head_dim]`, by the block's projections or by the given ones."""
+        # the sizes are spelt out, since -1 would be ambiguous for an empty batch: a vision tower runs on no images
+        shape = (*hidden.shape[:2], self.kv_heads, self.head_dim)
+        keys = (self.k_proj if k_proj is None else k_proj)(hidden).view(shape).transpose(1, 2)
+        values = (self.v_proj if v_proj is None else v_proj)(hidden).view(shape).transpose(1, 2)
         return (self.k_norm(keys) if self.normed else keys), values
 
     def attend(
@@ -169,8 +159,10 @@ class AttentionHeads(nn.Module):
         if self.sinks is not None:
             reads = (*reads, sink(self.sinks, reads[0], context))
         keys, values, masks, biases = zip(*reads, strict=True)
-        # layers with the same masks share one JoinedMask, and with it the kernel's choice and form of it
-        mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(masks))
+        mask = masks[0]
+        if len(masks) > 1:  # layers with the same masks share one, and with it the kernel's choice and form of it
+            parts = tuple(part for mask in masks for part in mask.parts)
+            mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(parts))
         call = AttentionCall(
             mask,
             self.scale,
@@ -180,10 +172,11 @@ class AttentionHeads(nn.Module):
             biases=() if biases.count(None) == len(biases) else biases,
         )
         mixed, weights = attend(self.kernel, queries, keys, values, call)
-        if weights is not None:
-            for part, own in zip(masks, torch.split(weights, [part.key_length for part in masks], dim=-1), strict=True):
+        if weights is not None and context.weights is not None:
+            shares = torch.split(weights, [part.key_length for part in mask.parts], dim=-1)
+            for part, own in zip(mask.parts, shares, strict=True):
                 if part.reads != "sink":
-                    context.record(part.reads, own)
+                    context.weights[part.reads, context.place] = own
         return mixed
 
     def output(
@@ -198,17 +191,9 @@ class AttentionHeads(nn.Module):
         return projected
 
 
-def split_heads(
-    projected: Float[Tensor, "batch length heads_times_dim"], head_dim: int
-) -> Float[Tensor, "batch heads length head_dim"]:
-    """The heads of a projection, as a view. The batch may be empty: a tower runs on no images."""
-    batch, length, channels = projected.shape
-    return projected.view(batch, length, channels // head_dim, head_dim).transpose(1, 2)
-
-
 def sink(scores: Float[Tensor, " heads"], other: Read, context: Context) -> Read:
     """One more key that every query attends to, as in gpt-oss. Its score is a learned number per head, its value zero."""
-    length = other.mask.query_length
-    mask = context.once(("sink", length), lambda: Mask(FULL, 0, length, 0, 1, reads="sink"))
+    length = other.mask.lengths[0]
+    mask = context.once(("sink", length), lambda: JoinedMask((Mask(FULL, 0, length, 0, 1, reads="sink"),)))
     keys, values = torch.zeros_like(other.keys[:, :, :1]), torch.zeros_like(other.values[:, :, :1])
     return Read(keys, values, mask, scores[:, None].expand(-1, length))

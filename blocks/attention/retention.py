@@ -1,7 +1,7 @@
 """A recurrent mixer, whose state is one matrix per head at any sequence length."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from einops import rearrange
@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from pairform.blocks.attention.linear_recurrence import State, Tokens, chunked, stepped
 from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.cache import Memory
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import uncast, wide
 from pairform.blocks.functional.linear import Linear
-from pairform.blocks.positions.base import NoPosition, ScoreBiasSpec
+from pairform.blocks.key_values import Memory
+from pairform.blocks.positions.base import NoPosition, PositionedSpec, ScoreBiasSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 
@@ -28,7 +28,7 @@ class Retention(nn.Module):
     Training processes chunks of tokens in parallel, without approximation.
     """
 
-    class Spec(BlockSpec):
+    class Spec(PositionedSpec):
         name: Literal["retention"] = "retention"
         heads: PositiveInt = Field(examples=[8], description="Number of heads.")
         head_dim: PositiveInt | None = Field(
@@ -50,17 +50,13 @@ class Retention(nn.Module):
             default=1e-6, description="Added to the mean square in the norm of each head's output, which has no learned scale."
         )
 
-        def position_sizes(self, sizes: Sizes) -> Sizes:
-            """The sizes that the positional encoding is built with."""
-            return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
-
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             if self.head_dim is None and sizes.width % self.heads:
                 found = f"{self.heads} heads in a width of {sizes.width}"
                 yield Problem("heads", found, "heads that divide the width", "Or set head_dim.")
             if isinstance(self.position, ScoreBiasSpec):
                 yield Problem("position", f"{self.position.name!r}", "a position of queries and keys: retention has no scores")
-            yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
+            yield from super().check(sizes)
             if not self.mask.causal:
                 expected = "a causal mask: a recurrent mixer reads no later token, so it cannot stand in a bidirectional stack"
                 yield Problem("mask.causal", "false", expected)
@@ -68,10 +64,6 @@ class Retention(nn.Module):
                 yield Problem("mask.window", f"{list(self.mask.window)}", "null: retention has a decay instead of a window")
             if self.mask.prefix:
                 yield Problem("mask.prefix", "true", "false: a recurrent mixer reads no later token")
-
-        def sited(self, sizes: Sizes) -> dict[str, Any]:
-            position = self.position.sited(self.position_sizes(sizes))
-            return {"position": position} if position else {}
 
     scored = ("q_proj", "k_proj")
 

@@ -1,25 +1,24 @@
 """Attention of a sequence to itself."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.capabilities import Demand
+from pairform.blocks.attention.kernels.dispatch import Demand
 from pairform.blocks.attention.mask_spec import MaskSpec
-from pairform.blocks.attention.masks import FULL, Mask, MaskPattern
+from pairform.blocks.attention.masks import FULL, JoinedMask, Mask, MaskPattern
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
-from pairform.blocks.cache import KeyValues, OwnKeys
 from pairform.blocks.context import Context, TokenSlot
-from pairform.blocks.positions.base import NoPosition, ScoreBias, ScoreBiasSpec
-from pairform.registry import BlockSpec, Problem, Sizes, Slot, build_block
+from pairform.blocks.key_values import KeyValues, OwnKeys
+from pairform.blocks.positions.base import NoPosition, PositionedSpec, ScoreBias, ScoreBiasSpec
+from pairform.registry import BlockSpec, Sizes, Slot, build_block
 
 
-class OwnSequenceSpec(AttentionSpec):
+class OwnSequenceSpec(PositionedSpec, AttentionSpec):
     """Options of every attention block that attends to the sequence of its queries."""
 
     position: Annotated[BlockSpec, Slot("position")] = Field(
@@ -34,18 +33,6 @@ class OwnSequenceSpec(AttentionSpec):
         return replace(
             demand, bias=demand.bias or isinstance(self.position, ScoreBiasSpec), pictures=demand.pictures or self.mask.prefix
         )
-
-    def position_sizes(self, sizes: Sizes) -> Sizes:
-        """The sizes that the positional encoding is built with: as `width` the head dimension, and the number of heads."""
-        return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
-
-    def check(self, sizes: Sizes) -> Iterator[Problem]:
-        yield from super().check(sizes)
-        yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
-
-    def sited(self, sizes: Sizes) -> dict[str, Any]:
-        position = self.position.sited(self.position_sizes(sizes))
-        return {"position": position} if position else {}
 
 
 class OwnSequenceAttention(AttentionHeads):
@@ -80,52 +67,43 @@ class OwnSequenceAttention(AttentionHeads):
         mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
         return Read(key_values.keys, key_values.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
-    def own_mask(self, first: int, length: int, context: Context) -> Mask:
+    def own_mask(self, first: int, length: int, context: Context) -> JoinedMask:
         """The mask of the new tokens over `length` keys, the first of which is at position `first`."""
-        segments = context.segments
-        return Mask(
+        segments, prefix = context.segments, context.prefix
+        blocks = context.blocks if self.pattern.causal else None
+        if self.pattern.prefix and prefix is not None:  # its tokens are one more block
+            others = torch.full_like(prefix, -1, dtype=torch.long) if blocks is None else blocks
+            blocks = others.masked_fill(prefix, torch.iinfo(torch.long).max)
+        mask = Mask(
             self.pattern,
             query_start=context.offset,
             query_length=first + length - context.offset,
             key_start=first,
             key_length=length,
             valid=None if context.valid is None else context.valid[:, first:],
-            blocks=self.blocks(context),
+            blocks=blocks,
             query_segments=None if segments is None else segments[:, context.offset :],
             key_segments=None if segments is None else segments[:, first:],
         )
+        return JoinedMask((mask,))
 
-    def blocks(self, context: Context) -> Int[Tensor, "batch total_length"] | None:
-        """A number for each run of tokens that attend to each other despite causality: image tokens, and the prefix."""
-        if not self.mask.causal:
-            return None
-        prefix = context.prefix
-        if prefix is None or not self.mask.prefix:
-            return context.blocks
-
-        def make() -> Int[Tensor, "batch total_length"]:
-            others = torch.full_like(prefix, -1, dtype=torch.long) if context.blocks is None else context.blocks
-            return others.masked_fill(prefix, torch.iinfo(torch.long).max)
-
-        return context.once("prefix", make)
-
-    def score_bias(self, mask: Mask, context: Context) -> Float[Tensor, "heads distances"]:
+    def score_bias(self, mask: JoinedMask, context: Context) -> Float[Tensor, "heads distances"]:
         """The score bias for each distance between a query and a key, in the order that `by_distance` reads."""
 
         def make() -> Int[Tensor, "1 distances"]:
-            device = context.positions.device
+            device, (part,) = context.positions.device, mask.parts
             if context.slots is not None:
-                return torch.arange(mask.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
+                return torch.arange(part.key_length, device=device)[None] - context.slots[self.reach].token[:, None]
             # the smallest distance is that of the first key to the last query
-            first = mask.key_start - (mask.query_start + mask.query_length - 1)
-            return torch.arange(first, first + mask.key_length + mask.query_length - 1, device=device)[None]
+            first = part.key_start - (part.query_start + part.query_length - 1)
+            return torch.arange(first, first + part.key_length + part.query_length - 1, device=device)[None]
 
         return self.position.score_bias(context.once(("distances", id(mask)), make), context)[:, 0]
 
     @property
     def reach(self) -> int | None:
         """How many earlier tokens a later query may attend to: the causal window; None is all."""
-        return self.mask.window[0] if self.mask.window is not None and self.mask.causal else None
+        return self.pattern.window[0] if self.pattern.window is not None and self.pattern.causal else None
 
     def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> Read:
         """`read_own` for a compiled step of one token: all of the cache's buffers, with a mask of the slots that are in use.
@@ -136,14 +114,16 @@ class OwnSequenceAttention(AttentionHeads):
         whole = context.cache.own[context.place].put(keys, values, slot.token)
         capacity, reach = whole.keys.shape[2], self.reach
 
-        def allowed() -> Tensor:
+        def in_use() -> JoinedMask:
             places = torch.arange(capacity, device=keys.device)[None]
-            visible = places <= slot.token
+            allowed = places <= slot.token
             if reach is not None:
-                visible = visible & (places >= slot.token - reach)
-            return visible if slot.first is None else visible & (places >= slot.first)
+                allowed = allowed & (places >= slot.token - reach)
+            if slot.first is not None:
+                allowed = allowed & (places >= slot.first)
+            return JoinedMask((Mask(FULL, 0, 1, 0, capacity, allowed),))
 
-        mask = context.once(("slots", reach, capacity), lambda: Mask(FULL, 0, 1, 0, capacity, allowed()))
+        mask = context.once(("slots", reach, capacity), in_use)
         return Read(whole.keys, whole.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
 

@@ -1,8 +1,5 @@
 """Linear layers, `[..., in]` times a weight `[out, in]`."""
 
-from collections.abc import Callable
-from typing import Self
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,25 +34,3 @@ class Linear(nn.Linear):
         if input.dtype == torch.bfloat16:  # the only dtype in which `linear` does anything else
             return linear(input, self.weight, self.bias)
         return functional.linear(input, self.weight, self.bias)
-
-
-class WideLinear(Linear):
-    """A `Linear` that stays in float32 in a float16 model: conversion to float16 leaves its weights in float32."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        def widened(tensor: Tensor) -> Tensor:
-            converted = fn(tensor)
-            return tensor.to(converted.device, torch.float32) if converted.dtype == torch.float16 else converted
-
-        super()._apply(widened, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-
-def wide_tensors(model: nn.Module) -> set[str]:
-    """The names of the parameters that stay in float32 in a float16 model."""
-    return {
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if isinstance(module, WideLinear)
-        for name, _ in module.named_parameters()
-    }

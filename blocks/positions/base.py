@@ -1,13 +1,13 @@
-"""The absence of a positional encoding, and the base class of score biases."""
+"""The absence of a positional encoding, and base classes: of score biases, and of specs with a positional encoding."""
 
-from collections.abc import Iterable
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.registry import BlockSpec, Sizes
+from pairform.registry import BlockSpec, Problem, Sizes
 
 
 class NoPosition(nn.Module):
@@ -46,15 +46,22 @@ class ScoreBias(nn.Module):
         """Share parameters with the position of the nearest earlier layer, in the branch of the same name."""
 
 
-def share_parameters(blocks: Iterable[tuple[str, nn.Module]]) -> None:
-    """Let the positions of a stack share parameters.
+class PositionedSpec(BlockSpec):
+    """Base of the specs of blocks that encode positions in their heads."""
 
-    blocks: branch name and block of each branch of the stack, in order.
-    """
-    earlier: dict[tuple[str, type[ScoreBias]], ScoreBias] = {}
-    for branch, block in blocks:
-        position = getattr(block, "position", None)
-        if isinstance(position, ScoreBias):
-            key = (branch, type(position))
-            position.share(earlier.get(key))
-            earlier[key] = position
+    if TYPE_CHECKING:  # subclasses declare these fields, in an order of their own
+        heads: int
+        head_dim: int | None
+        position: BlockSpec
+
+    def position_sizes(self, sizes: Sizes) -> Sizes:
+        """The sizes that the positional encoding is built with: as `width` the head dimension, and the number of heads."""
+        return Sizes(self.head_dim or sizes.width // self.heads, depth=sizes.depth, layer=sizes.layer, heads=self.heads)
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        yield from super().check(sizes)
+        yield from (problem.inside("position") for problem in self.position.check(self.position_sizes(sizes)))
+
+    def sited(self, sizes: Sizes) -> dict[str, Any]:
+        position = self.position.sited(self.position_sizes(sizes))
+        return {"position": position} if position else {}

@@ -34,7 +34,8 @@ class DefaultScaling(Spec):
         self, theta: float | Tensor, channels: int, positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "*batch pairs"]:
         """Radians per token for each of the `channels / 2` pairs; `positions` are those of this forward pass."""
-        return 1.0 / (theta ** (steps(channels, positions) / channels))
+        even = torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device)
+        return 1.0 / (theta ** (even / channels))
 
 
 class LinearScaling(DefaultScaling):
@@ -147,11 +148,6 @@ class Llama3Scaling(LengthScaling):
         rotations = plain * (self.original_length / (2 * pi))
         unscaled = ((rotations - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
         return plain / self.factor * (1 - unscaled) + plain * unscaled
-
-
-def steps(channels: int, positions: Tensor) -> Float[Tensor, " pairs"]:
-    """0, 2, 4, ... below `channels`, on the device of `positions`."""
-    return torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device)
 
 
 Scaling: TypeAlias = Annotated[

@@ -46,10 +46,6 @@ class Jobs:
         folder.mkdir(exist_ok=True)
         return self.make(Path(tempfile.mkdtemp(dir=folder, prefix=time.strftime("%Y%m%d-%H%M%S-"))))
 
-    @property
-    def working(self) -> int:
-        return len(self.running)
-
     def start(self, name: str) -> None:
         with isolated():
             self.running[name] = self.executor.submit(run_trial, self.work, name)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from pairform.experiments.execution.worker import Work, run_trial
@@ -20,7 +20,7 @@ PATIENCE = 10.0
 
 
 class Processes:
-    """Runs trials as processes forked from one server process.
+    """Runs trials as processes forked from one server process, which has imported what they need and has computed nothing.
 
     Each holds the read end of a pipe whose write end only this process has. It begins when a message arrives and ends when the
     pipe is closed, however this process ended. A trial whose start was interrupted never begins.
@@ -28,13 +28,9 @@ class Processes:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.context = server()
-        self.running: dict[int, tuple[str, ForkServerProcess]] = {}
-        self.pipes: dict[int, Connection] = {}
-
-    @property
-    def working(self) -> int:
-        return len(self.running)
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["pairform.experiments.execution.preload"])
+        self.running: dict[int, tuple[str, ForkServerProcess, Connection]] = {}
 
     def start(self, name: str) -> None:
         start_server()
@@ -43,8 +39,7 @@ class Processes:
         try:
             with isolated():
                 process.start()
-            self.pipes[process.sentinel] = writer
-            self.running[process.sentinel] = (name, process)
+            self.running[process.sentinel] = (name, process, writer)
             writer.send_bytes(BEGIN)
         except BaseException:
             writer.close()
@@ -56,8 +51,8 @@ class Processes:
         found: list[tuple[str, str]] = []
         for ended in wait(list(self.running)):
             assert isinstance(ended, int), "a process's sentinel"
-            name, process = self.running.pop(ended)
-            self.pipes.pop(ended).close()
+            name, process, writer = self.running.pop(ended)
+            writer.close()
             process.join()
             code = process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
@@ -66,14 +61,12 @@ class Processes:
 
     def stop(self) -> None:
         """Terminate all trials, and wait until they have released their locks."""
-        for writer in self.pipes.values():
+        for _, process, writer in self.running.values():
             writer.close()
-        for _, process in self.running.values():
             process.terminate()
-        for _, process in self.running.values():
+        for _, process, _ in self.running.values():
             process.join(PATIENCE)
         self.running.clear()
-        self.pipes.clear()
 
 
 def run_attached(study: Connection, work: Work, name: str) -> None:
@@ -89,13 +82,6 @@ def run_attached(study: Connection, work: Work, name: str) -> None:
 
     threading.Thread(target=end_with_the_study, daemon=True).start()
     run_trial(work, name)
-
-
-def server() -> ForkServerContext:
-    """A context whose processes are forked from one that has imported what they need and has computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pairform.experiments.execution.preload"])
-    return context
 
 
 def start_server() -> None:

@@ -1,7 +1,7 @@
 """Running the trials of a study, each in its own process. A later run resumes where an earlier one stopped."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,6 @@ from pairform.experiments.results.records import (
     write_json,
 )
 from pairform.experiments.study.planning import check_room, plan_trials
-from pairform.experiments.study.search import Search
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
 from pairform.training.metrics import check_package
@@ -38,8 +37,8 @@ class Executor(Protocol):
     """Starts trials and waits for them."""
 
     @property
-    def working(self) -> int:
-        """Number of running trials."""
+    def running(self) -> Sized:
+        """The running trials."""
         ...
 
     def start(self, name: str) -> None: ...
@@ -51,33 +50,6 @@ class Executor(Protocol):
     def stop(self) -> None:
         """Terminate all running trials."""
         ...
-
-
-class Queue(Protocol):
-    """Decides which trials run, and in which order."""
-
-    def begin(self, waiting: list[str]) -> None:
-        """Start with these trials: planned, but not done."""
-        ...
-
-    def next(self) -> str | None:
-        """Name of the next trial; None if there is none at present."""
-        ...
-
-    def ended(self, trial: Trial) -> None: ...
-
-
-class Listed:
-    """Trials in the planned order."""
-
-    def begin(self, waiting: list[str]) -> None:
-        self.waiting = iter(waiting)
-
-    def next(self) -> str | None:
-        return next(self.waiting, None)
-
-    def ended(self, trial: Trial) -> None:
-        """The order does not depend on results."""
 
 
 def run_study(
@@ -125,7 +97,12 @@ def run_study(
     backend = make_executor(executor, work, cluster or {})
     check_links(out)
     contents = study.data.gather(source)
-    search = None if study.search is None else Search(study, study.search, source, contents, out)
+    search = None
+    if study.search is not None:
+        check_package("optuna", "search")
+        from pairform.experiments.study.search import Search
+
+        search = Search(study, study.search, source, contents, out)
     planned = plan_trials(study, source, contents) if search is None else search.planned
     check_folder(out, study, planned, contents.digests)
     check_room(out, planned if search is None else search.most)
@@ -136,9 +113,14 @@ def run_study(
         write_json(out / DATA, contents.digests)
         write_json(out / ENVIRONMENT, environment(source, command or []))
         waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
-        queue: Queue = search or Listed()
-        queue.begin(waiting)
-        run_trials(out, queue, backend, jobs, study.budget.minutes, report)
+        queue = iter(waiting) if search is None else search.queue(waiting)
+
+        def ended(trial: Trial) -> None:
+            if search is not None:
+                search.update()
+            report(trial)
+
+        run_trials(out, queue, backend, jobs, study.budget.minutes, ended)
     return trials_of(out)
 
 
@@ -158,7 +140,10 @@ def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
     """Raise `OutputError` unless `out` is new, empty or holds only trials that this study plans too, on the same data."""
     if not (out / STUDY).is_file():
-        if out.exists() and (not out.is_dir() or any(not leftover(item.name) for item in out.iterdir())):
+        partial = f".{STUDY}{PARTIAL}"  # a run that ended before it wrote the study leaves one, and the lock
+        if out.exists() and (
+            not out.is_dir() or any(item.name != LOCK and not item.name.startswith(partial) for item in out.iterdir())
+        ):
             raise OutputError(Problem(str(out), "something that is no study", "a new or empty folder, or this study's"))
         return
     previous = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY))
@@ -178,11 +163,6 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
 
 
-def leftover(name: str) -> bool:
-    """Whether a run that ended before it wrote the study leaves a file of this name."""
-    return name == LOCK or name.startswith(f".{STUDY}{PARTIAL}")
-
-
 def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> None:
     """Write the study and its planned trials. Existing trials keep their status, unless failed ones are to be retried."""
     write_json(out / STUDY, study.document())
@@ -198,20 +178,18 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
                 folder.write(known.model_copy(update={"number": trial.number}))
 
 
-def run_trials(out: Path, queue: Queue, executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
-    """Run trials in the queue's order, at most `jobs` at once; start none after `minutes`."""
+def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
+    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `minutes`."""
     start = time.monotonic()
     try:
         while True:
             late = minutes is not None and time.monotonic() - start > 60 * minutes
-            while executor.working < jobs and not late and (name := queue.next()) is not None:
+            while len(executor.running) < jobs and not late and (name := next(queue, None)) is not None:
                 executor.start(name)
-            if not executor.working:
+            if not executor.running:
                 return
             for name, outcome in executor.wait():
-                trial = settle(TrialFolder(out, name), outcome)
-                queue.ended(trial)
-                report(trial)
+                report(settle(TrialFolder(out, name), outcome))
     finally:
         executor.stop()
 

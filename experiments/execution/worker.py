@@ -8,7 +8,7 @@ from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolder, remove_partials, write_json
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PairformError, Problem, SpecError, read_json
-from pairform.training.data.file_data import fingerprint
+from pairform.training.data.batches import fingerprint
 from pairform.training.loop import DivergedError, train
 from pairform.training.metrics import open_log
 

@@ -11,7 +11,7 @@ from pairform.assemblies.analysis.diagrams import diagram
 from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
-from pairform.experiments.report.reading import Report, Variant, read_report
+from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
 from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
@@ -23,12 +23,6 @@ COSTS = {
     "latency": ("time to generate a target", "s"),
 }
 """Label and unit of each cost."""
-CURVES = {
-    ("train", "loss"): "Training loss",
-    ("train", "auxiliary_loss"): "Auxiliary training loss",
-    ("valid", "loss"): "Validation loss",
-    ("valid", "accuracy"): "Validation accuracy",
-}
 
 
 def report(directory: Path) -> Path:

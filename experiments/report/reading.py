@@ -24,7 +24,13 @@ LINE_BYTES = 1 << 16
 """Longest line of metrics; longer ones are skipped."""
 LAST_STEP = 1 << 53
 """Larger integers have no exact float, which plots are drawn with."""
-CURVES = (("train", "loss"), ("train", "auxiliary_loss"), ("valid", "loss"), ("valid", "accuracy"))
+CURVES = {
+    ("train", "loss"): "Training loss",
+    ("train", "auxiliary_loss"): "Auxiliary training loss",
+    ("valid", "loss"): "Validation loss",
+    ("valid", "accuracy"): "Validation accuracy",
+}
+"""Titles of the curves by split and measure."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pairform.experiments.report.reading import Report, Variant
 
 CHANGE, STATE, ATTEMPTS, RANK = "change", "state", "attempts", "rank"
 """Columns that are not means over seeds."""
-BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
-DECIMAL = ("", " k", " M", " G", " T", " P")
 Format = Callable[[float], str]
 
 
@@ -33,28 +32,8 @@ class Cell:
     value: float | Literal[""] | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One variant or trial."""
-
-    name: str
-    cells: list[Cell]
-
-
 def plain(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e-3 and value else f"{value:.4f}"
-
-
-def signed(value: float) -> str:
-    return f"{value:+.4f}"
-
-
-def decimal(value: float) -> str:
-    return scaled(value, 1000, DECIMAL)
-
-
-def binary(value: float) -> str:
-    return scaled(value, 1024, tuple(f" {unit}" for unit in BINARY))
 
 
 def scaled(value: float, step: int, units: tuple[str, ...]) -> str:
@@ -66,9 +45,9 @@ def scaled(value: float, step: int, units: tuple[str, ...]) -> str:
     return f"{value:.{digits}f}{units[power]}"
 
 
-def milliseconds(value: float) -> str:
-    return f"{1000 * value:,.1f}"
-
+signed = "{:+.4f}".format
+decimal = partial(scaled, step=1000, units=("", " k", " M", " G", " T", " P"))
+binary = partial(scaled, step=1024, units=(" B", " KiB", " MiB", " GiB", " TiB"))
 
 COLUMNS = (
     Column("loss", "Loss", "mean cross-entropy per target token, in validation", plain, cost=False),
@@ -79,7 +58,7 @@ COLUMNS = (
     Column("exact_match", "Exact match", "fraction of targets whose tokens are all predicted", plain, cost=False),
     Column("parameters", "Parameters", "shared ones counted once", decimal),
     Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
-    Column("latency", "Latency, ms", "time to generate one target", milliseconds, cost=False),
+    Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),
     Column("peak_bytes", "Peak memory", "above the level before training", binary),
     Column("cache_bytes", "Cache", "keys and values of the longest source and target", binary),
@@ -96,9 +75,9 @@ def columns(variants: list[Variant]) -> list[Column]:
     return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
 
 
-def rows(variants: list[Variant], shown: list[Column]) -> list[Row]:
-    """One row per variant."""
-    return [Row(variant.name, [cell(variant, column) for column in shown]) for variant in variants]
+def rows(variants: list[Variant], shown: list[Column]) -> dict[str, list[Cell]]:
+    """One row per variant, by its name."""
+    return {variant.name: [cell(variant, column) for column in shown] for variant in variants}
 
 
 def cell(variant: Variant, column: Column) -> Cell:
@@ -125,14 +104,14 @@ def trial_columns(shown: list[Column]) -> list[Column]:
     return [Column(STATE, "State", "", plain), Column(ATTEMPTS, "Started", "", plain), *numbers]
 
 
-def trial_rows(report: Report, shown: list[Column]) -> list[Row]:
-    """One row per trial, in the order in which they run."""
+def trial_rows(report: Report, shown: list[Column]) -> dict[str, list[Cell]]:
+    """One row per trial, by its name, in the order in which they run."""
     seeds = {variant.name: variant.seeds for variant in report.variants}
-    found = []
+    found = {}
     for trial in report.trials:
         first = [Cell(trial.status, None), Cell(f"{trial.attempts} times", trial.attempts)]
         result = seeds[trial.variant].get(trial.seed, {})
-        found.append(Row(trial.name, first + [single(result.get(column.key), column) for column in shown[len(first) :]]))
+        found[trial.name] = first + [single(result.get(column.key), column) for column in shown[len(first) :]]
     return found
 
 

@@ -116,11 +116,9 @@ class TrialFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / TRIAL, trial.model_dump(mode="json"))
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Wait until no other process runs this trial, and keep others out."""
-        with lock(self.path / LOCK, wait=True):
-            yield
+        return lock(self.path / LOCK, wait=True)
 
 
 def trials_of(study: Path) -> list[Trial]:

@@ -139,7 +139,7 @@ def t_quantile(probability: float, freedom: int) -> float:
         return 0.5 + scale * step / 3 * (heights[0] + inner + heights[-1])
 
     low, high = 0.0, math.pi / 2
-    for _ in range(60):
+    for _ in range(60):  # halvings, to the last bit of a float
         middle = (low + high) / 2
         low, high = (middle, high) if cumulative(middle) < probability else (low, middle)
     return math.sqrt(freedom) * math.tan(low)

@@ -28,8 +28,7 @@ from pairform.registry import (
     shorten,
     thaw,
 )
-from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, lengths_read
-from pairform.training.data.file_data import fingerprint
+from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.recipe import check_ignored
 
 BYTES = 20_000
@@ -112,7 +111,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             name=f"{variant.folder}-seed{seed}",
             number=next(order),
             variant=variant.name,
-            point=variant.point,
+            point=variant.shown,
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),
@@ -134,13 +133,11 @@ def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) ->
 
 def check_variant(variant: Variant, contents: Contents) -> Lengths:
     """Check that the model can be trained on the data; the data's longest source and target, in tokens."""
-    problems = list(check_spec(variant.spec))
-    if problems:
+    if problems := list(check_spec(variant.spec)):
         raise SpecError(problems)
     check_device(variant.training.device)
     examples = contents.open(variant.spec)
-    problems = list(check_lengths(examples, variant.training.batch))
-    if problems:
+    if problems := list(check_lengths(examples, variant.training.batch)):
         raise SpecError(problems)
     source, target = lengths_read(variant.spec, examples.lengths)
     try:

@@ -3,13 +3,16 @@
 import json
 import math
 import statistics
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
 
 from pairform.experiments.results.records import Trial, TrialFolder, result_of, write_json
 from pairform.experiments.study.planning import make_variants, trials_for
@@ -17,7 +20,6 @@ from pairform.experiments.study.spec import SearchSpec, StudySpec
 from pairform.experiments.study.variants import Variant, combination
 from pairform.registry import OutputError, PairformError, Problem, SpecError, parse_json, read_text, shorten, thaw
 from pairform.training.data.batches import Contents, generator
-from pairform.training.metrics import check_package
 
 SUMMARY = "search.json"
 Choices = Mapping[str, Sequence[str]]
@@ -35,7 +37,7 @@ class Point:
     refused: why it is not a valid model.
     number:  Optuna's trial number.
     value:   the measure's mean over seeds, once all trials are done.
-    ended:   whether Optuna has been told the outcome.
+    ended:   whether nothing remains to be told to Optuna: a refused point was never started.
     """
 
     params: dict[str, str]
@@ -44,9 +46,6 @@ class Point:
     number: int = 0
     value: float | None = None
     ended: bool = False
-
-    def __post_init__(self) -> None:
-        self.ended = self.refused is not None
 
 
 class Search:
@@ -57,7 +56,6 @@ class Search:
     """
 
     def __init__(self, study: StudySpec, settings: SearchSpec, source: Path, contents: Contents, out: Path) -> None:
-        check_package("optuna", "search")
         self.study, self.settings, self.source, self.contents, self.out = study, settings, source, contents, out
         first = {path: values[0] for path, values in study.grid.items()}
         # every variant at the first point: errors of the base and the patches are raised before the first trial
@@ -65,7 +63,6 @@ class Search:
         self.choices = {VARIANT: tuple(study.variants)}
         self.choices |= {path: tuple(json.dumps(thaw(value)) for value in values) for path, values in study.grid.items()}
         self.variants: dict[str, Variant] = {}
-        self.ready: deque[str] = deque()
         self.points = [self.plan(params) for params in read_points(out, self.choices, settings.measure)]
 
     @property
@@ -81,28 +78,22 @@ class Search:
         """As many trials as the search can run, all like the first: an estimate of the disk space."""
         return trials_for(self.study, self.contents, self.first[:1]) * self.study.points
 
-    def begin(self, waiting: list[str]) -> None:
-        """Resume: tell Optuna of earlier points, and run their unfinished trials first."""
-        import optuna
+    def queue(self, waiting: list[str]) -> Iterator[str]:
+        """Names of the trials to run: those `waiting` of earlier points, then those of new points.
 
+        A point is proposed when its first trial is asked for. Call `update` when a trial has ended.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.optuna = optuna.create_study(direction="minimize" if self.settings.measure == "loss" else "maximize")
         for point in self.points:
             self.register(point)
-        self.ready.extend(waiting)
         self.update()
+        yield from waiting
+        while len(self.points) < self.study.points:
+            yield from self.propose()
 
-    def next(self) -> str | None:
-        """Name of a trial to run; None at the end."""
-        while not self.ready and len(self.points) < self.study.points:
-            self.propose()
-        return self.ready.popleft() if self.ready else None
-
-    def ended(self, trial: Trial) -> None:
-        self.update()
-
-    def propose(self) -> None:
-        """Choose a point and plan its trials."""
+    def propose(self) -> list[str]:
+        """Choose a point and plan its trials; their names."""
         point = self.plan(self.choose())
         self.points.append(point)
         self.register(point)
@@ -111,13 +102,10 @@ class Search:
         for name in point.trials:
             if not TrialFolder(self.out, name).exists:
                 TrialFolder(self.out, name).write(planned[name])
-        self.ready.extend(point.trials)
+        return point.trials
 
     def choose(self) -> dict[str, str]:
         """A point that was not proposed before: Optuna's choice, or after `ATTEMPTS` repeated ones a random point."""
-        from optuna.samplers import RandomSampler, TPESampler
-        from optuna.trial import TrialState
-
         known = [point.params for point in self.points]
         sampler = TPESampler if self.settings.sampler == "tpe" else RandomSampler
         for attempt in range(ATTEMPTS):
@@ -130,14 +118,10 @@ class Search:
 
     @property
     def distributions(self) -> dict[str, Any]:
-        from optuna.distributions import CategoricalDistribution
-
         return {name: CategoricalDistribution(values) for name, values in self.choices.items()}
 
     def register(self, point: Point) -> None:
         """Tell Optuna that a point is running, or failed if it is refused."""
-        from optuna.trial import TrialState, create_trial
-
         state = TrialState.RUNNING if point.refused is None else TrialState.FAIL
         point.number = len(self.optuna.get_trials(deepcopy=False))
         self.optuna.add_trial(create_trial(state=state, params=point.params, distributions=self.distributions))
@@ -151,12 +135,10 @@ class Search:
             self.variants[variant.name] = variant
             return Point(params, [trial.name for trial in trials_for(self.study, self.contents, [variant])])
         except PairformError as error:
-            return Point(params, refused=str(error))
+            return Point(params, refused=str(error), ended=True)
 
     def update(self) -> None:
         """Tell Optuna each point's mean over seeds, or that a trial failed, once all have ended; write `search.json`."""
-        from optuna.trial import TrialState
-
         for point in self.points:
             if point.ended:
                 continue
@@ -214,7 +196,7 @@ def other_search(out: Path, found: str) -> OutputError:
 def pick(choices: Choices, known: Sequence[dict[str, str]], random: np.random.Generator) -> dict[str, str]:
     """A new point: a random one, or the first unknown one after it in the grid's order."""
     total = math.prod(map(len, choices.values()))
-    index = int(random.integers(min(total, 2**62)))
+    index = int(random.integers(min(total, 2**62)))  # numpy draws 64-bit integers; a grid may be larger
     while (point := point_at(choices, index)) in known:
         index = (index + 1) % total
     return point

@@ -8,7 +8,7 @@ from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import Match
 from pairform.experiments.study.spec import MatchSpec
-from pairform.registry import Problem, SpecError, merge_patch
+from pairform.registry import Problem, SpecError, merge_patch, patch_at
 from pairform.training.costs import costs
 from pairform.training.data.batches import Lengths
 
@@ -84,13 +84,6 @@ def scaled(sizes: Mapping[str, int], scale: int, multiple: int) -> dict[str, Any
     for path, size in sizes.items():
         patch = merge_patch(patch, patch_at(path, multiple * max(1, round(scale * size / largest))))
     return patch
-
-
-def patch_at(path: str, value: Any) -> dict[str, Any]:
-    """`{"a": {"b": value}}` for `a.b`."""
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
 
 
 def value_at(document: Any, path: str) -> Any:

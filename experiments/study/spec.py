@@ -67,11 +67,6 @@ class SearchSpec(Spec):
     seed: Count = Field(default=0, description="Seed of the sampler.")
 
 
-def base_alone() -> dict[str, dict[str, Any]]:
-    """The variants of a study that has only a grid."""
-    return {"base": {}}
-
-
 def comparable(value: Any) -> str:
     """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
     if isinstance(value, float) and value.is_integer():
@@ -89,7 +84,7 @@ class StudySpec(Spec):
     name: str = Field(description="Title of the report.")
     base: str | Model = Field(description="A preset's name, a path relative to the study file, or a model's document.")
     variants: dict[str, Model] = Field(
-        default_factory=base_alone,
+        default_factory=lambda: {"base": dict[str, Any]()},  # of a study that has only a grid
         min_length=1,
         description="Merge patches on the base by name; the first is the baseline of comparisons.",
     )

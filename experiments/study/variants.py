@@ -9,28 +9,14 @@ from typing import Any
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import Match
-from pairform.experiments.study.size_matching import patch_at
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import apply_patch, merge_patch, thaw
+from pairform.registry import apply_patch, merge_patch, patch_at, thaw
 from pairform.training.recipe import TrainingSpec, check_ignored
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")
 LONGEST = 100
 """Characters of a variant's name in the name of a trial's folder."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A model of the study: name with the grid's values, point of the grid, and the patches applied to the base."""
-
-    name: str
-    point: str
-    folder: str
-    patches: tuple[dict[str, Any], ...]
-    spec: ModelSpec
-    training: TrainingSpec
-    match: Match | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +52,15 @@ class Combination:
         return f"variants.{self.variant}" + (f" with {self.shown}" if self.shown else "")
 
 
+@dataclass(frozen=True)
+class Variant(Combination):
+    """A combination as a model to train, with its patches applied to the base."""
+
+    spec: ModelSpec
+    training: TrainingSpec
+    match: Match | None = None
+
+
 def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combination:
     """A variant at a point of the grid."""
     short = short_names(list(study.grid))
@@ -92,4 +87,4 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
     spec = ModelSpec.read(document)
     settings = TrainingSpec.read(training, where="training")
     check_ignored(settings, *combination.patches)
-    return Variant(combination.name, combination.shown, combination.folder, combination.patches, spec, settings)
+    return Variant(combination.variant, combination.point, combination.patches, spec, settings)

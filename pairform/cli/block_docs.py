@@ -4,7 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from pairform.registry import KINDS, LIMIT, SLOT_KEY, BlockSpec, PairformError, Sizes, registry_of
@@ -43,9 +43,6 @@ class Page:
     refused: tuple[str, ...]
     options: tuple[Option, ...]
     example: dict[str, Any]
-
-    def document(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def page(kind: str, name: str) -> Page:
@@ -155,8 +152,7 @@ def options(field: str, schema: Mapping[str, Any], path: str = "") -> Iterator[O
 
 def name_of(variant: Mapping[str, Any]) -> str:
     """Of an object that is one of several by its name."""
-    name: str = variant["properties"]["name"]["const"]
-    return name
+    return variant["properties"]["name"]["const"]
 
 
 def variants(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """The command `blocks`, and docs/blocks.md."""
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,7 +54,7 @@ def blocks(
     found = {kind: registry_named(kind)} if kind else registries()
     if kind and name:
         one = page(kind, name)
-        print_json(one.document()) if as_json else print_page(one)
+        print_json(asdict(one)) if as_json else print_page(one)
     elif as_json:
         print_json({kind: block_rows(registry) for kind, registry in found.items()})
     else:
@@ -73,19 +74,17 @@ def registry_named(kind: str) -> Any:
 
 
 def print_page(page: "Page") -> None:
-    from rich.table import Table
-
-    from pairform.cli.display.printing import console
+    from pairform.cli.display.printing import Sheet, console
 
     console.print(f"{page.kind} {page.name}", style="bold")
     console.print(f"\n{page.text}\n")
-    facts = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    facts = Sheet(show_header=False)
     for label, text in facts_of(page).items():
         if text:
             facts.add_row(label, text)
     console.print(facts)
     if page.options:
-        table = Table(box=None, padding=(0, 2, 0, 0))
+        table = Sheet()
         for column in ("option", "type", "default", ""):
             table.add_column(column, no_wrap=column == "option")
         for option in page.options:

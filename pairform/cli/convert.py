@@ -1,6 +1,6 @@
 """The commands that initialise a model from checkpoints: `plan` and `convert`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from inspect import Signature, signature
 from typing import Annotated, Any
@@ -21,103 +21,77 @@ from pairform.cli.options import (
     print_json,
 )
 
-Encoder = Annotated[str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")]
-Decoder = Annotated[str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")]
-Vision = Annotated[
-    str | None, typer.Option("--vision", metavar="SRC", help="Source of the vision tower, if the encoder's source has none.")
-]
-EncoderRevision = Annotated[str | None, typer.Option(help="Hub revision of the encoder's source.")]
-DecoderRevision = Annotated[str | None, typer.Option(help="Hub revision of the decoder's source.")]
-VisionRevision = Annotated[str | None, typer.Option(help="Hub revision of the vision tower's source.")]
-TargetSpec = Annotated[
-    str | None, typer.Option("--spec", metavar="SPEC", help="Architecture to make; by default, the pair of the two sources.")
-]
-SourceAttention = Annotated[
-    str,
-    typer.Option(
-        "--source-attention",
-        help="How the decoder reads the encoder: separate (T5Gemma), merged (T5Gemma 2), or auto: merged for two Gemma 3.",
-    ),
-]
-Cross = Annotated[
-    str,
-    typer.Option(
-        "--cross-attention",
-        help="Initialisation: auto (copy self-attention if the two configurations are equal, else random), self_attention, "
-        "random, or zero_output (the decoder starts as its source).",
-    ),
-]
-CrossNorms = Annotated[
-    str,
-    typer.Option(
-        "--cross-attention-norms", help="Norms around cross-attention: copy (those around self-attention) or identity."
-    ),
-]
-EncoderLayers = Annotated[str | None, typer.Option(help="Layers of the encoder's source to keep: every:2, first:8 or 0,2,5.")]
-DecoderLayers = Annotated[str | None, typer.Option(help="Layers of the decoder's source to keep.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="Dtype of the weights written; by default, that of the sources.")]
 
-
-def arguments(
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    vision: Vision = None,
-    spec: TargetSpec = None,
+def shared(
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")
+    ] = None,
+    vision: Annotated[
+        str | None,
+        typer.Option("--vision", metavar="SRC", help="Source of the vision tower, if the encoder's source has none."),
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option("--spec", metavar="SPEC", help="Architecture to make; by default, the pair of the two sources."),
+    ] = None,
     settings: Settings = None,
-    source_attention: SourceAttention = "auto",
-    cross_attention: Cross = "auto",
-    cross_attention_norms: CrossNorms = "copy",
-    encoder_layers: EncoderLayers = None,
-    decoder_layers: DecoderLayers = None,
+    source_attention: Annotated[
+        str,
+        typer.Option(
+            help="How the decoder reads the encoder: separate (T5Gemma), merged (T5Gemma 2), or auto: merged for two Gemma 3."
+        ),
+    ] = "auto",
+    cross_attention: Annotated[
+        str,
+        typer.Option(
+            help="Initialisation: auto (copy self-attention if the two configurations are equal, else random), "
+            "self_attention, random, or zero_output (the decoder starts as its source)."
+        ),
+    ] = "auto",
+    cross_attention_norms: Annotated[
+        str, typer.Option(help="Norms around cross-attention: copy (those around self-attention) or identity.")
+    ] = "copy",
+    encoder_layers: Annotated[
+        str | None, typer.Option(help="Layers of the encoder's source to keep: every:2, first:8 or 0,2,5.")
+    ] = None,
+    decoder_layers: Annotated[str | None, typer.Option(help="Layers of the decoder's source to keep.")] = None,
     seed: Seed = 0,
-    dtype: Dtype = None,
-    encoder_revision: EncoderRevision = None,
-    decoder_revision: DecoderRevision = None,
-    vision_revision: VisionRevision = None,
-) -> dict[str, Any]:
-    """The options that `plan` and `convert` share, as arguments of the functions of these names."""
-    revisions = {"encoder": encoder_revision, "decoder": decoder_revision, "vision": vision_revision}
-    options = {
-        "source_attention": source_attention,
-        "cross_attention": cross_attention,
-        "cross_attention_norms": cross_attention_norms,
-        "encoder_layers": encoder_layers,
-        "decoder_layers": decoder_layers,
-        "seed": seed,
-        "dtype": dtype,
-    }
-    return {
-        "encoder": encoder,
-        "decoder": decoder,
-        "vision": vision,
-        "spec": spec,
-        "patch": parse_set(settings),
-        "options": read_options(options),
-        "revisions": {role: revision for role, revision in revisions.items() if revision is not None},
-    }
+    dtype: Annotated[str | None, typer.Option(help="Dtype of the weights written; by default, that of the sources.")] = None,
+    encoder_revision: Annotated[str | None, typer.Option(help="Hub revision of the encoder's source.")] = None,
+    decoder_revision: Annotated[str | None, typer.Option(help="Hub revision of the decoder's source.")] = None,
+    vision_revision: Annotated[str | None, typer.Option(help="Hub revision of the vision tower's source.")] = None,
+) -> None:
+    """The options that `plan` and `convert` share."""
 
 
-def read_options(document: Mapping[str, Any]) -> Any:
-    """The options of the initialisation. Invalid ones are wrong usage."""
+def arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `shared` as arguments of the functions `plan` and `convert`. Invalid ones are wrong usage."""
     from pairform import Options
     from pairform.registry import SpecError
 
+    patch = parse_set(given.pop("settings"))
+    revisions = {role: given.pop(f"{role}_revision") for role in ("encoder", "decoder", "vision")}
     try:
-        return Options.read(document)
+        options = Options.read({name: given.pop(name) for name in Options.model_fields})
     except SpecError as error:
         raise typer.BadParameter(str(error)) from None
+    revisions = {role: revision for role, revision in revisions.items() if revision is not None}
+    return given | {"patch": patch, "options": options, "revisions": revisions}
 
 
 def initialisation(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a command with the options of `arguments`, which `function` receives as its first argument, and its own."""
-    shared, (_, *own) = signature(arguments).parameters, signature(function).parameters.values()
+    """Make a command with the options of `shared`, which `function` receives as its first argument, and its own."""
+    common, (_, *own) = signature(shared).parameters, signature(function).parameters.values()
 
     @wraps(function)
     def command(**given: Any) -> None:
-        function(arguments(**{name: given.pop(name) for name in shared}), **given)
+        function(arguments({name: given.pop(name) for name in common}), **given)
 
     required = [parameter for parameter in own if parameter.default is parameter.empty]
-    parameters = [*required, *shared.values(), *(parameter for parameter in own if parameter not in required)]
+    parameters = [*required, *common.values(), *(parameter for parameter in own if parameter not in required)]
     command.__signature__ = Signature([each.replace(kind=each.KEYWORD_ONLY) for each in parameters])  # type: ignore[attr-defined]
     return command
 

@@ -124,8 +124,7 @@ def is_preset(ref: str, settings: list[str] | None = None) -> bool:
 def expanded_form(ref: str, settings: list[str] | None = None) -> dict[str, Any]:
     from pairform.registry.documents import expanded
 
-    document: dict[str, Any] = expanded(ref) if is_preset(ref, settings) else read_spec(ref, settings).document()
-    return document
+    return expanded(ref) if is_preset(ref, settings) else read_spec(ref, settings).document()
 
 
 def read_spec(ref: str, settings: list[str] | None) -> Any:

@@ -36,12 +36,10 @@ class TextModel:
         from pairform.assemblies.checkpoints.writing.companions import ENCODER_TOKENIZER
 
         own = f"{ENCODER_TOKENIZER}/{TOKENIZER}"
-        ids: list[int] = self.tokenizer(own if (self.folder / ENCODER_TOKENIZER).is_dir() else TOKENIZER).encode(text).ids
-        return ids
+        return self.tokenizer(own if (self.folder / ENCODER_TOKENIZER).is_dir() else TOKENIZER).encode(text).ids
 
     def decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer(TOKENIZER).decode(ids, skip_special_tokens=True)
-        return text
+        return self.tokenizer(TOKENIZER).decode(ids, skip_special_tokens=True)
 
     def tokenizer(self, name: str) -> "Tokenizer":
         """The tokenizer in a file of the model's folder."""
@@ -73,5 +71,4 @@ class TextModel:
             raise InputError(Problem("input_ids", str(max(ids)), f"token ids up to {largest}"))
         output_ids = self.model.generate(input_ids, torch.ones_like(input_ids), **options)
         prompt = len(ids) if self.model.encoder is None else 1
-        new: list[int] = output_ids[0, prompt:].tolist()
-        return new
+        return output_ids[0, prompt:].tolist()

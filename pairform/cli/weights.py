@@ -1,5 +1,6 @@
 """The commands that check a model's folder, or make another model of it: `verify`, `export`, `extract` and `carry`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,18 +68,8 @@ def export(
 ) -> None:
     """Write a model in another layout, with the same tensors."""
     from pairform import export as run
-    from pairform.cli.display.printing import byte_progress
 
-    with byte_progress() as progress:
-        written = run(
-            directory,
-            out,
-            format=check_format(format_),
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    print(f"{out}: {written:,} bytes of weights")
+    write(run, directory, out, format=check_format(format_), max_shard_size=max_shard_size, overwrite=overwrite)
 
 
 def extract(
@@ -91,19 +82,17 @@ def extract(
 ) -> None:
     """Write one stack of a model as a model of its own."""
     from pairform import extract as run
+
+    one_of(part, ("encoder", "decoder"), "--part")
+    write(run, directory, out, part=part, format=check_format(format_), max_shard_size=max_shard_size, overwrite=overwrite)
+
+
+def write(run: Callable[..., int], directory: str, out: Path, **options: Any) -> None:
+    """Call `export` or `extract` with a progress bar, and print what was written."""
     from pairform.cli.display.printing import byte_progress
 
-    chosen = one_of(part, ("encoder", "decoder"), "--part")
     with byte_progress() as progress:
-        written = run(
-            directory,
-            out,
-            part=chosen,
-            format=check_format(format_),
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        written = run(directory, out, progress=progress, **options)
     print(f"{out}: {written:,} bytes of weights")
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, Run
+from pairform.blocks.attention.kernels.biases import fully_masked
 from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from pairform.registry import merge_patch
@@ -118,5 +119,5 @@ def real_queries(mask: JoinedMask) -> Tensor:
 
 def sees_a_key(mask: JoinedMask) -> Tensor:
     """True at queries that see some key, `[rows, 1, queries, 1]`."""
-    lost = mask.fully_masked(torch.device("cpu"))
+    lost = fully_masked(mask, torch.device("cpu"))
     return torch.ones(ROWS, 1, 1, 1, dtype=torch.bool) if lost is None else ~lost

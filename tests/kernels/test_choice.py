@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import pairform
-from pairform.blocks.attention.kernels import capabilities, flex
+from pairform.blocks.attention.kernels import dispatch, flex
 from pairform.blocks.attention.kernels.arguments import AttentionCall
-from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.kernels.dispatch import KERNELS, able, choose, preferred
+from pairform.blocks.attention.kernels.dispatch import KERNELS, Demand, able, choose, preferred
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from pairform.blocks.attention.projections import AttentionHeads
 from pairform.blocks.functional.constants import constant
@@ -75,7 +74,7 @@ def test_layers_may_use_different_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     )
     plain = pairform.build(WIDE, seed=0)(IDS, decoder_input_ids=IDS).logits
     for name in ("eager", "chunked"):
-        monkeypatch.setitem(capabilities.FUNCTIONS, name, watched(name))
+        monkeypatch.setitem(dispatch.FUNCTIONS, name, watched(name))
     mixed = pairform.build(spec, seed=0)(IDS, decoder_input_ids=IDS).logits
     assert used == ["eager"] * 4 + ["chunked"] * 2
     torch.testing.assert_close(mixed, plain, rtol=1e-5, atol=1e-5)
@@ -97,8 +96,8 @@ def test_a_call_that_a_kernel_cannot_do_is_refused_with_those_that_can(name: str
 def test_a_kernel_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "find_spec", lambda name: None)
     asked_anew: Any = constant(inspect.unwrap(flex.lacks))
-    capabilities.load("flex")
-    monkeypatch.setitem(capabilities.LACKS, "flex", asked_anew)
+    dispatch.load("flex")
+    monkeypatch.setitem(dispatch.LACKS, "flex", asked_anew)
     with pytest.raises(InputError, match="'flex', which needs triton, which is not installed"):
         choose("flex", Demand(device="cuda"))
     assert "flex" not in able(Demand(device="cuda", dtype=torch.float32))
@@ -133,8 +132,8 @@ def test_auto_holds_no_scores_where_sequences_are_long(
 ) -> None:
     for name in ("flex", "flash"):
         answers = {} if name in installed else {device: "is not there"}
-        capabilities.load(name)
-        monkeypatch.setitem(capabilities.LACKS, name, answers.get)
+        dispatch.load(name)
+        monkeypatch.setitem(dispatch.LACKS, name, answers.get)
     demand = Demand(softcap=softcap is not None, device=device, dtype=torch.bfloat16)
     found = []
     for length in (64, 4096):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pairform.blocks.attention.kernels.biases import fully_masked
 from pairform.blocks.attention.kernels.tiles.visible import part_partly_hidden, part_within, partly_hidden, within
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import ROWS, masks
@@ -50,7 +51,7 @@ def test_a_mask_allows_what_its_words_say(mask: JoinedMask) -> None:
             ]
             assert found[row, :, begin : begin + part.key_length].tolist() == expected
         begin += part.key_length
-    lost = mask.fully_masked(CPU)
+    lost = fully_masked(mask, CPU)
     assert torch.equal(~found.any(-1), torch.zeros(ROWS, mask.lengths[0]).bool() if lost is None else lost[:, 0, :, 0])
 
 

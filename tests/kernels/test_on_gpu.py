@@ -10,8 +10,7 @@ from torch import Tensor
 
 import pairform
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts, Run
-from pairform.blocks.attention.kernels.capabilities import Demand
-from pairform.blocks.attention.kernels.dispatch import KERNELS
+from pairform.blocks.attention.kernels.dispatch import KERNELS, Demand
 from pairform.blocks.attention.kernels.eager import eager
 from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 from tests.kernels.cases import WIDE, answer, heads_for, masks, real_queries, sees_a_key

@@ -55,7 +55,7 @@ def test_a_local_layer_keeps_its_window_and_the_source_is_read_once(what: str) -
     assert torch.equal(written, model.generate(**inputs, max_new_tokens=1 + NEW, eos_token_id=NEVER, use_cache=False))
     assert all(cache.source[place] is part for place, part in first.items())
     assert cache.length == 7 + NEW
-    held = {place[0]: part.keys.shape[2] for place, part in cache.own.items()}
+    held = {place[0]: part.held.keys.shape[2] for place, part in cache.own.items()}
     assert held == {0: LOCAL[0], 1: cache.length}
     number = 3 * 2 * 8 * 2 * 8  # rows, key heads, channels, keys and values, bytes of a float64
     assert cache.bytes == number * (2 * 24 + LOCAL[0] + cache.length)

@@ -105,7 +105,7 @@ def test_beams_hold_their_source_once() -> None:
     model(source.ids, source.mask, prompt.ids, cache=cache)
     beams = cache.spread(4).rows(torch.tensor([1, 0, 0, 2, 4, 5, 6, 7, 11, 10, 9, 9]))
     assert all(beams.source[place] is part for place, part in cache.source.items())
-    assert {len(part.keys) for part in beams.own.values()} == {12}
+    assert {len(part.held.keys) for part in beams.own.values()} == {12}
 
 
 @pytest.mark.parametrize(

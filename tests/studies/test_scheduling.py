@@ -11,7 +11,7 @@ import pytest
 from pairform.experiments.execution import run as running
 from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.processes import Processes
-from pairform.experiments.execution.run import Listed, run_trials
+from pairform.experiments.execution.run import run_trials
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import LOCK, TRIALS, Trial, TrialFolder, is_locked, write_json
 from pairform.registry import PairformError
@@ -28,14 +28,10 @@ class Executor:
         self.started: list[str] = []
         self.most = self.stops = 0
 
-    @property
-    def working(self) -> int:
-        return len(self.running)
-
     def start(self, name: str) -> None:
         self.running.append(name)
         self.started.append(name)
-        self.most = max(self.most, self.working)
+        self.most = max(self.most, len(self.running))
 
     def wait(self) -> list[tuple[str, str]]:
         folder = TrialFolder(self.study, self.running.pop(0))
@@ -46,18 +42,12 @@ class Executor:
         self.stops += 1
 
 
-def listed(names: list[str]) -> Listed:
-    queue = Listed()
-    queue.begin(names)
-    return queue
-
-
 @pytest.mark.parametrize("jobs", [1, 3, 9])
 def test_as_many_trials_are_at_work_as_jobs_says(jobs: int, tmp_path: Path) -> None:
     out = write_results(tmp_path, {"a": ["planned"] * 5})
     executor, names = Executor(out), [f"a-seed{seed}" for seed in range(5)]
     ended: list[str] = []
-    run_trials(out, listed(names), executor, jobs, None, lambda trial: ended.append(trial.name))
+    run_trials(out, iter(names), executor, jobs, None, lambda trial: ended.append(trial.name))
     assert executor.most == min(jobs, 5)
     assert executor.started == ended == names
     assert executor.stops == 1
@@ -79,7 +69,7 @@ def test_no_trial_is_begun_after_the_minutes_of_the_budget(tmp_path: Path, monke
     times = iter([0.0, 10.0, 50.0, 61.0, 70.0, 80.0, 90.0])
     monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(times)))
     executor = Executor(out)
-    run_trials(out, listed([f"a-seed{seed}" for seed in range(5)]), executor, 1, 1.0, lambda trial: None)
+    run_trials(out, (f"a-seed{seed}" for seed in range(5)), executor, 1, 1.0, lambda trial: None)
     assert executor.started == ["a-seed0", "a-seed1"]
 
 
@@ -91,7 +81,7 @@ def test_what_ends_a_study_stops_the_trials_at_work(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_trials(out, listed(["a-seed0", "a-seed1", "a-seed2"]), executor, 2, None, interrupted)
+        run_trials(out, iter(["a-seed0", "a-seed1", "a-seed2"]), executor, 2, None, interrupted)
     assert (executor.started, executor.stops) == (["a-seed0", "a-seed1"], 1)
 
 
@@ -104,13 +94,13 @@ def test_processes_that_are_stopped_have_ended(tmp_path: Path) -> None:
     try:
         wait_for(lambda: (out / TRIALS / "a-seed0" / "metrics.jsonl").exists())
         assert is_locked(out / TRIALS / "a-seed0" / LOCK)
-        at_work = [process for _, process in processes.running.values()]
+        at_work = [process for _, process, _ in processes.running.values()]
         processes.stop()
         assert not is_locked(out / TRIALS / "a-seed0" / LOCK)
-        assert processes.working == 0
+        assert not processes.running
         assert [process.exitcode is None for process in at_work] == [False]
     finally:
-        for _, process in processes.running.values():
+        for _, process, _ in processes.running.values():
             process.kill()
 
 

@@ -149,14 +149,13 @@ def measured(folder: Path, patch: dict[str, Any], points: int) -> tuple[Search, 
     assert study.search is not None
     (folder / "study").mkdir(exist_ok=True)
     search = Search(study, study.search, folder, study.data.gather(folder), folder / "study")
-    search.begin([])
     names = []
-    while (name := search.next()) is not None:
+    for name in search.queue([]):
         trial = TrialFolder(folder / "study", name)
         value = zlib.crc32(name.encode()) / 2**32
         write_json(trial.path / "result.json", {"loss": value, "accuracy": value, "exact_match": value})
         trial.write(trial.read().at("done"))
-        search.ended(trial.read())
+        search.update()
         names.append(name)
     return search, names
 

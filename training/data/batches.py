@@ -1,6 +1,7 @@
 """Examples, which are pairs of a source and a target, and the batches made of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,12 @@ class Contents(Protocol):
     def open(self, spec: ModelSpec) -> Examples:
         """The data in a model's token ids; `SpecError` if its vocabulary is too small."""
         ...
+
+
+def fingerprint(digests: Mapping[str, str]) -> str:
+    """A short digest of all files of the data, recorded in each trial; empty without files."""
+    text = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if digests else ""
 
 
 @dataclass(frozen=True)

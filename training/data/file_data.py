@@ -3,9 +3,9 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import Field, Strict
 
@@ -16,6 +16,7 @@ from pairform.training.data.tokens import Tokenizer, read_tokenizer
 Globs = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
 """Patterns such as `docs/*.md`, relative to the study's folder."""
 MOST_FILES = 10_000
+T = TypeVar("T")
 
 
 class Files(NamedTuple):
@@ -25,6 +26,14 @@ class Files(NamedTuple):
     held_out: list[Path]
     tokenizer: Tokenizer | None
     digests: dict[str, str]
+
+    def read(self, items_of: Callable[[Path, Allowance], Iterable[T]]) -> tuple[list[T], list[T]]:
+        """What `items_of` reads from the training files and from the held-out ones, under one limit of their size."""
+        allowance = Allowance()
+        train, held_out = (
+            [item for file in split for item in items_of(file, allowance)] for split in (self.train, self.held_out)
+        )
+        return train, held_out
 
 
 class FileData(Spec):
@@ -81,9 +90,3 @@ def digest(file: Path, allowance: Allowance) -> str:
     except OSError as error:
         raise SpecError(Problem(str(file), error.strerror or str(error), "a regular file that can be read")) from None
     return found.hexdigest()
-
-
-def fingerprint(digests: dict[str, str]) -> str:
-    """A short digest of all files, recorded in each trial; empty without files."""
-    text = "".join(f"{digest} {name}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if digests else ""

@@ -1,7 +1,7 @@
 """Pairs of a source and a target from JSONL files: translations, questions and answers, summaries."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,9 +11,9 @@ from pydantic import Field, Strict
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
 from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
-from pairform.training.data.file_data import FileData
+from pairform.training.data.file_data import FileData, Files
 from pairform.training.data.files import Allowance, read_lines, text_at
-from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
+from pairform.training.data.tokens import Tokens, open_tokens
 
 Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
@@ -41,10 +41,8 @@ class Pairs(FileData):
 
     def gather(self, folder: Path) -> "PairFiles":
         """The pairs of all files; `SpecError` for missing, empty and unreadable ones."""
-        files, allowance = self.find(folder), Allowance()
-        splits = (files.train, files.held_out)
-        pairs = tuple([pair for file in split for pair in self.pairs_of(file, allowance)] for split in splits)
-        return PairFiles(self, pairs, files.tokenizer, files.digests)
+        files = self.find(folder)
+        return PairFiles(self, files, files.read(self.pairs_of))
 
     def pairs_of(self, file: Path, allowance: Allowance) -> list[Pair]:
         return [
@@ -56,17 +54,15 @@ class Pairs(FileData):
 class PairFiles:
     """Training and held-out pairs, as text."""
 
-    def __init__(self, spec: Pairs, pairs: Sequence[list[Pair]], tokenizer: Tokenizer | None, digests: dict[str, str]) -> None:
-        self.spec = spec
-        self.pairs = pairs
-        self.tokenizer = tokenizer
-        self.digests = digests
+    def __init__(self, spec: Pairs, files: Files, pairs: tuple[list[Pair], list[Pair]]) -> None:
+        self.spec, self.files, self.pairs = spec, files, pairs
+        self.digests = files.digests
         self.examples = functools.cache(self.encoded)
 
     def open(self, spec: ModelSpec) -> "PairExamples":
         """The pairs in a model's token ids; `SpecError` if it has too few, or a source has no token."""
         ids = Ids.of(spec)
-        train, held_out, lengths = self.examples(open_tokens(ids, self.tokenizer), ids.end)
+        train, held_out, lengths = self.examples(open_tokens(ids, self.files.tokenizer), ids.end)
         order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
         validation = [held_out[index] for index in order]
         return PairExamples(train, validation, longest(spec, lengths | lengths_of(validation)))
@@ -79,10 +75,10 @@ class PairFiles:
     def example(self, pair: Pair, tokens: Tokens, end: int) -> Example:
         """A truncated target has no end token."""
         longest = self.spec.lengths
-        source = tokens.encode(pair.source)[: longest[0]]
+        source: list[int] = tokens.encode(pair.source)[: longest[0]].tolist()
         if not source:
             raise SpecError(Problem(f"data: {pair.where}", f"no token in the field {self.spec.source!r}", "at least one"))
-        return source, [*tokens.encode(pair.target), end][: longest[1]]
+        return source, [*tokens.encode(pair.target).tolist(), end][: longest[1]]
 
 
 def lengths_of(examples: Iterable[Example]) -> set[Lengths]:

@@ -3,7 +3,7 @@
 Symbol n is the n-th id of the model's vocabulary that is not a special token.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -47,8 +47,7 @@ class Task(Spec):
         yield from ()
 
     def gather(self, folder: Path) -> Self:
-        problems = list(self.check())
-        if problems:
+        if problems := list(self.check()):
             raise SpecError(problems)
         return self
 
@@ -82,11 +81,16 @@ class TaskExamples:
         return [self.ids.free[symbol] for symbol in source], [*(self.ids.free[symbol] for symbol in target), self.ids.end]
 
 
+TARGETS: Mapping[str, Callable[[list[int]], list[int]]] = {"copy": list, "reverse": lambda source: source[::-1], "sort": sorted}
+"""The target of a source, by the task's name."""
+
+
 class SequenceTask(Task):
-    """A target as long as its source."""
+    """The target is the source (`copy`), reversed (`reverse`), or with its symbols in ascending order (`sort`)."""
 
     symbols: PositiveInt = Field(default=16, description="Number of distinct symbols.")
     length: Range = Field(default=(4, 16), description="Shortest and longest source in tokens.")
+    name: Literal["copy", "reverse", "sort"]
 
     @property
     def needed(self) -> int:
@@ -96,43 +100,14 @@ class SequenceTask(Task):
     def lengths(self) -> Lengths:
         return self.length[1], self.length[1] + 1
 
-    def source(self, numbers: np.random.Generator) -> list[int]:
+    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
         length = int(numbers.integers(self.length[0], self.length[1] + 1))
-        return [int(symbol) for symbol in numbers.integers(0, self.symbols, length)]
+        source: list[int] = numbers.integers(0, self.symbols, length).tolist()
+        return source, TARGETS[self.name](source)
 
     def check(self) -> Iterator[Problem]:
         if self.length[0] > self.length[1]:
             yield Problem("data.length", str(list(self.length)), "the shortest length, then the longest")
-
-
-class Copy(SequenceTask):
-    """The target is the source."""
-
-    name: Literal["copy"]
-
-    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
-        source = self.source(numbers)
-        return source, source
-
-
-class Reverse(SequenceTask):
-    """The target is the source reversed."""
-
-    name: Literal["reverse"]
-
-    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
-        source = self.source(numbers)
-        return source, source[::-1]
-
-
-class Sort(SequenceTask):
-    """The target is the source's symbols in ascending order."""
-
-    name: Literal["sort"]
-
-    def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
-        source = self.source(numbers)
-        return source, sorted(source)
 
 
 class Recall(Task):
@@ -152,11 +127,11 @@ class Recall(Task):
         return 2 * self.pairs + 1, 2
 
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
-        keys = [int(key) for key in numbers.permutation(self.keys)[: self.pairs]]
-        values = [self.keys + int(value) for value in numbers.integers(0, self.values, self.pairs)]
-        query = int(numbers.integers(self.pairs))
-        pairs = [symbol for pair in zip(keys, values, strict=True) for symbol in pair]
-        return [*pairs, keys[query]], [values[query]]
+        keys = numbers.permutation(self.keys)[: self.pairs]
+        values = self.keys + numbers.integers(0, self.values, self.pairs)
+        query = numbers.integers(self.pairs)
+        pairs = np.stack((keys, values), axis=1)
+        return [*pairs.ravel().tolist(), int(keys[query])], [int(values[query])]
 
     def check(self) -> Iterator[Problem]:
         if self.pairs > self.keys:
@@ -184,16 +159,15 @@ class Lookup(Task):
         return self.length + self.records * (1 + self.width) + 1, self.width + 1
 
     def draw(self, numbers: np.random.Generator) -> tuple[list[int], list[int]]:
-        noise = [self.records + int(symbol) for symbol in numbers.integers(0, self.symbols, self.length)]
-        drawn = numbers.integers(0, self.symbols, (self.records, self.width))
-        values = [[self.records + int(symbol) for symbol in row] for row in drawn]
-        positions = sorted(int(position) for position in numbers.integers(0, self.length + 1, self.records))
-        order = [int(key) for key in numbers.permutation(self.records)]
-        source: list[int] = []
-        for begin, end, key in zip([0, *positions], positions, order, strict=False):
-            source += [*noise[begin:end], key, *values[key]]
-        query = int(numbers.integers(self.records))
-        return [*source, *noise[positions[-1] :], query], values[query]
+        noise = self.records + numbers.integers(0, self.symbols, self.length)
+        values = self.records + numbers.integers(0, self.symbols, (self.records, self.width))
+        positions = np.sort(numbers.integers(0, self.length + 1, self.records))
+        order = numbers.permutation(self.records)
+        records = np.column_stack((order, values[order]))  # each a key and its value
+        query = numbers.integers(self.records)
+        gaps = np.split(noise, positions)
+        source = np.concatenate([gaps[0], *(part for pair in zip(records, gaps[1:], strict=True) for part in pair), [query]])
+        return source.tolist(), values[query].tolist()
 
 
-AnyTask = Copy | Reverse | Sort | Recall | Lookup
+AnyTask = SequenceTask | Recall | Lookup

@@ -1,7 +1,7 @@
 """Running text as data: random windows, which the objective turns into sources and targets."""
 
 import functools
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +11,10 @@ from pydantic import Field
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
 from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
-from pairform.training.data.file_data import FileData
+from pairform.training.data.file_data import FileData, Files
 from pairform.training.data.files import Allowance, is_jsonl, read_lines, read_text, text_at
 from pairform.training.data.objectives import Objective, PrefixLM
-from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
+from pairform.training.data.tokens import Tokens, open_tokens
 
 
 class Text(FileData):
@@ -29,13 +29,10 @@ class Text(FileData):
 
     def gather(self, folder: Path) -> "Texts":
         """The texts of all files; `SpecError` for missing, empty and unreadable ones."""
-        problems = list(self.objective.check())
-        if problems:
+        if problems := list(self.objective.check()):
             raise SpecError(problems)
-        files, allowance = self.find(folder), Allowance()
-        splits = (files.train, files.held_out)
-        texts = tuple([text for file in split for text in self.texts_of(file, allowance)] for split in splits)
-        return Texts(self, texts, (len(files.train), len(files.held_out)), files.tokenizer, files.digests)
+        files = self.find(folder)
+        return Texts(self, files, files.read(self.texts_of))
 
     def texts_of(self, file: Path, allowance: Allowance) -> list[str]:
         """A file as one text, or each line of a `.jsonl` file."""
@@ -45,27 +42,17 @@ class Text(FileData):
 
 
 class Texts:
-    """Training and held-out texts. files: how many files each came from."""
+    """Training and held-out texts of `files`."""
 
-    def __init__(
-        self,
-        spec: Text,
-        texts: Sequence[list[str]],
-        files: tuple[int, int],
-        tokenizer: Tokenizer | None,
-        digests: dict[str, str],
-    ) -> None:
-        self.spec = spec
-        self.texts = texts
-        self.files = files
-        self.tokenizer = tokenizer
-        self.digests = digests
+    def __init__(self, spec: Text, files: Files, texts: tuple[list[str], list[str]]) -> None:
+        self.spec, self.files, self.texts = spec, files, texts
+        self.digests = files.digests
         self.stream = functools.cache(self.encoded)
 
     def open(self, spec: ModelSpec) -> "Windows":
         """The texts in a model's token ids; `SpecError` if it has too few, or there is too little text."""
         ids = Ids.of(spec)
-        tokens = open_tokens(ids, self.tokenizer)
+        tokens = open_tokens(ids, self.files.tokenizer)
         if len(tokens.spare) < self.spec.objective.sentinels:
             expected = f"at least {self.spec.objective.sentinels}, as sentinels"
             raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that no text has", expected))
@@ -77,28 +64,34 @@ class Texts:
         """The tokens of all training texts and of all held-out texts, each text followed by an end token."""
         window = self.spec.objective.window
         train, held_out = (
-            np.concatenate([part for text in split for part in (tokens.encoded(text), [end])], dtype=np.int32)
+            np.concatenate([part for text in split for part in (tokens.encode(text), [end])], dtype=np.int32)
             for split in self.texts
         )
-        for name, stream, count in zip(("train", "held_out"), (train, held_out), self.files, strict=True):
+        for name, stream, files in (("train", train, self.files.train), ("held_out", held_out, self.files.held_out)):
             if len(stream) < window:
-                found = f"{len(stream)} tokens in {count} files"
+                found = f"{len(stream)} tokens in {len(files)} files"
                 raise SpecError(Problem(f"data.{name}", found, f"at least one window: {window} tokens"))
         return train, held_out
 
 
+@dataclass(frozen=True)
 class Windows:
-    """Windows at uniformly random positions of the text."""
+    """Windows at uniformly random positions of the text.
 
-    def __init__(
-        self, text: Text, streams: tuple[np.ndarray, np.ndarray], lengths: Lengths, spare: tuple[int, ...], end: int
-    ) -> None:
-        self.text = text
-        self.streams = streams
-        self.lengths = lengths
-        self.spare = spare
-        self.end = end
-        self.measured = text.validation
+    streams: tokens of the training texts and of the held-out ones.
+    spare:   ids for sentinels.
+    end:     the end token.
+    """
+
+    text: Text
+    streams: tuple[np.ndarray, np.ndarray]
+    lengths: Lengths
+    spare: tuple[int, ...]
+    end: int
+
+    @property
+    def measured(self) -> int:
+        return self.text.validation
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
         numbers = generator(TRAINING, seed, step)

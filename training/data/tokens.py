@@ -1,5 +1,6 @@
 """From text to token ids: by a tokenizer of the library `tokenizers`, or bytes."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,16 @@ class Tokens:
     spare: tuple[int, ...]
     tokenizer: Tokenizer | None = None
 
-    def encode(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            return [self.bytes_[byte] for byte in text.encode("utf-8")]
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+    @functools.cached_property
+    def table(self) -> np.ndarray:
+        """`bytes_` as an array."""
+        return np.array(self.bytes_, np.int32)
 
-    def encoded(self, text: str) -> np.ndarray:
-        """As `encode`, as an array, which takes less memory."""
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids as an array, which takes less memory than a list."""
         if self.tokenizer is None:
-            return np.array(self.bytes_, np.int32)[np.frombuffer(text.encode("utf-8"), np.uint8)]
-        return np.array(self.encode(text), np.int32)
+            return self.table[np.frombuffer(text.encode("utf-8"), np.uint8)]
+        return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
 
 def read_tokenizer(file: Path) -> Tokenizer:

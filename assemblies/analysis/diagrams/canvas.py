@@ -44,8 +44,8 @@ class Canvas:
     def frame(self, x: float, y: float, width: float, height: float, kind: str) -> None:
         self.frames.append(rectangle(x, y, width, height, kind, 8))
 
-    def card(self, x: float, y: float, width: float, height: float, kind: str, radius: float = 6) -> None:
-        self.cards.append(rectangle(x, y, width, height, kind, radius))
+    def card(self, x: float, y: float, width: float, height: float, kind: str) -> None:
+        self.cards.append(rectangle(x, y, width, height, kind, 6))
 
     def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start", turned: bool = False) -> None:
         look = f' class="{kind}"' if kind else ""

@@ -1,6 +1,7 @@
 """The parts of a diagram from one spec, or from two that are compared."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.stack import StackSpec, VisionSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.registry import BlockSpec, Sizes, registry_of
+from pairform.registry import BlockSpec, Sizes, Spec, registry_of
 
 DRAWN = {"embedding", "position", "layer", "cycle", "overrides", "final_norm", "vision"}
 """Fields of a stack that are drawn separately."""
@@ -28,10 +29,8 @@ def draw(spec: ModelSpec, old: ModelSpec | None = None, title: str = "") -> Diag
     columns[-1] = replace(last, below=(*last.below, *block("head", before.head, spec.head)))
     if "encoder" in names and {before.bridge.name, spec.bridge.name} != {"none"}:
         columns[0] = replace(columns[0], below=(*columns[0].below, *block("bridge", before.bridge, spec.bridge)))
-    kept = [{key: value for key, value in read.document().items() if key not in PARTS} for read in (before, spec)]
     heading = title or spec.assembly.replace("_", "-")
-    lines = tuple(changes(kept[0], kept[1]))
-    return Diagram(heading, tuple(columns), spec.tie_embeddings, lines)
+    return Diagram(heading, tuple(columns), spec.tie_embeddings, changes_outside(PARTS, before, spec))
 
 
 def draw_stack(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
@@ -39,23 +38,17 @@ def draw_stack(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
     known = new or before
     assert known is not None, "asked for by a stack's name"
     sizes = (spec if new else old).sizes(name)
-    fields = [
-        {key: value for key, value in stack.document().items() if key not in DRAWN} if stack else {} for stack in (before, new)
-    ]
-    both = (before, new)
-    above = [
-        *block("embedding", *(stack.embedding if stack else None for stack in both)),
-        *block("position", *(stack.position if stack else None for stack in both)),
-        *vision(*(stack.vision if stack else None for stack in both)),
-    ]
+    embeddings, positions, visions, norms = (
+        [getattr(stack, field, None) for stack in (before, new)] for field in ("embedding", "position", "vision", "norm")
+    )
     return Column(
         name=name,
         size=f"width {known.width:,}, {known.depth} layer{'' if known.depth == 1 else 's'}",
-        above=tuple(above),
+        above=(*block("embedding", *embeddings), *block("position", *positions), *vision(*visions)),
         loops=tuple(layers(before, new, sizes)),
-        below=tuple(block("norm", *(stack.norm if stack else None for stack in both))),
-        mark=mark(before, new) if new is None or before is None else "",
-        notes=tuple(changes(*fields)) if new and before else (),
+        below=tuple(block("norm", *norms)),
+        mark="" if before and new else mark(before, new),
+        notes=changes_outside(DRAWN, before, new),
     )
 
 
@@ -63,15 +56,9 @@ def layers(old: StackSpec | None, new: StackSpec | None, sizes: Sizes) -> Iterat
     """Layers with equal numbers are compared. Equal layers with equal changes are drawn once."""
     olds: Sequence[LayerSpec | None] = old.layers if old else ()
     news: Sequence[LayerSpec | None] = new.layers if new else ()
-    depth = max(len(olds), len(news))
-    pairs = [(at(olds, index), at(news, index)) for index in range(depth)]
-    for loop in fold(pairs):
+    for loop in fold(list(itertools.zip_longest(olds, news))):
         runs = tuple(Run(layer(*run.item, sizes, marked=bool(old and new)), run.times, run.places) for run in loop.runs)
         yield Loop(loop.times, runs)
-
-
-def at(items: Sequence[LayerSpec | None], index: int) -> LayerSpec | None:
-    return items[index] if index < len(items) else None
 
 
 def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked: bool) -> Layer:
@@ -87,19 +74,16 @@ def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked:
     groups = [tuple(branch(name, old, new, sizes) for name in group) for group in names]
     join = "" if known.residual.name == "add" else known.residual.name
     norm = known.norm.name if known.placement == "post" else None
-    fields = [
-        {} if spec is None else {key: value for key, value in spec.document().items() if key != "branches"}
-        for spec in (old, new)
-    ]
-    if (
-        old
-        and new
-        and [name for name in old.present if name in new.branches] == [name for name in new.present if name in old.branches]
-    ):
-        fields = [{key: value for key, value in document.items() if key != "order"} for document in fields]
-    notes = tuple(changes(*fields)) if old and new else ()
+    notes = changes_outside({"branches", "order"} if in_same_order(old, new) else {"branches"}, old, new)
     whole: Mark = mark(old, new) if marked and not (old and new) else "changed" if notes else ""
     return Layer(tuple(ParallelGroup(cards, join, norm) for cards in groups), whole, notes)
+
+
+def in_same_order(old: LayerSpec | None, new: LayerSpec | None) -> bool:
+    """Whether the branches that both layers have are in the same order."""
+    if old is None or new is None:
+        return False
+    return [name for name in old.present if name in new.branches] == [name for name in new.present if name in old.branches]
 
 
 def branch(name: str, old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes) -> Card:
@@ -143,12 +127,8 @@ def altered(old: BlockSpec, new: BlockSpec) -> list[str]:
     """The changes of a block; if it replaced another block, of the fields that both have."""
     if old.name == new.name:
         return changes(old.document(), new.document())
-    documents = [spec.document() for spec in (old, new)]
-    shared = [
-        {key: value for key, value in document.items() if key in documents[0] and key in documents[1] and key != "name"}
-        for document in documents
-    ]
-    return [f"instead of {old.name}", *changes(*shared)]
+    only_one_has = set(old.document()) ^ set(new.document())
+    return [f"instead of {old.name}", *changes_outside({"name"} | only_one_has, old, new)]
 
 
 def vision(old: VisionSpec | None, new: VisionSpec | None) -> Iterator[Card]:
@@ -159,8 +139,15 @@ def vision(old: VisionSpec | None, new: VisionSpec | None) -> Iterator[Card]:
     lines = [f"{tower.depth} layers of width {tower.width:,}", tower.embedding.name]
     lines += ["frozen"] if known.frozen else []
     lines.append(f"{known.projector.name} to image tokens")
-    changed = changes(old.document(), new.document()) if old and new else []
-    yield Card("pictures", tuple(lines), tuple(changed), mark(old, new))
+    yield Card("pictures", tuple(lines), changes_outside(set(), old, new), mark(old, new))
+
+
+def changes_outside(fields: Set[str], old: Spec | None, new: Spec | None) -> tuple[str, ...]:
+    """The differences of two specs in all but these fields; none if one of them is missing."""
+    if old is None or new is None:
+        return ()
+    documents = ({key: value for key, value in spec.document().items() if key not in fields} for spec in (old, new))
+    return tuple(changes(*documents))
 
 
 def mark(old: Any, new: Any) -> Mark:

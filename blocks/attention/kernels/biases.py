@@ -3,12 +3,15 @@
 from functools import reduce
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts
 from pairform.blocks.attention.masks import JoinedMask
+
+ROWS = 512
+"""Rows of a dense mask that `fully_masked` holds at a time, to limit its memory."""
 
 
 def join(parts: Parts, dim: int) -> Tensor:
@@ -57,12 +60,24 @@ def with_bias(hidden: Tensor | None, call: AttentionCall, like: Tensor) -> Tenso
     return bias if hidden is None else torch.where(hidden == 0, bias, hidden)
 
 
+def fully_masked(mask: JoinedMask, device: torch.device) -> Bool[Tensor, "batch 1 query_length 1"] | None:
+    """True at fully masked queries, which may attend to no key; None if there cannot be any."""
+    if not mask.padded:
+        return None
+    parts, length = [], mask.lengths[0]
+    for begin in range(0, length, ROWS):
+        allowed = mask.rows(begin, min(begin + ROWS, length)).dense(device)
+        assert allowed is not None, "it is padded"
+        parts.append(~allowed.any(-1, keepdim=True))
+    return torch.cat(parts, dim=2)
+
+
 def average_fully_masked(mixed: Tensor, values: Parts, mask: JoinedMask) -> Tensor:
     """`mixed` with the average of all values at fully masked queries, as in `eager`, where kernels differ."""
-    fully_masked = mask.once("fully_masked", lambda: mask.fully_masked(mixed.device))
-    if fully_masked is None:
+    without_keys = mask.once("fully_masked", lambda: fully_masked(mask, mixed.device))
+    if without_keys is None:
         return mixed
     count = sum(part.shape[2] for part in values)
     wide = torch.promote_types(mixed.dtype, torch.float32)  # a sum may exceed float16
     average = (reduce(torch.add, (part.sum(2, keepdim=True, dtype=wide) for part in values)) / count).to(mixed.dtype)
-    return torch.where(fully_masked, average.repeat_interleave(mixed.shape[1] // average.shape[1], dim=1), mixed)
+    return torch.where(without_keys, average.repeat_interleave(mixed.shape[1] // average.shape[1], dim=1), mixed)

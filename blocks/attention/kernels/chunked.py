@@ -34,49 +34,42 @@ def chunked(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, value
     return mixed, None
 
 
-def tiles(inputs: tuple[Any, ...]) -> Tiles:
-    queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors = inputs
-    start = None if seed is None else int(seed)
+INPUTS = (
+    "Tensor queries, Tensor[] keys, Tensor[] values, Tensor[] biases, SymInt[] biased, float scale, float? softcap, "
+    "float dropout, Tensor? seed, SymInt[] numbers, Tensor[] tensors"
+)
+"""The inputs of both operators, as torch declares them."""
+
+
+def tiles(
+    queries: Tensor,
+    keys: list[Tensor],
+    values: list[Tensor],
+    biases: list[Tensor],
+    biased: list[int],
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+    seed: Tensor | None,
+    numbers: list[int],
+    tensors: list[Tensor],
+) -> Tiles:
     given = iter(biases)
     by_part = tuple(next(given) if there else None for there in biased)
     call = AttentionCall(unpack(numbers, tensors), scale, softcap, dropout, biases=by_part)
-    return Tiles(queries, tuple(keys), tuple(values), call, start)
+    return Tiles(queries, tuple(keys), tuple(values), call, None if seed is None else int(seed))
 
 
-@torch.library.custom_op("pairform::chunked_attention", mutates_args=())
-def operator(
-    queries: Tensor,
-    keys: list[Tensor],
-    values: list[Tensor],
-    biases: list[Tensor],
-    biased: list[int],
-    scale: float,
-    softcap: float | None,
-    dropout: float,
-    seed: Tensor | None,
-    numbers: list[int],
-    tensors: list[Tensor],
-) -> Tensor:
-    return tiles((queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors)).forward()
+@torch.library.custom_op("pairform::chunked_attention", mutates_args=(), schema=f"({INPUTS}) -> Tensor")
+def operator(*inputs: Any) -> Tensor:
+    return tiles(*inputs).forward()
 
 
-@torch.library.custom_op("pairform::chunked_attention_backward", mutates_args=())
-def backward_operator(
-    gradient: Tensor,
-    queries: Tensor,
-    keys: list[Tensor],
-    values: list[Tensor],
-    biases: list[Tensor],
-    biased: list[int],
-    scale: float,
-    softcap: float | None,
-    dropout: float,
-    seed: Tensor | None,
-    numbers: list[int],
-    tensors: list[Tensor],
-) -> list[Tensor]:
-    gradients = tiles((queries, keys, values, biases, biased, scale, softcap, dropout, seed, numbers, tensors))
-    return gradients.backward(gradient)
+@torch.library.custom_op(
+    "pairform::chunked_attention_backward", mutates_args=(), schema=f"(Tensor gradient, {INPUTS}) -> Tensor[]"
+)
+def backward_operator(gradient: Tensor, *inputs: Any) -> list[Tensor]:
+    return tiles(*inputs).backward(gradient)
 
 
 @operator.register_fake

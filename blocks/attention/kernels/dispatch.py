@@ -1,13 +1,112 @@
-"""The table of attention kernels, and the choice of one. `eager` is the reference; `auto` takes the fastest for the call."""
+"""The attention kernels: what each supports, and the choice of one for a call. `eager` is the reference; `auto` takes the
+fastest for the call."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from pairform.blocks.attention.kernels.arguments import FEWEST, AttentionCall, Output, Parts
-from pairform.blocks.attention.kernels.capabilities import Demand, Kernel, load
+from pairform.blocks.attention.kernels.arguments import FEWEST, AttentionCall, Output, Parts, Run
 from pairform.registry import InputError, Problem
+
+FUNCTIONS: dict[str, Run] = {}
+LACKS: dict[str, Callable[[str], str | None]] = {}
+"""`run` and `lacks` of the kernels whose modules have been imported; a kernel that needs only torch has no `lacks`."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a block or a call requires of a kernel.
+
+    Fields are False or None while they are unknown: a spec determines fewer of them than a call.
+
+    merged:   one softmax over the keys of two sequences.
+    pictures: runs of tokens that attend to each other despite causality: image tokens, or prefixes.
+    bias:     score biases, of relative positions or of sinks.
+    """
+
+    softcap: bool = False
+    weights: bool = False
+    dropout: bool = False
+    merged: bool = False
+    pictures: bool = False
+    bias: bool = False
+    head_dim: int | None = None
+    device: str | None = None
+    dtype: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the kernel `name` supports. Its function has the same name, in the module of that name in this package.
+
+    All kernels support windows, causality, padding, packed segments, grouped heads and gradients.
+
+    devices, dtypes: None for all.
+    elsewhere: why a kernel that could run on other devices is not allowed to.
+    narrowest, widest: the smallest and the largest head dimension; None for no limit.
+    """
+
+    name: str
+    softcap: bool = True
+    weights: bool = False
+    dropout: bool = False
+    merged: bool = True
+    pictures: bool = True
+    bias: bool = False
+    devices: frozenset[str] | None = None
+    elsewhere: str | None = None
+    dtypes: frozenset[torch.dtype] | None = None
+    narrowest: int = 1
+    widest: int | None = None
+
+    @property
+    def run(self) -> Run:
+        """The kernel's function. It maps queries `[batch, heads, q, d]`, parts of keys and values `[batch, kv_heads, k, d]` and
+        an `AttentionCall` to the output `[batch, heads, q, d]`."""
+        if self.name not in FUNCTIONS:
+            load(self.name)
+        return FUNCTIONS[self.name]
+
+    def lacks(self, device: str) -> str | None:
+        """What is not installed for this kernel on a device, phrased to follow its name; None if nothing is missing."""
+        if self.name not in FUNCTIONS:
+            load(self.name)
+        return LACKS[self.name](device) if self.name in LACKS else None
+
+    def refuses(self, demand: Demand) -> str | None:
+        """Why this kernel does not support the demand, phrased to follow its name; None if it does."""
+        head_dim, device, dtype = demand.head_dim, demand.device, demand.dtype
+        for feature, unsupported in (
+            ("a softcap", demand.softcap and not self.softcap),
+            ("attention weights as an output", demand.weights and not self.weights),
+            ("dropout", demand.dropout and not self.dropout),
+            ("a bias on scores", demand.bias and not self.bias),
+            ("merged attention", demand.merged and not self.merged),
+            ("pictures or prefixes in a causal stack", demand.pictures and not self.pictures),
+            (f"heads of {head_dim}", head_dim is not None and not self.narrowest <= head_dim <= (self.widest or head_dim)),
+        ):
+            if unsupported:
+                return f"cannot do {feature}"
+        if device is None:
+            return None
+        if self.devices is not None and device not in self.devices:
+            return f"cannot run on {device}" + (f": {self.elsewhere}" if self.elsewhere else "")
+        if self.dtypes is not None and dtype is not None and dtype not in self.dtypes:
+            return f"cannot compute in {dtype}"
+        return self.lacks(device)
+
+
+def load(name: str) -> None:
+    """Import a kernel's module and register its function, which has the module's name, and its `lacks`, if it has one."""
+    module = import_module(f"{__package__}.{name}")
+    FUNCTIONS[name] = getattr(module, name)
+    if hasattr(module, "lacks"):
+        LACKS[name] = module.lacks
+
 
 HALF = frozenset({torch.float16, torch.bfloat16})
 CUDA = frozenset({"cuda"})
@@ -45,27 +144,19 @@ def attend(name: str, queries: Tensor, keys: Parts, values: Parts, call: Attenti
 
     The kernel is chosen once for all layers of a forward pass that share a mask and have the same properties.
     """
-    key = (
-        name,
-        call.softcap is None,
-        call.weights,
-        call.dropout > 0,
-        bool(call.biases),
-        queries.shape[-1],
-        queries.dtype,
-    )
-    run = call.mask.once(key, lambda: select(name, queries, call).run)
+    key = (name, call.softcap is None, call.weights, call.dropout > 0, bool(call.biases), queries.shape[-1], queries.dtype)
+    run = call.mask.once(key, partial(select, name, queries, call))
     return run(queries, keys, values, call)
 
 
-def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
-    """The kernel for a call. It depends on the shape, dtype and device of `queries`, not on their values."""
+def select(name: str, queries: Tensor, call: AttentionCall) -> Run:
+    """The function of the kernel for a call. It depends on the shape, dtype and device of `queries`, not on their values."""
     demand = Demand(
         softcap=call.softcap is not None,
         weights=call.weights,
         dropout=call.dropout > 0,
         merged=len(call.mask.parts) > 1,
-        pictures=any(part.blocks is not None for part in call.mask.parts),
+        pictures=call.mask.parts[0].blocks is not None,
         bias=bool(call.biases),
         head_dim=queries.shape[-1],
         device=queries.device.type,
@@ -73,7 +164,7 @@ def select(name: str, queries: Tensor, call: AttentionCall) -> Kernel:
     )
     if demand.device == "meta" and name in KERNELS and KERNELS[name].devices is not None:
         name = "auto"  # there only shapes are computed, which any kernel can do
-    return choose(name, demand, preferred(demand, queries, call) if name == "auto" else ())
+    return choose(name, demand, preferred(demand, queries, call) if name == "auto" else ()).run
 
 
 def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Kernel:
@@ -82,19 +173,19 @@ def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Ker
     Raises:
         InputError: there is no kernel `name`, or it does not support the demand.
     """
-    if name == "auto":
-        return next(KERNELS[known] for known in preferred if KERNELS[known].refuses(demand) is None)
-    if name not in KERNELS:
+    if name != "auto" and name not in KERNELS:
         raise InputError(Problem("kernel", repr(name), f"auto or one of {', '.join(KERNELS)}"))
-    if reason := KERNELS[name].refuses(demand):
-        raise InputError(Problem("kernel", f"{name!r}, which {reason}", f"auto or one of {', '.join(able(demand))}"))
-    return KERNELS[name]
+    for known in preferred if name == "auto" else (name,):
+        if (reason := KERNELS[known].refuses(demand)) is None:
+            return KERNELS[known]
+    raise InputError(Problem("kernel", f"{name!r}, which {reason}", f"auto or one of {', '.join(able(demand))}"))
 
 
 def prepare(name: str) -> None:
     """Import the kernels that a block may use, before it runs: compiled code cannot import them."""
     for known in KERNELS if name == "auto" else (name,):
-        load(known)
+        if known not in FUNCTIONS:
+            load(known)
 
 
 def able(demand: Demand) -> list[str]:
@@ -118,8 +209,10 @@ def preferred(demand: Demand, queries: Tensor, call: AttentionCall) -> tuple[str
 def chunks_pay(call: AttentionCall, device: str | None) -> bool:
     """Whether there are enough scores for a kernel that does not hold them. On a GPU sdpa does not hold them either, so there
     another kernel pays only with a softcap, or with a window that masks at least half of the keys."""
+    if call.mask.parts[0].query_length <= FEWEST:
+        return False
     queries, keys = call.mask.lengths
-    if queries <= FEWEST or queries * keys < (LONG if call.softcap is None else LONG_CAPPED):
+    if queries * keys < (LONG if call.softcap is None else LONG_CAPPED):
         return False
     return device == "cpu" or call.softcap is not None or 2 * call.mask.seen_by(FEWEST) <= keys
 

@@ -1,5 +1,7 @@
 """The reference implementation of attention."""
 
+from functools import reduce
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch.nn import functional
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
-from pairform.blocks.functional.dtypes import bounded, split_scale, wide
+from pairform.blocks.functional.dtypes import bounded, split_scale
 
 
 def eager(
@@ -43,12 +45,16 @@ def eager(
     bias = grouped_bias(call, scores, heads, length)
     if bias is not None:
         scores = scores + bias
-    weights = wide(scores).softmax(-1).to(queries.dtype)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(queries.dtype)
     if call.dropout:
         weights = functional.dropout(weights, call.dropout)
     if length > 1 and len(values) > 1:
         values = (torch.cat(values, 2),)  # one product rounds once, as transformers' does
-    mixed = weighted(weights, values)
+    if len(values) == 1:
+        mixed = product(weights, values[0])
+    else:
+        shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
+        mixed = reduce(torch.add, map(product, shares, values))
     if heads != kv_heads:  # in two steps, of which torch.export can follow each at any length
         mixed = mixed.view(batch, kv_heads, heads // kv_heads, length, values[0].shape[-1]).flatten(1, 2)
     return mixed, weights.reshape(batch, heads, length, weights.shape[-1]) if call.weights else None
@@ -62,17 +68,6 @@ def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sour
     together = rows.view(sources, -1, kv_heads, count, width).transpose(1, 2).reshape(sources, kv_heads, -1, width)
     apart = (together @ part).view(sources, kv_heads, -1, count, part.shape[-1])
     return apart.transpose(1, 2).reshape(batch, kv_heads, count, part.shape[-1])
-
-
-def weighted(weights: Float[Tensor, "batch kv_heads r k"], values: Parts) -> Float[Tensor, "batch kv_heads r value_dim"]:
-    """Attention weights times the values of all parts."""
-    if len(values) == 1:
-        return product(weights, values[0])
-    shares = torch.split(weights, [part.shape[2] for part in values], dim=-1)
-    mixed = product(shares[0], values[0])
-    for share, part in zip(shares[1:], values[1:], strict=True):
-        mixed = mixed + product(share, part)
-    return mixed
 
 
 def grouped_bias(

@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pairform.blocks.attention.kernels.biases import fully_masked
 from pairform.blocks.attention.masks import JoinedMask
 
 
@@ -57,9 +58,9 @@ def real_tokens(mask: JoinedMask, batch: int, device: torch.device) -> tuple[Boo
     (part,) = mask.parts
     every = torch.ones(batch, part.key_length, dtype=torch.bool, device=device)
     key_mask = every if part.valid is None else every & part.valid
-    fully_masked = mask.fully_masked(device)
-    assert fully_masked is not None, "it is padded"
-    query_mask = ~fully_masked[:, 0, :, 0].expand(batch, -1)
+    without_keys = fully_masked(mask, device)
+    assert without_keys is not None, "it is padded"
+    query_mask = ~without_keys[:, 0, :, 0].expand(batch, -1)
     if part.window != (None, None):
         begin = part.query_start - part.key_start
         query_mask = query_mask & key_mask[:, begin : begin + part.query_length]
