@@ -13,6 +13,7 @@ from pairform.moved import install
 if TYPE_CHECKING:
     from pairform.assemblies.analysis.diagrams import diagram as diagram
     from pairform.assemblies.analysis.inspection import inspect as inspect
+    from pairform.assemblies.analysis.parallel_plan import parallel_plan as parallel_plan
     from pairform.assemblies.checkpoints.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.export import extract as extract
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.initialisation.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.modeling.model import Model as Model
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
+    from pairform.assemblies.modeling.sharding import shard as shard
     from pairform.assemblies.preprocessing.images import picture_tokens as picture_tokens
     from pairform.assemblies.preprocessing.images import read_pictures as read_pictures
     from pairform.assemblies.specs.model import ModelSpec as ModelSpec
@@ -61,10 +63,12 @@ _MODULES = {
     "assemblies.initialisation.plan": ("Plan",),
     "assemblies.initialisation.planning": ("plan",),
     "assemblies.analysis.inspection": ("inspect",),
+    "assemblies.analysis.parallel_plan": ("parallel_plan",),
     "assemblies.analysis.diagrams": ("diagram",),
     "assemblies.checkpoints.reading.load_spec": ("diff", "load_spec", "patch"),
     "assemblies.modeling.model": ("Model",),
     "assemblies.modeling.outputs": ("ModelOutput",),
+    "assemblies.modeling.sharding": ("shard",),
     "assemblies.preprocessing.images": ("picture_tokens", "read_pictures"),
     "assemblies.initialisation.resize": ("resize_vocabulary",),
     "assemblies.specs.schema": ("schema",),

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPES
+from pairform.assemblies.checkpoints.sharded import is_sharded_model, load_sharded, reshard, save_sharded
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
@@ -18,6 +19,11 @@ from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.assemblies.modeling.build import check_place, skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import InputError, OutputError, Problem, shorten
+
+if TYPE_CHECKING:  # torch.distributed takes as long to import as all of ours
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from pairform.assemblies.modeling.sharding import Precision
 
 
 def load(
@@ -30,12 +36,14 @@ def load(
     patch: Mapping[str, Any] | None = None,
     quantise: str | None = None,
     prepack: bool = False,
+    mesh: "DeviceMesh | None" = None,
+    precision: "Precision | None" = None,
 ) -> Model:
     """Load a model from a folder or hub repository, in pairform's format or transformers', in eval mode.
 
     Args:
         path_or_repo: a folder, or a hub id `owner/name`.
-        device: where to put the weights.
+        device: where to put the weights. With a mesh, they are on the mesh's devices.
         dtype: None keeps the stored one. If the tensors have several, it is the one that config.json names, else the narrowest
             that holds all of them.
         revision: of a hub repository: a branch, tag or commit.
@@ -46,6 +54,9 @@ def load(
             be neither trained nor saved. Needs torchao.
         prepack: lay out each linear weight of the stacks in the blocks that oneDNN multiplies, which is faster for few tokens,
             as in decoding. Such a model can be neither trained nor saved. For CPUs.
+        mesh: shard the model over the processes of this mesh, as `pairform.shard` does. Each process calls this function and
+            reads only its rows of each tensor.
+        precision: with a mesh, that of `pairform.shard`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its values do not fit `dtype`.
@@ -59,6 +70,19 @@ def load(
     model = skeleton(checkpoint.spec, checkpoint.dtype if dtype is None else dtype)
     if prepack and quantise is not None:
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
+    if precision is not None and mesh is None:
+        raise InputError(
+            Problem("precision", "a precision without a mesh", "both or neither", "`dtype` sets that of the weights.")
+        )
+    if mesh is not None:
+        if prepack or quantise is not None:
+            remedy = "Leave the mesh out: one process generates with such weights."
+            raise InputError(Problem("mesh", "quantised or prepacked weights over several processes", "plain weights", remedy))
+        if torch.device(device).type not in ("cpu", mesh.device_type):
+            raise InputError(Problem("device", str(device), f"none, or {mesh.device_type}, as in the mesh"))
+        if kernel != "auto":
+            model.use_kernel(kernel)
+        return load_sharded(checkpoint, model, mesh, precision)
     prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
     with torch.no_grad():
         state: dict[str, Tensor] = {}
@@ -82,7 +106,8 @@ def save(
     """Write a model's folder. It appears whole or not at all.
 
     Args:
-        model: a model, also inside torch.compile, DataParallel or DistributedDataParallel.
+        model: a model, also inside torch.compile, DataParallel or DistributedDataParallel. If it is sharded over processes,
+            each of them calls this function; the tensors are gathered one at a time, and process 0 writes them.
         directory: a new or empty folder.
         format: "pairform", or "transformers" for a folder that transformers loads strictly.
         max_shard_size: of each weight file, in bytes or as "5GB".
@@ -94,14 +119,20 @@ def save(
         OutputError: the folder cannot be written.
     """
     model = unwrapped(model)
-    tensors = spec_tensors(model)
+    sharded = is_sharded_model(model)
+    if sharded:
+        reshard(model)
+    tensors = spec_tensors(model, sharded=sharded)
     odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]
     if odd or any(tensor.is_meta for tensor in tensors.values()):
         raise OutputError(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
-    entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
-    Output(directory, format, max_shard_size, overwrite).write(model.spec, entries, {"origin": "save"})
+    output = Output(directory, format, max_shard_size, overwrite)
+    if sharded:
+        save_sharded(output, model.spec, tensors)
+    else:
+        output.write(model.spec, [tensor_entry(name, tensor) for name, tensor in tensors.items()], {"origin": "save"})
 
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:

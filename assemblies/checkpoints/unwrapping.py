@@ -8,6 +8,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.modeling.frozen_weights import constant_weights
 from pairform.assemblies.modeling.model import Model
+from pairform.blocks.functional.dtypes import is_sharded
 from pairform.registry import InputError, Problem
 
 TRANSPARENT = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -43,15 +44,15 @@ def remedy_for(wrapper: object) -> str:
     return f"Give the model inside it: its module {inside[0]!r}." if inside else ""
 
 
-def spec_tensors(model: Model) -> dict[str, nn.Parameter]:
-    """The model's tensors by name.
+def spec_tensors(model: Model, *, sharded: bool = False) -> dict[str, nn.Parameter]:
+    """The model's tensors by name. sharded: each process may hold a part of each.
 
     Raises: InputError: they are not exactly those of the model's spec.
     """
     if (problem := constant_weights(model, "model", instead="Use the folder it was loaded from, or load it again")) is not None:
         raise InputError(problem)
     tensors = {transparent(name): parameter for name, parameter in model.named_parameters()}
-    problems = list(misfits(model, tensors))
+    problems = list(misfits(model, tensors, sharded))
     if problems:
         raise InputError(problems)
     return tensors
@@ -63,10 +64,10 @@ def transparent(name: str) -> str:
     return name
 
 
-def misfits(model: Model, tensors: dict[str, nn.Parameter]) -> Iterator[Problem]:
+def misfits(model: Model, tensors: dict[str, nn.Parameter], sharded: bool) -> Iterator[Problem]:
     wanted = {name: parameter.shape for name, parameter in parameters_of(model.spec).items()}
     for name, tensor in tensors.items():
-        if hasattr(tensor, "full_tensor"):  # DTensor, whose import costs as much as ours
+        if not sharded and is_sharded(tensor):
             yield Problem(f"model: {name}", "a tensor sharded over processes", "whole tensors", GATHER)
         elif name not in wanted:
             yield Problem(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pairform.blocks.functional.dtypes import cast_to
+from pairform.blocks.functional.dtypes import cast_to, is_sharded
 from pairform.registry import InputError, Problem
 
 SAMPLED = 1024
@@ -41,6 +41,9 @@ class Prediction:
     @property
     def logits(self) -> Tensor:
         if self.made is None:
+            if self.weights is not None and any(map(is_freed, self.read())):
+                found = "weights that have been freed since the forward pass, which gathered them"
+                raise InputError(Problem("logits", found, "logits computed in the forward pass", "Pass output_logits=True."))
             if self.weights is not None and self.weights.changed(self.read()):
                 found = "weights that have changed since the forward pass"
                 raise InputError(
@@ -83,6 +86,12 @@ class Weights:
             or any(None not in pair and pair[0] != pair[1] for pair in zip(now.versions, self.versions, strict=True))
             or not all(map(same, now.samples, self.samples))
         )
+
+
+def is_freed(tensor: Tensor) -> bool:
+    """Whether this process no longer holds the whole tensor, which a sharded model gathers for its forward pass only."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
+    return is_sharded(tensor) or (plain and tensor.numel() > 0 and tensor.untyped_storage().size() == 0)
 
 
 def version(tensor: Tensor) -> int | None:

@@ -53,14 +53,12 @@ class Output:
             SpecError: transformers cannot express the spec.
             OutputError: another format, or the folder cannot be written.
         """
-        if not isinstance(self.format, str) or self.format not in get_args(Format):
-            raise OutputError(Problem("format", shorten(self.format), f"one of {', '.join(get_args(Format))}"))
+        entries = self.named(spec, entries)
         beside = beside or Companions()
         if self.format == OURS:
             file, document = SPEC, spec.document()
         else:
-            family, config = family_of_spec(spec)
-            entries = [replace(entry, name=family.theirs(entry.name, spec)) for entry in entries]
+            _, config = family_of_spec(spec)
             dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
             file, document = CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
         size = sum(entry.size for entry in entries)
@@ -72,6 +70,15 @@ class Output:
             checksums = write_tensors(folder, entries, max_shard_size=self.max_shard_size, progress=self.progress)
             write_json(folder / PROVENANCE, {**provenance, **record_of(folder, entries, checksums)})
         return size
+
+    def named(self, spec: ModelSpec, entries: Sequence[Entry]) -> list[Entry]:
+        """The tensors under the format's names."""
+        if not isinstance(self.format, str) or self.format not in get_args(Format):
+            raise OutputError(Problem("format", shorten(self.format), f"one of {', '.join(get_args(Format))}"))
+        if self.format == OURS:
+            return list(entries)
+        family, _ = family_of_spec(spec)
+        return [replace(entry, name=family.theirs(entry.name, spec)) for entry in entries]
 
     def write_generation(self, path: Path, spec: ModelSpec, source: bytes | None) -> None:
         """Write generation settings with the spec's tokens; the other settings are the source's, if any.

@@ -63,24 +63,33 @@ def write_tensors(
     Returns:
         The CRC-32 of each tensor's bytes by name, computed as they pass: reading them again would take as long as writing.
     """
+    files = arranged(entries, max_shard_size)
+    whole = sum(entry.size for entry in entries)
+    checksums: dict[str, str] = {}
+    for filename, shard in files:
+        checksums |= write_shard(folder / filename, shard, lambda moved: progress(moved, whole))
+        SafetensorsFile(folder / filename)
+    if len(files) > 1:
+        parameters = sum(prod(entry.shape) for entry in entries)
+        metadata = {"total_parameters": parameters, "total_size": whole}
+        weight_map = {entry.name: filename for filename, shard in files for entry in shard}
+        write_json(folder / INDEX, {"metadata": metadata, "weight_map": weight_map}, sort_keys=True)
+    return checksums
+
+
+def arranged(entries: Sequence[Entry], max_shard_size: int | str) -> list[tuple[str, list[Entry]]]:
+    """The files and the entries of each, in the order of writing: larger dtypes first, then names, as in the library."""
     split = split_state_dict_into_shards_factory(
         {entry.name: entry for entry in entries},
         get_storage_size=lambda entry: entry.size,
         max_shard_size=shard_bytes(max_shard_size),
         filename_pattern=PATTERN,
     )
-    whole = sum(entry.size for entry in entries)
     by_name = {entry.name: entry for entry in entries}
-    checksums: dict[str, str] = {}
-    for filename, names in split.filename_to_tensors.items():
-        shard = [by_name[name] for name in names]
-        checksums |= write_shard(folder / filename, shard, lambda moved: progress(moved, whole))
-        SafetensorsFile(folder / filename)
-    if split.is_sharded:
-        parameters = sum(prod(entry.shape) for entry in entries)
-        metadata = {"total_parameters": parameters, "total_size": whole}
-        write_json(folder / INDEX, {"metadata": metadata, "weight_map": split.tensor_to_filename}, sort_keys=True)
-    return checksums
+    return [
+        (filename, sorted((by_name[name] for name in names), key=lambda entry: (-entry.dtype.itemsize, entry.name)))
+        for filename, names in split.filename_to_tensors.items()
+    ]
 
 
 def shard_bytes(size: int | str) -> int:
@@ -93,8 +102,7 @@ def shard_bytes(size: int | str) -> int:
 
 
 def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], object]) -> dict[str, str]:
-    """Write one safetensors file and return each tensor's CRC-32. Larger dtypes come first, then names, as in the library."""
-    entries = sorted(entries, key=lambda entry: (-entry.dtype.itemsize, entry.name))
+    """Write one safetensors file and return each tensor's CRC-32."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for entry in entries:

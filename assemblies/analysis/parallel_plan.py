@@ -1,0 +1,106 @@
+"""Tensor parallelism: which projections of a model several processes may share, as styles of PyTorch's `parallelize_module`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
+
+from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
+from pairform.assemblies.modeling.build import skeleton
+from pairform.blocks.attention.cross_attention import CrossAttention
+from pairform.blocks.attention.merged_attention import MergedAttention
+from pairform.blocks.attention.projections import AttentionHeads
+from pairform.blocks.attention.self_attention import SelfAttention
+from pairform.blocks.feedforward import FeedForward, GatedFeedForward
+from pairform.blocks.positions.base import ScoreBias
+from pairform.registry import InputError, Problem
+
+QUERIES = ("q_proj", "gate_proj")
+"""Outputs by query head; `gate_proj` holds the gates of attention."""
+KEYS = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
+NORMS = ("q_norm", "k_norm")
+
+
+class Columns(ColwiseParallel):
+    """Each process computes some of the output channels: those of `parts` heads, or of `parts` channels."""
+
+    def __init__(self, parts: int, word: str) -> None:
+        super().__init__()
+        self.parts, self.word = parts, word
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        check_divides(self.parts, device_mesh.size(), self.word)
+        return super()._apply(module, device_mesh)
+
+
+class SummedGradients(ParallelStyle):
+    """Parameters that every process applies to its own heads: their gradients are summed over the processes."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def summed(gradient: Tensor) -> Tensor:
+            total = gradient.contiguous().clone()
+            distributed.all_reduce(total, group=device_mesh.get_group())
+            return total
+
+        for parameter in module.parameters():
+            hooked: Any = parameter
+            hooked.register_hook(summed)
+        return module
+
+
+def parallel_plan(spec: Ref, processes: int | None = None) -> dict[str, ParallelStyle]:
+    """The styles of the projections that processes share, by module name, for `parallelize_module(model, mesh, plan)`.
+
+    Heads of self-attention, cross-attention and merged attention (its keys of both sequences) and the hidden channels of
+    feed-forward layers are divided, as in Megatron-LM (Shoeybi et al. 2019, arXiv 1909.08053, section 3). Everything else is
+    whole in every process: embeddings and the vocabulary, norms, and blocks whose parameters belong to heads in another way
+    (score biases, sinks, latent and differential attention, recurrences, mixtures). All processes read the same batch with the
+    same random state.
+
+    Args:
+        spec: a preset's name, the path of a JSON file or a folder, a document, or a `ModelSpec`.
+        processes: how many will share a projection; None leaves the check to `parallelize_module`.
+
+    Raises:
+        SpecError: the spec is invalid.
+        InputError: the processes do not divide the heads, the key and value heads or the hidden channels.
+    """
+    plan: dict[str, ParallelStyle] = {}
+    for name, module in skeleton(load_spec(spec)).named_modules():
+        plan |= {f"{name}.{inner}": style for inner, style in styles(module)}
+    if processes is not None:
+        for name, style in plan.items():
+            if isinstance(style, Columns):
+                check_divides(style.parts, processes, style.word, name)
+    return plan
+
+
+def styles(module: nn.Module) -> Iterator[tuple[str, ParallelStyle]]:
+    """The styles of the submodules of a block that can be shared."""
+    parts: dict[str, Any] = dict(module.named_children())
+    if type(module) in (GatedFeedForward, FeedForward):
+        for name in ("gate_proj", "up_proj"):
+            if name in parts:
+                yield name, Columns(parts[name].out_features, "hidden channels")
+        yield "down_proj", RowwiseParallel()
+    elif isinstance(module, AttentionHeads) and type(module) in (SelfAttention, CrossAttention, MergedAttention):
+        if module.sinks is not None or isinstance(parts.get("position"), ScoreBias):
+            return
+        for name in QUERIES:
+            if name in parts:
+                yield name, Columns(module.heads, "heads")
+        for name in KEYS:
+            if name in parts:
+                yield name, Columns(module.kv_heads, "kv_heads")
+        for name in NORMS:
+            if name in parts:
+                yield name, SummedGradients()
+        yield "o_proj", RowwiseParallel()
+
+
+def check_divides(parts: int, processes: int, word: str, name: str = "parallel_plan") -> None:
+    if parts % processes:
+        remedy = "Use fewer processes for tensor parallelism, and shard over the others."
+        raise InputError(Problem(name, f"{parts} {word} for {processes} processes", f"{word} that they divide", remedy))

@@ -1,0 +1,108 @@
+"""Processes from torchrun's environment, and one voice when one of them fails or dies."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed
+from torch.multiprocessing import get_context
+
+from pairform.assemblies.modeling.processes import PeerError
+from pairform.training.parallel import TIMEOUT, VARIABLES, computing, start
+from tests.broken.damage import refused
+from tests.parallel.processes import PATIENCE, free_port
+
+
+def began(*arguments: Any, **options: Any) -> Any:
+    with start(*arguments, device="cpu", **options) as world:
+        return world
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_one_process_needs_no_group() -> None:
+    with start(device="cpu") as world:
+        assert (world.rank, world.size, world.mesh, world.first) == (0, 1, None, True)
+        assert not distributed.is_initialized()
+        assert world.sum(torch.tensor(3)) == 3
+        world.barrier()
+        with world.together("a block"), computing("mixed", world):
+            assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+            assert torch.is_autocast_enabled("cpu")
+        with computing("bfloat16", world):
+            assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("environment", "word"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE"),
+        ({"WORLD_SIZE": "2"}, "RANK"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "less than WORLD_SIZE"),
+        ({"RANK": "-1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "a whole number"),
+        ({"RANK": "²", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "a whole number"),
+    ],
+)
+def test_a_broken_environment_is_refused(environment: dict[str, str], word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    refused(began, "environment", word)
+
+
+@pytest.mark.parametrize(
+    ("shape", "word"), [((2, 1), "--nproc-per-node 2"), (("all", 2), "replicate"), (("all", 0), "replicate")]
+)
+def test_processes_that_do_not_fit_the_mesh_are_refused(shape: Any, word: str) -> None:
+    refused(lambda: began(*shape), word)
+
+
+def test_another_device_is_refused() -> None:
+    refused(lambda: started_on("tpu"), "tpu")
+
+
+def started_on(device: str) -> None:
+    with start(device=device):
+        pass
+
+
+def fail(rank: int, folder: Path, ports: tuple[int, int]) -> None:
+    """First process 1 raises an error, then it is killed."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
+    for number, port in enumerate(ports):
+        os.environ["MASTER_PORT"] = str(port)
+        try:
+            with start(device="cpu") as world:
+                if rank == 1:
+                    if number == 1:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    raise KeyError("of process 1")
+                for _ in range(2):
+                    world.sum(torch.ones(1))
+        except Exception as error:
+            (folder / f"{rank}-{number}").write_text(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
+def test_one_process_speaks(tmp_path: Path) -> None:
+    context = get_context("spawn")
+    ports = free_port(), free_port()
+    processes = [context.Process(target=fail, args=(rank, tmp_path, ports), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+        assert not process.is_alive()
+    said = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert said.pop("1-0") == "KeyError: 'of process 1'"
+    assert said.pop("0-0").startswith(PeerError.__name__)
+    assert said.pop("0-1").startswith("PairformError: process 0: found a process that died or stopped answering")
+    assert said == {}
+    assert TIMEOUT.seconds <= 60
