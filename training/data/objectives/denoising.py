@@ -42,8 +42,8 @@ UL2 = (
 class SpanCorruption(WindowObjective):
     """Spans of the window are removed: a sentinel stands for each in the source, and precedes it in the target.
 
-    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Each document of a window draws a denoiser of its own and uses
-    the sentinels from the first one on.
+    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Each document of a window draws a denoiser of its own and
+    uses the sentinels from the first one on.
     """
 
     name: Literal["span_corruption", "ul2"]
@@ -55,8 +55,8 @@ class SpanCorruption(WindowObjective):
     )
     sentinels: str = Field(
         default="spare",
-        description="Tokens that stand for removed spans: `spare`, ids of the model that no text has, or a pattern of tokens in "
-        "the tokenizer, such as `<unused{}>`, used in the order of their numbers.",
+        description="Tokens that stand for removed spans: `spare`, ids of the model that no text has, or a pattern of tokens "
+        "in the tokenizer, such as `<unused{}>`, used in the order of their numbers.",
     )
 
     @property
