@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 import pairform
 from pairform.training.data.batches import Ids
 from pairform.training.data.objectives import AnyObjective
 from pairform.training.data.stream import Batch, Batches
-from pairform.training.data.tokens import Tokens, open_tokens
-from pydantic import TypeAdapter
+from pairform.training.data.tokens import Tokens
 from tests.small_pairs import small_pair
 
 END, WORDS = 1, 40

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pairform.training.data.objectives import Piece
 
 Row = list[Piece]
-ENOUGH = 0.03
+ENOUGH = 0.04
 """Fraction of padding at which no better packing is sought."""
-LONGEST = 8192
-"""Most source and target tokens of a row that several windows are packed into: the time of attention grows with its length."""
+MOST_WINDOWS, LONGEST = 8, 8192
+"""Most windows, and most source and target tokens, of a row that several windows are packed into: the time and memory of
+attention grow with its length."""
 
 
 def by_length(rows: Sequence[Row]) -> list[Row]:
@@ -44,9 +45,9 @@ def size(piece: Piece) -> int:
 def pack(windows: Sequence[Row]) -> list[Row]:
     """The rows of one forward pass: a window each, or fewer ones if windows of different lengths would leave much padding."""
     best, least = [*windows], padding(windows)
-    pieces = sorted([piece for row in windows for piece in row], key=size, reverse=True)
+    pieces = [piece for row in windows for piece in row]
     total = sum(map(size, pieces))
-    for windows_in_row in range(1, len(windows) + 1):
+    for windows_in_row in range(1, min(len(windows), MOST_WINDOWS) + 1):
         count = -(-len(windows) // windows_in_row)
         if least <= ENOUGH or (windows_in_row > 1 and total > LONGEST * count):
             break
@@ -59,13 +60,14 @@ def pack(windows: Sequence[Row]) -> list[Row]:
 def balanced(pieces: Sequence[Piece], count: int) -> list[Row]:
     """The examples in `count` rows with about equally many source tokens, and target tokens, each.
 
-    Each example is put where it adds least to the sum of the squares of the rows' lengths, measured in mean lengths.
+    Each example is put where it adds least to the sum of the squares of the rows' lengths, measured in mean lengths; those that
+    are longest on one side go first.
     """
     sources, targets = (max(1, sum([len(piece[side]) for piece in pieces])) for side in (0, 1))
+    parts = [(len(piece.source) / sources, len(piece.target) / targets, piece) for piece in pieces]
     rows: list[Row] = [[] for _ in range(count)]
     filled = [(0.0, 0.0)] * count
-    for piece in pieces:
-        source, target = len(piece.source) / sources, len(piece.target) / targets
+    for source, target, piece in sorted(parts, key=lambda part: max(part[:2]), reverse=True):
         costs = [read * source + written * target for read, written in filled]
         place = costs.index(min(costs))
         rows[place].append(piece)
