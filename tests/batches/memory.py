@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
+from tokenizers import Tokenizer, models
 from torch import Tensor
 
 import pairform
-from pairform.training.data.batches import Ids
 from pairform.training.data.objectives import AnyObjective
 from pairform.training.data.stream import Batch, Batches
-from pairform.training.data.tokens import Tokens
 from tests.small_pairs import small_pair
 
 END, WORDS = 1, 40
@@ -49,6 +48,10 @@ class MemoryStream:
             found.append(Part(part, begin == first, last <= end))
             begin, number = last, number + 1
         return found
+
+    def parts(self) -> list[Part]:
+        """The documents of the windows that were asked for."""
+        return [part for begin, end in [*self.read] for part in self.fragments(begin, end)]
 
     def window(self, begin: int, end: int) -> list[int]:
         """The tokens with end tokens, counted on a ring."""
@@ -97,17 +100,15 @@ ALONE = small_pair("t5gemma-b-b", **DECODER)
 ENCODER = small_pair("t5gemma-b-b", assembly="encoder_only", decoder=None, head={"tie": "encoder"})
 
 
-def tokens(spec: pairform.ModelSpec) -> Tokens:
-    """Ids as they are in documents; those above are spare."""
-    ids = Ids.of(spec)
-    return Tokens((), tuple(token for token in ids.free if token >= 3 + WORDS))
+TOKENIZER = Tokenizer(models.WordLevel({f"word{number}": number for number in range(3 + WORDS)}, "word0"))
+"""Of the ids that are in documents. Those above are spare."""
 
 
 def batches(spec: pairform.ModelSpec, objective: Any, streams: Sequence[Any] | Any, **options: Any) -> Batches:
     streams = streams if isinstance(streams, list) else [streams]
     window = objective.source + objective.target if objective.name == "pairs" else objective.window
     options = {"batch": 8 * window, "micro": 2, "seed": 0} | options
-    return Batches(spec, objective, streams, tokens(spec), **options)
+    return Batches(spec, objective, streams, TOKENIZER, **options)
 
 
 def examples(batch: Batch) -> list[tuple[list[int], list[int]]]:

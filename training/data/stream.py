@@ -19,7 +19,7 @@ from pairform.training.data.objectives import AnyObjective, SequencePairs
 from pairform.training.data.order import Epochs, Mixture
 from pairform.training.data.packing import Row, by_length, grouped, pack
 from pairform.training.data.readers import PairReader, Reader, WindowReader
-from pairform.training.data.tokens import Tokens
+from pairform.training.data.tokens import Tokenizer, open_tokens
 from pairform.training.data.windows import PairStream, TextStream, Windows
 
 
@@ -63,8 +63,8 @@ class Batches:
     Args:
         spec: The model.
         objective: What it learns.
-        streams: The sources of the data: of pairs for `SequencePairs`, else of text. Their tokens are the tokenizer's or bytes.
-        tokens: The tokenizer, or the ids of bytes.
+        streams: The sources of the data: of pairs for `SequencePairs`, else of text.
+        tokenizer: Whose tokens they are; None for bytes, which get the lowest ids without a special meaning.
         batch: Source and target tokens of a global batch. What an objective adds, such as sentinels, is not counted.
         micro: Rows of one forward pass on one process. Their examples may be packed into fewer, longer rows.
         seed: Of the order of the data, and of all that objectives draw.
@@ -84,7 +84,7 @@ class Batches:
         spec: ModelSpec,
         objective: AnyObjective,
         streams: Sequence[TextStream | PairStream],
-        tokens: Tokens,
+        tokenizer: Tokenizer | None,
         *,
         batch: int,
         micro: int,
@@ -103,6 +103,7 @@ class Batches:
             raise SpecError(problems)
         self.micro, self.seed = micro, seed
         ids = Ids.of(spec)
+        tokens = open_tokens(ids, tokenizer)
         marks = marks_of(objective, ids, tokens)
         self.layout = Layout.of(spec, ids, bos)
         self.mixture = Mixture([stream.weight for stream in streams], seed)

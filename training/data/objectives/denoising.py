@@ -88,7 +88,7 @@ class SpanCorruption(WindowObjective):
             for noise, spans in [denoiser.counts(self.window)]
             if spans > sentinels
         ]
-        return f"{sentinels} are enough for a window of {low:,}, or for mean spans of {', '.join(longer)}."
+        return f"{sentinels} fit a window of {low:,}, or mean spans of {', '.join(longer)}."
 
     def check(self) -> Iterator[Problem]:
         if self.window < 2:
