@@ -56,12 +56,8 @@ def test_gemma_has_too_few_for_ul2_at_4096_and_is_told_what_fits() -> None:
     with pytest.raises(pairform.PairformError) as raised:
         found(objective("ul2", window=4096, sentinels="<unused{}>"), tokens)
     message = str(raised.value)
-    assert (
-        "data.objective.sentinels: found 99 tokens of the pattern '<unused{}>', expected at least 205, as sentinels" in message
-    )
-    assert (
-        "99 fit a window of 1,990, or mean spans of 6.2 instead of 3 at rate 0.15, 20.6 instead of 12 at rate 0.5." in message
-    )
+    assert "sentinels: found 99 tokens of the pattern '<unused{}>', expected at least 205, as sentinels" in message
+    assert "99 fit a window of 1,990, or mean spans of 6.2 instead of 3 at rate 0.15, 20.6 instead of 12 at" in message
     with pytest.raises(pairform.PairformError, match="found 0 ids that no text has, expected at least 205"):
         found(objective("ul2", window=4096), tokens)
 

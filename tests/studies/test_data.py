@@ -15,8 +15,8 @@ import torch
 import pairform
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.spec import StudySpec
-from pairform.training.data.batches import Example, Ids, collate
-from pairform.training.data.objectives import Marks, SpanCorruption
+from pairform.training.data.batches import Example, Ids, collate, longest
+from pairform.training.data.objectives import Marks, PrefixLM, SpanCorruption
 from pairform.training.data.objectives.denoising import cut
 from tests.studies.small_study import STUDY, lines, run, write_study
 from tests.tokenizers_small import tokenizer
@@ -256,6 +256,29 @@ def test_sizes_that_leave_nothing_to_draw_are_refused() -> None:
         assert refused_data({"name": name} | more)
     windows = [SpanCorruption(name="span_corruption", window=window) for window in (1, 2)]
     assert [len(list(window.check())) for window in windows] == [1, 0]
+
+
+def test_a_split_is_drawn_for_each_window(tmp_path: Path) -> None:
+    objective = {"name": "prefix_lm", "source": 4, "target": 8, "split": "uniform"}
+    train, validation, lengths = examples(tmp_path, text(tmp_path, objective=objective))
+    assert lengths == (11, 11)
+    assert {len(source) for source, _ in train + validation} == {*range(1, 12)}
+    content = (tmp_path / "train.txt").read_text()
+    assert all(len(source + target) == 12 and decoded(source + target) in content for source, target in train)
+    spec = pairform.load_spec("gemma-2-2b")
+    assert longest(spec, PrefixLM.read(objective).lengths) in ((1, 11), (11, 1)), "12 tokens and a start token"
+
+
+def test_sentinels_are_tokens_of_a_pattern(tmp_path: Path) -> None:
+    """Here of the tokenizer's own words, of which there is no id to spare."""
+    tokenizer(tmp_path)
+    words = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
+    objective = {"name": "ul2", "window": 32, "sentinels": "word{}"}
+    train, _, _ = examples(tmp_path, text(tmp_path, tokenizer="tokenizer.json", objective=objective), vocabulary=len(words))
+    assert all(target[0] == words["word0"] and target[0] in source for source, target in train)
+    objective["sentinels"] = "extra{}"
+    with pytest.raises(pairform.PairformError, match=r"sentinels: found 0 tokens of the pattern 'extra\{\}'.*at least 2"):
+        examples(tmp_path, text(tmp_path, tokenizer="tokenizer.json", objective=objective), vocabulary=len(words))
 
 
 def test_sentinels_are_ids_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
