@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import pairform
+from pairform.training.data.layout import as_text
 from pairform.training.data.objectives import Piece
 from pairform.training.data.packing import MOST_WINDOWS, balanced, grouped, lengths, pack, padding, size
 from tests.batches.memory import ALONE, ENCODER, MERGED, SEPARATE, MemoryStream, batches, documents, examples, mixed, objective
@@ -74,6 +76,20 @@ def test_rows_of_one_example_have_no_segments() -> None:
     torch.testing.assert_close(model(**inputs).loss, with_segments, rtol=1e-5, atol=1e-5)
 
 
+def test_a_decoder_only_model_reads_the_same_rows_and_predicts_the_same_labels() -> None:
+    """A teacher's text, of which it predicts the targets from the sources and the targets' beginnings."""
+    for micro in batches(SEPARATE, objective("prefix_lm", source=24, target=24), mixed(20_000, 15.0)).batch(0).micro:
+        inputs, places = as_text(micro.rows, pad=0)
+        labels = micro.inputs["labels"][micro.inputs["labels"] >= 0]
+        assert torch.equal(inputs["input_ids"].flatten()[places + 1], labels)
+        assert torch.equal(inputs["segment_ids"].flatten()[places + 1], inputs["segment_ids"].flatten()[places])
+        logits = pairform.build(ALONE, seed=0)(**inputs).logits.flatten(0, 1)[places]
+        alone = [Piece(one.source, one.target) for row in micro.rows for one in row]
+        first = torch.from_numpy(np.concatenate(alone[0]))[None].long()
+        expected = pairform.build(ALONE, seed=0)(first).logits[0, len(alone[0].source) - 1 : -1]
+        torch.testing.assert_close(logits[: len(alone[0].target)], expected, rtol=1e-5, atol=1e-5)
+
+
 def pieces(*sizes: tuple[int, int]) -> list[Piece]:
     return [Piece(*(torch.zeros(length).numpy() for length in one)) for one in sizes]
 
@@ -84,10 +100,12 @@ def test_windows_that_differ_share_rows_and_others_do_not() -> None:
     rows = pack(unlike)
     assert [lengths(row) for row in rows] == [(20, 20)] * 3
     assert sum(map(len, rows)) == 6
-    long = [[one] for one in pieces(*[(8000, 500), (500, 8000)])]
+    long = [[one] for one in pieces(*[(16000, 500), (500, 16000)])]
     assert pack(long) == long, "attention over rows twice as long takes longer than the padding"
     many = pack([[one] for one in pieces(*((7 * number % 90 + 1, 90) for number in range(40)))])
     assert len(many) >= 40 / MOST_WINDOWS
+    assert pack([[], *alike, []]) == alike, "no row without an example"
+    assert pack([[], []]) == [[]]
 
 
 def test_rows_are_about_equally_long() -> None:

@@ -135,6 +135,7 @@ def test_windows_come_once_in_an_epoch() -> None:
     stream = mixed(10_000)
     run = batches(SEPARATE, FIXED, stream, batch=5 * 48)
     count = stream.length // 48
+    assert run.epoch == count
     for step in range(-(-2 * count // 5)):
         run.batch(step)
     ring = [(begin % stream.length, end - begin) for begin, end in stream.read]

@@ -99,6 +99,26 @@ class Layout:
         return tensors
 
 
+def as_text(rows: Sequence[Row], pad: int) -> tuple[dict[str, Tensor], Tensor]:
+    """An encoder-decoder's rows as a decoder-only model reads them, such as a teacher: each source followed by its target.
+
+    Returns:
+        The arguments of the model's forward pass, `[rows, length]`; and for each label, in the order of the rows, the place of
+        the token that predicts it, `[labels]`, counted over all rows.
+    """
+    joined = [[Piece(np.concatenate(piece), piece.target) for piece in row] for row in rows]
+    tokens, segments = side(joined, 0, pad)
+    places = []
+    for number, row in enumerate(rows):
+        begin = number * tokens.shape[1]
+        for source, target in row:
+            first = begin + len(source) - 1
+            places.append(np.arange(first, first + len(target)))
+            begin += len(source) + len(target)
+    inputs = {"input_ids": tokens, "attention_mask": segments > 0, "segment_ids": segments}
+    return inputs, torch.from_numpy(np.concatenate(places) if places else np.zeros(0, np.int64))
+
+
 def side(rows: Sequence[Row], which: int, filler: int) -> tuple[Tensor, Tensor]:
     """The sources or the targets of rows, and the number of the example that each token belongs to; `[rows, length]`."""
     longest = max(sum([len(piece[which]) for piece in row]) for row in rows)

@@ -12,7 +12,7 @@ from pairform.training.data.objectives import Piece
 Row = list[Piece]
 ENOUGH = 0.04
 """Fraction of padding at which no better packing is sought."""
-MOST_WINDOWS, LONGEST = 8, 8192
+MOST_WINDOWS, LONGEST = 8, 16384
 """Most windows, and most source and target tokens, of a row that several windows are packed into: the time and memory of
 attention grow with its length."""
 
@@ -43,7 +43,11 @@ def size(piece: Piece) -> int:
 
 
 def pack(windows: Sequence[Row]) -> list[Row]:
-    """The rows of one forward pass: a window each, or fewer ones if windows of different lengths would leave much padding."""
+    """The rows of one forward pass: a window each, or fewer ones if windows of different lengths would leave much padding.
+
+    Windows without an example have no row, unless all are such.
+    """
+    windows = [row for row in windows if row] or windows[:1]
     best, least = [*windows], padding(windows)
     pieces = [piece for row in windows for piece in row]
     total = sum(map(size, pieces))

@@ -28,12 +28,14 @@ class MicroBatch:
     """The rows of one forward pass.
 
     inputs: the model's arguments, among them `labels`.
+    rows:   the examples in each row.
     labels: the number of labels that count.
     tokens: source and target tokens.
     padded: the same with padding.
     """
 
     inputs: dict[str, Tensor]
+    rows: Sequence[Row]
     labels: int
     tokens: int
     padded: int
@@ -74,6 +76,7 @@ class Batches:
     Attributes:
         rows: rows of the global batch: one window each, or as many pairs as are as long on average.
         draws: windows, or pairs, of the global batch.
+        epoch: windows, or pairs, of all sources.
 
     Raises:
         SpecError: they do not fit together.
@@ -109,17 +112,19 @@ class Batches:
         self.mixture = Mixture([stream.weight for stream in streams], seed)
         self.rows = self.draws = batch // row
         self.readers: list[Reader] = []
-        lengths = []
+        self.epoch, lengths = 0, []
         for number, stream in enumerate(streams):
             if isinstance(objective, SequencePairs):
                 assert isinstance(stream, PairStream), "checked"
                 epochs = Epochs(stream.documents, seed, number)
+                self.epoch += epochs.count
                 reader = PairReader(stream, epochs, objective, marks, self.layout, tokens)
                 lengths.append(reader.mean_tokens())
                 self.readers.append(reader)
             else:
                 assert isinstance(stream, TextStream), "checked"
                 windows = Windows(stream, objective.window, seed, number)
+                self.epoch += windows.epochs.count
                 self.readers.append(WindowReader(windows, objective, marks, self.layout, tokens, join))
         if lengths:
             mean = sum(length * share for length, share in zip(lengths, self.mixture.shares, strict=True))
@@ -176,7 +181,7 @@ class Batches:
         inputs = self.layout.tensors(rows)
         pieces = [piece for row in rows for piece in row]
         padded = inputs["input_ids"].numel() + (inputs["labels"].numel() if self.layout.pairs else 0)
-        return MicroBatch(inputs, sum(map(self.layout.labels, pieces)), sum(map(self.layout.tokens, pieces)), padded)
+        return MicroBatch(inputs, rows, sum(map(self.layout.labels, pieces)), sum(map(self.layout.tokens, pieces)), padded)
 
     def batches(self, first: int, last: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The batches of steps `first` to `last`, each made by a thread while the one before is used."""
