@@ -23,7 +23,7 @@ def check_objective(objective: Objective, spec: ModelSpec) -> Iterator[Problem]:
         found, expected = f"{name} for a model of the assembly {spec.assembly}", " or ".join(objective.assemblies)
         yield Problem("data.objective", found, f"a model of the assembly {expected}")
     elif spec.decoder is not None:
-        yield from check_spec(spec)
+        yield from (problem.inside("model") for problem in check_spec(spec))
     elif spec.head.name != "lm":
         yield Problem("model.head.name", repr(spec.head.name), f"lm: {name} predicts tokens")
     elif spec.tokens.pad is None or spec.tokens_of("encoder").pad is None:

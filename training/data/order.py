@@ -29,9 +29,10 @@ class Mixture:
         total = math.fsum(weights)
         self.shares = [weight / total for weight in weights]
         self.largest = max(range(len(weights)), key=self.shares.__getitem__)
-        self.cycle = max(CYCLE, 2 * len(weights) ** 2)  # then the largest share is never less than the others' rounding
+        # so long that the largest share is more than what rounding gives the others
+        self.cycle = max(CYCLE, math.ceil(len(weights) / self.shares[self.largest]))
         self.seed = seed
-        self.slots = functools.lru_cache(maxsize=4)(self.order)
+        self.slots = functools.lru_cache(maxsize=2)(self.order)
 
     def before(self, cycle: int) -> list[int]:
         """The number of examples of each source before a cycle."""

@@ -70,7 +70,7 @@ class PairReader:
     def read(self, draw: int, numbers: np.random.Generator) -> tuple[Row, int]:
         source, target = self.stream.pair(self.epochs.item(draw)[1])
         piece = self.example(source, target)
-        return ([], len(target)) if piece is None else ([self.layout.placed(piece, True, starts=True)], 0)
+        return ([], len(target)) if piece is None else ([self.layout.placed(piece, self.objective.generates, starts=True)], 0)
 
     def example(self, source: np.ndarray, target: np.ndarray) -> Piece | None:
         return self.objective.pair(self.ids(source), self.ids(target), self.marks)
