@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -158,6 +160,12 @@ def test_settings_that_cannot_be_are_refused() -> None:
     ):
         assert [problem.where for problem in objective(name, **fields).check()] == [where]
     assert not [*objective("ul2", window=2).check(), *objective("masked", random=0.5, keep=0.5).check()]
+
+
+def test_objectives_are_read_without_torch() -> None:
+    """A recipe is checked before anything slow is imported."""
+    command = "import sys; import pairform.training.data.objectives; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False, timeout=60).returncode == 0
 
 
 def test_pairs_are_truncated_and_then_have_no_end() -> None:

@@ -219,6 +219,13 @@ def test_what_begins_documents_stands_before_them_only() -> None:
                 assert all(labels[0] == -100 and labels[1:] == source[1:] for source, labels in found)
 
 
+def test_every_pair_begins_with_the_bos_token() -> None:
+    for spec in (SEPARATE, ALONE):
+        for bos in (True, False):
+            found = examples(batches(spec, objective("pairs", source=40, target=20), pairs(50), bos=bos).batch(0))
+            assert all((source[0] == 2) == bos for source, _ in found)
+
+
 def test_joined_documents_are_one_text_with_their_ends() -> None:
     stream = MemoryStream(documents([5] * 100))
     run = batches(SEPARATE, FIXED, stream, join=True)
