@@ -15,8 +15,9 @@ import torch
 import pairform
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.spec import StudySpec
-from pairform.training.data.batches import Example, Ids, collate
-from pairform.training.data.objectives import SpanCorruption, cut
+from pairform.training.data.batches import Example, Ids, collate, longest
+from pairform.training.data.objectives import Marks, PrefixLM, SpanCorruption
+from pairform.training.data.objectives.denoising import cut
 from tests.studies.small_study import STUDY, lines, run, write_study
 from tests.tokenizers_small import tokenizer
 
@@ -209,10 +210,10 @@ def test_spans_are_taken_out_and_can_be_put_back(tmp_path: Path) -> None:
 def test_denoisers_are_drawn_by_their_weights() -> None:
     """UL2's mixture is 1 : 1 : 1 : 1 : 4; each kind takes out a number of tokens of its own, in so many spans."""
     objective, numbers = SpanCorruption(name="span_corruption", window=64), np.random.default_rng(0)
-    spare = tuple(range(100, 130))
+    marks = Marks(END, np.arange(100, 130))
     found: Counter[tuple[int, int]] = Counter()
     for _ in range(1600):
-        _, target = objective.split([50] * 64, numbers, spare, END)
+        _, target = objective.example(np.full(64, 50), numbers, marks)
         found[target.count(50), len(target) - 1 - target.count(50)] += 1
     shares = {(10, 3): 1, (32, 3): 1, (10, 1): 1, (32, 1): 1, (48, 1): 4}  # round(64 x rate) tokens
     assert found.keys() == shares.keys()
@@ -225,7 +226,7 @@ def test_spans_of_long_windows_are_counted_as_by_hand() -> None:
     counts = [(307, 102), (1024, 85), (307, 10), (1024, 32), (1536, 1)]
     objective = SpanCorruption(name="span_corruption", window=2048)
     assert objective.lengths == [(2048 - taken + spans, taken + spans + 1) for taken, spans in counts]
-    assert objective.sentinels == 102
+    assert objective.needed == 102
     rare, most, many, wide = {"rate": 0.01}, {"rate": 0.99}, {"span": 0.1, "rate": 0.5}, {"span": 90.0, "rate": 0.5}
     short = SpanCorruption.read({"name": "span_corruption", "window": 4, "denoisers": [rare, most, many, wide]})
     assert short.lengths == [(3 + 1, 1 + 1 + 1), (1 + 1, 3 + 1 + 1), (2 + 2, 2 + 2 + 1), (2 + 1, 2 + 1 + 1)]
@@ -255,6 +256,29 @@ def test_sizes_that_leave_nothing_to_draw_are_refused() -> None:
         assert refused_data({"name": name} | more)
     windows = [SpanCorruption(name="span_corruption", window=window) for window in (1, 2)]
     assert [len(list(window.check())) for window in windows] == [1, 0]
+
+
+def test_a_split_is_drawn_for_each_window(tmp_path: Path) -> None:
+    objective = {"name": "prefix_lm", "source": 4, "target": 8, "split": "uniform"}
+    train, validation, lengths = examples(tmp_path, text(tmp_path, objective=objective))
+    assert lengths == (11, 11)
+    assert {len(source) for source, _ in train + validation} == {*range(1, 12)}
+    content = (tmp_path / "train.txt").read_text()
+    assert all(len(source + target) == 12 and decoded(source + target) in content for source, target in train)
+    spec = pairform.load_spec("gemma-2-2b")
+    assert longest(spec, PrefixLM.read(objective).lengths) in ((1, 11), (11, 1)), "12 tokens and a start token"
+
+
+def test_sentinels_are_tokens_of_a_pattern(tmp_path: Path) -> None:
+    """Here of the tokenizer's own words, of which there is no id to spare."""
+    tokenizer(tmp_path)
+    words = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
+    objective = {"name": "ul2", "window": 32, "sentinels": "word{}"}
+    train, _, _ = examples(tmp_path, text(tmp_path, tokenizer="tokenizer.json", objective=objective), vocabulary=len(words))
+    assert all(target[0] == words["word0"] and target[0] in source for source, target in train)
+    objective["sentinels"] = "extra{}"
+    with pytest.raises(pairform.PairformError, match=r"sentinels: found 0 tokens of the pattern 'extra\{\}'.*at least 2"):
+        examples(tmp_path, text(tmp_path, tokenizer="tokenizer.json", objective=objective), vocabulary=len(words))
 
 
 def test_sentinels_are_ids_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Packing: little of a batch is padding, and the loss of packed examples is their loss alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pairform
+from pairform.training.data.layout import as_text
+from pairform.training.data.objectives import Piece
+from pairform.training.data.packing import MOST_WINDOWS, balanced, grouped, lengths, pack, padding, size
+from tests.batches.memory import ALONE, ENCODER, MERGED, SEPARATE, MemoryStream, batches, documents, examples, mixed, objective
+
+OBJECTIVES: dict[str, Any] = {
+    "fixed": objective("prefix_lm", source=64, target=64),
+    "uneven": objective("prefix_lm", source=100, target=28),
+    "uniform": objective("prefix_lm", source=64, target=64, split="uniform"),
+    "ul2": objective("ul2", window=128),
+}
+WIDE = pairform.patch(SEPARATE, {"vocabulary": 200})
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("median", [20, 120, 600])
+@pytest.mark.parametrize(("count", "micro"), [(8, 2), (32, 32), (64, 4)])
+def test_less_than_one_token_in_twenty_is_padding(name: str, median: float, count: int, micro: int) -> None:
+    """Of documents with log-normal lengths, from much shorter than a window to much longer."""
+    run = batches(WIDE, OBJECTIVES[name], mixed(60_000, median), batch=count * 128, micro=micro)
+    made = [run.batch(step) for step in range(256 // count)]
+    tokens = sum(one.tokens for batch in made for one in batch.micro)
+    padded = sum(one.padded for batch in made for one in batch.micro)
+    dropped = sum(batch.dropped for batch in made)
+    assert tokens == sum(batch.tokens for batch in made)
+    assert 1 - tokens / padded < 0.05
+    assert dropped < 0.01 * tokens
+    assert tokens > 0.96 * 256 * 128
+
+
+@pytest.mark.parametrize(
+    ("spec", "of"),
+    [
+        (SEPARATE, objective("prefix_lm", source=24, target=24)),
+        (SEPARATE, objective("ul2", window=48)),
+        (MERGED, objective("prefix_lm", source=24, target=24, split="uniform")),
+        (MERGED, objective("ul2", window=48)),
+        (ALONE, objective("ul2", window=48)),
+        (ALONE, objective("causal_lm", window=48)),
+        (ENCODER, objective("masked", window=48, rate=0.4)),
+        (ENCODER, objective("masked", window=48, rate=0.4, shift=True)),
+    ],
+)
+def test_the_loss_of_packed_examples_is_their_loss_alone(spec: pairform.ModelSpec, of: Any) -> None:
+    """So no example attends to another or predicts its tokens."""
+    model = pairform.build(spec, seed=0)
+    batch = batches(spec, of, mixed(20_000, 15.0), micro=3).batch(0)
+    assert max(len(examples(batch)), batch.examples) == batch.examples > 16, "several in a row"
+    with torch.no_grad():
+        packed = sum(model(**one.inputs).loss * one.labels for one in batch.micro)
+        alone = torch.zeros(())
+        for source, labels in examples(batch):
+            count = sum(label >= 0 for label in labels)
+            if count:
+                alone = alone + model(torch.tensor([source]), labels=torch.tensor([labels])).loss * count
+    torch.testing.assert_close(packed / batch.labels, alone / batch.labels, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_one_example_have_no_segments() -> None:
+    """Then attention needs no mask of segments; their loss is the same with one."""
+    run = batches(SEPARATE, objective("prefix_lm", source=24, target=24), MemoryStream(documents([10_000])))
+    batch = run.batch(0)
+    assert {*batch.micro[0].inputs} == {"input_ids", "attention_mask", "labels"}
+    model, inputs = pairform.build(SEPARATE, seed=0), batch.micro[0].inputs
+    segments = torch.ones_like(inputs["labels"])
+    with_segments = model(**inputs, segment_ids=segments, decoder_segment_ids=segments).loss
+    torch.testing.assert_close(model(**inputs).loss, with_segments, rtol=1e-5, atol=1e-5)
+
+
+def test_a_decoder_only_model_reads_the_same_rows_and_predicts_the_same_labels() -> None:
+    """A teacher's text, of which it predicts the targets from the sources and the targets' beginnings."""
+    for micro in batches(SEPARATE, objective("prefix_lm", source=24, target=24), mixed(20_000, 15.0)).batch(0).micro:
+        inputs, places = as_text(micro.rows, pad=0)
+        labels = micro.inputs["labels"][micro.inputs["labels"] >= 0]
+        assert torch.equal(inputs["input_ids"].flatten()[places + 1], labels)
+        assert torch.equal(inputs["segment_ids"].flatten()[places + 1], inputs["segment_ids"].flatten()[places])
+        logits = pairform.build(ALONE, seed=0)(**inputs).logits.flatten(0, 1)[places]
+        alone = [Piece(one.source, one.target) for row in micro.rows for one in row]
+        first = torch.from_numpy(np.concatenate(alone[0]))[None].long()
+        expected = pairform.build(ALONE, seed=0)(first).logits[0, len(alone[0].source) - 1 : -1]
+        torch.testing.assert_close(logits[: len(alone[0].target)], expected, rtol=1e-5, atol=1e-5)
+
+
+def pieces(*sizes: tuple[int, int]) -> list[Piece]:
+    return [Piece(*(torch.zeros(length).numpy() for length in one)) for one in sizes]
+
+
+def test_windows_that_differ_share_rows_and_others_do_not() -> None:
+    alike, unlike = [[one] for one in pieces(*[(10, 10)] * 6)], [[one] for one in pieces(*[(18, 2), (2, 18)] * 3)]
+    assert pack(alike) == alike
+    rows = pack(unlike)
+    assert [lengths(row) for row in rows] == [(20, 20)] * 3
+    assert sum(map(len, rows)) == 6
+    long = [[one] for one in pieces(*[(16000, 500), (500, 16000)])]
+    assert pack(long) == long, "attention over rows twice as long takes longer than the padding"
+    many = pack([[one] for one in pieces(*((7 * number % 90 + 1, 90) for number in range(40)))])
+    assert len(many) >= 40 / MOST_WINDOWS
+    assert pack([[], *alike, []]) == alike, "no row without an example"
+    assert pack([[], []]) == [[]]
+
+
+def test_rows_are_about_equally_long() -> None:
+    some = pieces(*((number % 13 + 1, 3 * number % 11 + 1) for number in range(200)))
+    for rows in (grouped(some, 16), balanced(some, 16)):
+        assert sorted(id(one) for row in rows for one in row) == sorted(map(id, some)), "each once"
+        totals = [sum(map(size, row)) for row in rows]
+        assert max(totals) - min(totals) <= 4
+    assert padding(balanced(some, 16)) < 0.03 < padding(grouped(some, 16))
+    assert padding([[], []]) == 0
