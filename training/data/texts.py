@@ -14,7 +14,8 @@ from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, L
 from pairform.training.data.file_data import FileData
 from pairform.training.data.files import Allowance, is_jsonl, read_lines, read_text, text_at
 from pairform.training.data.objectives import Objective, PrefixLM
-from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
+from pairform.training.data.tokenizer_files import Tokenizer
+from pairform.training.data.tokens import Tokens, open_tokens
 
 
 class Text(FileData):
