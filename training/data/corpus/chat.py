@@ -112,23 +112,22 @@ def environment() -> Any:
             line = next(parser.stream).lineno
             return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
 
+    def check_public(name: object) -> None:
+        if not isinstance(name, str) or name.startswith("_"):
+            raise SecurityError(f"a private attribute, {shorten(name)}, of a namespace")
+
     class PublicNamespace(Namespace):
         """A namespace without private attributes, through which a template could leave the sandbox."""
 
         def __init__(self, *values: Any, **more: Any) -> None:
             attributes = dict(*values, **more)
             for name in attributes:
-                self.check(name)
+                check_public(name)
             super().__init__(attributes)
 
         def __setitem__(self, name: str, value: Any) -> None:
-            self.check(name)
+            check_public(name)
             super().__setitem__(name, value)
-
-        @staticmethod
-        def check(name: object) -> None:
-            if not isinstance(name, str) or name.startswith("_"):
-                raise SecurityError(f"a private attribute, {shorten(name)}, of a namespace")
 
     class Sandbox(ImmutableSandboxedEnvironment):
         """The sandbox with bounded products and powers, which no signal would interrupt."""

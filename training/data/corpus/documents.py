@@ -120,18 +120,20 @@ class SourceReader:
             digest, size = sha256_of(file), file.stat().st_size
             yield from ((row, False) for row in rows(file, self.source.fields, self.move))
         else:
-            found, size = hashlib.sha256(), 0
+            found, size, expected = hashlib.sha256(), 0, file.stat().st_size
 
             def watch(content: memoryview) -> None:
                 nonlocal size
                 found.update(content)
                 size += len(content)
+                if size > expected:
+                    raise changed(file)
                 self.move(len(content))
 
             with open_data(file, Allowance(sys.maxsize), watch) as stream:
                 yield from lines(file, stream) if is_jsonl(file) else pieces(file, stream)
-                if size != stream.size:
-                    raise changed(file)
+            if size < expected:
+                raise changed(file)
             digest = found.hexdigest()
         self.records.append(FileRecord(name=name, bytes=size, sha256=digest))
 

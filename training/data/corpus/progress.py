@@ -103,17 +103,19 @@ def check_equal(progress: Progress, plan: Plan, files: Sequence[Sequence[tuple[s
     ):
         if old != new:
             raise SpecError(Problem(where, f"an interrupted preparation with another {what}", "the same", ANEW))
-    records = [source.files for source in progress.sources] + [progress.state.files]
+    records = [*(source.files for source in progress.sources), progress.state.files]
+    read = {
+        path: record
+        for paths, known in zip(files, records, strict=False)
+        for (_, path), record in zip(paths, known, strict=False)
+    }
     for index, (before, now) in enumerate(zip(progress.plan.files, plan.files, strict=True)):
         for number, (earlier, later) in enumerate(zip(before, now, strict=True)):
-            known = records[index][number] if index < len(records) and number < len(records[index]) else None
-            begun = index == len(progress.sources) and number == progress.state.mark[0] and progress.state.mark[1] > 0
             file = files[index][number][1]
-            if earlier.stamp == later.stamp:
+            begun = index == len(progress.sources) and number == progress.state.mark[0] and progress.state.mark[1] > 0
+            if earlier.stamp == later.stamp or (file in read and sha256_of(file) == read[file].sha256):
                 continue
-            if known is not None and sha256_of(file) == known.sha256:
-                continue
-            if known is not None or begun or earlier.stamp[:2] != later.stamp[:2]:
+            if file in read or begun or earlier.stamp[:2] != later.stamp[:2]:
                 raise changed(file)
 
 

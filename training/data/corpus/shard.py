@@ -61,7 +61,7 @@ class Shard:
         """The first stream token of a document, and the one behind its end token."""
         ends = self.mapped[1]
         begin, end = int(ends[index - 1]) if index else 0, int(ends[index])
-        if not begin < end <= self.length:
+        if not 2 * index <= begin < end - 1 < self.length:  # a document has a token and an end token
             raise self.damaged(1, f"a document from {begin:,} to {end:,}", "ends in ascending order")
         return begin, end
 
