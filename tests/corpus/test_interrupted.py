@@ -219,3 +219,13 @@ def test_two_preparations_do_not_write_one_folder(corpus: Path, tmp_path: Path, 
 
     prepare(corpus, out, report=report)
     assert told
+
+
+def test_a_corpus_that_was_mended_before_anything_was_written_is_prepared(corpus: Path, tmp_path: Path) -> None:
+    mended = (tmp_path / "a.jsonl").read_text()
+    (tmp_path / "a.jsonl").write_text("no JSON\n" + mended)
+    refused(lambda: prepare(corpus, tmp_path / "out"), "a.jsonl: line 1")
+    (tmp_path / "a.jsonl").write_text(mended)
+    prepare(corpus, tmp_path / "out")
+    prepare(corpus, tmp_path / "fresh")
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")

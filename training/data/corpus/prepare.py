@@ -119,7 +119,7 @@ class Preparation:
             staging.clean(self.staging)
             try:
                 progress = Progress.load(self.staging)
-                if progress is not None:
+                if progress is not None and progress.begun:
                     check_equal(progress, self.plan, self.files, str(self.out))
                     if not (self.staging / MANIFEST).exists():
                         check_written(progress, self.staging, token_dtype(self.setup.vocabulary))

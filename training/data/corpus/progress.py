@@ -75,6 +75,11 @@ class Progress(Spec):
     sources: Annotated[tuple[SourceRecord, ...], Strict(False)] = ()
     state: SourceState = SourceState()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was written. Otherwise a changed corpus is prepared without asking."""
+        return bool(self.sources) or self.state.mark != (0, 0, 0, 0)
+
     @classmethod
     def load(cls, folder: Path) -> "Progress | None":
         """The progress in a folder, if there is any; `SpecError` if the file is invalid."""
