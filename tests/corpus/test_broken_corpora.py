@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from pairform.registry import files
 from pairform.training.data import files as data_files
 from pairform.training.data.corpus import prepare as preparing
 from pairform.training.data.corpus import writing
@@ -114,15 +115,17 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
     refused(lambda: prepare(corpus, tmp_path / "out", report=report), "corpus.jsonl", "another content")
 
 
+def link_inside(out: Path) -> None:
+    (out / ".preparing").mkdir()
+    (out / ".preparing" / "progress.json").symlink_to("x")
+
+
 FOREIGN: Mapping[str, Callable[[Path], object]] = {
     "a file": lambda out: (out / "notes.txt").write_text("mine"),
     "a folder": lambda out: (out / "000-train-00000.tokens").mkdir(),
     "a link": lambda out: (out / "000-train-00000.tokens").symlink_to("/etc/hostname"),
     "a link to a folder": lambda out: (out / ".preparing").symlink_to("/etc"),
-    "a link in the partial folder": lambda out: (
-        (out / ".preparing").mkdir(),
-        (out / ".preparing" / "progress.json").symlink_to("x"),
-    ),
+    "a link in the partial folder": link_inside,
 }
 
 
@@ -166,7 +169,7 @@ def test_a_full_disk_is_an_error_after_which_the_same_call_continues(tmp_path: P
         def add(self, content: np.ndarray) -> None:
             nonlocal room
             room -= content.nbytes
-            with writing.writing(self.path):
+            with files.writing(self.path):
                 if room < 0:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             super().add(content)
