@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,17 @@ def test_held_out_shares_are_as_declared_and_independent_between_sources() -> No
         assert abs(int(found.sum()) - 2000) < 4 * np.sqrt(2000)
     assert int((chosen[0] & chosen[1]).sum()) < 60
     assert not held_out(0, np.arange(count), 0.0).any()
+
+
+def test_a_window_takes_no_memory_for_the_other_documents(tmp_path: Path) -> None:
+    (stream,) = prepare(write_corpus(tmp_path, ["ab"] * 50_000), tmp_path / "out").train
+    stream.fragments(0, 10)
+    tracemalloc.start()
+    try:
+        stream.fragments(90_000, 90_100)
+        assert tracemalloc.get_traced_memory()[1] < 50_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_pairs_are_two_streams_and_empty_ones_are_left_out(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ class Shard:
         return found
 
     def fragments(self, begin: int, end: int) -> Iterator[Fragment]:
-        index = int(np.searchsorted(self.mapped[1], begin, side="right"))
+        # in the ends' own type: for a signed number, NumPy would copy all of them as floats
+        index = int(np.searchsorted(self.mapped[1], np.uint64(begin), side="right"))
         while begin < end:
             first, behind = self.document(index)
             if not first <= begin < behind:
