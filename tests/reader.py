@@ -15,6 +15,7 @@ import pytest
 
 import pairform
 from pairform.experiments.study.spec import StudySpec
+from pairform.training.data.corpus.spec import CorpusSpec
 from tests.command_line.runner import CommandLine, Result
 from tests.pages import Block, Command, commands, missing_line
 
@@ -36,7 +37,10 @@ def targets() -> set[str]:
 
 
 def check_document(document: dict[str, Any]) -> None:
-    """A study, a whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
+    """A study, a corpus, a whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
+    if "sources" in document:
+        assert list(CorpusSpec.read(document).check()) == []
+        return
     if "seeds" in document:
         StudySpec.read(document)
         return
