@@ -9,7 +9,8 @@ from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolde
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PairformError, Problem, SpecError, read_json
 from pairform.training.data.file_data import fingerprint
-from pairform.training.loop import DivergedError, train
+from pairform.experiments.execution.trial import train
+from pairform.training.step import DivergedError
 from pairform.training.metrics import open_log
 
 

@@ -30,7 +30,7 @@ from pairform.registry import (
     shorten,
     writing,
 )
-from pairform.training.recipe import TrainingSpec
+from pairform.training.settings import TrainingSpec
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
 TRIAL, RESULT, LOCK = "trial.json", "result.json", ".lock"

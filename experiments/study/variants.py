@@ -12,7 +12,7 @@ from pairform.experiments.results.records import Match
 from pairform.experiments.study.size_matching import patch_at
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import apply_patch, merge_patch, thaw
-from pairform.training.recipe import TrainingSpec, check_ignored
+from pairform.training.settings import TrainingSpec, check_ignored
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")

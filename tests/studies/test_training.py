@@ -14,7 +14,7 @@ import pairform
 from pairform.training import loop as training
 from pairform.training.costs import costs
 from pairform.training.loop import Clock, make_optimizer, rate, train, update
-from pairform.training.recipe import ScheduleSpec, TrainingSpec
+from pairform.training.settings import ScheduleSpec, TrainingSpec
 from tests.studies.by_hand import kept_settings, planned, schedule, trained, trained_by_hand
 from tests.studies.small_study import STUDY
 

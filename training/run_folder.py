@@ -1,0 +1,79 @@
+"""The folder of a run: its recipe, its metrics and its checkpoints.
+
+recipe.json          the recipe, with all defaults
+environment.json     versions, machine and command
+metrics.jsonl        one object a line: of every step, and of every evaluation
+samples.jsonl        texts that the model generated, where the recipe asks for them
+initial/             the model that training started from, if the recipe converts one
+checkpoints/step-N/  what training resumes from
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten, writing
+from pairform.training.metrics import METRICS
+from pairform.training.recipe import WITHOUT_EFFECT, Recipe
+
+RECIPE, ENVIRONMENT, SAMPLES, INITIAL, CHECKPOINTS, LOCK = (
+    "recipe.json",
+    "environment.json",
+    "samples.jsonl",
+    "initial",
+    "checkpoints",
+    ".lock",
+)
+LINE_BYTES = 1 << 20
+"""Largest line of metrics that is read; one has about 200 bytes."""
+
+
+def recorded_recipe(run: Path) -> Recipe:
+    """The recipe of a run; `OutputError` if the folder holds no run."""
+    file = run / RECIPE
+    if not file.is_file():
+        raise OutputError(Problem(str(run), f"no {RECIPE}", "the folder of a run, as `pairform adapt run` writes it"))
+    return Recipe.read(read_json(file), where=str(file))
+
+
+def check_resumes(run: Path, recipe: Recipe) -> None:
+    """Raise `OutputError` unless `run` is new, empty, or the folder of a run of the same recipe.
+
+    Fields on which the numbers of past steps do not depend may differ.
+    """
+    if not (run / RECIPE).is_file():
+        if run.exists() and (not run.is_dir() or any(item.name != LOCK for item in run.iterdir())):
+            raise OutputError(Problem(str(run), "something that is no run", "a new or empty folder, or this recipe's"))
+        return
+    old, new = recorded_recipe(run).document(), recipe.document()
+    changed = [name for name in sorted({*old, *new}) if name not in WITHOUT_EFFECT and old.get(name) != new.get(name)]
+    if changed:
+        found = f"a run of another recipe: {', '.join(f'{name} is {shorten(old.get(name))}' for name in changed)}"
+        remedy = "Resume with that recipe, or choose another folder with --out."
+        raise OutputError(Problem(str(run), found, f"{', '.join(shorten(new.get(name)) for name in changed)}", remedy))
+
+
+def lines(run: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics, without one that a killed process left incomplete."""
+    file = run / METRICS
+    if not file.is_file():
+        return
+    with open_regular(file) as stream:
+        while line := stream.readline(LINE_BYTES):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = json.loads(line)
+            except ValueError:
+                raise OutputError(Problem(str(file), shorten(line), "a JSON object on each line")) from None
+            if isinstance(found, dict):
+                yield found
+
+
+def cut_lines(run: Path, step: int) -> None:
+    """Drop the lines of steps after `step`, from which training resumes."""
+    kept = [line for line in lines(run) if isinstance(line.get("step"), int) and line["step"] <= step]
+    if (run / METRICS).exists():
+        replace_text(run / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
