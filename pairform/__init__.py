@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.initialisation.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.modeling.model import Model as Model
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
+    from pairform.assemblies.modeling.sharding import shard as shard
     from pairform.assemblies.preprocessing.images import picture_tokens as picture_tokens
     from pairform.assemblies.preprocessing.images import read_pictures as read_pictures
     from pairform.assemblies.specs.model import ModelSpec as ModelSpec
@@ -66,6 +67,7 @@ _MODULES = {
     "assemblies.checkpoints.reading.load_spec": ("diff", "load_spec", "patch"),
     "assemblies.modeling.model": ("Model",),
     "assemblies.modeling.outputs": ("ModelOutput",),
+    "assemblies.modeling.sharding": ("shard",),
     "assemblies.preprocessing.images": ("picture_tokens", "read_pictures"),
     "assemblies.initialisation.resize": ("resize_vocabulary",),
     "assemblies.specs.schema": ("schema",),

@@ -109,7 +109,7 @@ class BeamSearch:
 
             improvable &= self.may_improve(scores, finished, generated, max_new_tokens)
             stop = ended.all() | ~improvable.any() | (finished.full.all() if self.early_stopping is True else False)
-            if stop:
+            if decoding.stops(stop):
                 break
             decoding.reorder((rows + origin).flatten())
             logits = decoding(running[:, :, :end].flatten(0, 1), pixels)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pairform.assemblies.generation.compiled_step import CompiledStep, bucket, logits_of
@@ -63,12 +63,18 @@ class Decoding:
             )  # or its stride would be that of the whole sequence
             return self.step(token, self.first, self.source, self.cache)
         few = length - begin <= PIECE  # as in every step: skips the search through all layers
-        whole = few or self.cache is None or pixels is not None or not divisible(self.model)
+        alone = self.model.all_finished is None  # other processes must run the decoder as often
+        whole = few or not alone or self.cache is None or pixels is not None or not divisible(self.model)
         ends = [length] if whole else [*range(begin + PIECE, length, PIECE), length]
         for end in ends:
             hidden = self.run(tokens, begin, end, pixels)
             begin = end
         return logits_of(self.model, hidden)
+
+    def stops(self, finished: Bool[Tensor, "..."]) -> bool:
+        """Whether everything has finished, in all processes that share the model: each takes part in every step."""
+        every = self.model.all_finished
+        return bool(finished.all() if every is None else every(finished.all()))
 
     def run(self, tokens: Tensor, begin: int, end: int, pixels: Tensor | None) -> Tensor:
         decoder = self.model.decoder

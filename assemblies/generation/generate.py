@@ -121,7 +121,7 @@ def sample(
             streamer(token)
         if resolved.ends:
             finished |= torch.isin(token, end_ids)
-            if finished.all():
+            if decoding.stops(finished):
                 break
     finite.check()
     if decoding.cache is not None:

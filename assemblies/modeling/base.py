@@ -53,9 +53,11 @@ class ModelParts(nn.Module):
     check_inputs:  check the values of inputs (IDs, masks, positions) on every device, for debugging. By default they are
                    checked on a CPU only, since elsewhere that needs a synchronisation. Types and shapes are always checked.
                    Compiled code checks nothing.
+    all_finished:  from whether generation has finished here, `[]`, to whether it has in all processes that share this model.
     """
 
     check_inputs: bool = False
+    all_finished: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -47,6 +47,7 @@ class Model(ModelParts):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         output_logits: bool = False,
+        loss_tokens: int | Tensor | None = None,
     ) -> ModelOutput:
         """The logits, and with `labels` the loss.
 
@@ -77,6 +78,9 @@ class Model(ModelParts):
             output_attentions: also return the attention weights of all layers, with a kernel that computes them.
             output_logits: with `labels`, compute the logits in this pass. By default they are computed when first read: the
                 loss of a language model does not need them, and takes a fraction of their memory.
+            loss_tokens: with `labels`, the number that the sum of the losses of all labels is divided by, instead of the number
+                of labels in this call that are not ignored. With the number of the whole batch, the gradients of its parts (of
+                gradient accumulation, or of several processes) add up to its gradient. Auxiliary losses do not change.
 
         Raises:
             InputError: arguments that do not fit the model or each other.
@@ -90,7 +94,7 @@ class Model(ModelParts):
         if self.encoder is None:  # decoder-only
             assert self.decoder is not None, "checked by the spec"
             decoded = self.decoder(replace(source_inputs, prefix_lengths=prefix_lengths), cache=cache, **requested)
-            predicted = self.predict(decoded, source_inputs, labels, output_logits, shift=True)
+            predicted = self.predict(decoded, source_inputs, labels, output_logits, loss_tokens, shift=True)
             return ModelOutput(*predicted, decoded.hidden, decoded.hidden_states, decoded.attentions_over("own"), cache=cache)
 
         source_inputs = mask_padding(source_inputs, self.padding)
@@ -99,7 +103,7 @@ class Model(ModelParts):
             encoded = self.encoder(source_inputs, layers=self.source_layers, **requested)
         if self.decoder is None:  # encoder-only
             assert encoded is not None, "checked on entry"
-            predicted = self.predict(encoded, source_inputs, labels, output_logits)
+            predicted = self.predict(encoded, source_inputs, labels, output_logits, loss_tokens)
             states = (encoded.hidden, encoded.hidden_states, encoded.attentions_over("own"))
             return ModelOutput(*predicted, *states, encoder_attention_mask=source_inputs.valid)
 
@@ -115,7 +119,7 @@ class Model(ModelParts):
         output = encoded if encoded is not None else kept_output(encoder_outputs, self.source_layers)
         source = self.decoder_source(output, source_inputs, cache)
         decoded = self.decoder(target_inputs, source=source, cache=cache, **requested)
-        predicted = self.predict(decoded, target_inputs, labels, output_logits, encoded)
+        predicted = self.predict(decoded, target_inputs, labels, output_logits, loss_tokens, encoded)
         return ModelOutput(
             *predicted,
             last_hidden_state=decoded.hidden,
@@ -216,6 +220,7 @@ class Model(ModelParts):
         inputs: StackInputs,
         labels: Tensor | None,
         output_logits: bool,
+        loss_tokens: int | Tensor | None,
         encoded: StackOutput | None = None,
         *,
         shift: bool = False,
@@ -236,7 +241,8 @@ class Model(ModelParts):
         if labels is not None:
             if shift and inputs.segments is not None:  # do not predict across document boundaries
                 labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
-            loss = self.head.loss(prediction, labels, shift)
+            counted = () if loss_tokens is None else (torch.as_tensor(loss_tokens).to(last.hidden.device),)
+            loss = self.head.loss(prediction, labels, shift, *counted)
             loss = loss if auxiliary_loss is None or loss is None else loss + auxiliary_loss
         if labels is None or output_logits:
             _ = prediction.logits  # computes and keeps them

@@ -14,6 +14,11 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this is a DTensor, of which each process holds a part; importing its class takes as long as all of ours."""
+    return hasattr(tensor, "full_tensor")
+
+
 def narrower(one: torch.dtype, other: torch.dtype) -> torch.dtype:
     """The smaller of two dtypes; `one` if they have the same size."""
     return other if other.itemsize < one.itemsize else one

@@ -1,5 +1,7 @@
 """Validation of labels."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -37,6 +39,14 @@ def check_classes(labels: Tensor, shape: tuple[int, ...], classes: int | None, w
 def check_shape(labels: Tensor, shape: tuple[int, ...], words: str) -> None:
     if tuple(labels.shape) != shape:
         raise InputError(Problem("labels", f"the shape {tuple(labels.shape)}", f"{shape}: {words}"))
+
+
+def averaged(loss: Callable[..., Tensor], *inputs: Tensor, tokens: Tensor | None, **options: int) -> Tensor:
+    """A loss of torch's: the mean over the labels that count, or with `tokens` their sum divided by that number."""
+    if tokens is None:
+        return loss(*inputs, **options)
+    total = loss(*inputs, reduction="sum", **options)
+    return total / tokens.to(total.dtype)
 
 
 def check_labels(labels: Int[Tensor, " tokens"], vocabulary: int) -> None:

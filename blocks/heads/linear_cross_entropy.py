@@ -31,12 +31,14 @@ def linear_cross_entropy(
     weight: Float[Tensor, "vocabulary width"],
     labels: Int[Tensor, "*batch"],
     softcap: float | None = None,
+    tokens: Tensor | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the logits `hidden weight^T` over the labels that are not ignored.
 
     Args:
         hidden: `[..., width]`, in the order of the labels: each hidden state predicts the label at its own position.
         softcap: apply `softcap * tanh(logits / softcap)` to the logits; None for no softcap.
+        tokens: a number, `[]`. The loss is then the sum divided by it, and 0 if all labels are ignored.
 
     Raises:
         InputError: labels of another shape, or on a CPU token IDs outside the vocabulary.
@@ -53,13 +55,19 @@ def linear_cross_entropy(
     train = torch.is_grad_enabled()
     wanted = train and hidden.requires_grad, train and weight.requires_grad
     apply: Any = LinearCrossEntropy.apply  # torch leaves it untyped
-    loss: Tensor = apply(hidden.flatten(0, -2), weight, labels.flatten().long(), softcap, *wanted)[0]
+    loss: Tensor = apply(hidden.flatten(0, -2), weight, labels.flatten().long(), tokens, softcap, *wanted)[0]
     return loss
 
 
 @torch.library.custom_op("pairform::linear_cross_entropy", mutates_args=())
 def loss_and_gradients(
-    hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    tokens: Tensor | None,
+    softcap: float | None,
+    hidden_wanted: bool,
+    weight_wanted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss, its gradients with respect to `hidden`, `[tokens, width]`, and `weight` (empty if not wanted), and a factor
     that the gradients must still be multiplied by.
@@ -74,12 +82,13 @@ def loss_and_gradients(
         if dropped:
             kept, labels, counted = hidden[places], labels[places], counted[places]
         check_labels(labels, vocabulary)
-    number, ignored = counted.sum(), ~counted
+    ignored = ~counted
     divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
     by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there torch also rounds the sums to float16
     of_weight = weight.new_zeros(weight.shape if weight_wanted else 0, dtype=torch.float32 if by_half else None)
     total = wide(hidden.new_zeros(()))
+    number = counted.sum() if tokens is None else tokens.to(total.dtype)
     rows = max(1, HELD // (vocabulary * weight.element_size()))
     for begin in range(0, len(kept), rows):
         chunk = slice(begin, begin + rows)
@@ -139,7 +148,13 @@ def loss_of_tile(
 
 @loss_and_gradients.register_fake
 def _shapes(
-    hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    tokens: Tensor | None,
+    softcap: float | None,
+    hidden_wanted: bool,
+    weight_wanted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         wide(hidden.new_empty(())),
@@ -154,20 +169,26 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, hidden_wanted: bool, weight_wanted: bool
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        tokens: Tensor | None,
+        softcap: float | None,
+        hidden_wanted: bool,
+        weight_wanted: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         made: tuple[Tensor, Tensor, Tensor, Tensor] = loss_and_gradients(
-            hidden, weight, labels, softcap, hidden_wanted, weight_wanted
+            hidden, weight, labels, tokens, softcap, hidden_wanted, weight_wanted
         )
         return made
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        ctx.settings, ctx.made = inputs[3:], None
+        ctx.settings, ctx.made = inputs[4:], None
         if torch.compiler.is_compiling():
             ctx.save_for_backward(*output[1:])
         else:
-            ctx.save_for_backward(*inputs[:3])
+            ctx.save_for_backward(*inputs[:4])
             ctx.made = [each.detach() for each in output[1:]]
         ctx.set_materialize_grads(False)
 
@@ -175,7 +196,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         of_loss = grads[0]
         if of_loss is None:
-            return (None,) * 6
+            return (None,) * 7
         compiling = torch.compiler.is_compiling()
         *made, still = ctx.saved_tensors if compiling else handed_out(ctx)
         with torch.no_grad():
@@ -184,7 +205,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled() and not compiling:
             apply: Any = OnlyOnce.apply
             found = [None if each is None else apply(each, *ctx.saved_tensors[:2]) for each in found]
-        return (*found, None, None, None, None)
+        return (*found, None, None, None, None, None)
 
 
 class OnlyOnce(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.initializers import Constant, Initial
-from pairform.blocks.heads.labels import IGNORED, check_classes
+from pairform.blocks.heads.labels import IGNORED, averaged, check_classes
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
 
@@ -66,7 +66,7 @@ class SentenceEmbeddingHead(nn.Module):
             vectors = self.proj(vectors)
         return functional.normalize(wide(vectors), dim=-1).to(vectors.dtype) if self.spec.normalise else vectors
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         raise InputError(
             Problem("labels", "labels for the head sentence_embedding", "none", "Train with the head contrastive.")
         )
@@ -95,7 +95,7 @@ class ContrastiveHead(SentenceEmbeddingHead):
     def initial(self, parameter: str, spread: float) -> Initial:
         return Constant(value=log(self.temperature))
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         """Mean cross-entropy of each row's positive among all other rows."""
         vectors = wide(prediction.logits)
         labels = check_classes(labels, (len(vectors),), len(vectors), "the number of each row's positive")
@@ -103,4 +103,4 @@ class ContrastiveHead(SentenceEmbeddingHead):
         same = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
         temperature = self.temperature if self.log_temperature is None else wide(self.log_temperature).exp()
         scores = (vectors @ vectors.T / temperature).masked_fill(same, -torch.inf)
-        return functional.cross_entropy(scores, labels, ignore_index=IGNORED)
+        return averaged(functional.cross_entropy, scores, labels, tokens=tokens, ignore_index=IGNORED)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pairform.blocks.functional.dtypes import cast_to
+from pairform.blocks.functional.dtypes import cast_to, is_sharded
 from pairform.registry import InputError, Problem
 
 SAMPLED = 1024
@@ -41,6 +41,9 @@ class Prediction:
     @property
     def logits(self) -> Tensor:
         if self.made is None:
+            if self.weights is not None and any(map(is_sharded, self.read())):
+                found = "weights that have been freed since the forward pass, which gathered them"
+                raise InputError(Problem("logits", found, "logits computed in the forward pass", "Pass output_logits=True."))
             if self.weights is not None and self.weights.changed(self.read()):
                 found = "weights that have changed since the forward pass"
                 raise InputError(

@@ -1,9 +1,10 @@
 """Heads: from the last hidden states to logits and loss.
 
 The `forward(hidden, valid, tied)` of a head takes `[batch, length, width]`, the padding mask (False at padding) and, with tied
-embeddings, the table. Its `loss(prediction, labels, shift)` equals that of the same head in transformers; it is computed from
-the prediction's logits or from its hidden states. A spec class with `pools = True` has one output per row, so that packed rows
-are rejected.
+embeddings, the table. Its `loss(prediction, labels, shift, tokens=None)` equals that of the same head in transformers, a mean
+over the labels that count; with `tokens`, a number in a tensor, it is their sum divided by that number. It is computed from the
+prediction's logits or from its hidden states. A spec class with `pools = True` has one output per row, so that packed rows are
+rejected.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.blocked_ops import by_rows
-from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.dtypes import is_sharded, wide
 from pairform.blocks.functional.linear import linear
-from pairform.blocks.heads.labels import IGNORED, check_classes, check_shape
+from pairform.blocks.heads.labels import IGNORED, averaged, check_classes, check_shape
 from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
@@ -34,10 +35,13 @@ class HeadSpec(BlockSpec):
     problem: str | None = None
 
 
-def token_loss(logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"]) -> Tensor:
-    """Mean cross-entropy in at least float32 over the labels that are not ignored."""
+def token_loss(
+    logits: Float[Tensor, "batch length classes"], labels: Int[Tensor, "batch length"], tokens: Tensor | None
+) -> Tensor:
+    """Cross-entropy in at least float32, averaged over the labels that are not ignored, or summed and divided by `tokens`."""
     labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
-    return functional.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    flat = wide(logits).flatten(0, 1), labels.flatten()
+    return averaged(functional.cross_entropy, *flat, tokens=tokens, ignore_index=IGNORED)
 
 
 class LMHead(nn.Module):
@@ -66,25 +70,28 @@ class LMHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        logits = linear(self.scaled(hidden), self.projection(tied))
+        logits = linear(self.scaled(hidden), self.projection(tied, hidden))
         cap = self.spec.softcap
         return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         return hidden if self.factor is None else hidden * self.factor
 
-    def projection(self, tied: Tensor | None) -> Float[Tensor, "vocabulary width"]:
+    def projection(self, tied: Tensor | None, hidden: Tensor) -> Float[Tensor, "vocabulary width"]:
         weight = self.weight if tied is None else tied
         assert weight is not None
+        if not torch.compiler.is_compiling() and is_sharded(weight) and not is_sharded(hidden):
+            found = "a table that is sharded when it is used: fully_shard wrapped the module that holds it separately"
+            raise InputError(Problem("head", found, "a model sharded by pairform.shard, which gathers it for the head too"))
         return weight
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         """The fused loss, without logits in memory. With `shift`, each token predicts the next; without, labels are aligned
         with the hidden states."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         hidden = self.scaled(prediction.hidden)
-        return linear_cross_entropy(hidden, self.projection(prediction.tied), labels, self.spec.softcap)
+        return linear_cross_entropy(hidden, self.projection(prediction.tied, hidden), labels, self.spec.softcap, tokens)
 
 
 class ClassificationSpec(BlockSpec):
@@ -118,8 +125,8 @@ class TokenClassificationHead(nn.Module):
         logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
         return logits
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        return token_loss(prediction.logits, labels)
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
+        return token_loss(prediction.logits, labels, tokens)
 
 
 class SpanHead(nn.Module):
@@ -147,13 +154,16 @@ class SpanHead(nn.Module):
         logits: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
         return logits
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
-        """The mean of the cross-entropies of start and end over all positions."""
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
+        """The mean of the cross-entropies of start and end over all positions. Both are labels: `tokens` counts two a row."""
         labels = check_classes(labels, (len(prediction.hidden), 2), None, "start, end")
         starts, ends = wide(prediction.logits).unbind(-1)
         places = labels.masked_fill(labels >= starts.shape[1], IGNORED)
-        of_start = functional.cross_entropy(starts, places[:, 0], ignore_index=IGNORED)
-        return (of_start + functional.cross_entropy(ends, places[:, 1], ignore_index=IGNORED)) / 2
+        of_start, of_end = (
+            averaged(functional.cross_entropy, scores, place, tokens=tokens, ignore_index=IGNORED)
+            for scores, place in ((starts, places[:, 0]), (ends, places[:, 1]))
+        )
+        return (of_start + of_end) / (2 if tokens is None else 1)
 
 
 class SequenceClassificationHead(nn.Module):
@@ -185,7 +195,7 @@ class SequenceClassificationHead(nn.Module):
         logits: Tensor = self.proj(functional.dropout(last, self.spec.dropout, self.training))
         return logits
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         logits, problem = wide(prediction.logits), self.spec.problem
         if problem is None:
             whole = not labels.is_floating_point()
@@ -194,12 +204,14 @@ class SequenceClassificationHead(nn.Module):
         if problem != "multi_label" and labels.shape == (rows, 1):
             labels = labels[:, 0]
         if problem == "single_label":
-            return functional.cross_entropy(logits, check_classes(labels, (rows,), count, "[batch], one for each row"))
+            classes = check_classes(labels, (rows,), count, "[batch], one for each row")
+            return averaged(functional.cross_entropy, logits, classes, tokens=tokens)
         if problem == "regression":
             check_shape(labels, (rows,) if count == 1 else (rows, count), "a number for each row and output")
-            return functional.mse_loss(logits.reshape(labels.shape), labels.to(logits.dtype))
+            return averaged(functional.mse_loss, logits.reshape(labels.shape), labels.to(logits.dtype), tokens=tokens)
         check_shape(labels, (rows, count), "[batch, labels], 1 where a label holds")
-        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        loss = functional.binary_cross_entropy_with_logits
+        return averaged(loss, logits, labels.to(logits.dtype), tokens=tokens)
 
 
 class NoHead(nn.Module):
@@ -215,5 +227,5 @@ class NoHead(nn.Module):
     def forward(self, hidden: Tensor, valid: Tensor | None, tied: Tensor | None) -> None:
         return None
 
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool) -> Tensor:
+    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         raise InputError(Problem("labels", "labels for a model without a head", "a head in the spec", "Or leave them out."))

@@ -1,6 +1,10 @@
 """Validation of the arguments of `forward` and `generate` for each assembly."""
 
+import inspect
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.caches import check_same_model
@@ -19,7 +23,9 @@ from pairform.assemblies.modeling.checks.tensors import (
 )
 from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
+from pairform.blocks.functional.dtypes import is_sharded
 from pairform.blocks.heads.labels import IGNORED, check_labels
+from pairform.registry import shorten
 
 
 def check_forward(model: ModelParts, given: Given) -> None:
@@ -45,6 +51,7 @@ def check_forward(model: ModelParts, given: Given) -> None:
     target = source
     if model.encoder is not None and model.decoder is not None:
         target = check_target(model, given, source, offset)
+    check_loss_tokens(model, given)
     if labels is not None and model.spec.head.name in ("lm", "token_classification"):
         check_numbers("labels", given, (target,), "[batch, length], one for each token")
         on_cpu = labels.device.type == "cpu"  # there the loss checks labels itself
@@ -53,12 +60,31 @@ def check_forward(model: ModelParts, given: Given) -> None:
     check_rows(model, given, cache, target[0])
 
 
+def check_loss_tokens(model: ModelParts, given: Given) -> None:
+    """Check the number that the summed loss is divided by."""
+    count = given.get("loss_tokens")
+    if count is None:
+        return
+    if "labels" not in given:
+        refuse("loss_tokens", "a number of labels without labels", "labels beside it")
+    if "tokens" not in inspect.signature(model.head.loss).parameters:
+        refuse("loss_tokens", f"the head {model.spec.head.name!r}, whose loss has no argument `tokens`", "a head that has it")
+    if isinstance(count, Tensor):
+        if count.ndim != 0 or count.is_complex() or count.dtype == torch.bool:
+            refuse("loss_tokens", f"{str(count.dtype).removeprefix('torch.')} of the shape {list(count.shape)}", "one number")
+        if looks(model, count) and not float(count) > 0:
+            refuse("loss_tokens", f"{float(count):g}", "a number above 0")
+    elif isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        refuse("loss_tokens", shorten(count), "a whole number above 0, or one in a tensor")
+
+
 def check_generate(model: ModelParts, given: Given) -> None:
     """Raise `InputError` for arguments of `generate` that do not fit the model or each other."""
     if model.decoder is None or model.spec.head.name != "lm":
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
     check_unread(model, given)
     check_devices(model, given)
+    check_gathered(model)
     cache = check_cache(given)
     prefix = "" if model.encoder is None else "decoder_"
     source = None if model.encoder is None else check_source(model, given)
@@ -78,6 +104,16 @@ def check_generate(model: ModelParts, given: Given) -> None:
             "cache", f"{cache.length} cached tokens, with a prompt of {prompt[1]}", expected, "Or start with an empty Cache()."
         )
     check_rows(model, given, cache, prompt[0])
+
+
+def check_gathered(model: ModelParts) -> None:
+    """Raise `InputError` if embeddings are sharded here: fully_shard gathers them in `forward` only."""
+    for name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        if stack is None or hasattr(stack, "reshard") or hasattr(stack.embedding, "reshard"):
+            continue  # wrapped separately, and gathered when it runs
+        if any(map(is_sharded, stack.embedding.parameters())):
+            expected = "a model sharded by pairform.shard, whose generate gathers them"
+            refuse("model", f"sharded embeddings of the {name}, which are gathered in forward only", expected)
 
 
 def check_source(model: ModelParts, given: Given) -> Any:
