@@ -16,7 +16,8 @@ import pairform
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.spec import StudySpec
 from pairform.training.data.batches import Example, Ids, collate
-from pairform.training.data.objectives import SpanCorruption, cut
+from pairform.training.data.objectives import Marks, SpanCorruption
+from pairform.training.data.objectives.denoising import cut
 from tests.studies.small_study import STUDY, lines, run, write_study
 from tests.tokenizers_small import tokenizer
 
@@ -209,10 +210,10 @@ def test_spans_are_taken_out_and_can_be_put_back(tmp_path: Path) -> None:
 def test_denoisers_are_drawn_by_their_weights() -> None:
     """UL2's mixture is 1 : 1 : 1 : 1 : 4; each kind takes out a number of tokens of its own, in so many spans."""
     objective, numbers = SpanCorruption(name="span_corruption", window=64), np.random.default_rng(0)
-    spare = tuple(range(100, 130))
+    marks = Marks(END, np.arange(100, 130))
     found: Counter[tuple[int, int]] = Counter()
     for _ in range(1600):
-        _, target = objective.split([50] * 64, numbers, spare, END)
+        _, target = objective.example(np.full(64, 50), numbers, marks)
         found[target.count(50), len(target) - 1 - target.count(50)] += 1
     shares = {(10, 3): 1, (32, 3): 1, (10, 1): 1, (32, 1): 1, (48, 1): 4}  # round(64 x rate) tokens
     assert found.keys() == shares.keys()
@@ -225,7 +226,7 @@ def test_spans_of_long_windows_are_counted_as_by_hand() -> None:
     counts = [(307, 102), (1024, 85), (307, 10), (1024, 32), (1536, 1)]
     objective = SpanCorruption(name="span_corruption", window=2048)
     assert objective.lengths == [(2048 - taken + spans, taken + spans + 1) for taken, spans in counts]
-    assert objective.sentinels == 102
+    assert objective.needed == 102
     rare, most, many, wide = {"rate": 0.01}, {"rate": 0.99}, {"span": 0.1, "rate": 0.5}, {"span": 90.0, "rate": 0.5}
     short = SpanCorruption.read({"name": "span_corruption", "window": 4, "denoisers": [rare, most, many, wide]})
     assert short.lengths == [(3 + 1, 1 + 1 + 1), (1 + 1, 3 + 1 + 1), (2 + 2, 2 + 2 + 1), (2 + 1, 2 + 1 + 1)]

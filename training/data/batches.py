@@ -11,17 +11,16 @@ from torch import Tensor
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.heads.labels import IGNORED
 from pairform.registry import Problem
+from pairform.training.data.objectives.base import Example as Example
+from pairform.training.data.objectives.base import Lengths as Lengths
 
-Example = tuple[list[int], list[int]]
-"""Token ids of the source, and of the target including its end token."""
-Lengths = tuple[int, int]
-"""Tokens of a source and of a target."""
 MOST_TOKENS = 1 << 22
 """Limit of a batch and of the validation examples at the longest lengths: both are kept in memory."""
 MOST_IDS = 1 << 21
 """Largest vocabulary of a study; published models have up to about 2**18 ids."""
-TRAINING, VALIDATION = 1, 2
-"""First number of the seeds of `generator`: training and validation draw from independent streams."""
+TRAINING, VALIDATION, EXAMPLES, MIXTURE, ORDER = 1, 2, 3, 4, 5
+"""First numbers of the seeds of `generator`, so that each use draws from a stream of its own: training and validation of
+studies; what objectives draw, the mixture of sources and the order of windows of `pairform.training.data.stream`."""
 
 
 class Examples(Protocol):
@@ -61,7 +60,10 @@ class Contents(Protocol):
 
 @dataclass(frozen=True)
 class Ids:
-    """Special token ids of a model; `free` are all others, in order."""
+    """Special token ids of a model; `free` are all others, in order.
+
+    A model that generates nothing needs neither `start` nor `end`: without one they are `pad`.
+    """
 
     pad: int
     start: int
@@ -70,14 +72,14 @@ class Ids:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Ids":
-        """The ids of a spec that passed `check_spec`."""
+        """The ids of a spec that passed `check_spec`, or of an encoder-only one with a pad token."""
         tokens = spec.tokens
         assert tokens.pad is not None, "checked by check_spec"
-        first = start(spec)
+        first = start(spec) if spec.decoder is not None or tokens.first is not None else tokens.pad
         special = {first, *(token for part in spec.stacks for _, token in spec.tokens_of(part).named())}
         smallest = min(spec.vocabulary_of(part) for part in spec.stacks)
         free = tuple(token for token in range(smallest) if token not in special)
-        return cls(tokens.pad, first, tokens.ends[0], free)
+        return cls(tokens.pad, first, tokens.ends[0] if tokens.ends else tokens.pad, free)
 
 
 def check_spec(spec: ModelSpec) -> Iterator[Problem]:

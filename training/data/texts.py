@@ -13,7 +13,8 @@ from pairform.registry import PositiveInt, Problem, SpecError
 from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.training.data.file_data import FileData
 from pairform.training.data.files import Allowance, is_jsonl, read_lines, read_text, text_at
-from pairform.training.data.objectives import Objective, PrefixLM
+from pairform.training.data.marks import marks_of
+from pairform.training.data.objectives import Marks, PrefixLM, TextToText
 from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
 
 
@@ -22,14 +23,14 @@ class Text(FileData):
 
     name: Literal["text"]
     field: str = Field(default="text", description="Field of each line of a `.jsonl` file with the text.")
-    objective: Objective = Field(
+    objective: TextToText = Field(
         default=PrefixLM(name="prefix_lm"), description="How a window of text becomes a source and a target."
     )
     validation: PositiveInt = Field(default=128, description="Number of held-out windows for validation.")
 
     def gather(self, folder: Path) -> "Texts":
         """The texts of all files; `SpecError` for missing, empty and unreadable ones."""
-        problems = list(self.objective.check())
+        problems = [problem.inside("data.objective") for problem in self.objective.check()]
         if problems:
             raise SpecError(problems)
         files, allowance = self.find(folder), Allowance()
@@ -66,12 +67,10 @@ class Texts:
         """The texts in a model's token ids; `SpecError` if it has too few, or there is too little text."""
         ids = Ids.of(spec)
         tokens = open_tokens(ids, self.tokenizer)
-        if len(tokens.spare) < self.spec.objective.sentinels:
-            expected = f"at least {self.spec.objective.sentinels}, as sentinels"
-            raise SpecError(Problem("vocabulary", f"{len(tokens.spare)} ids that no text has", expected))
+        marks = marks_of(self.spec.objective, ids, tokens)
         train, held_out = self.stream(tokens, ids.end)
         lengths = longest(spec, self.spec.objective.lengths)
-        return Windows(self.spec, (train, held_out), lengths, tokens.spare, ids.end)
+        return Windows(self.spec, (train, held_out), lengths, marks)
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all training texts and of all held-out texts, each text followed by an end token."""
@@ -90,14 +89,11 @@ class Texts:
 class Windows:
     """Windows at uniformly random positions of the text."""
 
-    def __init__(
-        self, text: Text, streams: tuple[np.ndarray, np.ndarray], lengths: Lengths, spare: tuple[int, ...], end: int
-    ) -> None:
+    def __init__(self, text: Text, streams: tuple[np.ndarray, np.ndarray], lengths: Lengths, marks: Marks) -> None:
         self.text = text
         self.streams = streams
         self.lengths = lengths
-        self.spare = spare
-        self.end = end
+        self.marks = marks
         self.measured = text.validation
 
     def train(self, seed: int, step: int, count: int) -> list[Example]:
@@ -111,4 +107,4 @@ class Windows:
     def example(self, stream: np.ndarray, numbers: np.random.Generator) -> Example:
         window = self.text.objective.window
         begin = int(numbers.integers(len(stream) - window + 1))
-        return self.text.objective.split(stream[begin : begin + window].tolist(), numbers, self.spare, self.end)
+        return self.text.objective.example(stream[begin : begin + window], numbers, self.marks)
