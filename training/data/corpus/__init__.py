@@ -1,0 +1,1 @@
+"""Corpora: documents tokenised once into a folder of shards, from which training reads."""
