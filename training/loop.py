@@ -2,19 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from pairform.assemblies.modeling.model import Model
+from pairform.training.data.batches import generator
+from pairform.training.data.stream import Batch
 from pairform.training.metrics import Log
 from pairform.training.optimizers import Optimizers
-from pairform.training.parallel import World
+from pairform.training.parallel import ALONE, World
 from pairform.training.phases import PhaseSpec, phase_of, set_trained
 from pairform.training.schedule import rate
 from pairform.training.settings import ScheduleSpec
 from pairform.training.spikes import Spikes
-from pairform.training.step import Computation, DivergedError, MicroBatch, gradients, update
+from pairform.training.step import Computation, DivergedError, gradients, update
+
+DROPOUT = 8
+"""First number of the seeds of dropout, which no stream of data has."""
 
 
 @dataclass
@@ -36,11 +43,12 @@ class Clock:
 class Loop:
     """Training of a model.
 
-    batch:          this process's micro-batches of a step, counted from 0. They depend on the step alone.
+    batches:        this process's parts of the batches from one step to another, counted from 0. They depend on the step alone.
     log:            receives a line of metrics for every `log_every` steps and for the last.
     clip:           norm to which gradients are clipped; None: they are not.
     phases, frozen: which parameters train.
     spikes:         decides which updates are skipped; None: no one is.
+    seed:           of the random numbers of dropout, which depend on it, the step and the process; None: torch's own state.
     evaluate:       evaluates the model after a number of steps: every `evaluate_every`, but not after the last.
     after:          called after each step with the number of steps.
     """
@@ -49,15 +57,16 @@ class Loop:
     optimizers: Optimizers
     steps: int
     schedule: ScheduleSpec
-    batch: Callable[[int], Sequence[MicroBatch]]
+    batches: Callable[[int, int], Iterable[Batch]]
     log: Log
     clock: Clock = field(default_factory=Clock)
-    world: World = field(default_factory=World)
+    world: World = ALONE
     computation: Computation = field(default_factory=Computation)
     clip: float | None = None
     phases: Sequence[PhaseSpec] = ()
     frozen: Sequence[str] = ()
     spikes: Spikes | None = None
+    seed: int | None = None
     log_every: int = 1
     evaluate_every: int | None = None
     evaluate: Callable[[int], object] = lambda done: None
@@ -69,13 +78,14 @@ class Loop:
         Raises:
             DivergedError: the loss is not finite, or too many updates in a row were skipped.
         """
+        batches = iter(self.batches(begin, self.steps))
         for step in range(begin, self.steps):
             if self.phases or self.frozen:
                 phase = phase_of(self.phases, step)
                 if step == begin or phase is not phase_of(self.phases, step - 1):
                     set_trained(self.model, phase, self.frozen)
             self.clock.start()
-            line = self.step(step)
+            line = self.step(step, next(batches))
             self.clock.stop()
             done = step + 1
             if line is not None:
@@ -84,13 +94,15 @@ class Loop:
                 self.evaluate(done)
             self.after(done)
 
-    def step(self, step: int) -> dict[str, Any] | None:
+    def step(self, step: int, batch: Batch) -> dict[str, Any] | None:
         """One step, counted from 0. Its line of metrics, if it gets one."""
         fraction = rate(self.schedule, step, self.steps)
         self.optimizers.set_rate(fraction)
         self.optimizers.zero_grad()
-        measured = gradients(self.model, self.batch(step), self.computation, self.world)
-        self.clock.tokens += measured.tokens
+        if self.seed is not None:
+            torch.manual_seed(generator(DROPOUT, self.seed, step, self.world.rank).integers(1 << 63).item())
+        measured = gradients(self.model, batch, self.computation, self.world)
+        self.clock.tokens += batch.tokens
         skipped = self.spikes is not None and self.spikes.skips(measured.loss.item(), measured.norm.item())
         if not skipped:
             update(self.model, self.optimizers, measured, self.clip)

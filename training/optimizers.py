@@ -48,24 +48,30 @@ class Optimizers:
             optimizer.step()
 
 
-def make_optimizers(model: nn.Module, spec: OptimizerSpec) -> Optimizers:
+def make_optimizers(model: nn.Module, spec: OptimizerSpec, *, fused: bool = False) -> Optimizers:
     """The optimisers of all parameters, in groups by weight decay.
 
     Every parameter belongs to one, also those that need no gradient at present: they are skipped, and have no state.
+
+    Args:
+        model: The model, on its device.
+        spec: The optimiser's settings.
+        fused: Use torch's fused kernels, which round differently.
     """
     named = list(model.named_parameters())
+    rate, kernel = spec.learning_rate, True if fused else None
     if spec.name == "sgd":
-        return Optimizers(torch.optim.SGD(groups(named, spec), spec.learning_rate, momentum=spec.momentum))
+        return Optimizers(torch.optim.SGD(groups(named, spec), rate, momentum=spec.momentum, fused=kernel))
     if spec.name == "adamw":
-        return Optimizers(torch.optim.AdamW(groups(named, spec), spec.learning_rate, betas=spec.betas))
+        return Optimizers(torch.optim.AdamW(groups(named, spec), rate, betas=spec.betas, fused=kernel))
     matrices = [parameter for name, parameter in named if suits_muon(name, parameter)]
     rest = [(name, parameter) for name, parameter in named if not suits_muon(name, parameter)]
     found: list[torch.optim.Optimizer] = []
     if matrices:
         settings: dict[str, Any] = {"weight_decay": spec.weight_decay, "momentum": spec.muon_momentum}
-        found.append(torch.optim.Muon(matrices, spec.learning_rate, adjust_lr_fn="match_rms_adamw", **settings))
+        found.append(torch.optim.Muon(matrices, rate, adjust_lr_fn="match_rms_adamw", **settings))
     if rest:
-        found.append(torch.optim.AdamW(groups(rest, spec), spec.learning_rate, betas=spec.betas))
+        found.append(torch.optim.AdamW(groups(rest, spec), rate, betas=spec.betas, fused=kernel))
     return Optimizers(*found)
 
 

@@ -20,14 +20,12 @@ class PhaseSpec(Spec):
     )
 
 
-def check_phases(phases: Sequence[PhaseSpec], names: Sequence[str]) -> Iterator[Problem]:
-    """Patterns that match none of a model's parameters."""
-    for index, phase in enumerate(phases):
-        for position, pattern in enumerate(phase.train):
-            if not any(fnmatchcase(name, pattern) for name in names):
-                example = next((name for name in names if "layers" in name), names[0] if names else "none")
-                expected = f"a pattern that matches a parameter, such as {example}"
-                yield Problem(f"phases[{index}].train[{position}]", repr(pattern), expected)
+def check_patterns(where: str, patterns: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:
+    """Patterns that match none of a model's parameters. where: their place in the recipe."""
+    for index, pattern in enumerate(patterns):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            example = next((name for name in names if "layers" in name), names[0])
+            yield Problem(f"{where}[{index}]", repr(pattern), f"a pattern that matches a parameter, such as {example}")
 
 
 def phase_of(phases: Sequence[PhaseSpec], step: int) -> PhaseSpec | None:

@@ -7,13 +7,26 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.initialisation.options import Options
-from pairform.registry import Patch, PositiveFloat, PositiveInt, Problem, Spec, nested
+from pairform.registry import (
+    Patch,
+    PositiveFloat,
+    PositiveInt,
+    Problem,
+    Spec,
+    SpecError,
+    merge_patch,
+    nested,
+    read_json,
+    shorten,
+    suggest,
+)
 from pairform.training.averaging import AverageSpec
-from pairform.training.data.objectives import Objective
+from pairform.training.data.objectives import AnyObjective
 from pairform.training.phases import PhaseSpec
 from pairform.training.settings import Count, NotNegative, OptimizerSpec, ScheduleSpec, Threads
 from pairform.training.spikes import SkipSpec
 
+PRESETS = Path(__file__).resolve().parent / "presets"
 Globs = Annotated[tuple[str, ...], Strict(False)]
 
 
@@ -56,7 +69,7 @@ class DataSpec(Spec):
     """What the model is trained on."""
 
     shards: str = Field(description="Folder made by `pairform data prepare`, relative to the recipe's folder.")
-    objective: Objective = Field(description="How a window of text becomes a source and a target.")
+    objective: AnyObjective = Field(description="How a window of text becomes a source and a target.")
     verify: bool = Field(default=True, description="Compare the SHA-256 of every file of the shards before training.")
 
 
@@ -89,7 +102,7 @@ class EvaluationSpec(Spec):
 
     every: PositiveInt = Field(default=500, description="Steps between evaluations. The last step has one, too.")
     rows: PositiveInt = Field(default=64, description="Number of held-out rows.")
-    objectives: dict[str, Objective] = Field(
+    objectives: dict[str, AnyObjective] = Field(
         default_factory=dict, description="Further objectives by name, each with a loss of its own."
     )
     generate: SampleSpec | None = Field(default=None, description="Generate samples, too. Default: none.")
@@ -199,3 +212,33 @@ WITHOUT_EFFECT = (
     "compile",
 )
 """Fields that may change when a run resumes: the numbers of the steps that have been made do not depend on them."""
+
+
+def read_recipe(recipe: Recipe | Mapping[str, Any] | str | Path) -> tuple[Recipe, Path]:
+    """A recipe, and the folder to which its data's path is relative.
+
+    A document or file may extend a preset of `presets/` by name: `{"extends": "p2-ul2", ...}` is a merge patch on it.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe, Path()
+    if isinstance(recipe, Mapping):
+        return Recipe.read(resolved(recipe)), Path()
+    file = Path(recipe)
+    return Recipe.read(resolved(read_json(file)), where=str(file)), file.parent
+
+
+def resolved(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document merged into the preset that it extends."""
+    own = dict(document)
+    if "extends" not in own:
+        return own
+    name = own.pop("extends")
+    if name not in recipe_presets():
+        hint = suggest(name, recipe_presets())
+        raise SpecError(Problem("extends", shorten(name), f"a recipe's preset: {', '.join(recipe_presets())}", hint))
+    return dict(merge_patch(read_json(PRESETS / f"{name}.json"), own, Recipe))
+
+
+def recipe_presets() -> list[str]:
+    """Names of the recipes that come with pairform."""
+    return sorted(path.stem for path in PRESETS.glob("*.json"))

@@ -8,14 +8,17 @@ initial/             the model that training started from, if the recipe convert
 checkpoints/step-N/  what training resumes from
 """
 
+import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten, writing
-from pairform.training.metrics import METRICS
+from pairform.assemblies.initialisation.convert import convert
+from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
+from pairform.training.metrics import METRICS, Log, open_log
+from pairform.training.parallel import World
+from pairform.training.preparation import Prepared
 from pairform.training.recipe import WITHOUT_EFFECT, Recipe
 
 RECIPE, ENVIRONMENT, SAMPLES, INITIAL, CHECKPOINTS, LOCK = (
@@ -77,3 +80,35 @@ def cut_lines(run: Path, step: int) -> None:
     kept = [line for line in lines(run) if isinstance(line.get("step"), int) and line["step"] <= step]
     if (run / METRICS).exists():
         replace_text(run / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]:
+    """Hold the folder of a run: locked, with the recipe and, if the recipe converts one, the model that training starts from.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with world.together("the run's folder"):
+            if world.first:
+                folder.mkdir(parents=True, exist_ok=True)
+                check_links(folder)
+                stack.enter_context(lock(folder / LOCK, wait=False))
+                remove_partials(folder)
+                check_resumes(folder, prepared.recipe)
+                if prepared.conversion is not None and not (folder / INITIAL).exists():
+                    convert(**prepared.conversion, out=folder / INITIAL)
+                write_json(folder / RECIPE, prepared.recipe.document())
+        yield
+
+
+@contextlib.contextmanager
+def run_log(folder: Path, recipe: Recipe, world: World, begin: int) -> Iterator[Log]:
+    """The log of a run, from step `begin` on. Only the first process writes."""
+    if not world.first:
+        yield lambda line: None
+        return
+    cut_lines(folder, begin)
+    with open_log(folder, recipe.logging.tensorboard, begin=begin) as log:
+        yield log

@@ -1,7 +1,7 @@
 """One step of training: the gradients of the global batch, over micro-batches and processes, and the update."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,26 +10,13 @@ from torch.distributed.tensor import DTensor
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.outputs import ModelOutput
+from pairform.training.data.stream import Batch
 from pairform.training.optimizers import Optimizers
 from pairform.training.parallel import World
 
 
 class DivergedError(Exception):
     """The loss is not finite."""
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """The arguments of one forward pass.
-
-    inputs:  tensors by argument name, `labels` among them.
-    targets: number of label tokens.
-    tokens:  number of source and target tokens, without padding.
-    """
-
-    inputs: Mapping[str, Tensor]
-    targets: int
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -56,39 +43,37 @@ class Computation:
 class Measured:
     """Of a step, over the global batch and before its update.
 
-    loss:   mean over label tokens, without the losses in `extra`.
-    norm:   of the gradients, before clipping.
-    tokens: number of source and target tokens.
-    extra:  other losses by name: `auxiliary_loss` is that of blocks such as a mixture of experts.
+    loss:  mean over label tokens, without the losses in `extra`.
+    norm:  of the gradients, before clipping.
+    extra: other losses by name: `auxiliary_loss` is that of blocks such as a mixture of experts.
     """
 
     loss: Tensor
     norm: Tensor
-    tokens: int
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
-def gradients(model: Model, batch: Sequence[MicroBatch], computation: Computation, world: World) -> Measured:
-    """Compute the gradients of the mean loss over the label tokens of the global batch, of which this process has `batch`."""
-    targets, tokens = world.sum(torch.tensor([[micro.targets, micro.tokens] for micro in batch]).sum(0))
-    share = 1 / (len(batch) * world.size)
+def gradients(model: Model, batch: Batch, computation: Computation, world: World) -> Measured:
+    """Add the gradients of the mean loss over the label tokens of the global batch, of which this process has a part."""
+    labels = torch.tensor(batch.labels, device=computation.device)  # as a number, compiled code would be made for each
+    share = 1 / (len(batch.micro) * world.size)
     total: dict[str, Tensor] = {}
-    for micro in batch:
+    for micro in batch.micro:
         inputs = {name: tensor.to(computation.device, non_blocking=True) for name, tensor in micro.inputs.items()}
         with computation.context():
-            output = model(**inputs, loss_tokens=targets)
-            losses = {} if computation.objective is None else computation.objective(output, inputs, targets)
+            output = model(**inputs, loss_tokens=labels)
+            losses = {} if computation.objective is None else computation.objective(output, inputs, labels)
         loss = output.loss
         if output.auxiliary_loss is not None:
-            losses["auxiliary_loss"] = output.auxiliary_loss * share
             loss = loss - output.auxiliary_loss
+            losses["auxiliary_loss"] = output.auxiliary_loss * share
         sum([loss, *losses.values()]).backward()
         for name, value in (losses | {"loss": loss}).items():
             total[name] = total[name] + value.detach() if name in total else value.detach()
     names = sorted(total)
     summed = world.sum(torch.stack([total[name].float() for name in names]))
     extra = dict(zip(names, summed, strict=True))
-    return Measured(extra.pop("loss"), gradient_norm(model), int(tokens), extra)
+    return Measured(extra.pop("loss"), gradient_norm(model), extra)
 
 
 def gradient_norm(model: nn.Module) -> Tensor:

@@ -11,11 +11,12 @@ from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
 from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import Example, Examples, collate
+from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.loop import Clock, Loop
 from pairform.training.metrics import Log
 from pairform.training.optimizers import make_optimizers
 from pairform.training.settings import TrainingSpec
-from pairform.training.step import Computation, DivergedError, MicroBatch
+from pairform.training.step import Computation, DivergedError
 
 
 class Run(Protocol):
@@ -57,7 +58,7 @@ def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, An
         make_optimizers(model, settings.optimizer),
         settings.steps,
         settings.schedule,
-        batch=lambda step: [micro_batch(examples.train(seed, step, settings.batch), model)],
+        batches=lambda begin, end: (batch_of(examples.train(seed, step, settings.batch), model) for step in range(begin, end)),
         log=log,
         computation=computation(settings),
         clip=settings.clip,
@@ -84,10 +85,13 @@ def computation(settings: TrainingSpec) -> Computation:
     return Computation(settings.device, torch.bfloat16 if settings.dtype == "bfloat16" else None)
 
 
-def micro_batch(examples: list[Example], model: Model) -> MicroBatch:
-    """A whole batch in one forward pass."""
-    targets = sum(len(target) for _, target in examples)
-    return MicroBatch(collate(examples, model.spec), targets, targets + sum(len(source) for source, _ in examples))
+def batch_of(examples: list[Example], model: Model) -> Batch:
+    """A batch that one forward pass computes."""
+    labels = sum(len(target) for _, target in examples)
+    tokens = labels + sum(len(source) for source, _ in examples)
+    inputs = collate(examples, model.spec)
+    padded = sum(tensor.numel() for name, tensor in inputs.items() if name in ("input_ids", "labels"))
+    return Batch([MicroBatch(inputs, labels, tokens, padded)], labels, tokens, len(examples), 0)
 
 
 def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:

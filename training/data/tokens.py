@@ -1,5 +1,6 @@
 """From text to token ids: by a tokenizer of the library `tokenizers`, or bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ class Tokens:
         if self.tokenizer is None:
             return [self.bytes_[byte] for byte in text.encode("utf-8")]
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        if self.tokenizer is not None:
+            return str(self.tokenizer.decode(list(ids)))
+        number = {token: byte for byte, token in enumerate(self.bytes_)}
+        return bytes(number[token] for token in ids if token in number).decode("utf-8", "replace")
 
     def encoded(self, text: str) -> np.ndarray:
         """As `encode`, as an array, which takes less memory."""
