@@ -88,5 +88,3 @@ class WindowObjective(Objective):
         (made,) = self.examples([Text(window, ends=False)], numbers, marks)
         assert made is not None, "a window is long enough"
         return made.source.tolist(), made.target.tolist()
-
-

@@ -42,8 +42,8 @@ UL2 = (
 class SpanCorruption(WindowObjective):
     """Spans of the window are removed: a sentinel stands for each in the source, and precedes it in the target.
 
-    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Each document of a window draws a denoiser of its own and uses
-    the sentinels from the first one on.
+    As in T5 (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4). Each document of a window draws a denoiser of its own and
+    uses the sentinels from the first one on.
     """
 
     name: Literal["span_corruption", "ul2"]
@@ -55,8 +55,8 @@ class SpanCorruption(WindowObjective):
     )
     sentinels: str = Field(
         default="spare",
-        description="Tokens that stand for removed spans: `spare`, ids of the model that no text has, or a pattern of tokens in "
-        "the tokenizer, such as `<unused{}>`, used in the order of their numbers.",
+        description="Tokens that stand for removed spans: `spare`, ids of the model that no text has, or a pattern of tokens "
+        "in the tokenizer, such as `<unused{}>`, used in the order of their numbers.",
     )
 
     @property
@@ -114,27 +114,36 @@ class SpanCorruption(WindowObjective):
 
 def corrupted(tokens: np.ndarray, kept: np.ndarray, removed: np.ndarray, marks: Marks) -> Piece:
     """The example of a text that consists of runs of `kept` and of `removed` tokens by turns; `[spans]` lengths."""
-    spans = len(kept)
-    places = np.arange(spans)
-    runs = np.stack((kept, removed), 1).ravel()
-    inside = np.repeat(np.arange(2 * spans) % 2 == 1, runs)
+    spans, end = len(kept), np.full(1, marks.end, np.int32)
     sentinels = marks.sentinels[:spans]
-    source = np.empty(int(kept.sum()) + spans, np.int32)
-    stands = np.zeros(len(source), bool)
-    stands[kept.cumsum() + places] = True
-    source[stands], source[~stands] = sentinels, tokens[~inside]
-    target = np.empty(int(removed.sum()) + spans + 1, np.int32)
-    stands = np.zeros(len(target), bool)
-    stands[removed.cumsum() - removed + places] = True
-    target[-1] = marks.end
-    target[:-1][stands[:-1]], target[:-1][~stands[:-1]] = sentinels, tokens[inside]
+    if spans == 1:
+        place = int(kept[0])
+        return Piece(np.concatenate((tokens[:place], sentinels)), np.concatenate((sentinels, tokens[place:], end)))
+    runs = np.empty(2 * spans, np.int64)
+    runs[::2], runs[1::2] = kept, removed
+    inside = np.repeat(np.arange(2 * spans) % 2 == 1, runs)
+    places = np.arange(spans)
+    source = inserted(tokens[~inside], sentinels, kept.cumsum() + places)
+    target = inserted(np.concatenate((tokens[inside], end)), sentinels, removed.cumsum() - removed + places)
     return Piece(source, target)
+
+
+def inserted(tokens: np.ndarray, others: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """`tokens` with `others` among them, which have the `places` in the result."""
+    whole = np.empty(len(tokens) + len(others), np.int32)
+    rest = np.ones(len(whole), bool)
+    rest[places] = False
+    whole[places], whole[rest] = others, tokens
+    return whole
 
 
 def cut(total: int, parts: int, numbers: np.random.Generator) -> np.ndarray:
     """A uniformly random split of `total` into `parts` lengths of at least 1; `[parts]`."""
-    ends = np.sort(numbers.permutation(total - 1)[: parts - 1]) + 1
-    return np.diff(ends, prepend=0, append=total)
+    bounds = np.empty(parts + 1, np.int64)
+    bounds[0], bounds[-1] = 0, total
+    bounds[1:-1] = numbers.permutation(total - 1)[: parts - 1] + 1
+    bounds.sort()
+    return bounds[1:] - bounds[:-1]
 
 
 def shortest(noise: int, spans: int) -> float:

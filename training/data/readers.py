@@ -1,0 +1,82 @@
+"""Examples of one source of data: the windows of its text, or its pairs."""
+
+from typing import Protocol
+
+import numpy as np
+
+from pairform.training.data.layout import Layout
+from pairform.training.data.objectives import Marks, OnText, Piece, SequencePairs, Text
+from pairform.training.data.order import Epochs
+from pairform.training.data.packing import Row
+from pairform.training.data.tokens import Tokens
+from pairform.training.data.windows import PairStream, Windows
+
+SAMPLED = 1000
+"""Pairs whose mean length says how many pairs are a batch."""
+
+
+class Reader(Protocol):
+    """The examples of one source in the order in which they are read."""
+
+    def read(self, draw: int, numbers: np.random.Generator) -> tuple[Row, int]:
+        """The examples of window, or pair, number `draw` as the model takes them, and the number of tokens in none.
+
+        numbers: for what the objective draws.
+        """
+        ...
+
+
+class ModelIds:
+    """The model's ids of a stream's tokens, which are ids already, or bytes."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.of_bytes = np.array(tokens.bytes_, np.int32) if tokens.bytes_ else None
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        return tokens if self.of_bytes is None else self.of_bytes[tokens]
+
+
+class WindowReader:
+    """Windows of text, by an objective. join: a window is one text with end tokens in it."""
+
+    def __init__(self, windows: Windows, objective: OnText, marks: Marks, layout: Layout, tokens: Tokens, join: bool) -> None:
+        self.windows, self.objective, self.marks, self.layout, self.join = windows, objective, marks, layout, join
+        self.ids = ModelIds(tokens)
+
+    def read(self, draw: int, numbers: np.random.Generator) -> tuple[Row, int]:
+        fragments = self.windows.fragments(draw)
+        texts = [Text(self.ids(fragment.tokens), fragment.ends) for fragment in fragments]
+        starts = [fragment.starts for fragment in fragments]
+        if self.join:
+            texts, starts = [Text(np.concatenate([text.with_end(self.marks.end) for text in texts]), False)], [False]
+        row, dropped = [], 0
+        for text, starting, piece in zip(texts, starts, self.objective.examples(texts, numbers, self.marks), strict=True):
+            if piece is None:
+                dropped += len(text.tokens)
+            else:
+                row.append(self.layout.placed(piece, self.objective.generates, starting))
+        return row, dropped
+
+
+class PairReader:
+    """Pairs, each once in an epoch."""
+
+    def __init__(
+        self, stream: PairStream, epochs: Epochs, objective: SequencePairs, marks: Marks, layout: Layout, tokens: Tokens
+    ) -> None:
+        self.stream, self.epochs, self.objective, self.marks, self.layout = stream, epochs, objective, marks, layout
+        self.ids = ModelIds(tokens)
+
+    def read(self, draw: int, numbers: np.random.Generator) -> tuple[Row, int]:
+        source, target = self.stream.pair(self.epochs.item(draw)[1])
+        piece = self.example(source, target)
+        return ([], len(target)) if piece is None else ([self.layout.placed(piece, True, starts=True)], 0)
+
+    def example(self, source: np.ndarray, target: np.ndarray) -> Piece | None:
+        return self.objective.pair(self.ids(source), self.ids(target), self.marks)
+
+    def mean_tokens(self) -> float:
+        """Mean number of source and target tokens of pairs spread over the source."""
+        step = -(-self.stream.documents // SAMPLED)
+        pieces = [self.example(*self.stream.pair(index)) for index in range(0, self.stream.documents, step)]
+        return float(np.mean([0 if piece is None else len(piece.source) + len(piece.target) for piece in pieces]))
