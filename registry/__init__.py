@@ -12,6 +12,7 @@ from pairform.registry.errors import OutputError as OutputError
 from pairform.registry.errors import PairformError as PairformError
 from pairform.registry.errors import Problem as Problem
 from pairform.registry.errors import SpecError as SpecError
+from pairform.registry.errors import in_file as in_file
 from pairform.registry.errors import join_path as join_path
 from pairform.registry.errors import not_installed as not_installed
 from pairform.registry.errors import printable as printable
@@ -19,6 +20,7 @@ from pairform.registry.errors import shorten as shorten
 from pairform.registry.errors import shown as shown
 from pairform.registry.errors import suggest as suggest
 from pairform.registry.files import PARTIAL as PARTIAL
+from pairform.registry.files import locked as locked
 from pairform.registry.files import new_folder_path as new_folder_path
 from pairform.registry.files import open_regular as open_regular
 from pairform.registry.files import output_path as output_path

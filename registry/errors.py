@@ -74,6 +74,15 @@ def not_installed(where: str, package: str, extra: str) -> Problem:
     return Problem(where, f"`{package}` is not installed", "", f"Run: pip install 'pairform[{extra}]'")
 
 
+def in_file(file: str, error: PairformError) -> list[Problem]:
+    """An error's problems, each with the file it is in before its path."""
+    found = []
+    for problem in error.problems:
+        where = ": ".join(part for part in (file, problem.where.removeprefix(file)) if part)
+        found.append(Problem(where, problem.found, problem.expected, problem.remedy))
+    return found
+
+
 def join_path(*parts: str) -> str:
     """`join_path("a", "b[0]", "c") == "a.b[0].c"`; empty parts are skipped."""
     path = ""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -101,8 +102,10 @@ def write_text(path: str | Path, text: str) -> None:
         replace_text(target, text)
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a file under a random name, then rename it to `path`, replacing a file or link there.
+
+    durable: whether the text must be on the disk before the file gets its name, so that a power loss leaves the old or the new.
 
     Raises:
         OutputError: the file cannot be written; what was there is unchanged.
@@ -112,6 +115,9 @@ def replace_text(path: Path, text: str) -> None:
         try:
             with partial.open("x", encoding="utf-8") as file:
                 file.write(text)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             if path.is_file():
                 shutil.copymode(path, partial)
             partial.replace(path)
@@ -129,3 +135,14 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         found = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(Problem(str(path), found, "a file that can be written")) from None
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the folder's lock, which is released when the process ends. `BlockingIOError` without `wait` if it is taken."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,6 @@ import torch
 
 from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
-from pairform.assemblies.checkpoints.reading.model_folder import in_file
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import TRIALS, Trial

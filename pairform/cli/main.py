@@ -12,6 +12,7 @@ import typer
 
 from pairform.cli.blocks import blocks
 from pairform.cli.convert import convert, plan
+from pairform.cli.data import data
 from pairform.cli.generate import generate
 from pairform.cli.specs import diff, inspect, presets, schema, show
 from pairform.cli.study import study
@@ -69,6 +70,7 @@ def options(
 for command, examples in COMMANDS.items():
     # after a backspace, click keeps the lines of an epilog as they are
     app.command(epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]))(command)
+app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 
 

@@ -1,21 +1,17 @@
 """Data in files: which files a study trains and validates on, their digests, and the tokenizer."""
 
 import hashlib
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field, Strict
+from pydantic import Field
 
 from pairform.registry import Problem, Spec, SpecError, open_regular
 from pairform.training.data.files import CHUNK, Allowance
-from pairform.training.data.tokens import Tokenizer, read_tokenizer
-
-Globs = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
-"""Patterns such as `docs/*.md`, relative to the study's folder."""
-MOST_FILES = 10_000
+from pairform.training.data.globs import Globs, find_files
+from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer
 
 
 class Files(NamedTuple):
@@ -46,22 +42,6 @@ class FileData(Spec):
             raise SpecError(Problem("data.train", "no file that is not held out", "at least one"))
         files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
         return Files(train, held_out, tokenizer, digests(folder, files))
-
-
-def find_files(folder: Path, patterns: Sequence[str], where: str) -> list[Path]:
-    """The files that match, sorted; `SpecError` for a pattern without one. where: the field of the patterns."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        try:
-            some = [file for file in itertools.islice(folder.glob(pattern), MOST_FILES + 1) if not file.is_dir()]
-        except (ValueError, NotImplementedError, OSError, RecursionError) as error:
-            raise SpecError(Problem(where, f"{pattern!r}: {error}", "a pattern relative to the study's folder")) from None
-        if not some:
-            raise SpecError(Problem(where, f"no file {pattern!r} in {folder.absolute()}", "at least one"))
-        found.update(file.resolve() for file in some)
-    if len(found) > MOST_FILES:
-        raise SpecError(Problem(where, f"more than {MOST_FILES:,} files", "fewer", "Put several texts in one .jsonl file."))
-    return sorted(found)
 
 
 def digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:

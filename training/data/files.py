@@ -4,17 +4,20 @@ Only regular files are read, within limits on their decompressed size.
 """
 
 import contextlib
+import io
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from gzip import GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pairform.registry import Problem, SpecError, open_regular, shorten
+from pairform.registry import Problem, SpecError, not_installed, open_regular, shorten
 
-GZIP = ".gz"
+GZIP, ZSTD = ".gz", ".zst"
+PACKED = {GZIP: "gzip", ZSTD: "Zstandard"}
+"""Formats of compressed files, by the end of their names."""
 DATA_BYTES = 1 << 30
 """Limit of all files of a study together, decompressed."""
 RATIO, SMALL = 100, 1 << 20
@@ -40,13 +43,30 @@ class Allowance:
             )
 
 
-class DataStream:
-    """A file's content, decompressed if its name ends in `.gz`. Bytes read are taken from an allowance."""
+class Watched(io.RawIOBase):
+    """A file whose bytes are also given to `watch`, in order, as they are read."""
 
-    def __init__(self, file: Path, stream: BinaryIO, allowance: Allowance) -> None:
+    def __init__(self, stream: BinaryIO, watch: Callable[[memoryview], object]) -> None:
+        self.stream, self.watch = stream, watch
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self.stream.readinto(buffer)  # type: ignore[attr-defined]
+        self.watch(memoryview(buffer)[:count])
+        return count
+
+
+class DataStream:
+    """A file's content, decompressed if its name ends in `.gz` or `.zst`. Bytes read are taken from an allowance."""
+
+    def __init__(
+        self, file: Path, stream: BinaryIO, allowance: Allowance, watch: Callable[[memoryview], object] | None = None
+    ) -> None:
         self.file, self.allowance = file, allowance
         self.size = os.fstat(stream.fileno()).st_size
-        self.stream = GzipFile(fileobj=stream) if file.suffix == GZIP else stream
+        self.stream = unpacked(file, io.BufferedReader(Watched(stream, watch), CHUNK) if watch else stream)
         self.count = 0
 
     def read(self, size: int) -> bytes:
@@ -57,24 +77,39 @@ class DataStream:
 
     def counted(self, content: bytes) -> bytes:
         self.count += len(content)
-        if self.file.suffix == GZIP and self.count > max(RATIO * self.size, SMALL):
+        if self.file.suffix in PACKED and self.count > max(RATIO * self.size, SMALL):
             found = f"{self.size:,} bytes that unpack to more than {RATIO} times as many"
             raise SpecError(Problem(str(self.file), found, "text, which compresses less"))
         self.allowance.take(len(content), self.file)
         return content
 
 
+def unpacked(file: Path, stream: BinaryIO) -> BinaryIO:
+    """The decompressed content of a file."""
+    if file.suffix == GZIP:
+        return GzipFile(fileobj=stream)  # type: ignore[return-value]
+    if file.suffix == ZSTD:
+        try:
+            import pyarrow
+        except ModuleNotFoundError:
+            raise SpecError(not_installed(str(file), "pyarrow", "adapt")) from None
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd"), CHUNK)
+    return stream
+
+
 @contextlib.contextmanager
-def open_data(file: Path, allowance: Allowance) -> Iterator[DataStream]:
-    """Open a file for reading; `SpecError` if it cannot be read or decompressed."""
+def open_data(file: Path, allowance: Allowance, watch: Callable[[memoryview], object] | None = None) -> Iterator[DataStream]:
+    """Open a file for reading; `SpecError` if it cannot be read or decompressed. watch: gets the bytes of the file."""
     try:
         with open_regular(file) as stream:
-            yield DataStream(file, stream, allowance)
+            yield DataStream(file, stream, allowance, watch)
     except (EOFError, zlib.error) as error:
         raise SpecError(Problem(str(file), f"no gzip: {error}", "a gzip file")) from None
     except OSError as error:
-        found = error.strerror or f"no gzip: {error}"
-        raise SpecError(Problem(str(file), found, "a regular file, in gzip format if its name ends in .gz")) from None
+        kind = PACKED.get(file.suffix)
+        found = error.strerror or (f"no {kind}: {error}" if kind else str(error))
+        expected = "a regular file, in gzip format if its name ends in .gz and in Zstandard format if in .zst"
+        raise SpecError(Problem(str(file), found, expected)) from None
 
 
 def read_text(file: Path, allowance: Allowance) -> str:
@@ -95,7 +130,7 @@ def decoded(content: bytes, where: str) -> str:
 
 
 def is_jsonl(file: Path) -> bool:
-    return Path(file.name.removesuffix(GZIP)).suffix == JSONL
+    return Path(file.stem if file.suffix in PACKED else file.name).suffix == JSONL
 
 
 def read_lines(file: Path, allowance: Allowance | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

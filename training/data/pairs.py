@@ -13,7 +13,8 @@ from pairform.registry import PositiveInt, Problem, SpecError
 from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
 from pairform.training.data.file_data import FileData
 from pairform.training.data.files import Allowance, read_lines, text_at
-from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
+from pairform.training.data.tokenizer_files import Tokenizer
+from pairform.training.data.tokens import Tokens, open_tokens
 
 Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 

@@ -15,7 +15,8 @@ from pairform.training.data.file_data import FileData
 from pairform.training.data.files import Allowance, is_jsonl, read_lines, read_text, text_at
 from pairform.training.data.marks import marks_of
 from pairform.training.data.objectives import Marks, PrefixLM, TextToText
-from pairform.training.data.tokens import Tokenizer, Tokens, open_tokens
+from pairform.training.data.tokenizer_files import Tokenizer
+from pairform.training.data.tokens import Tokens, open_tokens
 
 
 class Text(FileData):

@@ -2,20 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pairform.assemblies.preprocessing.tokenizers import whole_texts
-from pairform.registry import Problem, SpecError, not_installed, read_bytes
+from pairform.registry import Problem, SpecError
 from pairform.training.data.batches import Ids
+from pairform.training.data.tokenizer_files import Tokenizer
 
 BYTES = 256
-TOKENIZER_BYTES = 256 << 20
-"""Largest tokenizer file in bytes; Gemma's has about 33 million."""
-Tokenizer = Any
-"""A `tokenizers.Tokenizer`; that library is optional."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +42,6 @@ class Tokens:
         if self.tokenizer is None:
             return np.array(self.bytes_, np.int32)[np.frombuffer(text.encode("utf-8"), np.uint8)]
         return np.array(self.encode(text), np.int32)
-
-
-def read_tokenizer(file: Path) -> Tokenizer:
-    """A tokenizer from a file of `Tokenizer.save`; `SpecError` if it cannot be read."""
-    try:
-        from tokenizers import Tokenizer
-    except ModuleNotFoundError:
-        raise SpecError(not_installed("data.tokenizer", "tokenizers", "tokenizers")) from None
-    try:
-        content = read_bytes(file, TOKENIZER_BYTES)
-    except OSError as error:
-        raise SpecError(Problem("data.tokenizer", f"{file}: {error.strerror or error}", "a tokenizer.json")) from None
-    try:
-        return whole_texts(Tokenizer.from_buffer(content))
-    except Exception as error:  # the library raises nothing narrower
-        raise SpecError(Problem(f"data.tokenizer {file}", str(error), "a tokenizer.json")) from None
 
 
 def open_tokens(ids: Ids, tokenizer: Tokenizer | None) -> Tokens:

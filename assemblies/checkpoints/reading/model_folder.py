@@ -21,6 +21,7 @@ from pairform.registry import (
     Problem,
     SpecError,
     apply_patch,
+    in_file,
     merge_patch,
     read_json,
     resolve,
@@ -149,12 +150,3 @@ def errors_of(path: Path) -> Iterator[None]:
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         found = f"{type(error).__name__}: {error}"
         raise CheckpointError(Problem(str(path), found, "a configuration as transformers writes it")) from None
-
-
-def in_file(file: str, error: PairformError) -> list[Problem]:
-    """An error's problems, each with the file it is in before its path."""
-    found = []
-    for problem in error.problems:
-        where = ": ".join(part for part in (file, problem.where.removeprefix(file)) if part)
-        found.append(Problem(where, problem.found, problem.expected, problem.remedy))
-    return found

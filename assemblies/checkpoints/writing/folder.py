@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
 from pairform.assemblies.checkpoints.writing.contents import foreign_files, holds_model
 from pairform.assemblies.checkpoints.writing.publishing import publish
-from pairform.registry import PATH, OutputError, Problem, new_folder_path, shorten
+from pairform.registry import PATH, OutputError, Problem, locked, new_folder_path, shorten
 
 NAMED = 8
 """How many files an error names."""
@@ -110,17 +109,6 @@ def clear_leftovers(target: Path) -> None:
         if left.is_dir() and not left.is_symlink():
             with contextlib.suppress(BlockingIOError, FileNotFoundError), locked(left, wait=False):
                 shutil.rmtree(left)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the folder's lock, which is released when the process ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def remove_empty(folders: list[Path]) -> None:

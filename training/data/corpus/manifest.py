@@ -18,7 +18,7 @@ TOKENIZER = "tokenizer.json"
 """The copy of the tokenizer's file in a shard folder."""
 BYTES = "bytes"
 """The tokenizer whose tokens are the bytes of UTF-8."""
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -27,6 +27,7 @@ TEXT = "text"
 PAIR = ("source", "target")
 """The two streams of a source of sequence pairs."""
 Count = Annotated[int, Field(gt=0, lt=2**44)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -72,7 +73,7 @@ class SourceRecord(Spec):
     dropped: documents without tokens, which are left out.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Name
     kind: Literal["text", "pairs"]
     weight: PositiveFloat
     files: Annotated[tuple[FileRecord, ...], Strict(False)]
@@ -96,11 +97,17 @@ class SourceRecord(Spec):
 
 
 class TokenizerRecord(Spec):
-    """The tokenizer. name: `bytes`, or `tokenizer.json` for the file in the folder; vocabulary: number of ids."""
+    """The tokenizer.
+
+    name:          `bytes`, or `tokenizer.json` for the file in the folder, whose SHA-256 follows.
+    vocabulary:    number of ids.
+    chat_template: SHA-256 of the template that conversations were rendered with, and of its special tokens.
+    """
 
     name: Literal["bytes", "tokenizer.json"]
     vocabulary: Annotated[int, Field(gt=0, lt=2**31)]
     sha256: Sha256 | None = None
+    chat_template: Sha256 | None = None
 
 
 class Manifest(Spec):
