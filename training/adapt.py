@@ -11,12 +11,12 @@ from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.processes import PeerError
-from pairform.registry import PairformError, Problem, output_path, read_json
+from pairform.registry import PairformError, Problem, output_path
 from pairform.training.averaging import MovingAverage
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.evaluation import evaluate
-from pairform.training.loop import Clock, Loop
 from pairform.training.interruption import Interruption
+from pairform.training.loop import Clock, Loop
 from pairform.training.optimizers import make_optimizers
 from pairform.training.parallel import World, environment, shard, start
 from pairform.training.preparation import Prepared, prepare
@@ -26,7 +26,7 @@ from pairform.training.spikes import Spikes
 from pairform.training.step import Computation
 
 
-class InterruptedRun(PairformError):
+class InterruptedRunError(PairformError):
     """A signal ended the run after a checkpoint."""
 
 
@@ -42,8 +42,9 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
         The folder of the run.
 
     Raises:
-        PairformError: the recipe does not fit its model, its data or the processes, or `out` holds something else; a `PeerError`
-            in the processes that do not report it. InterruptedRun: SIGINT or SIGTERM ended the run; it can be resumed.
+        PairformError: the recipe does not fit its model, its data or the processes, or `out` holds something else; in processes
+            other than the one that reports it a `PeerError`.
+        InterruptedRunError: SIGINT or SIGTERM ended the run, which can be resumed.
         DivergedError: the loss is not finite.
     """
     rank, size, _ = environment()
@@ -53,9 +54,8 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
         prepared = prepare(read, place if source is None else Path(source), size)
         check_resumes(folder, read)
     device = None if read.device == "auto" else read.device
-    with start(read.parallel.shard, read.parallel.replicate, device=device) as world:
-        with run_folder(folder, prepared, world):
-            train(prepared, folder, world)
+    with start(read.parallel.shard, read.parallel.replicate, device=device) as world, run_folder(folder, prepared, world):
+        train(prepared, folder, world)
     return folder
 
 
@@ -105,7 +105,9 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
                         prune(checkpoints, recipe.checkpoint.keep, recipe.checkpoint.keep_every)
             if stops and not last:
                 remedy = "Run the same command to continue."
-                raise InterruptedRun(Problem(str(folder), f"a signal after step {done}", f"{recipe.total_steps} steps", remedy))
+                raise InterruptedRunError(
+                    Problem(str(folder), f"a signal after step {done}", f"{recipe.total_steps} steps", remedy)
+                )
 
         Loop(
             model,

@@ -43,7 +43,13 @@ def held_out_loss(model: Model, batches: Batches, computation: Computation, worl
 
 
 def evaluate(
-    model: Model, prepared: Prepared, computation: Computation, world: World, folder: Path, done: int, average: MovingAverage | None
+    model: Model,
+    prepared: Prepared,
+    computation: Computation,
+    world: World,
+    folder: Path,
+    done: int,
+    average: MovingAverage | None,
 ) -> Iterator[dict[str, Any]]:
     """A line of metrics for each objective: with its name, unless it is the recipe's own. Samples are written to the folder."""
     with evaluating(model, average):

@@ -1,4 +1,4 @@
-"""The training loop, of trials of a study and of adaptation: optimiser steps over global batches, with evaluation in between."""
+"""The training loop, of studies' trials and of adaptation: optimiser steps over global batches, with evaluation between."""
 
 import math
 import time

@@ -19,7 +19,7 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def suits_muon(name: str, parameter: Tensor) -> bool:
-    """Whether Muon updates a parameter: a matrix of a layer. The head and experts, which share one tensor, are left to AdamW."""
+    """Whether Muon updates a parameter: a matrix of a layer, and no tensor of several experts' matrices."""
     return parameter.ndim == 2 and is_matrix(name, parameter) and "layers" in name.split(".")
 
 

@@ -16,7 +16,8 @@ from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
 from pairform.training.data.stream import Batches
-from pairform.training.data.tokens import Tokens, open_tokens, read_tokenizer
+from pairform.training.data.tokenizer_files import read_tokenizer
+from pairform.training.data.tokens import Tokens, open_tokens
 from pairform.training.metrics import check_package
 from pairform.training.phases import check_patterns
 from pairform.training.recipe import Converted, Recipe
@@ -98,7 +99,7 @@ def open_batches(recipe: Recipe, spec: ModelSpec, shards: Shards) -> Batches:
 
 
 def open_held_out(recipe: Recipe, spec: ModelSpec, shards: Shards, world_size: int) -> Iterator[tuple[str, Batches]]:
-    """For each objective of the evaluation, held-out rows as one batch: `evaluation.rows`, or as many as all processes share."""
+    """For each objective of the evaluation, held-out rows as one batch, rounded up to what all processes share."""
     if recipe.evaluation is None:
         return
     rows = -(-recipe.evaluation.rows // world_size) * world_size

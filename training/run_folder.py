@@ -16,6 +16,8 @@ from typing import Any
 
 from pairform.assemblies.initialisation.convert import convert
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
+from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
+from pairform.training.checkpoint_folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
 from pairform.training.preparation import Prepared
@@ -112,3 +114,24 @@ def run_log(folder: Path, recipe: Recipe, world: World, begin: int) -> Iterator[
     cut_lines(folder, begin)
     with open_log(folder, recipe.logging.tensorboard, begin=begin) as log:
         yield log
+
+
+def status_of(run: Path) -> dict[str, Any]:
+    """How far a run is: its steps, tokens and last losses, and the step that it resumes from."""
+    recipe = recorded_recipe(run)
+    last: dict[str, dict[str, Any]] = {}
+    for line in lines(run):
+        last[str(line.get("split")) + ("" if "objective" not in line else f" {line['objective']}")] = line
+    train = last.get("train", {})
+    seconds, tokens = train.get("seconds"), train.get("tokens")
+    checkpoint = latest(run / CHECKPOINTS)
+    ended = "done" if checkpoint == recipe.total_steps else "stopped"
+    return {
+        "status": "running" if is_locked(run / LOCK) else ended,
+        "step": train.get("step", 0),
+        "steps": recipe.total_steps,
+        "checkpoint": checkpoint,
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
+        "losses": {name: line.get("loss") for name, line in last.items()},
+    }

@@ -17,9 +17,8 @@ class OptimizerSpec(Spec):
 
     name: Literal["adamw", "sgd", "muon"] = Field(
         default="adamw",
-        description="Optimiser. muon: Muon (Jordan et al. 2024, 'Muon: an optimizer for hidden layers in neural networks') for the "
-        "matrices inside the layers, with updates scaled to the size of AdamW's (Moonlight, arXiv 2502.16982), and AdamW for "
-        "all other parameters.",
+        description="Optimiser. muon: Muon for the matrices inside the layers, with updates scaled to the size of AdamW's "
+        "(Liu et al. 2025, arXiv 2502.16982), and AdamW for all other parameters.",
     )
     learning_rate: PositiveFloat = Field(default=1e-3, description="Peak learning rate.")
     weight_decay: NotNegative = Field(default=0.0, description="Decoupled weight decay (AdamW, Muon) or L2 penalty (SGD).")

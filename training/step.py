@@ -29,7 +29,7 @@ class Computation:
                 of label tokens of the global batch to losses by name. Each is divided by that number.
     """
 
-    device: str = "cpu"
+    device: str | torch.device = "cpu"
     autocast: torch.dtype | None = None
     objective: Callable[[ModelOutput, Mapping[str, Tensor], Tensor], dict[str, Tensor]] | None = None
 
@@ -67,7 +67,7 @@ def gradients(model: Model, batch: Batch, computation: Computation, world: World
         if output.auxiliary_loss is not None:
             loss = loss - output.auxiliary_loss
             losses["auxiliary_loss"] = output.auxiliary_loss * share
-        sum([loss, *losses.values()]).backward()
+        torch.stack([loss, *losses.values()]).sum().backward()
         for name, value in (losses | {"loss": loss}).items():
             total[name] = total[name] + value.detach() if name in total else value.detach()
     names = sorted(total)

@@ -21,6 +21,7 @@ from pairform.registry import (
     Problem,
     SpecError,
     as_object,
+    in_file,
     merge_patch,
     read_json,
     resolve,
