@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.writing.folder import locked, write_error
+from pairform.assemblies.checkpoints.writing.folder import write_error
 from pairform.assemblies.checkpoints.writing.publishing import publish
-from pairform.registry import OutputError, Problem
+from pairform.registry import OutputError, Problem, locked
 
 WHOLE = re.compile(r"step-(0|[1-9]\d{0,17})")
 HIDDEN = re.compile(r"\.step-\d{1,18}\.(partial|removed)")

@@ -1,25 +1,27 @@
-"""The training loop: optimiser steps over batches of examples, with validation."""
+"""The training loop, of studies' trials and of adaptation: optimiser steps over global batches, with evaluation between."""
 
-import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
-from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
-from pairform.training.data.batches import Example, Examples, collate
+from pairform.training.data.batches import generator
+from pairform.training.data.stream import Batch
 from pairform.training.metrics import Log
-from pairform.training.recipe import OptimizerSpec, ScheduleSpec, TrainingSpec
+from pairform.training.optimizers import Optimizers
+from pairform.training.parallel import ALONE, World
+from pairform.training.phases import PhaseSpec, phase_of, set_trained
+from pairform.training.schedule import rate
+from pairform.training.settings import ScheduleSpec
+from pairform.training.spikes import Spikes
+from pairform.training.step import Computation, DivergedError, gradients, update
 
-
-class DivergedError(Exception):
-    """The loss is not finite."""
+DROPOUT = 8
+"""First number of the seeds of dropout, which no stream of data has."""
 
 
 @dataclass
@@ -37,166 +39,79 @@ class Clock:
         self.seconds += time.perf_counter() - self.since
 
 
-class Run(Protocol):
-    """What is trained: the document of a model's spec, the settings, and the seed of the weights and the order of the data."""
+@dataclass
+class Loop:
+    """Training of a model.
 
-    @property
-    def spec(self) -> Mapping[str, Any]: ...
-    @property
-    def training(self) -> TrainingSpec: ...
-    @property
-    def seed(self) -> int: ...
-
-
-def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, Any]:
-    """Build a model with new weights, train it and measure it. Equal arguments give equal losses and accuracies.
-
-    Args:
-        run: The model, the settings and the seed, such as a study's trial.
-        examples: The data.
-        latency: Also measure the seconds of generating a target.
-        log: Receives each line of metrics.
-
-    Returns:
-        Results by name: loss, accuracies, costs, tokens per second, and bytes and seconds taken; None if not measurable here.
-
-    Raises:
-        DivergedError: the training or validation loss is not finite.
+    batches:        this process's parts of the batches from one step to another, counted from 0. They depend on the step alone.
+    log:            receives a line of metrics for every `log_every` steps and for the last.
+    clip:           norm to which gradients are clipped; None: they are not.
+    phases, frozen: which parameters train.
+    spikes:         decides which updates are skipped; None: no one is.
+    seed:           of the random numbers of dropout, which depend on it, the step and the process; None: torch's own state.
+    evaluate:       evaluates the model after a number of steps: every `evaluate_every`, but not after the last.
+    after:          called after each step with the number of steps.
     """
-    settings, seed = run.training, run.seed
-    torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(seed)
-    start = time.perf_counter()
-    held_out = examples.validation()
-    memory = memory_in_use(settings.device)
-    model = build(dict(run.spec), device=settings.device, seed=seed).train()
-    clock = Clock()
-    fit(model, settings, seed, examples, held_out, clock, log)
-    final = validation_line(model, held_out, settings, settings.steps, clock)
-    log(final)
-    peak = peak_memory(settings.device)
-    results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
-    results |= costs(model.spec, examples.lengths, settings.dtype)
-    results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
-    results["peak_bytes"] = None if memory is None or peak is None else max(0, peak - memory)
-    if latency:
-        with computing_in(settings):
-            results["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
-    return results | {"seconds": time.perf_counter() - start}
 
+    model: Model
+    optimizers: Optimizers
+    steps: int
+    schedule: ScheduleSpec
+    batches: Callable[[int, int], Iterable[Batch]]
+    log: Log
+    clock: Clock = field(default_factory=Clock)
+    world: World = ALONE
+    computation: Computation = field(default_factory=Computation)
+    clip: float | None = None
+    phases: Sequence[PhaseSpec] = ()
+    frozen: Sequence[str] = ()
+    spikes: Spikes | None = None
+    seed: int | None = None
+    log_every: int = 1
+    evaluate_every: int | None = None
+    evaluate: Callable[[int], object] = lambda done: None
+    after: Callable[[int], object] = lambda done: None
 
-def fit(
-    model: Model, settings: TrainingSpec, seed: int, examples: Examples, held_out: list[Example], clock: Clock, log: Log
-) -> None:
-    """Train a model for `settings.steps` steps, validating in between.
+    def run(self, begin: int = 0) -> None:
+        """Train from step `begin` to the last.
 
-    The batch of a step depends only on `seed` and the step.
-    """
-    optimizer = make_optimizer(model, settings.optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(settings.schedule, step, settings.steps))
-    for step in range(settings.steps):
-        clock.start()
-        batch = examples.train(seed, step, settings.batch)
-        measures = update(model, batch, optimizer, settings)
-        learning_rate = schedule.get_last_lr()[0]
-        schedule.step()
-        clock.tokens += sum(len(source) + len(target) for source, target in batch)
-        done = step + 1
-        logs = done % settings.log_every == 0 or done == settings.steps
-        value = measures["loss"].item() if logs else 0.0  # in the timed part: waits for the accelerator
-        clock.stop()
-        if logs:
-            if not math.isfinite(value):
-                raise DivergedError(f"the loss is {value} at step {done}")
-            line = {"step": done, "split": "train", "loss": value, "tokens": clock.tokens, "seconds": clock.seconds}
-            log(line | {"learning_rate": learning_rate} | {name: measure.item() for name, measure in measures.items()})
-        if settings.evaluate_every is not None and done % settings.evaluate_every == 0 and done < settings.steps:
-            log(validation_line(model, held_out, settings, done, clock))
+        Raises:
+            DivergedError: the loss is not finite, or too many updates in a row were skipped.
+        """
+        batches = iter(self.batches(begin, self.steps))
+        for step in range(begin, self.steps):
+            if self.phases or self.frozen:
+                phase = phase_of(self.phases, step)
+                if step == begin or phase is not phase_of(self.phases, step - 1):
+                    set_trained(self.model, phase, self.frozen)
+            self.clock.start()
+            line = self.step(step, next(batches))
+            self.clock.stop()
+            done = step + 1
+            if line is not None:
+                self.log({"step": done, "split": "train"} | line | {"seconds": self.clock.seconds})
+            if self.evaluate_every is not None and done % self.evaluate_every == 0 and done < self.steps:
+                self.evaluate(done)
+            self.after(done)
 
-
-def update(model: Model, batch: list[Example], optimizer: torch.optim.Optimizer, settings: TrainingSpec) -> dict[str, Tensor]:
-    """One optimiser step.
-
-    Args:
-        model: The model.
-        batch: The examples.
-        optimizer: Its optimiser.
-        settings: Device, dtype and clipping.
-
-    Returns:
-        `loss`: of the target tokens before the step, without auxiliary losses, comparable with the validation loss;
-        `gradient_norm`: before clipping; and `auxiliary_loss`, if blocks such as a mixture of experts add losses: their sum.
-    """
-    output = forward(model, batch, settings)["output"]
-    optimizer.zero_grad()
-    output.loss.backward()
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if settings.clip is not None:
-        nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip, norm)
-    optimizer.step()
-    loss, auxiliary = output.loss.detach(), output.auxiliary_loss
-    if auxiliary is None:
-        return {"loss": loss, "gradient_norm": norm}
-    return {"loss": loss - auxiliary.detach(), "gradient_norm": norm, "auxiliary_loss": auxiliary.detach()}
-
-
-def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
-    """The `loss` of a batch, the model's `output`, and the `labels`, `[batch, length]`, that it was compared with."""
-    inputs = {name: tensor.to(settings.device) for name, tensor in collate(batch, model.spec).items()}
-    with computing_in(settings):
-        output = model(**inputs)
-        return {"loss": output.loss, "output": output, "labels": inputs["labels"]}
-
-
-def computing_in(settings: TrainingSpec) -> contextlib.AbstractContextManager[None]:
-    """Autocast to the compute dtype."""
-    if settings.dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(settings.device).type, torch.bfloat16)
-
-
-@torch.no_grad()
-def validation_line(model: Model, held_out: list[Example], settings: TrainingSpec, step: int, clock: Clock) -> dict[str, Any]:
-    """Mean loss and accuracy over target tokens, and the fraction of targets that greedy decoding would reproduce.
-
-    The last needs no decoding: greedy decoding reproduces a target if each token has the highest probability after the correct
-    ones before it.
-    """
-    model.eval()
-    loss, correct, exact, tokens = 0.0, 0, 0, 0
-    for begin in range(0, len(held_out), settings.batch):
-        result = forward(model, held_out[begin : begin + settings.batch], settings)
-        predicted, labels = result["output"].logits.argmax(-1), result["labels"]
-        if model.spec.encoder is None:  # each token predicts the next
-            predicted, labels = predicted[:, :-1], labels[:, 1:]
-        counted = labels >= 0
-        hits = predicted == labels  # never at an ignored label, which is no token id
-        count = int(counted.sum())
-        loss += result["loss"].item() * count
-        correct += int(hits.sum())
-        exact += int((hits | ~counted).all(1).sum())
-        tokens += count
-    model.train()
-    measures = {"loss": loss / tokens, "accuracy": correct / tokens, "exact_match": exact / len(held_out)}
-    if not math.isfinite(measures["loss"]):
-        raise DivergedError(f"the validation loss is {measures['loss']} after step {step}")
-    return {"step": step, "split": "valid", **measures, "tokens": clock.tokens, "seconds": clock.seconds}
-
-
-def make_optimizer(model: Model, spec: OptimizerSpec) -> torch.optim.Optimizer:
-    if spec.name == "sgd":
-        return torch.optim.SGD(model.parameters(), spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
-    return torch.optim.AdamW(model.parameters(), spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay)
-
-
-def rate(schedule: ScheduleSpec, step: int, steps: int) -> float:
-    """Learning rate of a step, from 0, as a fraction of the peak."""
-    if step < schedule.warmup:
-        return (step + 1) / (schedule.warmup + 1)
-    if schedule.name == "constant":
-        return 1.0
-    progress = min(1.0, (step - schedule.warmup) / max(1, steps - schedule.warmup))
-    height = (1 + math.cos(math.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
-    return schedule.final + (1 - schedule.final) * height
+    def step(self, step: int, batch: Batch) -> dict[str, Any] | None:
+        """One step, counted from 0. Its line of metrics, if it gets one."""
+        fraction = rate(self.schedule, step, self.steps)
+        self.optimizers.set_rate(fraction)
+        self.optimizers.zero_grad()
+        if self.seed is not None:
+            torch.manual_seed(generator(DROPOUT, self.seed, step, self.world.rank).integers(1 << 63).item())
+        measured = gradients(self.model, batch, self.computation, self.world)
+        self.clock.tokens += batch.tokens
+        skipped = self.spikes is not None and self.spikes.skips(measured.loss.item(), measured.norm.item())
+        if not skipped:
+            update(self.model, self.optimizers, measured, self.clip)
+        if (step + 1) % self.log_every and step + 1 < self.steps:
+            return None
+        loss = measured.loss.item()  # within the timed part: it waits for an accelerator to finish the step
+        if self.spikes is None and not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {step + 1}")
+        line = {"loss": loss, "tokens": self.clock.tokens, "learning_rate": fraction * self.optimizers.rates[0]}
+        line["gradient_norm"] = measured.norm.item()
+        line |= {name: value.item() for name, value in measured.extra.items()}
+        return line | {"skipped": True} if skipped else line

@@ -22,15 +22,19 @@ def check_package(name: str, needed_by: str) -> None:
 
 
 @contextlib.contextmanager
-def open_log(folder: Path, tensorboard: bool) -> Iterator[Log]:
-    """A new log in a trial's folder, in place of an earlier one. Each line is flushed as it is written."""
-    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-    (folder / METRICS).unlink(missing_ok=True)  # a link is replaced, not followed
+def open_log(folder: Path, tensorboard: bool, begin: int = 0) -> Iterator[Log]:
+    """The log of a trial or a run. Each line is flushed as it is written.
+
+    begin: step from which training resumes: earlier lines are kept. 0: a new log, in place of an earlier one.
+    """
+    if not begin:
+        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+        (folder / METRICS).unlink(missing_ok=True)  # a link is replaced, not followed
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context((folder / METRICS).open("x", encoding="utf-8", buffering=1))
+        file = stack.enter_context((folder / METRICS).open("a" if begin else "x", encoding="utf-8", buffering=1))
         logs: list[Log] = [lambda line: print(json.dumps(line), file=file)]
         if tensorboard:
-            logs.append(stack.enter_context(scalars(folder / TENSORBOARD)))
+            logs.append(stack.enter_context(scalars(folder / TENSORBOARD, begin)))
 
         def log(line: dict[str, Any]) -> None:
             with writing(folder / METRICS):
@@ -41,11 +45,11 @@ def open_log(folder: Path, tensorboard: bool) -> Iterator[Log]:
 
 
 @contextlib.contextmanager
-def scalars(folder: Path) -> Iterator[Log]:
+def scalars(folder: Path, begin: int) -> Iterator[Log]:
     """A TensorBoard log: each number of a line is a scalar such as `train/loss` at its step."""
     from tensorboardX import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder), purge_step=begin + 1 if begin else None) as writer:
 
         def log(line: dict[str, Any]) -> None:
             for name, value in line.items():

@@ -66,6 +66,10 @@ class World:
             pass
 
 
+ALONE = World(0, 1, torch.device("cpu"))
+"""One process, on a CPU."""
+
+
 @contextmanager
 def start(
     shard: int | Literal["all"] = "all", replicate: int = 1, *, device: str | None = None, timeout: timedelta = TIMEOUT

@@ -9,22 +9,11 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import (
-    DATA,
-    ENVIRONMENT,
-    LOCK,
-    STUDY,
-    Trial,
-    TrialFolder,
-    check_links,
-    lock,
-    remove_partials,
-    trials_of,
-    write_json,
-)
+from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
+from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.metrics import check_package
 
 EXECUTORS = ("local", "slurm", "submitit")

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolder, remove_partials, write_json
+from pairform.experiments.execution.trial import train
+from pairform.experiments.results.records import DATA, RESULT, STUDY, TrialFolder
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PairformError, Problem, SpecError, read_json
+from pairform.registry.run_folders import remove_partials, write_json
 from pairform.training.data.batches import fingerprint
-from pairform.training.loop import DivergedError, train
 from pairform.training.metrics import open_log
+from pairform.training.step import DivergedError
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,14 @@ trials/<name>/result.json    what was measured at its end
 """
 
 import contextlib
-import errno
-import fcntl
-import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from pairform.registry import (
-    PARTIAL,
-    OutputError,
-    Patch,
-    Problem,
-    Spec,
-    SpecError,
-    read_json,
-    replace_text,
-    shorten,
-    writing,
-)
-from pairform.training.recipe import TrainingSpec
+from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read_json, shorten
+from pairform.registry.run_folders import is_locked, lock, write_json
+from pairform.training.settings import TrainingSpec
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
 TRIAL, RESULT, LOCK = "trial.json", "result.json", ".lock"
@@ -38,7 +23,6 @@ LARGEST = 1e100
 """Far above any loss, count or time; squares of smaller numbers are finite floats."""
 Status = Literal["planned", "running", "interrupted", "done", "failed"]
 """`interrupted` is never written: a reader finds it for a trial that was started and that no process is running."""
-OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Match(Spec):
@@ -147,54 +131,3 @@ def first_variant(study: Path) -> str | None:
     """Name of the variant that the others are compared with."""
     variants = read_json(study / STUDY).get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None
-
-
-def write_json(path: Path, document: object) -> None:
-    replace_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def remove_partials(folder: Path) -> None:
-    """Remove the partial files of killed writers. No other process may be writing to the folder."""
-    for file in folder.glob(f".*{PARTIAL}*"):
-        file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def lock(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a file's lock. Without `wait`, `OutputError` if another process holds it. Nothing is written to the file."""
-    with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPENED, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise OutputError(Problem(str(path.parent), "another run in progress", "a study that is not running")) from None
-    finally:
-        os.close(descriptor)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds a file's lock."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | OPENED)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno == errno.EWOULDBLOCK
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def check_links(study: Path, levels: int = 3) -> None:
-    """Raise `OutputError` for a symbolic link where a run writes: in the study's folder, its trials' folder and theirs."""
-    if not study.is_dir():
-        return
-    for item in os.scandir(study):
-        if item.is_symlink():
-            remedy = "Remove the link: a run would write to its target."
-            raise OutputError(Problem(item.path, "a symbolic link", "a file or folder inside the study's folder", remedy))
-        if levels > 1 and item.is_dir(follow_symlinks=False):
-            check_links(Path(item.path), levels - 1)

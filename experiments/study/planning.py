@@ -29,7 +29,7 @@ from pairform.registry import (
     thaw,
 )
 from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
-from pairform.training.recipe import check_ignored
+from pairform.training.settings import check_ignored
 
 BYTES = 20_000
 """Upper bound of the size of a trial's files, apart from its metrics."""

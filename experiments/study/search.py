@@ -14,11 +14,12 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from pairform.experiments.results.records import Trial, TrialFolder, result_of, write_json
+from pairform.experiments.results.records import Trial, TrialFolder, result_of
 from pairform.experiments.study.planning import make_variants, trials_for
 from pairform.experiments.study.spec import SearchSpec, StudySpec
 from pairform.experiments.study.variants import Variant, combination
 from pairform.registry import OutputError, PairformError, Problem, SpecError, parse_json, read_text, shorten, thaw
+from pairform.registry.run_folders import write_json
 from pairform.training.data.batches import Contents, generator
 
 SUMMARY = "search.json"

@@ -11,8 +11,8 @@ from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Pro
 from pairform.training.data.pairs import Pairs
 from pairform.training.data.synthetic_tasks import AnyTask
 from pairform.training.data.texts import Text
-from pairform.training.recipe import Count, TrainingSpec
-from pairform.training.recipe import OptimizerSpec as OptimizerSpec
+from pairform.training.settings import Count, TrainingSpec
+from pairform.training.settings import OptimizerSpec as OptimizerSpec
 
 DEEPEST = 64
 """Largest number of fields in a path of the grid."""

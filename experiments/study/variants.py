@@ -11,7 +11,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import Match
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import apply_patch, merge_patch, patch_at, thaw
-from pairform.training.recipe import TrainingSpec, check_ignored
+from pairform.training.settings import TrainingSpec, check_ignored
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")

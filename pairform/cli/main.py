@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pairform.cli.adapt import adapt
 from pairform.cli.blocks import blocks
 from pairform.cli.convert import convert, plan
 from pairform.cli.data import data
@@ -72,6 +73,7 @@ for command, examples in COMMANDS.items():
     app.command(epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]))(command)
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
+app.add_typer(adapt, name="adapt")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-from pairform.assemblies.checkpoints.writing.folder import locked
+from pairform.registry import locked
 from pairform.training.checkpoint_metadata import read_metadata
 from pairform.training.checkpoints import latest, load_checkpoint, load_weights, prune, resume_step, save_checkpoint
 from tests.broken.damage import refused

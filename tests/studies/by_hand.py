@@ -12,11 +12,11 @@ from torch.nn import functional
 from torch.optim import lr_scheduler
 
 import pairform
+from pairform.experiments.execution.trial import train
 from pairform.experiments.results.records import Trial
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.training.data.batches import Example, Examples
-from pairform.training.loop import train
-from pairform.training.recipe import ScheduleSpec, TrainingSpec
+from pairform.training.settings import ScheduleSpec, TrainingSpec
 from tests.studies.small_study import write_study
 
 BOS, PAD, IGNORED = 2, 0, -100

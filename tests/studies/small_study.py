@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.execution.run import prepare, run_study
-from pairform.experiments.results.records import Trial, TrialFolder, write_json
+from pairform.experiments.results.records import Trial, TrialFolder
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import merge_patch
+from pairform.registry.run_folders import write_json
 
 HEADS = {"heads": 2, "kv_heads": 2, "head_dim": 4, "scale": 0.5}
 MERGED = {"decoder": {"layer": {"branches": {"self_attention": {"name": "merged_attention"}, "cross_attention": None}}}}

@@ -12,7 +12,8 @@ import pytest
 
 from pairform.experiments.execution.processes import run_attached
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import LOCK, TRIALS, is_locked, trials_of
+from pairform.experiments.results.records import LOCK, TRIALS, trials_of
+from pairform.registry.run_folders import is_locked
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import wait_for, write_study
 

@@ -7,7 +7,7 @@ import pytest
 
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import PairformError, parse_settings, thaw
-from pairform.training.recipe import ScheduleSpec
+from pairform.training.settings import ScheduleSpec
 from tests.studies.small_study import MERGED, STUDY, write_study
 
 SCHEDULE = {"training": {"schedule": {"name": "cosine", "warmup": 2, "final": 0.0}}, "seeds": [0], "variants": {"merged": None}}

@@ -13,8 +13,9 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.run import run_trials
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import LOCK, TRIALS, Trial, TrialFolder, is_locked, write_json
+from pairform.experiments.results.records import LOCK, TRIALS, Trial, TrialFolder
 from pairform.registry import PairformError
+from pairform.registry.run_folders import is_locked, write_json
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import run, wait_for, write_results, write_study
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import pairform
-from pairform.experiments.results.records import TrialFolder, trials_of, write_json
+from pairform.experiments.results.records import TrialFolder, trials_of
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.search import Search, pick
+from pairform.registry.run_folders import write_json
 from tests.studies.small_study import result, run, write_study
 
 pytest.importorskip("optuna")

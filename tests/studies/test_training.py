@@ -11,10 +11,16 @@ import pytest
 import torch
 
 import pairform
-from pairform.training import loop as training
+from pairform.experiments.execution import trial as training
+from pairform.experiments.execution.trial import batch_of, train
+from pairform.training import loop
 from pairform.training.costs import costs
-from pairform.training.loop import Clock, make_optimizer, rate, train, update
-from pairform.training.recipe import ScheduleSpec, TrainingSpec
+from pairform.training.loop import Clock
+from pairform.training.optimizers import make_optimizers
+from pairform.training.parallel import ALONE as ONE_PROCESS
+from pairform.training.schedule import rate
+from pairform.training.settings import ScheduleSpec, TrainingSpec
+from pairform.training.step import Computation, gradients, update
 from tests.studies.by_hand import kept_settings, planned, schedule, trained, trained_by_hand
 from tests.studies.small_study import STUDY
 
@@ -149,7 +155,7 @@ def test_learning_rates_are_torchs(name: Any, warmup: int, steps: int) -> None:
 
 def test_time_and_tokens_of_validation_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([2.0, 5.0, 100.0, 104.0])
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     clock = Clock(since=0.0)
     for _ in range(2):
         clock.start()
@@ -162,8 +168,9 @@ def test_gradients_whose_norm_overflows_are_left_as_they_are_without_clip() -> N
     settings = TrainingSpec()
     first: Any = next(model.parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, 1e20))
-    measures = update(model, [([5, 6], [7, 1])], make_optimizer(model, settings.optimizer), settings)
-    assert measures["gradient_norm"].isinf()
+    measured = gradients(model, batch_of([([5, 6], [7, 1])], model), Computation(), ONE_PROCESS)
+    update(model, make_optimizers(model, settings.optimizer), measured, settings.clip)
+    assert measured.norm.isinf()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 

@@ -19,7 +19,8 @@ from pairform.training.data.objectives import AnyObjective, SequencePairs
 from pairform.training.data.order import Epochs, Mixture
 from pairform.training.data.packing import Row, by_length, grouped, pack
 from pairform.training.data.readers import PairReader, Reader, WindowReader
-from pairform.training.data.tokens import Tokenizer, open_tokens
+from pairform.training.data.tokenizer_files import Tokenizer
+from pairform.training.data.tokens import open_tokens
 from pairform.training.data.windows import PairStream, TextStream, Windows
 
 

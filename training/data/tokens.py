@@ -1,6 +1,7 @@
 """From text to token ids: by a tokenizer of the library `tokenizers`, or bytes."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,13 @@ class Tokens:
     def table(self) -> np.ndarray:
         """`bytes_` as an array."""
         return np.array(self.bytes_, np.int32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        if self.tokenizer is not None:
+            return str(self.tokenizer.decode(list(ids)))
+        number = {token: byte for byte, token in enumerate(self.bytes_)}
+        return bytes(number[token] for token in ids if token in number).decode("utf-8", "replace")
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids as an array, which takes less memory than a list."""

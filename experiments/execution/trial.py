@@ -1,0 +1,130 @@
+"""Training of one trial of a study: a new model, trained, validated and measured."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from pairform.assemblies.checkpoints.build import build
+from pairform.assemblies.modeling.model import Model
+from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
+from pairform.training.data.batches import Example, Examples, collate
+from pairform.training.data.stream import Batch, MicroBatch
+from pairform.training.loop import Clock, Loop
+from pairform.training.metrics import Log
+from pairform.training.optimizers import make_optimizers
+from pairform.training.settings import TrainingSpec
+from pairform.training.step import Computation, DivergedError
+
+
+class Run(Protocol):
+    """What is trained: the document of a model's spec, the settings, and the seed of the weights and the order of the data."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+    @property
+    def training(self) -> TrainingSpec: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, Any]:
+    """Build a model with new weights, train it and measure it. Equal arguments give equal losses and accuracies.
+
+    Args:
+        run: The model, the settings and the seed, such as a study's trial.
+        examples: The data.
+        latency: Also measure the seconds of generating a target.
+        log: Receives each line of metrics.
+
+    Returns:
+        Results by name: loss, accuracies, costs, tokens per second, and bytes and seconds taken; None if not measurable here.
+
+    Raises:
+        DivergedError: the training or validation loss is not finite.
+    """
+    settings, seed = run.training, run.seed
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(seed)
+    start = time.perf_counter()
+    held_out = examples.validation()
+    memory = memory_in_use(settings.device)
+    model = build(dict(run.spec), device=settings.device, seed=seed).train()
+    loop = Loop(
+        model,
+        make_optimizers(model, settings.optimizer),
+        settings.steps,
+        settings.schedule,
+        batches=lambda begin, end: (batch_of(examples.train(seed, step, settings.batch), model) for step in range(begin, end)),
+        log=log,
+        computation=computation(settings),
+        clip=settings.clip,
+        log_every=settings.log_every,
+        evaluate_every=settings.evaluate_every,
+        evaluate=lambda done: log(validation_line(model, held_out, settings, done, loop.clock)),
+    )
+    loop.run()
+    clock = loop.clock
+    final = validation_line(model, held_out, settings, settings.steps, clock)
+    log(final)
+    peak = peak_memory(settings.device)
+    results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
+    results |= costs(model.spec, examples.lengths, settings.dtype)
+    results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
+    results["peak_bytes"] = None if memory is None or peak is None else max(0, peak - memory)
+    if latency:
+        with computation(settings).context():
+            results["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
+    return results | {"seconds": time.perf_counter() - start}
+
+
+def computation(settings: TrainingSpec) -> Computation:
+    return Computation(settings.device, torch.bfloat16 if settings.dtype == "bfloat16" else None)
+
+
+def batch_of(examples: list[Example], model: Model) -> Batch:
+    """A batch that one forward pass computes."""
+    labels = sum(len(target) for _, target in examples)
+    tokens = labels + sum(len(source) for source, _ in examples)
+    inputs = collate(examples, model.spec)
+    padded = sum(tensor.numel() for name, tensor in inputs.items() if name in ("input_ids", "labels"))
+    return Batch([MicroBatch(inputs, (), labels, tokens, padded)], labels, tokens, len(examples), 0)
+
+
+def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
+    """The `loss` of a batch, the model's `output`, and the `labels`, `[batch, length]`, that it was compared with."""
+    inputs = {name: tensor.to(settings.device) for name, tensor in collate(batch, model.spec).items()}
+    with computation(settings).context():
+        output = model(**inputs)
+        return {"loss": output.loss, "output": output, "labels": inputs["labels"]}
+
+
+@torch.no_grad()
+def validation_line(model: Model, held_out: list[Example], settings: TrainingSpec, step: int, clock: Clock) -> dict[str, Any]:
+    """Mean loss and accuracy over target tokens, and the fraction of targets that greedy decoding would reproduce.
+
+    The last needs no decoding: greedy decoding reproduces a target if each token has the highest probability after the correct
+    ones before it.
+    """
+    model.eval()
+    loss, correct, exact, tokens = 0.0, 0, 0, 0
+    for begin in range(0, len(held_out), settings.batch):
+        result = forward(model, held_out[begin : begin + settings.batch], settings)
+        predicted, labels = result["output"].logits.argmax(-1), result["labels"]
+        if model.spec.encoder is None:  # each token predicts the next
+            predicted, labels = predicted[:, :-1], labels[:, 1:]
+        counted = labels >= 0
+        hits = predicted == labels  # never at an ignored label, which is no token id
+        count = int(counted.sum())
+        loss += result["loss"].item() * count
+        correct += int(hits.sum())
+        exact += int((hits | ~counted).all(1).sum())
+        tokens += count
+    model.train()
+    measures = {"loss": loss / tokens, "accuracy": correct / tokens, "exact_match": exact / len(held_out)}
+    if not math.isfinite(measures["loss"]):
+        raise DivergedError(f"the validation loss is {measures['loss']} after step {step}")
+    return {"step": step, "split": "valid", **measures, "tokens": clock.tokens, "seconds": clock.seconds}

@@ -1,0 +1,54 @@
+"""The commands of `adapt`: run and status."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pairform.cli.options import Json, given_path, print_json
+from pairform.registry.errors import printable
+
+adapt = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a model by a recipe: adapt, pretrain, fine-tune.")
+
+
+@adapt.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", parser=given_path, help="The recipe as JSON.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", parser=given_path, help="Folder of the run.")],
+    as_json: Json = False,
+) -> None:
+    """Train a model, or resume the run in the folder. torchrun starts it in several processes.
+
+    After an interruption, run the same command to continue.
+    """
+    from pairform.assemblies.modeling.processes import PeerError
+    from pairform.training.adapt import adapt as train
+    from pairform.training.parallel import environment
+
+    try:
+        train(recipe, out)
+    except PeerError:  # the process that failed reports it
+        raise typer.Exit(1) from None
+    if environment()[0] == 0:
+        show(out, as_json)
+
+
+@adapt.command()
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", parser=given_path, help="Folder of a run.")], as_json: Json = False
+) -> None:
+    """Show how far a run is, and its last losses."""
+    show(directory, as_json)
+
+
+def show(directory: Path, as_json: bool) -> None:
+    from pairform.training.run_folder import status_of
+
+    found = status_of(directory)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        if value is not None:
+            text = f"{value:,}" if isinstance(value, int | float) else str(value)
+            print(printable(f"{name.replace('_', ' ') + ':':20} {text}"))

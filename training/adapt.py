@@ -1,0 +1,160 @@
+"""A run: a model is loaded, trained by a recipe, and recorded in a folder from which it resumes."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pairform.assemblies.checkpoints.build import build
+from pairform.assemblies.checkpoints.save import load
+from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.modeling.processes import PeerError
+from pairform.registry import PairformError, Problem, output_path
+from pairform.training.averaging import MovingAverage
+from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
+from pairform.training.evaluation import evaluate
+from pairform.training.interruption import Interruption
+from pairform.training.loop import Clock, Loop
+from pairform.training.optimizers import make_optimizers
+from pairform.training.parallel import World, environment, shard, start
+from pairform.training.preparation import Prepared, prepare
+from pairform.training.recipe import Recipe, read_recipe
+from pairform.training.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
+from pairform.training.spikes import Spikes
+from pairform.training.step import Computation
+
+
+class InterruptedRunError(PairformError):
+    """A signal ended the run after a checkpoint."""
+
+
+def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, source: str | Path | None = None) -> Path:
+    """Train a model by a recipe, or resume the run in `out`. Under torchrun, call it in every process.
+
+    Args:
+        recipe: A recipe, its document, or a JSON file.
+        out: Folder of the run: new, empty, or of an earlier run of the same recipe.
+        source: Folder to which the data's path is relative. Default: the recipe file's, or the working directory.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        PairformError: the recipe does not fit its model, its data or the processes, or `out` holds something else; in processes
+            other than the one that reports it a `PeerError`.
+        InterruptedRunError: SIGINT or SIGTERM ended the run, which can be resumed.
+        DivergedError: the loss is not finite.
+    """
+    rank, size, _ = environment()
+    folder = output_path(out)
+    with said_by(rank):
+        read, place = read_recipe(recipe)
+        prepared = prepare(read, place if source is None else Path(source), size)
+        check_resumes(folder, read)
+    device = None if read.device == "auto" else read.device
+    with start(read.parallel.shard, read.parallel.replicate, device=device) as world, run_folder(folder, prepared, world):
+        train(prepared, folder, world)
+    return folder
+
+
+@contextlib.contextmanager
+def said_by(rank: int) -> Iterator[None]:
+    """Before processes are connected, all find the same errors: those of the others than the first become a `PeerError`."""
+    try:
+        yield
+    except PairformError as error:
+        if rank == 0:
+            raise
+        raise PeerError(error.problems) from None
+
+
+def train(prepared: Prepared, folder: Path, world: World) -> None:
+    """Train the model of a run from its last checkpoint on, or from the beginning."""
+    recipe, checkpoints = prepared.recipe, folder / CHECKPOINTS
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(world.device.type == "cpu", warn_only=True)
+    model = open_model(prepared, folder, world)
+    optimizers = make_optimizers(model, recipe.optimizer, fused=True)
+    average = None if recipe.average is None or recipe.average.ema is None else MovingAverage(model, recipe.average.ema)
+    begin = resume_step(checkpoints) or 0
+    state: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizers.each) if begin else {}
+    computation = Computation(world.device, torch.bfloat16 if is_cast(recipe, world) else None)
+    clock = Clock(state.get("seconds", 0.0), state.get("tokens", 0))
+    spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
+    if average is not None and state:
+        average.values = state["average"]
+    with run_log(folder, recipe, world, begin) as log, Interruption(world) as interruption:
+
+        def assess(done: int) -> None:
+            for line in evaluate(model, prepared, computation, world, folder, done, average):
+                log({"step": done, "split": "valid"} | line)
+
+        def after(done: int) -> None:
+            if average is not None:
+                average.update(model)
+            last, stops = done == recipe.total_steps, interruption.stops()
+            if last and recipe.evaluation is not None:
+                assess(done)
+            if last or stops or done % recipe.checkpoint.every == 0:
+                save_checkpoint(checkpoints, done, model, optimizers.each, state_of(clock, spikes, average))
+                with world.together("checkpoint"):
+                    if world.first:
+                        prune(checkpoints, recipe.checkpoint.keep, recipe.checkpoint.keep_every)
+            if stops and not last:
+                remedy = "Run the same command to continue."
+                raise InterruptedRunError(
+                    Problem(str(folder), f"a signal after step {done}", f"{recipe.total_steps} steps", remedy)
+                )
+
+        Loop(
+            model,
+            optimizers,
+            recipe.total_steps,
+            recipe.schedule,
+            batches=lambda first, last: prepared.batches.batches(first, last, world.rank, world.size),
+            log=log,
+            world=world,
+            clock=clock,
+            computation=computation,
+            clip=None if recipe.clip == "none" else recipe.clip,
+            phases=recipe.phases,
+            frozen=recipe.frozen,
+            spikes=spikes,
+            seed=recipe.seed,
+            evaluate_every=None if recipe.evaluation is None else recipe.evaluation.every,
+            evaluate=assess,
+            after=after,
+        ).run(begin)
+
+
+def is_cast(recipe: Recipe, world: World) -> bool:
+    """Whether a forward pass needs autocast. A sharded model casts the parameters that it gathers instead."""
+    return recipe.precision == "mixed" and world.mesh is None
+
+
+def state_of(clock: Clock, spikes: Spikes | None, average: MovingAverage | None) -> dict[str, Any]:
+    """What a checkpoint holds besides the model and its optimisers."""
+    state: dict[str, Any] = {"seconds": clock.seconds, "tokens": clock.tokens}
+    if spikes is not None:
+        state["spikes"] = {"recent": list(spikes.recent), "skipped": spikes.skipped}
+    return state if average is None else state | {"average": average.values}
+
+
+def open_model(prepared: Prepared, folder: Path, world: World) -> Model:
+    """The model in training mode, on this process's device, sharded over all processes."""
+    recipe = prepared.recipe
+    weights = folder / INITIAL if prepared.conversion is not None else prepared.weights
+    if weights is None:
+        model = shard(build(prepared.spec, seed=recipe.seed), world.mesh, recipe.precision)
+    elif world.mesh is None:
+        model = shard(load(weights), None, recipe.precision)
+    else:
+        model = load(weights, mesh=world.mesh, precision=recipe.precision)
+    if recipe.activation_checkpointing != "none":
+        model.checkpoint_layers(recipe.activation_checkpointing)
+    if recipe.compile:
+        model.compile_layers()
+    return model.to(world.device).train()

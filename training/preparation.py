@@ -1,0 +1,131 @@
+"""Everything that can be wrong with a run, checked before its processes connect and any weight is read."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.assemblies.initialisation.plan import Plan
+from pairform.assemblies.initialisation.planning import plan
+from pairform.assemblies.modeling.build import parameters_of
+from pairform.assemblies.specs.model import ModelSpec
+from pairform.registry import Problem, SpecError, presets
+from pairform.training.data.batches import Ids
+from pairform.training.data.corpus.shards import Shards
+from pairform.training.data.objectives import AnyObjective, SequencePairs
+from pairform.training.data.stream import Batches
+from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer
+from pairform.training.data.tokens import Tokens, open_tokens
+from pairform.training.metrics import check_package
+from pairform.training.phases import check_patterns
+from pairform.training.recipe import Converted, Recipe
+
+HELD_OUT_SEED = 0
+"""The held-out rows do not depend on the recipe's seed, so that losses of several seeds are comparable."""
+OWN = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A validated run.
+
+    weights:  folder of the model's weights; None: new weights, or those of `conversion`.
+    batches:  of training.
+    held_out: of evaluation, by the objective's name in the recipe, `OWN` for `data.objective`; each has one batch.
+    tokens:   how text is encoded.
+    """
+
+    recipe: Recipe
+    spec: ModelSpec
+    weights: Path | None
+    conversion: Mapping[str, Any] | None
+    batches: Batches
+    held_out: Mapping[str, Batches]
+    tokens: Tokens
+
+
+def prepare(recipe: Recipe, source: Path, world_size: int) -> Prepared:
+    """Validate a recipe against its model, its data and the number of processes.
+
+    Args:
+        recipe: The recipe.
+        source: Folder to which the data's path is relative.
+        world_size: Number of processes.
+
+    Raises:
+        PairformError: with all problems of the first part that has some.
+    """
+    spec, weights, conversion = find_model(recipe)
+    shards = Shards.open(source / recipe.data.shards)
+    if recipe.data.verify:
+        shards.verify()
+    batches = open_batches(recipe, spec, shards)
+    held_out = dict(open_held_out(recipe, spec, shards, world_size))
+    problems = [*batches.check_world(world_size), *check_model(recipe, spec)]
+    if problems:
+        raise SpecError(problems)
+    if recipe.logging.tensorboard:
+        check_package("tensorboardX", "logging.tensorboard")
+    if recipe.logging.wandb is not None:
+        check_package("wandb", "logging.wandb")
+    return Prepared(recipe, spec, weights, conversion, batches, held_out, open_tokens(Ids.of(spec), tokenizer_of(shards)))
+
+
+def find_model(recipe: Recipe) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:
+    """The spec of the recipe's model, and where its weights come from: a folder, or the arguments of a conversion."""
+    if isinstance(recipe.model, Converted):
+        arguments = recipe.model.convert.arguments
+        made: Plan = plan(**arguments)
+        return made.spec, None, arguments
+    if recipe.model in presets() or Path(recipe.model).is_file():
+        return load_spec(recipe.model), None, None
+    folder = find_folder(recipe.model)
+    return load_spec(folder), folder, None
+
+
+def open_batches(recipe: Recipe, spec: ModelSpec, shards: Shards) -> Batches:
+    """The batches of training."""
+    return Batches(
+        spec,
+        recipe.data.objective,
+        streams(shards, recipe.data.objective, "train"),
+        tokenizer_of(shards),
+        batch=recipe.batch.tokens,
+        micro=recipe.batch.micro,
+        seed=recipe.seed,
+    )
+
+
+def open_held_out(recipe: Recipe, spec: ModelSpec, shards: Shards, world_size: int) -> Iterator[tuple[str, Batches]]:
+    """For each objective of the evaluation, held-out rows as one batch, rounded up to what all processes share."""
+    if recipe.evaluation is None:
+        return
+    rows = -(-recipe.evaluation.rows // world_size) * world_size
+    for name, objective in ({OWN: recipe.data.objective} | recipe.evaluation.objectives).items():
+        found = streams(shards, objective, "held_out")
+        if not found:
+            remedy = "Prepare the corpus with held_out, as in 0.01."
+            raise SpecError(Problem("evaluation", f"no held-out documents in {recipe.data.shards}", "some", remedy))
+        row = objective.source + objective.target if isinstance(objective, SequencePairs) else objective.window
+        settings: dict[str, Any] = {"batch": rows * row, "micro": recipe.batch.micro, "seed": HELD_OUT_SEED}
+        yield name, Batches(spec, objective, found, tokenizer_of(shards), **settings)
+
+
+def streams(shards: Shards, objective: AnyObjective, split: str) -> list[Any]:
+    """A split's streams of pairs for an objective on pairs, else of text."""
+    return list(getattr(shards, f"{split}_pairs" if isinstance(objective, SequencePairs) else split))
+
+
+def tokenizer_of(shards: Shards) -> Tokenizer | None:
+    """The shards' tokenizer; None: their tokens are bytes."""
+    return read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None
+
+
+def check_model(recipe: Recipe, spec: ModelSpec) -> Iterator[Problem]:
+    """What the recipe asks of a model that this one is not or has not."""
+    names = list(parameters_of(spec))
+    for index, phase in enumerate(recipe.phases):
+        yield from check_patterns(f"phases[{index}].train", phase.train, names)
+    yield from check_patterns("frozen", recipe.frozen, names)

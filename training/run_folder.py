@@ -1,0 +1,138 @@
+"""The folder of a run: its recipe, its metrics and its checkpoints.
+
+recipe.json          the recipe, with all defaults
+environment.json     versions, machine and command
+metrics.jsonl        one object a line: of every step, and of every evaluation
+samples.jsonl        texts that the model generated, where the recipe asks for them
+initial/             the model that training started from, if the recipe converts one
+checkpoints/step-N/  what training resumes from
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pairform.assemblies.initialisation.execute import convert
+
+from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
+from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
+from pairform.training.checkpoint_folders import latest
+from pairform.training.metrics import METRICS, Log, open_log
+from pairform.training.parallel import World
+from pairform.training.preparation import Prepared
+from pairform.training.recipe import WITHOUT_EFFECT, Recipe
+
+RECIPE, ENVIRONMENT, SAMPLES, INITIAL, CHECKPOINTS, LOCK = (
+    "recipe.json",
+    "environment.json",
+    "samples.jsonl",
+    "initial",
+    "checkpoints",
+    ".lock",
+)
+LINE_BYTES = 1 << 20
+"""Largest line of metrics that is read; one has about 200 bytes."""
+
+
+def recorded_recipe(run: Path) -> Recipe:
+    """The recipe of a run; `OutputError` if the folder holds no run."""
+    file = run / RECIPE
+    if not file.is_file():
+        raise OutputError(Problem(str(run), f"no {RECIPE}", "the folder of a run, as `pairform adapt run` writes it"))
+    return Recipe.read(read_json(file), where=str(file))
+
+
+def check_resumes(run: Path, recipe: Recipe) -> None:
+    """Raise `OutputError` unless `run` is new, empty, or the folder of a run of the same recipe.
+
+    Fields on which the numbers of past steps do not depend may differ.
+    """
+    if not (run / RECIPE).is_file():
+        if run.exists() and (not run.is_dir() or any(item.name != LOCK for item in run.iterdir())):
+            raise OutputError(Problem(str(run), "something that is no run", "a new or empty folder, or this recipe's"))
+        return
+    old, new = recorded_recipe(run).document(), recipe.document()
+    changed = [name for name in sorted({*old, *new}) if name not in WITHOUT_EFFECT and old.get(name) != new.get(name)]
+    if changed:
+        found = f"a run of another recipe: {', '.join(f'{name} is {shorten(old.get(name))}' for name in changed)}"
+        remedy = "Resume with that recipe, or choose another folder with --out."
+        raise OutputError(Problem(str(run), found, f"{', '.join(shorten(new.get(name)) for name in changed)}", remedy))
+
+
+def lines(run: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics, without one that a killed process left incomplete."""
+    file = run / METRICS
+    if not file.is_file():
+        return
+    with open_regular(file) as stream:
+        while line := stream.readline(LINE_BYTES):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = json.loads(line)
+            except ValueError:
+                raise OutputError(Problem(str(file), shorten(line), "a JSON object on each line")) from None
+            if isinstance(found, dict):
+                yield found
+
+
+def cut_lines(run: Path, step: int) -> None:
+    """Drop the lines of steps after `step`, from which training resumes."""
+    kept = [line for line in lines(run) if isinstance(line.get("step"), int) and line["step"] <= step]
+    if (run / METRICS).exists():
+        replace_text(run / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]:
+    """Hold the folder of a run: locked, with the recipe and, if the recipe converts one, the model that training starts from.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with world.together("the run's folder"):
+            if world.first:
+                folder.mkdir(parents=True, exist_ok=True)
+                check_links(folder)
+                stack.enter_context(lock(folder / LOCK, wait=False))
+                remove_partials(folder)
+                check_resumes(folder, prepared.recipe)
+                if prepared.conversion is not None and not (folder / INITIAL).exists():
+                    convert(**prepared.conversion, out=folder / INITIAL)
+                write_json(folder / RECIPE, prepared.recipe.document())
+        yield
+
+
+@contextlib.contextmanager
+def run_log(folder: Path, recipe: Recipe, world: World, begin: int) -> Iterator[Log]:
+    """The log of a run, from step `begin` on. Only the first process writes."""
+    if not world.first:
+        yield lambda line: None
+        return
+    cut_lines(folder, begin)
+    with open_log(folder, recipe.logging.tensorboard, begin=begin) as log:
+        yield log
+
+
+def status_of(run: Path) -> dict[str, Any]:
+    """How far a run is: its steps, tokens and last losses, and the step that it resumes from."""
+    recipe = recorded_recipe(run)
+    last: dict[str, dict[str, Any]] = {}
+    for line in lines(run):
+        last[str(line.get("split")) + ("" if "objective" not in line else f" {line['objective']}")] = line
+    train = last.get("train", {})
+    seconds, tokens = train.get("seconds"), train.get("tokens")
+    checkpoint = latest(run / CHECKPOINTS)
+    ended = "done" if checkpoint == recipe.total_steps else "stopped"
+    return {
+        "status": "running" if is_locked(run / LOCK) else ended,
+        "step": train.get("step", 0),
+        "steps": recipe.total_steps,
+        "checkpoint": checkpoint,
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
+        "losses": {name: line.get("loss") for name, line in last.items()},
+    }
