@@ -18,8 +18,8 @@ import transformers  # noqa: E402
 from pairform.assemblies.checkpoints.writing import publishing  # noqa: E402
 from tests import made_once  # noqa: E402
 
-# Compiled code is kept between runs, also of other clones, and apart for each instruction set: with those of another, it does not
-# build. It takes a minute of CPU time in two tests of tests/merged alone.
+# Compiled code is kept between runs, also those of other clones: machine code of one decoding step takes 50 s of CPU time. Each
+# instruction set has a folder of its own: with those of another, it does not build.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pairform-tests"
 COMPILED = CACHE / f"inductor-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}"
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED))
