@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.initialisation.execute import convert
-
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
 from pairform.training.checkpoint_folders import latest

@@ -1,0 +1,160 @@
+"""Runs of `adapt`: what they record, and that a resumed run gives the numbers of one that was never interrupted."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pairform
+from pairform.registry import OutputError, SpecError
+from pairform.training.adapt import InterruptedRunError, adapt
+from pairform.training.loop import Loop
+from pairform.training.run_folder import status_of
+from pairform.training.step import DivergedError
+from tests.adaptation.small_run import RECIPE, lines, trained, write_run
+
+EVALUATION = {"evaluation": {"every": 2, "rows": 4, "generate": {"prompts": 1, "max_new_tokens": 3}}}
+
+
+def test_every_step_and_every_evaluation_has_a_line(tmp_path: Path) -> None:
+    found = trained(tmp_path, EVALUATION)
+    assert [(line["step"], line["split"]) for line in found if line["split"] == "train"] == [(n, "train") for n in range(1, 7)]
+    assert [line["step"] for line in found if line["split"] == "valid"] == [2, 4, 6]
+    assert all(line["tokens"] > 0 and line["gradient_norm"] > 0 for line in found if line["split"] == "train")
+    assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 3
+    status = status_of(tmp_path / "run")
+    assert (status["status"], status["step"], status["checkpoint"]) == ("done", 6, 6)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-4", "step-6"]
+
+
+def test_losses_fall(tmp_path: Path) -> None:
+    found = trained(tmp_path, {"steps": 40, "optimizer": {"learning_rate": 0.01}, "checkpoint": {"every": 40}})
+    assert sum(line["loss"] for line in found[-5:]) < 0.8 * sum(line["loss"] for line in found[:5])
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        EVALUATION,
+        {"average": {"ema": 0.9}, "skip_step": {"window": 8}, "phases": [{"steps": 3, "train": ["*cross_attention*"]}]},
+        {"optimizer": {"name": "muon", "learning_rate": 0.01}, "schedule": {"name": "wsd", "warmup": 1, "decay": 0.5}},
+        {"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 24}}, "precision": "mixed"},
+    ],
+    ids=["evaluation", "phases", "muon", "spans"],
+)
+def test_a_run_that_a_signal_ended_resumes_to_the_same_numbers(
+    tmp_path: Path, patch: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_run(tmp_path, patch)
+    whole = lines(adapt(recipe, tmp_path / "whole"))
+    step = Loop.step
+
+    def signalled(self: Loop, number: int, batch: Any) -> Any:
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, batch)
+
+    with monkeypatch.context() as patched, pytest.raises(InterruptedRunError, match="Run the same command to continue"):
+        patched.setattr(Loop, "step", signalled)
+        adapt(recipe, tmp_path / "run")
+    assert status_of(tmp_path / "run")["checkpoint"] == 3
+    assert lines(adapt(recipe, tmp_path / "run")) == whole
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_numbers(tmp_path: Path) -> None:
+    """Kills at seeded moments after the first line; steps since the last checkpoint are made again."""
+    recipe = write_run(tmp_path, {"steps": 30, "checkpoint": {"every": 3}})
+    whole = lines(adapt(recipe, tmp_path / "whole"))
+    command = [sys.executable, "-m", "pairform", "adapt", "run", str(recipe), "--out", str(tmp_path / "run")]
+    draws, killed = random.Random(5), 0
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        before = (tmp_path / "run" / "checkpoints").is_dir() and len(lines(tmp_path / "run"))
+        while process.poll() is None and not ((tmp_path / "run" / "metrics.jsonl").exists() and before != len_of(tmp_path)):
+            time.sleep(0.005)
+        time.sleep(draws.uniform(0, 0.1))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 1
+    assert lines(adapt(recipe, tmp_path / "run")) == whole
+
+
+def len_of(folder: Path) -> int:
+    return len((folder / "run" / "metrics.jsonl").read_text().splitlines())
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}})
+    alone = lines(adapt(recipe, tmp_path / "alone"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [*torchrun, "-m", "pairform", "adapt", "run", str(recipe), "--out", str(tmp_path / "run")]
+    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    for one, two in zip(alone, lines(tmp_path / "run"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+
+
+def test_parameters_outside_a_phase_do_not_change_and_have_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[dict[str, torch.Tensor], set[str]]] = []
+    step = Loop.step
+
+    def watched(self: Loop, number: int, batch: Any) -> Any:
+        line = step(self, number, batch)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        states = {names[parameter] for each in self.optimizers.each for parameter in each.state}
+        seen.append(({name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}, states))
+        return line
+
+    monkeypatch.setattr(Loop, "step", watched)
+    trained(tmp_path, {"phases": [{"steps": 3, "train": ["*cross_attention*"]}], "frozen": ["*norm*"]})
+    start = pairform.build(tmp_path / "spec.json", seed=1).state_dict()
+    for number, (weights, states) in enumerate(seen):
+        changed = {name for name, weight in weights.items() if not torch.equal(weight, start[name])}
+        assert all("cross_attention" in name and "norm" not in name for name in changed | states) == (number < 3)
+        assert not any("norm" in name for name in changed | states)
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "a typo": ({"stepz": 3}, "stepz"),
+    "neither steps nor tokens": ({"steps": None}, "neither steps nor tokens"),
+    "phase longer than the run": ({"phases": [{"steps": 7, "train": ["*"]}]}, "at most the recipe's 6"),
+    "phase without parameters": ({"phases": [{"steps": 1, "train": ["crossattention"]}]}, "phases.0..train.0..*matches a parameter"),
+    "no shards": ({"data": RECIPE["data"] | {"shards": "nowhere"}}, "nowhere"),
+    "a batch below a row": ({"batch": {"tokens": 8}}, "at least one row"),
+    "too few sentinels": ({"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 2048}}}, "sentinels"),
+    "keeps too few": ({"average": {"checkpoints": 5}}, "at least average.checkpoints, 5"),
+    "two averages": ({"average": {"checkpoints": 2, "ema": 0.5}}, "one of ema and checkpoints"),
+    "an unknown preset": ({"extends": "p1-prefixlmm"}, "p1-prefixlm"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_recipe_that_cannot_run_is_refused_before_anything_is_written(tmp_path: Path, case: str) -> None:
+    patch, said = BROKEN[case]
+    recipe = write_run(tmp_path, patch)
+    with pytest.raises(SpecError, match=said):
+        adapt(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_or_something_else_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, {"steps": 2})
+    adapt(recipe, tmp_path / "run")
+    before = lines(tmp_path / "run")
+    with pytest.raises(OutputError, match="another recipe: seed is 1"):
+        adapt(write_run(tmp_path, {"steps": 2, "seed": 2}), tmp_path / "run")
+    assert lines(tmp_path / "run") == before
+    with pytest.raises(OutputError, match="something that is no run"):
+        adapt(recipe, tmp_path / "shards")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="the loss is nan at step"):
+        trained(tmp_path, {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "steps": 20})
+    assert status_of(tmp_path / "run")["status"] == "stopped"
