@@ -73,6 +73,18 @@ class MemoryPairs:
         return self.pairs[index]
 
 
+def pairs(count: int, seed: int = 0) -> MemoryPairs:
+    """Pairs of up to 39 and 19 tokens."""
+    numbers = np.random.default_rng(seed)
+    lengths = numbers.integers(1, (40, 20), (count, 2))
+    return MemoryPairs(
+        [
+            (np.full(source, 3 + number % 40, np.int32), np.full(target, 3 + number % 40, np.int32))
+            for number, (source, target) in enumerate(lengths)
+        ]
+    )
+
+
 def documents(lengths: Sequence[int], seed: int = 0) -> list[np.ndarray]:
     numbers = np.random.default_rng(seed)
     return [numbers.integers(3, 3 + WORDS, length).astype(np.int32) for length in lengths]

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairform.training.data.order import Epochs, Mixture
-from pairform.training.data.windows import Windows
+from pairform.training.data.stream.order import Epochs, Mixture
+from pairform.training.data.stream.windows import Windows
 from tests.batches.chi_squared import as_likely
 from tests.batches.memory import MemoryStream, documents
 

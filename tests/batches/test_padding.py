@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import pairform
-from pairform.training.data.layout import as_text
 from pairform.training.data.objectives import Piece
-from pairform.training.data.packing import MOST_WINDOWS, balanced, grouped, lengths, pack, padding, size
+from pairform.training.data.stream.layout import as_text
+from pairform.training.data.stream.packing import MOST_WINDOWS, balanced, grouped, lengths, pack, padding, size
 from tests.batches.memory import ALONE, ENCODER, MERGED, SEPARATE, MemoryStream, batches, documents, examples, mixed, objective
 
 OBJECTIVES: dict[str, Any] = {

@@ -4,12 +4,12 @@ from typing import Protocol
 
 import numpy as np
 
-from pairform.training.data.layout import Layout
 from pairform.training.data.objectives import Marks, OnText, Piece, SequencePairs, Text
-from pairform.training.data.order import Epochs
-from pairform.training.data.packing import Row
+from pairform.training.data.stream.layout import Layout
+from pairform.training.data.stream.order import Epochs
+from pairform.training.data.stream.packing import Row
+from pairform.training.data.stream.windows import PairStream, Windows
 from pairform.training.data.tokens import Tokens
-from pairform.training.data.windows import PairStream, Windows
 
 SAMPLED = 1000
 """Pairs whose mean length says how many pairs are a batch."""

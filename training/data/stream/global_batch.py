@@ -13,15 +13,15 @@ from torch import Tensor
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 from pairform.training.data.batches import EXAMPLES, Ids, generator
-from pairform.training.data.layout import Layout, check_objective
 from pairform.training.data.marks import marks_of
 from pairform.training.data.objectives import AnyObjective, SequencePairs
-from pairform.training.data.order import Epochs, Mixture
-from pairform.training.data.packing import Row, by_length, grouped, pack
-from pairform.training.data.readers import PairReader, Reader, WindowReader
+from pairform.training.data.stream.layout import Layout, check_objective
+from pairform.training.data.stream.order import Epochs, Mixture
+from pairform.training.data.stream.packing import Row, by_length, grouped, pack
+from pairform.training.data.stream.readers import PairReader, Reader, WindowReader
+from pairform.training.data.stream.windows import PairStream, TextStream, Windows
 from pairform.training.data.tokenizer_files import Tokenizer
 from pairform.training.data.tokens import open_tokens
-from pairform.training.data.windows import PairStream, TextStream, Windows
 
 
 @dataclass(frozen=True)

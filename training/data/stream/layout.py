@@ -11,7 +11,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem
 from pairform.training.data.batches import Ids, check_spec
 from pairform.training.data.objectives import IGNORED, Objective, Piece
-from pairform.training.data.packing import Row
+from pairform.training.data.stream.packing import Row
 
 
 def check_objective(objective: Objective, spec: ModelSpec) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pairform.training.data.order import Epochs
+from pairform.training.data.stream.order import Epochs
 
 
 class Fragment(Protocol):
