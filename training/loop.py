@@ -98,24 +98,32 @@ def fit(
     for step in range(settings.steps):
         clock.start()
         batch = examples.train(seed, step, settings.batch)
-        measures = update(model, batch, optimizer, settings)
+        extra: dict[str, Tensor] = {}
+        loss, norm = update(model, batch, optimizer, settings, extra)
         learning_rate = schedule.get_last_lr()[0]
         schedule.step()
         clock.tokens += sum(len(source) + len(target) for source, target in batch)
         done = step + 1
         logs = done % settings.log_every == 0 or done == settings.steps
-        value = measures["loss"].item() if logs else 0.0  # in the timed part: waits for the accelerator
+        value = loss.item() if logs else 0.0  # within the timed part: it waits for an accelerator to finish the step
         clock.stop()
         if logs:
             if not math.isfinite(value):
                 raise DivergedError(f"the loss is {value} at step {done}")
             line = {"step": done, "split": "train", "loss": value, "tokens": clock.tokens, "seconds": clock.seconds}
-            log(line | {"learning_rate": learning_rate} | {name: measure.item() for name, measure in measures.items()})
+            line |= {"learning_rate": learning_rate, "gradient_norm": norm.item()}
+            log(line | {name: value.item() for name, value in extra.items()})
         if settings.evaluate_every is not None and done % settings.evaluate_every == 0 and done < settings.steps:
             log(validation_line(model, held_out, settings, done, clock))
 
 
-def update(model: Model, batch: list[Example], optimizer: torch.optim.Optimizer, settings: TrainingSpec) -> dict[str, Tensor]:
+def update(
+    model: Model,
+    batch: list[Example],
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSpec,
+    extra: dict[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """One optimiser step.
 
     Args:
@@ -123,23 +131,27 @@ def update(model: Model, batch: list[Example], optimizer: torch.optim.Optimizer,
         batch: The examples.
         optimizer: Its optimiser.
         settings: Device, dtype and clipping.
+        extra: Receives `auxiliary_loss`, the sum of the losses that blocks such as a mixture of experts add.
 
     Returns:
-        `loss`: of the target tokens before the step, without auxiliary losses, comparable with the validation loss;
-        `gradient_norm`: before clipping; and `auxiliary_loss`, if blocks such as a mixture of experts add losses: their sum.
+        The loss of the target tokens before the step, without auxiliary losses, comparable with the validation loss; and the
+        norm of the gradients before clipping.
     """
     output = forward(model, batch, settings)["output"]
     optimizer.zero_grad()
     output.loss.backward()
+    loss = output.loss.detach()
+    if output.auxiliary_loss is not None:
+        auxiliary = output.auxiliary_loss.detach()
+        loss = loss - auxiliary
+        if extra is not None:
+            extra["auxiliary_loss"] = auxiliary
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if settings.clip is not None:
         nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip, norm)
     optimizer.step()
-    loss, auxiliary = output.loss.detach(), output.auxiliary_loss
-    if auxiliary is None:
-        return {"loss": loss, "gradient_norm": norm}
-    return {"loss": loss - auxiliary.detach(), "gradient_norm": norm, "auxiliary_loss": auxiliary.detach()}
+    return loss, norm
 
 
 def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
