@@ -44,6 +44,7 @@ def read_source(
 def source_mask(queries: int, length: int, context: Context) -> JoinedMask:
     """The mask of `queries` new queries over the source: all tokens but padding and those of other documents."""
     assert context.source is not None
+    # over cached and new tokens, of which the queries are the new ones
     segments = context.segments
     mask = Mask(
         FULL,

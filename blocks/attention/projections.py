@@ -183,9 +183,11 @@ class AttentionHeads(nn.Module):
         self, mixed: Float[Tensor, "batch heads length head_dim"], hidden: Float[Tensor, "batch length width"]
     ) -> Float[Tensor, "batch length width"]:
         """Merge the heads, multiply by the gates computed from `hidden` if there are any, and project back to the width."""
+        # [batch, length, heads * value_dim]
         merged = mixed.transpose(1, 2).flatten(2)
         if self.gate_proj is not None:
             gates = self.gate_proj(hidden).sigmoid()
+            # headwise: one gate for the value_dim channels of a head; elementwise: repeated once
             merged = merged * gates.repeat_interleave(merged.shape[-1] // gates.shape[-1], dim=-1)
         projected: Tensor = self.o_proj(merged)
         return projected
@@ -195,5 +197,7 @@ def sink(scores: Float[Tensor, " heads"], other: Read, context: Context) -> Read
     """One more key that every query attends to, as in gpt-oss. Its score is a learned number per head, its value zero."""
     length = other.mask.lengths[0]
     mask = context.once(("sink", length), lambda: JoinedMask((Mask(FULL, 0, length, 0, 1, reads="sink"),)))
+    # a key of zeros scores 0, also after scale and softcap, so the bias alone is the score
     keys, values = torch.zeros_like(other.keys[:, :, :1]), torch.zeros_like(other.values[:, :, :1])
+    # one key has `length` distances to the queries, all with the same bias
     return Read(keys, values, mask, scores[:, None].expand(-1, length))

@@ -107,6 +107,7 @@ class Retention(nn.Module):
             gates = functional.logsigmoid(wide(self.decay_proj(hidden))) / self.spec.temperature
             return rearrange(gates, "b l h -> b h l")
         heads = torch.arange(self.heads, device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        # log1p, since late heads decay by less than float32 resolves next to 1
         return torch.log1p(-torch.exp2(-5 - heads))[:, None].expand(len(hidden), -1, hidden.shape[1])
 
     def remembered(self, tokens: Tokens, context: Context) -> Float[Tensor, "batch heads length value_dim"]:

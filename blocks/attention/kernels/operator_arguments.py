@@ -19,6 +19,7 @@ def pack(mask: JoinedMask) -> tuple[list[int], list[Tensor]]:
     numbers: list[int] = []
     tensors: list[Tensor] = []
     for part in mask.parts:
+        # -1 stands for no window, since the list holds integers only
         left, right = part.pattern.window or (-1, -1)
         held = held_by(part)
         numbers += [part.query_start, part.query_length, part.key_start, part.key_length, left, right]

@@ -41,6 +41,7 @@ def runs_of(mask: JoinedMask, batch: int, device: torch.device) -> Runs | None:
     query_mask, key_mask = real_tokens(mask, batch, device)
     # a run is a pair of row and segment; number the pairs that occur
     ids = [documents(labels, kept) for labels, kept in ((part.query_segments, query_mask), (part.key_segments, key_mask))]
+    # `unique` sorts the pairs, so that queries and keys list the runs in the same order
     numbers = torch.unique(torch.cat(ids), dim=0, return_inverse=True)[1]
     of_queries, of_keys = numbers.split([len(found) for found in ids])
     # keys of runs without any query would not be read

@@ -65,7 +65,9 @@ def bias_class(runs: Runs, device: torch.device) -> Any:
         if (left, right) == (None, None):
             return None
         if right != 0:
+            # the length stands for no limit on that side
             return biases.LocalAttentionFromBottomRightMask(count if left is None else left, count if right is None else right)
+        # these windows count the query's own token
         causal = biases.LowerTriangularFromBottomRightMask()
         return causal if left is None else causal.make_local_attention(left + 1)
     blocks = biases.BlockDiagonalMask.from_seqlens(runs.query_lengths, runs.key_lengths, device=device)
