@@ -194,6 +194,7 @@ def make_optimizer(model: Model, spec: OptimizerSpec) -> torch.optim.Optimizer:
 def rate(schedule: ScheduleSpec, step: int, steps: int) -> float:
     """Learning rate of a step, from 0, as a fraction of the peak."""
     if step < schedule.warmup:
+        # no step has a rate of 0, and the first one after the warmup has the peak
         return (step + 1) / (schedule.warmup + 1)
     if schedule.name == "constant":
         return 1.0

@@ -65,6 +65,7 @@ def load(
         for name, parameter in model.named_parameters():
             stored = checkpoint.tensors[name]
             state[name] = prepare(name, cast(stored.read().to(device), parameter.dtype, stored.place))
+    # assigned, not copied: a skeleton's tensors have no memory
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)

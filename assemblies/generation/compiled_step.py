@@ -33,6 +33,7 @@ class CompiledStep:
     ) -> Float[Tensor, "batch vocabulary"]:
         slots: dict[int | None, TokenSlot] = {}
         for own in cache.own.values():  # those with the same window share a slot
+            # `advance` first, since it may move the kept tokens; a position minus `shift` is its slot
             slot, shift = own.advance(), own.start - own.begin
             if own.window not in slots:
                 begin = None if first is None else first - shift

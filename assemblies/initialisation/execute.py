@@ -188,6 +188,7 @@ def apply(operation: Operation, stored: CheckpointTensor) -> Iterator[Tensor]:
     if isinstance(operation, MeanHeads):
         group = operation.group
         for heads in finite_pieces(stored, operation.head_dim * group):
+            # averaged in at least float32, and rounded once, by `cast`
             grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
             yield reduce(wide(grouped), "h d ... -> d ...", "mean")
     elif isinstance(operation, RepeatHeads):

@@ -90,6 +90,7 @@ def plan_of(
     if spare := [role for role in sources if role not in has]:
         raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
     moves = {part: move(sources[part].spec, part, options) for part in PARTS if part in sources}
+    # values that depend on a layer's number stay those of its source
     target = with_moved_values(target, moves)
     rules = {
         part: (DecoderRules if part == "decoder" else StackRules)(part, part, target, sources[part], each, options)

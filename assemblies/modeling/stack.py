@@ -120,6 +120,7 @@ class Stack(nn.Module):
             tuple(states) if hidden_states else None,
             by_reading(context.weights) if context.weights else {},
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
+            # states begin with the embeddings, and the final norm has been applied to the last one already
             {index: self.dropped(self.norm(states[index + 1])) if index < last else states[-1] for index in layers},
         )
 

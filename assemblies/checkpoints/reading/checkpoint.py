@@ -79,6 +79,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
         ours: str | None = name
         if family is not None:
             ours = family.ours(name)
+            # before `reads`, which is False for such names: they matter only if the tensor itself is missing
             if (stands_for := family.spare(name)) is not None:
                 spares.setdefault(stands_for, tensor)
             if not family.reads(name):

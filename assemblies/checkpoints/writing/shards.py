@@ -102,6 +102,7 @@ def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], obj
         header[entry.name] = {"dtype": DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
         begin = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # spaces after the header align the data to 8 bytes, as the library's writer does
     text += b" " * (-len(text) % 8)
     checksums = {}
     with DirectFile(file) as out:

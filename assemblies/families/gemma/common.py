@@ -27,6 +27,7 @@ def stack_document(
         "heads": config["num_attention_heads"],
         "kv_heads": config["num_key_value_heads"],
         "head_dim": config["head_dim"],
+        # not head_dim: Gemma 2 27B has 144 with heads of 128 channels
         "scale": config["query_pre_attn_scalar"] ** -0.5,
         "softcap": config["attn_logit_softcapping"],
         "bias": config["attention_bias"],
