@@ -124,6 +124,7 @@ class OwnKeys:
     def advance(self) -> int:
         """Reserve a slot for one token, and return its index in the buffers, for `put`."""
         if self.end == self.capacity:
+            # doubles, or with a window, where the capacity is limited, moves the kept tokens to the front
             self.hold(self.held, 2 * self.capacity)
         self.end += 1
         self.forget()

@@ -66,6 +66,7 @@ def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, An
     settings, seed = run.training, run.seed
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # for dropout; weights and batches are drawn from generators of their own
     torch.manual_seed(seed)
     start = time.perf_counter()
     held_out = examples.validation()

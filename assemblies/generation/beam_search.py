@@ -122,6 +122,7 @@ class BeamSearch:
 
     def may_improve(self, scores: Tensor, finished: "Finished", generated: int, most: int) -> Bool[Tensor, "batch 1"]:
         """Whether the best unfinished sequence of a row may still score higher than its worst finished one."""
+        # scores are negative: with a positive penalty they rise with the length, up to that of the longest sequence
         hypothetical = most if self.early_stopping == "never" and self.length_penalty > 0 else generated
         worst = torch.where(finished.real, finished.scores.min(1, keepdim=True).values, NEVER)
         return (scores[:, :1] / hypothetical**self.length_penalty > worst).any(1, keepdim=True)

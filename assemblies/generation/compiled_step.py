@@ -139,4 +139,5 @@ def in_bucket(source: Source) -> Source:
     valid = source.valid
     if valid is None:
         valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
+    # the padding is masked, and changes no result
     return replace(source.each(lambda hidden: functional.pad(hidden, (0, 0, 0, more))), valid=functional.pad(valid, (0, more)))

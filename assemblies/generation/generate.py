@@ -40,6 +40,7 @@ def generate(
     own_tokens = model.encoder is not None and model.encoder.spec.tokens is not None
     padding = None if model.padding in resolved.ends and not own_tokens else model.padding
     with evaluating(model):
+        # the source, and the tokens that the decoder begins with
         source, images = None, pixel_values
         prompt, mask = input_ids, attention_mask
         if model.encoder is not None:
@@ -58,6 +59,7 @@ def generate(
         # with all padding on the left, its length is the place of the first real token
         first = None if valid is None else (~valid).sum(1, keepdim=True)
         decoding = Decoding(model, source, cache, first, length=longest, compile=options.compile)
+        # the loop over new tokens
         if resolved.search is None:
             new = sample(decoding, aligned, images, resolved, options.streamer)
         else:

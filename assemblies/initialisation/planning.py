@@ -82,6 +82,7 @@ def plan_of(
 ) -> Plan:
     """As `plan`, from open checkpoints by their roles."""
     target = target_spec(sources, spec, patch, options)
+    # every stack needs a source, and every source a stack
     if missing := [part for part in target.stacks if part not in sources]:
         raise SpecError(
             Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}")

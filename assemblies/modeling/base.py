@@ -148,6 +148,7 @@ class ModelParts(nn.Module):
         stacks = [module for module in self.modules() if isinstance(module, Stack)]
         options = {"dynamic": True, **options}
         if "recompile_limit" in inspect.signature(torch.compile).parameters:  # beyond the limit layers run eagerly
+            # equal layers share one spec object
             kinds = sum(len(set(map(id, stack.spec.layers))) for stack in stacks)
             options.setdefault("recompile_limit", COMPILATIONS * kinds)
         for stack in stacks:

@@ -34,6 +34,7 @@ def read_source(
     if held is None:
         held = KeyValues(*project(context.source.hidden if layer is None else context.source.layers[layer]))
         if context.cache is not None:
+            # stored in the layout that the products of every decoding step read fastest
             held = KeyValues(held.keys.contiguous(), in_rows(held.values))
             context.cache.source[context.place] = held
     length = held.keys.shape[2]

@@ -83,6 +83,7 @@ class Retention(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         outputs = self.remembered(self.tokens(hidden, context), context)
+        # [batch, heads, length, value_dim], by head: heads of different decay have different variances (section 2.2)
         normed = functional.rms_norm(outputs, outputs.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
         mixed: Tensor = self.o_proj(functional.silu(self.gate_proj(hidden)) * rearrange(normed, "b h l d -> b l (h d)"))
         return mixed

@@ -90,7 +90,7 @@ def loss_and_gradients(
             of_kept[chunk] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
             terms = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
-            of_weight.addmm_(*terms, alpha=1 / divisor)
+            of_weight.addmm_(*terms, alpha=1 / divisor)  # [vocabulary, rows] times [rows, width]
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
     # the factor completes the division by the number of labels
@@ -170,8 +170,10 @@ class LinearCrossEntropy(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         ctx.settings, ctx.made = inputs[3:], None
         if torch.compiler.is_compiling():
+            # compiled code saves the gradients, and `backward` multiplies copies of them
             ctx.save_for_backward(*output[1:])
         else:
+            # `backward` hands the gradients out, and recomputes them from the inputs if it runs again
             ctx.save_for_backward(*inputs[:3])
             ctx.made = [each.detach() for each in output[1:]]
         ctx.set_materialize_grads(False)  # the other outputs' gradients are None instead of zeros of their size

@@ -44,6 +44,7 @@ def pair(
         stacks["encoder"]["vision"] = vision_of(vision)[1].document()
     head = decoder.head.document() | ({"tie": "decoder"} if decoder.head_tie else {})
     tied = False
+    # T5Gemma 2's changes other than weights
     if merged and gemma3:
         vocabularies = {part: min(size, t5gemma2.VOCABULARY) for part, size in vocabularies.items()}
         for part, stack in stacks.items():
@@ -57,6 +58,7 @@ def pair(
         head["tie"] = "encoder"
     if vocabularies["encoder"] != vocabularies["decoder"]:
         stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
+    # how the decoder reads the encoder, and which of its layers
     reading = with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"])
     kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()

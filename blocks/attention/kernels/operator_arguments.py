@@ -10,6 +10,7 @@ from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 
 TENSORS = ("valid", "blocks", "query_segments", "key_segments")
 """Fields of a mask, `[batch, ...]` or None."""
+# four positions and lengths, two window sides, three flags
 WIDTH = 9
 """The number of integers per mask, apart from one flag for each of `TENSORS`."""
 

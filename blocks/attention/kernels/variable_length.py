@@ -35,6 +35,7 @@ def runs_of(mask: JoinedMask, batch: int, device: torch.device) -> Runs | None:
     if len(mask.parts) > 1 or part.blocks is not None:
         return None
     if not part.padded:
+        # each row is a run; runs align the last query with the last key
         ends_align = part.query_start + part.query_length == part.key_start + part.key_length
         lengths = ((part.query_length,) * batch, (part.key_length,) * batch)
         return Runs(None, None, *lengths, part.window) if ends_align or part.window == (None, None) else None

@@ -40,6 +40,7 @@ def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, valu
     else:
         (own_keys,), (own_values,) = keys, values
         packed = [gathered(queries, runs.queries), gathered(own_keys, runs.keys), gathered(own_values, runs.keys)]
+        # the block-diagonal classes take all runs as one row
         rows = batch if runs.queries is None else 1
         tokens = [rearrange(part, "(b l) h d -> b l h d", b=rows) for part in packed]
     # xformers' five-dimensional form: query heads grouped by the key head that they share, keys expanded without a copy
