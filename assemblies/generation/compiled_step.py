@@ -128,6 +128,7 @@ def logits_of(model: ModelParts, hidden: Float[Tensor, "batch length width"]) ->
 
 def bucket(length: int) -> int:
     """`length` rounded up to a bucket. There are four per doubling above the smallest, so it grows by a quarter at most."""
+    # a quarter of the highest power of two in `length`
     size = max(BUCKET, 1 << max(length.bit_length() - 3, 0))
     return -(-length // size) * size
 

@@ -98,6 +98,7 @@ def shift_right(
         raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
     shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
     if segments is not None:
+        # or a document would begin with the last token of the one before
         shifted = shifted.masked_fill(begins(segments), start)
     return shifted.masked_fill(shifted < 0, pad)
 

@@ -110,6 +110,7 @@ class AttentionHeads(nn.Module):
         prepare(spec.kernel)
         self.demand = spec.demand
         self.value_dim = self.head_dim
+        # before o_proj, since it may set value_dim
         self.add_projections(spec, sizes, key_width)
         self.o_proj = Linear(self.heads * self.value_dim, sizes.width, bias=spec.bias is True)
         self.gate_proj = None

@@ -53,6 +53,7 @@ class T5RelativePosition(ScoreBias):
         super().__init__()
         assert sizes.heads is not None, "given by attention"
         self.spec = spec
+        # with `_weight`, torch skips its own initialisation
         self.table = (
             None if spec.shared else nn.Embedding(spec.buckets, sizes.heads, _weight=torch.empty(spec.buckets, sizes.heads))
         )

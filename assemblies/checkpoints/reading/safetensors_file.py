@@ -151,7 +151,7 @@ class StoredTensor(CheckpointTensor):
         """
         if self.nbytes == 0:
             return
-        count, *rest = self.shape or (1,)
+        count, *rest = self.shape or (1,)  # a scalar is one row
         stop = count if stop is None else stop
         row_bytes = prod(rest) * self.dtype.itemsize
         rows = rows or max(PIECE_BYTES // max(row_bytes, 1), 1)

@@ -84,6 +84,7 @@ def global_layer(local: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
     """The merge patch that makes a local layer a global one."""
     scaling = own["scaling"] if own["scaling"] != local["scaling"] else None
     if scaling is not None:
+        # None removes the fields that the other scaling does not have
         scaling = dict.fromkeys(local["scaling"].keys() - scaling.keys()) | scaling
     turned = {"name": "rope", "theta": own["theta"]} | ({} if scaling is None else {"scaling": scaling})
     return {"branches": {"self_attention": {"position": turned, "mask": {"window": None}}}}

@@ -64,6 +64,7 @@ def real_tokens(mask: JoinedMask, batch: int, device: torch.device) -> tuple[Boo
     assert without_keys is not None, "it is padded"
     query_mask = ~without_keys[:, 0, :, 0].expand(batch, -1)
     if part.window != (None, None):
+        # queries are the tokens of the last keys, whose padding is known
         begin = part.query_start - part.key_start
         query_mask = query_mask & key_mask[:, begin : begin + part.query_length]
     return query_mask, key_mask
@@ -94,10 +95,12 @@ class Tokens:
         return self.places[self.runs.argsort(stable=True)]
 
     def lengths(self) -> tuple[int, ...]:
+        # a run whose queries are all fully masked has no queries and no keys left
         return tuple(count for count in self.runs.bincount().tolist() if count)
 
     def ends(self) -> tuple[Int[Tensor, "runs"], Bool[Tensor, ""]]:
         """The last position of each run in its sequence, and whether no run has a gap."""
+        # the position of each token in its row
         sequence = self.places % self.row_length + self.start
         count = self.runs.bincount()
         first = torch.full_like(count, torch.iinfo(count.dtype).max).scatter_reduce(0, self.runs, sequence, "amin")
