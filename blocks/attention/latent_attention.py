@@ -142,7 +142,7 @@ class LatentAttention(OwnSequenceAttention):
         self, content: Tensor, rotated: Tensor, own: Read, context: Context
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """The same in the latent space: all heads attend to one key head, the latent vectors, which are also the values."""
-        # q (W_k c) = (W_k^T q) c: the key projection moves to the one query, the value projection behind the attention
+        # q (W_k c) = (W_k^T q) c: the key projection moves to the query, and the value projection to after the attention
         k_proj, v_proj = (rearrange(module.weight, "(h d) r -> h d r", h=self.heads) for module in (self.k_proj, self.v_proj))
         queries = torch.cat((torch.einsum("bhqd,hdr->bhqr", content, k_proj), rotated), dim=-1)
         read = own._replace(values=own.keys)

@@ -73,6 +73,7 @@ class Mask:
     def seen_by(self, count: int) -> int:
         """The most keys that `count` consecutive queries attend to together."""
         left, right = self.window
+        # causality does not limit a query within its block
         right = right if self.blocks is None else self.ahead
         return self.key_length if left is None or right is None else min(self.key_length, count + left + right)
 

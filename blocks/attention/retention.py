@@ -105,6 +105,7 @@ class Retention(nn.Module):
     def decay(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length"]:
         """The logarithm of the factor on each head's state at each token."""
         if self.decay_proj is not None:
+            # the logarithm of sigmoid(x) ** (1 / temperature)
             gates = functional.logsigmoid(wide(self.decay_proj(hidden))) / self.spec.temperature
             return rearrange(gates, "b l h -> b h l")
         heads = torch.arange(self.heads, device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))

@@ -70,7 +70,7 @@ class RotaryPosition(nn.Module):
         frequencies = scaling.frequencies(self.spec.theta, self.channels, context.positions)
         # [batch, 1, length, pairs]; frequencies have a batch dimension if they depend on a row's length
         angles = context.positions[:, None, :, None].float() * frequencies.view(-1, 1, 1, self.channels // 2)
-        # both channels of a pair turn by the same angle
+        # both channels of a pair have the same angle
         angles = torch.cat((angles, angles), dim=-1)
         factor = scaling.attention_factor
         cos, sin = (angles.cos(), angles.sin()) if factor == 1.0 else (angles.cos() * factor, angles.sin() * factor)

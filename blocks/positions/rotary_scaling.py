@@ -85,8 +85,10 @@ class DynamicScaling(LengthScaling):
     )
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        # [batch, 1]: the length of each row so far
         length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
         growth = self.factor * length / self.original_length - (self.factor - 1)
+        # with this exponent the lowest frequency is divided by exactly `growth`, and the highest stays
         return super().frequencies(theta * growth ** (channels / (channels - 2)), channels, positions)
 
 
@@ -125,6 +127,7 @@ class YarnScaling(LengthScaling):
         pairs = torch.arange(channels // 2, dtype=torch.float32, device=positions.device)
         # 0.001 avoids a division by zero, as in transformers
         scaled_share = ((pairs - begin) / (end - begin if end != begin else 0.001)).clamp(0, 1)
+        # the share is 1 where a frequency is divided, and 0 where it stays
         return plain / self.factor * scaled_share + plain * (1 - scaled_share)
 
 

@@ -79,6 +79,7 @@ class T5RelativePosition(ScoreBias):
         count, first = self.spec.buckets, torch.zeros_like(distances)
         if self.spec.bidirectional:
             count //= 2
+            # keys after the query have the second half of the buckets
             first = (distances > 0).long() * count
             distances = distances.abs()
         else:

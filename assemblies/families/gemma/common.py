@@ -114,6 +114,7 @@ def cycle(config: Mapping[str, Any], inclusive: bool) -> list[dict[str, Any]]:
     depth, window = config["num_hidden_layers"], config["sliding_window"]
     types = config.get("layer_types")
     if types is None:
+        # Gemma 2's files before `layer_types`: alternating, local first
         types = (["sliding_attention", "full_attention"] * depth)[:depth]
     windowed = local_layers(types, depth)
     if not any(windowed):

@@ -38,7 +38,7 @@ def pair(
     merged = options.source_attention == "merged" or (options.source_attention == "auto" and gemma3)
     stacks = {part: source_stack(source, part, options) for part, source in sources.items()}
     vocabularies = {part: source.vocabulary_of(stack_of(source, part)[0]) for part, source in sources.items()}
-    # the encoder reads the images
+    # images are an input of the encoder only
     stacks["decoder"].pop("vision", None)
     if vision is not None:
         stacks["encoder"]["vision"] = vision_of(vision)[1].document()
@@ -58,7 +58,7 @@ def pair(
         head["tie"] = "encoder"
     if vocabularies["encoder"] != vocabularies["decoder"]:
         stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
-    # how the decoder reads the encoder, and which of its layers
+    # the decoder's attention to the encoder, and to which of its layers
     reading = with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"])
     kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
