@@ -103,6 +103,7 @@ class FactorisedEmbedding(ScaledEmbedding):
         self.projection = nn.Parameter(torch.empty(sizes.width, spec.rank))
 
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+        # [batch, length, rank]
         rows = functional.embedding(token_ids, self.weight, self.pad)
         return self.normed(self.scaled(functional.linear(rows, self.projection)))
 

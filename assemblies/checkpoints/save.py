@@ -107,4 +107,5 @@ def save(
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:
     """A tensor in memory, to be written."""
+    # copied to the CPU only when it is written, one tensor at a time
     return Entry(name, tensor.dtype, tuple(tensor.shape), lambda: [tensor.detach().cpu()])

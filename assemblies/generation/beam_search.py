@@ -85,6 +85,7 @@ class BeamSearch:
         scores = torch.tensor([0.0] + [NEVER] * (beams - 1), device=prompt.device).repeat(batch, 1)
         finished = Finished.none(running)
         improvable = torch.ones(batch, 1, dtype=torch.bool, device=prompt.device)
+        # the number of each input's first row among all beams
         rows = torch.arange(batch, device=prompt.device)[:, None] * beams
         finite = Finite(prompt.device)
         for generated in range(1, max_new_tokens + 1):

@@ -136,6 +136,7 @@ class AttentionHeads(nn.Module):
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         batch, length, _ = hidden.shape
+        # [batch, length, width] -> [batch, heads, length, head_dim]
         heads = self.q_proj(hidden).view(batch, length, self.heads, self.head_dim).transpose(1, 2)
         return self.q_norm(heads) if self.normed else heads
 
@@ -163,6 +164,7 @@ class AttentionHeads(nn.Module):
         mask = masks[0]
         if len(masks) > 1:  # layers with the same masks share one, and with it the kernel's choice and form of it
             parts = tuple(part for mask in masks for part in mask.parts)
+            # by identity: the pass's memo keeps the masks alive, so that no id is reused
             mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(parts))
         call = AttentionCall(
             mask,
