@@ -66,6 +66,7 @@ def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, An
     settings, seed = run.training, run.seed
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # for dropout; weights and batches are drawn from generators of their own
     torch.manual_seed(seed)
     start = time.perf_counter()
     held_out = examples.validation()
@@ -206,6 +207,7 @@ def make_optimizer(model: Model, spec: OptimizerSpec) -> torch.optim.Optimizer:
 def rate(schedule: ScheduleSpec, step: int, steps: int) -> float:
     """Learning rate of a step, from 0, as a fraction of the peak."""
     if step < schedule.warmup:
+        # no step has a rate of 0, and the first one after the warmup has the peak
         return (step + 1) / (schedule.warmup + 1)
     if schedule.name == "constant":
         return 1.0

@@ -100,6 +100,7 @@ class SpanCorruption(Spec):
         target: list[int] = []
         start = 0
         lengths = zip(cut(len(window) - noise, spans, numbers), cut(noise, spans, numbers), strict=True)
+        # there are at least as many spare ids as spans
         for sentinel, (kept, removed) in zip(spare, lengths, strict=False):
             source += [*window[start : start + kept], sentinel]
             target += [sentinel, *window[start + kept : start + kept + removed]]
@@ -109,6 +110,7 @@ class SpanCorruption(Spec):
 
 def cut(total: int, parts: int, numbers: np.random.Generator) -> list[int]:
     """A uniformly random split of `total` into `parts` lengths of at least 1."""
+    # `parts - 1` of the `total - 1` places between two tokens
     ends = sorted(int(index) + 1 for index in numbers.permutation(total - 1)[: parts - 1])
     return [end - begin for begin, end in zip([0, *ends], [*ends, total], strict=True)]
 

@@ -103,5 +103,6 @@ class Windows:
 
     def example(self, stream: np.ndarray, numbers: np.random.Generator) -> Example:
         window = self.text.objective.window
+        # windows may cross from one text to the next, over an end token
         begin = int(numbers.integers(len(stream) - window + 1))
         return self.text.objective.split(stream[begin : begin + window].tolist(), numbers, self.spare, self.end)
