@@ -28,6 +28,7 @@ class Cache(KeyValueCache):
     def batch(self) -> int | None:
         """The batch size; None while the cache is empty."""
         some = self._some
+        # a shared source has one row for all beams of a row
         return None if some is None else len(some) * (1 if self.own or self.states else self.beams)
 
     @property

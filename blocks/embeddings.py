@@ -56,6 +56,7 @@ class ScaledEmbedding(nn.Module):
         return self.normed(self.scaled(embeds) if self.scale_given else embeds)
 
     def scaled(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        # rounded to the dtype first, as in Gemma; a tensor on the CPU multiplies on any device without synchronisation
         return embeds if self.factor == 1.0 else embeds * torch.tensor(self.factor, dtype=embeds.dtype)
 
     def normed(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
@@ -82,6 +83,7 @@ class TokenEmbedding(ScaledEmbedding):
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
         embedded: Tensor = self.scaled(functional.embedding(token_ids, self.weight, self.pad))
         if self.end_of_image is not None and self.spec.end_of_image is not None:
+            # after the scaling: this embedding is not scaled
             embedded = torch.where(token_ids.eq(self.spec.end_of_image)[..., None], self.end_of_image, embedded)
         return self.normed(embedded)
 
@@ -101,6 +103,7 @@ class FactorisedEmbedding(ScaledEmbedding):
         self.projection = nn.Parameter(torch.empty(sizes.width, spec.rank))
 
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+        # [batch, length, rank]
         rows = functional.embedding(token_ids, self.weight, self.pad)
         return self.normed(self.scaled(functional.linear(rows, self.projection)))
 

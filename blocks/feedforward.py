@@ -49,6 +49,7 @@ class WideLinear(Linear):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def widened(tensor: Tensor) -> Tensor:
             converted = fn(tensor)
+            # from the values before they were rounded to float16
             return tensor.to(converted.device, torch.float32) if converted.dtype == torch.float16 else converted
 
         super()._apply(widened, recurse)  # type: ignore[no-untyped-call]

@@ -77,15 +77,18 @@ class OwnKeys:
         """
         count, trained = keys.shape[2], torch.is_grad_enabled()
         total = self.end - self.begin + count
+        # not in place: gradients, or more tokens than the buffers of a window hold, as in a long prompt
         if trained or (self.limit is not None and total > self.limit):
             attended = self.held.then(keys, values) if total > count else KeyValues(keys, values, self.start)
             self.hold(attended if self.window is None else attended.last(self.window), 0 if trained else max(room, total))
             return attended
         if self.end + count > self.capacity:  # reallocate, or with a window move to the front
+            # the first allocation is for these tokens only; later ones double, so that copies stay a constant share
             self.hold(self.held, max(room, total, min(2 * total, 2 * self.capacity)))
         new = slice(self.end, self.end + count)
         self.buffers.keys[:, :, new], self.buffers.values[:, :, new] = keys, values
         self.end += count
+        # before `forget`: the oldest new query attends to tokens outside the window of the last one
         attended = self.held
         self.forget()
         return attended
@@ -108,6 +111,7 @@ class OwnKeys:
             newest = KeyValues(newest.keys.clone(), newest.values.clone())  # they are views of the buffers that are overwritten
         else:
             shape = (*newest.keys.shape[:2], capacity)
+            # zeros: a compiled step reads unused slots with a weight of 0, and 0 times NaN is NaN
             keys = newest.keys.new_zeros((*shape, newest.keys.shape[3]))
             self.buffers = KeyValues(keys, newest.values.new_zeros((*shape, newest.values.shape[3])))
         self.buffers.keys[:, :, :length], self.buffers.values[:, :, :length] = newest.keys, newest.values
@@ -120,6 +124,7 @@ class OwnKeys:
     def advance(self) -> int:
         """Reserve a slot for one token, and return its index in the buffers, for `put`."""
         if self.end == self.capacity:
+            # doubles, or with a window, where the capacity is limited, moves the kept tokens to the front
             self.hold(self.held, 2 * self.capacity)
         self.end += 1
         self.forget()

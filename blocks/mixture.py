@@ -84,6 +84,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         with uncast(hidden.device.type):
             logits = functional.linear(wide(hidden), wide(self.router))
+        # over all experts, before top_k: the loss needs the weights of those not chosen too
         weights = logits.softmax(-1)
         chosen, experts = weights.topk(self.spec.top_k, dim=-1)
         if self.spec.balance or self.spec.z_loss:
@@ -107,8 +108,10 @@ class MixtureOfExperts(nn.Module):
         context: Context,
     ) -> Float[Tensor, "batch length width"]:
         """Each expert processes its own tokens, which are contiguous once the choices are sorted by expert."""
+        # [tokens, width]; a choice is a pair of token and expert, [tokens * top_k]
         flat = hidden.flatten(0, 1)
         order = experts.flatten().argsort(stable=True)
+        # the token of each choice
         tokens = order.div(self.spec.top_k, rounding_mode="floor")
         parts = torch.split(flat[tokens], self.loads(experts))
         trained = hidden.requires_grad or any(parameter.requires_grad for parameter in self.experts.parameters())
@@ -117,6 +120,7 @@ class MixtureOfExperts(nn.Module):
             expert(part[None], context)[0] if every or len(part) else part
             for expert, part in zip(self.experts, parts, strict=True)
         ]
+        # [tokens * top_k, width], added up by token
         weighted = torch.cat(made) * weights.flatten()[order, None]
         return torch.zeros_like(flat).index_add(0, tokens, weighted).view_as(hidden)
 
@@ -137,7 +141,9 @@ class MixtureOfExperts(nn.Module):
     ) -> Float[Tensor, ""]:
         """The sum of the auxiliary losses times their coefficients."""
         counts = torch.ones_like(weights[..., 0]) if present is None else present.to(weights.dtype)
+        # the weight of each token in a mean, [batch, length, 1]: 0 at padding
         counts = counts[..., None] / counts.sum().clamp(min=1)
+        # f_i and, below, P_i of `balance`, both [experts]
         load = (functional.one_hot(experts, self.spec.experts).sum(-2) * counts).sum((0, 1)) / self.spec.top_k
         balance = self.spec.experts * (load * (weights * counts).sum((0, 1))).sum()
         z_loss = (logits.logsumexp(-1).square() * counts[..., 0]).sum()

@@ -38,6 +38,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         weight, dtype = self.weight, torch.promote_types(hidden.dtype, torch.float32)
+        # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
         scale = 1 + weight.to(dtype) if self.spec.unit_offset else weight.to(dtype)
 
         def norm(rows: Tensor) -> Tensor:

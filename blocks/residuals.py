@@ -88,6 +88,7 @@ class Gated(nn.Module):
     ) -> Float[Tensor, "batch length width"]:
         gate = torch.sigmoid(linear(hidden, self.weight, self.bias))
         dtype = torch.promote_types(hidden.dtype, added.dtype)  # under autocast they differ, which lerp does not allow
+        # lerp(x, f, g) = x + g (f - x) = (1 - g) x + g f
         return torch.lerp(hidden.to(dtype), added.to(dtype), gate.to(dtype))
 
 

@@ -84,6 +84,7 @@ class AveragePoolProjector(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "pictures patches tower_width"]) -> Float[Tensor, "pictures tokens width"]:
         side, kept = isqrt(hidden.shape[1]), isqrt(self.spec.tokens)
+        # rows and columns of `kept` windows, each of p times q patches
         pooled = reduce(hidden, "n (h p w q) d -> n (h w) d", "mean", h=kept, w=kept, p=side // kept, q=side // kept)
         projected: Tensor = self.norm(pooled) @ self.weight
         return projected

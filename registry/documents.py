@@ -115,6 +115,7 @@ class Resolution:
         """A stack document, resolved. If its base is a model, it extends the stack of the same part, or the only one."""
         own = dict(stack)
         base = self.base(own.pop("extends"), place, part)
+        # both stacks have the same spec
         return merged(base, own, self.content.of_field(None, PARTS[0]))
 
     def base(self, ref: object, place: Place, part: str = "") -> dict[str, Any]:

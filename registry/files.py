@@ -35,6 +35,7 @@ def open_regular(path: str | Path) -> BufferedReader:
         OSError: there is no such file, or it is a pipe, device or socket, which may block, never end or have side effects.
     """
     refuse_special(path, Path(path).stat().st_mode)
+    # without O_NONBLOCK, opening a pipe that replaced the file would block
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         refuse_special(path, os.fstat(descriptor).st_mode)
@@ -55,6 +56,7 @@ def read_bytes(path: str | Path, limit: int = DOCUMENT_BYTES) -> bytes:
     """The content of a regular file; `OSError` where it is longer than `limit` bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
+        # one more byte than allowed: the file may have grown since `fstat`
         content = file.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
         raise OSError(errno.EFBIG, f"{max(size, len(content)):,} bytes, more than the limit of {limit:,}", str(path))

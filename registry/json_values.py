@@ -48,6 +48,7 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES, content: bytes | None = N
         raise SpecError(too_deep(str(path))) from None
     if not isinstance(document, dict):
         raise SpecError(Problem(str(path), shorten(document), "a JSON object"))
+    # level by level, since a recursive check could overflow the stack itself
     level: list[Any] = [document]
     for _ in range(DEEPEST):
         level = [item for value in level if isinstance(value, dict | list) for item in inside(value)]

@@ -128,6 +128,7 @@ def merged(document: Any, patch: Any, content: Content) -> Any:
     old = base.get("name")
     new = patch.get("name", old)
     if isinstance(old, str) and old != new and content.selects(new):
+        # another block or spec is chosen: only its fields are kept
         chosen = content.spec_named(new)
         fields = set() if chosen is None else fields_of(chosen)
         base = {key: value for key, value in base.items() if key in fields}

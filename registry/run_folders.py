@@ -45,6 +45,7 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
+        # a shared lock fails if a process holds the exclusive one, and does not disturb other readers
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno == errno.EWOULDBLOCK

@@ -33,6 +33,7 @@ class FrozenDict(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
 
+    # by default copies and pickles are filled item by item, which is refused
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (dict(self),))
 

@@ -61,6 +61,7 @@ def problems_in(error: ValidationError, document: object, spec: type[BaseModel],
     places: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for detail in details[:MOST]:
         places.setdefault(tuple(steps_in(detail, document)), []).append(detail)
+    # places with errors inside them: there one type of a union got further, and the errors of the others say nothing
     holders = {steps[:depth] for steps in places for depth in range(len(steps))}
     for steps, found in places.items():
         path = join_path(where, *(f"[{step}]" if isinstance(step, int) else step for step in steps))

@@ -42,6 +42,7 @@ class FlopCounter(TorchDispatchMode):
             return SHAPES[func](*args, **kwargs)
         if torch.Tag.pointwise in func.tags:
             return elementwise(args, kwargs)
+        # an operation without a formula counts as the operations that it consists of
         with self:
             parts = func.decompose(*args, **kwargs)
         return func(*args, **kwargs) if parts is NotImplemented else parts
@@ -51,6 +52,7 @@ def elementwise(args: Any, kwargs: Mapping[str, Any]) -> Tensor:
     """A result of the broadcast shape of the tensors among the arguments."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     shape = numpy.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    # of floats and integers, the result has the floats' dtype
     dtype = kwargs.get("dtype") or max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.is_floating_point)
     return torch.empty(shape, dtype=dtype, device="meta")
 

@@ -115,8 +115,10 @@ def one_of_each(spec: ModelSpec) -> tuple[ModelSpec, dict[str, list[int]]]:
     counts: dict[str, list[int]] = {}
 
     def cut(path: str, stack: StackSpec) -> StackSpec:
+        # equal layers cost the same: one of each kind runs, and its costs are multiplied
         kinds = Counter(stack.layers)
         counts[path] = list(kinds.values())
+        # in place of the cached property of this name, which the template and its patches determine otherwise
         changed: dict[str, Any] = {"layers": tuple(kinds)}
         if stack.vision is not None:
             changed["vision"] = stack.vision.model_copy(update={"tower": cut(f"{path}.vision.tower", stack.vision.tower)})

@@ -61,6 +61,7 @@ class Tree:
         if model.spec.bridge.name != "none":
             parts.insert(1, self.leaf("bridge", model.bridge))
         self.root = whole("model", [*parts, self.leaf("head", model.head)])
+        # what ran outside of every part
         self.root.flops += flops[""] - self.measured
 
     def leaf(self, path: str, module: nn.Module, count: int = 1) -> Part:

@@ -122,8 +122,10 @@ def part_spec(spec: ModelSpec, part: str) -> ModelSpec:
         "vocabulary": spec.vocabulary_of(part),
         "tokens": spec.tokens_of(part).document(),
         part: {field: value for field, value in whole[part].items() if field not in ("vocabulary", "tokens")},
+        # the shared table was the encoder's; now it is this stack's own
         "head": head | ({"tie": part} if spec.tie_embeddings and head.get("tie") else {}),
     }
+    # values such as DeepNorm's alpha depend on the depth of the other stack; the layers keep those that they were trained with
     unmoved = Move(spec, part, tuple(range(spec.stacks[part].depth)))
     try:
         return with_moved_values(ModelSpec.read(document), {part: unmoved})

@@ -89,6 +89,7 @@ def load(
         for name, parameter in model.named_parameters():
             stored = checkpoint.tensors[name]
             state[name] = prepare(name, cast(stored.read().to(device), parameter.dtype, stored.place))
+    # assigned, not copied: a skeleton's tensors have no memory
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     if kernel != "auto":
         model.use_kernel(kernel)
@@ -137,4 +138,5 @@ def save(
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:
     """A tensor in memory, to be written."""
+    # copied to the CPU only when it is written, one tensor at a time
     return Entry(name, tensor.dtype, tuple(tensor.shape), lambda: [tensor.detach().cpu()])

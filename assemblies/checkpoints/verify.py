@@ -94,6 +94,7 @@ def verify(folder: str | Path, *, digest: str | None = None, progress: Progress 
             problems += check_tensor(name, tensor, record, folder)
             progress(tensor.nbytes, whole)
     except (CheckpointError, SpecError) as error:
+        # `checkpoint_in` may have met them too
         problems += (problem for problem in error.problems if problem not in problems)
     parameters = sum(prod(tensor.shape) for tensor in stored.values())
     digests = {name: digest_of(folder / name) for name in model_files(folder)} if digest else {}

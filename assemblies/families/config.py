@@ -76,6 +76,7 @@ class AnyStackConfig(Config):
 class StackConfig(AnyStackConfig):
     """One stack."""
 
+    # transformers' defaults for Gemma 2, which are those of the 2B model
     vocab_size: PositiveInt = 256000
     hidden_size: PositiveInt = 2304
     intermediate_size: PositiveInt = 9216

@@ -59,6 +59,7 @@ class NameTable:
 def pattern(template: str) -> re.Pattern[str]:
     """A pattern for names like `template`, compiled on first use: a process reads few of the families."""
     parts = PLACEHOLDER.split(template)
+    # other placeholders match one part of a name: letters and underscores, no dot
     words = {"layer": r"\d+"}
     made = [f"(?P<{part}>{words.get(part, '[a-z]+')})" if place % 2 else re.escape(part) for place, part in enumerate(parts)]
     return re.compile("".join(made))

@@ -60,6 +60,7 @@ def decoder_only(
     """The document of a text model for which transformers has its generic classifiers; `stack` is its decoder."""
     head = head_document(config, architectures, softcap=softcap, tie="decoder", classifier_bias=False)
     if head["name"] == "token_classification":
+        # transformers' generic classifier looks them up in this order, with 0.1 if both are absent
         given = (config[field] for field in ("classifier_dropout", "hidden_dropout") if config.get(field) is not None)
         head["dropout"] = next(given, 0.1)
     return {

@@ -37,6 +37,7 @@ def rope(config: Mapping[str, Any], where: str = "rope_parameters") -> dict[str,
 
     where: what to call the parameters in an error.
     """
+    # the older field is preferred where a file has both, as in transformers
     parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     theta = parameters.get("rope_theta") or config.get("rope_theta") or 10000.0
@@ -50,6 +51,7 @@ def rope(config: Mapping[str, Any], where: str = "rope_parameters") -> dict[str,
     if "factor" in found and found["factor"] is None:
         raise SpecError(Problem(f"{where}.factor", "nothing", f"a number: rope_type is {kind!r}"))
     if "original_length" in found:
+        # as in transformers, the field of the stack is preferred to that of its scaling
         found["original_length"] = config.get(LENGTH) or found["original_length"] or config.get("max_position_embeddings")
     if kind == "dynamic":
         found["original_length"] = config.get("max_position_embeddings")

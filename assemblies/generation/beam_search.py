@@ -79,22 +79,27 @@ class BeamSearch:
         else:
             pixels = vision.repeated(pixels, prompt, beams)
         decoding.spread(beams)
+        # [batch, beams, prompt + max_new_tokens]
         running = functional.pad(prompt, (0, max_new_tokens), value=filler)[:, None].repeat(1, beams, 1)
         # all beams of a row are equal at first: only the first may be extended, or all would yield the same candidates
         scores = torch.tensor([0.0] + [NEVER] * (beams - 1), device=prompt.device).repeat(batch, 1)
         finished = Finished.none(running)
         improvable = torch.ones(batch, 1, dtype=torch.bool, device=prompt.device)
+        # the number of each input's first row among all beams
         rows = torch.arange(batch, device=prompt.device)[:, None] * beams
         finite = Finite(prompt.device)
         for generated in range(1, max_new_tokens + 1):
             end = length + generated
+            # the scores of all continuations, [batch, beams, vocabulary]
             extended = logits.float().log_softmax(-1).view(batch, beams, -1) + scores[:, :, None]
             # enough candidates that `beams` unfinished ones remain even if every beam yields all end tokens
             best, index = extended.flatten(1).topk(max(2, 1 + len(ends)) * beams)
             finite.add(best[:, 0])
+            # the beam that each candidate extends, and its new token, both [batch, candidates]
             origin, token = index // extended.shape[2], index % extended.shape[2]
             candidates = gather_rows(running, origin)
             candidates[:, :, end - 1] = token
+            # at the limit every candidate counts as finished
             ended = torch.isin(token, ends) if generated < max_new_tokens else torch.ones_like(token, dtype=torch.bool)
 
             # the unfinished sequences of the next step
@@ -118,6 +123,7 @@ class BeamSearch:
 
     def may_improve(self, scores: Tensor, finished: "Finished", generated: int, most: int) -> Bool[Tensor, "batch 1"]:
         """Whether the best unfinished sequence of a row may still score higher than its worst finished one."""
+        # scores are negative: with a positive penalty they rise with the length, up to that of the longest sequence
         hypothetical = most if self.early_stopping == "never" and self.length_penalty > 0 else generated
         worst = torch.where(finished.real, finished.scores.min(1, keepdim=True).values, NEVER)
         return (scores[:, :1] / hypothetical**self.length_penalty > worst).any(1, keepdim=True)

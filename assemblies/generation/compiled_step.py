@@ -33,6 +33,7 @@ class CompiledStep:
     ) -> Float[Tensor, "batch vocabulary"]:
         slots: dict[int | None, TokenSlot] = {}
         for own in cache.own.values():  # those with the same window share a slot
+            # `advance` first, since it may move the kept tokens; a position minus `shift` is its slot
             slot, shift = own.advance(), own.start - own.begin
             if own.window not in slots:
                 begin = None if first is None else first - shift
@@ -127,6 +128,7 @@ def logits_of(model: ModelParts, hidden: Float[Tensor, "batch length width"]) ->
 
 def bucket(length: int) -> int:
     """`length` rounded up to a bucket. There are four per doubling above the smallest, so it grows by a quarter at most."""
+    # a quarter of the highest power of two in `length`
     size = max(BUCKET, 1 << max(length.bit_length() - 3, 0))
     return -(-length // size) * size
 
@@ -138,4 +140,5 @@ def in_bucket(source: Source) -> Source:
     valid = source.valid
     if valid is None:
         valid = torch.ones(source.hidden.shape[:2], dtype=torch.bool, device=source.hidden.device)
+    # the padding is masked, and changes no result
     return replace(source.each(lambda hidden: functional.pad(hidden, (0, 0, 0, more))), valid=functional.pad(valid, (0, more)))

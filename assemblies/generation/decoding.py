@@ -57,6 +57,7 @@ class Decoding:
         length, begin = tokens.shape[1], 0 if self.cache is None else self.cache.length
         if self.prompt is None:
             self.prompt = length
+        # the compiled step takes one token after others that are in the cache
         if self.step is not None and self.cache is not None and self.cache.length and begin == length - 1:
             # contiguous, or its stride would be that of the whole sequence
             token = tokens[:, begin:].clone(memory_format=torch.contiguous_format)

@@ -40,6 +40,7 @@ def generate(
     own_tokens = model.encoder is not None and model.encoder.spec.tokens is not None
     padding = None if model.padding in resolved.ends and not own_tokens else model.padding
     with evaluating(model):
+        # the source, and the tokens that the decoder begins with
         source, images = None, pixel_values
         prompt, mask = input_ids, attention_mask
         if model.encoder is not None:
@@ -55,8 +56,10 @@ def generate(
             cache = Cache()
         if options.compile and source is not None:  # sources of other lengths in the bucket share the compiled step
             source = in_bucket(source)
+        # with all padding on the left, its length is the place of the first real token
         first = None if valid is None else (~valid).sum(1, keepdim=True)
         decoding = Decoding(model, source, cache, first, length=longest, compile=options.compile)
+        # the loop over new tokens
         if resolved.search is None:
             new = sample(decoding, aligned, images, resolved, options.streamer)
         else:
@@ -65,6 +68,7 @@ def generate(
             prompt = prompt.repeat_interleave(options.num_return_sequences, 0)
             if cache is not None:
                 cache.tokens = aligned
+        # the prompt as it was given, with padding where it was
         return torch.cat((prompt, new), dim=1)
 
 
@@ -86,6 +90,7 @@ def padded_left(
     """The prompt with its padding moved to the left, so that all rows grow on the right."""
     if valid is None:
         return prompt, None
+    # padding, False, sorts first; the stable sort keeps the tokens in order
     order = valid.long().argsort(dim=1, stable=True)
     return prompt.gather(1, order), valid.gather(1, order)
 

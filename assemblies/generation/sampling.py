@@ -46,6 +46,7 @@ class Sampling:
             logits = logits.masked_fill(logits < smallest, -torch.inf)
         if self.top_p is not None and self.top_p < 1:
             ascending, order = logits.sort(dim=-1)
+            # as in transformers: drop the least probable tokens, up to a total of 1 - p
             unlikely = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
             unlikely[:, -1] = False  # the most probable token always stays
             logits = logits.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)

@@ -122,6 +122,7 @@ def plan_carry(
     for part in PARTS:
         if part in target.stacks:
             name, stack = stack_of(checkpoint.spec, part)
+            # layer i comes from layer i, as far as both stacks reach
             moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
     if spec is None:
         target = with_kept_overrides(target, moves)

@@ -176,6 +176,7 @@ def make_pieces(row: TargetRow, stored: CheckpointTensor, dtype: torch.dtype, se
     if isinstance(operation, Rows):
         for rows in finite_pieces(stored, stop=operation.kept):
             yield cast(rows, dtype, stored.place)
+        # new rows have the values that a new model of this size has in them, however many rows were kept
         kept = operation.kept * prod(row.shape[1:])
         yield from chunks(operation.initial, row.target, prod(row.shape), dtype, seed, begin=kept)
         return
@@ -187,7 +188,9 @@ def apply(operation: Operation, stored: CheckpointTensor) -> Iterator[Tensor]:
     """Apply an operation to a source tensor. The result has the source's dtype or a wider one."""
     if isinstance(operation, MeanHeads):
         group = operation.group
+        # the rows of one group at a time
         for heads in finite_pieces(stored, operation.head_dim * group):
+            # averaged in at least float32, and rounded once, by `cast`
             grouped = rearrange(heads, "(h d) ... -> h d ...", h=group)
             yield reduce(wide(grouped), "h d ... -> d ...", "mean")
     elif isinstance(operation, RepeatHeads):

@@ -82,6 +82,7 @@ def plan_of(
 ) -> Plan:
     """As `plan`, from open checkpoints by their roles."""
     target = target_spec(sources, spec, patch, options)
+    # every stack needs a source, and every source a stack
     if missing := [part for part in target.stacks if part not in sources]:
         raise SpecError(
             Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}")
@@ -90,6 +91,7 @@ def plan_of(
     if spare := [role for role in sources if role not in has]:
         raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
     moves = {part: move(sources[part].spec, part, options) for part in PARTS if part in sources}
+    # values that depend on a layer's number stay those of its source
     target = with_moved_values(target, moves)
     rules = {
         part: (DecoderRules if part == "decoder" else StackRules)(part, part, target, sources[part], each, options)

@@ -72,6 +72,7 @@ class ModelParts(nn.Module):
         if spec.tie_embeddings:
             assert self.encoder is not None, "checked by the spec"
             assert self.decoder is not None, "checked by the spec"
+            # one module with two names: `named_parameters` lists its weight once, under the encoder's
             self.decoder.embedding = self.encoder.embedding
         read = {module.source_layer for module in self.modules() if isinstance(module, ReadsEncoderLayer)}
         self.source_layers = tuple(sorted(layer for layer in read if layer is not None))
@@ -149,6 +150,7 @@ class ModelParts(nn.Module):
         stacks = [module for module in self.modules() if isinstance(module, Stack)]
         options = {"dynamic": True, **options}
         if "recompile_limit" in inspect.signature(torch.compile).parameters:  # beyond the limit layers run eagerly
+            # equal layers share one spec object
             kinds = sum(len(set(map(id, stack.spec.layers))) for stack in stacks)
             options.setdefault("recompile_limit", COMPILATIONS * kinds)
         for stack in stacks:

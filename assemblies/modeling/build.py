@@ -30,6 +30,7 @@ def check_place(device: str | torch.device, dtype: torch.dtype | None, kernel: s
         raise InputError(Problem("device", "None", "a device that torch can use here"))
     try:
         torch.empty(0, device=device)
+    # AssertionError: a torch built without CUDA
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         found = f"{shorten(device)} ({str(error).splitlines()[0]})"
         raise InputError(Problem("device", found, "a device that torch can use here")) from None

@@ -98,6 +98,7 @@ def shift_right(
         raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
     shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
     if segments is not None:
+        # or a document would begin with the last token of the one before
         shifted = shifted.masked_fill(begins(segments), start)
     return shifted.masked_fill(shifted < 0, pad)
 
@@ -172,7 +173,9 @@ def places_in_segments(
 ) -> Int[Tensor, "batch length"]:
     """The position of each token in its document, counted from the first that is not padding."""
     places = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    # the number of each token's document in its row, from 0
     document = begins(segments).long().cumsum(1) - 1
+    # padding gets a position after all others, so that the minimum is a document's first real token
     real = places if valid is None else places.masked_fill(~valid, segments.shape[1])
     first = torch.full_like(places, segments.shape[1]).scatter_reduce(1, document, real, "amin")
     return places - first.gather(1, document)

@@ -44,6 +44,7 @@ class Branch(nn.Module):
         if self.dropout and self.training:
             added = functional.dropout(added, self.dropout)
         if self.drop_path and self.training:  # stochastic depth: drops the whole branch, row by row
+            # [batch, 1, 1]: 0 or 1 / (1 - rate) for each row
             added = added * functional.dropout(torch.ones_like(added[:, :1, :1]), self.drop_path)
         joined: Tensor = self.residual(hidden, added)
         if self.clamps:

@@ -113,6 +113,7 @@ class Model(ModelParts):
             prefix_lengths=prefix_lengths,
         )
         target_inputs = decoder_inputs(self.spec, target_inputs, source_inputs, labels, self.padding)
+        # the encoder's output, of this call or an earlier one
         output = kept_output(encoder_outputs, self.source_layers) if encoded is None else encoded
         source = self.decoder_source(output, source_inputs, cache)
         decoded = self.decoder(target_inputs, source=source, cache=cache, **requested)

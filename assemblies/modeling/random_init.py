@@ -17,6 +17,7 @@ def chunks(
     initial: Constant | Normal, name: str, count: int, dtype: torch.dtype, seed: int, begin: int = 0
 ) -> Iterator[Tensor]:
     """Elements `begin` to `count` of the flat tensor called `name`, at most `CHUNK` at a time."""
+    # a chunk is always drawn from its beginning, also if only its end is needed
     for start in range(begin - begin % CHUNK, count, CHUNK):
         size = min(CHUNK, count - start)
         if isinstance(initial, Constant):
@@ -24,6 +25,7 @@ def chunks(
         else:
             key = hashlib.sha256(f"{seed}/{name}/{start // CHUNK}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=True))
+            # in float32, and rounded after: models of all dtypes start from the same numbers
             values = torch.randn(size, generator=generator) * initial.std
         yield values[max(begin - start, 0) :].to(dtype)
 

@@ -113,6 +113,7 @@ class Stack(nn.Module):
             context.add_auxiliary_loss(lambda: vision_loss)
         states = self.run(embedded, context)
         if cache is not None:
+            # not before: all layers append their tokens at the same offset
             cache.length = total
         last = len(self.layers) - 1  # a truncated stack, built to count costs, returns its last layer for later ones
         return StackOutput(
@@ -120,6 +121,7 @@ class Stack(nn.Module):
             tuple(states) if hidden_states else None,
             by_reading(context.weights) if context.weights else {},
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
+            # states begin with the embeddings, and the final norm has been applied to the last one already
             {index: self.dropped(self.norm(states[index + 1])) if index < last else states[-1] for index in layers},
         )
 
@@ -166,6 +168,7 @@ class Stack(nn.Module):
         if places is None or pixel_values is None:
             return self.vision.untouched(embedded), None, None
         embedded, loss = self.vision(embedded, places, pixel_values)
+        # the tokens of earlier calls belong to no image of this one
         return embedded, functional.pad(runs(places), (offset, 0), value=-1), loss
 
 

@@ -69,6 +69,7 @@ class Vision(nn.Module):
     ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, ""] | None]:
         """`embedded` with the image embeddings at `places`, in order; and the tower's auxiliary loss, if it is trained."""
         encoded = self.tower(StackInputs(pixel_values))
+        # masked_scatter reads the image embeddings in memory order: image by image, and row by row of the batch
         filled = embedded.masked_scatter(places[..., None], self.projector(encoded.hidden).to(embedded.dtype))
         trained = any(parameter.requires_grad for parameter in self.tower.parameters())
         return filled, encoded.auxiliary_loss if trained else None
@@ -81,6 +82,7 @@ class Vision(nn.Module):
         number, device = len(pixel_values), token_ids.device
         row = torch.arange(len(token_ids), device=device).repeat_interleave(counts, output_size=number)
         time = torch.arange(times, device=device).repeat_interleave(number)
+        # by row of the new batch; the stable sort keeps the images of a row in their order
         order = (row.repeat(times) * times + time).argsort(stable=True)
         return pixel_values[torch.arange(number, device=device).repeat(times)[order]]
 
@@ -93,6 +95,7 @@ class Vision(nn.Module):
             return embedded
         for parameter in self.parameters():
             if parameter.requires_grad:
+                # the sum of no elements: 0, with a gradient of zeros
                 embedded = embedded + parameter.flatten()[:0].sum().to(embedded.dtype)
         return embedded
 

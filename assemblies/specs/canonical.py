@@ -49,5 +49,6 @@ def canonical_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
             branch["scale"] = branch.get("scale") or branch["head_dim"] ** -0.5
         mask = branch.get("mask", {})
         if mask.get("causal") and "window" in mask:
+            # causality masks the right side in any case
             mask["window"] = [mask["window"][0], 0]
     return document

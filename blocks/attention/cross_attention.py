@@ -34,6 +34,7 @@ def read_source(
     if held is None:
         held = KeyValues(*project(context.source.hidden if layer is None else context.source.layers[layer]))
         if context.cache is not None:
+            # stored in the layout that the products of every decoding step read fastest
             held = KeyValues(held.keys.contiguous(), in_rows(held.values))
             context.cache.source[context.place] = held
     length = held.keys.shape[2]
@@ -44,6 +45,7 @@ def read_source(
 def source_mask(queries: int, length: int, context: Context) -> JoinedMask:
     """The mask of `queries` new queries over the source: all tokens but padding and those of other documents."""
     assert context.source is not None
+    # over cached and new tokens, of which the queries are the new ones
     segments = context.segments
     mask = Mask(
         FULL,

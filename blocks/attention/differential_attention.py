@@ -58,13 +58,16 @@ class DifferentialAttention(OwnSequenceAttention):
         own = self.read_own(self.position(keys, context), values, context)
         # kernels take values of the key's width, so both halves of the wide values need a call each
         halves = [self.attend(queries, (with_values(own, half),), context) for half in own.values.chunk(2, dim=1)]
+        # [batch, heads, length, 2 * head_dim] -> both maps of each pair, [batch, heads / 2, length, 2 * head_dim]
         first, second = torch.cat(halves, dim=-1).chunk(2, dim=1)
         mixed = first - self.share().to(first.dtype) * second
         normed = functional.rms_norm(wide(mixed), mixed.shape[-1:], eps=self.spec.eps).to(mixed.dtype)
+        # the factor aligns the gradients with those of ordinary attention (section 2.1)
         return self.output(normed * (1 - self.lambda_start), hidden)
 
     def share(self) -> Float[Tensor, ""]:
         """lambda, the weight of the second attention map."""
+        # the sums and exponentials of equation 2, in at least float32
         first = (wide(self.get_parameter("lambda_q1")) * wide(self.get_parameter("lambda_k1"))).sum().exp()
         second = (wide(self.get_parameter("lambda_q2")) * wide(self.get_parameter("lambda_k2"))).sum().exp()
         return first - second + self.lambda_start

@@ -95,8 +95,10 @@ class LatentAttention(OwnSequenceAttention):
         self.v_proj = Linear(spec.latent, self.heads * self.value_dim, bias=False)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        # [batch, heads, length, head_dim] and [..., rope_dim]
         content, rotated = torch.split(self.queries(hidden), [self.head_dim, self.spec.rope_dim], dim=-1)
         rotated = self.position(rotated, context)
+        # of one head: [batch, 1, length, latent] and [..., rope_dim]
         latent, shared = self.parts(self.kv_down_proj(hidden)[:, None])
         entry = torch.cat((self.kv_latent_norm(latent), self.position(shared, context)), dim=-1)
         # the cache holds entries as keys of one head, and no values
@@ -125,6 +127,7 @@ class LatentAttention(OwnSequenceAttention):
         self, content: Tensor, rotated: Tensor, own: Read, context: Context
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """Attention with keys and values per head. Kernels require one width for both, so the narrower is padded with zeros."""
+        # of all tokens so far, from the cache
         latent, shared = self.parts(own.keys)
         made = [
             rearrange(project(latent[:, 0]), "b k (h d) -> b h k d", h=self.heads) for project in (self.k_proj, self.v_proj)
@@ -139,9 +142,11 @@ class LatentAttention(OwnSequenceAttention):
         self, content: Tensor, rotated: Tensor, own: Read, context: Context
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """The same in the latent space: all heads attend to one key head, the latent vectors, which are also the values."""
+        # q (W_k c) = (W_k^T q) c: the key projection moves to the query, and the value projection to after the attention
         k_proj, v_proj = (rearrange(module.weight, "(h d) r -> h d r", h=self.heads) for module in (self.k_proj, self.v_proj))
         queries = torch.cat((torch.einsum("bhqd,hdr->bhqr", content, k_proj), rotated), dim=-1)
         read = own._replace(values=own.keys)
+        # the shared key's channels are averaged too, and dropped
         found = self.attend(queries, (read,), context)[..., : self.spec.latent]
         return torch.einsum("bhqr,hdr->bhqd", found, v_proj)
 

@@ -49,8 +49,10 @@ def chunked(tokens: Tokens, state: State) -> tuple[Tensor, State]:
     size = CHUNK if torch.compiler.is_compiling() else min(CHUNK, max(length, 1))  # one compiled graph for all lengths
     queries, keys, values, decay, documents = filled(tokens, -length % size)
     queries, keys, values = (rearrange(part, "b h (n c) d -> b h n c d", c=size) for part in (queries, keys, values))
+    # sums of logarithms: from the chunk's beginning to each token, itself included, [batch, heads, chunks, tokens]
     since = rearrange(decay, "b h (n c) -> b h n c", c=size).cumsum(-1)
     visible = torch.ones(size, size, dtype=torch.bool, device=keys.device).tril()
+    # from after each token to the chunk's end
     until = since[..., -1:] - since
     start = functional.pad(since[..., -1].cumsum(-1), (1, 0))  # decay before each chunk, and after the last
     before = torch.ones(start.shape[-1], start.shape[-1], dtype=torch.bool, device=keys.device).tril()
@@ -65,6 +67,7 @@ def chunked(tokens: Tokens, state: State) -> tuple[Tensor, State]:
         from_start = from_start.masked_fill(own != ends[..., :-1, None], -torch.inf)
     # what each chunk adds to the state, and from it the state before each chunk and after the last
     added = (keys * until.exp()[..., None]).mT @ values
+    # the given state stands for a chunk before the first: [batch, heads, chunks + 1, head_dim, value_dim]
     whole = torch.cat((state[:, :, None], added), 2)
     states = torch.einsum("bhnm,bhmkv->bhnkv", share(start, before), whole)
     # within the chunk, plus from the state before it
@@ -77,11 +80,13 @@ def share(sums: Float[Tensor, "... length"], visible: Tensor) -> Float[Tensor, "
 
     sums: the cumulative decays, `[..., length]`.
     """
+    # masked before exp: the exponents above the diagonal are positive and might overflow
     return (sums[..., :, None] - sums[..., None, :]).masked_fill(~visible, -torch.inf).exp()
 
 
 def filled(tokens: Tokens, more: int) -> Tokens:
     """`tokens` with `more` tokens appended that leave the state unchanged."""
+    # keys of zero add nothing, and a decay of 0 is a factor of 1
     queries, keys, values = (functional.pad(part, (0, 0, 0, more)) for part in (tokens.queries, tokens.keys, tokens.values))
     documents = tokens.documents
     if documents is not None:

@@ -73,6 +73,7 @@ class Mask:
     def seen_by(self, count: int) -> int:
         """The most keys that `count` consecutive queries attend to together."""
         left, right = self.window
+        # causality does not limit a query within its block
         right = right if self.blocks is None else self.ahead
         return self.key_length if left is None or right is None else min(self.key_length, count + left + right)
 
@@ -102,6 +103,7 @@ class Mask:
             after = self.key_start + self.key_length - 1 - self.query_start  # from the first query to the last key
             if (left is None or before <= left) and (right is None or after <= right):
                 return None
+        # [batch, 1, 1, keys] by padding, [batch, 1, queries, keys] by packing, [1 or batch, 1, queries, keys] by the pattern
         allowed = None if self.valid is None else self.valid[:, None, None, :]
         if self.query_segments is not None and self.key_segments is not None:
             same = self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :]
@@ -118,7 +120,9 @@ def last_of_run(numbers: Int[Tensor, "batch length"]) -> Int[Tensor, "batch leng
     """For each position, the last position of its run of equal numbers; -1 where the number is -1."""
     length = numbers.shape[1]
     places = torch.arange(length, device=numbers.device)
+    # no number is -2, so the last position ends a run
     ends = numbers != functional.pad(numbers[:, 1:], (0, 1), value=-2)
+    # the nearest end at or after each position: a minimum accumulated from the right
     last = torch.where(ends, places, length).flip(1).cummin(1).values.flip(1)
     return last.masked_fill(numbers < 0, -1)
 

@@ -50,6 +50,7 @@ class MergedAttention(OwnSequenceAttention):
         keys, values = self.keys_values(hidden)
         own = self.read_own(self.position(keys, context), values, context)
         source = read_source(self.source_keys_values, hidden.shape[1], context)
+        # own tokens first: the first part of a joined mask is that of the queries' sequence
         return self.output(self.attend(queries, (own, source), context), hidden)
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,7 @@ class AttentionHeads(nn.Module):
         prepare(spec.kernel)
         self.demand = spec.demand
         self.value_dim = self.head_dim
+        # before o_proj, since it may set value_dim
         self.add_projections(spec, sizes, key_width)
         self.o_proj = Linear(self.heads * self.value_dim, sizes.width, bias=spec.bias is True)
         self.gate_proj = None
@@ -135,6 +136,7 @@ class AttentionHeads(nn.Module):
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         batch, length, _ = hidden.shape
+        # [batch, length, width] -> [batch, heads, length, head_dim]
         heads = self.q_proj(hidden).view(batch, length, self.heads, self.head_dim).transpose(1, 2)
         return self.q_norm(heads) if self.normed else heads
 
@@ -162,6 +164,7 @@ class AttentionHeads(nn.Module):
         mask = masks[0]
         if len(masks) > 1:  # layers with the same masks share one, and with it the kernel's choice and form of it
             parts = tuple(part for mask in masks for part in mask.parts)
+            # by identity: the pass's memo keeps the masks alive, so that no id is reused
             mask = context.once(("joined", *map(id, masks)), lambda: JoinedMask(parts))
         call = AttentionCall(
             mask,
@@ -183,9 +186,11 @@ class AttentionHeads(nn.Module):
         self, mixed: Float[Tensor, "batch heads length head_dim"], hidden: Float[Tensor, "batch length width"]
     ) -> Float[Tensor, "batch length width"]:
         """Merge the heads, multiply by the gates computed from `hidden` if there are any, and project back to the width."""
+        # [batch, length, heads * value_dim]
         merged = mixed.transpose(1, 2).flatten(2)
         if self.gate_proj is not None:
             gates = self.gate_proj(hidden).sigmoid()
+            # headwise: one gate for the value_dim channels of a head; elementwise: repeated once
             merged = merged * gates.repeat_interleave(merged.shape[-1] // gates.shape[-1], dim=-1)
         projected: Tensor = self.o_proj(merged)
         return projected
@@ -195,5 +200,7 @@ def sink(scores: Float[Tensor, " heads"], other: Read, context: Context) -> Read
     """One more key that every query attends to, as in gpt-oss. Its score is a learned number per head, its value zero."""
     length = other.mask.lengths[0]
     mask = context.once(("sink", length), lambda: JoinedMask((Mask(FULL, 0, length, 0, 1, reads="sink"),)))
+    # a key of zeros scores 0, also after scale and softcap, so the bias alone is the score
     keys, values = torch.zeros_like(other.keys[:, :, :1]), torch.zeros_like(other.values[:, :, :1])
+    # one key has `length` distances to the queries, all with the same bias
     return Read(keys, values, mask, scores[:, None].expand(-1, length))

@@ -83,6 +83,7 @@ class Retention(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         outputs = self.remembered(self.tokens(hidden, context), context)
+        # [batch, heads, length, value_dim], by head: heads of different decay have different variances (section 2.2)
         normed = functional.rms_norm(outputs, outputs.shape[-1:], eps=self.spec.eps).to(hidden.dtype)
         mixed: Tensor = self.o_proj(functional.silu(self.gate_proj(hidden)) * rearrange(normed, "b h l d -> b l (h d)"))
         return mixed
@@ -104,9 +105,11 @@ class Retention(nn.Module):
     def decay(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length"]:
         """The logarithm of the factor on each head's state at each token."""
         if self.decay_proj is not None:
+            # the logarithm of sigmoid(x) ** (1 / temperature)
             gates = functional.logsigmoid(wide(self.decay_proj(hidden))) / self.spec.temperature
             return rearrange(gates, "b l h -> b h l")
         heads = torch.arange(self.heads, device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        # log1p, since late heads decay by less than float32 resolves next to 1
         return torch.log1p(-torch.exp2(-5 - heads))[:, None].expand(len(hidden), -1, hidden.shape[1])
 
     def remembered(self, tokens: Tokens, context: Context) -> Float[Tensor, "batch heads length value_dim"]:

@@ -77,7 +77,7 @@ class OwnSequenceAttention(AttentionHeads):
         mask = Mask(
             self.pattern,
             query_start=context.offset,
-            query_length=first + length - context.offset,
+            query_length=first + length - context.offset,  # the last key is that of the last query
             key_start=first,
             key_length=length,
             valid=None if context.valid is None else context.valid[:, first:],
@@ -98,6 +98,7 @@ class OwnSequenceAttention(AttentionHeads):
             first = part.key_start - (part.query_start + part.query_length - 1)
             return torch.arange(first, first + part.key_length + part.query_length - 1, device=device)[None]
 
+        # [heads, 1, distances] without the row of queries
         return self.position.score_bias(context.once(("distances", id(mask)), make), context)[:, 0]
 
     @property
@@ -116,11 +117,13 @@ class OwnSequenceAttention(AttentionHeads):
 
         def in_use() -> JoinedMask:
             places = torch.arange(capacity, device=keys.device)[None]
+            # by slots instead of positions: the kept tokens are consecutive slots, so distances are the same
             allowed = places <= slot.token
             if reach is not None:
                 allowed = allowed & (places >= slot.token - reach)
             if slot.first is not None:
                 allowed = allowed & (places >= slot.first)
+            # causality and window are part of `allowed`, a tensor: numbers in a Mask would be constants of the graph
             return JoinedMask((Mask(FULL, 0, 1, 0, capacity, allowed),))
 
         mask = context.once(("slots", reach, capacity), in_use)

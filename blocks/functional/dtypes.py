@@ -30,6 +30,7 @@ def split_scale(scale: float, dtype: torch.dtype) -> tuple[float, float]:
     In float16 the first is the power of two in the scale, at most 1: multiplication by it does not round, and the products
     overflow only if the scores do. In other dtypes it is 1.
     """
+    # frexp: scale = m * 2 ** e with m from 0.5 to 1
     power = 2.0 ** min(frexp(scale)[1], 0) if dtype == torch.float16 else 1.0
     return power, scale / power
 

@@ -95,12 +95,14 @@ def loss_and_gradients(
         logits = kept[chunk] @ weight.T
         total += losses(logits, labels[chunk], ignored[chunk], softcap, gradients=hidden_wanted or weight_wanted)
         if hidden_wanted:
+            # `logits` now hold their gradient
             of_kept[chunk] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
             terms = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
-            of_weight.addmm_(*terms, alpha=1 / divisor)
+            of_weight.addmm_(*terms, alpha=1 / divisor)  # [vocabulary, rows] times [rows, width]
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
+    # the factor completes the division by the number of labels
     return total / number, of_kept, of_weight.to(weight.dtype), divisor / number.clamp(min=1).to(total.dtype)
 
 
@@ -129,6 +131,7 @@ def loss_of_tile(
         half = logits.dtype.itemsize < 4
         inner, activation, outer = (2 / softcap, torch.sigmoid, 2 * softcap) if half else (1 / softcap, torch.tanh, softcap)
         squashed = activation(capped * inner)
+        # the sigmoid form is short of `- softcap`, a constant that cancels in softmax and loss
         capped = squashed * outer
     probabilities = capped.softmax(-1)
     # log-sum-exp from the most probable token, whose probability never underflows
@@ -136,9 +139,11 @@ def loss_of_tile(
     loss = normaliser - capped.gather(1, labels)[:, 0]
     loss = loss.masked_fill(ignored, 0) if some_ignored else loss
     if gradients:
+        # softmax minus one-hot
         probabilities.scatter_add_(1, labels, probabilities.new_full((1, 1), -1).expand_as(labels))
         if softcap is not None:
             if half:
+                # d/dx of 2 softcap sigmoid(2 x / softcap) is 4 times the sigmoid's derivative
                 probabilities = torch.ops.aten.sigmoid_backward(probabilities, squashed).mul_(4)
             else:
                 probabilities = torch.ops.aten.tanh_backward(probabilities, squashed)
@@ -186,11 +191,13 @@ class LinearCrossEntropy(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         ctx.settings, ctx.made = inputs[4:], None
         if torch.compiler.is_compiling():
+            # compiled code saves the gradients, and `backward` multiplies copies of them
             ctx.save_for_backward(*output[1:])
         else:
+            # `backward` hands the gradients out, and recomputes them from the inputs if it runs again
             ctx.save_for_backward(*inputs[:4])
             ctx.made = [each.detach() for each in output[1:]]
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # the other outputs' gradients are None instead of zeros of their size
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -26,6 +26,7 @@ def pooled(
         weights = wide(valid.to(hidden.dtype))[..., None]
         return ((wide(hidden) * weights).sum(1) / weights.sum(1).clamp(min=1)).to(hidden.dtype)
     places = torch.arange(hidden.shape[1], device=hidden.device)
+    # the largest position that is not padding, or the first: argmax returns the first of equal values
     place = (places * valid).argmax(-1) if pooling == "last" else valid.long().argmax(-1)
     return hidden[torch.arange(len(hidden), device=hidden.device), place]
 

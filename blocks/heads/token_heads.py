@@ -53,6 +53,7 @@ class LMHead(nn.Module):
     ) -> Float[Tensor, "batch length vocabulary"]:
         logits = linear(self.scaled(hidden), self.projection(tied, hidden))
         cap = self.spec.softcap
+        # in place: nothing else holds the logits before the softcap
         return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:

@@ -35,6 +35,7 @@ class SinusoidalPosition(nn.Module):
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
         steps = torch.arange(0, self.width, 2, dtype=torch.float32, device=hidden.device)
+        # [batch, length, width / 2]; padding on the left has negative positions
         angles = positions.clamp(min=0)[..., None].float() / self.theta ** (steps / self.width)
         waves = rearrange(torch.stack((angles.sin(), angles.cos()), -1), "b l pairs two -> b l (pairs two)")
         return hidden + waves.to(hidden.dtype)

@@ -59,6 +59,7 @@ class RotaryPosition(nn.Module):
         cos, sin = context.once((*self.key, heads.dtype), lambda: self._tables(heads, context))
         rest = heads[..., self.channels :]
         rotated = heads[..., : self.channels]
+        # (first, second) -> (first cos - second sin, second cos + first sin)
         first, second = rotated.chunk(2, dim=-1)
         rotated = rotated * cos + torch.cat((-second, first), dim=-1) * sin
         return rotated if rest.shape[-1] == 0 else torch.cat((rotated, rest), dim=-1)
@@ -67,7 +68,9 @@ class RotaryPosition(nn.Module):
         """Cosines and sines, `[batch, 1, length, channels]`, computed in float32 and rounded to the dtype of `heads`."""
         scaling = self.spec.scaling
         frequencies = scaling.frequencies(self.spec.theta, self.channels, context.positions)
+        # [batch, 1, length, pairs]; frequencies have a batch dimension if they depend on a row's length
         angles = context.positions[:, None, :, None].float() * frequencies.view(-1, 1, 1, self.channels // 2)
+        # both channels of a pair have the same angle
         angles = torch.cat((angles, angles), dim=-1)
         factor = scaling.attention_factor
         cos, sin = (angles.cos(), angles.sin()) if factor == 1.0 else (angles.cos() * factor, angles.sin() * factor)

@@ -85,8 +85,10 @@ class DynamicScaling(LengthScaling):
     )
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        # [batch, 1]: the length of each row so far
         length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
         growth = self.factor * length / self.original_length - (self.factor - 1)
+        # with this exponent the lowest frequency is divided by exactly `growth`, and the highest stays
         return super().frequencies(theta * growth ** (channels / (channels - 2)), channels, positions)
 
 
@@ -113,15 +115,19 @@ class YarnScaling(LengthScaling):
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         assert isinstance(theta, float), "a spec's"
         plain = super().frequencies(theta, channels, positions)
+        # the pair, in general a fraction, that rotates this often within `original_length` (section 3.2)
         begin, end = (
             channels * log(self.original_length / (2 * pi * rotations)) / (2 * log(theta))
             for rotations in (self.beta_fast, self.beta_slow)
         )
         if self.truncate:
             begin, end = floor(begin), ceil(end)
+        # channels, not pairs, as in the paper's code and in transformers
         begin, end = max(begin, 0), min(end, channels - 1)
         pairs = torch.arange(channels // 2, dtype=torch.float32, device=positions.device)
+        # 0.001 avoids a division by zero, as in transformers
         scaled_share = ((pairs - begin) / (end - begin if end != begin else 0.001)).clamp(0, 1)
+        # the share is 1 where a frequency is divided, and 0 where it stays
         return plain / self.factor * scaled_share + plain * (1 - scaled_share)
 
 
@@ -145,6 +151,7 @@ class Llama3Scaling(LengthScaling):
 
     def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
         plain = super().frequencies(theta, channels, positions)
+        # the length over the wavelength, 2 pi / frequency
         rotations = plain * (self.original_length / (2 * pi))
         unscaled = ((rotations - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
         return plain / self.factor * (1 - unscaled) + plain * unscaled

@@ -53,6 +53,7 @@ class T5RelativePosition(ScoreBias):
         super().__init__()
         assert sizes.heads is not None, "given by attention"
         self.spec = spec
+        # with `_weight`, torch skips its own initialisation
         self.table = (
             None if spec.shared else nn.Embedding(spec.buckets, sizes.heads, _weight=torch.empty(spec.buckets, sizes.heads))
         )
@@ -78,10 +79,12 @@ class T5RelativePosition(ScoreBias):
         count, first = self.spec.buckets, torch.zeros_like(distances)
         if self.spec.bidirectional:
             count //= 2
+            # keys after the query have the second half of the buckets
             first = (distances > 0).long() * count
             distances = distances.abs()
         else:
             distances = (-distances).clamp(min=0)
+        # from here on as in T5: logarithm in float32, truncated
         single = count // 2
         growth = torch.log(distances.clamp(min=1).float() / single) / log(self.spec.max_distance / single)
         far = (single + (growth * (count - single)).long()).clamp(max=count - 1)
@@ -116,5 +119,6 @@ def slopes(heads: int, device: torch.device | None = None) -> Float[Tensor, " he
     """
     whole = 1 << heads.bit_length() - 1
     powers = torch.arange(1, whole + 1, dtype=torch.float64, device=device) * (-8 / whole)
+    # every second exponent of the next higher power: -8 (2 i + 1) / (2 whole) for i from 0
     between = torch.arange(heads - whole, dtype=torch.float64, device=device) * (-8 / whole) - 4 / whole
     return torch.cat((powers, between)).exp2().float()

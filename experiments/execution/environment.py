@@ -61,6 +61,7 @@ def commit(folder: Path) -> str | None:
         top, objects, index, head = found.splitlines()
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
+            # the least that Git takes for a repository: two folders, HEAD and the configuration
             for part in ("objects", "refs"):
                 (directory / part).mkdir()
             (directory / "HEAD").write_text(f"{head}\n", "utf-8")

@@ -95,6 +95,7 @@ def run_study(
     planned = plan_trials(study, source, contents) if search is None else search.planned
     check_folder(out, study, planned, contents.digests)
     check_room(out, planned if search is None else search.most)
+    # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
     with lock(out / LOCK, wait=False):
         remove_partials(out)

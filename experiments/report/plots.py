@@ -171,10 +171,13 @@ def svg(name: str, title: str, draw: Callable[["Axes"], None]) -> str:
         canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
+    # metadata is not needed, and a style sheet would be blocked by the page's policy
     text = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", text, flags=re.DOTALL)
+    # the page sets the size; the label is for screen readers
     text = re.sub(
         r'<svg ([^>]*?)width="\S+" ([^>]*)height="\S+"', rf'<svg role="img" aria-label="{escape(title)}" \1\2', text, count=1
     )
+    # before ids get their prefix: those made by `tip`
     text = re.sub(
         r'<g id="tip-([0-9a-f]+)">', lambda found: f"<g><title>{escape(bytes.fromhex(found[1]).decode())}</title>", text
     )

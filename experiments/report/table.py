@@ -39,6 +39,7 @@ def plain(value: float) -> str:
 def scaled(value: float, step: int, units: tuple[str, ...]) -> str:
     """Three digits and a unit: 14.3 M."""
     power = 0
+    # from here on, rounding to three digits would give 1000, 100 or 10
     while abs(value) >= 999.5 and power < len(units) - 1:
         value, power = value / step, power + 1
     digits = 0 if abs(value) >= 99.95 or value == int(value) else 1 if abs(value) >= 9.995 else 2

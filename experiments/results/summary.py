@@ -130,6 +130,7 @@ def t_quantile(probability: float, freedom: int) -> float:
     Substituting x = sqrt(freedom) tan(angle) turns the density into a power of the cosine, integrated by Simpson's rule. SciPy
     is not a dependency.
     """
+    # the constant of the density in this variable
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
 
     def cumulative(angle: float) -> float:

@@ -67,6 +67,7 @@ def around(count: Callable[[int], int], wanted: int, start: int) -> tuple[int, i
         low, high = high, 2 * high
         if low > most:
             return low, low
+    # count(low) < wanted <= count(high)
     while high - low > 1:
         part = (wanted - count(low)) / (count(high) - count(low))
         guess = min(max(low + round((high - low) * part), low + 1), high - 1)

@@ -165,6 +165,7 @@ class Lookup(Task):
         order = numbers.permutation(self.records)
         records = np.column_stack((order, values[order]))  # each a key and its value
         query = numbers.integers(self.records)
+        # one more than there are records: the noise before, between and after them
         gaps = np.split(noise, positions)
         source = np.concatenate([gaps[0], *(part for pair in zip(records, gaps[1:], strict=True) for part in pair), [query]])
         return source.tolist(), values[query].tolist()

@@ -100,5 +100,6 @@ class Windows:
 
     def example(self, stream: np.ndarray, numbers: np.random.Generator) -> Example:
         window = self.text.objective.window
+        # windows may cross from one text to the next, over an end token
         begin = int(numbers.integers(len(stream) - window + 1))
         return self.text.objective.example(stream[begin : begin + window], numbers, self.marks)

@@ -75,10 +75,12 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     tensors: dict[str, StoredTensor] = {}
     spares: dict[str, StoredTensor] = {}
     problems: list[Problem] = []
+    # the stored tensors under our names
     for name, tensor in folder.tensors.items():
         ours: str | None = name
         if family is not None:
             ours = family.ours(name)
+            # before `reads`, which is False for such names: they matter only if the tensor itself is missing
             if (stands_for := family.spare(name)) is not None:
                 spares.setdefault(stands_for, tensor)
             if not family.reads(name):
@@ -93,6 +95,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
             tensors[ours] = tensor
     for name, tensor in spares.items():
         tensors.setdefault(name, tensor)
+    # their names and shapes against those of the model
     patched = spec if patch is None else load_spec(spec, patch)
     wanted = parameters_of(patched)
     unfit = list(mismatches(wanted, tensors, folder.path))

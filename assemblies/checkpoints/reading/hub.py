@@ -7,6 +7,7 @@ from pathlib import Path
 from pairform.registry import PATH, CheckpointError, Problem, shorten
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+# no pickles, which could run code and are not read
 WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 KNOWN = "a folder, or a hub id owner/name"
 

@@ -111,6 +111,7 @@ class ModelFolder:
         if any(exists(self.path / name) for name in (SINGLE, INDEX)):
             with suppress(CheckpointError, OSError):
                 tensors = self.tensors
+        # embeddings and head are the tensors outside the layers, which T5 calls blocks
         tables = {name: tensor for name, tensor in tensors.items() if ".layers." not in name and ".block." not in name}
         for copy, name in family.copies.items():
             if not same_values(tables, copy, name):

@@ -51,11 +51,13 @@ class SafetensorsFile:
             if start == POINTER:
                 remedy = "Fetch the file itself: git lfs pull, or huggingface_hub.snapshot_download."
                 raise CheckpointError(Problem(str(path), "a Git LFS pointer", "the weights that it stands for", remedy))
+            # the format: 8 bytes with the header's length, the header, the data
             length = int.from_bytes(start[:8], "little")
             if length > DOCUMENT_BYTES:
                 raise EOFError(f"a header of {length:,} bytes, more than the limit of {DOCUMENT_BYTES:,}")
             raw.seek(8)
             header = parse_json(raw.read(length).decode("utf-8"))
+            # it opens the path again, so that the check below also tells whether both are one file
             with safe_open(path, "pt") as opened:  # checks the entries against the file's size
                 names = sorted(opened.keys())
             self.check_unchanged()
@@ -87,6 +89,7 @@ class SafetensorsFile:
         """Fill `buffer` with the file's bytes from offset `begin` on."""
         while buffer:
             with readable(self.path):
+                # may read less than requested
                 count = os.preadv(self._descriptor, [buffer], begin)
             if count == 0:
                 found = f"its end at byte {begin}"
@@ -148,7 +151,7 @@ class StoredTensor(CheckpointTensor):
         """
         if self.nbytes == 0:
             return
-        count, *rest = self.shape or (1,)
+        count, *rest = self.shape or (1,)  # a scalar is one row
         stop = count if stop is None else stop
         row_bytes = prod(rest) * self.dtype.itemsize
         rows = rows or max(PIECE_BYTES // max(row_bytes, 1), 1)

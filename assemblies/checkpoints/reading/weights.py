@@ -49,6 +49,7 @@ def sharded_tensors(folder: Path, index: Path) -> dict[str, StoredTensor]:
     present = {path.name for path in folder.iterdir() if not path.is_dir()}
     files: dict[str, dict[str, StoredTensor]] = {}
     for name in sorted(set(map(str, weight_map.values()))):
+        # no paths: an index may be from a stranger, and name files outside the folder
         if Path(name).name != name or name in ("", ".", ".."):
             raise CheckpointError(Problem(str(index), f"the file {name!r}", "plain file names beside the index"))
         if name not in present:
@@ -95,6 +96,7 @@ def same_values(tensors: Mapping[str, CheckpointTensor], name: str, other: str) 
     one, two = tensors[name], tensors[other]
     if one.shape != two.shape:
         return False
+    # the same rows of both, in pieces of about PIECE_BYTES of the larger one
     rows = max(PIECE_BYTES * (one.shape or (1,))[0] // max(one.nbytes, two.nbytes, 1), 1)
     dtype = torch.promote_types(one.dtype, two.dtype)
     pieces = zip(one.pieces(rows), two.pieces(rows), strict=True)

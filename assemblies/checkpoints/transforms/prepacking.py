@@ -81,6 +81,7 @@ def shape_of_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
 # not a custom_op, which costs as much time as a small product
 torch.library.define("pairform::prepacked_linear", "(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+# torch dispatches on the packed weight, whose key is MkldnnCPU
 torch.library.impl("pairform::prepacked_linear", ("CPU", "MkldnnCPU"), prepacked_linear)
 torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
 

@@ -106,6 +106,7 @@ def quantise(weight: Float[Tensor, "out in"], scratch: Float[Tensor, " piece"]) 
     for begin in range(0, len(weight), rows):
         part = weight[begin : begin + rows]
         wide = scratch[: part.numel()].view_as(part).copy_(part)
+        # half of the 255 steps from -128 to 127, as in torchao; the paper divides by 127
         scale = torch.linalg.vector_norm(wide, torch.inf, dim=1, keepdim=True).div_(127.5).clamp_min_(SMALLEST)
         scales[begin : begin + rows] = scale
         rounded = scales[begin : begin + rows].float()  # steps of the scale that will multiply them

@@ -140,6 +140,7 @@ def resolved(source: Path, name: str) -> Path | None:
         real, root = path.resolve(strict=True), source.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         raise unreadable(path, error) from None
+    # the files in a snapshot of the hub's cache are links to blobs beside it
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
     if not real.is_relative_to(root) and not real.is_relative_to(blobs):
         raise CheckpointError(Problem(str(path), f"a link to {real}", "a file inside the model's folder", COPY))

@@ -26,6 +26,7 @@ class DirectFile:
 
     def __init__(self, file: Path) -> None:
         self._descriptor, self._direct = _open(file)
+        # anonymous mappings begin at a page boundary, as direct writes require
         self._buffers = [mmap.mmap(-1, BUFFER), mmap.mmap(-1, BUFFER)]
         self._filled = 0
         self._writer = ThreadPoolExecutor(1)
@@ -71,6 +72,7 @@ class DirectFile:
             try:
                 data = data[os.write(self._descriptor, data[: whole if self._direct else None]) :]
             except OSError as error:
+                # some file systems accept O_DIRECT on opening, but not the writes
                 if not self._direct or error.errno != errno.EINVAL:
                     raise
                 self._use_page_cache()
@@ -90,5 +92,6 @@ def _open(file: Path) -> tuple[int, bool]:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
+            # Linux may have created the file before it refused O_DIRECT
             file.unlink(missing_ok=True)
     return os.open(file, flags, 0o666), False

@@ -34,6 +34,7 @@ def new_folder(target: str | Path, *, overwrite: bool = False, sources: tuple[Pa
     with contextlib.ExitStack() as undo:
         try:
             check_space(target, size)
+            # undone in reverse order: first the staging folder, then the parents made for it
             undo.callback(remove_empty, [folder for folder in target.parents if not folder.exists()])
             target.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(target)

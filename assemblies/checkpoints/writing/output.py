@@ -68,6 +68,7 @@ class Output:
             self.write_generation(folder / GENERATION, spec, beside.generation)
             write_json(folder / file, document, sort_keys=file == CONFIG)
             checksums = write_tensors(folder, entries, max_shard_size=self.max_shard_size, progress=self.progress)
+            # last, since it has the digests of the other files
             write_json(folder / PROVENANCE, {**provenance, **record_of(folder, entries, checksums)})
         return size
 

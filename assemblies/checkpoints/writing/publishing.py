@@ -24,7 +24,7 @@ def publish(staging: Path, target: Path, old: Path, check: Callable[[Path], obje
     flush(staging)
     if target.is_dir() and exchange(staging, target):
         try:
-            check(staging)
+            check(staging)  # the folder that was at `target`
         except BaseException:
             exchange(staging, target)
             raise

@@ -106,10 +106,12 @@ def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], obj
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for entry in entries:
+        # counted from the end of the header
         offsets = [begin, begin + entry.size]
         header[entry.name] = {"dtype": DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
         begin = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # spaces after the header align the data to 8 bytes, as the library's writer does
     text += b" " * (-len(text) % 8)
     checksums = {}
     with DirectFile(file) as out:
@@ -118,6 +120,7 @@ def write_shard(file: Path, entries: Sequence[Entry], moved: Callable[[int], obj
             checksum = 0
             for piece in entry.pieces():
                 data = tensor_bytes(piece.contiguous())
+                # a tensor in memory is a single piece: in parts, it is still cached when the checksum has been computed
                 for start in range(0, len(data), PIECE_BYTES):
                     part = data[start : start + PIECE_BYTES]
                     checksum = zlib.crc32(part, checksum)

@@ -27,6 +27,7 @@ def stack_document(
         "heads": config["num_attention_heads"],
         "kv_heads": config["num_key_value_heads"],
         "head_dim": config["head_dim"],
+        # not head_dim: Gemma 2 27B has 144 with heads of 128 channels
         "scale": config["query_pre_attn_scalar"] ** -0.5,
         "softcap": config["attn_logit_softcapping"],
         "bias": config["attention_bias"],
@@ -113,6 +114,7 @@ def cycle(config: Mapping[str, Any], inclusive: bool) -> list[dict[str, Any]]:
     depth, window = config["num_hidden_layers"], config["sliding_window"]
     types = config.get("layer_types")
     if types is None:
+        # Gemma 2's files before `layer_types`: alternating, local first
         types = (["sliding_attention", "full_attention"] * depth)[:depth]
     windowed = local_layers(types, depth)
     if not any(windowed):

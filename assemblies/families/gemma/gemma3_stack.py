@@ -51,6 +51,7 @@ def stack_document(config: Mapping[str, Any], *, reach: Reach, dropout: float, a
     types = layer_types(config)
     local = LOCAL if LOCAL in types else GLOBAL
     gemma.local_layers(types, config["num_hidden_layers"])
+    # windows, positions and softcap are not those of Gemma 2: left out here, and set below
     plain = {
         **config,
         "layer_types": [GLOBAL] * config["num_hidden_layers"],
@@ -83,6 +84,7 @@ def global_layer(local: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
     """The merge patch that makes a local layer a global one."""
     scaling = own["scaling"] if own["scaling"] != local["scaling"] else None
     if scaling is not None:
+        # None removes the fields that the other scaling does not have
         scaling = dict.fromkeys(local["scaling"].keys() - scaling.keys()) | scaling
     turned = {"name": "rope", "theta": own["theta"]} | ({} if scaling is None else {"scaling": scaling})
     return {"branches": {"self_attention": {"position": turned, "mask": {"window": None}}}}
@@ -107,6 +109,7 @@ def window_pair(width: int | None, reach: Reach) -> list[int]:
         found = "nothing" if width is None else "0"
         raise SpecError(Problem("sliding_window", found, f"a number of tokens: some layers are {LOCAL}"))
     if reach == "both":
+        # the query itself is one of the tokens: 512 are 255 on the left and 256 on the right
         return [(width + 1) // 2 - 1, width // 2]
     return [{"past": width - 1, "half": width // 2, "each": width}[reach]] * 2
 

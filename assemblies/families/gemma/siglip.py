@@ -57,6 +57,7 @@ def vision_rows(theirs: str, ours: str) -> tuple[Row, ...]:
         Row(tower + "embeddings.patch_embedding.{tensor}", own + "embedding.{tensor}"),
         Row(layer + "layer_norm1.{tensor}", own_layer + "self_attention.pre_norm.{tensor}"),
         Row(layer + "layer_norm2.{tensor}", own_layer + "feed_forward.pre_norm.{tensor}"),
+        # before the next row, which matches this name too
         Row(layer + "self_attn.out_proj.{tensor}", own_layer + "self_attention.block.o_proj.{tensor}"),
         Row(layer + "self_attn.{projection}_proj.{tensor}", own_layer + "self_attention.block.{projection}_proj.{tensor}"),
         Row(layer + "mlp.fc1.{tensor}", own_layer + "feed_forward.block.up_proj.{tensor}"),

@@ -148,6 +148,7 @@ def writes(kind: Kind, spec: ModelSpec) -> bool:
     if any(attention.bias == "qkv" for attention in attentions):
         return kind.attention_bias == "qkv"
     windowed = any(attention.mask is not None and attention.mask.window is not None for attention in attentions)
+    # transformers' LlamaConfig refuses a width that its heads do not divide; MistralConfig does not
     return kind.windows == ("all" if windowed or stack.width % attentions[0].heads else "none")
 
 

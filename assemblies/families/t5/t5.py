@@ -112,6 +112,7 @@ def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str
     """The document of our stack for a checked configuration. All layers share the first one's table of positions."""
     gated, activation = feed_forward(config)
     dropout = config["dropout_rate"]
+    # scores are not scaled: T5 has the factor in the initial weights of the queries
     attention = {"heads": config["num_heads"], "head_dim": config["d_kv"], "scale": 1.0, "dropout": dropout}
     position = {
         "name": "t5_relative",

@@ -38,23 +38,27 @@ def pair(
     merged = options.source_attention == "merged" or (options.source_attention == "auto" and gemma3)
     stacks = {part: source_stack(source, part, options) for part, source in sources.items()}
     vocabularies = {part: source.vocabulary_of(stack_of(source, part)[0]) for part, source in sources.items()}
+    # images are an input of the encoder only
     stacks["decoder"].pop("vision", None)
     if vision is not None:
         stacks["encoder"]["vision"] = vision_of(vision)[1].document()
     head = decoder.head.document() | ({"tie": "decoder"} if decoder.head_tie else {})
     tied = False
+    # T5Gemma 2's changes other than weights
     if merged and gemma3:
         vocabularies = {part: min(size, t5gemma2.VOCABULARY) for part, size in vocabularies.items()}
         for part, stack in stacks.items():
             stacks[part] = t5gemma2.adapted(stack, part, vocabularies[part])
             token = t5gemma2.end_of_image(stacks["encoder"].get("vision"), vocabularies[part])
             stacks[part]["embedding"] |= {} if token is None else {"end_of_image": token}
+        # one embedding for both stacks if the two tables would have the same shape and options
         tables = {(vocabularies[part], stack["width"], freeze(stack["embedding"])) for part, stack in stacks.items()}
         tied = len(tables) == 1
     if tied and "tie" in head:
         head["tie"] = "encoder"
     if vocabularies["encoder"] != vocabularies["decoder"]:
         stacks["encoder"]["vocabulary"] = vocabularies["encoder"]
+    # the decoder's attention to the encoder, and to which of its layers
     reading = with_merged_attention(stacks["decoder"]) if merged else with_cross_attention(stacks["decoder"])
     kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
@@ -90,6 +94,7 @@ def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any
     document = stack.document()
     if options.layers(part) is not None:
         kept = list(move(model, part, options).layers)
+        # the cycle counts layers of the source: written out for the kept ones, and shortened again
         patches = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
         overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
         overrides += unshared_tables(stack, kept)

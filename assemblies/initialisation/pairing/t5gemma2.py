@@ -25,6 +25,7 @@ def of_gemma3(model: ModelSpec, part: str) -> bool:
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
     """A Gemma 3 stack's document with T5Gemma 2's positions and, in the encoder, its windows. vocabulary: the new size."""
     stack = with_layer_patches(stack, [layer_patch(layer, part) for layer in layers_of(stack)])
+    # unlike T5Gemma, T5Gemma 2 does not scale `inputs_embeds`
     embedding = {key: value for key, value in stack["embedding"].items() if key != "scale_given"}
     vision = stack.get("vision")
     if vision is not None and vocabulary > IMAGE_TOKEN:
@@ -48,4 +49,5 @@ def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
         return {"branches": {OWN: {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}}}
     if part == "decoder" or not mask.causal:
         return {}
+    # the same width, which counted tokens up to the query, now counts those on both sides
     return {"branches": {OWN: {"mask": {"window": window_pair(window_width(window, "past"), "both")}}}}

@@ -41,9 +41,11 @@ class CarryRules(StackRules):
             return
         projection = rest.removeprefix("block.")
         from_merged = origin.branches[donor].name == MERGED
+        # cross-attention from merged attention: from its separate projections of the source, if it has them
         if layer.branches[branch].name == CROSS and from_merged:
             yield donor, SEPARATE + projection
         yield donor, rest
+        # separate projections from a cross-attention, else from those that merged attention used for both sequences
         if rest.startswith(SEPARATE) and layer.branches[branch].name == MERGED:
             own = rest.replace(SEPARATE, "block.")
             yield from ((name, own) for name, old in origin.branches.items() if old.name == CROSS)

@@ -75,6 +75,7 @@ class DecoderRules(StackRules):
 
     def norm(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         """A norm around cross-attention: a copy of the one around self-attention, or the identity."""
+        # the bias of a norm after the output projection would add to zeros
         silent_bias = self.options.cross_attention == "zero_output" and rest.endswith(".bias")
         if self.options.cross_attention_norms == "identity" or silent_bias:
             return fresh(target)

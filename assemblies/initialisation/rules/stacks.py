@@ -138,6 +138,7 @@ class StackRules:
 
     def stored_place(self, index: int, branch: str, rest: str) -> str:
         """The name in the source of a layer's tensor, or of the earlier layer's that it shares."""
+        # from this layer back to the first: a shared table is that of the nearest earlier layer that has one
         names = [f"{self.source_part}.layers.{layer}.{branch}.{rest}" for layer in reversed(range(index + 1))]
         own = names[0]
         shared = [name for name in names if name in self.checkpoint.tensors] if rest.startswith("block.position.") else []

@@ -67,6 +67,7 @@ def check_same_source(model: ModelParts, cache: Cache, hidden: Float[Tensor, "ba
     if not looks(model, hidden) or model.training:  # dropout changes the hidden states from call to call
         return
     now = sampled.float()
+    # [batch, channels], the maximum over tokens
     apart = (now - cache.read.float()).abs().amax(1) / now.abs().amax(1)
     if (apart > APART).float().mean(1).gt(MANY).any():
         refuse("cache", "keys and values of another source", "those of the source of this call", ANOTHER)

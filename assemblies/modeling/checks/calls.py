@@ -77,6 +77,7 @@ def check_generate(model: ModelParts, given: Given) -> None:
     source = None if model.encoder is None else check_source(model, given)
     if source is None and model.encoder is not None:
         refuse("input_ids", "nothing to read", "input_ids or encoder_outputs")
+    # no offset: the prompt and its mask include the tokens that the cache holds
     prompt = check_stack(model, "decoder", given, prefix, 0)
     if prompt is None:
         if f"{prefix}attention_mask" in given:

@@ -30,12 +30,14 @@ def lowest(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """The lowest number of `dtype` where `allowed` is False, else zero."""
     if allowed is None:
         return None
+    # not -inf, whose softmax is NaN at a fully masked query: equal finite numbers give it uniform weights
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def by_distance(numbers: Float[Tensor, "heads distances"], queries: int, keys: int) -> Float[Tensor, "heads queries keys"]:
-    """Numbers by distance as a view for scores: query i and key j get number `j - i + queries - 1` of `queries + keys - 1`, so
+    """Numbers by distance, laid out as scores: query i and key j get number `j - i + queries - 1` of `queries + keys - 1`, so
     that each diagonal has one number."""
+    # row r of `unfold` begins at number r, and query i at number queries - 1 - i: the same rows in reverse
     return numbers.unfold(-1, keys, 1).flip(-2)
 
 
@@ -57,6 +59,7 @@ def with_bias(hidden: Tensor | None, call: AttentionCall, like: Tensor) -> Tenso
         for numbers, size in zip(call.biases, sizes, strict=True)
     ]
     bias = join(tuple(parts), -1)[None]
+    # not a sum: in float16 the mask's lowest number plus a negative bias may be -inf
     return bias if hidden is None else torch.where(hidden == 0, bias, hidden)
 
 

@@ -28,6 +28,7 @@ def chunked(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, value
     # the backward pass draws the same dropout again from the seed
     seed = torch.randint(2**62, (1,)) if call.dropout else None
     by_part = call.biases or (None,) * len(keys)
+    # the biases that exist, and for each part whether it has one, from which `tiles` restores the Nones
     biases, biased = [bias for bias in by_part if bias is not None], [int(bias is not None) for bias in by_part]
     options = (biased, call.scale, call.softcap, call.dropout, seed, numbers, tensors)
     mixed: Tensor = operator(queries, list(keys), list(values), biases, *options)
@@ -74,6 +75,7 @@ def backward_operator(gradient: Tensor, *inputs: Any) -> list[Tensor]:
 
 @operator.register_fake
 def _(queries: Tensor, *rest: Any) -> Tensor:
+    # as the real output is allocated: queries are a transposed view, whose strides `empty_like` would keep
     return torch.empty_like(queries, memory_format=torch.contiguous_format)
 
 
@@ -85,6 +87,7 @@ def _(
 
 
 def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    # numbers: biased, scale, softcap and dropout; places: the integers of the packed mask
     queries, keys, values, biases, *numbers, seed, places, tensors = inputs
     ctx.save_for_backward(queries, seed, *keys, *values, *biases, *tensors)
     ctx.parts, ctx.biases, ctx.numbers, ctx.places = len(keys), len(biases), numbers, places
@@ -96,6 +99,7 @@ def differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     keys, values, biases, tensors = shared_out(saved, sizes)
     found = backward_operator(gradient, queries, keys, values, biases, *ctx.numbers, seed, ctx.places, tensors)
     gradients = shared_out(found[1:], sizes)[:3]
+    # one gradient for each of `INPUTS`, in their order; a list of tensors has a list
     return found[0], *gradients, *(None for _ in ctx.numbers), None, None, [None] * len(tensors)
 
 
@@ -111,6 +115,7 @@ operator.register_autograd(differentiate, setup_context=remember)
 @register_flop_formula(torch.ops.pairform.chunked_attention)
 def flops(queries: torch.Size, keys: list[torch.Size], *_: Any, **__: Any) -> int:
     """Both products over all keys, as torch counts attention: masked keys count too."""
+    # two products, with two operations for each multiplication and addition
     batch, heads, length, head_dim = queries
     return 4 * batch * heads * length * sum(part[2] for part in keys) * head_dim
 

@@ -26,15 +26,18 @@ def eager(
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
+    # rows: [batch, kv_heads, groups * q, head_dim]
     rows, rest = queries, call.scale
     if heads != kv_heads:  # `reshape` would guard the strides of every length, which torch.export cannot
         rows = queries.contiguous().view(batch, kv_heads, heads // kv_heads * length, head_dim)
     if queries.dtype == torch.float16:
         power, rest = split_scale(call.scale, queries.dtype)
         rows = rows * power
+    # scores: [batch, kv_heads, groups * q, keys of all parts]
     scores = product(rows, keys[0].transpose(-1, -2))
     if len(keys) > 1:
         scores = torch.cat([scores, *(product(rows, part.transpose(-1, -2)) for part in keys[1:])], -1)
+    # scale, softcap, mask, softmax in float32, rounding: in transformers' order, to give the same bits
     scores = scores * rest
     if queries.dtype == torch.float16:
         scores = bounded(scores, queries.dtype)
@@ -65,6 +68,7 @@ def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sour
     if rows.shape[0] == part.shape[0]:
         return rows @ part
     (batch, kv_heads, count, width), sources = rows.shape, part.shape[0]
+    # [sources, beams, kv_heads, count, width] -> [sources, kv_heads, beams * count, width]
     together = rows.view(sources, -1, kv_heads, count, width).transpose(1, 2).reshape(sources, kv_heads, -1, width)
     apart = (together @ part).view(sources, kv_heads, -1, count, part.shape[-1])
     return apart.transpose(1, 2).reshape(batch, kv_heads, count, part.shape[-1])
@@ -84,5 +88,6 @@ def grouped_bias(
 
     if not call.biases:
         return call.mask.once(("grouped bias", groups, scores.dtype), repeated)
+    # by head, since each head has its own bias: [batch or 1, heads, q, k], then grouped as the scores are
     bias = with_bias(mask_bias(call.mask, scores), call, scores.view(batch, heads, length, keys))
     return None if bias is None else bias.reshape(len(bias), -1, rows, keys)

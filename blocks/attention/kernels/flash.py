@@ -25,7 +25,7 @@ def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values:
         *(gathered(heads, runs.keys) for (heads,) in (keys, values)),
         **arguments(runs, queries.device),
         softmax_scale=call.scale,
-        softcap=call.softcap or 0.0,
+        softcap=call.softcap or 0.0,  # 0 is none
     )
     return average_fully_masked(scattered(mixed, runs.queries, len(queries), queries.shape[2]), values, call.mask), None
 
@@ -33,6 +33,7 @@ def flash(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, values:
 def arguments(runs: Runs, device: torch.device) -> dict[str, object]:
     """flash_attn_varlen_func's arguments about the runs: where each begins, the longest, and the window (-1 is all)."""
     starts = [
+        # where each run begins, and the end of the last
         torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
         for lengths in (runs.query_lengths, runs.key_lengths)
     ]
@@ -52,6 +53,7 @@ def lacks(device: str) -> str | None:
     """What is missing to run flash-attn: the package, or GPUs that are new enough."""
     if find_spec("flash_attn") is None:
         return "needs the package flash-attn, which is not installed"
+    # FlashAttention 2 needs Ampere or later
     if any(torch.cuda.get_device_capability(number) < (8, 0) for number in range(torch.cuda.device_count())):
         return "needs GPUs of compute capability 8.0"
     return None

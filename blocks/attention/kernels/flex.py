@@ -49,6 +49,7 @@ def allowed_by(mask_table: Tensor) -> Allowed:
 
     def mask(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         low, high, split, of_query = (mask_table[query, batch, column] for column in range(4))
+        # own keys from `low` to `high` and all keys of the source, if they are in the query's document
         return (((low <= key) & (key <= high)) | (key >= split)) & (of_query == mask_table[key, batch, 4])
 
     return mask

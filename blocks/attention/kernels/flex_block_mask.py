@@ -53,15 +53,21 @@ def judged(
     low: Tensor, high: Tensor, split: int, queries: Tensor, keys: Tensor
 ) -> tuple[Bool[Tensor, "batch rows columns"], Bool[Tensor, "batch rows columns"]]:
     """The blocks that may be masked in part, and those that are certainly not masked at all and need no look at the table."""
+    # bounds of query blocks are [batch, rows, 1], those of key blocks [batch, 1, columns]
     first_low, last_low = (bound[..., None] for bound in bounds(low, MOST))
     first_high, last_high = (bound[..., None] for bound in bounds(high, -1))
     least, most = bounds(queries, MOST)[0][..., None], bounds(queries, LEAST)[1][..., None]
+    # the fill differs from every document, so that a key block that is not full never counts as whole
     first_key, last_key = (bound[:, None] for bound in bounds(keys, PADDING))
+    # the smallest document number of the block's keys that are not padding, which has the lowest number of all
     real_key = bounds(keys.masked_fill(keys == PADDING, MOST), MOST)[0][:, None]
     begins = torch.arange(last_key.shape[-1], device=low.device) * SIZE
     ends = (begins + SIZE - 1).clamp(max=keys.shape[1] - 1)
+    # some query's interval meets the block, or the block contains a key of the source
     partial = ((first_low <= ends) & (last_high >= begins)) | (ends >= split)
+    # and the ranges of document numbers of queries and keys overlap
     partial = partial & (real_key <= most) & (last_key >= least)
+    # every query's interval covers the block, and all queries and keys belong to one document
     whole = ((last_low <= begins) & (first_high >= ends)) | (begins >= split)
     whole = whole & (first_key == last_key) & (least == most) & (first_key == least)
     return partial & ~whole, whole

@@ -10,6 +10,7 @@ from pairform.blocks.attention.masks import JoinedMask, Mask, MaskPattern
 
 TENSORS = ("valid", "blocks", "query_segments", "key_segments")
 """Fields of a mask, `[batch, ...]` or None."""
+# four positions and lengths, two window sides, three flags
 WIDTH = 9
 """The number of integers per mask, apart from one flag for each of `TENSORS`."""
 
@@ -19,6 +20,7 @@ def pack(mask: JoinedMask) -> tuple[list[int], list[Tensor]]:
     numbers: list[int] = []
     tensors: list[Tensor] = []
     for part in mask.parts:
+        # -1 stands for no window, since the list holds integers only
         left, right = part.pattern.window or (-1, -1)
         held = held_by(part)
         numbers += [part.query_start, part.query_length, part.key_start, part.key_length, left, right]

@@ -25,6 +25,7 @@ def sdpa(
     hidden = mask_bias(call.mask, queries)
     bias = with_bias(hidden, call, queries)
     if hidden is not None and bias is not None and call.mask.padded:
+        # a query of zeros scores 0 on every key, so that without its mask all weights are equal
         fully_masked = call.mask.once("lowered fully_masked", partial(keyless, hidden))
         queries, bias = queries.masked_fill(fully_masked, 0), bias.masked_fill(fully_masked, 0)
     mixed = functional.scaled_dot_product_attention(

@@ -35,12 +35,14 @@ def runs_of(mask: JoinedMask, batch: int, device: torch.device) -> Runs | None:
     if len(mask.parts) > 1 or part.blocks is not None:
         return None
     if not part.padded:
+        # each row is a run; runs align the last query with the last key
         ends_align = part.query_start + part.query_length == part.key_start + part.key_length
         lengths = ((part.query_length,) * batch, (part.key_length,) * batch)
         return Runs(None, None, *lengths, part.window) if ends_align or part.window == (None, None) else None
     query_mask, key_mask = real_tokens(mask, batch, device)
     # a run is a pair of row and segment; number the pairs that occur
     ids = [documents(labels, kept) for labels, kept in ((part.query_segments, query_mask), (part.key_segments, key_mask))]
+    # `unique` sorts the pairs, so that queries and keys list the runs in the same order
     numbers = torch.unique(torch.cat(ids), dim=0, return_inverse=True)[1]
     of_queries, of_keys = numbers.split([len(found) for found in ids])
     # keys of runs without any query would not be read
@@ -62,6 +64,7 @@ def real_tokens(mask: JoinedMask, batch: int, device: torch.device) -> tuple[Boo
     assert without_keys is not None, "it is padded"
     query_mask = ~without_keys[:, 0, :, 0].expand(batch, -1)
     if part.window != (None, None):
+        # queries are the tokens of the last keys, whose padding is known
         begin = part.query_start - part.key_start
         query_mask = query_mask & key_mask[:, begin : begin + part.query_length]
     return query_mask, key_mask
@@ -92,10 +95,12 @@ class Tokens:
         return self.places[self.runs.argsort(stable=True)]
 
     def lengths(self) -> tuple[int, ...]:
+        # a run whose queries are all fully masked has no queries and no keys left
         return tuple(count for count in self.runs.bincount().tolist() if count)
 
     def ends(self) -> tuple[Int[Tensor, "runs"], Bool[Tensor, ""]]:
         """The last position of each run in its sequence, and whether no run has a gap."""
+        # the position of each token in its row
         sequence = self.places % self.row_length + self.start
         count = self.runs.bincount()
         first = torch.full_like(count, torch.iinfo(count.dtype).max).scatter_reduce(0, self.runs, sequence, "amin")

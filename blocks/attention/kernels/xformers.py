@@ -40,6 +40,7 @@ def xformers(queries: Float[Tensor, "batch heads q head_dim"], keys: Parts, valu
     else:
         (own_keys,), (own_values,) = keys, values
         packed = [gathered(queries, runs.queries), gathered(own_keys, runs.keys), gathered(own_values, runs.keys)]
+        # the block-diagonal classes take all runs as one row
         rows = batch if runs.queries is None else 1
         tokens = [rearrange(part, "(b l) h d -> b l h d", b=rows) for part in packed]
     # xformers' five-dimensional form: query heads grouped by the key head that they share, keys expanded without a copy
@@ -65,7 +66,9 @@ def bias_class(runs: Runs, device: torch.device) -> Any:
         if (left, right) == (None, None):
             return None
         if right != 0:
+            # the length stands for no limit on that side
             return biases.LocalAttentionFromBottomRightMask(count if left is None else left, count if right is None else right)
+        # these windows count the query's own token
         causal = biases.LowerTriangularFromBottomRightMask()
         return causal if left is None else causal.make_local_attention(left + 1)
     blocks = biases.BlockDiagonalMask.from_seqlens(runs.query_lengths, runs.key_lengths, device=device)

@@ -45,6 +45,8 @@ class Tiles:
 
         gradient: with respect to the output, `[batch, heads, q, head_dim]`.
         """
+        # a query belongs to one tile, so its gradient is written once; those of keys and values are sums over tiles, which are
+        # kept in at least float32
         of_queries = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         of_keys, of_values = ([torch.zeros_like(part, dtype=self.wide) for part in parts] for parts in (self.keys, self.values))
         of_biases = {place: torch.zeros_like(bias) for place, bias in self.biases.items()}
@@ -64,6 +66,7 @@ class Tiles:
                 total += of_diagonals(own)
             # through scale and softcap, to the products of queries and keys
             steps.mul_(self.call.scale if slope is None else slope)
+            # not before: the gradient of the softmax needs the weights without dropout
             drop(weights, kept)
             self.add(of_values, tile, self.narrow(weights), given)
             narrow = self.narrow(steps)
@@ -80,6 +83,7 @@ class Tiles:
         """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and with `slope` and a softcap the derivative of
         the scores with respect to the products of queries and keys.
         """
+        # in float16 a part of the scale is applied before the product, which might overflow otherwise
         power, rest = split_scale(self.call.scale, queries.dtype)
         scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.keys, tile))
         scores = bounded(scores, queries.dtype)
@@ -90,6 +94,7 @@ class Tiles:
         else:
             bent = cap_scores(scores, rest, cap, self.buffer, slope=slope)
             if bent is not None and power != 1:
+                # the slope is with respect to the product of the scaled queries
                 bent.mul_(power)
         for numbers, own in self.biased(tile, scores, self.biases):
             own += by_distance(numbers, *own.shape[1:])
@@ -104,6 +109,7 @@ class Tiles:
         for place, keys in enumerate(tile.keys):
             end = begin + keys.stop - keys.start
             if place in numbers:
+                # the number of the smallest distance, from the tile's last query to its first key (see `by_distance`)
                 first = keys.start + self.queries.shape[2] - tile.queries.stop
                 own = scores.view(-1, length, scores.shape[-1])[..., begin:end]
                 yield numbers[place][tile.heads, first : first + own.shape[2] + length - 1], own
@@ -118,6 +124,7 @@ class Tiles:
         begin = 0
         for part in keys:
             end = begin + part.shape[1]
+            # bmm has no output in another dtype, so the product is widened by a copy
             product = self.buffer("product", (*rows, end - begin), self.queries.dtype)
             (scores if len(keys) == 1 else scores[..., begin:end]).copy_(torch.bmm(queries, part.mT, out=product))
             begin = end

@@ -21,6 +21,7 @@ class Buffers:
             count, memory = prod(shape), self.memory.get(name)
             if memory is None or memory.numel() < count:
                 memory = self.memory[name] = torch.empty(count, dtype=dtype, device=self.device)
+                # views of the memory that was replaced
                 self.views = {key: view for key, view in self.views.items() if key[0] != name}
             view = self.views[name, shape] = memory[:count].view(shape)
         return view

@@ -40,6 +40,7 @@ def cap_scores(scores: Tensor, scale: float, cap: float, buffer: Buffers, *, slo
     inner = scale / cap
     if numbers := fraction_for(scores, abs(inner), STEEP if slope else max(REACHES)):
         squares, fraction = (buffer(name, tuple(scores.shape), scores.dtype) for name in ("squares", "fraction"))
+        # from the innermost term outwards, with x = inner * score: number + x^2 / fraction; at the end cap * x / fraction
         torch.mul(scores, scores, out=squares)
         *others, before, last = numbers
         torch.add(before, squares, alpha=inner**2 / float(last), out=fraction)
@@ -50,6 +51,7 @@ def cap_scores(scores: Tensor, scale: float, cap: float, buffer: Buffers, *, slo
         scores.mul_(inner).tanh_().mul_(cap)
     if not slope:
         return None
+    # scores now hold cap * tanh
     bent = buffer("bent", tuple(scores.shape), scores.dtype)
     return torch.addcmul(scores.new_full((), scale), scores, scores, value=-scale / cap**2, out=bent)
 

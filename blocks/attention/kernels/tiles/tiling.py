@@ -83,6 +83,7 @@ def sizes(queries: Tensor, kv_heads: int, mask: JoinedMask) -> tuple[int, int]:
         rows //= 2
     size = min(max(rows // groups, 1), queries.shape[2])
     heads = max(scores // (size * groups * mask.seen_by(size)), 1)
+    # as few tiles as possible, with equal numbers of heads
     return size, ceil(kv_heads / ceil(kv_heads / heads))
 
 
@@ -93,6 +94,7 @@ def hidden_by(mask: JoinedMask, device: torch.device, dtype: torch.dtype) -> Hid
     bias = lowest(allowed, dtype)
     if allowed is None or bias is None:
         return None
+    # a query that may attend to a key outside this range is not fully masked
     everywhere = keys.stop - keys.start == mask.lengths[1]
     fully_masked = ~allowed[0, 0].any(-1, keepdim=True) if mask.padded and everywhere else None
     if fully_masked is not None and device.type == "cpu" and not fully_masked.any():  # elsewhere this would synchronise

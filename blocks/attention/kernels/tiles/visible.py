@@ -46,6 +46,8 @@ def part_partly_hidden(part: Mask) -> slice:
     if part.padded:
         return slice(0, part.key_length)
     left, right = part.window
+    # keys before `first` are outside the last query's window, those from `end` on outside the first query's. Blocks only unmask
+    # keys, so the range may be larger than necessary
     first = 0 if left is None else max(part.query_start + part.query_length - 1 - left - part.key_start, 0)
     end = part.key_length if right is None else min(part.query_start + right - part.key_start + 1, part.key_length)
     if (first > 0 and end < part.key_length) or first >= end:
