@@ -20,7 +20,7 @@ MOVED = {
     "experiments.study_spec": "experiments.study.spec",
     "experiments.summary": "experiments.results.summary",
     "experiments.tokens": "training.data.tokens",
-    "experiments.training": "training.loop",
+    "experiments.training": "experiments.execution.trial",
 }
 """The modules that scripts are known to import, by their old names."""
 

@@ -12,13 +12,13 @@ from pairform.assemblies.modeling.model import Model
 from pairform.training.data.batches import generator
 from pairform.training.data.stream import Batch
 from pairform.training.metrics import Log
-from pairform.training.optimizers import Optimizers
+from pairform.training.optimization.optimizers import Optimizers
+from pairform.training.optimization.phases import PhaseSpec, phase_of, set_trained
+from pairform.training.optimization.schedule import rate
+from pairform.training.optimization.spikes import DivergedError, Spikes
 from pairform.training.parallel import ALONE, World
-from pairform.training.phases import PhaseSpec, phase_of, set_trained
-from pairform.training.schedule import rate
 from pairform.training.settings import ScheduleSpec
-from pairform.training.spikes import Spikes
-from pairform.training.step import Computation, DivergedError, gradients, update
+from pairform.training.step import Computation, gradients, update
 
 DROPOUT = 8
 """First number of the seeds of dropout, which no stream of data has."""

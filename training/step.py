@@ -11,12 +11,8 @@ from torch.distributed.tensor import DTensor
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.outputs import ModelOutput
 from pairform.training.data.stream import Batch
-from pairform.training.optimizers import Optimizers
+from pairform.training.optimization.optimizers import Optimizers
 from pairform.training.parallel import World
-
-
-class DivergedError(Exception):
-    """The loss is not finite."""
 
 
 @dataclass(frozen=True)

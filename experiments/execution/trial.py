@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
@@ -14,9 +15,12 @@ from pairform.training.data.batches import Example, Examples, collate
 from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.loop import Clock, Loop
 from pairform.training.metrics import Log
-from pairform.training.optimizers import make_optimizers
+from pairform.training.optimization.optimizers import Optimizers, make_optimizer
+from pairform.training.optimization.spikes import DivergedError
+from pairform.training.parallel import ALONE
 from pairform.training.settings import TrainingSpec
-from pairform.training.step import Computation, DivergedError
+from pairform.training.step import Computation, gradients
+from pairform.training.step import update as apply
 
 
 class Run(Protocol):
@@ -55,7 +59,7 @@ def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, An
     model = build(dict(run.spec), device=settings.device, seed=seed).train()
     loop = Loop(
         model,
-        make_optimizers(model, settings.optimizer),
+        make_optimizer(model, settings.optimizer),
         settings.steps,
         settings.schedule,
         batches=lambda begin, end: (batch_of(examples.train(seed, step, settings.batch), model) for step in range(begin, end)),
@@ -92,6 +96,19 @@ def batch_of(examples: list[Example], model: Model) -> Batch:
     inputs = collate(examples, model.spec)
     padded = sum(tensor.numel() for name, tensor in inputs.items() if name in ("input_ids", "labels"))
     return Batch([MicroBatch(inputs, (), labels, tokens, padded)], labels, tokens, len(examples), 0)
+
+
+def update(model: Model, examples: list[Example], optimizer: Optimizers, settings: TrainingSpec) -> tuple[Tensor, Tensor]:
+    """One optimiser step on a batch of examples.
+
+    Returns:
+        The loss of the target tokens before the step, without auxiliary losses, comparable with the validation loss; and the
+        norm of the gradients before clipping.
+    """
+    optimizer.zero_grad()
+    measured = gradients(model, batch_of(examples, model), computation(settings), ALONE)
+    apply(model, optimizer, measured, settings.clip)
+    return measured.loss, measured.norm
 
 
 def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:

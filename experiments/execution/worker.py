@@ -12,7 +12,7 @@ from pairform.registry import PairformError, Problem, SpecError, read_json
 from pairform.registry.run_folders import remove_partials, write_json
 from pairform.training.data.batches import fingerprint
 from pairform.training.metrics import open_log
-from pairform.training.step import DivergedError
+from pairform.training.optimization.spikes import DivergedError
 
 
 @dataclass(frozen=True)

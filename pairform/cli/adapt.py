@@ -22,7 +22,7 @@ def run(
     After an interruption, run the same command to continue.
     """
     from pairform.assemblies.modeling.processes import PeerError
-    from pairform.training.adapt import adapt as train
+    from pairform.training.adaptation.run import adapt as train
     from pairform.training.parallel import environment
 
     try:
@@ -42,7 +42,7 @@ def status(
 
 
 def show(directory: Path, as_json: bool) -> None:
-    from pairform.training.run_folder import status_of
+    from pairform.training.adaptation.run_folder import status_of
 
     found = status_of(directory)
     if as_json:

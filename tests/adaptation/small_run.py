@@ -5,10 +5,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pairform.training.adapt import adapt
+from pairform.training.adaptation.run import adapt
 from pairform.training.data.corpus.prepare import prepare
 
-WORDS = "the small cat follows a red bird over every wall and under this old bridge while rain falls on quiet streets".split()
+WORDS = ["the", "small", "cat", "follows", "a", "red", "bird", "over", "every", "wall", "and", "under", "this", "old", "bridge"]
 ATTENTION = {"heads": 2, "kv_heads": 1, "head_dim": 16}
 SPEC: dict[str, Any] = {
     "extends": "t5gemma-s-s",

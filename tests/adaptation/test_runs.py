@@ -14,10 +14,10 @@ import torch
 
 import pairform
 from pairform.registry import OutputError, SpecError
-from pairform.training.adapt import InterruptedRunError, adapt
+from pairform.training.adaptation.run import InterruptedRunError, adapt
+from pairform.training.adaptation.run_folder import status_of
 from pairform.training.loop import Loop
-from pairform.training.run_folder import status_of
-from pairform.training.step import DivergedError
+from pairform.training.optimization.spikes import DivergedError
 from tests.adaptation.small_run import RECIPE, lines, trained, write_run
 
 EVALUATION = {"evaluation": {"every": 2, "rows": 4, "generate": {"prompts": 1, "max_new_tokens": 3}}}
@@ -61,9 +61,10 @@ def test_a_run_that_a_signal_ended_resumes_to_the_same_numbers(
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, number, batch)
 
-    with monkeypatch.context() as patched, pytest.raises(InterruptedRunError, match="Run the same command to continue"):
-        patched.setattr(Loop, "step", signalled)
+    monkeypatch.setattr(Loop, "step", signalled)
+    with pytest.raises(InterruptedRunError, match="Run the same command to continue"):
         adapt(recipe, tmp_path / "run")
+    monkeypatch.undo()
     assert status_of(tmp_path / "run")["checkpoint"] == 3
     assert lines(adapt(recipe, tmp_path / "run")) == whole
 
@@ -91,9 +92,11 @@ def len_of(folder: Path) -> int:
 
 
 def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
-    recipe = write_run(tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}})
+    recipe = write_run(
+        tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}}
+    )
     alone = lines(adapt(recipe, tmp_path / "alone"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "pairform", "adapt", "run", str(recipe), "--out", str(tmp_path / "run")]
     subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
     for one, two in zip(alone, lines(tmp_path / "run"), strict=True):
@@ -106,7 +109,7 @@ def test_parameters_outside_a_phase_do_not_change_and_have_no_state(tmp_path: Pa
 
     def watched(self: Loop, number: int, batch: Any) -> Any:
         line = step(self, number, batch)
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         states = {names[parameter] for each in self.optimizers.each for parameter in each.state}
         seen.append(({name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}, states))
         return line
@@ -124,10 +127,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a typo": ({"stepz": 3}, "stepz"),
     "neither steps nor tokens": ({"steps": None}, "neither steps nor tokens"),
     "phase longer than the run": ({"phases": [{"steps": 7, "train": ["*"]}]}, "at most the recipe's 6"),
-    "phase without parameters": ({"phases": [{"steps": 1, "train": ["crossattention"]}]}, "phases.0..train.0..*matches a parameter"),
+    "phase without parameters": (
+        {"phases": [{"steps": 1, "train": ["crossattention"]}]},
+        "phases.0..train.0..*matches a parameter",
+    ),
     "no shards": ({"data": RECIPE["data"] | {"shards": "nowhere"}}, "nowhere"),
     "a batch below a row": ({"batch": {"tokens": 8}}, "at least one row"),
-    "too few sentinels": ({"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 2048}}}, "sentinels"),
+    "too few sentinels": (
+        {"data": RECIPE["data"] | {"objective": {"name": "ul2", "window": 2048}}, "batch": {"tokens": 4096}},
+        "sentinels",
+    ),
     "keeps too few": ({"average": {"checkpoints": 5}}, "at least average.checkpoints, 5"),
     "two averages": ({"average": {"checkpoints": 2, "ema": 0.5}}, "one of ema and checkpoints"),
     "an unknown preset": ({"extends": "p1-prefixlmm"}, "p1-prefixlm"),

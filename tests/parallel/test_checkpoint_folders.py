@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from pairform.registry import locked
-from pairform.training.checkpoint_metadata import read_metadata
 from pairform.training.checkpoints import latest, load_checkpoint, load_weights, prune, resume_step, save_checkpoint
+from pairform.training.checkpoints.metadata import read_metadata
 from tests.broken.damage import refused
 
 

@@ -12,15 +12,13 @@ import torch
 
 import pairform
 from pairform.experiments.execution import trial as training
-from pairform.experiments.execution.trial import batch_of, train
+from pairform.experiments.execution.trial import train, update
 from pairform.training import loop
 from pairform.training.costs import costs
 from pairform.training.loop import Clock
-from pairform.training.optimizers import make_optimizers
-from pairform.training.parallel import ALONE as ONE_PROCESS
-from pairform.training.schedule import rate
+from pairform.training.optimization.optimizers import make_optimizer
+from pairform.training.optimization.schedule import rate
 from pairform.training.settings import ScheduleSpec, TrainingSpec
-from pairform.training.step import Computation, gradients, update
 from tests.studies.by_hand import kept_settings, planned, schedule, trained, trained_by_hand
 from tests.studies.small_study import STUDY
 
@@ -168,9 +166,8 @@ def test_gradients_whose_norm_overflows_are_left_as_they_are_without_clip() -> N
     settings = TrainingSpec()
     first: Any = next(model.parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, 1e20))
-    measured = gradients(model, batch_of([([5, 6], [7, 1])], model), Computation(), ONE_PROCESS)
-    update(model, make_optimizers(model, settings.optimizer), measured, settings.clip)
-    assert measured.norm.isinf()
+    _, norm = update(model, [([5, 6], [7, 1])], make_optimizer(model, settings.optimizer), settings)
+    assert norm.isinf()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 

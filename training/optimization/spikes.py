@@ -8,11 +8,14 @@ from typing import Annotated
 from pydantic import Field
 
 from pairform.registry import PositiveFloat, Spec
-from pairform.training.step import DivergedError
 
 LEAST = 8
 """Steps before a deviation is trusted: the standard deviation of fewer values says little."""
 MOST_SKIPPED = 32
+
+
+class DivergedError(Exception):
+    """The loss is not finite."""
 
 
 class SkipSpec(Spec):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, read_json, shorten
-from pairform.training.checkpoint_metadata import REMEDY, length_of
+from pairform.training.checkpoints.metadata import REMEDY, length_of
 
 STATE = "state.json"
 STATE_BYTES = 1 << 28

@@ -10,13 +10,13 @@ import torch
 
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import writing
-from pairform.training.averaging import MovingAverage
+from pairform.training.adaptation.preparation import OWN, Prepared
+from pairform.training.adaptation.recipe import SampleSpec
+from pairform.training.adaptation.run_folder import SAMPLES
 from pairform.training.data.objectives import IGNORED
 from pairform.training.data.stream import Batches
+from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.parallel import World
-from pairform.training.preparation import OWN, Prepared
-from pairform.training.recipe import SampleSpec
-from pairform.training.run_folder import SAMPLES
 from pairform.training.step import Computation
 
 

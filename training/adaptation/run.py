@@ -12,17 +12,17 @@ from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.processes import PeerError
 from pairform.registry import PairformError, Problem, output_path
-from pairform.training.averaging import MovingAverage
+from pairform.training.adaptation.evaluation import evaluate
+from pairform.training.adaptation.interruption import Interruption
+from pairform.training.adaptation.preparation import Prepared, prepare
+from pairform.training.adaptation.recipe import Recipe, read_recipe
+from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
-from pairform.training.evaluation import evaluate
-from pairform.training.interruption import Interruption
 from pairform.training.loop import Clock, Loop
-from pairform.training.optimizers import make_optimizers
+from pairform.training.optimization.averaging import MovingAverage
+from pairform.training.optimization.optimizers import make_optimizer
+from pairform.training.optimization.spikes import Spikes
 from pairform.training.parallel import World, environment, shard, start
-from pairform.training.preparation import Prepared, prepare
-from pairform.training.recipe import Recipe, read_recipe
-from pairform.training.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
-from pairform.training.spikes import Spikes
 from pairform.training.step import Computation
 
 
@@ -77,7 +77,7 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
         torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(world.device.type == "cpu", warn_only=True)
     model = open_model(prepared, folder, world)
-    optimizers = make_optimizers(model, recipe.optimizer, fused=True)
+    optimizers = make_optimizer(model, recipe.optimizer, fused=True)
     average = None if recipe.average is None or recipe.average.ema is None else MovingAverage(model, recipe.average.ema)
     begin = resume_step(checkpoints) or 0
     state: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizers.each) if begin else {}

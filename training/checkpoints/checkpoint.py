@@ -26,10 +26,10 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.processes import PeerError, grouped, patient_group, said_by_first, together
 from pairform.blocks.functional.dtypes import is_sharded
 from pairform.registry import CheckpointError, InputError, OutputError, Problem, shorten
-from pairform.training.checkpoint_folders import checkpoint_path, clear, latest, new_checkpoint, partial_path, prune
-from pairform.training.checkpoint_metadata import REMEDY, Reader, TensorPlanner, Writer, length_of, read_metadata, shapes
-from pairform.training.checkpoint_state import STATE, packed, read_state, references, unpacked
-from pairform.training.checkpoint_targets import Target
+from pairform.training.checkpoints.folders import checkpoint_path, clear, latest, new_checkpoint, partial_path, prune
+from pairform.training.checkpoints.metadata import REMEDY, Reader, TensorPlanner, Writer, length_of, read_metadata, shapes
+from pairform.training.checkpoints.state import STATE, packed, read_state, references, unpacked
+from pairform.training.checkpoints.targets import Target
 
 __all__ = ["latest", "load_checkpoint", "load_weights", "prune", "resume_step", "save_checkpoint"]
 

@@ -48,7 +48,7 @@ class Optimizers:
             optimizer.step()
 
 
-def make_optimizers(model: nn.Module, spec: OptimizerSpec, *, fused: bool = False) -> Optimizers:
+def make_optimizer(model: nn.Module, spec: OptimizerSpec, *, fused: bool = False) -> Optimizers:
     """The optimisers of all parameters, in groups by weight decay.
 
     Every parameter belongs to one, also those that need no gradient at present: they are skipped, and have no state.

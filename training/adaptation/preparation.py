@@ -12,6 +12,7 @@ from pairform.assemblies.initialisation.planning import plan
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, presets
+from pairform.training.adaptation.recipe import Converted, Recipe
 from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
@@ -19,8 +20,7 @@ from pairform.training.data.stream import Batches
 from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer
 from pairform.training.data.tokens import Tokens, open_tokens
 from pairform.training.metrics import check_package
-from pairform.training.phases import check_patterns
-from pairform.training.recipe import Converted, Recipe
+from pairform.training.optimization.phases import check_patterns
 
 HELD_OUT_SEED = 0
 """The held-out rows do not depend on the recipe's seed, so that losses of several seeds are comparable."""

@@ -17,11 +17,11 @@ from typing import Any
 from pairform.assemblies.initialisation.execute import convert
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
-from pairform.training.checkpoint_folders import latest
+from pairform.training.adaptation.preparation import Prepared
+from pairform.training.adaptation.recipe import WITHOUT_EFFECT, Recipe
+from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
-from pairform.training.preparation import Prepared
-from pairform.training.recipe import WITHOUT_EFFECT, Recipe
 
 RECIPE, ENVIRONMENT, SAMPLES, INITIAL, CHECKPOINTS, LOCK = (
     "recipe.json",

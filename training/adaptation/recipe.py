@@ -20,13 +20,13 @@ from pairform.registry import (
     shorten,
     suggest,
 )
-from pairform.training.averaging import AverageSpec
 from pairform.training.data.objectives import AnyObjective
-from pairform.training.phases import PhaseSpec
+from pairform.training.optimization.averaging import AverageSpec
+from pairform.training.optimization.phases import PhaseSpec
+from pairform.training.optimization.spikes import SkipSpec
 from pairform.training.settings import Count, NotNegative, OptimizerSpec, ScheduleSpec, Threads
-from pairform.training.spikes import SkipSpec
 
-PRESETS = Path(__file__).resolve().parent / "presets"
+PRESETS = Path(__file__).resolve().parent / "recipes"
 Globs = Annotated[tuple[str, ...], Strict(False)]
 
 

@@ -1,0 +1,1 @@
+"""What changes the weights: optimisers, learning-rate schedules, phases, averages, and skipped steps."""
