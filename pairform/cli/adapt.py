@@ -1,11 +1,11 @@
-"""The commands of `adapt`: run and status."""
+"""The commands of `adapt`: run, status and export."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pairform.cli.options import Json, given_path, print_json
+from pairform.cli.options import Json, Out, OutFormat, Overwrite, check_format, given_path, print_json
 from pairform.registry.errors import printable
 
 adapt = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a model by a recipe: adapt, pretrain, fine-tune.")
@@ -39,6 +39,22 @@ def status(
 ) -> None:
     """Show how far a run is, and its last losses."""
     show(directory, as_json)
+
+
+@adapt.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", parser=given_path, help="Folder of a run.")],
+    out: Out,
+    step: Annotated[int | None, typer.Option(help="Step of the checkpoint; by default, the last.")] = None,
+    last: Annotated[bool, typer.Option("--no-average", help="Export the weights of the step, not the recipe's average.")] = False,
+    format_: OutFormat = "pairform",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the model of a run as a folder that `pairform.load` and, with --format transformers, transformers read."""
+    from pairform.training.adaptation.export import export as write
+
+    write(directory, out, step=step, average=not last, format=check_format(format_), overwrite=overwrite)
+    print(printable(str(out)))
 
 
 def show(directory: Path, as_json: bool) -> None:

@@ -68,8 +68,6 @@ def prepare(recipe: Recipe, source: Path, world_size: int) -> Prepared:
         raise SpecError(problems)
     if recipe.logging.tensorboard:
         check_package("tensorboardX", "logging.tensorboard")
-    if recipe.logging.wandb is not None:
-        check_package("wandb", "logging.wandb")
     return Prepared(recipe, spec, weights, conversion, batches, held_out, open_tokens(Ids.of(spec), tokenizer_of(shards)))
 
 

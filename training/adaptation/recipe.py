@@ -24,7 +24,7 @@ from pairform.training.data.objectives import AnyObjective
 from pairform.training.optimization.averaging import AverageSpec
 from pairform.training.optimization.phases import PhaseSpec
 from pairform.training.optimization.spikes import SkipSpec
-from pairform.training.settings import Count, NotNegative, OptimizerSpec, ScheduleSpec, Threads
+from pairform.training.settings import Count, OptimizerSpec, ScheduleSpec, Threads
 
 PRESETS = Path(__file__).resolve().parent / "recipes"
 Globs = Annotated[tuple[str, ...], Strict(False)]
@@ -108,16 +108,6 @@ class EvaluationSpec(Spec):
     generate: SampleSpec | None = Field(default=None, description="Generate samples, too. Default: none.")
 
 
-class DistillationSpec(Spec):
-    """A teacher whose distribution over the next token the model also learns (Hinton et al. 2015, arXiv 1503.02531)."""
-
-    teacher: str = Field(description="A folder or hub id, with the model's vocabulary.")
-    weight: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="Weight of the teacher's loss; the labels' loss has the rest."
-    )
-    temperature: PositiveFloat = Field(default=1.0, description="Temperature of both distributions.")
-
-
 class ParallelSpec(Spec):
     """How processes share the work. Their number is `shard` times `replicate`."""
 
@@ -131,7 +121,6 @@ class LoggingSpec(Spec):
     """Where metrics go besides `metrics.jsonl`."""
 
     tensorboard: bool = Field(default=False, description="Also log for TensorBoard.")
-    wandb: str | None = Field(default=None, description="Project of Weights & Biases to log to, if wandb is installed.")
 
 
 class Recipe(Spec):
@@ -155,13 +144,8 @@ class Recipe(Spec):
         default=(), description="Phases at the beginning, in which only some parameters train."
     )
     frozen: Globs = Field(default=(), description="Patterns of parameters that never train, such as `*.vision.tower.*`.")
-    z_loss: NotNegative = Field(
-        default=0.0,
-        description="Weight of the squared logarithm of the softmax's denominator in the loss (PaLM, arXiv 2204.02311).",
-    )
     skip_step: SkipSpec | None = Field(default=None, description="Skip updates at loss spikes. Default: none is skipped.")
     average: AverageSpec | None = Field(default=None, description="Average of weights to export. Default: none.")
-    distillation: DistillationSpec | None = Field(default=None, description="A teacher to learn from. Default: none.")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(
         default="float32",
         description="bfloat16: weights and computation. mixed: computation in bfloat16, weights and optimiser in float32.",

@@ -1,7 +1,7 @@
 """The folder of a run: its recipe, its metrics and its checkpoints.
 
 recipe.json          the recipe, with all defaults
-environment.json     versions, machine and command
+spec.json            the spec of the model
 metrics.jsonl        one object a line: of every step, and of every evaluation
 samples.jsonl        texts that the model generated, where the recipe asks for them
 initial/             the model that training started from, if the recipe converts one
@@ -23,14 +23,8 @@ from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
 
-RECIPE, ENVIRONMENT, SAMPLES, INITIAL, CHECKPOINTS, LOCK = (
-    "recipe.json",
-    "environment.json",
-    "samples.jsonl",
-    "initial",
-    "checkpoints",
-    ".lock",
-)
+RECIPE, SPEC, SAMPLES, INITIAL = "recipe.json", "spec.json", "samples.jsonl", "initial"
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
 LINE_BYTES = 1 << 20
 """Largest line of metrics that is read; one has about 200 bytes."""
 
@@ -101,6 +95,7 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
                 check_resumes(folder, prepared.recipe)
                 if prepared.conversion is not None and not (folder / INITIAL).exists():
                     convert(**prepared.conversion, out=folder / INITIAL)
+                write_json(folder / SPEC, prepared.spec.document())
                 write_json(folder / RECIPE, prepared.recipe.document())
         yield
 
