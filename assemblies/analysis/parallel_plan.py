@@ -35,6 +35,16 @@ class Columns(ColwiseParallel):
         return super()._apply(module, device_mesh)
 
 
+class DividedHeads(ParallelStyle):
+    """The attention block itself, which then has the heads of one process."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        assert isinstance(module, AttentionHeads)
+        module.heads //= device_mesh.size()
+        module.kv_heads //= device_mesh.size()
+        return module
+
+
 class SummedGradients(ParallelStyle):
     """Parameters that every process applies to its own heads: their gradients are summed over the processes."""
 
@@ -69,7 +79,7 @@ def parallel_plan(spec: Ref, processes: int | None = None) -> dict[str, Parallel
     """
     plan: dict[str, ParallelStyle] = {}
     for name, module in skeleton(load_spec(spec)).named_modules():
-        plan |= {f"{name}.{inner}": style for inner, style in styles(module)}
+        plan |= {f"{name}.{inner}".removesuffix("."): style for inner, style in styles(module)}
     if processes is not None:
         for name, style in plan.items():
             if isinstance(style, Columns):
@@ -78,7 +88,7 @@ def parallel_plan(spec: Ref, processes: int | None = None) -> dict[str, Parallel
 
 
 def styles(module: nn.Module) -> Iterator[tuple[str, ParallelStyle]]:
-    """The styles of the submodules of a block that can be shared."""
+    """The styles of the submodules of a block that can be shared, and of the block itself, under an empty name."""
     parts: dict[str, Any] = dict(module.named_children())
     if type(module) in (GatedFeedForward, FeedForward):
         for name in ("gate_proj", "up_proj"):
@@ -98,6 +108,7 @@ def styles(module: nn.Module) -> Iterator[tuple[str, ParallelStyle]]:
             if name in parts:
                 yield name, SummedGradients()
         yield "o_proj", RowwiseParallel()
+        yield "", DividedHeads()  # last, after the checks of the others
 
 
 def check_divides(parts: int, processes: int, word: str, name: str = "parallel_plan") -> None:

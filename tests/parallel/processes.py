@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.multiprocessing import get_context
 
-PATIENCE = 240
-"""Seconds after which the processes are killed. On an idle machine a module's checks take a few."""
+PATIENCE = 600
+"""Seconds after which the processes are killed. On an idle machine a module's checks take about fifteen."""
 Outcomes = dict[str, str]
 """What went wrong, by the names of the checks that failed and the process."""
 
