@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pairform.registry import Sizes as Sizes
     from pairform.registry import presets as presets
     from pairform.registry import register as register
+    from pairform.training.adaptation.run import adapt as adapt
 
     patch = patch_spec
 
@@ -75,6 +76,7 @@ _MODULES = {
     "assemblies.specs.model": ("ModelSpec",),
     "blocks.cache": ("Cache",),
     "blocks.context": ("Context",),
+    "training.adaptation.run": ("adapt",),
     "registry": ("BlockSpec", "PairformError", "Sizes", "presets", "register"),
 }
 """Public names by the module that defines them. It is imported at first use, so that `import pairform` needs no torch."""

@@ -46,7 +46,9 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="RUN", parser=given_path, help="Folder of a run.")],
     out: Out,
     step: Annotated[int | None, typer.Option(help="Step of the checkpoint; by default, the last.")] = None,
-    last: Annotated[bool, typer.Option("--no-average", help="Export the weights of the step, not the recipe's average.")] = False,
+    last: Annotated[
+        bool, typer.Option("--no-average", help="Export the weights of the step, not the recipe's average.")
+    ] = False,
     format_: OutFormat = "pairform",
     overwrite: Overwrite = False,
 ) -> None:

@@ -14,12 +14,22 @@ import torch
 
 import pairform
 from pairform.registry import OutputError, SpecError
+from pairform.training.adaptation.export import export
 from pairform.training.adaptation.run import InterruptedRunError, adapt
 from pairform.training.adaptation.run_folder import status_of
 from pairform.training.loop import Loop
 from pairform.training.optimization.spikes import DivergedError
 from tests.adaptation.small_run import RECIPE, lines, trained, write_run
 
+SMALL_GEMMA = {
+    "vocabulary": 300,
+    "decoder": {
+        "width": 32,
+        "depth": 2,
+        "cycle": [{}],
+        "layer": {"branches": {"self_attention": {"heads": 2, "kv_heads": 1, "head_dim": 16}, "feed_forward": {"hidden": 64}}},
+    },
+}
 EVALUATION = {"evaluation": {"every": 2, "rows": 4, "generate": {"prompts": 1, "max_new_tokens": 3}}}
 
 
@@ -167,3 +177,47 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="the loss is nan at step"):
         trained(tmp_path, {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "steps": 20})
     assert status_of(tmp_path / "run")["status"] == "stopped"
+
+
+def test_an_exported_run_is_the_model_that_it_trained(tmp_path: Path) -> None:
+    """And one that started from a folder goes on from its weights, with its files beside them."""
+    adapt(write_run(tmp_path, {"average": {"checkpoints": 2}}), tmp_path / "run")
+    states = []
+    chosen: dict[str, dict[str, Any]] = {"mean": {}, "four": {"step": 4, "average": False}, "six": {"average": False}}
+    for name, options in chosen.items():
+        states.append(pairform.load(export(tmp_path / "run", tmp_path / name, **options)).state_dict())
+    averaged, four, six = states
+    for name, tensor in averaged.items():
+        torch.testing.assert_close(tensor, (four[name] + six[name]) / 2)
+    assert any(not torch.equal(four[name], six[name]) for name in six)
+    (tmp_path / "six" / "tokenizer_config.json").write_text("{}")
+    adapt(write_run(tmp_path, {"model": str(tmp_path / "six"), "steps": 1, "schedule": {"warmup": 1}}), tmp_path / "more")
+    first, before = lines(tmp_path / "more")[0]["loss"], lines(tmp_path / "run")[0]["loss"]
+    assert first < before
+    again = export(tmp_path / "more", tmp_path / "again", format="transformers")
+    assert (again / "tokenizer_config.json").read_text() == "{}"
+    assert pairform.verify(again).ok
+
+
+def test_a_moving_average_follows_the_weights(tmp_path: Path) -> None:
+    adapt(write_run(tmp_path, {"average": {"ema": 0.5}, "checkpoint": {"every": 1, "keep": 9}, "steps": 3}), tmp_path / "run")
+    wanted = pairform.build(tmp_path / "spec.json", seed=1).state_dict()
+    for step in range(1, 4):
+        weights = pairform.load(export(tmp_path / "run", tmp_path / f"step{step}", step=step, average=False)).state_dict()
+        wanted = {name: 0.5 * tensor + 0.5 * weights[name] for name, tensor in wanted.items()}
+    found = pairform.load(export(tmp_path / "run", tmp_path / "average")).state_dict()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name])
+
+
+def test_a_conversion_is_made_once_and_adapted(tmp_path: Path) -> None:
+    """A decoder-only source becomes both stacks; a resumed run does not convert again."""
+    source = pairform.build(pairform.patch(pairform.load_spec("gemma-2-2b"), SMALL_GEMMA), seed=3)
+    pairform.save(source, tmp_path / "gemma")
+    convert = {"convert": {"encoder": str(tmp_path / "gemma"), "decoder": str(tmp_path / "gemma"), "seed": 2}}
+    recipe = write_run(tmp_path, {"model": convert, "steps": 4, "phases": [{"steps": 2, "train": ["*cross_attention*"]}]})
+    adapt(recipe, tmp_path / "run")
+    initial = pairform.load(tmp_path / "run" / "initial").state_dict()
+    moved = pairform.load(export(tmp_path / "run", tmp_path / "two", step=2)).state_dict()
+    assert {name for name in initial if not torch.equal(initial[name], moved[name])} <= {n for n in initial if "cross_att" in n}
+    assert status_of(adapt(recipe, tmp_path / "run"))["status"] == "done"

@@ -1,4 +1,4 @@
-"""The model of a run as a folder: the weights of a checkpoint or their average, with the tokenizer that training started from."""
+"""The model of a run as a folder: a checkpoint's weights or an average, with the tokenizer that training started from."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pairform.assemblies.checkpoints.unwrapping import spec_tensors
 from pairform.assemblies.checkpoints.writing.companions import Companions, companions
 from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.modeling.model import Model
-from pairform.registry import InputError, OutputError, Problem
+from pairform.registry import OutputError, Problem
 from pairform.training.adaptation.preparation import find_model
 from pairform.training.adaptation.recipe import Recipe
 from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, SPEC, recorded_recipe
@@ -26,7 +26,13 @@ AVERAGE = "state.average"
 
 
 def export(
-    run: str | Path, out: str | Path, *, step: int | None = None, average: bool = True, format: Format = "pairform", overwrite: bool = False
+    run: str | Path,
+    out: str | Path,
+    *,
+    step: int | None = None,
+    average: bool = True,
+    format: Format = "pairform",
+    overwrite: bool = False,
 ) -> Path:
     """Write the model of a run as a folder that `pairform.load` reads.
 
@@ -48,7 +54,9 @@ def export(
     found = [each for each in steps(folder / CHECKPOINTS) if step is None or each <= step]
     if not found or (step is not None and found[-1] != step):
         known = ", ".join(map(str, steps(folder / CHECKPOINTS))) or "none yet"
-        raise OutputError(Problem(str(folder), f"no checkpoint of step {step}" if step else "no checkpoint", f"one of: {known}"))
+        raise OutputError(
+            Problem(str(folder), f"no checkpoint of step {step}" if step else "no checkpoint", f"one of: {known}")
+        )
     model = build(load_spec(folder / SPEC), dtype=torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32)
     load_averaged(model, folder / CHECKPOINTS, recipe if average else None, found)
     entries = [tensor_entry(name, tensor) for name, tensor in spec_tensors(model).items()]
