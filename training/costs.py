@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.modeling.model import Model
@@ -68,7 +69,11 @@ def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
     seconds: list[float] = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        # no token ends the text, so that every model generates as many
-        model.generate(ids, torch.ones_like(ids), max_new_tokens=lengths[1], eos_token_id=())
+        write(model, ids, lengths[1])
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
+
+
+def write(model: Model, ids: Tensor, length: int) -> None:
+    """Generate `length` tokens. No token ends the text, so that every model generates as many."""
+    model.generate(ids, torch.ones_like(ids), max_new_tokens=length, eos_token_id=())

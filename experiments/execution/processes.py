@@ -30,7 +30,8 @@ class Processes:
         self.work = work
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["pairform.experiments.execution.preload"])
-        self.running: dict[int, tuple[str, ForkServerProcess, Connection]] = {}
+        self.running: dict[int, tuple[str, ForkServerProcess]] = {}
+        self.pipes: dict[int, Connection] = {}
 
     def start(self, name: str) -> None:
         start_server()
@@ -39,7 +40,8 @@ class Processes:
         try:
             with isolated():
                 process.start()
-            self.running[process.sentinel] = (name, process, writer)
+            self.pipes[process.sentinel] = writer
+            self.running[process.sentinel] = (name, process)
             writer.send_bytes(BEGIN)
         except BaseException:
             writer.close()
@@ -51,8 +53,8 @@ class Processes:
         found: list[tuple[str, str]] = []
         for ended in wait(list(self.running)):
             assert isinstance(ended, int), "a process's sentinel"
-            name, process, writer = self.running.pop(ended)
-            writer.close()
+            name, process = self.running.pop(ended)
+            self.pipes.pop(ended).close()
             process.join()
             code = process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
@@ -61,12 +63,14 @@ class Processes:
 
     def stop(self) -> None:
         """Terminate all trials, and wait until they have released their locks."""
-        for _, process, writer in self.running.values():
+        for writer in self.pipes.values():
             writer.close()
+        for _, process in self.running.values():
             process.terminate()
-        for _, process, _ in self.running.values():
+        for _, process in self.running.values():
             process.join(PATIENCE)
         self.running.clear()
+        self.pipes.clear()
 
 
 def run_attached(study: Connection, work: Work, name: str) -> None:

@@ -95,13 +95,13 @@ def test_processes_that_are_stopped_have_ended(tmp_path: Path) -> None:
     try:
         wait_for(lambda: (out / TRIALS / "a-seed0" / "metrics.jsonl").exists())
         assert is_locked(out / TRIALS / "a-seed0" / LOCK)
-        at_work = [process for _, process, _ in processes.running.values()]
+        at_work = [process for _, process in processes.running.values()]
         processes.stop()
         assert not is_locked(out / TRIALS / "a-seed0" / LOCK)
         assert not processes.running
         assert [process.exitcode is None for process in at_work] == [False]
     finally:
-        for _, process, _ in processes.running.values():
+        for _, process in processes.running.values():
             process.kill()
 
 
