@@ -15,6 +15,7 @@ import pytest
 
 import pairform
 from pairform.experiments.study.spec import StudySpec
+from pairform.training.adaptation.recipe import Recipe
 from pairform.training.data.corpus.spec import CorpusSpec
 from tests.command_line.runner import CommandLine, Result
 from tests.pages import Block, Command, commands, missing_line
@@ -37,9 +38,12 @@ def targets() -> set[str]:
 
 
 def check_document(document: dict[str, Any]) -> None:
-    """A study, a corpus, a whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
+    """A study, a corpus, a recipe, a whole document, one that extends another, or else a patch on T5Gemma 2B-2B."""
     if "sources" in document:
         assert list(CorpusSpec.read(document).check()) == []
+        return
+    if "batch" in document:
+        Recipe.read(document)
         return
     if "seeds" in document:
         StudySpec.read(document)
@@ -108,9 +112,10 @@ class Reader:
             assert self.active, f"{words}: command not found before `source .venv/bin/activate`"
             return self.in_this_process(rest)
         else:
-            assert program == "python", f"{words}: a command that no page may need"
+            assert program in ("python", "torchrun"), f"{words}: a command that no page may need"
             assert self.active, f"{words}: not the repository's Python before `source .venv/bin/activate`"
-            ran = subprocess.run([sys.executable, *rest], capture_output=True, text=True, check=False)
+            module = ["-m", "torch.distributed.run"] if program == "torchrun" else []
+            ran = subprocess.run([sys.executable, *module, *rest], capture_output=True, text=True, check=False)
             return Result(ran.returncode, ran.stdout, ran.stderr)
         return Result(0, "", "")
 
