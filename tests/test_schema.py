@@ -14,6 +14,8 @@ import pairform
 from pairform.experiments.results.records import Trial
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import locate, read_json
+from pairform.training.adaptation.recipe import Recipe
+from pairform.training.data.corpus.spec import CorpusSpec
 from tests.catalogue.any_spec import documents
 from tests.documents import WRONG, broken_documents, paths
 
@@ -41,11 +43,14 @@ def undescribed(definitions: dict[str, Any]) -> list[str]:
     ]
 
 
-def test_every_field_of_every_block_model_and_study_is_described() -> None:
+def test_every_field_of_a_document_is_described() -> None:
     models = pairform.schema()["$defs"]
     assert undescribed({name: value for name, value in models.items() if ":" not in name}) == []
     study = StudySpec.model_json_schema()
     assert undescribed({"StudySpec": study} | study["$defs"]) == []
+    for spec in (Recipe, CorpusSpec):
+        document = spec.model_json_schema()
+        assert undescribed({spec.__name__: document} | document.get("$defs", {})) == []
     assert undescribed({"Trial": Trial.model_json_schema()}) == []
     assert undescribed({"x": {"properties": {"name": {"const": "x"}, "width": {"type": "integer"}}}}) == ["x.width"]
 

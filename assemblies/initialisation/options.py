@@ -23,9 +23,11 @@ def dtype_name(dtype: torch.dtype) -> DtypeName:
 class Layers(Spec):
     """The layers of a source to keep: every nth, the first n, or those in a list. Exactly one field is given."""
 
-    every: PositiveInt | None = None
-    first: PositiveInt | None = None
-    only: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] | None = None
+    every: PositiveInt | None = Field(default=None, description="Every nth layer, from the first on.")
+    first: PositiveInt | None = Field(default=None, description="The first n layers.")
+    only: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] | None = Field(
+        default=None, description="The layers with these numbers, ascending from 0."
+    )
 
     def kept(self, depth: int, where: str) -> list[int]:
         """The kept layers' numbers in the source, of `depth` layers."""
@@ -59,29 +61,36 @@ def parse_dtype(value: Any) -> Any:
 
 
 class Options(Spec):
-    """How tensors without an exact source are made.
+    """How tensors without an exact source are made."""
 
-    source_attention:      how the pair of two sources reads the encoder: merged with self-attention (as T5Gemma 2), or in a
-                           cross-attention of its own (as T5Gemma). auto is merged for sources of Gemma 3's kind.
-    cross_attention:       auto keeps the source's own if that read an encoder of the same width, else copies
-                           self-attention's weights where encoder and decoder are of one configuration, and draws the rest;
-                           self_attention copies where shapes allow it, or says why they do not; random draws; zero_output
-                           is auto with an output projection of zero, so that the decoder starts exactly as its source.
-                           In merged attention it concerns the source's own keys behind the bridge separate_keys.
-    cross_attention_norms: the norms around it: copied from those around self-attention, or the identity.
-    encoder_layers:        the source layers to keep: a `Layers`, its fields, "every:2", "first:8", or a list; absent, all.
-    seed:                  fresh values depend on it and on the tensor's name alone.
-    dtype:                 of every tensor written, by name or torch's own; absent, the sources' own, or where
-                           they differ the narrowest that holds them all; the plan's edits say so.
-    """
-
-    source_attention: SourceAttention = "auto"
-    cross_attention: CrossAttentionMode = "auto"
-    cross_attention_norms: NormMode = "copy"
-    encoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = None
-    decoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = None
-    seed: int = 0
-    dtype: Annotated[DtypeName | None, BeforeValidator(parse_dtype)] = None
+    source_attention: SourceAttention = Field(
+        default="auto",
+        description="How the decoder of two sources attends to the encoder: merged with self-attention (T5Gemma 2), or "
+        "separate, in cross-attention (T5Gemma). auto: merged for sources of Gemma 3's kind.",
+    )
+    cross_attention: CrossAttentionMode = Field(
+        default="auto",
+        description="Where the weights of cross-attention come from. auto: the source's own, if they read an encoder of the "
+        "same width; else copied from self-attention where encoder and decoder have one configuration, and random otherwise. "
+        "self_attention: copied where shapes allow it, or an error. random: random. zero_output: as auto, with an output "
+        "projection of zero, so that the decoder starts exactly as its source. In merged attention it concerns the source's "
+        "own keys after the bridge separate_keys.",
+    )
+    cross_attention_norms: NormMode = Field(
+        default="copy",
+        description="Norms around cross-attention: copied from those around self-attention, or the identity.",
+    )
+    encoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = Field(
+        default=None, description='Layers of the encoder\'s source to keep: "every:2", "first:8" or a list. Default: all.'
+    )
+    decoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = Field(
+        default=None, description="Layers of the decoder's source to keep. Default: all."
+    )
+    seed: int = Field(default=0, description="Random seed for newly initialised weights: each depends on it and on its name.")
+    dtype: Annotated[DtypeName | None, BeforeValidator(parse_dtype)] = Field(
+        default=None,
+        description="Dtype of all weights. Default: that of the sources; if they differ, the narrowest that holds them all.",
+    )
 
     def layers(self, part: str) -> Layers | None:
         return self.encoder_layers if part == "encoder" else self.decoder_layers

@@ -62,7 +62,7 @@ class ConversionSpec(Options):
 class Converted(Spec):
     """A model that is converted at the start of the run."""
 
-    convert: ConversionSpec = Field(description="The arguments of `pairform convert`.")
+    convert: ConversionSpec = Field(description="Sources and options of the conversion.")
 
 
 class DataSpec(Spec):
@@ -157,7 +157,7 @@ class Recipe(Spec):
     parallel: ParallelSpec = Field(default=ParallelSpec(), description="How processes share the work.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Torch device; auto: cuda if there is one.")
     threads: Threads | None = Field(default=None, description="Torch's CPU threads of each process. Default: torch's.")
-    checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="When training can resume from.")
+    checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="The checkpoints that training resumes from.")
     evaluation: EvaluationSpec | None = Field(default=None, description="Held-out loss. Default: not measured.")
     logging: LoggingSpec = Field(default=LoggingSpec(), description="Where metrics go.")
 

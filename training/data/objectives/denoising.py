@@ -46,7 +46,7 @@ class SpanCorruption(WindowObjective):
     uses the sentinels from the first one on.
     """
 
-    name: Literal["span_corruption", "ul2"]
+    name: Literal["span_corruption", "ul2"] = Field(description="`ul2`: with T5Gemma 2's denoisers, which cannot be changed.")
     window: PositiveInt = Field(default=128, description="Tokens per window.")
     denoisers: Annotated[tuple[Denoiser, ...], Strict(False), Field(min_length=1)] = Field(
         default=UL2,
