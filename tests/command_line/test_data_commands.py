@@ -81,3 +81,18 @@ def test_neither_torch_nor_modules_of_the_current_folder_are_imported(jobs: int,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sources"][0]["train"]["documents"] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_disk_that_is_full_in_the_midst_of_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path, texts(5000))
+    program = "from pairform.cli.main import main; main()"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); {program}"
+    words = ["data", "prepare", str(corpus), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", limited, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1
+    assert "000-train-00000.tokens: found File too large" in done.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
+    assert Shards.open(tmp_path / "out").train[0].documents == 5000

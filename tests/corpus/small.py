@@ -23,7 +23,7 @@ def texts(count: int, seed: int = 0, longest: int = 12) -> list[str]:
 
 
 def write_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
     file.write_bytes(gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
 
 

@@ -91,8 +91,10 @@ def test_the_template_comes_with_the_tokenizer(place: str, tmp_path: Path) -> No
 
 BROKEN = {
     "no list": ("hello", "corpus.jsonl: line 1: chat", "'hello'", "a list of objects"),
-    "other names": ([{"from": "human", "value": "hi"}], "chat[0]", "'from', 'value'", '"role"'),
-    "no content": ([{"role": "user", "content": None}], "chat[0]", '"content"'),
+    "other names": ([{"from": "human", "value": "hi"}], "chat[0]", "no field 'role'", "'from', 'value'"),
+    "no content": ([{"role": "user", "content": None}], "chat[0]", "no field 'content'"),
+    "half of a character": (talk("\ud800", "a"), "chat[0]", "half of a surrogate pair"),
+    "a message that is none": (["hello"], "chat[0]", "'hello'"),
     "a system message": ([{"role": "system", "content": "x"}, *talk("a", "b")], "System role not supported"),
 }
 
@@ -117,6 +119,7 @@ HOSTILE = {
     "a loop that never ends": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "a syntax error": "{% for %}",
     "no prefix": "{{ messages|length }}{% if add_generation_prompt %}x{% endif %}",
+    "half of a character": "{{ '\\ud800' }}",
     "a clock": "{{ strftime_now('%Y') }}",
 }
 

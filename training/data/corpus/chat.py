@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pairform.registry import Problem, SpecError, not_installed, shorten
+from pairform.training.data.files import text_at
 
 SECONDS = 10.0
 """Longest time that a template may take for one conversation; a long one takes milliseconds."""
@@ -76,9 +77,11 @@ class ChatTemplate:
                     size += len(part)
                     if size > RENDERED:
                         raise MemoryError
+            whole = "".join(text)
+            whole.encode()
         except Exception as error:  # a template is a program, and may fail in any way
             raise SpecError(Problem(where, explained(error), "a conversation that the chat template accepts")) from None
-        return "".join(text)
+        return whole
 
 
 def checked(messages: object, where: str) -> list[dict[str, Any]]:
@@ -86,12 +89,11 @@ def checked(messages: object, where: str) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
         raise SpecError(Problem(where, shorten(messages), 'a list of objects with "role" and "content"'))
     for number, message in enumerate(messages):
+        place = f"{where}[{number}]"
+        if not isinstance(message, dict):
+            raise SpecError(Problem(place, shorten(message), 'an object with "role" and "content"'))
         for name in ("role", "content"):
-            if not isinstance(message, dict) or not isinstance(message.get(name), str):
-                found = (
-                    ", ".join(shorten(key, 40) for key in list(message)[:20]) if isinstance(message, dict) else shorten(message)
-                )
-                raise SpecError(Problem(f"{where}[{number}]", found, f'an object with a text in "{name}"'))
+            text_at(place, message, name)
     return messages
 
 

@@ -16,8 +16,6 @@ from pairform.training.data.tokenizer_files import Tokenizer, parse_tokenizer
 
 Texts = tuple[str, ...]
 """The text of a document, or the two of a pair."""
-TOKENIZED = 1 << 20
-"""Characters that are tokenised at once."""
 
 
 class Encoded(NamedTuple):
@@ -80,26 +78,10 @@ class Encoder:
             return np.frombuffer(b"".join(encoded), np.uint8), np.fromiter(map(len, encoded), np.int64, len(encoded))
         self.tokenizer.encode_special_tokens = not special
         pieces = [cut(text) for text in texts]
-        counts: list[int] = []
         arrays = [np.empty(0, self.dtype)]
-        for group in grouped(itertools.chain.from_iterable(pieces)):
-            for found in self.tokenizer.encode_batch_fast(group, add_special_tokens=False):
-                arrays.append(np.array(found.ids, self.dtype))
-                counts.append(len(arrays[-1]))
-        sums = np.cumsum([0, *counts])
+        for piece in itertools.chain.from_iterable(pieces):  # one by one: several at once would occupy every core
+            (found,) = self.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+            arrays.append(np.array(found.ids, self.dtype))
+        sums = np.cumsum([len(array) for array in arrays])
         ends = np.cumsum([0, *map(len, pieces)])
         return np.concatenate(arrays), np.diff(sums[ends])
-
-
-def grouped(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Texts in groups of about `TOKENIZED` characters."""
-    group: list[str] = []
-    size = 0
-    for text in texts:
-        group.append(text)
-        size += len(text)
-        if size >= TOKENIZED:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

@@ -29,15 +29,21 @@ def opened(target: str | Path) -> Iterator[Path]:
         if out.is_symlink() or (out.exists() and not out.is_dir()):
             raise OutputError(Problem(str(out), "a file or a link", "the name of a folder"))
         out.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(path.name for path in out.iterdir() if not own(path))
-        if foreign:
-            found = f"{', '.join(map(printable, foreign[:NAMED]))}{' and others' if foreign[NAMED:] else ''}"
-            raise OutputError(Problem(str(out), found, "an empty folder, or one that holds a prepared corpus and nothing else"))
     try:
         with locked(out, wait=False):
+            check_own(out)
             yield out
     except BlockingIOError:
         raise OutputError(Problem(str(out), "another preparation in progress", "a folder that nobody writes")) from None
+
+
+def check_own(out: Path) -> None:
+    """`OutputError` if a folder holds something that is none of a shard folder's files."""
+    with writing(out):
+        foreign = sorted(path.name for path in out.iterdir() if not own(path))
+    if foreign:
+        found = f"{', '.join(map(printable, foreign[:NAMED]))}{' and others' if foreign[NAMED:] else ''}"
+        raise OutputError(Problem(str(out), found, "an empty folder, or one that holds a prepared corpus and nothing else"))
 
 
 def own(path: Path) -> bool:

@@ -33,7 +33,9 @@ class Workers:
         self.processes: list[Worker] = []
         try:
             for _ in range(count):
-                self.processes.append(Worker(setup))
+                self.processes.append(Worker())
+            for process in self.processes:  # which start at the same time
+                process.send(setup)
         except BaseException:
             self.close()
             raise
@@ -78,7 +80,7 @@ class Workers:
 class Worker:
     """One process, and this end of its pipes."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self) -> None:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         self.out, self.into = Connection(ours_in, writable=False), Connection(ours_out, readable=False)
@@ -94,7 +96,6 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(theirs_in)
             os.close(theirs_out)
-        self.send(setup)
 
     def send(self, value: object) -> None:
         try:

@@ -1,5 +1,6 @@
 """Writing the shards of a source."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ class OpenFile:
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # of what an error has left unwritten: `sync` comes before a close that matters
+            self.file.close()
 
 
 class OpenShard:
