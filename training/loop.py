@@ -12,6 +12,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.training.data.batches import generator
 from pairform.training.data.stream import Batch
 from pairform.training.metrics import Log
+from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import Optimizers
 from pairform.training.optimization.phases import PhaseSpec, phase_of, set_trained
 from pairform.training.optimization.schedule import rate
@@ -47,6 +48,7 @@ class Loop:
     log:            receives a line of metrics for every `log_every` steps and for the last.
     clip:           norm to which gradients are clipped; None: they are not.
     phases, frozen: which parameters train.
+    average:        a moving average of the weights, updated with them; None: there is none.
     spikes:         decides which updates are skipped; None: no one is.
     seed:           of the random numbers of dropout, which depend on it, the step and the process; None: torch's own state.
     evaluate:       evaluates the model after a number of steps: every `evaluate_every`, but not after the last.
@@ -65,6 +67,7 @@ class Loop:
     clip: float | None = None
     phases: Sequence[PhaseSpec] = ()
     frozen: Sequence[str] = ()
+    average: MovingAverage | None = None
     spikes: Spikes | None = None
     seed: int | None = None
     log_every: int = 1
@@ -106,6 +109,8 @@ class Loop:
         skipped = self.spikes is not None and self.spikes.skips(measured.loss.item(), measured.norm.item())
         if not skipped:
             update(self.model, self.optimizers, measured, self.clip)
+            if self.average is not None:
+                self.average.update(self.model)
         if (step + 1) % self.log_every and step + 1 < self.steps:
             return None
         loss = measured.loss.item()  # within the timed part: it waits for an accelerator to finish the step

@@ -1,7 +1,6 @@
 """One step of training: the gradients of the global batch, over micro-batches and processes, and the update."""
 
 import contextlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.modeling.outputs import ModelOutput
 from pairform.training.data.stream import Batch
 from pairform.training.optimization.optimizers import Optimizers
 from pairform.training.parallel import World
@@ -17,17 +15,14 @@ from pairform.training.parallel import World
 
 @dataclass(frozen=True)
 class Computation:
-    """How gradients are computed.
+    """Where and how gradients are computed.
 
-    device:     where the model is.
-    autocast:   compute in this dtype, with weights in another; None: in the weights' own.
-    objective:  adds losses, such as that of a teacher, to a micro-batch's: from the model's output, the inputs and the number
-                of label tokens of the global batch to losses by name. Each is divided by that number.
+    device:   where the model is.
+    autocast: compute in this dtype, with weights in another; None: in the weights' own.
     """
 
     device: str | torch.device = "cpu"
     autocast: torch.dtype | None = None
-    objective: Callable[[ModelOutput, Mapping[str, Tensor], Tensor], dict[str, Tensor]] | None = None
 
     def context(self) -> contextlib.AbstractContextManager[None]:
         if self.autocast is None:
@@ -58,8 +53,7 @@ def gradients(model: Model, batch: Batch, computation: Computation, world: World
         inputs = {name: tensor.to(computation.device, non_blocking=True) for name, tensor in micro.inputs.items()}
         with computation.context():
             output = model(**inputs, loss_tokens=labels)
-            losses = {} if computation.objective is None else computation.objective(output, inputs, labels)
-        loss = output.loss
+        loss, losses = output.loss, {}
         if output.auxiliary_loss is not None:
             loss = loss - output.auxiliary_loss
             losses["auxiliary_loss"] = output.auxiliary_loss * share

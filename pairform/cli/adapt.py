@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pairform.cli.options import Json, Out, OutFormat, Overwrite, check_format, given_path, print_json
-from pairform.registry.errors import printable
+from pairform.registry.errors import PairformError, Problem, printable
 
 adapt = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a model by a recipe: adapt, pretrain, fine-tune.")
 
@@ -23,10 +23,14 @@ def run(
     """
     from pairform.assemblies.modeling.processes import PeerError
     from pairform.training.adaptation.run import adapt as train
+    from pairform.training.optimization.spikes import DivergedError
     from pairform.training.parallel import environment
 
     try:
         train(recipe, out)
+    except DivergedError as error:
+        remedy = "Lower optimizer.learning_rate, or set skip_step. Training resumes from the last checkpoint."
+        raise PairformError(Problem(str(out), str(error), "a finite loss", remedy)) from None
     except PeerError:  # the process that failed reports it
         raise typer.Exit(1) from None
     if environment()[0] == 0:

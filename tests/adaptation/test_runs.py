@@ -20,6 +20,7 @@ from pairform.training.adaptation.run_folder import status_of
 from pairform.training.loop import Loop
 from pairform.training.optimization.spikes import DivergedError
 from tests.adaptation.small_run import RECIPE, lines, trained, write_run
+from tests.command_line.runner import CommandLine
 
 SMALL_GEMMA = {
     "vocabulary": 300,
@@ -221,3 +222,13 @@ def test_a_conversion_is_made_once_and_adapted(tmp_path: Path) -> None:
     moved = pairform.load(export(tmp_path / "run", tmp_path / "two", step=2)).state_dict()
     assert {name for name in initial if not torch.equal(initial[name], moved[name])} <= {n for n in initial if "cross_att" in n}
     assert status_of(adapt(recipe, tmp_path / "run"))["status"] == "done"
+
+
+def test_the_command_line_tells_of_a_diverged_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_run(tmp_path, {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "steps": 20})
+    result = CommandLine(monkeypatch, capsys)("adapt", "run", str(recipe), "--out", str(tmp_path / "run"))
+    assert result.code == 1
+    assert "the loss is nan at step" in result.err
+    assert "Lower optimizer.learning_rate" in result.err

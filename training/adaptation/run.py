@@ -54,7 +54,11 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
         prepared = prepare(read, place if source is None else Path(source), size)
         check_resumes(folder, read)
     device = None if read.device == "auto" else read.device
-    with start(read.parallel.shard, read.parallel.replicate, device=device) as world, run_folder(folder, prepared, world):
+    with (
+        start(read.parallel.shard, read.parallel.replicate, device=device) as world,
+        run_folder(folder, prepared, world),
+        computing(world, read.threads),
+    ):
         train(prepared, folder, world)
     return folder
 
@@ -70,12 +74,23 @@ def said_by(rank: int) -> Iterator[None]:
         raise PeerError(error.problems) from None
 
 
+@contextlib.contextmanager
+def computing(world: World, threads: int | None) -> Iterator[None]:
+    """torch's settings while a run trains: threads, and on a CPU deterministic algorithms, to resume bit for bit."""
+    before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    try:
+        torch.set_num_threads(threads or before)
+        if world.device.type == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_deterministic_debug_mode(mode)
+
+
 def train(prepared: Prepared, folder: Path, world: World) -> None:
     """Train the model of a run from its last checkpoint on, or from the beginning."""
     recipe, checkpoints = prepared.recipe, folder / CHECKPOINTS
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(world.device.type == "cpu", warn_only=True)
     model = open_model(prepared, folder, world)
     optimizers = make_optimizer(model, recipe.optimizer, fused=True)
     average = None if recipe.average is None or recipe.average.ema is None else MovingAverage(model, recipe.average.ema)
@@ -93,8 +108,6 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
                 log({"step": done, "split": "valid"} | line)
 
         def after(done: int) -> None:
-            if average is not None:
-                average.update(model)
             last, stops = done == recipe.total_steps, interruption.stops()
             if last and recipe.evaluation is not None:
                 assess(done)
@@ -122,6 +135,7 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
             clip=None if recipe.clip == "none" else recipe.clip,
             phases=recipe.phases,
             frozen=recipe.frozen,
+            average=average,
             spikes=spikes,
             seed=recipe.seed,
             evaluate_every=None if recipe.evaluation is None else recipe.evaluation.every,
