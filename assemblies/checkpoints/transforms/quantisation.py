@@ -1,7 +1,8 @@
 """8-bit weights, as `load(..., quantise="int8")` puts them into linear layers.
 
-Weight-only: each row of a weight is 256 steps of its own largest value over 127.5, as in torchao (symmetric, as in Dettmers et
-al. 2022, arXiv 2208.07339, section 2.1, who divide by 127); activations and products stay in the model's dtype. torchao makes and holds the quantised tensors.
+Weight-only: each row of a weight is 256 steps of its own largest value over 127.5, as in torchao (symmetric; Dettmers et al.
+2022, arXiv 2208.07339, section 2.1, divide by 127). Activations and products stay in the model's dtype. torchao makes and holds
+the quantised tensors.
 """
 
 import logging
