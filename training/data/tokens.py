@@ -9,6 +9,7 @@ import numpy as np
 from pairform.registry import Problem, SpecError
 from pairform.training.data.batches import Ids
 from pairform.training.data.tokenizer_files import Tokenizer
+from pairform.training.data.tokenizer_files import read_tokenizer as read_tokenizer
 
 BYTES = 256
 
