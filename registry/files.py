@@ -142,7 +142,13 @@ def writing(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the folder's lock, which is released when the process ends. `BlockingIOError` without `wait` if it is taken."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    with held(os.open(folder, os.O_RDONLY), wait):
+        yield
+
+
+@contextlib.contextmanager
+def held(descriptor: int, wait: bool) -> Iterator[None]:
+    """Hold the lock of an open file or folder, then close it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pairform.registry.errors import OutputError, Problem
-from pairform.registry.files import PARTIAL, replace_text, writing
+from pairform.registry.files import PARTIAL, held, replace_text, writing
 
 OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -30,12 +30,10 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPENED, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with held(descriptor, wait):
+            yield
     except BlockingIOError:
-        raise OutputError(Problem(str(path.parent), "another run in progress", "a study that is not running")) from None
-    finally:
-        os.close(descriptor)
+        raise OutputError(Problem(str(path.parent), "another run in progress", "a folder in which none is running")) from None
 
 
 def is_locked(path: Path) -> bool:

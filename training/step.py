@@ -1,6 +1,7 @@
 """One step of training: the gradients of the global batch, over micro-batches and processes, and the update."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,17 +18,12 @@ from pairform.training.parallel import World
 class Computation:
     """Where and how gradients are computed.
 
-    device:   where the model is.
-    autocast: compute in this dtype, with weights in another; None: in the weights' own.
+    device:  where the model is.
+    context: made for each forward pass, such as one of autocast.
     """
 
     device: str | torch.device = "cpu"
-    autocast: torch.dtype | None = None
-
-    def context(self) -> contextlib.AbstractContextManager[None]:
-        if self.autocast is None:
-            return contextlib.nullcontext()
-        return torch.autocast(torch.device(self.device).type, self.autocast)
+    context: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 @dataclass

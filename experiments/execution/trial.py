@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -86,7 +87,9 @@ def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, An
 
 
 def computation(settings: TrainingSpec) -> Computation:
-    return Computation(settings.device, torch.bfloat16 if settings.dtype == "bfloat16" else None)
+    if settings.dtype == "float32":
+        return Computation(settings.device)
+    return Computation(settings.device, partial(torch.autocast, torch.device(settings.device).type, torch.bfloat16))
 
 
 def batch_of(examples: list[Example], model: Model) -> Batch:

@@ -1,7 +1,9 @@
 """Runs of `adapt`: what they record, and that a resumed run gives the numbers of one that was never interrupted."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,8 +78,12 @@ def test_a_run_that_a_signal_ended_resumes_to_the_same_numbers(
     with pytest.raises(InterruptedRunError, match="Run the same command to continue"):
         adapt(recipe, tmp_path / "run")
     monkeypatch.undo()
+    samples = tmp_path / "run" / "samples.jsonl"
+    if samples.exists():  # written after the last checkpoint, as by a process that was killed then
+        samples.write_text(samples.read_text() + '{"step": 4, "source": "", "generated": ""}\n')
     assert status_of(tmp_path / "run")["checkpoint"] == 3
     assert lines(adapt(recipe, tmp_path / "run")) == whole
+    assert not samples.exists() or samples.read_text() == (tmp_path / "whole" / "samples.jsonl").read_text()
 
 
 def test_a_run_that_was_killed_resumes_to_the_same_numbers(tmp_path: Path) -> None:
@@ -163,6 +169,29 @@ def test_a_recipe_that_cannot_run_is_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_samples_of_a_model_without_a_decoder_are_refused(tmp_path: Path) -> None:
+    encoder = {"assembly": "encoder_only", "decoder": None, "tie_embeddings": False, "head": {"name": "lm", "tie": "encoder"}}
+    recipe = write_run(tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "masked", "window": 32}}})
+    spec = pairform.patch(pairform.load_spec(tmp_path / "spec.json"), encoder)
+    (tmp_path / "spec.json").write_text(json.dumps(spec.document()))
+    with pytest.raises(SpecError, match=r"evaluation.generate: .*a model with a decoder"):
+        adapt(recipe, tmp_path / "run")
+
+
+def test_a_shard_that_has_changed_is_refused(tmp_path: Path) -> None:
+    """Unless the recipe says that it is not to be compared."""
+    recipe = write_run(tmp_path)
+    shard = tmp_path / "shards" / "000-train-00000.tokens"
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(SpecError, match="SHA-256"):
+        adapt(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"data": RECIPE["data"] | {"verify": False}}))
+    adapt(recipe, tmp_path / "run")
+
+
 def test_another_recipe_or_something_else_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, {"steps": 2})
     adapt(recipe, tmp_path / "run")
@@ -218,6 +247,7 @@ def test_a_conversion_is_made_once_and_adapted(tmp_path: Path) -> None:
     convert = {"convert": {"encoder": str(tmp_path / "gemma"), "decoder": str(tmp_path / "gemma"), "seed": 2}}
     recipe = write_run(tmp_path, {"model": convert, "steps": 4, "phases": [{"steps": 2, "train": ["*cross_attention*"]}]})
     adapt(recipe, tmp_path / "run")
+    shutil.rmtree(tmp_path / "gemma")  # what was converted is kept
     initial = pairform.load(tmp_path / "run" / "initial").state_dict()
     moved = pairform.load(export(tmp_path / "run", tmp_path / "two", step=2)).state_dict()
     assert {name for name in initial if not torch.equal(initial[name], moved[name])} <= {n for n in initial if "cross_att" in n}

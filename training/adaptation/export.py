@@ -16,7 +16,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.registry import OutputError, Problem
 from pairform.training.adaptation.preparation import find_model
 from pairform.training.adaptation.recipe import Recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, SPEC, recorded_recipe
+from pairform.training.adaptation.run_folder import CHECKPOINTS, SPEC, recorded_recipe
 from pairform.training.checkpoints import load_weights
 from pairform.training.checkpoints.folders import steps
 from pairform.training.optimization.averaging import mean
@@ -90,5 +90,5 @@ def load_averaged(model: Model, checkpoints: Path, recipe: Recipe | None, found:
 
 def taken_over(run: Path, recipe: Recipe) -> Companions:
     """The tokenizer and generation settings of the model that training started from, if it had some."""
-    initial = run / INITIAL if (run / INITIAL).is_dir() else find_model(recipe)[1]
+    initial = find_model(recipe, run)[1]
     return Companions() if initial is None else companions({"model": open_checkpoint(initial)})

@@ -24,7 +24,8 @@ from pairform.training.optimization.phases import check_patterns
 
 HELD_OUT_SEED = 0
 """The held-out rows do not depend on the recipe's seed, so that losses of several seeds are comparable."""
-OWN = ""
+OWN, INITIAL = "", "initial"
+"""The name of the recipe's own objective; and in a run's folder, the model that it has converted."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Prepared:
     """A validated run.
 
     weights:  folder of the model's weights; None: new weights, or those of `conversion`.
+    shards:   the data, whose digests are not compared yet: one process does that for all.
     batches:  of training.
     held_out: of evaluation, by the objective's name in the recipe, `OWN` for `data.objective`; each has one batch.
     tokens:   how text is encoded.
@@ -41,39 +43,47 @@ class Prepared:
     spec: ModelSpec
     weights: Path | None
     conversion: Mapping[str, Any] | None
+    shards: Shards
     batches: Batches
     held_out: Mapping[str, Batches]
     tokens: Tokens
 
 
-def prepare(recipe: Recipe, source: Path, world_size: int) -> Prepared:
+def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepared:
     """Validate a recipe against its model, its data and the number of processes.
 
     Args:
         recipe: The recipe.
         source: Folder to which the data's path is relative.
+        run: Folder of the run.
         world_size: Number of processes.
 
     Raises:
         PairformError: with all problems of the first part that has some.
     """
-    spec, weights, conversion = find_model(recipe)
+    spec, weights, conversion = find_model(recipe, run)
     shards = Shards.open(source / recipe.data.shards)
-    if recipe.data.verify:
-        shards.verify()
-    batches = open_batches(recipe, spec, shards)
-    held_out = dict(open_held_out(recipe, spec, shards, world_size))
+    tokenizer = read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None  # None: tokens are bytes
+    objective, batch = recipe.data.objective, recipe.batch
+    settings: dict[str, Any] = {"batch": batch.tokens, "micro": batch.micro, "seed": recipe.seed}
+    batches = Batches(spec, objective, streams(shards, objective, "train"), tokenizer, **settings)
+    held_out = dict(open_held_out(recipe, spec, shards, tokenizer, world_size))
     problems = [*batches.check_world(world_size), *check_model(recipe, spec)]
     if problems:
         raise SpecError(problems)
     if recipe.logging.tensorboard:
         check_package("tensorboardX", "logging.tensorboard")
-    return Prepared(recipe, spec, weights, conversion, batches, held_out, open_tokens(Ids.of(spec), tokenizer_of(shards)))
+    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, open_tokens(Ids.of(spec), tokenizer))
 
 
-def find_model(recipe: Recipe) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:
-    """The spec of the recipe's model, and where its weights come from: a folder, or the arguments of a conversion."""
+def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:
+    """The spec of the recipe's model, and where its weights come from: a folder, or the arguments of a conversion.
+
+    A run that has converted its model before does not read the sources again.
+    """
     if isinstance(recipe.model, Converted):
+        if (run / INITIAL).is_dir():
+            return load_spec(run / INITIAL), run / INITIAL, None
         arguments = recipe.model.convert.arguments
         made: Plan = plan(**arguments)
         return made.spec, None, arguments
@@ -83,20 +93,9 @@ def find_model(recipe: Recipe) -> tuple[ModelSpec, Path | None, Mapping[str, Any
     return load_spec(folder), folder, None
 
 
-def open_batches(recipe: Recipe, spec: ModelSpec, shards: Shards) -> Batches:
-    """The batches of training."""
-    return Batches(
-        spec,
-        recipe.data.objective,
-        streams(shards, recipe.data.objective, "train"),
-        tokenizer_of(shards),
-        batch=recipe.batch.tokens,
-        micro=recipe.batch.micro,
-        seed=recipe.seed,
-    )
-
-
-def open_held_out(recipe: Recipe, spec: ModelSpec, shards: Shards, world_size: int) -> Iterator[tuple[str, Batches]]:
+def open_held_out(
+    recipe: Recipe, spec: ModelSpec, shards: Shards, tokenizer: Tokenizer | None, world_size: int
+) -> Iterator[tuple[str, Batches]]:
     """For each objective of the evaluation, held-out rows as one batch, rounded up to what all processes share."""
     if recipe.evaluation is None:
         return
@@ -106,19 +105,13 @@ def open_held_out(recipe: Recipe, spec: ModelSpec, shards: Shards, world_size: i
         if not found:
             remedy = "Prepare the corpus with held_out, as in 0.01."
             raise SpecError(Problem("evaluation", f"no held-out documents in {recipe.data.shards}", "some", remedy))
-        row = objective.source + objective.target if isinstance(objective, SequencePairs) else objective.window
-        settings: dict[str, Any] = {"batch": rows * row, "micro": recipe.batch.micro, "seed": HELD_OUT_SEED}
-        yield name, Batches(spec, objective, found, tokenizer_of(shards), **settings)
+        settings: dict[str, Any] = {"batch": rows * objective.window, "micro": recipe.batch.micro, "seed": HELD_OUT_SEED}
+        yield name, Batches(spec, objective, found, tokenizer, **settings)
 
 
 def streams(shards: Shards, objective: AnyObjective, split: str) -> list[Any]:
     """A split's streams of pairs for an objective on pairs, else of text."""
     return list(getattr(shards, f"{split}_pairs" if isinstance(objective, SequencePairs) else split))
-
-
-def tokenizer_of(shards: Shards) -> Tokenizer | None:
-    """The shards' tokenizer; None: their tokens are bytes."""
-    return read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None
 
 
 def check_model(recipe: Recipe, spec: ModelSpec) -> Iterator[Problem]:
@@ -127,3 +120,5 @@ def check_model(recipe: Recipe, spec: ModelSpec) -> Iterator[Problem]:
     for index, phase in enumerate(recipe.phases):
         yield from check_patterns(f"phases[{index}].train", phase.train, names)
     yield from check_patterns("frozen", recipe.frozen, names)
+    if recipe.evaluation is not None and recipe.evaluation.generate is not None and spec.decoder is None:
+        yield Problem("evaluation.generate", f"samples of a model of the assembly {spec.assembly}", "a model with a decoder")

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
-from pairform.training.parallel import World, environment, shard, start
+from pairform.training.parallel import World, computing, environment, shard, start
 from pairform.training.step import Computation
 
 
@@ -51,13 +52,13 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
     folder = output_path(out)
     with said_by(rank):
         read, place = read_recipe(recipe)
-        prepared = prepare(read, place if source is None else Path(source), size)
         check_resumes(folder, read)
+        prepared = prepare(read, place if source is None else Path(source), folder, size)
     device = None if read.device == "auto" else read.device
     with (
         start(read.parallel.shard, read.parallel.replicate, device=device) as world,
         run_folder(folder, prepared, world),
-        computing(world, read.threads),
+        torch_settings(world, read.threads),
     ):
         train(prepared, folder, world)
     return folder
@@ -75,7 +76,7 @@ def said_by(rank: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def computing(world: World, threads: int | None) -> Iterator[None]:
+def torch_settings(world: World, threads: int | None) -> Iterator[None]:
     """torch's settings while a run trains: threads, and on a CPU deterministic algorithms, to resume bit for bit."""
     before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     try:
@@ -96,7 +97,7 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
     average = None if recipe.average is None or recipe.average.ema is None else MovingAverage(model, recipe.average.ema)
     begin = resume_step(checkpoints) or 0
     state: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizers.each) if begin else {}
-    computation = Computation(world.device, torch.bfloat16 if is_cast(recipe, world) else None)
+    computation = Computation(world.device, partial(computing, recipe.precision, world))
     clock = Clock(state.get("seconds", 0.0), state.get("tokens", 0))
     spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
     if average is not None and state:
@@ -142,11 +143,6 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
             evaluate=assess,
             after=after,
         ).run(begin)
-
-
-def is_cast(recipe: Recipe, world: World) -> bool:
-    """Whether a forward pass needs autocast. A sharded model casts the parameters that it gathers instead."""
-    return recipe.precision == "mixed" and world.mesh is None
 
 
 def state_of(clock: Clock, spikes: Spikes | None, average: MovingAverage | None) -> dict[str, Any]:

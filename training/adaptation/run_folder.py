@@ -17,13 +17,14 @@ from typing import Any
 from pairform.assemblies.initialisation.execute import convert
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
+from pairform.training.adaptation.preparation import INITIAL as INITIAL
 from pairform.training.adaptation.preparation import Prepared
 from pairform.training.adaptation.recipe import WITHOUT_EFFECT, Recipe
 from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
 
-RECIPE, SPEC, SAMPLES, INITIAL = "recipe.json", "spec.json", "samples.jsonl", "initial"
+RECIPE, SPEC, SAMPLES = "recipe.json", "spec.json", "samples.jsonl"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 LINE_BYTES = 1 << 20
 """Largest line of metrics that is read; one has about 200 bytes."""
@@ -54,9 +55,8 @@ def check_resumes(run: Path, recipe: Recipe) -> None:
         raise OutputError(Problem(str(run), found, f"{', '.join(shorten(new.get(name)) for name in changed)}", remedy))
 
 
-def lines(run: Path) -> Iterator[dict[str, Any]]:
-    """The lines of metrics, without one that a killed process left incomplete."""
-    file = run / METRICS
+def lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics or samples, without one that a killed process left incomplete."""
     if not file.is_file():
         return
     with open_regular(file) as stream:
@@ -71,11 +71,11 @@ def lines(run: Path) -> Iterator[dict[str, Any]]:
                 yield found
 
 
-def cut_lines(run: Path, step: int) -> None:
+def cut_lines(file: Path, step: int) -> None:
     """Drop the lines of steps after `step`, from which training resumes."""
-    kept = [line for line in lines(run) if isinstance(line.get("step"), int) and line["step"] <= step]
-    if (run / METRICS).exists():
-        replace_text(run / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+    if file.exists():
+        kept = [line for line in lines(file) if isinstance(line.get("step"), int) and line["step"] <= step]
+        replace_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 @contextlib.contextmanager
@@ -87,13 +87,15 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
     """
     with contextlib.ExitStack() as stack:
         with world.together("the run's folder"):
-            if world.first:
+            if world.first:  # one process compares digests for all: they may take hours
+                if prepared.recipe.data.verify:
+                    prepared.shards.verify()
                 folder.mkdir(parents=True, exist_ok=True)
                 check_links(folder)
                 stack.enter_context(lock(folder / LOCK, wait=False))
                 remove_partials(folder)
                 check_resumes(folder, prepared.recipe)
-                if prepared.conversion is not None and not (folder / INITIAL).exists():
+                if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
                 write_json(folder / SPEC, prepared.spec.document())
                 write_json(folder / RECIPE, prepared.recipe.document())
@@ -106,7 +108,8 @@ def run_log(folder: Path, recipe: Recipe, world: World, begin: int) -> Iterator[
     if not world.first:
         yield lambda line: None
         return
-    cut_lines(folder, begin)
+    for name in (METRICS, SAMPLES):
+        cut_lines(folder / name, begin)
     with open_log(folder, recipe.logging.tensorboard, begin=begin) as log:
         yield log
 
@@ -115,7 +118,7 @@ def status_of(run: Path) -> dict[str, Any]:
     """How far a run is: its steps, tokens and last losses, and the step that it resumes from."""
     recipe = recorded_recipe(run)
     last: dict[str, dict[str, Any]] = {}
-    for line in lines(run):
+    for line in lines(run / METRICS):
         last[str(line.get("split")) + ("" if "objective" not in line else f" {line['objective']}")] = line
     train = last.get("train", {})
     seconds, tokens = train.get("seconds"), train.get("tokens")

@@ -18,6 +18,11 @@ class SequencePairs(Objective):
         default=512, description="Most tokens of a target with its end token; longer ones are truncated and have none."
     )
 
+    @property
+    def window(self) -> int:
+        """Tokens of a full pair."""
+        return self.source + self.target
+
     def pair(self, source: np.ndarray, target: np.ndarray, marks: Marks) -> Piece | None:
         """The example; None without a source."""
         if not len(source):

@@ -96,7 +96,7 @@ class Batches:
         join: bool = False,
         bos: bool = False,
     ) -> None:
-        row = objective.source + objective.target if isinstance(objective, SequencePairs) else objective.window
+        row = objective.window
         problems = [*check_objective(objective, spec), *check_streams(objective, streams)]
         if batch < row:
             problems.append(Problem("batch.tokens", f"{batch:,}", f"at least one row: {row:,} tokens"))
