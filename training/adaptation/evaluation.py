@@ -11,7 +11,7 @@ import torch
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import writing
 from pairform.training.adaptation.preparation import OWN, Prepared
-from pairform.training.adaptation.recipe import SampleSpec
+from pairform.training.adaptation.recipe_parts import SampleSpec
 from pairform.training.adaptation.run_folder import SAMPLES
 from pairform.training.data.objectives import IGNORED
 from pairform.training.data.stream import Batches

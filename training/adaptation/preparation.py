@@ -12,7 +12,8 @@ from pairform.assemblies.initialisation.planning import plan
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, presets
-from pairform.training.adaptation.recipe import Converted, Recipe
+from pairform.training.adaptation.recipe import Recipe
+from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
