@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pairform.registry import InputError, Problem, shorten
+from pairform.registry import InputError, Problem, shorten, writing
 from pairform.training.isolation import isolated
 from pairform.training.metrics import check_package
 
@@ -20,15 +20,8 @@ FOLDER = "jobs"
 """Folder of submitit's files in a study or run. Each command gets a new one there, since submitit unpickles what it finds."""
 PAUSE = 0.2
 """Seconds between polls of a job."""
-SHARED = {
-    "cpus_per_task": "cpus_per_task",
-    "gpus_per_node": "gpus_per_node",
-    "nodes": "nodes",
-    "ntasks_per_node": "tasks_per_node",
-    "tasks_per_node": "tasks_per_node",
-    "time": "timeout_min",
-}
-"""Slurm settings that submitit's local executor knows too, with submitit's names for them."""
+COUNTS = {"nodes": "nodes", "ntasks_per_node": "tasks_per_node", "tasks_per_node": "tasks_per_node"}
+"""Settings of which the number of processes is made, with submitit's names for them."""
 DAY = 24 * 60
 TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,7})(?::(\d{1,2}))?(?::(\d{1,2}))?", re.ASCII)
 REQUEUES = 1000
@@ -79,8 +72,10 @@ class Submitter:
     @functools.cached_property
     def executor(self) -> Any:
         folder = self.folder / FOLDER
-        folder.mkdir(exist_ok=True)
-        return self.make(Path(tempfile.mkdtemp(dir=folder, prefix=time.strftime("%Y%m%d-%H%M%S-"))))
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            own = tempfile.mkdtemp(dir=folder, prefix=time.strftime("%Y%m%d-%H%M%S-"))
+        return self.make(Path(own))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """submitit's job, which calls the function in each of its processes.
@@ -96,14 +91,19 @@ class Submitter:
 
 
 def parameters(settings: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
-    """Slurm settings as submitit's parameters. The local executor ignores those of Slurm alone, but not their errors."""
+    """Slurm settings as submitit's parameters. The local executor has only a time limit, processes and GPUs."""
     found: dict[str, Any] = {} if cluster == "slurm" else {"timeout_min": DAY}  # submitit's default is two minutes
     for name, value in settings.items():
         if name == "time":
-            value = minutes(value)
-        elif name in SHARED and (type(value) is not int or value < 1):
-            raise InputError(Problem(f"slurm.{name}", shorten(value), "a whole number, 1 or more"))
-        found[SHARED.get(name, f"slurm_{name}")] = value
+            found["timeout_min"] = minutes(value)
+        elif name in COUNTS:
+            if type(value) is not int or value < 1:
+                raise InputError(Problem(f"slurm.{name}", shorten(value), "a whole number, 1 or more"))
+            found[COUNTS[name]] = value
+        elif name == "gpus_per_node" and cluster == "local":
+            found[name] = value
+        else:
+            found[f"slurm_{name}"] = value
     return found
 
 

@@ -83,13 +83,13 @@ def test_a_job_is_submitted_to_slurm(
 ) -> None:
     pytest.importorskip("submitit")
     cluster(tmp_path / "bin", SBATCH, monkeypatch)
-    settings = ["nodes=2", "gpus_per_node=4", "time=1-12", "partition=gpu"]
+    settings = ["nodes=2", "gpus_per_node=a100:4", "time=1-12", "partition=gpu"]
     words = [word for setting in settings for word in ("--slurm", setting)]
     command = CommandLine(monkeypatch, capsys)
     run = ("adapt", "run", write_run(tmp_path), "--out", tmp_path / "run", "--executor", "slurm")
     assert "slurm 77, logs in" in command(*run, *words).out
     script = (tmp_path / "bin" / "sbatch.script").read_text()
-    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "time=2160", "partition=gpu", "signal=USR2@90"):
+    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=a100:4", "time=2160", "partition=gpu", "signal=USR2@90"):
         assert f"#SBATCH --{line}\n" in script
     status = document(command("adapt", "status", tmp_path / "run", "--json"))
     assert (status["status"], status["step"]) == ("submitted", 0)

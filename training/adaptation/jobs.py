@@ -88,8 +88,9 @@ def submit(
         raise InputError(Problem("slurm.time", "no time limit", "minutes", remedy))
     read, place = read_recipe(recipe)
     folder, place = output_path(out).absolute(), (place if source is None else Path(source)).absolute()
-    if "gpus_per_node" in settings and not {"tasks_per_node", "ntasks_per_node"} & settings.keys():
-        settings = {**settings, "tasks_per_node": settings["gpus_per_node"]}
+    gpus = str(settings.get("gpus_per_node", "")).rpartition(":")[2]  # 8 of 8 and of a100:8
+    if gpus.isdecimal() and not {"tasks_per_node", "ntasks_per_node"} & settings.keys():
+        settings = {**settings, "tasks_per_node": int(gpus)}
     submitter = Submitter(folder, settings, cluster)
     check_run(read, place, folder, submitter.tasks)
     folder.mkdir(parents=True, exist_ok=True)
