@@ -129,7 +129,7 @@ def submitit_executor(settings: Mapping[str, Any], cluster: Cluster, folder: Pat
         folder=folder, cluster=cluster, slurm_max_num_timeout=REQUEUES, local_max_num_timeout=REQUEUES
     )
     try:
-        executor.update_parameters(**({"name": "pairform"} | settings))
+        executor.update_parameters(**{"name": "pairform", **settings})
     except (NameError, ValueError, TypeError, AssertionError) as error:
         raise InputError(Problem("slurm", str(error), "settings that submitit knows")) from None
     return executor

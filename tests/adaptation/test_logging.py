@@ -1,9 +1,11 @@
-"""Logging to Weights & Biases, through a module that stands for its package and keeps what it is given in a file."""
+"""Logging to Weights & Biases, through a module that stands for its package and keeps calls in a file; and to TensorBoard."""
 
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ LOGGED: dict[str, Any] = {"logging": {"wandb": {"project": "pairs", "name": "sma
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package's folder."""
     folder = tmp_path / "packages"
     folder.mkdir()
@@ -70,7 +72,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    return folder
+    yield folder
+    sys.modules.pop("wandb", None)
 
 
 def calls(package: Path, kind: str) -> list[dict[str, Any]]:
@@ -164,12 +167,14 @@ def test_an_id_that_is_none_is_refused(package: Path, tmp_path: Path) -> None:
 def test_without_its_package_it_is_refused_before_anything_is_written(
     folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder `wandb` in the working directory, as the package itself writes one, is no package."""
+    """A folder `wandb` on the path, such as the package itself writes into the working directory, is no package."""
     if folder:
+        if find_spec("wandb") is not None:
+            pytest.skip("wandb is installed")
         (tmp_path / "packages" / "wandb").mkdir(parents=True)
         monkeypatch.syspath_prepend(tmp_path / "packages")
-    if "wandb" in sys.modules or (not folder and any((Path(path) / "wandb").is_dir() for path in sys.path)):
-        pytest.skip("wandb is installed")
+    else:
+        monkeypatch.setattr("pairform.training.metrics.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"`wandb` is not installed.*pip install wandb"):
         adapt(write_run(tmp_path, LOGGED), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -180,3 +185,13 @@ def test_a_project_is_one_of_the_users(wandb: Any, tmp_path: Path) -> None:
     """A recipe from somebody else cannot send metrics to their account."""
     with pytest.raises(SpecError, match=r"logging\.wandb"):
         adapt(write_run(tmp_path, {"logging": {"wandb": wandb}}), tmp_path / "run")
+
+
+def test_tensorboard_has_the_losses_of_every_objective(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    objectives = {"spans": {"name": "span_corruption", "window": 32}}
+    patch = {"logging": {"tensorboard": True}, "evaluation": {"every": 6, "rows": 4, "objectives": objectives}}
+    adapt(write_run(tmp_path, patch), tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
+    content = events.read_bytes()
+    assert all(tag in content for tag in (b"train/loss", b"valid/loss", b"valid/spans/loss"))
