@@ -15,9 +15,9 @@ from pairform.assemblies.modeling.processes import PeerError
 from pairform.registry import PairformError, Problem, output_path
 from pairform.training.adaptation.evaluation import evaluate
 from pairform.training.adaptation.interruption import ENDING, Interruption, Signals
-from pairform.training.adaptation.preparation import Prepared, prepare
+from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
+from pairform.training.adaptation.run_folder import CHECKPOINTS, check_resumes, run_folder, run_log
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage

@@ -21,8 +21,7 @@ from pairform.assemblies.initialisation.execute import convert
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
 from pairform.training.adaptation.companions import keep
-from pairform.training.adaptation.preparation import INITIAL as INITIAL
-from pairform.training.adaptation.preparation import Prepared
+from pairform.training.adaptation.preparation import INITIAL, Prepared
 from pairform.training.adaptation.recipe import WITHOUT_EFFECT, Recipe
 from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
