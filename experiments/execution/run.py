@@ -14,10 +14,9 @@ from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
+from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
 
-EXECUTORS = ("local", "slurm", "submitit")
-"""Processes on this machine, jobs of a Slurm cluster, or submitit's local executor."""
 Report = Callable[[Trial], None]
 """Callback that receives each trial as it ends."""
 
@@ -114,17 +113,10 @@ def run_study(
     return trials_of(out)
 
 
-def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor:
+def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:
     """The executor that `kind` names; `InputError` if its package or the cluster is missing."""
-    if kind not in EXECUTORS:
-        raise InputError(Problem("executor", shorten(kind), " or ".join(EXECUTORS)))
-    if kind == "local":
-        if cluster:
-            remedy = "Leave out --slurm, or run with --executor slurm."
-            raise InputError(Problem("slurm", ", ".join(cluster), "no cluster settings for local trials", remedy))
-        return Processes(work)
-    check_package("submitit", f"executor {kind}")
-    return Jobs(work, cluster, "slurm" if kind == "slurm" else "local")
+    cluster = cluster_of(kind, settings)
+    return Processes(work) if cluster is None else Jobs(work, settings, cluster)
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:

@@ -79,6 +79,8 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
         raise SpecError(problems)
     if recipe.logging.tensorboard:
         check_package("tensorboardX", "logging.tensorboard")
+    if recipe.logging.wandb is not None:
+        check_package("wandb", "logging.wandb", None)
     return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, open_tokens(Ids.of(spec), tokenizer))
 
 

@@ -14,16 +14,16 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.processes import PeerError
 from pairform.registry import PairformError, Problem, output_path
 from pairform.training.adaptation.evaluation import evaluate
-from pairform.training.adaptation.interruption import Interruption
-from pairform.training.adaptation.preparation import Prepared, prepare
+from pairform.training.adaptation.interruption import ENDING, Interruption, Signals
+from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
+from pairform.training.adaptation.run_folder import CHECKPOINTS, check_resumes, run_folder, run_log
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
-from pairform.training.parallel import World, computing, environment, shard, start
+from pairform.training.parallel import World, check_shape, computing, environment, shard, start
 from pairform.training.step import Computation
 
 
@@ -31,13 +31,20 @@ class InterruptedRunError(PairformError):
     """A signal ended the run after a checkpoint."""
 
 
-def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, source: str | Path | None = None) -> Path:
+def adapt(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    source: str | Path | None = None,
+    signals: Signals = ENDING,
+) -> Path:
     """Train a model by a recipe, or resume the run in `out`. Under torchrun, call it in every process.
 
     Args:
         recipe: A recipe, its document, or a JSON file.
         out: Folder of the run: new, empty, or of an earlier run of the same recipe.
         source: Folder to which the data's path is relative. Default: the recipe file's, or the working directory.
+        signals: Those that end the run after a checkpoint, SIGINT and SIGTERM, and those at which it writes one.
 
     Returns:
         The folder of the run.
@@ -45,23 +52,29 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
     Raises:
         PairformError: the recipe does not fit its model, its data or the processes, or `out` holds something else; in processes
             other than the one that reports it a `PeerError`.
-        InterruptedRunError: SIGINT or SIGTERM ended the run, which can be resumed.
+        InterruptedRunError: a signal ended the run, which can be resumed.
         DivergedError: the loss is not finite.
     """
     rank, size, _ = environment()
     folder = output_path(out)
     with said_by(rank):
         read, place = read_recipe(recipe)
-        check_resumes(folder, read)
-        prepared = prepare(read, place if source is None else Path(source), folder, size)
+        prepared = check_run(read, place if source is None else Path(source), folder, size)
     device = None if read.device == "auto" else read.device
     with (
         start(read.parallel.shard, read.parallel.replicate, device=device) as world,
         run_folder(folder, prepared, world),
         torch_settings(world, read.threads),
     ):
-        train(prepared, folder, world)
+        train(prepared, folder, world, signals)
     return folder
+
+
+def check_run(recipe: Recipe, source: Path, folder: Path, size: int) -> Prepared:
+    """Validate a run of this many processes before anything is written; see `adapt`."""
+    check_resumes(folder, recipe)
+    check_shape(size, recipe.parallel.shard, recipe.parallel.replicate)
+    return prepare(recipe, source, folder, size)
 
 
 @contextlib.contextmanager
@@ -89,7 +102,7 @@ def torch_settings(world: World, threads: int | None) -> Iterator[None]:
         torch.set_deterministic_debug_mode(mode)
 
 
-def train(prepared: Prepared, folder: Path, world: World) -> None:
+def train(prepared: Prepared, folder: Path, world: World, signals: Signals) -> None:
     """Train the model of a run from its last checkpoint on, or from the beginning."""
     recipe, checkpoints = prepared.recipe, folder / CHECKPOINTS
     model = open_model(prepared, folder, world)
@@ -102,17 +115,17 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
     spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
     if average is not None and state:
         average.values = state["average"]
-    with run_log(folder, recipe, world, begin) as log, Interruption(world) as interruption:
+    with run_log(folder, recipe, world, begin) as log, Interruption(world, signals) as interruption:
 
         def assess(done: int) -> None:
             for line in evaluate(model, prepared, computation, world, folder, done, average):
                 log({"step": done, "split": "valid"} | line)
 
         def after(done: int) -> None:
-            last, stops = done == recipe.total_steps, interruption.stops()
+            last, (stops, saves) = done == recipe.total_steps, interruption.asked()
             if last and recipe.evaluation is not None:
                 assess(done)
-            if last or stops or done % recipe.checkpoint.every == 0:
+            if last or stops or saves or done % recipe.checkpoint.every == 0:
                 save_checkpoint(checkpoints, done, model, optimizers.each, state_of(clock, spikes, average))
                 with world.together("checkpoint"):
                     if world.first:
