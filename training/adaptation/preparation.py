@@ -7,6 +7,7 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
 from pairform.assemblies.initialisation.plan import Plan
 from pairform.assemblies.initialisation.planning import plan
 from pairform.assemblies.modeling.build import parameters_of
@@ -14,6 +15,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, presets
 from pairform.training.adaptation.recipe import Recipe
 from pairform.training.adaptation.recipe_parts import Converted
+from pairform.training.adaptation.teacher import FoundTeacher, find_teacher
 from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
@@ -38,6 +40,7 @@ class Prepared:
     batches:  of training.
     held_out: of evaluation, by the objective's name in the recipe, `OWN` for `data.objective`; each has one batch.
     tokens:   how text is encoded.
+    teacher:  of distillation; None: there is none.
     """
 
     recipe: Recipe
@@ -48,6 +51,7 @@ class Prepared:
     batches: Batches
     held_out: Mapping[str, Batches]
     tokens: Tokens
+    teacher: FoundTeacher | None = None
 
 
 def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepared:
@@ -74,7 +78,21 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
         raise SpecError(problems)
     if recipe.logging.tensorboard:
         check_package("tensorboardX", "logging.tensorboard")
-    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, open_tokens(Ids.of(spec), tokenizer))
+    teacher = None
+    if recipe.distillation is not None:
+        files = tokenizer_files(shards, weights, conversion)
+        teacher = find_teacher(recipe.distillation.teacher, spec, files, run)
+    tokens = open_tokens(Ids.of(spec), tokenizer)
+    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, tokens, teacher)
+
+
+def tokenizer_files(shards: Shards, weights: Path | None, conversion: Mapping[str, Any] | None) -> list[Path]:
+    """The tokenizers of the data and of the folder that the model's weights come from, as far as there are some."""
+    source = weights
+    if conversion is not None and (ref := conversion["decoder"] or conversion["encoder"]) is not None:
+        source = find_folder(ref, conversion["revisions"].get("decoder" if conversion["decoder"] else "encoder"))
+    files = [shards.tokenizer] if isinstance(shards.tokenizer, Path) else []
+    return files + ([source / TOKENIZER] if source is not None and (source / TOKENIZER).is_file() else [])
 
 
 def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:
