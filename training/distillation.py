@@ -21,14 +21,14 @@ from pairform.training.parallel import World
 
 
 class DistillationSpec(Spec):
-    """Distillation from a teacher: the loss is `(1 - weight) * cross-entropy + weight * temperature ** 2 * KL(teacher || model)`.
+    """Distillation from a teacher (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
-    Hinton et al. 2015, arXiv 1503.02531, section 2.
+    The loss is `(1 - weight) * cross-entropy + weight * temperature ** 2 * KL(teacher || model)`, a mean over label tokens.
     """
 
     teacher: Annotated[str, Field(min_length=1)] = Field(
-        description="Folder or hub id of the teacher, relative to the working directory: an encoder-decoder that reads the same "
-        "inputs, or a decoder-only model that reads each source and target as one text. It needs the same vocabulary."
+        description="Folder or hub id of the teacher: an encoder-decoder that reads the same inputs, or a decoder-only model "
+        "that reads each source and target as one text, with the same vocabulary. Relative to the working directory."
     )
     weight: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="Weight of the divergence from the teacher; that of the cross-entropy is one minus it."

@@ -14,7 +14,6 @@ from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.optimization.optimizers import Optimizers
 from pairform.training.parallel import World
 
-
 MakeTerms = Callable[[MicroBatch], contextlib.AbstractContextManager[LossTerms | None]]
 """Makes the terms of the loss besides the cross-entropy, for one forward pass within the block."""
 

@@ -80,19 +80,17 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
         check_package("tensorboardX", "logging.tensorboard")
     teacher = None
     if recipe.distillation is not None:
-        files = tokenizer_files(shards, weights, conversion)
-        teacher = find_teacher(recipe.distillation.teacher, spec, files, run)
+        of_data = shards.tokenizer if isinstance(shards.tokenizer, Path) else None
+        teacher = find_teacher(recipe.distillation.teacher, spec, of_data, model_tokenizer(weights, conversion), run)
     tokens = open_tokens(Ids.of(spec), tokenizer)
     return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, tokens, teacher)
 
 
-def tokenizer_files(shards: Shards, weights: Path | None, conversion: Mapping[str, Any] | None) -> list[Path]:
-    """The tokenizers of the data and of the folder that the model's weights come from, as far as there are some."""
-    source = weights
-    if conversion is not None and (ref := conversion["decoder"] or conversion["encoder"]) is not None:
-        source = find_folder(ref, conversion["revisions"].get("decoder" if conversion["decoder"] else "encoder"))
-    files = [shards.tokenizer] if isinstance(shards.tokenizer, Path) else []
-    return files + ([source / TOKENIZER] if source is not None and (source / TOKENIZER).is_file() else [])
+def model_tokenizer(weights: Path | None, conversion: Mapping[str, Any] | None) -> Path | None:
+    """The tokenizer file of the folder that the model's weights come from, in a conversion the decoder's, if it has one."""
+    if conversion is not None and (ref := conversion["decoder"]) is not None:
+        weights = find_folder(ref, conversion["revisions"].get("decoder"))
+    return weights / TOKENIZER if weights is not None and (weights / TOKENIZER).is_file() else None
 
 
 def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:

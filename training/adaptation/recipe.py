@@ -63,8 +63,8 @@ class Recipe(Spec):
     average: AverageSpec | None = Field(default=None, description="Average of weights to export. Default: none.")
     z_loss: NotNegative = Field(
         default=0.0,
-        description="Coefficient of the mean of the logits' squared log-sum-exp, which the loss includes (PaLM; Chowdhery et al. "
-        "2022, arXiv 2204.02311). 1e-4 there.",
+        description="Coefficient of the mean squared log-sum-exp of the logits, which is added to the loss; 1e-4 in PaLM "
+        "(Chowdhery et al. 2022, arXiv 2204.02311, section 5).",
     )
     distillation: DistillationSpec | None = Field(default=None, description="Distillation from a teacher. Default: none.")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(

@@ -31,13 +31,14 @@ class FoundTeacher:
     fingerprint: str
 
 
-def find_teacher(ref: str, spec: ModelSpec, tokenizers: list[Path], run: Path) -> FoundTeacher:
+def find_teacher(ref: str, spec: ModelSpec, of_data: Path | None, of_model: Path | None, run: Path) -> FoundTeacher:
     """The teacher in a folder or hub repository.
 
     Args:
         ref: The folder or hub id.
         spec: The model that it teaches.
-        tokenizers: The tokenizer files of the data and of that model; without one for the data, its tokens are bytes.
+        of_data: The tokenizer file of the data; None: its tokens are bytes.
+        of_model: The tokenizer file of the model; None: it has none.
         run: The folder of the run, which may have begun with another teacher.
 
     Raises:
@@ -49,7 +50,7 @@ def find_teacher(ref: str, spec: ModelSpec, tokenizers: list[Path], run: Path) -
         raise CheckpointError([problem.inside(FIELD) for problem in error.problems]) from None
     problems = [*check_teacher(checkpoint.spec, spec)]
     if not problems:
-        problems = [*check_tokens(checkpoint, spec, tokenizers)]
+        problems = [*check_tokens(checkpoint, spec, of_data, of_model)]
     if problems:
         raise SpecError(problems)
     found = FoundTeacher(checkpoint.folder, fingerprint(checkpoint))
@@ -83,17 +84,16 @@ def check_teacher(teacher: ModelSpec, spec: ModelSpec) -> Iterator[Problem]:
         yield Problem(FIELD, found, f"{spec.tokens.ends[0]} among them, with which targets end")
 
 
-def check_tokens(checkpoint: Checkpoint, spec: ModelSpec, tokenizers: list[Path]) -> Iterator[Problem]:
+def check_tokens(checkpoint: Checkpoint, spec: ModelSpec, of_data: Path | None, of_model: Path | None) -> Iterator[Problem]:
     """Where token ids mean something else to the teacher."""
-    own = checkpoint.folder / TOKENIZER
-    if own.is_file():
-        for other in tokenizers:
+    own, theirs = checkpoint.folder / TOKENIZER, checkpoint.spec.tokens
+    for other in (of_data, of_model):
+        if other is not None and own.is_file():
             yield from differing(own, other)
-    if not tokenizers and checkpoint.spec.encoder is not None:
-        theirs, ours = (open_tokens(Ids.of(each), None).bytes_ for each in (checkpoint.spec, spec))
-        if theirs != ours:
-            expected = "the model's: bytes have the ids without a special meaning"
-            yield Problem(FIELD, "other special tokens", expected)
+    if of_data is None and theirs.pad is not None and theirs.first is not None:
+        of_bytes = [open_tokens(Ids.of(each), None).bytes_ for each in (checkpoint.spec, spec)]
+        if of_bytes[0] != of_bytes[1]:
+            yield Problem(FIELD, "other special tokens", "the model's, since bytes have the lowest ids of all others")
 
 
 def differing(own: Path, other: Path) -> Iterator[Problem]:

@@ -106,8 +106,8 @@ def as_text(rows: Sequence[Row], pad: int, bos: int | None = None) -> tuple[dict
         bos: begins every text that does not begin with it; None for no such token.
 
     Returns:
-        The arguments of the model's forward pass, `[rows, length]`; and for each label of the rows, `[rows, target_length]`, the
-        place of the token that predicts it, counted over all rows. It is 0 at padding.
+        The arguments of the model's forward pass, `[rows, length]`, with segments if a row has several examples; and for each
+        label, `[rows, target_length]`, the place of the token that predicts it, counted over all rows, or 0 at padding.
     """
     joined = [[Piece(np.concatenate(with_bos(piece, bos)), piece.target) for piece in row] for row in rows]
     tokens, segments = side(joined, 0, pad)
