@@ -137,7 +137,7 @@ def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient() -> None:
 
 def model_and_teacher(**settings: Any) -> tuple[pairform.Model, Tensor, Tensor, Teacher]:
     """A pair, its inputs, and a wider pair's prediction of the same labels."""
-    model, other = (pairform.build(small_pair(**each), seed=0) for each in ({}, {"decoder": {"width": 48}}))
+    model, other = pairform.build(small_pair(), seed=0), pairform.build(small_pair(decoder={"width": 48}), seed=0)
     source, labels = tokens(rows=4), tokens(1, rows=4, length=9)
     labels = labels.masked_fill(torch.arange(9) > 2 * torch.arange(4)[:, None], IGNORED)
     with torch.no_grad():

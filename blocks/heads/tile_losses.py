@@ -33,7 +33,7 @@ def loss_of_tile(
     share, difference = 1.0, None
     if factors is not None:
         share = 1 - factors.weight
-        if squashed is not None and is_half(logits):
+        if softcap is not None and is_half(logits):
             normaliser = normaliser - softcap  # the constant that `softcapped` leaves out
         losses += [normaliser.square(), torch.zeros_like(normaliser)]
         if theirs is not None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.reading.safetensors_file import tensor_bytes
 from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, OutputError, Problem, SpecError, read_json, shorten
@@ -73,9 +72,9 @@ def check_teacher(teacher: ModelSpec, spec: ModelSpec) -> Iterator[Problem]:
     if teacher.encoder is None and teacher.decoder.prefixed:
         yield Problem(FIELD, "a mask with `prefix`", "none: rows hold several texts, whose prefixes are not masked")
     for part in spec.stacks:
-        found = teacher.vocabulary_of(part if part in teacher.stacks else "decoder")
-        if found != (wanted := spec.vocabulary_of(part)):
-            yield Problem(FIELD, f"a vocabulary of {found:,}", f"{wanted:,}, as of the model's {part}")
+        size, wanted = teacher.vocabulary_of(part if part in teacher.stacks else "decoder"), spec.vocabulary_of(part)
+        if size != wanted:
+            yield Problem(FIELD, f"a vocabulary of {size:,}", f"{wanted:,}, as of the model's {part}")
     if teacher.encoder is not None:
         yield from (problem.inside(FIELD) for problem in check_spec(teacher))
     ends = teacher.tokens.ends
@@ -114,7 +113,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     for name, tensor in sorted(checkpoint.tensors.items()):
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
         for piece in tensor.pieces(stop=1):
-            digest.update(piece.reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor_bytes(piece.contiguous()))
     return digest.hexdigest()
 
 
