@@ -127,6 +127,23 @@ def test_few_logits_are_held_of_both_models(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(ours for ours, _ in held) == int((labels != IGNORED).sum()) * VOCABULARY * 8
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_tokens_that_are_masked_count_as_those_that_are_left_out(softcap: float | None) -> None:
+    """As on a GPU, where leaving them out would synchronise."""
+    hidden, table, labels = (tensor.detach() for tensor in inputs())
+    terms = LossTerms(0.1, teacher(temperature=2.0, softcap=4.0))
+    assert terms.teacher is not None
+    logits, theirs = (hidden @ table.T).flatten(0, 1), (terms.teacher.hidden @ terms.teacher.table.T).flatten(0, 1)
+    flat = labels.flatten()
+    kept = flat != IGNORED
+    some = logits[kept]
+    expected = chunks.losses(some, flat[kept], None, softcap, terms.factors, theirs[kept], gradients=True)
+    found = chunks.losses(logits, flat, ~kept, softcap, terms.factors, theirs, gradients=True)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(logits[kept], some)
+    assert not logits[~kept].any()
+
+
 def test_a_second_pass_over_a_kept_graph_gives_the_same_gradient() -> None:
     hidden, table, labels = inputs()
     loss, _ = chunks.linear_losses(hidden, table, labels, 3.0, None, LossTerms(0.1, teacher(temperature=2.0)))

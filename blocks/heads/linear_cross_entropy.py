@@ -106,7 +106,7 @@ def loss_and_gradients(
             kept, labels, counted = hidden[places], labels[places], counted[places]
             theirs = None if theirs is None else theirs[places]
         check_values(labels, vocabulary, f"token ids below {vocabulary}")
-    ignored = ~counted
+    ignored = None if labels.device.type == "cpu" else ~counted
     divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
     by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there torch also rounds the sums to float16
@@ -119,7 +119,7 @@ def loss_and_gradients(
     for begin in range(0, len(kept), rows):
         chunk = slice(begin, begin + rows)
         logits = kept[chunk] @ weight.T
-        given = logits, labels[chunk], ignored[chunk], softcap
+        given = logits, labels[chunk], None if ignored is None else ignored[chunk], softcap
         of_teacher = None if theirs is None or teacher_table is None else theirs[chunk] @ teacher_table.T
         total += losses(*given, terms, of_teacher, gradients=hidden_wanted or weight_wanted)
         if hidden_wanted:
@@ -147,7 +147,7 @@ def summed_up(means: Tensor, terms: Factors | None) -> tuple[Tensor, Tensor]:
 def losses(
     logits: Tensor,
     labels: Tensor,
-    ignored: Tensor,
+    ignored: Tensor | None,
     softcap: float | None,
     terms: Factors | None = None,
     theirs: Tensor | None = None,
@@ -159,8 +159,8 @@ def losses(
     rows = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     for begin in range(0, len(logits), rows):
         tile = slice(begin, begin + rows)
-        of_teacher = None if theirs is None else theirs[tile]
-        total += loss_of_tile(logits[tile], labels[tile], ignored[tile], softcap, terms, of_teacher, gradients=gradients)
+        of_teacher, skipped = (None if each is None else each[tile] for each in (theirs, ignored))
+        total += loss_of_tile(logits[tile], labels[tile], skipped, softcap, terms, of_teacher, gradients=gradients)
     return total
 
 

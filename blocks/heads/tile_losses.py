@@ -11,7 +11,7 @@ from pairform.blocks.heads.loss_terms import Factors
 def loss_of_tile(
     logits: Float[Tensor, "tokens vocabulary"],
     labels: Int[Tensor, "tokens"],
-    ignored: Bool[Tensor, "tokens"],
+    ignored: Bool[Tensor, "tokens"] | None,
     softcap: float | None,
     factors: Factors | None = None,
     theirs: Float[Tensor, "tokens vocabulary"] | None = None,
@@ -22,10 +22,10 @@ def loss_of_tile(
 
     Args:
         logits: before the softcap; with `gradients`, those of the whole loss overwrite them.
+        ignored: whose losses and gradients are zero; None if no label is ignored.
         theirs: the teacher's logits, before its softcap.
     """
-    some_ignored = logits.device.type != "cpu"  # on a CPU they have been removed
-    labels = (labels.masked_fill(ignored, 0) if some_ignored else labels)[:, None]
+    labels = (labels if ignored is None else labels.masked_fill(ignored, 0))[:, None]
     capped, squashed = softcapped(logits, softcap)
     probabilities = capped.softmax(-1)
     normaliser = log_sum_exp(capped, probabilities)
@@ -47,8 +47,8 @@ def loss_of_tile(
             probabilities.add_(difference, alpha=factors.weight * factors.temperature)
         if squashed is not None:
             probabilities = softcap_backward(probabilities, squashed, half=is_half(logits))
-        logits.copy_(probabilities.masked_fill_(ignored[:, None], 0) if some_ignored else probabilities)
-    return torch.stack([(loss.masked_fill(ignored, 0) if some_ignored else loss).sum() for loss in losses])
+        logits.copy_(probabilities if ignored is None else probabilities.masked_fill_(ignored[:, None], 0))
+    return torch.stack([(loss if ignored is None else loss.masked_fill(ignored, 0)).sum() for loss in losses])
 
 
 def divergence(
