@@ -114,9 +114,12 @@ class Loop:
         if (step + 1) % self.log_every and step + 1 < self.steps:
             return None
         loss = measured.loss.item()  # within the timed part: it waits for an accelerator to finish the step
-        if self.spikes is None and not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} at step {step + 1}")
+        extra = {name: value.item() for name, value in measured.extra.items()}
+        if self.spikes is None:
+            for name, value in ({"loss": loss} | extra).items():
+                if not math.isfinite(value):
+                    raise DivergedError(f"the {name.replace('_', ' ')} is {value} at step {step + 1}")
         line = {"loss": loss, "tokens": self.clock.tokens, "learning_rate": fraction * self.optimizers.rates[0]}
         line["gradient_norm"] = measured.norm.item()
-        line |= {name: value.item() for name, value in measured.extra.items()}
+        line |= extra
         return line | {"skipped": True} if skipped else line

@@ -79,8 +79,10 @@ def test_rows_of_one_example_have_no_segments() -> None:
 def test_a_decoder_only_model_reads_the_same_rows_and_predicts_the_same_labels() -> None:
     """A teacher's text, of which it predicts the targets from the sources and the targets' beginnings."""
     for micro in batches(SEPARATE, objective("prefix_lm", source=24, target=24), mixed(20_000, 15.0)).batch(0).micro:
-        inputs, places = as_text(micro.rows, pad=0)
-        labels = micro.inputs["labels"][micro.inputs["labels"] >= 0]
+        inputs, all_places = as_text(micro.rows, pad=0)
+        counts = micro.inputs["labels"] >= 0
+        places, labels = all_places[counts], micro.inputs["labels"][counts]
+        assert not all_places[~counts].any()
         assert torch.equal(inputs["input_ids"].flatten()[places + 1], labels)
         assert torch.equal(inputs["segment_ids"].flatten()[places + 1], inputs["segment_ids"].flatten()[places])
         logits = pairform.build(ALONE, seed=0)(**inputs).logits.flatten(0, 1)[places]
@@ -88,6 +90,14 @@ def test_a_decoder_only_model_reads_the_same_rows_and_predicts_the_same_labels()
         first = torch.from_numpy(np.concatenate(alone[0]))[None].long()
         expected = pairform.build(ALONE, seed=0)(first).logits[0, len(alone[0].source) - 1 : -1]
         torch.testing.assert_close(logits[: len(alone[0].target)], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_decoder_only_model_reads_bos_once_before_each_text() -> None:
+    row = [Piece(*(torch.tensor(ids).numpy() for ids in one)) for one in (([5, 6], [7, 8]), ([2, 9], [10]))]
+    inputs, places = as_text([row, row[:1]], pad=0, bos=2)
+    assert inputs["input_ids"].tolist() == [[2, 5, 6, 7, 8, 2, 9, 10], [2, 5, 6, 7, 8, 0, 0, 0]]
+    assert inputs["segment_ids"].tolist() == [[1, 1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0, 0, 0]]
+    assert places.tolist() == [[2, 3, 6], [10, 11, 0]]
 
 
 def pieces(*sizes: tuple[int, int]) -> list[Piece]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
 from pairform.assemblies.initialisation.plan import Plan
 from pairform.assemblies.initialisation.planning import plan
 from pairform.assemblies.modeling.build import parameters_of
@@ -14,6 +15,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, presets
 from pairform.training.adaptation.recipe import Recipe
 from pairform.training.adaptation.recipe_parts import Converted
+from pairform.training.adaptation.teacher import FoundTeacher, find_teacher
 from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
@@ -38,6 +40,7 @@ class Prepared:
     batches:  of training.
     held_out: of evaluation, by the objective's name in the recipe, `OWN` for `data.objective`; each has one batch.
     tokens:   how text is encoded.
+    teacher:  of distillation; None: there is none.
     """
 
     recipe: Recipe
@@ -48,11 +51,7 @@ class Prepared:
     batches: Batches
     held_out: Mapping[str, Batches]
     tokens: Tokens
-
-    @property
-    def tokenizer_file(self) -> Path | None:
-        """The tokenizer of the data; None: tokens are bytes."""
-        return self.shards.tokenizer if isinstance(self.shards.tokenizer, Path) else None
+    teacher: FoundTeacher | None = None
 
 
 def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepared:
@@ -69,7 +68,7 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
     """
     spec, weights, conversion = find_model(recipe, run)
     shards = Shards.open(source / recipe.data.shards)
-    tokenizer = read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None
+    tokenizer = None if shards.tokenizer is None else read_tokenizer(shards.tokenizer)
     objective, batch = recipe.data.objective, recipe.batch
     settings: dict[str, Any] = {"batch": batch.tokens, "micro": batch.micro, "seed": recipe.seed}
     batches = Batches(spec, objective, streams(shards, objective, "train"), tokenizer, **settings)
@@ -81,7 +80,18 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
         check_package("tensorboardX", "logging.tensorboard")
     if recipe.logging.wandb is not None:
         check_package("wandb", "logging.wandb", None)
-    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, open_tokens(Ids.of(spec), tokenizer))
+    teacher = None
+    if recipe.distillation is not None:
+        teacher = find_teacher(recipe.distillation.teacher, spec, shards.tokenizer, model_tokenizer(weights, conversion), run)
+    tokens = open_tokens(Ids.of(spec), tokenizer)
+    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, tokens, teacher)
+
+
+def model_tokenizer(weights: Path | None, conversion: Mapping[str, Any] | None) -> Path | None:
+    """The tokenizer file of the folder that the model's weights come from, in a conversion the decoder's, if it has one."""
+    if conversion is not None and (ref := conversion["decoder"]) is not None:
+        weights = find_folder(ref, conversion["revisions"].get("decoder"))
+    return weights / TOKENIZER if weights is not None and (weights / TOKENIZER).is_file() else None
 
 
 def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
 from pairform.training.adaptation.run_folder import CHECKPOINTS, check_resumes, run_folder, run_log
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
+from pairform.training.distillation import Terms, open_teacher
 from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
 from pairform.training.parallel import World, check_shape, computing, environment, shard, start
-from pairform.training.step import Computation
+from pairform.training.step import Computation, MakeTerms, no_terms
 
 
 class InterruptedRunError(PairformError):
@@ -111,6 +113,7 @@ def train(prepared: Prepared, folder: Path, world: World, signals: Signals) -> N
     begin = resume_step(checkpoints) or 0
     state: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizers.each) if begin else {}
     computation = Computation(world.device, partial(computing, recipe.precision, world))
+    training = replace(computation, terms=terms_of(prepared, world))
     clock = Clock(state.get("seconds", 0.0), state.get("tokens", 0))
     spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
     if average is not None and state:
@@ -145,7 +148,7 @@ def train(prepared: Prepared, folder: Path, world: World, signals: Signals) -> N
             log=log,
             world=world,
             clock=clock,
-            computation=computation,
+            computation=training,
             clip=None if recipe.clip == "none" else recipe.clip,
             phases=recipe.phases,
             frozen=recipe.frozen,
@@ -164,6 +167,15 @@ def state_of(clock: Clock, spikes: Spikes | None, average: MovingAverage | None)
     if spikes is not None:
         state["spikes"] = {"recent": list(spikes.recent), "skipped": spikes.skipped}
     return state if average is None else state | {"average": average.values}
+
+
+def terms_of(prepared: Prepared, world: World) -> MakeTerms:
+    """The terms of the loss besides the cross-entropy."""
+    recipe, found = prepared.recipe, prepared.teacher
+    teacher = None if found is None else open_teacher(found.folder, recipe.precision, world, compiled=recipe.compile)
+    if teacher is None and not recipe.z_loss:
+        return no_terms
+    return Terms(world.device, recipe.z_loss, recipe.distillation, teacher).of
 
 
 def open_model(prepared: Prepared, folder: Path, world: World) -> Model:

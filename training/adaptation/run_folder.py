@@ -2,6 +2,7 @@
 
 recipe.json          the recipe, with all defaults
 spec.json            the spec of the model
+teacher.json         which teacher the model is distilled from, if there is one
 metrics.jsonl        one object a line: of every step, and of every evaluation
 samples.jsonl        texts that the model generated, where the recipe asks for them
 initial/             the model that training started from, if the recipe converts one
@@ -23,6 +24,7 @@ from pairform.registry.run_folders import check_links, is_locked, lock, remove_p
 from pairform.training.adaptation.companions import keep
 from pairform.training.adaptation.preparation import INITIAL, Prepared
 from pairform.training.adaptation.recipe import WITHOUT_EFFECT, Recipe
+from pairform.training.adaptation.teacher import record_teacher
 from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
@@ -101,9 +103,13 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
                 check_resumes(folder, prepared.recipe)
                 if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
-                keep(folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.tokenizer_file)
+                keep(
+                    folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.shards.tokenizer
+                )
                 write_json(folder / SPEC, prepared.spec.document())
                 write_json(folder / RECIPE, prepared.recipe.document())
+                if prepared.teacher is not None:
+                    record_teacher(folder, prepared.teacher)
         yield
 
 
