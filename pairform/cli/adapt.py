@@ -1,4 +1,4 @@
-"""The commands of `adapt`: run, status and export."""
+"""The commands of `adapt`: run, plan, status and export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +35,30 @@ def run(
         raise typer.Exit(1) from None
     if environment()[0] == 0:
         show(out, as_json)
+
+
+@adapt.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", parser=given_path, help="The recipe as JSON.")],
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default, the recipe's.")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="Accelerator of each process, as in h100; by default, this machine's.")
+    ] = None,
+    peak: Annotated[
+        float | None, typer.Option(min=1e-3, metavar="TFLOPS", help="Peak TFLOP/s of each process, instead of an accelerator.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation to expect, above 0 and at most 1.")] = 0.4,
+    as_json: Json = False,
+) -> None:
+    """Estimate the memory, FLOPs, time and disk of a run. No weight is read, and the data need not be prepared."""
+    from pairform.cli.display.run_plan import print_run_plan
+    from pairform.training.adaptation.planning import plan_run
+
+    found = plan_run(recipe, processes=processes, mfu=mfu, peak_tflops=peak, accelerator=accelerator)
+    if as_json:
+        print_json(found.document())
+    else:
+        print_run_plan(found)
 
 
 @adapt.command()

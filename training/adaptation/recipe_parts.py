@@ -101,3 +101,7 @@ class LoggingSpec(Spec):
     """Where metrics go besides `metrics.jsonl`."""
 
     tensorboard: bool = Field(default=False, description="Also log for TensorBoard.")
+    peak_tflops: PositiveFloat | None = Field(
+        default=None,
+        description="Peak TFLOP/s of one device in the recipe's precision, for the MFU. Default: that of a known accelerator.",
+    )

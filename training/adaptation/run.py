@@ -18,6 +18,7 @@ from pairform.training.adaptation.interruption import Interruption
 from pairform.training.adaptation.preparation import Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
 from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
+from pairform.training.adaptation.speed import throughput_of
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
@@ -138,6 +139,7 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
             frozen=recipe.frozen,
             average=average,
             spikes=spikes,
+            throughput=throughput_of(prepared, world, clock) if world.first else None,
             seed=recipe.seed,
             evaluate_every=None if recipe.evaluation is None else recipe.evaluation.every,
             evaluate=assess,
