@@ -15,7 +15,7 @@ import pytest
 
 import pairform
 from pairform.experiments.study.spec import StudySpec
-from pairform.training.adaptation.recipe import Recipe
+from pairform.training.adaptation.recipe import read_recipe
 from pairform.training.data.corpus.spec import CorpusSpec
 from tests.command_line.runner import CommandLine, Result
 from tests.pages import Block, Command, commands, missing_line
@@ -43,7 +43,7 @@ def check_document(document: dict[str, Any]) -> None:
         assert list(CorpusSpec.read(document).check()) == []
         return
     if "batch" in document:
-        Recipe.read(document)
+        read_recipe(document)
         return
     if "seeds" in document:
         StudySpec.read(document)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pairform.assemblies.modeling.model import Model
-from pairform.training.data.batches import generator
 from pairform.training.costs.throughput import Throughput
+from pairform.training.data.batches import generator
 from pairform.training.data.stream import Batch
 from pairform.training.metrics import Log
 from pairform.training.optimization.averaging import MovingAverage

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pairform.cli.options import Json, Out, OutFormat, Overwrite, check_format, given_path, print_json
+from pairform.cli.options import Json, Out, OutFormat, Overwrite, check_format, given_path, parse_set, print_json
 from pairform.registry.errors import PairformError, Problem, printable
 
 adapt = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a model by a recipe: adapt, pretrain, fine-tune.")
@@ -40,6 +40,10 @@ def run(
 @adapt.command()
 def plan(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", parser=given_path, help="The recipe as JSON.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the recipe, as in batch.micro=2. Repeatable."),
+    ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default, the recipe's.")] = None,
     accelerator: Annotated[
         str | None, typer.Option(help="Accelerator of each process, as in h100; by default, this machine's.")
@@ -54,7 +58,8 @@ def plan(
     from pairform.cli.display.run_plan import print_run_plan
     from pairform.training.adaptation.planning import plan_run
 
-    found = plan_run(recipe, processes=processes, mfu=mfu, peak_tflops=peak, accelerator=accelerator)
+    patch = parse_set(settings)
+    found = plan_run(recipe, patch=patch, processes=processes, mfu=mfu, peak_tflops=peak, accelerator=accelerator)
     if as_json:
         print_json(found.document())
     else:

@@ -4,17 +4,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import lcm, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.modeling.base import layer_numbers
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.registry import InputError, Problem, SpecError
+from pairform.registry import InputError, Problem, SpecError, merge_patch
 from pairform.training.adaptation.preparation import check_model, spec_of
 from pairform.training.adaptation.recipe import Recipe, read_recipe
 from pairform.training.costs.accelerators import local_accelerator, peak_flops
-from pairform.training.costs.memory import Memory, Setting, activations_of, checkpoint_bytes, gathered, memory_of
+from pairform.training.costs.memory import (
+    Memory,
+    Setting,
+    checkpoint_bytes,
+    gathered,
+    kept_bytes,
+    measured_activations,
+    memory_of,
+)
 from pairform.training.costs.throughput import longest_rows, read_lengths, row_flops
 from pairform.training.data.corpus.manifest import MANIFEST
 from pairform.training.data.corpus.shards import Shards
@@ -25,6 +33,7 @@ from pairform.training.parallel import check_shape
 MFU = 0.4
 """Usual for dense models of this size on current accelerators, with attention in fused kernels."""
 DAY = 86_400
+CHECKPOINTING: tuple[Literal["none", "all"], ...] = ("none", "all")
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class RunPlan:
     memory:         of a step.
     checkpointing:  activations without and with checkpointing of all layers.
     gathered:       the groups of parameters that FSDP2 gathers: what is in no layer, and layers.
-    flops:          of a token and of a step for the model, of what activation checkpointing recomputes in a step, and of the run.
+    flops:          of a token, of a step, of what activation checkpointing recomputes in a step, and of the run.
     peak, mfu:      FLOP/s of one accelerator, and the part of it that the run reaches; a peak of None is not known.
     checkpoint_bytes, checkpoints: of one checkpoint, and how many are on the disk at a time.
     """
@@ -88,6 +97,7 @@ class RunPlan:
 def plan_run(
     recipe: Recipe | Mapping[str, Any] | str | Path,
     *,
+    patch: Mapping[str, Any] | None = None,
     processes: int | None = None,
     mfu: float = MFU,
     peak_tflops: float | None = None,
@@ -97,6 +107,7 @@ def plan_run(
 
     Args:
         recipe: A recipe, its document, or a JSON file. The data need not be prepared yet.
+        patch: A merge patch on it.
         processes: Number of processes. Default: as many as the recipe's `parallel` names, or one.
         mfu: Part of the peak FLOP/s that the run reaches.
         peak_tflops: Peak TFLOP/s of one accelerator. Default: the recipe's, or that of `accelerator`.
@@ -106,6 +117,8 @@ def plan_run(
         PairformError: the recipe does not fit its model or the processes, or an argument is invalid.
     """
     read, place = read_recipe(recipe)
+    if patch:
+        read = Recipe.read(merge_patch(read.document(), patch, Recipe))
     if not 0 < mfu <= 1:
         raise InputError(Problem("mfu", f"{mfu:g}", "a number above 0, and at most 1"))
     shard, replicate = read.parallel.shard, read.parallel.replicate
@@ -130,7 +143,7 @@ def plan_run(
         checkpointed=read.activation_checkpointing,
         cuda=cuda,
     )
-    activations = [activations_of(spec, setting, lengths) for lengths in setting.lengths]
+    measured = measured_activations(spec, setting)
     row = row_flops(spec, objective)
     depths = [stack.depth for stack in spec.stacks.values()]
     recomputed = sum(len(layer_numbers(setting.checkpointed, depth)) for depth in depths) / sum(depths)
@@ -149,8 +162,8 @@ def plan_run(
             "run": round(rows * row.tokens) * read.total_steps,
             "data": prepared_tokens(place / read.data.shards),
         },
-        memory=memory_of(spec, setting),
-        checkpointing={each: max(found.kept(each) for found in activations) for each in ("none", "all")},
+        memory=memory_of(spec, setting, measured),
+        checkpointing={each: max(kept_bytes(spec, setting, found, each) for found in measured) for each in CHECKPOINTING},
         gathered=gathered(spec, setting),
         flops={
             "token": row.per_token(),

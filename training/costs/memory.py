@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 
@@ -86,8 +87,10 @@ class Memory:
         return sum(vars(self).values())
 
 
-def memory_of(spec: ModelSpec, setting: Setting) -> Memory:
+def memory_of(spec: ModelSpec, setting: Setting, measured: Sequence[Activations] | None = None) -> Memory:
     """Estimate the memory of a step after the first, with all but the frozen parameters trained.
+
+    measured: `measured_activations`, if they are known already.
 
     Memory of the CUDA context, of fragmentation and of NCCL is not included; compiled layers keep fewer activations.
     """
@@ -96,7 +99,7 @@ def memory_of(spec: ModelSpec, setting: Setting) -> Memory:
     trained = {name: size for name, size in sizes.items() if not matches(name, setting.frozen)}
     weight = setting.weight_bytes
     states = sum(size * moments(name, parameters[name], setting.optimizer) for name, size in trained.items())
-    activations, working = largest(spec, setting)
+    activations, working = largest(spec, setting, measured_activations(spec, setting) if measured is None else measured)
     return Memory(
         weight * sum(sizes.values()),
         weight * sum(trained.values()),
@@ -122,7 +125,7 @@ def moments(name: str, parameter: Parameter, optimizer: OptimizerSpec) -> int:
 
 
 def gathered(spec: ModelSpec, setting: Setting) -> dict[str, int]:
-    """Bytes of the groups that FSDP2 gathers: `root`, all that is in no layer, and `layers`, the one that computes and the next.
+    """Bytes of the groups that FSDP2 gathers: `root`, all that is in no layer, and `layers`, one and the next.
 
     The gradients of the root and of one layer exist in whole, too, the layer's also in the dtype in which they are summed.
     """
@@ -137,31 +140,31 @@ def gathered(spec: ModelSpec, setting: Setting) -> dict[str, int]:
     return {"root": 2 * computed * root, "layers": (3 * computed + setting.weight_bytes) * layer}
 
 
-def largest(spec: ModelSpec, setting: Setting) -> tuple[int, int]:
+def largest(spec: ModelSpec, setting: Setting, measured: Sequence[Activations]) -> tuple[int, int]:
     """Bytes of activations, and bytes used beside them, for the rows for which both together are the most."""
     found = []
-    for source, target in setting.lengths:
-        activations = activations_of(spec, setting, (source, target))
-        kept = activations.kept(setting.checkpointed) + recast(spec, setting)
-        working = max(activations.working(setting.checkpointed), loss_bytes(spec, setting, target if spec.decoder else source))
-        found.append((kept, working))
+    for (source, target), activations in zip(setting.lengths, measured, strict=True):
+        loss = loss_bytes(spec, setting, target if spec.decoder is not None else source)
+        kept = kept_bytes(spec, setting, activations, setting.checkpointed)
+        found.append((kept, max(activations.working(setting.checkpointed), loss)))
     return max(found, key=sum)
 
 
-def activations_of(spec: ModelSpec, setting: Setting, lengths: Lengths) -> Activations:
-    source, target = lengths
-    return measure_activations(
-        spec,
-        rows=setting.rows,
-        source_length=source,
-        target_length=target,
-        arithmetic=setting.arithmetic,
-        fused=setting.cuda,
-        frozen=setting.frozen,
-    )
+def measured_activations(spec: ModelSpec, setting: Setting) -> list[Activations]:
+    """The activations for each of the setting's lengths."""
+    options: dict[str, Any] = {"arithmetic": setting.arithmetic, "fused": setting.cuda, "frozen": setting.frozen}
+    return [
+        measure_activations(spec, rows=setting.rows, source_length=source, target_length=target, **options)
+        for source, target in setting.lengths
+    ]
 
 
-def recast(spec: ModelSpec, setting: Setting) -> int:
+def kept_bytes(spec: ModelSpec, setting: Setting, activations: Activations, checkpointed: Layers) -> int:
+    """Bytes from the end of the forward pass on, with activation checkpointing of these layers."""
+    return activations.kept(checkpointed) + recast(spec, setting, checkpointed)
+
+
+def recast(spec: ModelSpec, setting: Setting, checkpointed: Layers) -> int:
     """Bytes of the bfloat16 copies of weights that autocast keeps for checkpointed layers. Others' are activations."""
     if setting.arithmetic != "autocast":
         return 0
@@ -170,7 +173,7 @@ def recast(spec: ModelSpec, setting: Setting) -> int:
     for name, parameter in parameters_of(spec).items():
         stack, *rest = name.split(".")
         inside = stack in depths and rest[0] == "layers" and len(parameter.shape) == 2
-        if inside and int(rest[1]) in layer_numbers(setting.checkpointed, depths[stack]):
+        if inside and int(rest[1]) in layer_numbers(checkpointed, depths[stack]):
             total += BFLOAT16 * prod(parameter.shape)
     return total
 

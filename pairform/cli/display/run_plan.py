@@ -14,8 +14,9 @@ def print_run_plan(plan: "RunPlan") -> None:
     rows, tokens = plan.rows, plan.tokens
     line("parameters", f"{plan.parameters['total']:,} ({parts})")
     line("trained", ", then ".join(f"{phase['trained']:,} for {phase['steps']:,} steps" for phase in plan.phases))
-    passes = f"{rows['passes']:,} forward passes of {rows['micro']:,} rows on each of {plan.processes:,} processes"
-    line("batch", f"{rows['batch']:,} rows, {tokens['step']:,} tokens: {passes}")
+    passes = f"{number(rows['passes'], 'forward pass', 'es')} of {number(rows['micro'], 'row')}"
+    where = "" if plan.processes == 1 else f" on each of {plan.processes:,} processes"
+    line("batch", f"{number(rows['batch'], 'row')}, {tokens['step']:,} tokens: {passes}{where}")
     data = "data not prepared yet" if plan.epochs is None else f"{plan.epochs:.2g} epochs"
     line("tokens", f"{tokens['run']:,} in {plan.steps:,} steps, {data}")
     print(f"\nmemory of {'the process' if plan.processes == 1 else 'each process'}")
@@ -39,11 +40,15 @@ def print_run_plan(plan: "RunPlan") -> None:
         speed = f"{100 * plan.mfu:g} % of {plan.peak / 1e12:g} TFLOP/s"
         line("time", f"{duration(days)} on {device} at {speed}: {days * plan.processes:,.3g} GPU-days")
     disk = plan.checkpoint_bytes * plan.checkpoints
-    line("disk", f"{size(disk)}: {plan.checkpoints:,} checkpoints of {size(plan.checkpoint_bytes)}")
+    line("disk", f"{size(disk)}: {number(plan.checkpoints, 'checkpoint')} of {size(plan.checkpoint_bytes)}")
 
 
 def line(name: str, text: str) -> None:
     print(f"{name:<12} {text}")
+
+
+def number(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count:,} {noun}{plural if count > 1 else ''}"
 
 
 def size(count: float) -> str:
