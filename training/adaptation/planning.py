@@ -149,7 +149,7 @@ def plan_run(
     recomputed = sum(len(layer_numbers(setting.checkpointed, depth)) for depth in depths) / sum(depths)
     step = rows * row.tokens * row.per_token()
     name = accelerator or (local_accelerator() if cuda else None)
-    given = peak_tflops or read.logging.peak_tflops
+    given = peak_tflops or (None if accelerator else read.logging.peak_tflops)
     return RunPlan(
         processes=world,
         shards=shards,

@@ -139,7 +139,7 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
             frozen=recipe.frozen,
             average=average,
             spikes=spikes,
-            throughput=throughput_of(prepared, world, clock) if world.first else None,
+            throughput=throughput_of(prepared, world, clock),
             seed=recipe.seed,
             evaluate_every=None if recipe.evaluation is None else recipe.evaluation.every,
             evaluate=assess,

@@ -10,12 +10,18 @@ from pairform.training.loop import Clock
 from pairform.training.parallel import World
 
 
-def throughput_of(prepared: Prepared, world: World, clock: Clock) -> Throughput:
-    """The throughput of a run from the time of `clock` on. FLOPs are counted once, on the meta device."""
-    recipe = prepared.recipe
-    peak = device_peak(recipe, world.device)
-    flops = row_flops(prepared.spec, recipe.data.objective)
-    return Throughput(flops.per_token(), None if peak is None else peak * world.size, clock.tokens, clock.seconds)
+def throughput_of(prepared: Prepared, world: World, clock: Clock) -> Throughput | None:
+    """The throughput of a run from the time of `clock` on; None in processes that log nothing.
+
+    FLOPs are counted once, on the meta device. That takes seconds for a large model, for which the other processes wait here.
+    """
+    with world.together("counting FLOPs"):
+        if not world.first:
+            return None
+        recipe = prepared.recipe
+        peak = device_peak(recipe, world.device)
+        flops = row_flops(prepared.spec, recipe.data.objective)
+        return Throughput(flops.per_token(), None if peak is None else peak * world.size, clock.tokens, clock.seconds)
 
 
 def device_peak(recipe: Recipe, device: torch.device) -> float | None:
