@@ -9,7 +9,8 @@ import pytest
 import pairform
 from pairform.training.adaptation.run import adapt
 from pairform.training.adaptation.run_folder import status_of
-from pairform.training.costs.throughput import Throughput
+from pairform.training.costs.throughput import Throughput, longest_rows, read_lengths, row_lengths
+from pairform.training.data.objectives import CausalLM, Lengths, Masked, Objective, PrefixLM, SequencePairs, SpanCorruption
 from tests.adaptation.small_run import write_run
 
 
@@ -42,3 +43,27 @@ def test_a_resumed_run_counts_from_where_it_resumes() -> None:
     throughput = Throughput(per_token=10.0, peak=1000.0, tokens=500, seconds=50.0)
     assert throughput.since(600, 52.0) == {"tokens_per_second": 50.0, "flops_per_second": 500.0, "mfu": 0.5}
     assert throughput.since(700, 57.0)["tokens_per_second"] == 20.0
+
+
+@pytest.mark.parametrize(
+    ("objective", "pair", "alone"),
+    [
+        (CausalLM(name="causal_lm", window=32), None, (32, 32)),
+        (Masked(name="masked", window=32), (32, 32), None),
+        (SequencePairs(name="pairs", source=20, target=12), (20, 12), (1, 33)),
+        (PrefixLM(name="prefix_lm", source=20, target=12), (20, 12), (1, 33)),
+        (PrefixLM(name="prefix_lm", source=20, target=12, split="uniform"), (16, 16), (1, 33)),
+    ],
+)
+def test_a_row_is_as_long_as_the_objective_makes_it(objective: Objective, pair: Lengths | None, alone: Lengths | None) -> None:
+    ((share, lengths),) = row_lengths(objective)
+    assert share == 1
+    for preset, expected in (("t5gemma-s-s", pair), ("gemma-3-270m", alone)):
+        assert expected in (None, read_lengths(pairform.load_spec(preset), objective, lengths))
+
+
+def test_the_rows_of_a_mixture_are_weighted() -> None:
+    objective = SpanCorruption(name="ul2", window=1024)
+    rows = row_lengths(objective)
+    assert [share for share, _ in rows] == pytest.approx([1 / 8, 1 / 8, 1 / 8, 1 / 8, 1 / 2])
+    assert longest_rows(objective) == [max(objective.lengths), (257, 770)]
