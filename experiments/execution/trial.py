@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
-from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
+from pairform.training.costs.trials import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import Example, Examples, collate
 from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.loop import Clock, Loop

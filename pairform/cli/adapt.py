@@ -1,11 +1,22 @@
-"""The commands of `adapt`: run, status and export."""
+"""The commands of `adapt`: run, plan, status and export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.cli.options import Json, Out, OutFormat, Overwrite, Slurm, check_format, given_path, parse_slurm, print_json
+from pairform.cli.options import (
+    Json,
+    Out,
+    OutFormat,
+    Overwrite,
+    Slurm,
+    check_format,
+    given_path,
+    parse_set,
+    parse_slurm,
+    print_json,
+)
 from pairform.registry.errors import PairformError, Problem, printable
 
 if TYPE_CHECKING:
@@ -64,6 +75,35 @@ def submit_job(recipe: Path, out: Path, cluster: "Cluster", settings: dict[str, 
     show(out, as_json)
     if wait and status_of(out)["status"] != "done":
         raise typer.Exit(1)
+
+
+@adapt.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", parser=given_path, help="The recipe as JSON.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the recipe, as in batch.micro=2. Repeatable."),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default, the recipe's.")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="Accelerator of each process, as in h100; by default, this machine's.")
+    ] = None,
+    peak: Annotated[
+        float | None, typer.Option(min=1e-3, metavar="TFLOPS", help="Peak TFLOP/s of each process, instead of an accelerator.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(help="Model FLOPs utilisation to expect, above 0 and at most 1.")] = 0.4,
+    as_json: Json = False,
+) -> None:
+    """Estimate the memory, FLOPs, time and disk of a run. No weight is read, and the data need not be prepared."""
+    from pairform.cli.display.run_plan import print_run_plan
+    from pairform.training.adaptation.planning import plan_run
+
+    patch = parse_set(settings)
+    found = plan_run(recipe, patch=patch, processes=processes, mfu=mfu, peak_tflops=peak, accelerator=accelerator)
+    if as_json:
+        print_json(found.document())
+    else:
+        print_run_plan(found)
 
 
 @adapt.command()

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.hub import CONFIGURATION, find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
-from pairform.assemblies.initialisation.plan import Plan
-from pairform.assemblies.initialisation.planning import plan
+from pairform.assemblies.initialisation.plan import Plan, Role
+from pairform.assemblies.initialisation.planning import plan, target_of
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, presets
@@ -27,6 +27,7 @@ from pairform.training.optimization.phases import check_patterns
 
 HELD_OUT_SEED = 0
 """The held-out rows do not depend on the recipe's seed, so that losses of several seeds are comparable."""
+ROLES: tuple[Role, ...] = ("encoder", "decoder", "vision")
 OWN, INITIAL = "", "initial"
 """The name of the recipe's own objective; and in a run's folder, the model that it has converted."""
 
@@ -109,6 +110,23 @@ def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mappi
         return load_spec(recipe.model), None, None
     folder = find_folder(recipe.model)
     return load_spec(folder), folder, None
+
+
+def spec_of(recipe: Recipe) -> ModelSpec:
+    """The spec of the recipe's model, from configurations alone."""
+    model = recipe.model
+    if isinstance(model, Converted):
+        convert = model.convert
+        refs = {role: getattr(convert, role) for role in ROLES}
+        specs = {role: spec_in(ref, convert.revisions.get(role)) for role, ref in refs.items() if ref is not None}
+        return target_of(specs, convert.spec, convert.patch, convert.arguments["options"])[0]
+    if model in presets() or Path(model).is_file():
+        return load_spec(model)
+    return spec_in(model)
+
+
+def spec_in(ref: str, revision: str | None = None) -> ModelSpec:
+    return load_spec(find_folder(ref, revision, CONFIGURATION))
 
 
 def open_held_out(

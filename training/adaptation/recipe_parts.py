@@ -111,3 +111,7 @@ class LoggingSpec(Spec):
 
     tensorboard: bool = Field(default=False, description="Also log for TensorBoard.")
     wandb: WandbSpec | None = Field(default=None, description="Also log to Weights & Biases, through the package `wandb`.")
+    peak_tflops: PositiveFloat | None = Field(
+        default=None,
+        description="Peak TFLOP/s of one device in the recipe's precision, for the MFU. Default: that of a known accelerator.",
+    )

@@ -19,6 +19,7 @@ from pairform.training.adaptation.interruption import ENDING, Interruption, Sign
 from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
 from pairform.training.adaptation.run_folder import CHECKPOINTS, check_resumes, run_folder, run_log
+from pairform.training.adaptation.speed import throughput_of
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.distillation import Terms, open_teacher
 from pairform.training.loop import Clock, Loop
@@ -154,6 +155,7 @@ def train(prepared: Prepared, folder: Path, world: World, signals: Signals) -> N
             frozen=recipe.frozen,
             average=average,
             spikes=spikes,
+            throughput=throughput_of(prepared, world, clock),
             seed=recipe.seed,
             evaluate_every=None if recipe.evaluation is None else recipe.evaluation.every,
             evaluate=assess,

@@ -14,7 +14,7 @@ checkpoints/step-N/  what training resumes from
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,5 +162,12 @@ def status_of(run: Path) -> dict[str, Any]:
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
         "job": None if job is None else f"{job.get('cluster')} {job.get('id')}, logs in {job.get('logs')}",
+        "mfu": mean_mfu(train, tokens, seconds),
         "losses": {name: line.get("loss") for name, line in last.items()},
     }
+
+
+def mean_mfu(line: Mapping[str, Any], tokens: Any, seconds: Any) -> float | None:
+    """Model FLOPs utilisation of the run so far, from its last line: that of the line, at the mean speed."""
+    mfu, speed = line.get("mfu"), line.get("tokens_per_second")
+    return round(mfu / speed * tokens / seconds, 4) if mfu and speed and tokens and seconds else None
