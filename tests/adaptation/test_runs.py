@@ -19,10 +19,12 @@ from pairform.registry import OutputError, SpecError
 from pairform.training.adaptation.export import export
 from pairform.training.adaptation.run import InterruptedRunError, adapt
 from pairform.training.adaptation.run_folder import status_of
+from pairform.training.data.corpus.prepare import prepare
 from pairform.training.loop import Loop
 from pairform.training.optimization.spikes import DivergedError
 from tests.adaptation.small_run import RECIPE, lines, trained, write_run
 from tests.command_line.runner import CommandLine
+from tests.corpus.small import word_tokenizer
 
 SMALL_GEMMA = {
     "vocabulary": 300,
@@ -224,9 +226,28 @@ def test_an_exported_run_is_the_model_that_it_trained(tmp_path: Path) -> None:
     adapt(write_run(tmp_path, {"model": str(tmp_path / "six"), "steps": 1, "schedule": {"warmup": 1}}), tmp_path / "more")
     first, before = lines(tmp_path / "more")[0]["loss"], lines(tmp_path / "run")[0]["loss"]
     assert first < before
+    shutil.rmtree(tmp_path / "six")  # the run has kept its files
     again = export(tmp_path / "more", tmp_path / "again", format="transformers")
     assert (again / "tokenizer_config.json").read_text() == "{}"
     assert pairform.verify(again).ok
+
+
+def test_a_model_from_new_weights_is_exported_with_the_tokenizer_of_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From wherever the command is given: the recipe names its spec relative to where the run was started."""
+    write_run(tmp_path)
+    word_tokenizer(tmp_path / "tokenizer.json")
+    corpus = json.loads((tmp_path / "corpus.json").read_text()) | {"tokenizer": "tokenizer.json"}
+    (tmp_path / "corpus.json").write_text(json.dumps(corpus))
+    prepare(tmp_path / "corpus.json", tmp_path / "words")
+    recipe = json.loads((tmp_path / "recipe.json").read_text()) | {"model": "spec.json", "steps": 1}
+    recipe["data"]["shards"] = "words"
+    monkeypatch.chdir(tmp_path)
+    adapt(recipe, "run")
+    monkeypatch.chdir(tmp_path.parent)
+    made = export(tmp_path / "run", tmp_path / "made")
+    assert (made / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
 def test_a_moving_average_follows_the_weights(tmp_path: Path) -> None:

@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
-from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.save import tensor_entry
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors
-from pairform.assemblies.checkpoints.writing.companions import Companions, companions
 from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import OutputError, Problem
-from pairform.training.adaptation.preparation import find_model
+from pairform.training.adaptation.companions import kept
 from pairform.training.adaptation.recipe import Recipe
 from pairform.training.adaptation.run_folder import CHECKPOINTS, SPEC, recorded_recipe
 from pairform.training.checkpoints import load_weights
@@ -61,7 +59,7 @@ def export(
     load_averaged(model, folder / CHECKPOINTS, recipe if average else None, found)
     entries = [tensor_entry(name, tensor) for name, tensor in spec_tensors(model).items()]
     origin = {"origin": "adapt", "step": found[-1], "recipe": recipe.document()}
-    Output(out, format, overwrite=overwrite).write(model.spec, entries, origin, taken_over(folder, recipe))
+    Output(out, format, overwrite=overwrite).write(model.spec, entries, origin, kept(folder))
     return Path(out)
 
 
@@ -86,9 +84,3 @@ def load_averaged(model: Model, checkpoints: Path, recipe: Recipe | None, found:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(averaged[name])
-
-
-def taken_over(run: Path, recipe: Recipe) -> Companions:
-    """The tokenizer and generation settings of the model that training started from, if it had some."""
-    initial = find_model(recipe, run)[1]
-    return Companions() if initial is None else companions({"model": open_checkpoint(initial)})

@@ -49,6 +49,11 @@ class Prepared:
     held_out: Mapping[str, Batches]
     tokens: Tokens
 
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer of the data; None: tokens are bytes."""
+        return self.shards.tokenizer if isinstance(self.shards.tokenizer, Path) else None
+
 
 def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepared:
     """Validate a recipe against its model, its data and the number of processes.
@@ -64,7 +69,7 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
     """
     spec, weights, conversion = find_model(recipe, run)
     shards = Shards.open(source / recipe.data.shards)
-    tokenizer = read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None  # None: tokens are bytes
+    tokenizer = read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None
     objective, batch = recipe.data.objective, recipe.batch
     settings: dict[str, Any] = {"batch": batch.tokens, "micro": batch.micro, "seed": recipe.seed}
     batches = Batches(spec, objective, streams(shards, objective, "train"), tokenizer, **settings)

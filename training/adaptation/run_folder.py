@@ -5,6 +5,7 @@ spec.json            the spec of the model
 metrics.jsonl        one object a line: of every step, and of every evaluation
 samples.jsonl        texts that the model generated, where the recipe asks for them
 initial/             the model that training started from, if the recipe converts one
+companions/          tokenizer and generation settings, for the model that is exported
 checkpoints/step-N/  what training resumes from
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 from pairform.assemblies.initialisation.execute import convert
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
+from pairform.training.adaptation.companions import keep
 from pairform.training.adaptation.preparation import INITIAL as INITIAL
 from pairform.training.adaptation.preparation import Prepared
 from pairform.training.adaptation.recipe import WITHOUT_EFFECT, Recipe
@@ -97,6 +99,7 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
                 check_resumes(folder, prepared.recipe)
                 if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
+                keep(folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.tokenizer_file)
                 write_json(folder / SPEC, prepared.spec.document())
                 write_json(folder / RECIPE, prepared.recipe.document())
         yield
