@@ -11,19 +11,18 @@ import torch
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.modeling.processes import PeerError
 from pairform.registry import PairformError, Problem, output_path
 from pairform.training.adaptation.evaluation import evaluate
 from pairform.training.adaptation.interruption import Interruption
 from pairform.training.adaptation.preparation import Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_resumes, run_folder, run_log
+from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_continues, check_resumes, run_folder, run_log
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
-from pairform.training.parallel import World, computing, environment, shard, start
+from pairform.training.parallel import World, computing, environment, one_voice, shard, start
 from pairform.training.step import Computation
 
 
@@ -48,31 +47,22 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
         InterruptedRunError: SIGINT or SIGTERM ended the run, which can be resumed.
         DivergedError: the loss is not finite.
     """
-    rank, size, _ = environment()
-    folder = output_path(out)
-    with said_by(rank):
+    _, size, local = environment()
+    with one_voice(local):
+        folder = output_path(out)
         read, place = read_recipe(recipe)
         check_resumes(folder, read)
         prepared = prepare(read, place if source is None else Path(source), folder, size)
+        check_continues(folder, prepared)
     device = None if read.device == "auto" else read.device
     with (
+        Interruption() as interruption,
         start(read.parallel.shard, read.parallel.replicate, device=device) as world,
         run_folder(folder, prepared, world),
         torch_settings(world, read.threads),
     ):
-        train(prepared, folder, world)
+        train(prepared, folder, world, interruption)
     return folder
-
-
-@contextlib.contextmanager
-def said_by(rank: int) -> Iterator[None]:
-    """Before processes are connected, all find the same errors: those of the others than the first become a `PeerError`."""
-    try:
-        yield
-    except PairformError as error:
-        if rank == 0:
-            raise
-        raise PeerError(error.problems) from None
 
 
 @contextlib.contextmanager
@@ -89,7 +79,7 @@ def torch_settings(world: World, threads: int | None) -> Iterator[None]:
         torch.set_deterministic_debug_mode(mode)
 
 
-def train(prepared: Prepared, folder: Path, world: World) -> None:
+def train(prepared: Prepared, folder: Path, world: World, interruption: Interruption) -> None:
     """Train the model of a run from its last checkpoint on, or from the beginning."""
     recipe, checkpoints = prepared.recipe, folder / CHECKPOINTS
     model = open_model(prepared, folder, world)
@@ -102,14 +92,14 @@ def train(prepared: Prepared, folder: Path, world: World) -> None:
     spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
     if average is not None and state:
         average.values = state["average"]
-    with run_log(folder, recipe, world, begin) as log, Interruption(world) as interruption:
+    with run_log(folder, recipe, world, begin) as log, interruption.training():
 
         def assess(done: int) -> None:
             for line in evaluate(model, prepared, computation, world, folder, done, average):
                 log({"step": done, "split": "valid"} | line)
 
         def after(done: int) -> None:
-            last, stops = done == recipe.total_steps, interruption.stops()
+            last, stops = done == recipe.total_steps, interruption.stops(world)
             if last and recipe.evaluation is not None:
                 assess(done)
             if last or stops or done % recipe.checkpoint.every == 0:

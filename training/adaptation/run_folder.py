@@ -2,6 +2,7 @@
 
 recipe.json          the recipe, with all defaults
 spec.json            the spec of the model
+data.json            the digest of the shards
 metrics.jsonl        one object a line: of every step, and of every evaluation
 samples.jsonl        texts that the model generated, where the recipe asks for them
 initial/             the model that training started from, if the recipe converts one
@@ -15,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.initialisation.execute import convert
-from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
+from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten, writing
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
 from pairform.training.adaptation.companions import keep
 from pairform.training.adaptation.preparation import INITIAL as INITIAL
@@ -26,7 +28,7 @@ from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
 
-RECIPE, SPEC, SAMPLES = "recipe.json", "spec.json", "samples.jsonl"
+RECIPE, SPEC, DATA, SAMPLES = "recipe.json", "spec.json", "data.json", "samples.jsonl"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 LINE_BYTES = 1 << 20
 """Largest line of metrics that is read; one has about 200 bytes."""
@@ -55,6 +57,21 @@ def check_resumes(run: Path, recipe: Recipe) -> None:
         found = f"a run of another recipe: {', '.join(f'{name} is {shorten(old.get(name))}' for name in changed)}"
         remedy = "Resume with that recipe, or choose another folder with --out."
         raise OutputError(Problem(str(run), found, f"{', '.join(shorten(new.get(name)) for name in changed)}", remedy))
+
+
+def check_continues(run: Path, prepared: Prepared) -> None:
+    """Raise `OutputError` if the model or the data is no longer that of the run, or if `run` is in the shards' folder."""
+    if prepared.shards.folder.resolve() in run.resolve().parents:
+        remedy = "Choose another folder with --out."
+        raise OutputError(Problem(str(run), "a place in the folder of the shards", "a folder outside of it", remedy))
+    if not (run / RECIPE).is_file():
+        return
+    remedy = "Resume with the files that the run began with, or choose another folder with --out."
+    if load_spec(run / SPEC).document() != prepared.spec.document():
+        raise OutputError(Problem(str(run / SPEC), "the spec of another model than the recipe's is now", "the same", remedy))
+    if (found := read_json(run / DATA).get("digest")) != prepared.shards.digest:
+        expected = f"the digest of {prepared.shards.folder}, {prepared.shards.digest}"
+        raise OutputError(Problem(str(run / DATA), f"shards of the digest {shorten(found)}", expected, remedy))
 
 
 def lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -92,15 +109,18 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
             if world.first:  # one process compares digests for all: they may take hours
                 if prepared.recipe.data.verify:
                     prepared.shards.verify()
-                folder.mkdir(parents=True, exist_ok=True)
+                with writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
                 check_links(folder)
                 stack.enter_context(lock(folder / LOCK, wait=False))
                 remove_partials(folder)
                 check_resumes(folder, prepared.recipe)
+                check_continues(folder, prepared)
                 if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
                 keep(folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.tokenizer_file)
                 write_json(folder / SPEC, prepared.spec.document())
+                write_json(folder / DATA, {"digest": prepared.shards.digest})
                 write_json(folder / RECIPE, prepared.recipe.document())
         yield
 

@@ -1,8 +1,8 @@
 """The tensors of a checkpoint, written and read by torch.distributed.checkpoint (DCP).
 
-DCP stores each piece of a tensor as `torch.save` writes it: a zip archive with a pickle and the bytes. `torch.load` would run the
-pickle, with few names, and inflate what a stranger has compressed, to any size. Here only the bytes are read. Dtype and sizes are
-those of the plan.
+DCP stores each piece of a tensor as `torch.save` writes it: a zip archive with a pickle and the bytes. `torch.load` would run
+the pickle, with few names, and inflate what a stranger has compressed, to any size. Here only the bytes are read. Dtype and
+sizes are those of the plan.
 """
 
 import io
@@ -37,7 +37,7 @@ class Reader(FileSystemReader):
     def __init__(self, folder: Path, metadata: Metadata) -> None:
         super().__init__(folder)
         self.folder, self.metadata = folder, metadata
-        self.chunks = {
+        self.chunks: dict[tuple[str, torch.Size | None], tuple[torch.Size, torch.dtype]] = {
             (name, chunk.offsets): (chunk.sizes, tensor.properties.dtype)
             for name, tensor in shapes(metadata).items()
             for chunk in tensor.chunks
@@ -68,11 +68,11 @@ def read_record(file: Any, offset: int, length: int, sizes: torch.Size, dtype: t
     wanted = sizes.numel() * dtype.itemsize
     try:
         with zipfile.ZipFile(record) as archive:
-            (entry,) = (each for each in archive.infolist() if each.filename.endswith(DATA))
+            entry = next(each for each in archive.infolist() if each.filename.endswith(DATA))
         record.seek(entry.header_offset)
         signature, name, extra = LOCAL_HEADER.unpack(record.read(LOCAL_HEADER.size))
-    except (zipfile.BadZipFile, struct.error, NotImplementedError) as error:
-        raise ValueError(f"no archive of a tensor ({error})") from None
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, StopIteration) as error:
+        raise ValueError(f"no archive of one tensor ({error})") from None
     if signature != b"PK\3\4" or entry.compress_type != zipfile.ZIP_STORED or entry.file_size != wanted or wanted > length:
         raise ValueError(f"other than {wanted:,} uncompressed bytes for {list(sizes)}")
     data = bytearray(wanted)
