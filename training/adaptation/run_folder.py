@@ -19,6 +19,7 @@ from typing import Any
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.initialisation.execute import convert
 from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten, writing
+from pairform.registry.files import PARTIAL
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
 from pairform.training.adaptation.companions import keep
 from pairform.training.adaptation.preparation import INITIAL as INITIAL
@@ -48,7 +49,7 @@ def check_resumes(run: Path, recipe: Recipe) -> None:
     Fields on which the numbers of past steps do not depend may differ.
     """
     if not (run / RECIPE).is_file():
-        if run.exists() and (not run.is_dir() or any(item.name != LOCK for item in run.iterdir())):
+        if run.exists() and (not run.is_dir() or any(item.name != LOCK and PARTIAL not in item.name for item in run.iterdir())):
             raise OutputError(Problem(str(run), "something that is no run", "a new or empty folder, or this recipe's"))
         return
     old, new = recorded_recipe(run).document(), recipe.document()
@@ -64,7 +65,7 @@ def check_continues(run: Path, prepared: Prepared) -> None:
     if prepared.shards.folder.resolve() in run.resolve().parents:
         remedy = "Choose another folder with --out."
         raise OutputError(Problem(str(run), "a place in the folder of the shards", "a folder outside of it", remedy))
-    if not (run / RECIPE).is_file():
+    if not (run / DATA).is_file():  # written after the spec, and after the conversion
         return
     remedy = "Resume with the files that the run began with, or choose another folder with --out."
     if load_spec(run / SPEC).document() != prepared.spec.document():
@@ -116,12 +117,12 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
                 remove_partials(folder)
                 check_resumes(folder, prepared.recipe)
                 check_continues(folder, prepared)
+                write_json(folder / RECIPE, prepared.recipe.document())  # first: from now on the folder is that of a run
                 if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
                 keep(folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.tokenizer_file)
                 write_json(folder / SPEC, prepared.spec.document())
                 write_json(folder / DATA, {"digest": prepared.shards.digest})
-                write_json(folder / RECIPE, prepared.recipe.document())
         yield
 
 

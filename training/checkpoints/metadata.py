@@ -22,7 +22,7 @@ from pairform.registry import CheckpointError, Problem, read_bytes, shorten
 METADATA = ".metadata"
 METADATA_BYTES = 1 << 28
 """Largest metadata that is read; 500 tensors over 64 processes take about 5 MB."""
-REMEDY = "Resume from another checkpoint of this run, or start a new run."
+REMEDY = "Remove its folder to resume from the checkpoint before it, or start a new run."
 CLASSES = {
     "torch.distributed.checkpoint.metadata": (
         "BytesStorageMetadata",
