@@ -82,7 +82,7 @@ class Loop:
         """Train from step `begin` to the last.
 
         Raises:
-            DivergedError: the loss is not finite, or too many updates in a row were skipped.
+            DivergedError: the loss or a gradient is not finite, or too many updates in a row were skipped.
         """
         batches = iter(self.batches(begin, self.steps))
         for step in range(begin, self.steps):
@@ -121,11 +121,9 @@ class Loop:
             return None
         loss = measured.loss.item()  # within the timed part: it waits for an accelerator to finish the step
         extra = {name: value.item() for name, value in measured.extra.items()}
-        if self.spikes is None:
-            for name, value in ({"loss": loss} | extra).items():
-                if not math.isfinite(value):
-                    raise DivergedError(f"the {name.replace('_', ' ')} is {value} at step {step + 1}")
         line = {"loss": loss, "tokens": self.clock.tokens, "learning_rate": fraction * self.optimizers.rates[0]}
-        line["gradient_norm"] = measured.norm.item()
-        line |= extra
+        line |= {"gradient_norm": measured.norm.item()} | extra
+        for name in () if self.spikes is not None else ("loss", "gradient_norm", *extra):
+            if not math.isfinite(line[name]):  # before a checkpoint of weights that are not finite is written
+                raise DivergedError(f"the {name.replace('_', ' ')} is {line[name]} at step {step + 1}")
         return line | {"skipped": True} if skipped else line

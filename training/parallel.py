@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Literal
 
 import torch
@@ -15,14 +16,16 @@ from pairform.assemblies.modeling.processes import PeerError, patient_group, tog
 from pairform.assemblies.modeling.sharding import Precision, shard
 from pairform.registry import InputError, PairformError, Problem, shorten
 
-__all__ = ["PeerError", "World", "computing", "shard", "start"]
+__all__ = ["PeerError", "World", "computing", "one_voice", "shard", "start"]
 
 TIMEOUT = timedelta(seconds=60)
 """How long a process waits for the others in a step before it gives up."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun sets."""
 FAILURE = "pairform/failure"
-"""The key under which the first process that fails counts itself in the group's store."""
+"""Begins the key under which processes that fail count themselves in the group's store. The number of the group follows, since
+torchrun's store outlives groups."""
+_groups = count()
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,13 @@ def start(
         PeerError: at the end of the block, if another process failed first: that one reports the error.
     """
     rank, size, local = environment()
-    columns = check_shape(size, shard, replicate)
-    place = device_of(local, device)
+    with one_voice(local):
+        columns = check_shape(size, shard, replicate)
+        place = device_of(local, device)
     if size == 1:
         yield World(0, 1, place)
         return
+    failures = f"{FAILURE}/{next(_groups)}"
     backend = "gloo" if place.type == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=timeout, device_id=place if place.type == "cuda" else None)
     try:
@@ -99,7 +104,7 @@ def start(
         shape, names = ((columns,), ("shard",)) if replicate == 1 else ((replicate, columns), ("replicate", "shard"))
         yield World(rank, size, place, init_device_mesh(place.type, shape, mesh_dim_names=names))
     except BaseException as error:
-        reported = first_error(rank, error)
+        reported = first_error(rank, error, failures)
         if place.type == "cpu":  # NCCL would wait for processes that are gone
             distributed.destroy_process_group()
         if reported is error:
@@ -107,6 +112,20 @@ def start(
         raise reported from error
     else:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def one_voice(local: int) -> Iterator[None]:
+    """Before processes are connected, all of a machine find the same errors: `PeerError`s in all but the first of them."""
+    try:
+        yield
+    except Exception as error:
+        if local == 0:
+            raise
+        problems = (
+            error.problems if isinstance(error, PairformError) else Problem("process 0", type(error).__name__, "no error")
+        )
+        raise PeerError(problems) from error
 
 
 def environment() -> tuple[int, int, int]:
@@ -150,14 +169,15 @@ def device_of(local: int, device: str | None) -> torch.device:
         return torch.device("cpu")
     if device != "cuda":
         raise InputError(Problem("device", shorten(device), "cpu or cuda"))
-    if local >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count()} CUDA devices for process {local} of this machine"
+    processes = max(local + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if processes > torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} CUDA devices for {processes} process{'es' * (processes > 1)} of this machine"
         raise InputError(Problem("device", found, "one for each process", "Start fewer with torchrun --nproc-per-node."))
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 
 
-def first_error(rank: int, error: BaseException) -> BaseException:
+def first_error(rank: int, error: BaseException, failures: str) -> BaseException:
     """`error`, if this process is the first that fails; else a `PeerError`, since the first one reports its own.
 
     The group's store counts the failures. Where its process is gone nobody can be asked, and each reports what it knows.
@@ -167,14 +187,15 @@ def first_error(rank: int, error: BaseException) -> BaseException:
     lost = not isinstance(error, PairformError) and isinstance(error, RuntimeError) and is_about_peers(error)
     try:
         store = distributed.distributed_c10d._get_default_store()
-        first = store.add(FAILURE, 1) == 1
+        first = store.add(failures, 1) == 1
     except Exception:
         first = rank == 0 or not lost
-    if not lost:
+    if first and not lost:
         return error
-    problem = Problem(
-        f"process {rank}", f"a process that died or stopped answering ({str(error).splitlines()[0]})", "all of them"
-    )
+    found = str(error).partition("\n")[0]
+    if not lost:
+        return PeerError(Problem(f"process {rank}", found, "no error in any process"))
+    problem = Problem(f"process {rank}", f"a process that died or stopped answering ({found})", "all of them")
     return PairformError(problem) if first else PeerError(problem)
 
 

@@ -1,5 +1,6 @@
 """The commands of `adapt`: run, plan, status and export."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from pairform.training.cluster import Cluster
 
 adapt = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a model by a recipe: adapt, pretrain, fine-tune.")
+
+REPORTED = 10
+"""Seconds that a process waits for another that reports an error. torchrun ends it sooner, when the other has ended; if this
+one ended first, torchrun would end the other before it has reported."""
 
 
 @adapt.command()
@@ -48,6 +53,7 @@ def run(
         submit_job(recipe, out, cluster, settings, wait, as_json)
         return
     from pairform.assemblies.modeling.processes import PeerError
+    from pairform.training.adaptation.run import InterruptedRunError
     from pairform.training.adaptation.run import adapt as train
     from pairform.training.optimization.spikes import DivergedError
     from pairform.training.parallel import environment
@@ -57,7 +63,9 @@ def run(
     except DivergedError as error:
         remedy = "Lower optimizer.learning_rate, or set skip_step. Training resumes from the last checkpoint."
         raise PairformError(Problem(str(out), str(error), "a finite loss", remedy)) from None
-    except PeerError:  # the process that failed reports it
+    except PeerError as error:  # the process that failed reports it
+        if not isinstance(error.__cause__, InterruptedRunError):
+            time.sleep(REPORTED)
         raise typer.Exit(1) from None
     if environment()[0] == 0:
         show(out, as_json)

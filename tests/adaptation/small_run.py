@@ -35,6 +35,8 @@ RECIPE: dict[str, Any] = {
     "checkpoint": {"every": 2},
 }
 
+EVALUATION = {"evaluation": {"every": 2, "rows": 4, "generate": {"prompts": 1, "max_new_tokens": 3}}}
+
 
 def write_run(folder: Path, patch: dict[str, Any] | None = None) -> Path:
     """The files of a run: the model's spec, a prepared corpus, and the recipe, whose path is returned."""

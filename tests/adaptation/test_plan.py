@@ -202,7 +202,7 @@ def test_a_conversion_is_planned_from_configurations_alone(tmp_path: Path) -> No
     gemma2(tmp_path / "encoder", hidden_size=48, num_hidden_layers=6)
     gemma2(tmp_path / "decoder")
     sources = {part: str(tmp_path / part) for part in ("encoder", "decoder")}
-    made = pairform.plan(**sources).spec
+    made = pairform.plan(encoder=sources["encoder"], decoder=sources["decoder"]).spec
     for folder in sources.values():
         for file in Path(folder).glob("*.safetensors"):
             file.unlink()

@@ -22,7 +22,7 @@ from pairform.training.adaptation.run_folder import status_of
 from pairform.training.data.corpus.prepare import prepare
 from pairform.training.loop import Loop
 from pairform.training.optimization.spikes import DivergedError
-from tests.adaptation.small_run import RECIPE, lines, trained, write_run
+from tests.adaptation.small_run import EVALUATION, RECIPE, lines, trained, write_run
 from tests.command_line.runner import CommandLine
 from tests.corpus.small import word_tokenizer
 
@@ -35,7 +35,6 @@ SMALL_GEMMA = {
         "layer": {"branches": {"self_attention": {"heads": 2, "kv_heads": 1, "head_dim": 16}, "feed_forward": {"hidden": 64}}},
     },
 }
-EVALUATION = {"evaluation": {"every": 2, "rows": 4, "generate": {"prompts": 1, "max_new_tokens": 3}}}
 
 
 def test_every_step_and_every_evaluation_has_a_line(tmp_path: Path) -> None:
@@ -108,18 +107,6 @@ def test_a_run_that_was_killed_resumes_to_the_same_numbers(tmp_path: Path) -> No
 
 def len_of(folder: Path) -> int:
     return len((folder / "run" / "metrics.jsonl").read_text().splitlines())
-
-
-def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
-    recipe = write_run(
-        tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}}
-    )
-    alone = lines(adapt(recipe, tmp_path / "alone"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "pairform", "adapt", "run", str(recipe), "--out", str(tmp_path / "run")]
-    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
-    for one, two in zip(alone, lines(tmp_path / "run"), strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
 
 
 def test_parameters_outside_a_phase_do_not_change_and_have_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

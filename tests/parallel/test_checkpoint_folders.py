@@ -1,5 +1,6 @@
 """A run's checkpoints in one process: what counts as whole, what a kill leaves, and folders of strangers."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import pickle
 import shutil
 import signal
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,8 +166,17 @@ def flip(folder: Path) -> None:
     path.write_bytes(content)
 
 
+def change_a_weight(folder: Path) -> None:
+    path = folder / "step-3" / "__0_0.distcp"
+    weight = small_run()[0].state_dict()["0.weight"].numpy().tobytes()
+    content = path.read_bytes()
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, weight[:-1] + bytes([weight[-1] ^ 1])))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (truncate, "__0_0.distcp"),
+    "a changed weight": (change_a_weight, "bytes of a tensor of [4, 3] that have changed"),
     "missing": (lambda folder: (folder / "step-3" / "__0_0.distcp").unlink(), "__0_0.distcp"),
     "a link": (replace_by_link, "not a regular one"),
     "a flipped bit": (flip, ".metadata"),
@@ -250,6 +261,10 @@ def huge(metadata: Any) -> None:
     metadata.state_dict_metadata["state.ratio"].size = torch.Size([1 << 40])
 
 
+def hole(metadata: Any) -> None:
+    metadata.state_dict_metadata["model.0.weight"].chunks[0].sizes = torch.Size([2, 3])
+
+
 HOSTILE: dict[str, Callable[[Any], object]] = {
     "a file elsewhere": all_places("relative_path", "../secret"),
     "an absolute path": all_places("relative_path", "/etc/hostname"),
@@ -260,6 +275,7 @@ HOSTILE: dict[str, Callable[[Any], object]] = {
     "a transformation": all_places("transform_descriptors", ["zstd"]),
     "a pickle for a tensor": bytes_for_a_tensor,
     "a tensor larger than the files": huge,
+    "a hole in a tensor": hole,
     "no tensors": lambda metadata: setattr(metadata, "state_dict_metadata", [1]),
     "no places": lambda metadata: setattr(metadata, "storage_data", None),
 }
@@ -270,6 +286,54 @@ def test_hostile_metadata_is_refused(kind: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret" * 1000)
     rewrite(tmp_path, HOSTILE[kind])
     refused(lambda: load_checkpoint(tmp_path, 3, *small_run()), ".metadata")
+
+
+def replace_record(folder: Path, write: Callable[[zipfile.ZipFile], object]) -> None:
+    """Let the plan name another archive for the tensor `state.ratio`, at the end of the file."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        write(file)
+
+    def change(metadata: Any) -> None:
+        (place,) = (place for index, place in metadata.storage_data.items() if index.fqn == "state.ratio")
+        path = folder / "step-3" / place.relative_path
+        place.offset, place.length = path.stat().st_size, len(archive.getvalue())
+        path.write_bytes(path.read_bytes() + archive.getvalue())
+        files = json.loads((folder / "step-3" / "state.json").read_text())["files"]
+        rewrite_state(folder, files=files | {path.name: path.stat().st_size})
+
+    rewrite(folder, change)
+
+
+def long_directory(file: zipfile.ZipFile) -> None:
+    for number in range(600):
+        file.writestr(f"{number:0200}", b"")
+
+
+RECORDS: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
+    "compressed": (lambda file: file.writestr("a/data/0", bytes(4), zipfile.ZIP_DEFLATED), "uncompressed"),
+    "compressed and huge": (lambda file: file.writestr("a/data/0", bytes(1 << 24), zipfile.ZIP_DEFLATED), "uncompressed"),
+    "longer": (lambda file: file.writestr("a/data/0", bytes(8)), "4 uncompressed bytes"),
+    "nothing": (lambda file: file.writestr("a/data.pkl", b""), "no archive of one tensor"),
+    "a long directory": (long_directory, "a directory of"),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_hostile_record_is_refused(kind: str, tmp_path: Path) -> None:
+    write, word = RECORDS[kind]
+    replace_record(tmp_path, write)
+    refused(lambda: load_checkpoint(tmp_path, 3, *small_run()), word)
+
+
+def test_no_pickle_of_a_record_is_run(tmp_path: Path) -> None:
+    def write(file: zipfile.ZipFile) -> None:
+        file.writestr("a/data.pkl", pickle.dumps(Runs(tmp_path / "ran")))
+        file.writestr("a/data/0", torch.tensor(3.0).numpy().tobytes())
+
+    replace_record(tmp_path, write)
+    assert load_checkpoint(tmp_path, 3, *small_run())["ratio"] == 3
+    assert not (tmp_path / "ran").exists()
 
 
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")

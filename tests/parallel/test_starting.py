@@ -73,17 +73,17 @@ def started_on(device: str) -> None:
         pass
 
 
-def fail(rank: int, folder: Path, ports: tuple[int, int]) -> None:
-    """First process 1 raises an error, then it is killed."""
+def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
+    """First process 1 raises an error, then both do, then process 1 is killed."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     for number, port in enumerate(ports):
         os.environ["MASTER_PORT"] = str(port)
         try:
             with start(device="cpu") as world:
-                if rank == 1:
-                    if number == 1:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    raise KeyError("of process 1")
+                if rank == 1 and number == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if rank == 1 or number == 1:
+                    raise KeyError(f"of process {rank}")
                 for _ in range(2):
                     world.sum(torch.ones(1))
         except Exception as error:
@@ -93,7 +93,7 @@ def fail(rank: int, folder: Path, ports: tuple[int, int]) -> None:
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_one_process_speaks(tmp_path: Path) -> None:
     context = get_context("spawn")
-    ports = free_port(), free_port()
+    ports = free_port(), free_port(), free_port()
     processes = [context.Process(target=fail, args=(rank, tmp_path, ports), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
@@ -103,6 +103,7 @@ def test_one_process_speaks(tmp_path: Path) -> None:
     said = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert said.pop("1-0") == "KeyError: 'of process 1'"
     assert said.pop("0-0").startswith(PeerError.__name__)
-    assert said.pop("0-1").startswith("PairformError: process 0: found a process that died or stopped answering")
+    assert sorted(said.pop(f"{rank}-1").partition(":")[0] for rank in range(2)) == ["KeyError", PeerError.__name__]
+    assert said.pop("0-2").startswith("PairformError: process 0: found a process that died or stopped answering")
     assert said == {}
     assert TIMEOUT.seconds <= 60

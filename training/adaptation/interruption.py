@@ -1,25 +1,33 @@
 """Signals to a run: it ends after a checkpoint, or writes one and goes on."""
 
+import contextlib
+import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from pairform.training.parallel import World
 
+ECHO = 5.0
+"""Seconds after a signal in which another is taken for the same one: a terminal or Slurm sends it to every process, and
+torchrun passes on what it receives."""
+
 
 @dataclass(frozen=True)
 class Signals:
-    """What a run does at a signal, after the step in progress.
+    """What a run does at a signal, after the step in progress, unless the signal is ignored.
 
-    stop: ends after a checkpoint. A second such signal has the effect that it had before the run.
+    stop: ends after a checkpoint. A later such signal has the effect that it had before the run.
     save: writes a checkpoint, and goes on.
     """
 
-    stop: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+    stop: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     save: tuple[int, ...] = ()
 
 
@@ -27,37 +35,64 @@ ENDING = Signals()
 """Signals of a terminal and of a shutdown."""
 
 
-class Interruption:
-    """Notes the signals that a run gets. Outside the block, and in other threads than the main one, they act as before."""
+class Asked(NamedTuple):
+    """What signals have asked of a run."""
 
-    def __init__(self, world: World, signals: Signals) -> None:
-        self.world = world
+    stop: bool
+    save: bool
+
+
+class Interruption:
+    """Notes the signals that a run gets while it trains.
+
+    Before training, signals have their usual effect. After it, SIGTERM has none in one of several processes: torchrun sends it
+    to all others when one has failed, and they would end before they have reported the error.
+    """
+
+    def __init__(self, signals: Signals = ENDING) -> None:
         self.signals = signals
-        self.stop = False
+        self.first: float | None = None
         self.saves = self.saved = 0
+        self.begun = self.ended = False
         self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
             for number in (*self.signals.stop, *self.signals.save):
-                self.handlers[number] = signal.signal(number, self.note)
+                if (before := signal.getsignal(number)) != signal.SIG_IGN:
+                    self.handlers[number] = before
+                    signal.signal(number, self.note)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        if number in self.signals.save:
-            self.saves += 1
-            return
-        self.stop = True
-        for each in self.signals.stop:
-            signal.signal(each, self.handlers[each])
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """The block that does what it is `asked`."""
+        self.begun = True
+        try:
+            yield
+        finally:
+            self.ended = True
 
-    def asked(self) -> tuple[bool, bool]:
-        """Whether some process was asked to stop, and whether to save since the last call: the same in all of them."""
+    def note(self, number: int, frame: FrameType | None) -> None:
+        several, now = "RANK" in os.environ, time.monotonic()
+        trains = self.begun and not self.ended
+        if self.ended and several and number == signal.SIGTERM:
+            return
+        if trains and number in self.signals.save:
+            self.saves += 1
+        elif trains and (self.first is None or (several and now - self.first < ECHO)):
+            self.first = self.first or now
+        else:
+            self.__exit__()
+            signal.raise_signal(number)
+
+    def asked(self, world: World) -> Asked:
+        """Whether some process was asked to stop, and whether one was to save since the last call: the same in all of them."""
         saves = self.saves
-        counted = self.world.sum(torch.tensor([int(self.stop), saves - self.saved])).tolist()
+        counted = world.sum(torch.tensor([int(self.first is not None), saves - self.saved])).tolist()
         self.saved = saves
-        return counted[0] > 0, counted[1] > 0
+        return Asked(counted[0] > 0, counted[1] > 0)

@@ -12,13 +12,12 @@ import torch
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.modeling.processes import PeerError
 from pairform.registry import PairformError, Problem, output_path
 from pairform.training.adaptation.evaluation import evaluate
 from pairform.training.adaptation.interruption import ENDING, Interruption, Signals
 from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, check_resumes, run_folder, run_log
+from pairform.training.adaptation.run_folder import CHECKPOINTS, check_continues, check_resumes, run_folder, run_log
 from pairform.training.adaptation.speed import throughput_of
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.distillation import Terms, open_teacher
@@ -26,7 +25,7 @@ from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
-from pairform.training.parallel import World, check_shape, computing, environment, shard, start
+from pairform.training.parallel import World, check_shape, computing, environment, one_voice, shard, start
 from pairform.training.step import Computation, MakeTerms, no_terms
 
 
@@ -47,7 +46,7 @@ def adapt(
         recipe: A recipe, its document, or a JSON file.
         out: Folder of the run: new, empty, or of an earlier run of the same recipe.
         source: Folder to which the data's path is relative. Default: the recipe file's, or the working directory.
-        signals: Those that end the run after a checkpoint, SIGINT and SIGTERM, and those at which it writes one.
+        signals: Those that end the run after a checkpoint, SIGINT, SIGTERM and SIGHUP, and those at which it writes one.
 
     Returns:
         The folder of the run.
@@ -58,18 +57,19 @@ def adapt(
         InterruptedRunError: a signal ended the run, which can be resumed.
         DivergedError: the loss is not finite.
     """
-    rank, size, _ = environment()
-    folder = output_path(out)
-    with said_by(rank):
+    _, size, local = environment()
+    with one_voice(local):
+        folder = output_path(out)
         read, place = read_recipe(recipe)
         prepared = check_run(read, place if source is None else Path(source), folder, size)
     device = None if read.device == "auto" else read.device
     with (
+        Interruption(signals) as interruption,
         start(read.parallel.shard, read.parallel.replicate, device=device) as world,
         run_folder(folder, prepared, world),
         torch_settings(world, read.threads),
     ):
-        train(prepared, folder, world, signals)
+        train(prepared, folder, world, interruption)
     return folder
 
 
@@ -77,18 +77,9 @@ def check_run(recipe: Recipe, source: Path, folder: Path, size: int) -> Prepared
     """Validate a run of this many processes before anything is written; see `adapt`."""
     check_resumes(folder, recipe)
     check_shape(size, recipe.parallel.shard, recipe.parallel.replicate)
-    return prepare(recipe, source, folder, size)
-
-
-@contextlib.contextmanager
-def said_by(rank: int) -> Iterator[None]:
-    """Before processes are connected, all find the same errors: those of the others than the first become a `PeerError`."""
-    try:
-        yield
-    except PairformError as error:
-        if rank == 0:
-            raise
-        raise PeerError(error.problems) from None
+    prepared = prepare(recipe, source, folder, size)
+    check_continues(folder, prepared)
+    return prepared
 
 
 @contextlib.contextmanager
@@ -105,7 +96,7 @@ def torch_settings(world: World, threads: int | None) -> Iterator[None]:
         torch.set_deterministic_debug_mode(mode)
 
 
-def train(prepared: Prepared, folder: Path, world: World, signals: Signals) -> None:
+def train(prepared: Prepared, folder: Path, world: World, interruption: Interruption) -> None:
     """Train the model of a run from its last checkpoint on, or from the beginning."""
     recipe, checkpoints = prepared.recipe, folder / CHECKPOINTS
     model = open_model(prepared, folder, world)
@@ -119,22 +110,22 @@ def train(prepared: Prepared, folder: Path, world: World, signals: Signals) -> N
     spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
     if average is not None and state:
         average.values = state["average"]
-    with run_log(folder, recipe, world, begin) as log, Interruption(world, signals) as interruption:
+    with run_log(folder, recipe, world, begin) as log, interruption.training():
 
         def assess(done: int) -> None:
             for line in evaluate(model, prepared, computation, world, folder, done, average):
                 log({"step": done, "split": "valid"} | line)
 
         def after(done: int) -> None:
-            last, (stops, saves) = done == recipe.total_steps, interruption.asked()
+            last, asked = done == recipe.total_steps, interruption.asked(world)
             if last and recipe.evaluation is not None:
                 assess(done)
-            if last or stops or saves or done % recipe.checkpoint.every == 0:
+            if last or asked.stop or asked.save or done % recipe.checkpoint.every == 0:
                 save_checkpoint(checkpoints, done, model, optimizers.each, state_of(clock, spikes, average))
                 with world.together("checkpoint"):
                     if world.first:
                         prune(checkpoints, recipe.checkpoint.keep, recipe.checkpoint.keep_every)
-            if stops and not last:
+            if asked.stop and not last:
                 remedy = "Run the same command to continue."
                 raise InterruptedRunError(
                     Problem(str(folder), f"a signal after step {done}", f"{recipe.total_steps} steps", remedy)

@@ -3,6 +3,7 @@
 recipe.json          the recipe, with all defaults
 spec.json            the spec of the model
 teacher.json         which teacher the model is distilled from, if there is one
+data.json            the digest of the shards
 metrics.jsonl        one object a line: of every step, and of every evaluation
 samples.jsonl        texts that the model generated, where the recipe asks for them
 initial/             the model that training started from, if the recipe converts one
@@ -18,8 +19,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.initialisation.execute import convert
-from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten
+from pairform.registry import OutputError, Problem, open_regular, read_json, replace_text, shorten, writing
+from pairform.registry.files import PARTIAL
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
 from pairform.training.adaptation.companions import keep
 from pairform.training.adaptation.preparation import INITIAL, Prepared
@@ -30,7 +33,7 @@ from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
 from pairform.training.wandb_log import wandb_log
 
-RECIPE, SPEC, SAMPLES, JOB = "recipe.json", "spec.json", "samples.jsonl", "job.json"
+RECIPE, SPEC, DATA, SAMPLES, JOB = "recipe.json", "spec.json", "data.json", "samples.jsonl", "job.json"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 LINE_BYTES = 1 << 20
 """Largest line of metrics that is read; one has about 200 bytes."""
@@ -50,7 +53,7 @@ def check_resumes(run: Path, recipe: Recipe) -> None:
     Fields on which the numbers of past steps do not depend may differ.
     """
     if not (run / RECIPE).is_file():
-        if run.exists() and (not run.is_dir() or any(item.name != LOCK for item in run.iterdir())):
+        if run.exists() and (not run.is_dir() or any(item.name != LOCK and PARTIAL not in item.name for item in run.iterdir())):
             raise OutputError(Problem(str(run), "something that is no run", "a new or empty folder, or this recipe's"))
         return
     old, new = recorded_recipe(run).document(), recipe.document()
@@ -59,6 +62,21 @@ def check_resumes(run: Path, recipe: Recipe) -> None:
         found = f"a run of another recipe: {', '.join(f'{name} is {shorten(old.get(name))}' for name in changed)}"
         remedy = "Resume with that recipe, or choose another folder with --out."
         raise OutputError(Problem(str(run), found, f"{', '.join(shorten(new.get(name)) for name in changed)}", remedy))
+
+
+def check_continues(run: Path, prepared: Prepared) -> None:
+    """Raise `OutputError` if the model or the data is no longer that of the run, or if `run` is in the shards' folder."""
+    if prepared.shards.folder.resolve() in run.resolve().parents:
+        remedy = "Choose another folder with --out."
+        raise OutputError(Problem(str(run), "a place in the folder of the shards", "a folder outside of it", remedy))
+    if not (run / DATA).is_file():  # written after the spec, and after the conversion
+        return
+    remedy = "Resume with the files that the run began with, or choose another folder with --out."
+    if load_spec(run / SPEC).document() != prepared.spec.document():
+        raise OutputError(Problem(str(run / SPEC), "the spec of another model than the recipe's is now", "the same", remedy))
+    if (found := read_json(run / DATA).get("digest")) != prepared.shards.digest:
+        expected = f"the digest of {prepared.shards.folder}, {prepared.shards.digest}"
+        raise OutputError(Problem(str(run / DATA), f"shards of the digest {shorten(found)}", expected, remedy))
 
 
 def lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -96,20 +114,22 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
             if world.first:  # one process compares digests for all: they may take hours
                 if prepared.recipe.data.verify:
                     prepared.shards.verify()
-                folder.mkdir(parents=True, exist_ok=True)
+                with writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
                 check_links(folder)
                 stack.enter_context(lock(folder / LOCK, wait=False))
                 remove_partials(folder)
                 check_resumes(folder, prepared.recipe)
+                check_continues(folder, prepared)
+                write_json(folder / RECIPE, prepared.recipe.document())  # first: from now on the folder is that of a run
                 if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
-                keep(
-                    folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.shards.tokenizer
-                )
+                begin = prepared.weights if prepared.conversion is None else folder / INITIAL
+                keep(folder, begin, prepared.shards.tokenizer)
                 write_json(folder / SPEC, prepared.spec.document())
-                write_json(folder / RECIPE, prepared.recipe.document())
                 if prepared.teacher is not None:
                     record_teacher(folder, prepared.teacher)
+                write_json(folder / DATA, {"digest": prepared.shards.digest})
         yield
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run: model, optimisers and the loop's state, written by all processes, resumed on any number of them.
 
 Tensors are stored by torch.distributed.checkpoint (DCP), everything else as JSON in `state.json`. Nothing is read as a pickle
-that could run code: see `checkpoint_metadata`.
+that could run code, see `metadata`, and no tensor is larger in memory than its file, see `records`.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -27,7 +27,8 @@ from pairform.assemblies.modeling.processes import PeerError, grouped, patient_g
 from pairform.blocks.functional.dtypes import is_sharded
 from pairform.registry import CheckpointError, InputError, OutputError, Problem, shorten
 from pairform.training.checkpoints.folders import checkpoint_path, clear, latest, new_checkpoint, partial_path, prune
-from pairform.training.checkpoints.metadata import REMEDY, Reader, TensorPlanner, Writer, length_of, read_metadata, shapes
+from pairform.training.checkpoints.metadata import REMEDY, length_of, read_metadata, shapes
+from pairform.training.checkpoints.records import ContiguousPlanner, Reader, Writer
 from pairform.training.checkpoints.state import STATE, packed, read_state, references, unpacked
 from pairform.training.checkpoints.targets import Target
 
@@ -134,8 +135,9 @@ def read(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> None:
     """Read the tensors, each process the parts that it holds."""
     group, reader = patient_group() if grouped() else None, Reader(path, metadata)
     try:
+        planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # that this is one process
-            load(tensors, storage_reader=reader, planner=TensorPlanner(), process_group=group, no_dist=group is None)
+            load(tensors, storage_reader=reader, planner=planner, process_group=group, no_dist=group is None)
     except CheckpointException as error:
         failed(error, CheckpointError, path)
 
@@ -144,9 +146,10 @@ def write(partial: Path, tensors: dict[str, Tensor]) -> None:
     """Write the tensors, each process those that it holds."""
     group = patient_group() if grouped() else None
     try:
-        planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # that this is one process
-            save(tensors, storage_writer=Writer(partial), planner=planner, process_group=group, no_dist=group is None)
+            save(
+                tensors, storage_writer=Writer(partial), planner=ContiguousPlanner(), process_group=group, no_dist=group is None
+            )
     except CheckpointException as error:
         failed(error, OutputError, partial)
 

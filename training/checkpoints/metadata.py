@@ -2,7 +2,7 @@
 
 DCP stores a plan of its files as a pickle, `.metadata`, and reads it with `pickle.load`, which runs any code in it; values that
 are not tensors are pickles as well. Here only the classes of that plan are unpickled, there are no other values than tensors,
-and each file that the plan names must be a regular file in the folder itself. DCP then reads tensors with `weights_only=True`.
+and each file that the plan names must be a regular file in the folder itself.
 """
 
 import io
@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from pairform.registry import CheckpointError, Problem, read_bytes, shorten
 
 METADATA = ".metadata"
 METADATA_BYTES = 1 << 28
 """Largest metadata that is read; 500 tensors over 64 processes take about 5 MB."""
-REMEDY = "Resume from another checkpoint of this run, or start a new run."
+REMEDY = "Remove its folder to resume from the checkpoint before it, or start a new run."
 CLASSES = {
     "torch.distributed.checkpoint.metadata": (
         "BytesStorageMetadata",
@@ -97,6 +95,8 @@ def check(metadata: object, folder: Path) -> None:
             raise ValueError(f"{name}: sizes that are not those of tensors")
         if not isinstance(tensor.properties.dtype, torch.dtype):
             raise ValueError(f"{name}: no dtype")
+        if not is_whole(tensor):
+            raise ValueError(f"{name}: pieces that do not make up the tensor")
         stored += tensor.size.numel() * tensor.properties.dtype.itemsize
     lengths = {path: length_of(folder, path) for path in {place.relative_path for place in storage.values()}}
     if stored > sum(lengths.values()):
@@ -107,6 +107,22 @@ def check(metadata: object, folder: Path) -> None:
             raise ValueError(f"{index.fqn}: bytes that are not in its file")
 
 
+def is_whole(tensor: TensorStorageMetadata) -> bool:
+    """Whether the pieces of a tensor, divided in one dimension, are all of it. What has no piece would keep any value."""
+    size = tuple(tensor.size)
+    pieces = sorted((tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in tensor.chunks)
+    divided = next((axis for axis in range(len(size)) if any(offsets[axis] for offsets, _ in pieces)), 0)
+    end = 0
+    for offsets, sizes in pieces:
+        other = [(offset, length) for axis, (offset, length) in enumerate(zip(offsets, sizes, strict=True)) if axis != divided]
+        if other != [(0, length) for axis, length in enumerate(size) if axis != divided]:
+            return False
+        if size and offsets[divided] != end:
+            return False
+        end += sizes[divided] if size else 1
+    return end == (size[divided] if size else 1)
+
+
 def length_of(folder: Path, name: object) -> int:
     """The length of a regular file in the folder; `ValueError` for any other path."""
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
@@ -115,34 +131,6 @@ def length_of(folder: Path, name: object) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"the file {name!r}, not a regular one")
     return found.st_size
-
-
-class Reader(FileSystemReader):
-    """Reads the files of a plan that was checked."""
-
-    def __init__(self, folder: Path, metadata: Metadata) -> None:
-        super().__init__(folder)
-        self.metadata = metadata
-
-    def read_metadata(self) -> Metadata:  # without a rank, by which DCP would try other files
-        return self.metadata
-
-
-class TensorPlanner(DefaultLoadPlanner):
-    """Loads tensors only."""
-
-    def __init__(self) -> None:
-        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-
-    def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
-        raise CheckpointError(Problem("checkpoint", "a value that is not a tensor", "tensors only", REMEDY))
-
-
-class Writer(FileSystemWriter):
-    """Writes files that name no path of this machine."""
-
-    def storage_meta(self) -> StorageMeta:
-        return StorageMeta(save_id=self.save_id)
 
 
 def shapes(metadata: Metadata) -> Mapping[str, TensorStorageMetadata]:

@@ -56,12 +56,12 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec, *, fused: bool = False
     Args:
         model: The model, on its device.
         spec: The optimiser's settings.
-        fused: Use torch's fused kernels, which round differently.
+        fused: Use torch's fused kernel for AdamW, which rounds differently. SGD's does not take parameters sharded by FSDP2.
     """
     named = list(model.named_parameters())
     rate, kernel = spec.learning_rate, True if fused else None
     if spec.name == "sgd":
-        return Optimizers(torch.optim.SGD(groups(named, spec), rate, momentum=spec.momentum, fused=kernel))
+        return Optimizers(torch.optim.SGD(groups(named, spec), rate, momentum=spec.momentum))
     if spec.name == "adamw":
         return Optimizers(torch.optim.AdamW(groups(named, spec), rate, betas=spec.betas, fused=kernel))
     matrices = [parameter for name, parameter in named if suits_muon(name, parameter)]

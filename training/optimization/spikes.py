@@ -15,7 +15,7 @@ MOST_SKIPPED = 32
 
 
 class DivergedError(Exception):
-    """The loss is not finite."""
+    """The loss or a gradient is not finite."""
 
 
 class SkipSpec(Spec):

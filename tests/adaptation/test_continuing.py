@@ -1,0 +1,77 @@
+"""What a run goes on with, and where it may be."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pairform.registry import OutputError
+from pairform.training import step
+from pairform.training.adaptation.run import adapt
+from pairform.training.adaptation.run_folder import status_of
+from pairform.training.data.corpus.prepare import prepare
+from pairform.training.optimization.spikes import DivergedError
+from tests.adaptation.small_run import lines, write_run
+
+
+def test_a_run_does_not_go_on_with_other_data_or_another_model(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, {"steps": 1})
+    adapt(recipe, tmp_path / "run")
+    spec = json.loads((tmp_path / "spec.json").read_text())
+    (tmp_path / "spec.json").write_text(json.dumps(spec | {"decoder": spec["decoder"] | {"width": 48}}))
+    with pytest.raises(OutputError, match="the spec of another model"):
+        adapt(recipe, tmp_path / "run")
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(corpus.read_text() * 2)
+    prepare(tmp_path / "corpus.json", tmp_path / "shards", overwrite=True)
+    with pytest.raises(OutputError, match="shards of the digest"):
+        adapt(recipe, tmp_path / "run")
+
+
+def test_a_run_that_was_killed_before_its_first_step_begins_again(tmp_path: Path) -> None:
+    """While a file was written, and while a model was converted."""
+    recipe, run = write_run(tmp_path, {"steps": 1}), tmp_path / "run"
+    run.mkdir()
+    for name in (".lock", ".recipe.json.partial-0123"):
+        (run / name).write_text("")
+    adapt(recipe, run)
+    expected = lines(run)
+    for name in ("spec.json", "data.json", "metrics.jsonl"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoints")
+    assert lines(adapt(recipe, run)) == expected
+
+
+def test_no_checkpoint_is_written_after_a_gradient_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights may be finite no longer, while the loss was: a run that resumed from them could never go on."""
+    measure = step.gradients
+
+    def measured(model: Any, batch: Any, *others: Any) -> Any:
+        found = measure(model, batch, *others)
+        if len(lines(tmp_path / "run")) == 2:
+            next(model.parameters()).grad.fill_(math.nan)
+            found.norm.fill_(math.nan)
+        return found
+
+    monkeypatch.setattr("pairform.training.loop.gradients", measured)
+    recipe = write_run(tmp_path, {"checkpoint": {"every": 1}})
+    with pytest.raises(DivergedError, match="the gradient norm is nan at step 3"):
+        adapt(recipe, tmp_path / "run")
+    monkeypatch.undo()
+    assert status_of(tmp_path / "run")["checkpoint"] == 2
+    assert status_of(adapt(recipe, tmp_path / "run"))["status"] == "done"
+
+
+def test_a_run_is_kept_out_of_the_shards(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="in the folder of the shards"):
+        adapt(write_run(tmp_path), tmp_path / "shards" / "run")
+    assert not (tmp_path / "shards" / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"recipe.json/run: .*a file that can be written"):
+        adapt(write_run(tmp_path), tmp_path / "recipe.json" / "run")
