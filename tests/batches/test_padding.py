@@ -8,8 +8,19 @@ import torch
 
 import pairform
 from pairform.training.data.objectives import Piece
+from pairform.training.data.stream import packing
 from pairform.training.data.stream.layout import as_text
-from pairform.training.data.stream.packing import MOST_WINDOWS, balanced, grouped, lengths, pack, padding, size
+from pairform.training.data.stream.packing import (
+    MOST_WINDOWS,
+    balanced,
+    grouped,
+    lengths,
+    pack,
+    padding,
+    passes,
+    size,
+    split,
+)
 from tests.batches.memory import ALONE, ENCODER, MERGED, SEPARATE, MemoryStream, batches, documents, examples, mixed, objective
 
 OBJECTIVES: dict[str, Any] = {
@@ -35,6 +46,34 @@ def test_less_than_one_token_in_twenty_is_padding(name: str, median: float, coun
     assert 1 - tokens / padded < 0.05
     assert dropped < 0.01 * tokens
     assert tokens > 0.96 * 256 * 128
+
+
+@pytest.mark.parametrize("drawn", ["ul2", "uniform"])
+@pytest.mark.parametrize(("count", "micro"), [(8, 8), (32, 32), (32, 16), (64, 64)])
+def test_long_windows_of_long_documents_are_split_into_passes_with_little_padding(drawn: str, count: int, micro: int) -> None:
+    """Of which each is one example, so that few have the same lengths, and rows of several would be too long."""
+    spec = pairform.patch(SEPARATE, {"vocabulary": 400})
+    of = objective("ul2", window=4096) if drawn == "ul2" else objective("prefix_lm", source=2048, target=2048, split="uniform")
+    run = batches(spec, of, MemoryStream(documents([300_000])), batch=count * 4096, micro=micro)
+    made = [run.batch(step) for step in range(128 // count)]
+    assert 1 - sum(batch.tokens for batch in made) / sum(one.padded for batch in made for one in batch.micro) < 0.05
+    passed = [len(batch.micro) / (count // micro) for batch in made]
+    assert 1 < max(passed) <= packing.MOST_PASSES
+
+
+def test_processes_split_their_passes_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for any number of processes the forward passes are the same."""
+    monkeypatch.setattr(packing, "LONGEST", 48)
+    drawn = objective("prefix_lm", source=24, target=24, split="uniform")
+    run = batches(SEPARATE, drawn, MemoryStream(documents([20_000])), batch=16 * 48, micro=4)
+    for step in range(4):
+        whole = run.batch(step)
+        assert len(whole.micro) > 4, "split"
+        for world in (2, 4):
+            parts = [run.batch(step, rank, world) for rank in range(world)]
+            assert len({len(part.micro) for part in parts}) == 1
+            split_passes = [sorted(str(one.inputs) for part in some for one in part.micro) for some in (parts, [whole])]
+            assert split_passes[0] == split_passes[1]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +155,15 @@ def test_windows_that_differ_share_rows_and_others_do_not() -> None:
     assert len(many) >= 40 / MOST_WINDOWS
     assert pack([[], *alike, []]) == alike, "no row without an example"
     assert pack([[], []]) == [[]]
+
+
+def test_a_pass_is_split_between_windows_that_differ() -> None:
+    some = [[one] for one in pieces((90, 10), (88, 12), (86, 14), (40, 60), (38, 62), (5, 95))]
+    assert [len(part) for part in split(some, 3)] == [3, 2, 1]
+    assert [one for part in split(some, 4) for one in part] == some, "in order"
+    assert [len(part) for part in split(some[:2], 3)] == [1, 1], "no pass without a window"
+    assert [len(part) for part in split([[one] for one in pieces(*[(50, 50)] * 6)], 2)] == [3, 3]
+    assert passes([[some[:1], some[1:2]], [some[2:3], some[3:4]]]) == [[some[:1], some[1:2]], [some[2:3], some[3:4]]]
 
 
 def test_rows_are_about_equally_long() -> None:

@@ -59,7 +59,7 @@ class BatchSpec(Spec):
     """The batch of a step, over all processes."""
 
     tokens: PositiveInt = Field(description="Source and target tokens of the global batch.")
-    micro: PositiveInt = Field(default=1, description="Rows of one forward pass on one process.")
+    micro: PositiveInt = Field(default=1, description="Most rows of one forward pass on one process.")
 
 
 class CheckpointSpec(Spec):
