@@ -20,7 +20,6 @@ from pairform.assemblies.initialisation.rules.stacks import Part, Planned, Stack
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.depth_dependent import with_moved_values
-from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
 
 PARTS: tuple[Part, ...] = ("encoder", "decoder")
@@ -81,7 +80,7 @@ def plan_of(
     options: Options,
 ) -> Plan:
     """As `plan`, from open checkpoints by their roles."""
-    target = target_spec(sources, spec, patch, options)
+    target = load_spec(target_ref(sources, spec, options), patch)
     # every stack needs a source, and every source a stack
     if missing := [part for part in target.stacks if part not in sources]:
         raise SpecError(
@@ -130,15 +129,13 @@ def commit(ref: object, checkpoint: Checkpoint) -> str | None:
     return folder.name if folder.parent.name == "snapshots" and local_folder(ref) is None else None
 
 
-def target_spec(
-    sources: Mapping[Role, Checkpoint], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
-) -> ModelSpec:
-    """The requested spec, or the pair of the sources."""
+def target_ref(sources: Mapping[Role, Checkpoint], spec: Ref | None, options: Options) -> Ref:
+    """The requested spec, or the pair of the sources, which may need a patch to be valid."""
     if spec is not None:
-        return load_spec(spec, patch)
+        return spec
     if "encoder" in sources and "decoder" in sources:
         vision = sources["vision"].spec if "vision" in sources else None
-        return load_spec(pair(sources["encoder"].spec, sources["decoder"].spec, options, vision), patch)
+        return pair(sources["encoder"].spec, sources["decoder"].spec, options, vision)
     raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
 
 
