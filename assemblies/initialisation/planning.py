@@ -95,7 +95,7 @@ def target_of(
     specs: Mapping[Role, ModelSpec], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
 ) -> tuple[ModelSpec, dict[Part, Move]]:
     """The spec of the model to make of sources with these specs, and the origin of each stack's layers."""
-    target = target_spec(specs, spec, patch, options)
+    target = load_spec(target_ref(specs, spec, options), patch)
     # every stack needs a source, and every source a stack
     if missing := [part for part in target.stacks if part not in specs]:
         raise SpecError(
@@ -137,14 +137,12 @@ def commit(ref: object, checkpoint: Checkpoint) -> str | None:
     return folder.name if folder.parent.name == "snapshots" and local_folder(ref) is None else None
 
 
-def target_spec(
-    specs: Mapping[Role, ModelSpec], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
-) -> ModelSpec:
-    """The requested spec, or the pair of the sources."""
+def target_ref(specs: Mapping[Role, ModelSpec], spec: Ref | None, options: Options) -> Ref:
+    """The requested spec, or the pair of the sources, which may need a patch to be valid."""
     if spec is not None:
-        return load_spec(spec, patch)
+        return spec
     if "encoder" in specs and "decoder" in specs:
-        return load_spec(pair(specs["encoder"], specs["decoder"], options, specs.get("vision")), patch)
+        return pair(specs["encoder"], specs["decoder"], options, specs.get("vision"))
     raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
 
 

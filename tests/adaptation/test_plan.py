@@ -85,9 +85,9 @@ class Step:
 
     def peak(self) -> int:
         """Most bytes allocated at a time, besides weights and their gradients."""
-        self.forward().backward()
+        torch.autograd.backward(self.forward())
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            self.forward().backward()
+            torch.autograd.backward(self.forward())
         results: Any = recorded.profiler
         events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
         total = most = 0

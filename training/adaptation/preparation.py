@@ -23,7 +23,7 @@ from pairform.training.data.stream import Batches
 from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer
 from pairform.training.data.tokens import Tokens, open_tokens
 from pairform.training.metrics import check_package
-from pairform.training.optimization.phases import check_patterns
+from pairform.training.optimization.phases import check_phases
 
 HELD_OUT_SEED = 0
 """The held-out rows do not depend on the recipe's seed, so that losses of several seeds are comparable."""
@@ -153,8 +153,6 @@ def streams(shards: Shards, objective: AnyObjective, split: str) -> list[Any]:
 def check_model(recipe: Recipe, spec: ModelSpec) -> Iterator[Problem]:
     """What the recipe asks of a model that this one is not or has not."""
     names = list(parameters_of(spec))
-    for index, phase in enumerate(recipe.phases):
-        yield from check_patterns(f"phases[{index}].train", phase.train, names)
-    yield from check_patterns("frozen", recipe.frozen, names)
+    yield from check_phases(recipe.phases, recipe.frozen, names)
     if recipe.evaluation is not None and recipe.evaluation.generate is not None and spec.decoder is None:
         yield Problem("evaluation.generate", f"samples of a model of the assembly {spec.assembly}", "a model with a decoder")

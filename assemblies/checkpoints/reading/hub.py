@@ -43,7 +43,7 @@ def local_folder(ref: object) -> Path | None:
     return None
 
 
-def download(repository: str, revision: str | None, wanted: Sequence[str]) -> Path:
+def download(repository: str, revision: str | None, wanted: Sequence[str] = WANTED) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
