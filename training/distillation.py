@@ -85,7 +85,7 @@ def prediction(teacher: Model, micro: MicroBatch, spec: DistillationSpec, device
     of a pass without them.
     """
     inputs, places = read_by(teacher, micro, spec.bos)
-    output = teacher(**{name: tensor.to(device) for name, tensor in inputs.items()}, output_logits=False)
+    output = teacher(**{name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}, output_logits=False)
     head: Any = teacher.head
     assert isinstance(head, LMHead), "checked by check_teacher"
     assert output.prediction is not None
