@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ class Step:
         )
 
     def forward(self) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16) if self.autocast else nullcontext():
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             return self.model(**self.inputs).loss
 
     def kept(self) -> int:
@@ -202,7 +201,7 @@ def test_a_conversion_is_planned_from_configurations_alone(tmp_path: Path) -> No
     gemma2(tmp_path / "encoder", hidden_size=48, num_hidden_layers=6)
     gemma2(tmp_path / "decoder")
     sources = {part: str(tmp_path / part) for part in ("encoder", "decoder")}
-    made = pairform.plan(**sources).spec
+    made = pairform.plan(encoder=sources["encoder"], decoder=sources["decoder"]).spec
     for folder in sources.values():
         for file in Path(folder).glob("*.safetensors"):
             file.unlink()
