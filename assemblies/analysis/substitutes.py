@@ -36,9 +36,11 @@ class Substitutes(TorchFunctionMode):
             args = [self.narrow(each) for each in args]
             kwargs = {name: self.narrow(each) for name, each in kwargs.items()}
         if func is nn.functional.scaled_dot_product_attention:
-            return FusedAttention.apply(*args[:3], kwargs.get("attn_mask"))  # type: ignore[no-untyped-call]
+            apply: Any = FusedAttention.apply  # torch leaves it untyped
+            return apply(*args[:3], kwargs.get("attn_mask"))
         if self.fused and func is nn.functional.rms_norm:
-            return FusedNorm.apply(args[0])  # type: ignore[no-untyped-call]
+            apply = FusedNorm.apply
+            return apply(args[0])
         return func(*args, **kwargs)
 
     def narrow(self, tensor: Any) -> Any:

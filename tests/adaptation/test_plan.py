@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from tests.command_line.runner import CommandLine
 SIZES: dict[str, tuple[int, int, int, int, int]] = {
     "small": (64, 3, 2, 48, 32),
     "wide": (128, 4, 4, 96, 64),
-    "long": (128, 4, 2, 320, 288),
+    "long": (64, 2, 1, 320, 288),
 }
 """Width, layers, rows, source and target tokens."""
 PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
@@ -67,7 +66,7 @@ class Step:
         )
 
     def forward(self) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16) if self.autocast else nullcontext():
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             return self.model(**self.inputs).loss
 
     def kept(self) -> int:
@@ -116,7 +115,7 @@ def test_activations_are_the_tensors_that_autograd_saves(size: str, precision: s
         ("wide", "mixed", "none"),
         ("wide", "mixed", "all"),
         ("long", "float32", "none"),
-        ("long", "bfloat16", 2),
+        ("wide", "bfloat16", 2),
     ],
 )
 def test_the_peak_of_a_step_is_within_a_sixth_of_the_estimate(size: str, precision: str, checkpointed: Any) -> None:

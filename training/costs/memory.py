@@ -147,7 +147,7 @@ def largest(spec: ModelSpec, setting: Setting, measured: Sequence[Activations]) 
         loss = loss_bytes(spec, setting, target if spec.decoder is not None else source)
         kept = kept_bytes(spec, setting, activations, setting.checkpointed)
         found.append((kept, max(activations.working(setting.checkpointed), loss)))
-    return max(found, key=sum)
+    return max(found, key=lambda pair: pair[0] + pair[1])
 
 
 def measured_activations(spec: ModelSpec, setting: Setting) -> list[Activations]:
