@@ -32,7 +32,7 @@ from benchmarks.options import Options, parse
 
 Case = dict[str, Any]
 """Plain data: lengths, batch and dtype; `runs`; and `apart` for a case that takes minutes: every setting then runs once per
-turn in a separate process, which measures time and memory together."""
+turn in a separate process, which measures time and memory together. With `whole`, memory includes what the setting loads."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Largest allowed difference of an output, relative to its largest value."""
 
@@ -69,7 +69,8 @@ class Benchmark:
         if options.alone is not None:
             assert options.case is not None
             assert options.folder is not None
-            print(json.dumps(alone(self.settings(options.folder, options.case, options)[options.alone], options)))
+            make = self.settings(options.folder, options.case, options)[options.alone]
+            print(json.dumps(alone(make, options, whole=options.case.get("whole", False))))
             return
         cases = self.quick if options.quick else self.cases
         with tempfile.TemporaryDirectory() as place:
@@ -140,20 +141,21 @@ def measured_alone(found: Mapping[str, Timed]) -> list[str]:
     return [name for name, timed in found.items() if timed.refused is None and (name.startswith("pairform") or name in wanted)]
 
 
-def alone(make: Make, options: Options) -> dict[str, Any]:
-    """Measure the time of one call and its peak memory beyond what was in use before it.
+def alone(make: Make, options: Options, whole: bool = False) -> dict[str, Any]:
+    """Measure the time of one call and its peak memory beyond what was in use before it; `whole`: before the setting was made.
 
     A warm-up call compiles and reads the weights into memory.
     """
     assert options.alone is not None
     assert options.folder is not None
     try:
+        empty = forget_peak(options.device)
         call = make()
         call()
         gc.collect()
-        before = forget_peak(options.device)
+        ready = forget_peak(options.device)
         seconds, answer = timed(call)
-        peak = peak_bytes(options.device) - before
+        peak = peak_bytes(options.device) - (empty if whole else ready)
     except Exception as error:
         if options.alone in ("pairform", "transformers"):
             raise

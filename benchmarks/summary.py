@@ -53,6 +53,13 @@ def start(found: Results) -> Row:
             yield "cold start to the first token of a small model", f"{ratio:.2f} x as fast as transformers", "start"
 
 
+def loop(found: Results) -> Row:
+    for name, result in found.items():
+        if name.startswith("loop-"):
+            what = f"training loop of adapt, {result['parameters'] / 1e6:.1f} million parameters"
+            yield what, f"{result['overhead']:+.1%} time, compared with a loop by hand", "loop"
+
+
 def compared(kind: str, what: str) -> Callable[[Results], Row]:
     """A row for each case: our fastest setting relative to transformers' default and best, and our lowest memory."""
 
@@ -89,4 +96,6 @@ ROWS: tuple[Callable[[Results], Row], ...] = (
     compared("merged", "forward pass, T5Gemma 2 270M-270M shapes, text"),
     compared("decode", "greedy decoding of 128 tokens, T5Gemma B-B shapes"),
     compared("train", "training step, vocabulary 256000, T5Gemma B-B shapes"),
+    compared("adapt", "step of adapt with AdamW, vocabulary 256000, T5Gemma B-B shapes"),
+    loop,
 )

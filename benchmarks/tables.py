@@ -87,6 +87,14 @@ def latency(found: Results) -> str:
     return "\n".join(rows)
 
 
+def loop(found: Results) -> str:
+    rows = ["| parameters | by hand, seconds a step | adapt | overhead |", "|---|---|---|---|"]
+    for result in of_kind(found, "loop").values():
+        hand, ours = (result["settings"][name]["median_seconds"] for name in ("by hand", "adapt"))
+        rows.append(f"| {result['parameters']:,} | {hand} | {ours} | {result['overhead']:.1%} |")
+    return "\n".join(rows) if len(rows) > 2 else "Not measured."
+
+
 def machines(found: Results) -> str:
     """The machines of the results, whether a GPU is among them, and a warning if instruction sets differ."""
     cpus = {cpu(host) for host in hosts(found) if "gpu" not in host}
@@ -124,6 +132,7 @@ KINDS = {
     "merged": "Forward of T5Gemma 2 shapes, text",
     "decode": "Greedy decoding of 128 tokens",
     "train": "Training step, vocabulary 256000",
+    "adapt": "Step of adapt, vocabulary 256000",
     "load": "Loading a folder of 1.2 GB",
 }
 
@@ -168,6 +177,7 @@ MEASURES: Mapping[str, tuple[Callable[[Result], dict[str, float]], str]] = {
 REGIONS: Mapping[str, Callable[[Results], str]] = {
     **{kind: partial(page_part, kind=kind) for kind in KINDS},
     "latency": latency,
+    "loop": loop,
     "machines": machines,
     "summary": summary,
 }

@@ -9,7 +9,22 @@ import torch
 
 pytest.importorskip("transformers")
 
-from benchmarks import convert, decode, forward, inspect, latency, load, measure, merged, rates, start, tables, train
+from benchmarks import (
+    adapt,
+    convert,
+    decode,
+    forward,
+    inspect,
+    latency,
+    load,
+    loop,
+    measure,
+    merged,
+    rates,
+    start,
+    tables,
+    train,
+)
 from benchmarks.compare import Call, Judge, Timed, ratios, relative, take_turns
 
 
@@ -23,7 +38,7 @@ def nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert {path: path.read_bytes() for path in measure.RESULTS.iterdir()} == before
 
 
-@pytest.mark.parametrize("module", [forward, merged, decode, train, load], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [forward, merged, decode, train, load, adapt], ids=lambda module: module.__name__)
 def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     module.BENCHMARK.run(None, ["--quick"])
     printed = capsys.readouterr().out
@@ -31,7 +46,9 @@ def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> N
     assert '"pairform"' in printed
 
 
-@pytest.mark.parametrize("main", [convert.main, inspect.main, latency.main, start.main], ids=lambda main: main.__module__)
+@pytest.mark.parametrize(
+    "main", [convert.main, inspect.main, latency.main, loop.main, start.main], ids=lambda main: main.__module__
+)
 def test_a_script_runs(main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]) -> None:
     main(["--quick"])
     assert '"machine"' in capsys.readouterr().out
@@ -40,6 +57,19 @@ def test_a_script_runs(main: Callable[[list[str]], None], capsys: pytest.Capture
 def test_latency_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     latency.main([])
     assert "needs a GPU" in capsys.readouterr().out
+
+
+def test_memory_of_the_whole_includes_what_a_setting_loads(tmp_path: Path) -> None:
+    from benchmarks.cases import alone
+    from benchmarks.options import parse
+
+    options = parse(None, ["--quick", "--alone", "pairform", "--folder", str(tmp_path / "model")])
+
+    def make() -> Call:
+        loaded = torch.ones(1 << 24)
+        return lambda: loaded.sum()[None]
+
+    assert alone(make, options)["peak_bytes"] < 1 << 25 < alone(make, options, whole=True)["peak_bytes"]
 
 
 def test_rates_are_positive() -> None:
