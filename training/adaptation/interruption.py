@@ -17,6 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO = 5.0
 """Seconds after a signal in which another is taken for the same one: a terminal or Slurm sends it to every process, and
 torchrun passes on what it receives."""
+received: set[int] = set()
+"""Signals that this process has received while it ran `adapt`."""
 
 
 class Interruption:
@@ -53,6 +55,7 @@ class Interruption:
             self.ended = True
 
     def ask(self, number: int, frame: FrameType | None) -> None:
+        received.add(number)
         several, now = "RANK" in os.environ, time.monotonic()
         if self.ended and several and number == signal.SIGTERM:
             return
