@@ -13,7 +13,7 @@ MOVED = {
     "blocks.linear_cross_entropy": "blocks.heads.linear_cross_entropy",
     "experiments.batches": "training.data.batches",
     "experiments.files": "training.data.files",
-    "experiments.measures": "training.costs",
+    "experiments.measures": "training.costs.trials",
     "experiments.planning": "experiments.study.planning",
     "experiments.records": "experiments.results.records",
     "experiments.running": "experiments.execution.run",

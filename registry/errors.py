@@ -69,9 +69,10 @@ class InputError(PairformError):
     """A call's arguments do not fit the model."""
 
 
-def not_installed(where: str, package: str, extra: str) -> Problem:
-    """An optional package is missing. extra: the extra of pairform that installs it."""
-    return Problem(where, f"`{package}` is not installed", "", f"Run: pip install 'pairform[{extra}]'")
+def not_installed(where: str, package: str, extra: str | None) -> Problem:
+    """An optional package is missing. extra: the extra of pairform that installs it; None: there is none."""
+    wanted = package if extra is None else f"'pairform[{extra}]'"
+    return Problem(where, f"`{package}` is not installed", "", f"Run: pip install {wanted}")
 
 
 def in_file(file: str, error: PairformError) -> list[Problem]:

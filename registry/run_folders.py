@@ -59,6 +59,6 @@ def check_links(study: Path, levels: int = 3) -> None:
     for item in os.scandir(study):
         if item.is_symlink():
             remedy = "Remove the link: a run would write to its target."
-            raise OutputError(Problem(item.path, "a symbolic link", "a file or folder inside the study's folder", remedy))
+            raise OutputError(Problem(item.path, "a symbolic link", "a file or folder", remedy))
         if levels > 1 and item.is_dir(follow_symlinks=False):
             check_links(Path(item.path), levels - 1)

@@ -47,10 +47,10 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """In a console block commands start with `$`; in a bash block every line is one."""
+    """In a console block commands start with `$`; in a bash or sh block every line is one."""
     found: list[Command] = []
     for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
-        if block.language == "bash" and line.strip():
+        if block.language in ("bash", "sh") and line.strip():
             found.append(Command(line, []))
         elif line.startswith("$ "):
             found.append(Command(line[2:], []))

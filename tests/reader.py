@@ -15,7 +15,7 @@ import pytest
 
 import pairform
 from pairform.experiments.study.spec import StudySpec
-from pairform.training.adaptation.recipe import Recipe
+from pairform.training.adaptation.recipe import read_recipe
 from pairform.training.data.corpus.spec import CorpusSpec
 from tests.command_line.runner import CommandLine, Result
 from tests.pages import Block, Command, commands, missing_line
@@ -43,7 +43,7 @@ def check_document(document: dict[str, Any]) -> None:
         assert list(CorpusSpec.read(document).check()) == []
         return
     if "batch" in document:
-        Recipe.read(document)
+        read_recipe(document)
         return
     if "seeds" in document:
         StudySpec.read(document)
@@ -79,6 +79,9 @@ class Reader:
         if block.language in ("console", "bash"):
             for command in commands(block):
                 self.run(command)
+        elif block.language == "sh":
+            for command in commands(block):
+                self.check_options(command)
         elif block.language == "python":
             assert self.active, f"{page.name}:{block.line}: Python before `source .venv/bin/activate`"
             self.capsys.readouterr()
@@ -97,6 +100,19 @@ class Reader:
         assert (result.code != 0) == command.fails, (command.words, result)
         printed = result.out + result.err
         assert missing_line(command.shown, printed) is None, f"{command.words} printed:\n{printed}"
+
+    def check_options(self, command: Command) -> None:
+        """A command that this machine cannot run: if it is one of pairform's, it has the options."""
+        words = command.words
+        if "pairform" not in words:
+            assert words[0] == "hf", f"{words}: a command that no page may need"
+            return
+        own = words[words.index("pairform") + 1 :]
+        names = own[: 2 if own[0] in ("adapt", "data", "study") else 1]
+        text = self.pairform(*names, "--help").out
+        missing = [word for word in own if word.startswith("--") and word not in text.split()]
+        assert "Usage:" in text, words
+        assert not missing, f"{words}: no option {missing}"
 
     def result(self, words: list[str]) -> Result:
         program, *rest = words

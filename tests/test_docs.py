@@ -14,7 +14,7 @@ from tests.registries import forget_new_blocks
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS = {"quantise.md": "torchao"}
 """Pages that are about an optional package."""
-LANGUAGES = ("console", "bash", "python", "json", "toml", "text")
+LANGUAGES = ("console", "bash", "sh", "python", "json", "toml", "text")
 
 
 def named(page: Path) -> str:

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from torch import Tensor
 
 import pairform
+from pairform.blocks.heads.loss_terms import LossTerms, Teacher
 from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import answer
 from tests.catalogue.places import inputs as inputs_of
@@ -207,6 +208,22 @@ def test_a_forward_pass_and_a_step_wait_for_nothing() -> None:
         wrong[name][1, 2] = value
         with pytest.raises(pairform.PairformError, match=name):
             model(**wrong)
+
+
+def test_the_terms_of_a_loss_equal_the_cpus() -> None:
+    """With ignored labels, which are left out on a CPU and masked here."""
+    source, labels = tokens(), tokens(1).masked_fill(torch.arange(11) > 5, -100)
+    torch.manual_seed(0)
+    hidden, table = torch.randn(2, 11, 24), torch.randn(97, 24)
+    found = []
+    for device in ("cpu", "cuda"):
+        model = pairform.build(small_pair(), device=device, seed=0)
+        terms = LossTerms(0.01, Teacher(hidden.to(device), table.to(device), 5.0, 0.4, 2.0))
+        output = model(source.to(device), labels=labels.to(device), loss_terms=terms)
+        output.loss.backward()
+        gradients = {name: each.grad.cpu() for name, each in model.named_parameters() if each.grad is not None}
+        found.append((gradients, torch.stack(output.loss_parts).cpu()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
 
 
 def test_inputs_on_another_device_are_refused() -> None:

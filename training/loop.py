@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pairform.assemblies.modeling.model import Model
+from pairform.training.costs.throughput import Throughput
 from pairform.training.data.batches import generator
 from pairform.training.data.stream import Batch
 from pairform.training.metrics import Log
@@ -50,6 +51,7 @@ class Loop:
     phases, frozen: which parameters train.
     average:        a moving average of the weights, updated with them; None: there is none.
     spikes:         decides which updates are skipped; None: no one is.
+    throughput:     adds figures of speed to the lines; None: there are none.
     seed:           of the random numbers of dropout, which depend on it, the step and the process; None: torch's own state.
     evaluate:       evaluates the model after a number of steps: every `evaluate_every`, but not after the last.
     after:          called after each step with the number of steps.
@@ -69,6 +71,7 @@ class Loop:
     frozen: Sequence[str] = ()
     average: MovingAverage | None = None
     spikes: Spikes | None = None
+    throughput: Throughput | None = None
     seed: int | None = None
     log_every: int = 1
     evaluate_every: int | None = None
@@ -92,7 +95,10 @@ class Loop:
             self.clock.stop()
             done = step + 1
             if line is not None:
-                self.log({"step": done, "split": "train"} | line | {"seconds": self.clock.seconds})
+                line["seconds"] = self.clock.seconds
+                if self.throughput is not None:
+                    line |= self.throughput.since(self.clock.tokens, self.clock.seconds)
+                self.log({"step": done, "split": "train"} | line)
             if self.evaluate_every is not None and done % self.evaluate_every == 0 and done < self.steps:
                 self.evaluate(done)
             self.after(done)
@@ -114,10 +120,10 @@ class Loop:
         if (step + 1) % self.log_every and step + 1 < self.steps:
             return None
         loss = measured.loss.item()  # within the timed part: it waits for an accelerator to finish the step
+        extra = {name: value.item() for name, value in measured.extra.items()}
         line = {"loss": loss, "tokens": self.clock.tokens, "learning_rate": fraction * self.optimizers.rates[0]}
-        line["gradient_norm"] = measured.norm.item()
-        line |= {name: value.item() for name, value in measured.extra.items()}
-        for name in () if self.spikes is not None else ("loss", "gradient_norm", *measured.extra):
+        line |= {"gradient_norm": measured.norm.item()} | extra
+        for name in () if self.spikes is not None else ("loss", "gradient_norm", *extra):
             if not math.isfinite(line[name]):  # before a checkpoint of weights that are not finite is written
                 raise DivergedError(f"the {name.replace('_', ' ')} is {line[name]} at step {step + 1}")
         return line | {"skipped": True} if skipped else line

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,28 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
-def check_package(name: str, needed_by: str) -> None:
-    """Raise `InputError` if an optional package of the extra `study` is not installed."""
-    if find_spec(name) is None:
-        raise InputError(not_installed(needed_by, name, "study"))
+def check_package(name: str, needed_by: str, extra: str | None = "study") -> None:
+    """Raise `InputError` if an optional package is not installed.
+
+    extra: the extra of pairform that installs it; None: there is none.
+    """
+    found = find_spec(name)
+    if found is None or found.origin is None:  # a folder of that name is no package
+        raise InputError(not_installed(needed_by, name, extra))
+
+
+def scalars_of(line: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a line of metrics by tags such as `train/loss`."""
+    prefix = "/".join(str(line[name]) for name in ("split", "objective") if name in line)
+    return {f"{prefix}/{name}": value for name, value in line.items() if name != "step" and isinstance(value, int | float)}
 
 
 @contextlib.contextmanager
-def open_log(folder: Path, tensorboard: bool, begin: int = 0) -> Iterator[Log]:
+def open_log(folder: Path, tensorboard: bool, begin: int = 0, others: Sequence[Log] = ()) -> Iterator[Log]:
     """The log of a trial or a run. Each line is flushed as it is written.
 
-    begin: step from which training resumes: earlier lines are kept. 0: a new log, in place of an earlier one.
+    begin:  step from which training resumes: earlier lines are kept. 0: a new log, in place of an earlier one.
+    others: further logs that receive each line.
     """
     if not begin:
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
@@ -34,7 +45,8 @@ def open_log(folder: Path, tensorboard: bool, begin: int = 0) -> Iterator[Log]:
         file = stack.enter_context((folder / METRICS).open("a" if begin else "x", encoding="utf-8", buffering=1))
         logs: list[Log] = [lambda line: print(json.dumps(line), file=file)]
         if tensorboard:
-            logs.append(stack.enter_context(scalars(folder / TENSORBOARD, begin)))
+            logs.append(stack.enter_context(tensorboard_log(folder / TENSORBOARD, begin)))
+        logs.extend(others)
 
         def log(line: dict[str, Any]) -> None:
             with writing(folder / METRICS):
@@ -45,15 +57,14 @@ def open_log(folder: Path, tensorboard: bool, begin: int = 0) -> Iterator[Log]:
 
 
 @contextlib.contextmanager
-def scalars(folder: Path, begin: int) -> Iterator[Log]:
+def tensorboard_log(folder: Path, begin: int) -> Iterator[Log]:
     """A TensorBoard log: each number of a line is a scalar such as `train/loss` at its step."""
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder), purge_step=begin + 1 if begin else None) as writer:
 
         def log(line: dict[str, Any]) -> None:
-            for name, value in line.items():
-                if name not in ("step", "split"):
-                    writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
+            for tag, value in scalars_of(line).items():
+                writer.add_scalar(tag, value, line["step"])
 
         yield log

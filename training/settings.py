@@ -49,6 +49,15 @@ class ScheduleSpec(Spec):
     decay: Annotated[float, Field(gt=0, le=1)] = Field(default=0.2, description="wsd's decay as a fraction of all steps.")
 
 
+class PhaseSpec(Spec):
+    """Steps in which only some parameters train."""
+
+    steps: PositiveInt = Field(description="Steps of the phase.")
+    train: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = Field(
+        description="Patterns of the parameters that train, such as `decoder.layers.*.cross_attention.*`."
+    )
+
+
 class TrainingSpec(Spec):
     """How a model is trained."""
 
@@ -57,6 +66,12 @@ class TrainingSpec(Spec):
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser and its learning rate.")
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="Learning-rate schedule.")
     clip: PositiveFloat | None = Field(default=None, description="Norm to which gradients are clipped. Default: no clipping.")
+    phases: Annotated[tuple[PhaseSpec, ...], Strict(False)] = Field(
+        default=(), description="Phases at the beginning, in which only some parameters train."
+    )
+    frozen: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="Patterns of parameters that never train, such as `*.embedding.*`."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Compute dtype; weights are float32 in any case."
     )
@@ -64,6 +79,10 @@ class TrainingSpec(Spec):
     log_every: PositiveInt = Field(default=10, description="Steps between records of the training loss.")
     evaluate_every: PositiveInt | None = Field(
         default=None, description="Steps between validations. Default: one, after the last step."
+    )
+    checkpoint_every: PositiveInt | None = Field(
+        default=None,
+        description="Steps between checkpoints, from which an interrupted trial resumes. Default: it starts again.",
     )
     threads: Threads = Field(
         default=1,

@@ -9,9 +9,18 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pairform.assemblies.modeling.model import Model
-from pairform.training.data.stream import Batch
+from pairform.blocks.heads.loss_terms import LossParts, LossTerms
+from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.optimization.optimizers import Optimizers
 from pairform.training.parallel import World
+
+MakeTerms = Callable[[MicroBatch], contextlib.AbstractContextManager[LossTerms | None]]
+"""Makes the terms of the loss besides the cross-entropy, for one forward pass within the block."""
+
+
+def no_terms(micro: MicroBatch) -> contextlib.AbstractContextManager[LossTerms | None]:
+    """The cross-entropy alone."""
+    return contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -20,19 +29,21 @@ class Computation:
 
     device:  where the model is.
     context: made for each forward pass, such as one of autocast.
+    terms:   made for each forward pass of training.
     """
 
     device: str | torch.device = "cpu"
     context: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    terms: MakeTerms = no_terms
 
 
 @dataclass
 class Measured:
     """Of a step, over the global batch and before its update.
 
-    loss:  mean over label tokens, without the losses in `extra`.
+    loss:  mean cross-entropy over label tokens.
     norm:  of the gradients, before clipping.
-    extra: other losses by name: `auxiliary_loss` is that of blocks such as a mixture of experts.
+    extra: other losses by name, as `named` and `auxiliary_loss`, that of blocks such as a mixture of experts.
     """
 
     loss: Tensor
@@ -47,19 +58,29 @@ def gradients(model: Model, batch: Batch, computation: Computation, world: World
     total: dict[str, Tensor] = {}
     for micro in batch.micro:
         inputs = {name: tensor.to(computation.device, non_blocking=True) for name, tensor in micro.inputs.items()}
-        with computation.context():
-            output = model(**inputs, loss_tokens=labels)
+        with computation.context(), computation.terms(micro) as terms:
+            output = model(**inputs, loss_tokens=labels, loss_terms=terms)
         loss, losses = output.loss, {}
         if output.auxiliary_loss is not None:
             loss = loss - output.auxiliary_loss
             losses["auxiliary_loss"] = output.auxiliary_loss * share
         torch.autograd.backward(torch.stack([loss, *losses.values()]).sum())
-        for name, value in (losses | {"loss": loss}).items():
+        for name, value in (losses | {"loss": loss} | named(output.loss_parts, terms)).items():
             total[name] = total[name] + value.detach() if name in total else value.detach()
     names = sorted(total)
     summed = world.sum(torch.stack([total[name].float() for name in names]))
     extra = dict(zip(names, summed, strict=True))
     return Measured(extra.pop("loss"), gradient_norm(model), extra)
+
+
+def named(parts: LossParts | None, terms: LossTerms | None) -> dict[str, Tensor]:
+    """The parts of a loss that has such terms, by the names that they have in the metrics: `loss` is the cross-entropy."""
+    if parts is None or terms is None:
+        return {}
+    found = {"loss": parts.cross_entropy}
+    if terms.z_loss:
+        found["z_loss"] = parts.z_loss
+    return found if terms.teacher is None else found | {"distillation_loss": parts.distillation_loss}
 
 
 def gradient_norm(model: nn.Module) -> Tensor:

@@ -1,6 +1,7 @@
 """Costs of a spec, by part, without allocating it: parameters, FLOPs and cache bytes."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from pairform.assemblies.analysis.parameter_tree import Part, Tree
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.model import ModelSpec, StackSpec
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache
@@ -114,17 +116,26 @@ def one_of_each(spec: ModelSpec) -> tuple[ModelSpec, dict[str, list[int]]]:
     """The spec with one layer of each kind in every stack, and the number of layers of each kind by the stack's path."""
     counts: dict[str, list[int]] = {}
 
-    def cut(path: str, stack: StackSpec) -> StackSpec:
+    def kinds(path: str, stack: StackSpec) -> tuple[LayerSpec, ...]:
         # equal layers cost the same: one of each kind runs, and its costs are multiplied
-        kinds = Counter(stack.layers)
-        counts[path] = list(kinds.values())
+        found = Counter(stack.layers)
+        counts[path] = list(found.values())
+        return tuple(found)
+
+    return with_layers(spec, kinds), counts
+
+
+def with_layers(spec: ModelSpec, chosen: Callable[[str, StackSpec], tuple[LayerSpec, ...]]) -> ModelSpec:
+    """The spec with the layers that `chosen` returns for the path of each stack and the stack."""
+
+    def cut(path: str, stack: StackSpec) -> StackSpec:
         # in place of the cached property of this name, which the template and its patches determine otherwise
-        changed: dict[str, Any] = {"layers": tuple(kinds)}
+        changed: dict[str, Any] = {"layers": chosen(path, stack)}
         if stack.vision is not None:
             changed["vision"] = stack.vision.model_copy(update={"tower": cut(f"{path}.vision.tower", stack.vision.tower)})
         return stack.model_copy(update=changed)
 
-    return spec.model_copy(update={name: cut(name, stack) for name, stack in spec.stacks.items()}), counts
+    return spec.model_copy(update={name: cut(name, stack) for name, stack in spec.stacks.items()})
 
 
 def source_layers(spec: ModelSpec) -> tuple[int, ...]:

@@ -17,10 +17,10 @@ from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.assemblies.initialisation.execute import entry, write_plan
-from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.options import DtypeName, Options
 from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers
-from pairform.assemblies.initialisation.plan import Plan
+from pairform.assemblies.initialisation.plan import Plan, Role
 from pairform.assemblies.initialisation.planning import PARTS, plan_by
 from pairform.assemblies.initialisation.rules.carry import CarryRules
 from pairform.assemblies.initialisation.rules.stacks import Part
@@ -100,7 +100,7 @@ def carry(
         write_plan(plan, {"model": checkpoint}, Output(out, "pairform", max_shard_size, overwrite, progress))
         return load(out), plan
     device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
-    return build_planned(plan, checkpoint, device), plan
+    return build_planned(plan, {"model": checkpoint}, device), plan
 
 
 def in_memory(model: Model) -> Checkpoint:
@@ -113,18 +113,33 @@ def in_memory(model: Model) -> Checkpoint:
 
 
 def plan_carry(
-    checkpoint: Checkpoint, spec: Ref | None = None, *, patch: Mapping[str, Any] | None = None, seed: int = 0, path: str = ""
+    checkpoint: Checkpoint,
+    spec: Ref | None = None,
+    *,
+    patch: Mapping[str, Any] | None = None,
+    patched: bool | None = None,
+    seed: int = 0,
+    dtype: DtypeName | None = None,
+    path: str = "",
 ) -> Plan:
-    """Plan a new model from a checkpoint's tensors. `path`: where `execute` finds the checkpoint."""
+    """Plan a new model from a checkpoint's tensors.
+
+    Args:
+        checkpoint, spec, patch, seed: as for `carry`.
+        patched: whether `spec` is a patched form of the checkpoint's. Its overrides then stay with the layers that they had.
+            Default: if `spec` is None.
+        dtype: of the new model. Default: the checkpoint's.
+        path: where `execute` finds the checkpoint.
+    """
     target = load_spec(checkpoint.spec if spec is None else spec, patch)
-    options = Options.read({"seed": seed})
+    options = Options.read({"seed": seed, "dtype": dtype})
     moves: dict[Part, Move] = {}
     for part in PARTS:
         if part in target.stacks:
             name, stack = stack_of(checkpoint.spec, part)
             # layer i comes from layer i, as far as both stacks reach
             moves[part] = Move(checkpoint.spec, name, tuple(range(min(target.stacks[part].depth, stack.depth))))
-    if spec is None:
+    if spec is None if patched is None else patched:
         target = with_kept_overrides(target, moves)
     target = with_moved_values(with_kept_sources(target, moves), moves)
     rules = {part: CarryRules(part, "model", target, checkpoint, move, options) for part, move in moves.items()}
@@ -153,13 +168,13 @@ def with_kept_sources(target: ModelSpec, moves: Mapping[Part, Move]) -> ModelSpe
     return target if document["decoder"] == old else ModelSpec.read(document)
 
 
-def build_planned(plan: Plan, checkpoint: Checkpoint, device: torch.device) -> Model:
-    """The planned model in memory, with no tensor shared with the source."""
+def build_planned(plan: Plan, checkpoints: Mapping[Role, Checkpoint], device: torch.device) -> Model:
+    """The planned model in memory, with no tensor shared with its sources."""
     model = skeleton(plan.spec)
     state: dict[str, Tensor] = {}
     with torch.no_grad():
         for row in plan.targets:
-            pieces = [piece.reshape(-1) for piece in entry(row, {"model": checkpoint}, plan.options.seed).pieces()]
+            pieces = [piece.reshape(-1) for piece in entry(row, checkpoints, plan.options.seed).pieces()]
             state[row.target] = torch.cat(pieces).reshape(row.shape).to(device)
     model.load_state_dict(state, assign=True, strict=False)  # a tied tensor has one name in `state` and two in the model
     return model

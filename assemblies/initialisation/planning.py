@@ -19,7 +19,7 @@ from pairform.assemblies.initialisation.rules.cross_attention import DecoderRule
 from pairform.assemblies.initialisation.rules.stacks import Part, Planned, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.modeling.build import parameters_of
-from pairform.assemblies.specs.depth_dependent import with_moved_values
+from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
 
@@ -81,18 +81,7 @@ def plan_of(
     options: Options,
 ) -> Plan:
     """As `plan`, from open checkpoints by their roles."""
-    target = target_spec(sources, spec, patch, options)
-    # every stack needs a source, and every source a stack
-    if missing := [part for part in target.stacks if part not in sources]:
-        raise SpecError(
-            Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}")
-        )
-    has = [*target.stacks] + (["vision"] if any(stack.vision is not None for stack in target.stacks.values()) else [])
-    if spare := [role for role in sources if role not in has]:
-        raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
-    moves = {part: move(sources[part].spec, part, options) for part in PARTS if part in sources}
-    # values that depend on a layer's number stay those of its source
-    target = with_moved_values(target, moves)
+    target, moves = target_of({role: source.spec for role, source in sources.items()}, spec, patch, options)
     rules = {
         part: (DecoderRules if part == "decoder" else StackRules)(part, part, target, sources[part], each, options)
         for part, each in moves.items()
@@ -100,6 +89,24 @@ def plan_of(
     if problems := [*(problem for rule in rules.values() for problem in rule.check()), *check_vision(target, sources)]:
         raise SpecError(problems)
     return plan_by(rules, sources, refs)
+
+
+def target_of(
+    specs: Mapping[Role, ModelSpec], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
+) -> tuple[ModelSpec, dict[Part, Move]]:
+    """The spec of the model to make of sources with these specs, and the origin of each stack's layers."""
+    target = load_spec(target_ref(specs, spec, options), patch)
+    # every stack needs a source, and every source a stack
+    if missing := [part for part in target.stacks if part not in specs]:
+        raise SpecError(
+            Problem(missing[0], "no source", f"a checkpoint for each stack of the spec: {', '.join(target.stacks)}")
+        )
+    has = [*target.stacks] + (["vision"] if any(stack.vision is not None for stack in target.stacks.values()) else [])
+    if spare := [role for role in specs if role not in has]:
+        raise SpecError(Problem(spare[0], "a source", f"none: the spec has only {', '.join(has)}"))
+    moves = {part: move(specs[part], part, options) for part in PARTS if part in specs}
+    # values that depend on a layer's number stay those of its source
+    return with_moved_values(target, moves), moves
 
 
 def plan_by(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpoint], refs: Mapping[Role, object]) -> Plan:
@@ -130,15 +137,12 @@ def commit(ref: object, checkpoint: Checkpoint) -> str | None:
     return folder.name if folder.parent.name == "snapshots" and local_folder(ref) is None else None
 
 
-def target_spec(
-    sources: Mapping[Role, Checkpoint], spec: Ref | None, patch: Mapping[str, Any] | None, options: Options
-) -> ModelSpec:
-    """The requested spec, or the pair of the sources."""
+def target_ref(specs: Mapping[Role, ModelSpec], spec: Ref | None, options: Options) -> Ref:
+    """The requested spec, or the pair of the sources, which may need a patch to be valid."""
     if spec is not None:
-        return load_spec(spec, patch)
-    if "encoder" in sources and "decoder" in sources:
-        vision = sources["vision"].spec if "vision" in sources else None
-        return load_spec(pair(sources["encoder"].spec, sources["decoder"].spec, options, vision), patch)
+        return spec
+    if "encoder" in specs and "decoder" in specs:
+        return pair(specs["encoder"], specs["decoder"], options, specs.get("vision"))
     raise SpecError(Problem("spec", "no spec", "two sources (encoder and decoder), or a spec that says what to make of one"))
 
 

@@ -12,13 +12,13 @@ from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source
 from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
-from pairform.assemblies.modeling.inputs import StackInputs, as_mask, begins, check_packing, decoder_inputs, mask_padding
+from pairform.assemblies.modeling.inputs import StackInputs, as_mask, check_packing, decoder_inputs, mask_padding
 from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
+from pairform.assemblies.modeling.prediction_and_loss import LossArguments, predict
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
-from pairform.blocks.heads.labels import IGNORED
-from pairform.blocks.heads.prediction import Prediction
+from pairform.blocks.heads.loss_terms import LossTerms
 
 
 class Model(ModelParts):
@@ -45,8 +45,9 @@ class Model(ModelParts):
         cache: Cache | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        output_logits: bool = False,
+        output_logits: bool | None = None,
         loss_tokens: int | Tensor | None = None,
+        loss_terms: LossTerms | None = None,
     ) -> ModelOutput:
         """The logits, and with `labels` the loss.
 
@@ -75,23 +76,26 @@ class Model(ModelParts):
             cache: an empty `Cache()` for the first call; each call appends to it.
             output_hidden_states: also return the hidden states of all layers.
             output_attentions: also return the attention weights of all layers, with a kernel that computes them.
-            output_logits: with `labels`, compute the logits in this pass. By default they are computed when first read: the
-                loss of a language model does not need them, and takes a fraction of their memory.
+            output_logits: whether to compute the logits in this pass, or when they are first read. By default in this pass,
+                but with `labels` when first read: the loss of a language model does not need them, and takes a fraction of
+                their memory.
             loss_tokens: with `labels`, the number that the sum of the losses of all labels is divided by, instead of the number
                 of labels in this call that are not ignored. With the number of the whole batch, the gradients of its parts (of
                 gradient accumulation, or of several processes) add up to its gradient. Auxiliary losses do not change.
+            loss_terms: with `labels` of a language model, z-loss and distillation from a teacher. The output has `loss_parts`.
 
         Raises:
             InputError: arguments that do not fit the model or each other.
         """
         check_packing(self.spec, segment_ids, decoder_segment_ids, prefix_lengths, cache)
+        asked = LossArguments(labels, output_logits, loss_tokens, loss_terms)
         requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         valid = kept_mask(encoder_outputs, as_mask(attention_mask))
         source_inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
         if self.encoder is None:  # decoder-only
             assert self.decoder is not None, "checked by the spec"
             decoded = self.decoder(replace(source_inputs, prefix_lengths=prefix_lengths), cache=cache, **requested)
-            predicted = self.predict(decoded, source_inputs, labels, output_logits, loss_tokens, shift=True)
+            predicted = predict(self, decoded, source_inputs, asked, shift=True)
             return ModelOutput(*predicted, decoded.hidden, decoded.hidden_states, decoded.attentions.get("own"), cache=cache)
 
         source_inputs = mask_padding(source_inputs, self.padding)
@@ -100,7 +104,7 @@ class Model(ModelParts):
             encoded = self.encoder(source_inputs, layers=self.source_layers, **requested)
         if self.decoder is None:  # encoder-only
             assert encoded is not None, "checked on entry"
-            predicted = self.predict(encoded, source_inputs, labels, output_logits, loss_tokens)
+            predicted = predict(self, encoded, source_inputs, asked)
             states = (encoded.hidden, encoded.hidden_states, encoded.attentions.get("own"))
             return ModelOutput(*predicted, *states, encoder_attention_mask=source_inputs.valid)
 
@@ -117,7 +121,7 @@ class Model(ModelParts):
         output = kept_output(encoder_outputs, self.source_layers) if encoded is None else encoded
         source = self.decoder_source(output, source_inputs, cache)
         decoded = self.decoder(target_inputs, source=source, cache=cache, **requested)
-        predicted = self.predict(decoded, target_inputs, labels, output_logits, loss_tokens, encoded)
+        predicted = predict(self, decoded, target_inputs, asked, encoded)
         return ModelOutput(
             *predicted,
             last_hidden_state=decoded.hidden,
@@ -211,38 +215,3 @@ class Model(ModelParts):
         if cache is not None and cache.source:
             return Source(encoded.hidden, inputs.valid, inputs.segments)
         return self.source(encoded.hidden, inputs.valid, inputs.segments, encoded.layers)
-
-    def predict(
-        self,
-        last: StackOutput,
-        inputs: StackInputs,
-        labels: Tensor | None,
-        output_logits: bool,
-        loss_tokens: int | Tensor | None,
-        encoded: StackOutput | None = None,
-        *,
-        shift: bool = False,
-    ) -> tuple[Prediction, Tensor | None, Tensor | None]:
-        """The (lazy) logits, the loss, and the auxiliary loss included in it.
-
-        Args:
-            last: the output of the last stack, for `inputs`.
-            encoded: in an encoder-decoder the output of the encoder, if it ran in this call.
-            shift: each token predicts the next.
-        """
-        valid = mask_padding(inputs, self.spec.tokens.pad).valid  # classifiers read the last token that is not padding
-        prediction = Prediction(self.head, self.lowered(last.hidden), valid, self.tied())
-        stacks = (last,) if encoded is None else (encoded, last)
-        auxiliary = [stack.auxiliary_loss for stack in stacks if stack.auxiliary_loss is not None]
-        auxiliary_loss = torch.stack(auxiliary).sum() if auxiliary else None
-        loss: Tensor | None = None
-        if labels is not None:
-            if shift and inputs.segments is not None:  # do not predict across document boundaries
-                labels = labels.masked_fill(begins(inputs.segments[:, -labels.shape[1] :]), IGNORED)
-            counted = () if loss_tokens is None else (torch.as_tensor(loss_tokens).to(last.hidden.device),)
-            loss = self.head.loss(prediction, labels, shift, *counted)
-            loss = loss if auxiliary_loss is None or loss is None else loss + auxiliary_loss
-        if labels is None or output_logits:
-            _ = prediction.logits  # computes and keeps them
-        prediction.keep_track()
-        return prediction, loss, auxiliary_loss

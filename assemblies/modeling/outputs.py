@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
+from pairform.blocks.heads.loss_terms import LossParts
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, Problem
 
@@ -23,16 +24,18 @@ class ModelOutput:
         prediction: computes `logits`, which are None without a head. The loss of a language model does not need them: with
             `labels` they are computed when first read, and then kept, unless the call requests them with `output_logits`. They
             are those of the forward pass: a first read after the weights have changed raises `InputError`.
-        loss: with `labels`; includes `auxiliary_loss`.
+        loss: with `labels`; includes `auxiliary_loss` and the other terms.
         encoder_attention_mask: False at padding of the source, `[batch, source_length]`; None: there is no padding. It is used
             if the output is passed as `encoder_outputs`.
         encoder_layers: outputs of the encoder layers that the decoder attends to, by layer number.
         auxiliary_loss: the loss that blocks such as a mixture of experts add in training.
+        loss_parts: with `loss_terms`, the cross-entropy and the other terms, without gradients.
     """
 
     prediction: Prediction | None = None
     loss: Tensor | None = None
     auxiliary_loss: Tensor | None = None
+    loss_parts: LossParts | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None

@@ -8,11 +8,13 @@ first. On other devices counting them would synchronise, so they are computed an
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pairform.blocks.functional.dtypes import cast_to, wide
 from pairform.blocks.heads.labels import IGNORED, check_values
+from pairform.blocks.heads.loss_terms import Factors, LossParts, LossTerms
+from pairform.blocks.heads.tile_losses import loss_of_tile
 from pairform.registry import InputError, Problem
 
 HELD = 1 << 28
@@ -46,6 +48,21 @@ def linear_cross_entropy(
     Softcap, softmax and loss are computed in at least float32. If all labels are ignored, the loss is nan and its gradients
     are zero, as in torch. There are no second derivatives.
     """
+    return linear_losses(hidden, weight, labels, softcap, tokens)[0]
+
+
+def linear_losses(
+    hidden: Float[Tensor, "*batch width"],
+    weight: Float[Tensor, "vocabulary width"],
+    labels: Int[Tensor, "*batch"],
+    softcap: float | None = None,
+    tokens: Tensor | None = None,
+    terms: LossTerms | None = None,
+) -> tuple[Float[Tensor, ""], LossParts | None]:
+    """As `linear_cross_entropy`, with further terms: the loss, and its parts if there are `terms`.
+
+    The teacher's logits are computed chunk by chunk beside the others, and get no gradient.
+    """
     if labels.shape != hidden.shape[:-1]:
         raise InputError(
             Problem("labels", f"the shape {tuple(labels.shape)}", f"{tuple(hidden.shape[:-1])}: one for each token")
@@ -54,9 +71,12 @@ def linear_cross_entropy(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     train = torch.is_grad_enabled()
     wanted = train and hidden.requires_grad, train and weight.requires_grad
+    teacher = None if terms is None else terms.teacher
+    theirs = (None, None) if teacher is None else (teacher.hidden.detach().flatten(0, -2), teacher.table.detach())
+    factors = [] if terms is None else [*terms.factors]
     apply: Any = LinearCrossEntropy.apply  # torch leaves it untyped
-    loss: Tensor = apply(hidden.flatten(0, -2), weight, labels.flatten().long(), tokens, softcap, *wanted)[0]
-    return loss
+    loss, parts, *_ = apply(hidden.flatten(0, -2), weight, labels.flatten().long(), tokens, *theirs, softcap, factors, *wanted)
+    return loss, None if terms is None else LossParts(*parts.unbind())
 
 
 @torch.library.custom_op("pairform::linear_cross_entropy", mutates_args=())
@@ -65,104 +85,91 @@ def loss_and_gradients(
     weight: Tensor,
     labels: Tensor,
     tokens: Tensor | None,
+    teacher_hidden: Tensor | None,
+    teacher_table: Tensor | None,
     softcap: float | None,
+    factors: list[float],
     hidden_wanted: bool,
     weight_wanted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its gradients with respect to `hidden`, `[tokens, width]`, and `weight` (empty if not wanted), and a factor
-    that the gradients must still be multiplied by.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The loss, its `LossParts` (empty without `factors`), its gradients with respect to `hidden`, `[tokens, width]`, and
+    `weight` (empty if not wanted), and a factor that the gradients must still be multiplied by.
 
     A custom operator, since torch.compile cannot trace a loop whose length depends on the labels.
     """
     count, vocabulary = hidden.shape[0], weight.shape[0]
-    kept, dropped, counted = hidden, False, labels.ne(IGNORED)
+    kept, theirs, dropped, counted = hidden, teacher_hidden, False, labels.ne(IGNORED)
     if labels.device.type == "cpu":
         places = counted.nonzero()[:, 0]
         dropped = len(places) < count
         if dropped:
             kept, labels, counted = hidden[places], labels[places], counted[places]
+            theirs = None if theirs is None else theirs[places]
         check_values(labels, vocabulary, f"token ids below {vocabulary}")
-    ignored = ~counted
+    ignored = None if labels.device.type == "cpu" else ~counted
     divisor = FEW if hidden.dtype == torch.float16 else max(len(kept), 1)
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
     by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there torch also rounds the sums to float16
     of_weight = weight.new_zeros(weight.shape if weight_wanted else 0, dtype=torch.float32 if by_half else None)
-    total = wide(hidden.new_zeros(()))
+    terms = Factors(*factors) if factors else None
+    total = wide(hidden.new_zeros(1 if terms is None else 3))
     number = counted.sum() if tokens is None else tokens.to(total.dtype)
-    rows = max(1, HELD // (vocabulary * weight.element_size()))
+    itemsize = weight.element_size() + (0 if teacher_table is None else teacher_table.element_size())
+    rows = max(1, HELD // (vocabulary * itemsize))
     for begin in range(0, len(kept), rows):
         chunk = slice(begin, begin + rows)
         logits = kept[chunk] @ weight.T
-        total += losses(logits, labels[chunk], ignored[chunk], softcap, gradients=hidden_wanted or weight_wanted)
+        given = logits, labels[chunk], None if ignored is None else ignored[chunk], softcap
+        of_teacher = None if theirs is None or teacher_table is None else theirs[chunk] @ teacher_table.T
+        total += losses(*given, terms, of_teacher, gradients=hidden_wanted or weight_wanted)
         if hidden_wanted:
             # `logits` now hold their gradient
             of_kept[chunk] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
-            terms = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
-            of_weight.addmm_(*terms, alpha=1 / divisor)  # [vocabulary, rows] times [rows, width]
+            operands = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
+            of_weight.addmm_(*operands, alpha=1 / divisor)  # [vocabulary, rows] times [rows, width]
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
     # the factor completes the division by the number of labels
-    return total / number, of_kept, of_weight.to(weight.dtype), divisor / number.clamp(min=1).to(total.dtype)
+    still = divisor / number.clamp(min=1).to(total.dtype)
+    return *summed_up(total / number, terms), of_kept, of_weight.to(weight.dtype), still
 
 
-def losses(logits: Tensor, labels: Tensor, ignored: Tensor, softcap: float | None, *, gradients: bool) -> Tensor:
-    """The summed loss of `logits` before the softcap, `[tokens, vocabulary]`; with `gradients`, they overwrite `logits`."""
-    total = wide(logits.new_zeros(()))
-    rows = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    for tile, of_tile, ignored_in_tile in zip(*(torch.split(each, rows) for each in (logits, labels, ignored)), strict=True):
-        total += loss_of_tile(tile, of_tile, ignored_in_tile, softcap, gradients=gradients)
-    return total
+def summed_up(means: Tensor, terms: Factors | None) -> tuple[Tensor, Tensor]:
+    """The loss and its parts, from the means of the cross-entropy, the squared log-sum-exp and the distillation loss."""
+    if terms is None:
+        return means.squeeze(), means.new_empty(0)
+    cross_entropy, squares, distilled = means.unbind()
+    parts = torch.stack([cross_entropy, terms.z_loss * squares, distilled])
+    return (1 - terms.weight) * parts[0] + parts[1] + terms.weight * parts[2], parts
 
 
-def loss_of_tile(
-    logits: Float[Tensor, "tokens vocabulary"],
-    labels: Int[Tensor, "tokens"],
-    ignored: Bool[Tensor, "tokens"],
+def losses(
+    logits: Tensor,
+    labels: Tensor,
+    ignored: Tensor | None,
     softcap: float | None,
+    terms: Factors | None = None,
+    theirs: Tensor | None = None,
     *,
     gradients: bool,
 ) -> Tensor:
-    some_ignored = logits.device.type != "cpu"  # on a CPU they have been removed
-    labels = (labels.masked_fill(ignored, 0) if some_ignored else labels)[:, None]
-    capped = wide(logits)
-    if softcap is not None:
-        # for half-precision logits 2 sigmoid(2 x) - 1 is as accurate as tanh(x), and ten times as fast on a CPU
-        half = logits.dtype.itemsize < 4
-        inner, activation, outer = (2 / softcap, torch.sigmoid, 2 * softcap) if half else (1 / softcap, torch.tanh, softcap)
-        squashed = activation(capped * inner)
-        # the sigmoid form is short of `- softcap`, a constant that cancels in softmax and loss
-        capped = squashed * outer
-    probabilities = capped.softmax(-1)
-    # log-sum-exp from the most probable token, whose probability never underflows
-    normaliser = capped.amax(-1) - probabilities.amax(-1).log()
-    loss = normaliser - capped.gather(1, labels)[:, 0]
-    loss = loss.masked_fill(ignored, 0) if some_ignored else loss
-    if gradients:
-        # softmax minus one-hot
-        probabilities.scatter_add_(1, labels, probabilities.new_full((1, 1), -1).expand_as(labels))
-        if softcap is not None:
-            if half:
-                # d/dx of 2 softcap sigmoid(2 x / softcap) is 4 times the sigmoid's derivative
-                probabilities = torch.ops.aten.sigmoid_backward(probabilities, squashed).mul_(4)
-            else:
-                probabilities = torch.ops.aten.tanh_backward(probabilities, squashed)
-        logits.copy_(probabilities.masked_fill_(ignored[:, None], 0) if some_ignored else probabilities)
-    return loss.sum()
+    """The summed losses of `logits` before the softcap, `[tokens, vocabulary]`, as of `loss_of_tile`, over tiles."""
+    total = wide(logits.new_zeros(1 if terms is None else 3))
+    rows = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    for begin in range(0, len(logits), rows):
+        tile = slice(begin, begin + rows)
+        of_teacher, skipped = (None if each is None else each[tile] for each in (theirs, ignored))
+        total += loss_of_tile(logits[tile], labels[tile], skipped, softcap, terms, of_teacher, gradients=gradients)
+    return total
 
 
 @loss_and_gradients.register_fake
-def _shapes(
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    tokens: Tensor | None,
-    softcap: float | None,
-    hidden_wanted: bool,
-    weight_wanted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _shapes(hidden: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    factors, hidden_wanted, weight_wanted = others[-3:]
     return (
         wide(hidden.new_empty(())),
+        wide(hidden.new_empty(3 if factors else 0)),
         torch.empty_like(hidden) if hidden_wanted else hidden.new_empty(0),
         torch.empty_like(weight) if weight_wanted else weight.new_empty(0),
         wide(hidden.new_empty(())),
@@ -173,46 +180,37 @@ class LinearCrossEntropy(torch.autograd.Function):
     """`loss_and_gradients` as a differentiable function."""
 
     @staticmethod
-    def forward(
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        tokens: Tensor | None,
-        softcap: float | None,
-        hidden_wanted: bool,
-        weight_wanted: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        made: tuple[Tensor, Tensor, Tensor, Tensor] = loss_and_gradients(
-            hidden, weight, labels, tokens, softcap, hidden_wanted, weight_wanted
-        )
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        made: tuple[Tensor, ...] = loss_and_gradients(*inputs)
         return made
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        ctx.settings, ctx.made = inputs[4:], None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.settings, ctx.made = inputs[6:], None
+        ctx.mark_non_differentiable(output[1])
         if torch.compiler.is_compiling():
             # compiled code saves the gradients, and `backward` multiplies copies of them
-            ctx.save_for_backward(*output[1:])
+            ctx.save_for_backward(*output[2:])
         else:
             # `backward` hands the gradients out, and recomputes them from the inputs if it runs again
-            ctx.save_for_backward(*inputs[:4])
-            ctx.made = [each.detach() for each in output[1:]]
+            ctx.save_for_backward(*inputs[:6])
+            ctx.made = [each.detach() for each in output[2:]]
         ctx.set_materialize_grads(False)  # the other outputs' gradients are None instead of zeros of their size
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         of_loss = grads[0]
         if of_loss is None:
-            return (None,) * 7
+            return (None,) * 10
         compiling = torch.compiler.is_compiling()
         *made, still = ctx.saved_tensors if compiling else handed_out(ctx)
         with torch.no_grad():
             times = torch.mul if compiling else multiplied
-            found = [times(each, of_loss * still) if some else None for each, some in zip(made, ctx.settings[1:], strict=True)]
+            found = [times(each, of_loss * still) if some else None for each, some in zip(made, ctx.settings[2:], strict=True)]
         if torch.is_grad_enabled() and not compiling:
             apply: Any = OnlyOnce.apply
             found = [None if each is None else apply(each, *ctx.saved_tensors[:2]) for each in found]
-        return (*found, None, None, None, None, None)
+        return (*found, *(None,) * 8)
 
 
 class OnlyOnce(torch.autograd.Function):
@@ -236,7 +234,7 @@ def handed_out(ctx: Any) -> list[Tensor]:
     they are given out only once; another backward pass over the same graph recomputes them."""
     made: list[Tensor] | None = ctx.made
     ctx.made = None
-    return list(loss_and_gradients(*ctx.saved_tensors, *ctx.settings)[1:]) if made is None else made
+    return list(loss_and_gradients(*ctx.saved_tensors, *ctx.settings)[2:]) if made is None else made
 
 
 def multiplied(gradient: Tensor, factor: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from pairform.blocks.functional.blocked_ops import by_rows
 from pairform.blocks.functional.dtypes import is_sharded, wide
 from pairform.blocks.functional.linear import linear
 from pairform.blocks.heads.labels import IGNORED, averaged, check_classes, check_shape
-from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
+from pairform.blocks.heads.linear_cross_entropy import linear_losses
+from pairform.blocks.heads.loss_terms import LossParts, LossTerms, Teacher
 from pairform.blocks.heads.pooled_heads import pooled
 from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
@@ -70,10 +71,26 @@ class LMHead(nn.Module):
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         """The fused loss, without logits in memory. With `shift`, each token predicts the next; without, labels are aligned
         with the hidden states."""
+        return self.losses(prediction, labels, shift, tokens)[0]
+
+    def losses(
+        self,
+        prediction: Prediction,
+        labels: Tensor,
+        shift: bool,
+        tokens: Tensor | None = None,
+        terms: LossTerms | None = None,
+    ) -> tuple[Tensor, LossParts | None]:
+        """As `loss`, with further terms: the loss, and its parts if there are `terms`."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         hidden = self.scaled(prediction.hidden)
-        return linear_cross_entropy(hidden, self.projection(prediction.tied, hidden), labels, self.spec.softcap, tokens)
+        return linear_losses(hidden, self.projection(prediction.tied, hidden), labels, self.spec.softcap, tokens, terms)
+
+    def as_teacher(self, prediction: Prediction, weight: float, temperature: float) -> Teacher:
+        """A prediction of this head that another model learns from."""
+        hidden = self.scaled(prediction.hidden)
+        return Teacher(hidden, self.projection(prediction.tied, hidden), self.spec.softcap, weight, temperature)
 
 
 class ClassificationSpec(BlockSpec):

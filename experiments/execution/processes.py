@@ -4,15 +4,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 
 from pairform.experiments.execution.worker import Work, run_trial
+from pairform.training.isolation import isolated
 
 BEGIN = b"begin"
 PATIENCE = 10.0
@@ -93,39 +92,6 @@ def start_server() -> None:
         resource_tracker.ensure_running()  # first: its start unblocks the signals that are blocked below
         with interrupts_blocked():
             forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
-    """Python processes started in this block do not import modules from the current folder.
-
-    A variable tells a new Python so. One that multiprocessing starts also gets this process's `sys.path`.
-    """
-    name = "PYTHONSAFEPATH"
-    before, path = os.environ.get(name), list(sys.path)
-    os.environ[name] = "1"
-    sys.path[:] = safe_path(path)
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def safe_path(path: list[str]) -> list[str]:
-    """`path` without the current folder, which `python -m`, `python -c` and the interactive prompt put first.
-
-    A script's own folder stays, and so does the one that contains pairform.
-    """
-    main = sys.modules["__main__"]
-    script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
-    first = path[0] if path else ""
-    if sys.flags.safe_path or script or Path(first).absolute() == Path(__file__).parents[2]:
-        return path
-    return path[1:]
 
 
 @contextlib.contextmanager

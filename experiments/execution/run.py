@@ -1,5 +1,6 @@
 """Running the trials of a study, each in its own process. A later run resumes where an earlier one stopped."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
@@ -14,10 +15,9 @@ from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
+from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
 
-EXECUTORS = ("local", "slurm", "submitit")
-"""Processes on this machine, jobs of a Slurm cluster, or submitit's local executor."""
 Report = Callable[[Trial], None]
 """Callback that receives each trial as it ends."""
 
@@ -94,7 +94,7 @@ def run_study(
         search = Search(study, study.search, source, contents, out)
     planned = plan_trials(study, source, contents) if search is None else search.planned
     check_folder(out, study, planned, contents.digests)
-    check_room(out, planned if search is None else search.most)
+    check_room(out, planned if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
     with lock(out / LOCK, wait=False):
@@ -114,17 +114,10 @@ def run_study(
     return trials_of(out)
 
 
-def make_executor(kind: str, work: Work, cluster: Mapping[str, Any]) -> Executor:
+def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:
     """The executor that `kind` names; `InputError` if its package or the cluster is missing."""
-    if kind not in EXECUTORS:
-        raise InputError(Problem("executor", shorten(kind), " or ".join(EXECUTORS)))
-    if kind == "local":
-        if cluster:
-            remedy = "Leave out --slurm, or run with --executor slurm."
-            raise InputError(Problem("slurm", ", ".join(cluster), "no cluster settings for local trials", remedy))
-        return Processes(work)
-    check_package("submitit", f"executor {kind}")
-    return Jobs(work, cluster, "slurm" if kind == "slurm" else "local")
+    cluster = cluster_of(kind, settings)
+    return Processes(work) if cluster is None else Jobs(work, settings, cluster)
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
@@ -144,6 +137,7 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials on other contents of {names}", "the files as they were", remedy))
     plans = {trial.name: trial.plan for trial in planned}
     found = trials_of(out)
+    check_sources(out, found, {trial.name: trial for trial in planned})
     other = [trial.name for trial in found if plans.get(trial.name) != trial.plan]
     if other:
         remedy = "Choose another folder with --out, or remove this one."
@@ -151,6 +145,21 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
     if found and previous.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
+
+
+def check_sources(out: Path, found: list[Trial], planned: Mapping[str, Trial]) -> None:
+    """Raise `OutputError` if trials started from other contents of the weight files that they are planned to start from."""
+    changed = {
+        name
+        for old in found
+        if (new := planned.get(old.name)) is not None and new.weights == old.weights
+        for name, digest in old.digests.items()
+        if new.digests.get(name) != digest
+    }
+    if changed:
+        remedy = "Restore them, or choose another folder with --out."
+        names = ", ".join(sorted(changed)[:3]) + (", ..." if len(changed) > 3 else "")
+        raise OutputError(Problem(str(out), f"trials from other contents of {names}", "the files as they were", remedy))
 
 
 def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> None:
@@ -161,11 +170,17 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
         folder, known = TrialFolder(out, trial.name), existing.get(trial.name)
         if known is None:
             folder.write(trial)
-        elif known.number != trial.number or (retry and known.status == "failed"):
+        elif known != updated(known, trial, retry):
             with folder.locked():  # a process of a killed run may still be running it
-                known = folder.read()
-                known = known.at("planned") if retry and known.status == "failed" else known
-                folder.write(known.model_copy(update={"number": trial.number}))
+                folder.write(updated(folder.read(), trial, retry))
+        if known is not None and known.status == "done":  # its process may have been killed before it removed them
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+
+def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
+    """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
+    known = known.at("planned") if retry and known.status == "failed" else known
+    return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources")})
 
 
 def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:

@@ -1,9 +1,10 @@
-"""Training of one trial of a study: a new model, trained, validated and measured."""
+"""Training of one trial of a study: a model, trained, validated and measured."""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
-from pairform.training.costs import costs, memory_in_use, peak_memory, writing_seconds
+from pairform.training.checkpoints import load_checkpoint, prune, save_checkpoint
+from pairform.training.costs.trials import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import Example, Examples, collate
 from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.loop import Clock, Loop
@@ -35,20 +37,34 @@ class Run(Protocol):
     def seed(self) -> int: ...
 
 
-def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, Any]:
-    """Build a model with new weights, train it and measure it. Equal arguments give equal losses and accuracies.
+def train(
+    run: Run,
+    examples: Examples,
+    latency: bool,
+    log: Log,
+    *,
+    initial: Callable[[str], Model] | None = None,
+    checkpoints: Path | None = None,
+    begin: int = 0,
+) -> dict[str, Any]:
+    """Build a model, train it and measure it. Equal arguments give equal losses and accuracies, also with another `begin`.
 
     Args:
         run: The model, the settings and the seed, such as a study's trial.
         examples: The data.
         latency: Also measure the seconds of generating a target.
         log: Receives each line of metrics.
+        initial: Makes the model on a device. Default: a model with new weights.
+        checkpoints: Folder of checkpoints, written every `checkpoint_every` steps of the settings. Default: none is written.
+        begin: Step of the checkpoint in that folder to resume from; 0: the beginning.
 
     Returns:
         Results by name: loss, accuracies, costs, tokens per second, and bytes and seconds taken; None if not measurable here.
 
     Raises:
         DivergedError: the training or validation loss is not finite.
+        CheckpointError: the checkpoint is damaged.
+        OutputError: a checkpoint cannot be written.
     """
     settings, seed = run.training, run.seed
     torch.set_num_threads(settings.threads)
@@ -57,33 +73,67 @@ def train(run: Run, examples: Examples, latency: bool, log: Log) -> dict[str, An
     start = time.perf_counter()
     held_out = examples.validation()
     memory = memory_in_use(settings.device)
-    model = build(dict(run.spec), device=settings.device, seed=seed).train()
+    made = build(dict(run.spec), device=settings.device, seed=seed) if initial is None else initial(settings.device)
+    model, every = made.train(), settings.checkpoint_every
+    optimizer = make_optimizer(model, settings.optimizer)
+    earlier: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizer.each) if checkpoints and begin else {}
+    restore_random(earlier, settings.device)
+
+    def after(done: int) -> None:
+        if checkpoints is not None and every is not None and done % every == 0 and done < settings.steps:
+            state = random_state(settings.device) | {"seconds": loop.clock.seconds, "tokens": loop.clock.tokens} | spent()
+            save_checkpoint(checkpoints, done, model, optimizer.each, state)
+            prune(checkpoints, 1)
+
+    def spent() -> dict[str, Any]:
+        """Seconds and peak memory of the trial, with those before it was interrupted."""
+        peak, before = peak_memory(settings.device), earlier.get("peak_bytes")
+        used = None if memory is None or peak is None else max(0, peak - memory, before or 0)
+        return {"peak_bytes": used, "elapsed": earlier.get("elapsed", 0.0) + time.perf_counter() - start}
+
     loop = Loop(
         model,
-        make_optimizer(model, settings.optimizer),
+        optimizer,
         settings.steps,
         settings.schedule,
         batches=lambda begin, end: (batch_of(examples.train(seed, step, settings.batch), model) for step in range(begin, end)),
         log=log,
         computation=computation(settings),
+        clock=Clock(earlier.get("seconds", 0.0), earlier.get("tokens", 0)),
         clip=settings.clip,
+        phases=settings.phases,
+        frozen=settings.frozen,
         log_every=settings.log_every,
         evaluate_every=settings.evaluate_every,
         evaluate=lambda done: log(validation_line(model, held_out, settings, done, loop.clock)),
+        after=after,
     )
-    loop.run()
+    loop.run(begin)
     clock = loop.clock
     final = validation_line(model, held_out, settings, settings.steps, clock)
     log(final)
-    peak = peak_memory(settings.device)
+    used = spent()
     results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
     results |= costs(model.spec, examples.lengths, settings.dtype)
     results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
-    results["peak_bytes"] = None if memory is None or peak is None else max(0, peak - memory)
+    results["peak_bytes"] = used["peak_bytes"]
     if latency:
         with computation(settings).context():
             results["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
-    return results | {"seconds": time.perf_counter() - start}
+    return results | {"seconds": spent()["elapsed"]}
+
+
+def random_state(device: str) -> dict[str, Any]:
+    """The state of torch's random numbers, which dropout draws, on the CPU and on the device."""
+    state: dict[str, Any] = {"random": torch.get_rng_state()}
+    return state | ({"device_random": torch.cuda.get_rng_state(device)} if torch.device(device).type == "cuda" else {})
+
+
+def restore_random(state: Mapping[str, Any], device: str) -> None:
+    if "random" in state:
+        torch.set_rng_state(state["random"])
+    if "device_random" in state:
+        torch.cuda.set_rng_state(state["device_random"], device)
 
 
 def computation(settings: TrainingSpec) -> Computation:

@@ -116,7 +116,7 @@ def compare(study: StudySpec, variant: Variant) -> str | None:
     None if only its training differs, or if it uses a block of a package that is not installed.
     """
     try:
-        old, new = load_spec(thaw(study.base)), load_spec(thaw(variant.trials[0].spec))
+        old, new = load_spec(study.model), load_spec(thaw(variant.trials[0].spec))
     except SpecError:
         return None
     return None if old == new else diagram(new, old=old, title=f"{variant.name} against the base")

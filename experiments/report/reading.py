@@ -8,6 +8,7 @@ from typing import Any
 
 from pairform.experiments.results.records import (
     ENVIRONMENT,
+    NEW,
     STUDY,
     TRIALS,
     Match,
@@ -152,8 +153,9 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
 
 def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
     """Where a trial differs from the study's base and training settings."""
-    found = difference(thaw(study.base), thaw(trial.spec))
-    return found | difference(study.training.document(), trial.training.document(), "training")
+    found = difference(study.model, thaw(trial.spec))
+    found |= difference(study.training.document(), trial.training.document(), "training")
+    return found | difference(thaw(study.weights or NEW), thaw(trial.weights), "weights")
 
 
 def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:

@@ -58,6 +58,7 @@ COLUMNS = (
     Column("accuracy", "Accuracy", "fraction of target tokens that the model gives the highest probability", plain, cost=False),
     Column("exact_match", "Exact match", "fraction of targets whose tokens are all predicted", plain, cost=False),
     Column("parameters", "Parameters", "shared ones counted once", decimal),
+    Column("carried_parameters", "Carried over", "parameters that come from the checkpoints that it starts from", decimal),
     Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
     Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),

@@ -4,21 +4,29 @@ study.json, environment.json
 data.json                    the SHA-256 of each file of the data
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
+trials/<name>/checkpoints    what it resumes from, until it is done
 trials/<name>/result.json    what was measured at its end
 """
 
 import contextlib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, Strict
 
-from pairform.registry import OutputError, Patch, Problem, Spec, SpecError, read_json, shorten
+from pairform.registry import CheckpointError, OutputError, Patch, Problem, Spec, SpecError, open_regular, read_json, shorten
 from pairform.registry.run_folders import is_locked, lock, write_json
 from pairform.training.settings import TrainingSpec
 
 STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
-TRIAL, RESULT, LOCK = "trial.json", "result.json", ".lock"
+TRIAL, RESULT, LOCK, CHECKPOINTS = "trial.json", "result.json", ".lock", "checkpoints"
+NEW = "new"
+"""The weights of a model that is newly initialised."""
+Weights: TypeAlias = str | Mapping[str, Any]
+"""NEW, a checkpoint's folder or hub id, or `{"convert": {...}}`."""
 LARGEST = 1e100
 """Far above any loss, count or time; squares of smaller numbers are finite floats."""
 Status = Literal["planned", "running", "interrupted", "done", "failed"]
@@ -39,6 +47,43 @@ class Match(Spec):
         return self.found / self.wanted - 1
 
 
+class Carried(Spec):
+    """How much of a model comes from checkpoints."""
+
+    tensors: int = Field(description="Tensors that are copied or derived from those of a checkpoint.")
+    parameters: int = Field(description="Their parameters.")
+    new_tensors: int = Field(description="Tensors that are newly initialised.")
+    new_parameters: int = Field(description="Their parameters.")
+
+
+class SourceFile(Spec):
+    """A weight file that a trial starts from."""
+
+    name: str = Field(description="Name of the checkpoint in the study, and of the file.")
+    sha256: str = Field(description="SHA-256 of its contents.")
+    bytes: int = Field(description="Size.")
+    modified: int = Field(description="Time of its last modification, in nanoseconds.")
+
+    @classmethod
+    def of(cls, name: str, path: Path, known: Sequence["SourceFile"] = ()) -> "SourceFile":
+        """The record of a file. Its contents are not read if one in `known` has its name, size and time.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            with open_regular(path) as file:
+                status = os.fstat(file.fileno())
+                stamp = (name, status.st_size, status.st_mtime_ns)
+                for each in known:
+                    if stamp == (each.name, each.bytes, each.modified):
+                        return each
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(Problem(str(path), error.strerror or str(error), "a file that can be read")) from None
+        return cls(name=name, sha256=digest, bytes=status.st_size, modified=status.st_mtime_ns)
+
+
 class Trial(Spec):
     """One model, one seed."""
 
@@ -51,6 +96,9 @@ class Trial(Spec):
     spec: Patch = Field(description="The model's spec, expanded.")
     training: TrainingSpec = Field(description="How it is trained.")
     data: str = Field(default="", description="Fingerprint of the files that it learns from.")
+    weights: str | Patch = Field(default=NEW, description="Where its weights come from, as in the study.")
+    carried: Carried | None = Field(default=None, description="What its weights have in common with their source.")
+    sources: Annotated[tuple[SourceFile, ...], Strict(False)] = Field(default=(), description="Weight files of the source.")
     match: Match | None = Field(
         default=None,
         description="How close its size is to the first variant's, in a study that scales variants; the last patch did that.",
@@ -63,7 +111,13 @@ class Trial(Spec):
     def plan(self) -> dict[str, Any]:
         """What was decided before it started."""
         progress: dict[str, Any] = dict.fromkeys(("number", "point", "status", "error", "attempts"), True)
-        return self.model_dump(mode="json", exclude=progress | {"match": {"tolerance"}})
+        progress |= {"match": {"tolerance"}, "training": {"checkpoint_every"}, "sources": {"__all__": {"modified"}}}
+        return self.model_dump(mode="json", exclude=progress)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each weight file that it starts from."""
+        return {source.name: source.sha256 for source in self.sources}
 
     def at(self, status: Status, error: str | None = None, attempts: int = 0) -> "Trial":
         """The same trial with another status."""
@@ -75,6 +129,11 @@ class TrialFolder:
 
     def __init__(self, study: Path, name: str) -> None:
         self.path = study / TRIALS / name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints, which exist until it is done."""
+        return self.path / CHECKPOINTS
 
     @property
     def exists(self) -> bool:

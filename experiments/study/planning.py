@@ -1,26 +1,30 @@
 """From a study to its trials. Every error that can be found before training is found here, before the first trial starts."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pairform.assemblies.analysis.inspection import inspect
-from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.checkpoints.writing.folder import check_space
+from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.results.records import TRIALS, Trial
+from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
 from pairform.experiments.study.size_matching import Count, counter, match
-from pairform.experiments.study.spec import MatchSpec, StudySpec
+from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
+from pairform.experiments.study.weights import expand_base
 from pairform.registry import (
+    CheckpointError,
     PairformError,
     Problem,
     SpecError,
     as_object,
+    freeze,
     in_file,
     merge_patch,
     read_json,
@@ -29,16 +33,19 @@ from pairform.registry import (
     thaw,
 )
 from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
-from pairform.training.settings import check_ignored
+from pairform.training.optimization.phases import check_phases
+from pairform.training.settings import TrainingSpec, check_ignored
 
 BYTES = 20_000
 """Upper bound of the size of a trial's files, apart from its metrics."""
+KEPT = 2
+"""Checkpoints of a trial at a time, while the earlier one is replaced."""
 LINE = 300
 """Upper bound of the bytes of a line of metrics."""
 
 
 def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
-    """Read a study, with its base expanded, so that it depends on no other spec file.
+    """Read a study, with its base expanded, so that it depends on no other spec file, and with the origin of its weights.
 
     Args:
         file: The study as JSON.
@@ -46,14 +53,19 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
 
     Raises:
         SpecError: the file cannot be read, or the study is invalid.
+        CheckpointError: its base is a checkpoint or a conversion of some, and one cannot be read.
     """
     try:
         document, changes = read_json(file), as_object(patch or {}, "patch")
         study = StudySpec.read(merge_patch(document, changes, StudySpec))
         check_ignored(study.training, document, changes)
         base = thaw(study.base)
+        if (expanded := expand_base(base, file.parent)) is not None:
+            document, weights = expanded
+            return study.model_copy(update={"base": freeze(document), "weights": study.weights or freeze(weights)})
         resolved = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
-        return study.model_copy(update={"base": ModelSpec.read(resolved, where="base").document()})
+        base = ModelSpec.read(resolved, where="base").document()
+        return study.model_copy(update={"base": base, "weights": study.weights or NEW})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
         raise SpecError(known or in_file(str(file), error)) from None
@@ -87,11 +99,13 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
                 if each.variant == next(iter(study.variants)):
                     wanted[each.shown] = count(variant.spec)
                 elif each.shown in wanted:
-                    variant = matched(variant, study.match, wanted[each.shown], count)
+                    variant = matched(study, variant, folder, wanted[each.shown], count)
             variants.append(variant)
         except PairformError as error:
+            shared = isinstance(error, CheckpointError)  # its problems name files
             problems += [
-                problem if problem.where.startswith("data") else problem.inside(each.where) for problem in error.problems
+                problem if shared or problem.where.startswith("data") else problem.inside(each.where)
+                for problem in error.problems
             ]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
@@ -106,6 +120,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
         if names.setdefault(variant.folder, variant.name) != variant.name:
             found = f"{shorten(variant.name)} and {shorten(names[variant.folder])}, whose folders would share the name"
             raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
+    sources = {variant.name: source_files(variant) for variant in variants}
     return [
         Trial(
             name=f"{variant.folder}-seed{seed}",
@@ -117,6 +132,9 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             spec=variant.spec.document(),
             training=variant.training,
             data=fingerprint(contents.digests),
+            weights=freeze(variant.weights),
+            carried=variant.carried,
+            sources=sources[variant.name],
             match=variant.match,
         )
         for seed in study.seeds
@@ -124,16 +142,28 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
     ]
 
 
-def matched(variant: Variant, settings: MatchSpec, wanted: int, count: Count) -> Variant:
+def source_files(variant: Variant) -> tuple[SourceFile, ...]:
+    """The records of a variant's weight files. Each file is read once in a process, unless it changes."""
+    found = tuple(SourceFile.of(name, path, [*READ.values()]) for name, path in variant.files.items())
+    READ.update({file.name: file for file in found})
+    return found
+
+
+READ: dict[str, SourceFile] = {}
+"""The weight files that this process has read."""
+
+
+def matched(study: StudySpec, variant: Variant, folder: Path, wanted: int, count: Count) -> Variant:
     """The variant scaled to the size `wanted`, with one more patch."""
-    patch, reached = match(variant.spec, wanted, settings, count)
-    patches = (*variant.patches, patch) if patch else variant.patches
-    return replace(variant, patches=patches, spec=patch_spec(variant.spec, patch), match=reached)
+    assert study.match is not None
+    patch, reached = match(variant.spec, wanted, study.match, count)
+    scaled = make_variant(study, replace(variant, patches=(*variant.patches, patch)), folder) if patch else variant
+    return replace(scaled, match=reached)
 
 
 def check_variant(variant: Variant, contents: Contents) -> Lengths:
     """Check that the model can be trained on the data; the data's longest source and target, in tokens."""
-    if problems := list(check_spec(variant.spec)):
+    if problems := [*check_spec(variant.spec), *check_trained(variant.training, variant.spec)]:
         raise SpecError(problems)
     check_device(variant.training.device)
     examples = contents.open(variant.spec)
@@ -150,6 +180,14 @@ def check_variant(variant: Variant, contents: Contents) -> Lengths:
     return examples.lengths
 
 
+def check_trained(training: TrainingSpec, spec: ModelSpec) -> Iterator[Problem]:
+    """Phases and frozen parameters that do not fit the model or the training."""
+    for problem in check_phases(training.phases, training.frozen, list(parameters_of(spec))):
+        yield problem.inside("training")
+    if (steps := sum(phase.steps for phase in training.phases)) > training.steps:
+        yield Problem("training.phases", f"{steps:,} steps", f"at most training.steps, {training.steps:,}")
+
+
 def check_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
@@ -157,9 +195,18 @@ def check_device(name: str) -> None:
         raise SpecError(Problem("training.device", repr(name), "a device that torch can use here")) from None
 
 
-def check_room(out: Path, trials: list[Trial]) -> None:
-    """Check that the disk has space for the trials' files."""
+def check_room(out: Path, trials: list[Trial], jobs: int) -> None:
+    """Check that the disk has space for the trials' files, `jobs` trials with checkpoints at a time."""
     needed = sum(
         BYTES + len(str(trial.spec)) + LINE * 2 * (1 + trial.training.steps // trial.training.log_every) for trial in trials
     )
+    largest = max(
+        (checkpoint_bytes(spec) for spec in {trial.spec for trial in trials if trial.training.checkpoint_every}), default=0
+    )
+    needed += KEPT * min(jobs, len(trials)) * largest
     check_space(out.absolute() / TRIALS, needed, f"for {len(trials)} trials")
+
+
+def checkpoint_bytes(spec: Mapping[str, Any]) -> int:
+    """Upper bound of the size of a checkpoint: parameters and two moments of each, in float32."""
+    return 3 * 4 * sum(prod(parameter.shape) for parameter in parameters_of(ModelSpec.read(thaw(spec))).values())

@@ -9,7 +9,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import Match
 from pairform.experiments.study.spec import MatchSpec
 from pairform.registry import Problem, SpecError, merge_patch, patch_at
-from pairform.training.costs import costs
+from pairform.training.costs.trials import costs
 from pairform.training.data.batches import Lengths
 
 Count = Callable[[ModelSpec], int]

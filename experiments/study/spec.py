@@ -8,6 +8,7 @@ from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
+from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
 from pairform.training.data.synthetic_tasks import AnyTask
 from pairform.training.data.texts import Text
@@ -79,10 +80,20 @@ def comparable(value: Any) -> str:
 
 
 class StudySpec(Spec):
-    """Everything that a study's numbers depend on. In patches and grid paths, `training` refers to the training settings."""
+    """Everything that a study's numbers depend on. In patches and grid paths, `training` and `weights` refer to these fields of
+    the study."""
 
     name: str = Field(description="Title of the report.")
-    base: str | Model = Field(description="A preset's name, a path relative to the study file, or a model's document.")
+    base: str | Model = Field(
+        description="A preset's name, a path relative to the study file, a checkpoint's folder or hub id, a model's document, "
+        'or `{"convert": {...}}` with the arguments of a conversion.'
+    )
+    weights: str | Annotated[Patch, DocumentOf(Converted)] | None = Field(
+        default=None,
+        description="Where a trial's weights come from: `new` (initialised by its seed), a checkpoint's folder or hub id, or "
+        '`{"convert": {...}}`. Weights that do not fit the model are new. Default: the base if it is a checkpoint or a '
+        "conversion, else new.",
+    )
     variants: dict[str, Model] = Field(
         default_factory=lambda: {"base": dict[str, Any]()},  # of a study that has only a grid
         min_length=1,
@@ -142,6 +153,12 @@ class StudySpec(Spec):
             if first < index:
                 found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
                 yield Problem(f"grid.{path}[{index}]", found, "each value once")
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The document of the base, if `read_study` has expanded it."""
+        assert not isinstance(self.base, str), "expanded when the study was read"
+        return dict(thaw(self.base["spec"] if "convert" in self.base else self.base))
 
     @property
     def combinations(self) -> int:

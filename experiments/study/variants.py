@@ -2,19 +2,22 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.results.records import Match
+from pairform.experiments.results.records import NEW, Carried, Match, Weights
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import apply_patch, merge_patch, patch_at, thaw
+from pairform.experiments.study.weights import initialise
+from pairform.registry import Problem, SpecError, merge_patch, patch_at, shorten, thaw
 from pairform.training.settings import TrainingSpec, check_ignored
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")
+SETTINGS = ("training", "weights")
+"""Keys of a patch that refer to the study, not to the model."""
 LONGEST = 100
 """Characters of a variant's name in the name of a trial's folder."""
 
@@ -54,10 +57,18 @@ class Combination:
 
 @dataclass(frozen=True)
 class Variant(Combination):
-    """A combination as a model to train, with its patches applied to the base."""
+    """A combination as a model to train, with its patches applied to the base.
+
+    weights: where they come from.
+    carried: how much of them comes from there; None: they are new.
+    files:   the weight files of the source by name.
+    """
 
     spec: ModelSpec
     training: TrainingSpec
+    weights: Weights = NEW
+    carried: Carried | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
     match: Match | None = None
 
 
@@ -76,15 +87,29 @@ def short_names(paths: list[str]) -> dict[str, str]:
 
 
 def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Variant:
-    """The base and the training settings with the patches applied; `SpecError` for an unknown field."""
+    """The base and the settings with the patches applied; `SpecError` for an unknown field."""
     assert not isinstance(study.base, str), "expanded when the study was read"
-    document: dict[str, Any] = thaw(study.base)
-    training = study.training.document()
+    settings: dict[str, Any] = {"training": study.training.document(), "weights": thaw(study.weights or NEW)}
     for patch in combination.patches:
-        training = merge_patch(training, patch.get("training", {}), TrainingSpec)
-        model_patch = {key: value for key, value in patch.items() if key != "training"}
-        document = apply_patch(ModelSpec, document, model_patch, folder)
-    spec = ModelSpec.read(document)
-    settings = TrainingSpec.read(training, where="training")
-    check_ignored(settings, *combination.patches)
-    return Variant(combination.variant, combination.point, combination.patches, spec, settings)
+        settings = merge_patch(settings, {name: patch[name] for name in SETTINGS if name in patch}, StudySpec)
+    weights = settings.get("weights")
+    if not isinstance(weights, str | Mapping):
+        raise SpecError(Problem("weights", shorten(weights), f"{NEW}, a folder, a hub id, or {{convert: ...}}"))
+    training = TrainingSpec.read(settings.get("training"), where="training")
+    check_ignored(training, *combination.patches)
+    made = initialise(study.base, weights, model_patches(combination.patches), folder)
+    return Variant(
+        combination.variant,
+        combination.point,
+        combination.patches,
+        made.spec,
+        training,
+        weights,
+        made.carried,
+        made.files,
+    )
+
+
+def model_patches(patches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What patches change in the model."""
+    return [{name: value for name, value in patch.items() if name not in SETTINGS} for patch in patches]

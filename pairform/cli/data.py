@@ -117,7 +117,7 @@ def samples_of(shards: "Shards") -> list[dict[str, str]]:
 
 
 def decoder(shards: "Shards") -> "Callable[[np.ndarray], str]":
-    if isinstance(shards.tokenizer, str):
+    if shards.tokenizer is None:
         return lambda ids: bytes(ids.astype("u1")).decode("utf-8", "replace")
     from pairform.training.data.tokenizer_files import read_tokenizer
 

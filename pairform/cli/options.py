@@ -31,6 +31,9 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write
 OutFormat = Annotated[str, typer.Option("--format", help="Layout of the folder: pairform or transformers.")]
 ShardSize = Annotated[str, typer.Option("--max-shard-size", help="Size limit of one weights file, as in 500MB or 5GB.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is in the folder.")]
+Slurm = Annotated[
+    list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="Slurm setting, as in partition=gpu. Repeatable.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed for newly initialised weights.")]
 
 
@@ -42,6 +45,22 @@ def parse_set(settings: list[str] | None) -> dict[str, Any]:
         return parse_settings(settings or [])
     except SpecError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def parse_named(settings: list[str] | None, option: str, example: str) -> dict[str, Any]:
+    """The patch that a repeatable option NAME=VALUE makes."""
+    from pairform.registry import Problem, SpecError, parse_settings
+
+    try:
+        return parse_settings(settings or [])
+    except SpecError as error:
+        found, remedy = error.problems[0].found, error.problems[0].remedy
+        problem = Problem("", found, f"NAME=VALUE, as in {example}", remedy)
+        raise typer.BadParameter(str(problem), param_hint=option) from None
+
+
+def parse_slurm(settings: list[str] | None) -> dict[str, Any]:
+    return parse_named(settings, "--slurm", "partition=gpu")
 
 
 def given_path(text: str) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pairform.cli.interruption import stop_message
-from pairform.cli.options import Json, given_path, print_json
+from pairform.cli.options import Json, Slurm, given_path, parse_named, parse_slurm, print_json
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def run(
         typer.Option("--out", metavar="DIR", parser=given_path, help="Folder to write; by default, FILE without .json."),
     ] = None,
     executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs on this machine).")] = "local",
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option("--slurm", metavar="NAME=VALUE", help="Slurm setting, as in partition=gpu. Repeatable."),
-    ] = None,
+    slurm: Slurm = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into the trials' folders.")
     ] = False,
@@ -44,7 +41,7 @@ def run(
     import sys
 
     target = file.with_suffix("") if out is None else out
-    patch, cluster = parse(settings, "--set"), parse(slurm, "--slurm")
+    patch, cluster = parse_named(settings, "--set", "training.steps=100"), parse_slurm(slurm)
     ended = 0
 
     def report(trial: "Trial") -> None:
@@ -87,18 +84,6 @@ def report(directory: Folder) -> None:
     from pairform.experiments.report import report as write
 
     print(write(directory))
-
-
-def parse(settings: list[str] | None, option: str) -> dict[str, Any]:
-    """The patch that a repeatable option makes. An invalid one is wrong usage."""
-    from pairform.registry import Problem, SpecError, parse_settings
-
-    try:
-        return parse_settings(settings or [])
-    except SpecError as error:
-        example = "training.steps=100" if option == "--set" else "partition=gpu"
-        problem = Problem("", error.problems[0].found, f"NAME=VALUE, as in {example}", error.problems[0].remedy)
-        raise typer.BadParameter(str(problem), param_hint=option) from None
 
 
 def show(directory: Path, as_json: bool) -> None:

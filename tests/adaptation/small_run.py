@@ -24,6 +24,7 @@ SPEC: dict[str, Any] = {
     },
 }
 SPEC["decoder"]["layer"]["branches"]["cross_attention"] = ATTENTION
+SPEED = ("seconds", "tokens_per_second", "flops_per_second", "mfu")
 RECIPE: dict[str, Any] = {
     "model": "spec.json",
     "data": {"shards": "shards", "objective": {"name": "prefix_lm", "source": 16, "target": 16}},
@@ -52,9 +53,9 @@ def write_run(folder: Path, patch: dict[str, Any] | None = None) -> Path:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics without the seconds, which differ from run to run."""
+    """The lines of metrics without seconds and speed, which differ from run to run."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    return [{name: value for name, value in line.items() if name not in SPEED} for line in found]
 
 
 def trained(folder: Path, patch: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -14,14 +14,14 @@ OWN: dict[str, Any] = {"model": "pair", "data": {"shards": "shards"}, "batch": {
 def test_a_preset_needs_a_model_data_and_steps(name: str) -> None:
     recipe, _ = read_recipe({"extends": name, **OWN})
     assert recipe.batch.tokens == 1 << 20
-    assert recipe.data.objective.name == ("prefix_lm" if "prefix" in name else "ul2")
+    assert recipe.data.objective.name == {"p1-prefixlm": "prefix_lm", "finetune": "pairs"}.get(name, "ul2")
     assert Recipe.read(recipe.document()) == recipe
     with pytest.raises(SpecError, match="model"):
         read_recipe({"extends": name})
 
 
 def test_the_papers_values_are_kept() -> None:
-    assert recipe_presets() == ["p1-prefixlm", "p1-ul2", "p2-ul2"]
+    assert recipe_presets() == ["finetune", "p1-prefixlm", "p1-ul2", "p2-ul2"]
     recipe, _ = read_recipe({"extends": "p2-ul2", **OWN, "batch": {"micro": 1}})
     assert (recipe.batch.tokens, recipe.schedule.warmup, recipe.clip) == (4_194_304, 100, 1.0)
     assert recipe.average is not None

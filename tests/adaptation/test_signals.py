@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pairform.training.adaptation import interruption
-from pairform.training.adaptation.interruption import Interruption
+from pairform.training.adaptation.interruption import ENDING, Interruption
 from pairform.training.parallel import ALONE
 
 Received = list[int]
@@ -17,7 +17,7 @@ Received = list[int]
 def received() -> Iterator[Received]:
     """The signals that reach the handlers of before."""
     found: Received = []
-    before = {number: signal.signal(number, lambda number, _: found.append(number)) for number in interruption.SIGNALS}
+    before = {number: signal.signal(number, lambda number, _: found.append(number)) for number in ENDING.stop}
     yield found
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -29,20 +29,20 @@ def send(number: int) -> None:
 
 def test_a_signal_ends_training_after_a_step_and_another_one_at_once(received: Received) -> None:
     with Interruption() as stop, stop.training():
-        assert not stop.stops(ALONE)
+        assert not stop.asked(ALONE).stop
         send(signal.SIGTERM)
-        assert stop.stops(ALONE)
+        assert stop.asked(ALONE).stop
         assert received == []
         send(signal.SIGINT)
         assert received == [signal.SIGINT]
 
 
-@pytest.mark.parametrize("number", interruption.SIGNALS)
+@pytest.mark.parametrize("number", ENDING.stop)
 def test_before_training_signals_have_their_usual_effect(number: int, received: Received) -> None:
     with Interruption() as stop:
         send(number)
         assert received == [number]
-        assert not stop.stops(ALONE)
+        assert not stop.asked(ALONE).stop
     send(number)
     assert received == [number, number]
 
@@ -51,7 +51,7 @@ def test_ignored_signals_stay_ignored(received: Received) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Interruption() as stop, stop.training():
         send(signal.SIGHUP)
-        assert not stop.stops(ALONE)
+        assert not stop.asked(ALONE).stop
 
 
 def test_torchrun_passes_on_a_signal_that_the_process_has_received(received: Received, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_torchrun_passes_on_a_signal_that_the_process_has_received(received: Rec
     with Interruption() as stop, stop.training():
         send(signal.SIGINT)
         send(signal.SIGINT)
-        assert stop.stops(ALONE)
+        assert stop.asked(ALONE).stop
         assert received == []
         monkeypatch.setattr(interruption, "ECHO", 0.0)
         send(signal.SIGINT)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pairform.experiments.execution.environment import commit
-from pairform.experiments.execution.processes import isolated
 from pairform.experiments.results.records import TRIALS, trials_of
 from pairform.registry import PairformError
+from pairform.training.isolation import isolated
 from tests.studies.small_study import run, write_study
 
 ONE: dict[str, Any] = {"training": {"steps": 1}, "variants": {"merged": None}, "seeds": [0]}

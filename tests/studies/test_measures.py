@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import pairform
-from pairform.training import costs as measures
-from pairform.training.costs import REPEATS, costs, memory_in_use, peak_memory, writing_seconds
+from pairform.training.costs import trials as measures
+from pairform.training.costs.trials import REPEATS, costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import collate, lengths_read
 from tests.small_pairs import small_pair
 from tests.studies.by_hand import planned, trained

@@ -14,7 +14,7 @@ import pairform
 from pairform.experiments.execution import trial as training
 from pairform.experiments.execution.trial import train, update
 from pairform.training import loop
-from pairform.training.costs import costs
+from pairform.training.costs.trials import costs
 from pairform.training.loop import Clock
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.schedule import rate

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.hub import CONFIGURATION, find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.assemblies.initialisation.plan import Plan
-from pairform.assemblies.initialisation.planning import plan
+from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
+from pairform.assemblies.initialisation.plan import Plan, Role
+from pairform.assemblies.initialisation.planning import plan, target_of
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, presets
 from pairform.training.adaptation.recipe import Recipe
 from pairform.training.adaptation.recipe_parts import Converted
+from pairform.training.adaptation.teacher import FoundTeacher, find_teacher
 from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
@@ -21,10 +23,11 @@ from pairform.training.data.stream import Batches
 from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer
 from pairform.training.data.tokens import Tokens, open_tokens
 from pairform.training.metrics import check_package
-from pairform.training.optimization.phases import check_patterns
+from pairform.training.optimization.phases import check_phases
 
 HELD_OUT_SEED = 0
 """The held-out rows do not depend on the recipe's seed, so that losses of several seeds are comparable."""
+ROLES: tuple[Role, ...] = ("encoder", "decoder", "vision")
 OWN, INITIAL = "", "initial"
 """The name of the recipe's own objective; and in a run's folder, the model that it has converted."""
 
@@ -38,6 +41,7 @@ class Prepared:
     batches:  of training.
     held_out: of evaluation, by the objective's name in the recipe, `OWN` for `data.objective`; each has one batch.
     tokens:   how text is encoded.
+    teacher:  of distillation; None: there is none.
     """
 
     recipe: Recipe
@@ -48,11 +52,7 @@ class Prepared:
     batches: Batches
     held_out: Mapping[str, Batches]
     tokens: Tokens
-
-    @property
-    def tokenizer_file(self) -> Path | None:
-        """The tokenizer of the data; None: tokens are bytes."""
-        return self.shards.tokenizer if isinstance(self.shards.tokenizer, Path) else None
+    teacher: FoundTeacher | None = None
 
 
 def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepared:
@@ -69,7 +69,7 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
     """
     spec, weights, conversion = find_model(recipe, run)
     shards = Shards.open(source / recipe.data.shards)
-    tokenizer = read_tokenizer(shards.tokenizer) if isinstance(shards.tokenizer, Path) else None
+    tokenizer = None if shards.tokenizer is None else read_tokenizer(shards.tokenizer)
     objective, batch = recipe.data.objective, recipe.batch
     settings: dict[str, Any] = {"batch": batch.tokens, "micro": batch.micro, "seed": recipe.seed}
     batches = Batches(spec, objective, streams(shards, objective, "train"), tokenizer, **settings)
@@ -79,7 +79,20 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
         raise SpecError(problems)
     if recipe.logging.tensorboard:
         check_package("tensorboardX", "logging.tensorboard")
-    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, open_tokens(Ids.of(spec), tokenizer))
+    if recipe.logging.wandb is not None:
+        check_package("wandb", "logging.wandb", None)
+    teacher = None
+    if recipe.distillation is not None:
+        teacher = find_teacher(recipe.distillation.teacher, spec, shards.tokenizer, model_tokenizer(weights, conversion), run)
+    tokens = open_tokens(Ids.of(spec), tokenizer)
+    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, tokens, teacher)
+
+
+def model_tokenizer(weights: Path | None, conversion: Mapping[str, Any] | None) -> Path | None:
+    """The tokenizer file of the folder that the model's weights come from, in a conversion the decoder's, if it has one."""
+    if conversion is not None and (ref := conversion["decoder"]) is not None:
+        weights = find_folder(ref, conversion["revisions"].get("decoder"))
+    return weights / TOKENIZER if weights is not None and (weights / TOKENIZER).is_file() else None
 
 
 def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mapping[str, Any] | None]:
@@ -97,6 +110,23 @@ def find_model(recipe: Recipe, run: Path) -> tuple[ModelSpec, Path | None, Mappi
         return load_spec(recipe.model), None, None
     folder = find_folder(recipe.model)
     return load_spec(folder), folder, None
+
+
+def spec_of(recipe: Recipe) -> ModelSpec:
+    """The spec of the recipe's model, from configurations alone."""
+    model = recipe.model
+    if isinstance(model, Converted):
+        convert = model.convert
+        refs = {role: getattr(convert, role) for role in ROLES}
+        specs = {role: spec_in(ref, convert.revisions.get(role)) for role, ref in refs.items() if ref is not None}
+        return target_of(specs, convert.spec, convert.patch, convert.arguments["options"])[0]
+    if model in presets() or Path(model).is_file():
+        return load_spec(model)
+    return spec_in(model)
+
+
+def spec_in(ref: str, revision: str | None = None) -> ModelSpec:
+    return load_spec(find_folder(ref, revision, CONFIGURATION))
 
 
 def open_held_out(
@@ -123,8 +153,6 @@ def streams(shards: Shards, objective: AnyObjective, split: str) -> list[Any]:
 def check_model(recipe: Recipe, spec: ModelSpec) -> Iterator[Problem]:
     """What the recipe asks of a model that this one is not or has not."""
     names = list(parameters_of(spec))
-    for index, phase in enumerate(recipe.phases):
-        yield from check_patterns(f"phases[{index}].train", phase.train, names)
-    yield from check_patterns("frozen", recipe.frozen, names)
+    yield from check_phases(recipe.phases, recipe.frozen, names)
     if recipe.evaluation is not None and recipe.evaluation.generate is not None and spec.decoder is None:
         yield Problem("evaluation.generate", f"samples of a model of the assembly {spec.assembly}", "a model with a decoder")

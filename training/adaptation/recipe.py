@@ -28,10 +28,11 @@ from pairform.training.adaptation.recipe_parts import (
     LoggingSpec,
     ParallelSpec,
 )
+from pairform.training.distillation import DistillationSpec
 from pairform.training.optimization.averaging import AverageSpec
 from pairform.training.optimization.phases import PhaseSpec
 from pairform.training.optimization.spikes import SkipSpec
-from pairform.training.settings import Count, ScheduleSpec, Threads
+from pairform.training.settings import Count, NotNegative, ScheduleSpec, Threads
 
 PRESETS = Path(__file__).resolve().parent / "recipes"
 Globs = Annotated[tuple[str, ...], Strict(False)]
@@ -60,6 +61,12 @@ class Recipe(Spec):
     frozen: Globs = Field(default=(), description="Patterns of parameters that never train, such as `*.vision.tower.*`.")
     skip_step: SkipSpec | None = Field(default=None, description="Skip updates at loss spikes. Default: none is skipped.")
     average: AverageSpec | None = Field(default=None, description="Average of weights to export. Default: none.")
+    z_loss: NotNegative = Field(
+        default=0.0,
+        description="Coefficient of the mean squared log-sum-exp of the logits, which is added to the loss; 1e-4 in PaLM "
+        "(Chowdhery et al. 2022, arXiv 2204.02311, section 5).",
+    )
+    distillation: DistillationSpec | None = Field(default=None, description="Distillation from a teacher. Default: none.")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(
         default="float32",
         description="bfloat16: weights and computation. mixed: computation in bfloat16, weights and optimiser in float32.",
@@ -89,6 +96,8 @@ class Recipe(Spec):
         for where, steps in (("phases", sum(phase.steps for phase in self.phases)), ("schedule.warmup", self.schedule.warmup)):
             if steps > self.total_steps:
                 yield Problem(where, f"{steps:,} steps", f"at most the recipe's {self.total_steps:,}")
+        if self.distillation is not None and self.data.objective.name != "prefix_lm":
+            yield Problem("distillation", f"the objective {self.data.objective.name}", "the objective prefix_lm")
         wanted = None if self.average is None else self.average.checkpoints
         if wanted is not None and self.checkpoint.keep < wanted:
             yield Problem("checkpoint.keep", str(self.checkpoint.keep), f"at least average.checkpoints, {wanted}")

@@ -9,6 +9,8 @@ from pairform.registry import Patch, PositiveFloat, PositiveInt, Spec
 from pairform.training.data.objectives import AnyObjective
 from pairform.training.settings import OptimizerSpec
 
+WandbName = Annotated[str, Field(pattern=r"^[^/\\#?%:\x00-\x1f]{1,128}$")]
+
 
 class AdaptationOptimizer(OptimizerSpec):
     """The optimiser, one of torch's."""
@@ -57,7 +59,7 @@ class BatchSpec(Spec):
     """The batch of a step, over all processes."""
 
     tokens: PositiveInt = Field(description="Source and target tokens of the global batch.")
-    micro: PositiveInt = Field(default=1, description="Rows of one forward pass on one process.")
+    micro: PositiveInt = Field(default=1, description="Most rows of one forward pass on one process.")
 
 
 class CheckpointSpec(Spec):
@@ -97,7 +99,19 @@ class ParallelSpec(Spec):
     replicate: PositiveInt = Field(default=1, description="Groups of such processes, each with a full copy.")
 
 
+class WandbSpec(Spec):
+    """A run on Weights & Biases. Its entity and server are those that the user of `wandb` has chosen."""
+
+    project: WandbName = Field(description="Project on Weights & Biases.")
+    name: WandbName | None = Field(default=None, description="Name of the run there. Default: one that it makes up.")
+
+
 class LoggingSpec(Spec):
     """Where metrics go besides `metrics.jsonl`."""
 
     tensorboard: bool = Field(default=False, description="Also log for TensorBoard.")
+    wandb: WandbSpec | None = Field(default=None, description="Also log to Weights & Biases, through the package `wandb`.")
+    peak_tflops: PositiveFloat | None = Field(
+        default=None,
+        description="Peak TFLOP/s of one device in the recipe's precision, for the MFU. Default: that of a known accelerator.",
+    )

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,39 @@ from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import PairformError, Problem, output_path
 from pairform.training.adaptation.evaluation import evaluate
-from pairform.training.adaptation.interruption import Interruption
-from pairform.training.adaptation.preparation import Prepared, prepare
+from pairform.training.adaptation.interruption import ENDING, Interruption, Signals
+from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, INITIAL, check_continues, check_resumes, run_folder, run_log
+from pairform.training.adaptation.run_folder import CHECKPOINTS, check_continues, check_resumes, run_folder, run_log
+from pairform.training.adaptation.speed import throughput_of
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
+from pairform.training.distillation import Terms, open_teacher
 from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
-from pairform.training.parallel import World, computing, environment, one_voice, shard, start
-from pairform.training.step import Computation
+from pairform.training.parallel import World, check_shape, computing, environment, one_voice, shard, start
+from pairform.training.step import Computation, MakeTerms, no_terms
 
 
 class InterruptedRunError(PairformError):
     """A signal ended the run after a checkpoint."""
 
 
-def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, source: str | Path | None = None) -> Path:
+def adapt(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    source: str | Path | None = None,
+    signals: Signals = ENDING,
+) -> Path:
     """Train a model by a recipe, or resume the run in `out`. Under torchrun, call it in every process.
 
     Args:
         recipe: A recipe, its document, or a JSON file.
         out: Folder of the run: new, empty, or of an earlier run of the same recipe.
         source: Folder to which the data's path is relative. Default: the recipe file's, or the working directory.
+        signals: Those that end the run after a checkpoint, SIGINT, SIGTERM and SIGHUP, and those at which it writes one.
 
     Returns:
         The folder of the run.
@@ -44,25 +54,32 @@ def adapt(recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path, *, s
     Raises:
         PairformError: the recipe does not fit its model, its data or the processes, or `out` holds something else; in processes
             other than the one that reports it a `PeerError`.
-        InterruptedRunError: SIGINT or SIGTERM ended the run, which can be resumed.
+        InterruptedRunError: a signal ended the run, which can be resumed.
         DivergedError: the loss is not finite.
     """
     _, size, local = environment()
     with one_voice(local):
         folder = output_path(out)
         read, place = read_recipe(recipe)
-        check_resumes(folder, read)
-        prepared = prepare(read, place if source is None else Path(source), folder, size)
-        check_continues(folder, prepared)
+        prepared = check_run(read, place if source is None else Path(source), folder, size)
     device = None if read.device == "auto" else read.device
     with (
-        Interruption() as interruption,
+        Interruption(signals) as interruption,
         start(read.parallel.shard, read.parallel.replicate, device=device) as world,
         run_folder(folder, prepared, world),
         torch_settings(world, read.threads),
     ):
         train(prepared, folder, world, interruption)
     return folder
+
+
+def check_run(recipe: Recipe, source: Path, folder: Path, size: int) -> Prepared:
+    """Validate a run of this many processes before anything is written; see `adapt`."""
+    check_resumes(folder, recipe)
+    check_shape(size, recipe.parallel.shard, recipe.parallel.replicate)
+    prepared = prepare(recipe, source, folder, size)
+    check_continues(folder, prepared)
+    return prepared
 
 
 @contextlib.contextmanager
@@ -88,6 +105,7 @@ def train(prepared: Prepared, folder: Path, world: World, interruption: Interrup
     begin = resume_step(checkpoints) or 0
     state: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizers.each) if begin else {}
     computation = Computation(world.device, partial(computing, recipe.precision, world))
+    training = replace(computation, terms=terms_of(prepared, world))
     clock = Clock(state.get("seconds", 0.0), state.get("tokens", 0))
     spikes = None if recipe.skip_step is None else Spikes(recipe.skip_step, **state.get("spikes", {}))
     if average is not None and state:
@@ -99,15 +117,15 @@ def train(prepared: Prepared, folder: Path, world: World, interruption: Interrup
                 log({"step": done, "split": "valid"} | line)
 
         def after(done: int) -> None:
-            last, stops = done == recipe.total_steps, interruption.stops(world)
+            last, asked = done == recipe.total_steps, interruption.asked(world)
             if last and recipe.evaluation is not None:
                 assess(done)
-            if last or stops or done % recipe.checkpoint.every == 0:
+            if last or asked.stop or asked.save or done % recipe.checkpoint.every == 0:
                 save_checkpoint(checkpoints, done, model, optimizers.each, state_of(clock, spikes, average))
                 with world.together("checkpoint"):
                     if world.first:
                         prune(checkpoints, recipe.checkpoint.keep, recipe.checkpoint.keep_every)
-            if stops and not last:
+            if asked.stop and not last:
                 remedy = "Run the same command to continue."
                 raise InterruptedRunError(
                     Problem(str(folder), f"a signal after step {done}", f"{recipe.total_steps} steps", remedy)
@@ -122,12 +140,13 @@ def train(prepared: Prepared, folder: Path, world: World, interruption: Interrup
             log=log,
             world=world,
             clock=clock,
-            computation=computation,
+            computation=training,
             clip=None if recipe.clip == "none" else recipe.clip,
             phases=recipe.phases,
             frozen=recipe.frozen,
             average=average,
             spikes=spikes,
+            throughput=throughput_of(prepared, world, clock),
             seed=recipe.seed,
             evaluate_every=None if recipe.evaluation is None else recipe.evaluation.every,
             evaluate=assess,
@@ -141,6 +160,15 @@ def state_of(clock: Clock, spikes: Spikes | None, average: MovingAverage | None)
     if spikes is not None:
         state["spikes"] = {"recent": list(spikes.recent), "skipped": spikes.skipped}
     return state if average is None else state | {"average": average.values}
+
+
+def terms_of(prepared: Prepared, world: World) -> MakeTerms:
+    """The terms of the loss besides the cross-entropy."""
+    recipe, found = prepared.recipe, prepared.teacher
+    teacher = None if found is None else open_teacher(found.folder, recipe.precision, world, compiled=recipe.compile)
+    if teacher is None and not recipe.z_loss:
+        return no_terms
+    return Terms(world.device, recipe.z_loss, recipe.distillation, teacher).of
 
 
 def open_model(prepared: Prepared, folder: Path, world: World) -> Model:

@@ -2,17 +2,20 @@
 
 recipe.json          the recipe, with all defaults
 spec.json            the spec of the model
+teacher.json         which teacher the model is distilled from, if there is one
 data.json            the digest of the shards
 metrics.jsonl        one object a line: of every step, and of every evaluation
 samples.jsonl        texts that the model generated, where the recipe asks for them
 initial/             the model that training started from, if the recipe converts one
+wandb.json, wandb/   the run on Weights & Biases, if the recipe asks for one
+job.json, jobs/      the last job that was submitted for the run, and submitit's files
 companions/          tokenizer and generation settings, for the model that is exported
 checkpoints/step-N/  what training resumes from
 """
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,15 @@ from pairform.registry import OutputError, Problem, open_regular, read_json, rep
 from pairform.registry.files import PARTIAL
 from pairform.registry.run_folders import check_links, is_locked, lock, remove_partials, write_json
 from pairform.training.adaptation.companions import keep
-from pairform.training.adaptation.preparation import INITIAL as INITIAL
-from pairform.training.adaptation.preparation import Prepared
+from pairform.training.adaptation.preparation import INITIAL, Prepared
 from pairform.training.adaptation.recipe import WITHOUT_EFFECT, Recipe
+from pairform.training.adaptation.teacher import record_teacher
 from pairform.training.checkpoints.folders import latest
 from pairform.training.metrics import METRICS, Log, open_log
 from pairform.training.parallel import World
+from pairform.training.wandb_log import wandb_log
 
-RECIPE, SPEC, DATA, SAMPLES = "recipe.json", "spec.json", "data.json", "samples.jsonl"
+RECIPE, SPEC, DATA, SAMPLES, JOB = "recipe.json", "spec.json", "data.json", "samples.jsonl", "job.json"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 LINE_BYTES = 1 << 20
 """Largest line of metrics that is read; one has about 200 bytes."""
@@ -120,8 +124,11 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
                 write_json(folder / RECIPE, prepared.recipe.document())  # first: from now on the folder is that of a run
                 if prepared.conversion is not None:
                     convert(**prepared.conversion, out=folder / INITIAL)
-                keep(folder, folder / INITIAL if prepared.conversion is not None else prepared.weights, prepared.tokenizer_file)
+                begin = prepared.weights if prepared.conversion is None else folder / INITIAL
+                keep(folder, begin, prepared.shards.tokenizer)
                 write_json(folder / SPEC, prepared.spec.document())
+                if prepared.teacher is not None:
+                    record_teacher(folder, prepared.teacher)
                 write_json(folder / DATA, {"digest": prepared.shards.digest})
         yield
 
@@ -129,17 +136,34 @@ def run_folder(folder: Path, prepared: Prepared, world: World) -> Iterator[None]
 @contextlib.contextmanager
 def run_log(folder: Path, recipe: Recipe, world: World, begin: int) -> Iterator[Log]:
     """The log of a run, from step `begin` on. Only the first process writes."""
-    if not world.first:
-        yield lambda line: None
-        return
+    with contextlib.ExitStack() as stack:
+        log: Log | None = None
+        with world.together("the log"):
+            if world.first:
+                log = stack.enter_context(first_log(folder, recipe, begin))
+        yield log or (lambda line: None)
+
+
+@contextlib.contextmanager
+def first_log(folder: Path, recipe: Recipe, begin: int) -> Iterator[Log]:
+    """The log of the first process."""
+    reached = max((step for line in lines(folder / METRICS) if isinstance(step := line.get("step"), int)), default=0)
     for name in (METRICS, SAMPLES):
         cut_lines(folder / name, begin)
-    with open_log(folder, recipe.logging.tensorboard, begin=begin) as log:
-        yield log
+    with contextlib.ExitStack() as stack:
+        others: list[Log] = []
+        if (chosen := recipe.logging.wandb) is not None:
+            kept = lines(folder / METRICS) if begin else ()
+            config = recipe.document()
+            others.append(stack.enter_context(wandb_log(folder, chosen.project, chosen.name, config, kept, reached)))
+        yield stack.enter_context(open_log(folder, recipe.logging.tensorboard, begin, others))
 
 
 def status_of(run: Path) -> dict[str, Any]:
-    """How far a run is: its steps, tokens and last losses, and the step that it resumes from."""
+    """How far a run is: its steps, tokens and last losses, the step that it resumes from, and the last job submitted for it.
+
+    status: running, done, stopped, or submitted if a job was submitted and no step has been made.
+    """
     recipe = recorded_recipe(run)
     last: dict[str, dict[str, Any]] = {}
     for line in lines(run / METRICS):
@@ -147,7 +171,9 @@ def status_of(run: Path) -> dict[str, Any]:
     train = last.get("train", {})
     seconds, tokens = train.get("seconds"), train.get("tokens")
     checkpoint = latest(run / CHECKPOINTS)
-    ended = "done" if checkpoint == recipe.total_steps else "stopped"
+    job = read_json(run / JOB) if (run / JOB).exists() else None
+    waiting = "submitted" if job is not None and not last else "stopped"
+    ended = "done" if checkpoint == recipe.total_steps else waiting
     return {
         "status": "running" if is_locked(run / LOCK) else ended,
         "step": train.get("step", 0),
@@ -155,5 +181,13 @@ def status_of(run: Path) -> dict[str, Any]:
         "checkpoint": checkpoint,
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
+        "job": None if job is None else f"{job.get('cluster')} {job.get('id')}, logs in {job.get('logs')}",
+        "mfu": mean_mfu(train, tokens, seconds),
         "losses": {name: line.get("loss") for name, line in last.items()},
     }
+
+
+def mean_mfu(line: Mapping[str, Any], tokens: Any, seconds: Any) -> float | None:
+    """Model FLOPs utilisation of the run so far, from its last line: that of the line, at the mean speed."""
+    mfu, speed = line.get("mfu"), line.get("tokens_per_second")
+    return round(mfu / speed * tokens / seconds, 4) if mfu and speed and tokens and seconds else None

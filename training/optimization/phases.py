@@ -3,21 +3,22 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import Annotated
 
-from pydantic import Field, Strict
 from torch import nn
 
-from pairform.registry import PositiveInt, Problem, Spec
+from pairform.registry import Problem
+from pairform.training.settings import PhaseSpec as PhaseSpec
 
 
-class PhaseSpec(Spec):
-    """Steps in which only some parameters train."""
-
-    steps: PositiveInt = Field(description="Steps of the phase.")
-    train: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = Field(
-        description="Patterns of the parameters that train, such as `decoder.layers.*.cross_attention.*`."
-    )
+def check_phases(phases: Sequence[PhaseSpec], frozen: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:
+    """Patterns that match none of a model's parameters, and phases in which no parameter trains."""
+    for index, phase in enumerate(phases):
+        yield from check_patterns(f"phases[{index}].train", phase.train, names)
+    yield from check_patterns("frozen", frozen, names)
+    for index, each in enumerate([*phases, None]):
+        if not any(trains(name, each, frozen) for name in names):
+            where = "frozen" if each is None else f"phases[{index}].train"
+            yield Problem(where, "no parameter that trains", "patterns that leave at least one")
 
 
 def check_patterns(where: str, patterns: Sequence[str], names: Sequence[str]) -> Iterator[Problem]:
@@ -40,10 +41,14 @@ def set_trained(model: nn.Module, phase: PhaseSpec | None, frozen: Sequence[str]
     Parameters that do not train get no gradient, and so no optimiser state.
     """
     for name, parameter in model.named_parameters():
-        trains = (phase is None or matches(name, phase.train)) and not matches(name, frozen)
-        parameter.requires_grad_(trains)
-        if not trains:
+        parameter.requires_grad_(trains(name, phase, frozen))
+        if not parameter.requires_grad:
             parameter.grad = None
+
+
+def trains(name: str, phase: PhaseSpec | None, frozen: Sequence[str]) -> bool:
+    """Whether the parameter of that name trains in a phase, or after all for None."""
+    return (phase is None or matches(name, phase.train)) and not matches(name, frozen)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

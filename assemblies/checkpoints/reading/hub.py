@@ -2,18 +2,21 @@
 
 import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pairform.registry import PATH, CheckpointError, Problem, shorten
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 # no pickles, which could run code and are not read
-WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+CONFIGURATION = ("*.json",)
 KNOWN = "a folder, or a hub id owner/name"
 
 
-def find_folder(ref: str | Path, revision: str | None = None) -> Path:
-    """The folder that `ref` names. A hub id is downloaded, or taken from the cache if the hub cannot be reached."""
+def find_folder(ref: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Path:
+    """The folder that `ref` names. Of a hub id, the `wanted` files are downloaded, or taken from the cache if the hub cannot be
+    reached."""
     if not isinstance(ref, str | Path) or ref == "":
         raise CheckpointError(Problem("", shorten(ref), KNOWN))
     try:
@@ -21,7 +24,7 @@ def find_folder(ref: str | Path, revision: str | None = None) -> Path:
         folder.stat()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home folder of no user
         if isinstance(ref, str) and REPOSITORY.fullmatch(ref):
-            return download(ref, revision)
+            return download(ref, revision, wanted)
         found = "no such folder" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
         raise CheckpointError(Problem(shorten(str(ref), PATH), found, KNOWN)) from None
     if not folder.is_dir():
@@ -40,13 +43,13 @@ def local_folder(ref: object) -> Path | None:
     return None
 
 
-def download(repository: str, revision: str | None) -> Path:
+def download(repository: str, revision: str | None, wanted: Sequence[str] = WANTED) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     at = f" at {revision!r}" if revision else ""
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=WANTED))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(wanted)))
     except LocalEntryNotFoundError:
         found = f"no such folder, and no such hub repository{at} in reach or cached"
         remedy = "Check the name and the connection, or download it first."

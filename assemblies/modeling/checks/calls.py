@@ -1,12 +1,15 @@
 """Validation of the arguments of `forward` and `generate` for each assembly."""
 
 import inspect
+import math
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pairform.assemblies.modeling.base import ModelParts
+from pairform.assemblies.modeling.checks.arguments import described, number
 from pairform.assemblies.modeling.checks.caches import check_same_model
 from pairform.assemblies.modeling.checks.tensors import (
     Given,
@@ -24,6 +27,8 @@ from pairform.assemblies.modeling.outputs import encoder_hidden
 from pairform.blocks.cache import Cache
 from pairform.blocks.functional.dtypes import is_sharded
 from pairform.blocks.heads.labels import IGNORED, check_values
+from pairform.blocks.heads.loss_terms import LossTerms
+from pairform.blocks.heads.token_heads import LMHead
 from pairform.registry import shorten
 
 
@@ -41,6 +46,7 @@ def check_forward(model: ModelParts, given: Given) -> None:
     if pair:
         read = check_target(model, given, read, offset)
     check_loss_tokens(model, given)
+    check_loss_terms(model, given)
     if labels is not None and head in ("lm", "token_classification"):
         check_numbers("labels", given, (read,), "[batch, length], one for each token")
         if head == "lm" and model.check_inputs and labels.device.type != "cpu":  # there the loss checks labels itself
@@ -65,6 +71,32 @@ def check_loss_tokens(model: ModelParts, given: Given) -> None:
             refuse("loss_tokens", f"{float(count):g}", "a number above 0")
     elif isinstance(count, bool) or not isinstance(count, int) or count < 1:
         refuse("loss_tokens", shorten(count), "a whole number above 0, or one in a tensor")
+
+
+def check_loss_terms(model: ModelParts, given: Given) -> None:
+    """Check the terms of the loss besides the cross-entropy."""
+    terms = given.get("loss_terms")
+    if terms is None:
+        return
+    if not isinstance(terms, LossTerms):
+        refuse("loss_terms", described(terms), "LossTerms, of pairform.blocks.heads.loss_terms")
+    if "labels" not in given:
+        refuse("loss_terms", "terms of a loss without labels", "labels beside them")
+    if not isinstance(model.head, LMHead):
+        refuse("loss_terms", f"the head {model.spec.head.name!r}", "the head of a language model")
+    number("loss_terms.z_loss", terms.z_loss, 0, math.inf, "a number of 0 or more")
+    teacher, shape = terms.teacher, tuple(given["labels"].shape)
+    if teacher is None:
+        return
+    number("loss_terms.teacher.weight", teacher.weight, 0, 1, "a number from 0 to 1")
+    number("loss_terms.teacher.temperature", teacher.temperature, sys.float_info.min, math.inf, "a number above 0")
+    for name in ("hidden", "table"):
+        check_tensor(f"loss_terms.teacher.{name}", getattr(teacher, name), "of floats")
+    if tuple(teacher.hidden.shape[:-1]) != shape:
+        refuse("loss_terms.teacher.hidden", f"the shape {tuple(teacher.hidden.shape)}", f"{shape} and the teacher's width")
+    table = (model.spec.head_sizes.vocabulary, teacher.hidden.shape[-1])
+    if tuple(teacher.table.shape) != table:
+        refuse("loss_terms.teacher.table", f"the shape {tuple(teacher.table.shape)}", f"{table}: vocabulary and width")
 
 
 def check_generate(model: ModelParts, given: Given) -> None:

@@ -88,7 +88,7 @@ class Shards:
 
     train, held_out:             the streams of running text.
     train_pairs, held_out_pairs: those of sequence pairs. A source without documents in a split has none there.
-    tokenizer:                   "bytes", or the tokenizer's file in the folder.
+    tokenizer:                   the tokenizer's file in the folder; None: tokens are bytes.
     vocabulary:                  number of token ids.
     digest:                      identifies the folder's contents.
     """
@@ -96,7 +96,7 @@ class Shards:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest, self.digest = folder, manifest, manifest.digest
         self.vocabulary = manifest.tokenizer.vocabulary
-        self.tokenizer: str | Path = BYTES if manifest.tokenizer.name == BYTES else folder / TOKENIZER
+        self.tokenizer = None if manifest.tokenizer.name == BYTES else folder / TOKENIZER
         self.shards = {name: Shard(folder, name, record, manifest.dtype, self.vocabulary) for name, record in manifest.shards()}
         self.train, self.held_out = (self.streams(split) for split in SPLITS)
         self.train_pairs, self.held_out_pairs = (self.pairs(split) for split in SPLITS)
@@ -111,7 +111,7 @@ class Shards:
         """
         shards = cls(Path(folder), read_manifest(Path(folder)))
         problems = [problem for shard in shards.shards.values() for problem in shard.check()]
-        if not problems and isinstance(shards.tokenizer, Path):
+        if not problems and shards.tokenizer is not None:
             expected = shards.manifest.tokenizer.sha256 or ""
             problems = [problem] if (problem := unlike(shards.tokenizer, None)) else []
             if not problems and (found := sha256_of(shards.tokenizer)) != expected:

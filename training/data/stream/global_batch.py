@@ -17,7 +17,7 @@ from pairform.training.data.marks import marks_of
 from pairform.training.data.objectives import AnyObjective, SequencePairs
 from pairform.training.data.stream.layout import Layout, check_objective
 from pairform.training.data.stream.order import Epochs, Mixture
-from pairform.training.data.stream.packing import Row, by_length, grouped, pack
+from pairform.training.data.stream.packing import Row, by_length, grouped, passes
 from pairform.training.data.stream.readers import PairReader, Reader, WindowReader
 from pairform.training.data.stream.windows import PairStream, TextStream, Windows
 from pairform.training.data.tokenizer_files import Tokenizer
@@ -69,7 +69,8 @@ class Batches:
         streams: The sources of the data: of pairs for `SequencePairs`, else of text.
         tokenizer: Whose tokens they are; None for bytes, which get the lowest ids without a special meaning.
         batch: Source and target tokens of a global batch. What an objective adds, such as sentinels, is not counted.
-        micro: Rows of one forward pass on one process. Their examples may be packed into fewer, longer rows.
+        micro: Most rows of one forward pass on one process. Their examples may be packed into fewer, longer rows, or split into
+            several forward passes, if that leaves less padding.
         seed: Of the order of the data, and of all that objectives draw.
         join: Read a window as one text, with end tokens between its documents, instead of each document apart.
         bos: Begin each document with the model's bos token.
@@ -153,7 +154,9 @@ class Batches:
         if not labels:
             found = f"no label in step {step}: its documents are too short, {dropped:,} tokens in all"
             raise SpecError(Problem("data", found, "documents of two tokens or more"))
-        micro = [self.micro_batch(pack(some)) for some in self.share(by_length(rows), rank, world)]
+        ordered = by_length(rows)
+        shares = passes([[*self.share(ordered, each, world)] for each in range(world)])
+        micro = [self.micro_batch(some) for some in shares[rank]]
         return Batch(micro, labels, sum(map(self.layout.tokens, pieces)), len(pieces), dropped)
 
     def read(self, step: int) -> tuple[list[Row], int]:

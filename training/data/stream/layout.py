@@ -99,24 +99,34 @@ class Layout:
         return tensors
 
 
-def as_text(rows: Sequence[Row], pad: int) -> tuple[dict[str, Tensor], Tensor]:
+def as_text(rows: Sequence[Row], pad: int, bos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
     """An encoder-decoder's rows as a decoder-only model reads them, such as a teacher: each source followed by its target.
 
+    Args:
+        bos: begins every text that does not begin with it; None for no such token.
+
     Returns:
-        The arguments of the model's forward pass, `[rows, length]`; and for each label, in the order of the rows, the place of
-        the token that predicts it, `[labels]`, counted over all rows.
+        The arguments of the model's forward pass, `[rows, length]`, with segments if a row has several examples; and for each
+        label, `[rows, target_length]`, the place of the token that predicts it, counted over all rows, or 0 at padding.
     """
-    joined = [[Piece(np.concatenate(piece), piece.target) for piece in row] for row in rows]
+    joined = [[Piece(np.concatenate(with_bos(piece, bos)), piece.target) for piece in row] for row in rows]
     tokens, segments = side(joined, 0, pad)
-    places = []
-    for number, row in enumerate(rows):
-        begin = number * tokens.shape[1]
-        for source, target in row:
-            first = begin + len(source) - 1
-            places.append(np.arange(first, first + len(target)))
-            begin += len(source) + len(target)
-    inputs = {"input_ids": tokens, "attention_mask": segments > 0, "segment_ids": segments}
-    return inputs, torch.from_numpy(np.concatenate(places) if places else np.zeros(0, np.int64))
+    targets, of_targets = side(rows, 1, IGNORED)
+    places = torch.zeros_like(targets)
+    for number, row in enumerate(joined):
+        ends = np.cumsum([len(text) for text, _ in row])
+        before = [np.arange(end - len(target), end) - 1 for end, (_, target) in zip(ends, row, strict=True)]
+        if before:
+            places[number, of_targets[number] > 0] = torch.from_numpy(np.concatenate(before)) + number * tokens.shape[1]
+    inputs = {"input_ids": tokens, "attention_mask": segments > 0}
+    if any(len(row) > 1 for row in rows):
+        inputs["segment_ids"] = segments
+    return inputs, places
+
+
+def with_bos(piece: Piece, bos: int | None) -> tuple[np.ndarray, ...]:
+    """The parts of a text that begins with `bos`."""
+    return piece if bos is None or piece.source[:1] == bos else (np.full(1, bos, np.int32), *piece)
 
 
 def side(rows: Sequence[Row], which: int, filler: int) -> tuple[Tensor, Tensor]:

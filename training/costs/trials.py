@@ -1,4 +1,4 @@
-"""Costs of a model: parameters, FLOPs, bytes and seconds."""
+"""Costs of a trial: parameters, FLOPs, bytes and seconds."""
 
 import itertools
 import time
