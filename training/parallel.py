@@ -180,7 +180,7 @@ def device_of(local: int, device: str | None) -> torch.device:
 def first_error(rank: int, error: BaseException, failures: str) -> BaseException:
     """`error`, if this process is the first that fails; else a `PeerError`, since the first one reports its own.
 
-    The group's store counts the failures. Where its process is gone nobody can be asked, and each reports what it knows.
+    The group's store counts the failures. Without torchrun it is in process 0: if that is gone, process 1 reports.
     """
     if isinstance(error, PeerError) or not isinstance(error, Exception):
         return error
@@ -189,7 +189,7 @@ def first_error(rank: int, error: BaseException, failures: str) -> BaseException
         store = distributed.distributed_c10d._get_default_store()
         first = store.add(failures, 1) == 1
     except Exception:
-        first = rank == 0 or not lost
+        first = rank <= 1 or not lost
     if first and not lost:
         return error
     found = str(error).partition("\n")[0]

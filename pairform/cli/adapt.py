@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 adapt = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a model by a recipe: adapt, pretrain, fine-tune.")
 
 REPORTED = 10
-"""Seconds that a process waits for another that reports an error. torchrun ends it sooner, when the other has ended; if this
-one ended first, torchrun would end the other before it has reported."""
+"""Seconds that a process waits for another that reports an error, unless a signal has told it to end. torchrun ends it sooner,
+when the other has ended; if this one ended first, torchrun would end the other before it has reported."""
 
 
 @adapt.command()
@@ -53,7 +53,7 @@ def run(
         submit_job(recipe, out, cluster, settings, wait, as_json)
         return
     from pairform.assemblies.modeling.processes import PeerError
-    from pairform.training.adaptation.run import InterruptedRunError
+    from pairform.training.adaptation.interruption import received
     from pairform.training.adaptation.run import adapt as train
     from pairform.training.optimization.spikes import DivergedError
     from pairform.training.parallel import environment
@@ -63,8 +63,8 @@ def run(
     except DivergedError as error:
         remedy = "Lower optimizer.learning_rate, or set skip_step. Training resumes from the last checkpoint."
         raise PairformError(Problem(str(out), str(error), "a finite loss", remedy)) from None
-    except PeerError as error:  # the process that failed reports it
-        if not isinstance(error.__cause__, InterruptedRunError):
+    except PeerError:  # the process that failed reports it
+        if not received:
             time.sleep(REPORTED)
         raise typer.Exit(1) from None
     if environment()[0] == 0:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pairform.registry import OutputError
-from pairform.training import step
 from pairform.training.adaptation.run import adapt
 from pairform.training.adaptation.run_folder import status_of
 from pairform.training.data.corpus.prepare import prepare
 from pairform.training.optimization.spikes import DivergedError
+from pairform.training.step import gradients
 from tests.adaptation.small_run import lines, write_run
 
 
@@ -48,10 +48,9 @@ def test_a_run_that_was_killed_before_its_first_step_begins_again(tmp_path: Path
 
 def test_no_checkpoint_is_written_after_a_gradient_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights may be finite no longer, while the loss was: a run that resumed from them could never go on."""
-    measure = step.gradients
 
     def measured(model: Any, batch: Any, *others: Any) -> Any:
-        found = measure(model, batch, *others)
+        found = gradients(model, batch, *others)
         if len(lines(tmp_path / "run")) == 2:
             next(model.parameters()).grad.fill_(math.nan)
             found.norm.fill_(math.nan)

@@ -74,15 +74,15 @@ def started_on(device: str) -> None:
 
 
 def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
-    """First process 1 raises an error, then both do, then process 1 is killed."""
+    """First process 1 raises an error, then both do. Then process 0 is killed, which has the store, as without torchrun."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     for number, port in enumerate(ports):
-        os.environ["MASTER_PORT"] = str(port)
+        os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE=str(number < 2))
         try:
             with start(device="cpu") as world:
-                if rank == 1 and number == 2:
+                if rank == 0 and number == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
-                if rank == 1 or number == 1:
+                if number == 1 or (rank == 1 and number == 0):
                     raise KeyError(f"of process {rank}")
                 for _ in range(2):
                     world.sum(torch.ones(1))
@@ -93,7 +93,8 @@ def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_one_process_speaks(tmp_path: Path) -> None:
     context = get_context("spawn")
-    ports = free_port(), free_port(), free_port()
+    stores = [distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(2)]
+    ports = stores[0].port, stores[1].port, free_port()
     processes = [context.Process(target=fail, args=(rank, tmp_path, ports), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
@@ -104,6 +105,6 @@ def test_one_process_speaks(tmp_path: Path) -> None:
     assert said.pop("1-0") == "KeyError: 'of process 1'"
     assert said.pop("0-0").startswith(PeerError.__name__)
     assert sorted(said.pop(f"{rank}-1").partition(":")[0] for rank in range(2)) == ["KeyError", PeerError.__name__]
-    assert said.pop("0-2").startswith("PairformError: process 0: found a process that died or stopped answering")
+    assert said.pop("1-2").startswith("PairformError: process 1: found a process that died or stopped answering")
     assert said == {}
     assert TIMEOUT.seconds <= 60

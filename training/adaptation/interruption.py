@@ -17,6 +17,8 @@ from pairform.training.parallel import World
 ECHO = 5.0
 """Seconds after a signal in which another is taken for the same one: a terminal or Slurm sends it to every process, and
 torchrun passes on what it receives."""
+received: set[int] = set()
+"""Signals to end that this process has received while it ran `adapt`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class Interruption:
             return
         if trains and number in self.signals.save:
             self.saves += 1
-        elif trains and (self.first is None or (several and now - self.first < ECHO)):
+            return
+        received.add(number)
+        if trains and (self.first is None or (several and now - self.first < ECHO)):
             self.first = self.first or now
         else:
             self.__exit__()
