@@ -54,6 +54,7 @@ def run(
         return
     from pairform.assemblies.modeling.processes import PeerError
     from pairform.training.adaptation.interruption import received
+    from pairform.training.adaptation.run import InterruptedRunError
     from pairform.training.adaptation.run import adapt as train
     from pairform.training.optimization.spikes import DivergedError
     from pairform.training.parallel import environment
@@ -63,6 +64,10 @@ def run(
     except DivergedError as error:
         remedy = "Lower optimizer.learning_rate, or set skip_step. Training resumes from the last checkpoint."
         raise PairformError(Problem(str(out), str(error), "a finite loss", remedy)) from None
+    except InterruptedRunError:  # in all processes
+        if environment()[0] == 0:
+            raise
+        raise typer.Exit(1) from None
     except PeerError:  # the process that failed reports it
         if not received:
             time.sleep(REPORTED)

@@ -54,7 +54,7 @@ def adapt(
     Raises:
         PairformError: the recipe does not fit its model, its data or the processes, or `out` holds something else; in processes
             other than the one that reports it a `PeerError`.
-        InterruptedRunError: a signal ended the run, which can be resumed.
+        InterruptedRunError: in all processes, a signal ended the run, which can be resumed.
         DivergedError: the loss is not finite.
     """
     _, size, local = environment()
@@ -69,7 +69,13 @@ def adapt(
         run_folder(folder, prepared, world),
         torch_settings(world, read.threads),
     ):
-        train(prepared, folder, world, interruption)
+        interrupted: InterruptedRunError | None = None
+        try:
+            train(prepared, folder, world, interruption)
+        except InterruptedRunError as error:  # in all processes at once: none has failed
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
     return folder
 
 
