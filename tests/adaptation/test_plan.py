@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import pairform
 from pairform.assemblies.analysis.activations import measure_activations
-from pairform.registry import InputError, SpecError
+from pairform.registry import CheckpointError, InputError, SpecError
 from pairform.training.adaptation.planning import RunPlan, plan_run
 from pairform.training.costs.accelerators import accelerator_of, peak_flops
 from pairform.training.costs.memory import Setting, memory_of
@@ -194,6 +194,24 @@ def test_phases_tokens_and_checkpoints_are_counted(tmp_path: Path) -> None:
     assert found.epochs is not None
     shutil.rmtree(tmp_path / "shards")
     assert plan_run(tmp_path / "recipe.json").epochs is None
+
+
+def test_a_teacher_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights, without gradients, and its forward pass."""
+    alone = planned(tmp_path, {}, processes=2, peak_tflops=1.0)
+    pairform.save(pairform.build(tmp_path / "spec.json", seed=4), tmp_path / "teacher")
+    recipe = json.loads((tmp_path / "recipe.json").read_text()) | {"distillation": {"teacher": str(tmp_path / "teacher")}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    found = plan_run(tmp_path / "recipe.json", processes=2, peak_tflops=1.0)
+    extra = found.memory.total - alone.memory.total
+    assert alone.memory.parameters < extra < 4 * alone.memory.parameters  # half of it, and what is gathered
+    assert found.flops["teacher"] == pytest.approx(found.flops["step"] / 3)
+    assert found.days == pytest.approx(4 / 3 * (alone.days or 0))
+    shown = CommandLine(monkeypatch, capsys)("adapt", "plan", tmp_path / "recipe.json").out
+    assert "of the teacher" in shown
+    recipe["distillation"]["teacher"] = str(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        plan_run(recipe)
 
 
 def test_a_conversion_is_planned_from_configurations_alone(tmp_path: Path) -> None:

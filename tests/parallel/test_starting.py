@@ -93,7 +93,8 @@ def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_one_process_speaks(tmp_path: Path) -> None:
     context = get_context("spawn")
-    stores = [distributed.distributed_c10d.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(2)]
+    torchs: Any = distributed  # which does not export it to type checkers
+    stores = [torchs.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(2)]
     ports = stores[0].port, stores[1].port, free_port()
     processes = [context.Process(target=fail, args=(rank, tmp_path, ports), daemon=True) for rank in range(2)]
     for process in processes:

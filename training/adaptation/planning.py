@@ -1,18 +1,21 @@
 """What a run will take, from its recipe and the model's configuration alone: memory, FLOPs, time and disk."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import lcm, prod
 from pathlib import Path
 from typing import Any, Literal
 
 from pairform.assemblies.analysis.inspection import inspect
+from pairform.assemblies.checkpoints.reading.hub import CONFIGURATION, find_folder
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.modeling.base import layer_numbers
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem, SpecError, merge_patch
 from pairform.training.adaptation.preparation import check_model, spec_of
 from pairform.training.adaptation.recipe import Recipe, read_recipe
+from pairform.training.adaptation.teacher import check_teacher
 from pairform.training.costs.accelerators import local_accelerator, peak_flops
 from pairform.training.costs.memory import (
     Memory,
@@ -22,6 +25,7 @@ from pairform.training.costs.memory import (
     kept_bytes,
     measured_activations,
     memory_of,
+    teacher_bytes,
 )
 from pairform.training.costs.throughput import longest_rows, read_lengths, row_flops
 from pairform.training.data.corpus.manifest import MANIFEST
@@ -47,7 +51,8 @@ class RunPlan:
     memory:         of a step.
     checkpointing:  activations without and with checkpointing of all layers.
     gathered:       the groups of parameters that FSDP2 gathers: what is in no layer, and layers.
-    flops:          of a token, of a step, of what activation checkpointing recomputes in a step, and of the run.
+    flops:          of a token, of a step, of what activation checkpointing recomputes in a step, of the run, and of a teacher
+                    in a step.
     peak, mfu:      FLOP/s of one accelerator, and the part of it that the run reaches; a peak of None is not known.
     checkpoint_bytes, checkpoints: of one checkpoint, and how many are on the disk at a time.
     """
@@ -77,10 +82,11 @@ class RunPlan:
 
     @property
     def days(self) -> float | None:
-        """Days at the MFU, without evaluation and checkpoints. Recomputed FLOPs do not count, as in the MFU of metrics."""
+        """Days at the MFU, without evaluation and checkpoints. Recomputed FLOPs do not count, as in the MFU of metrics; a
+        teacher's do."""
         if self.peak is None:
             return None
-        return self.flops["run"] / (self.peak * self.processes * self.mfu) / DAY
+        return (self.flops["run"] + self.steps * self.flops["teacher"]) / (self.peak * self.processes * self.mfu) / DAY
 
     def document(self) -> dict[str, Any]:
         """Plain data, as `pairform adapt plan --json` prints it."""
@@ -127,6 +133,10 @@ def plan_run(
     spec, objective = spec_of(read), read.data.objective
     rows = read.batch.tokens // objective.window
     problems = [*check_objective(objective, spec), *check_model(read, spec), *check_rows(read, rows, world)]
+    teacher = None
+    if read.distillation is not None:
+        teacher = load_spec(find_folder(read.distillation.teacher, wanted=CONFIGURATION))
+        problems += check_teacher(teacher, spec)
     if problems:
         raise SpecError(problems)
     micro = min(read.batch.micro, rows // world)
@@ -162,7 +172,7 @@ def plan_run(
             "run": round(rows * row.tokens) * read.total_steps,
             "data": prepared_tokens(place / read.data.shards),
         },
-        memory=memory_of(spec, setting, measured),
+        memory=replace(memory_of(spec, setting, measured), teacher=0 if teacher is None else teacher_bytes(teacher, setting)),
         checkpointing={each: max(kept_bytes(spec, setting, found, each) for found in measured) for each in CHECKPOINTING},
         gathered=gathered(spec, setting),
         flops={
@@ -170,6 +180,7 @@ def plan_run(
             "step": step,
             "recomputed": rows * row.layers * recomputed,
             "run": step * read.total_steps,
+            "teacher": 0.0 if teacher is None else rows * row_flops(teacher, objective).forward,
         },
         accelerator=None if given else name,
         peak=1e12 * given if given else None if name is None else peak_flops(name, read.precision),

@@ -72,6 +72,7 @@ class Memory:
     activations: what the forward pass of a micro-batch keeps for its backward pass.
     working:     the logits of some tokens and the gradient of the output embedding, or the gradients of a layer's activations
                  and what is recomputed of it: whichever is more.
+    teacher:     weights of a teacher, and those of it that FSDP2 gathers at a time.
     """
 
     parameters: int
@@ -81,6 +82,7 @@ class Memory:
     gathered: int
     activations: int
     working: int
+    teacher: int = 0
 
     @property
     def total(self) -> int:
@@ -129,6 +131,13 @@ def gathered(spec: ModelSpec, setting: Setting) -> dict[str, int]:
 
     The gradients of the root and of one layer exist in whole, too, the layer's also in the dtype in which they are summed.
     """
+    root, layer = group_sizes(spec)
+    computed = setting.computed_bytes
+    return {"root": 2 * computed * root, "layers": (3 * computed + setting.weight_bytes) * layer}
+
+
+def group_sizes(spec: ModelSpec) -> tuple[int, int]:
+    """The number of parameters in no layer, and in the largest layer."""
     root, layers = 0, dict[str, int]()
     for name, parameter in parameters_of(spec).items():
         stack, *rest = name.split(".")
@@ -136,8 +145,14 @@ def gathered(spec: ModelSpec, setting: Setting) -> dict[str, int]:
             layers[f"{stack}.{rest[1]}"] = layers.get(f"{stack}.{rest[1]}", 0) + prod(parameter.shape)
         else:
             root += prod(parameter.shape)
-    computed, layer = setting.computed_bytes, max(layers.values(), default=0)
-    return {"root": 2 * computed * root, "layers": (3 * computed + setting.weight_bytes) * layer}
+    return root, max(layers.values(), default=0)
+
+
+def teacher_bytes(spec: ModelSpec, setting: Setting) -> int:
+    """Bytes of a teacher's weights on a process, without gradients, and of what FSDP2 gathers of them."""
+    root, layer = group_sizes(spec)
+    held = sum(sharded(parameter, setting.shards) for parameter in parameters_of(spec).values())
+    return setting.computed_bytes * (held + (root + 2 * layer if setting.processes > 1 else 0))
 
 
 def largest(spec: ModelSpec, setting: Setting, measured: Sequence[Activations]) -> tuple[int, int]:

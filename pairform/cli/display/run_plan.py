@@ -28,11 +28,13 @@ def print_run_plan(plan: "RunPlan") -> None:
     }
     for name, value in (vars(memory) | {"total": memory.total}).items():
         note = f" ({notes[name]})" if name in notes and value else ""
-        line(name, f"{size(value):>9}{note}")
+        if name != "teacher" or value:
+            line(name, f"{size(value):>9}{note}")
     flops, days = plan.flops, plan.days
     recomputed = f", and {flops['recomputed']:.3g} recomputed" if flops["recomputed"] else ""
+    taught = f", and {flops['teacher']:.3g} of the teacher" if flops["teacher"] else ""
     print()
-    line("FLOPs", f"{flops['token']:.3g} a token, {flops['step']:.3g} a step{recomputed}, {flops['run']:.3g} in all")
+    line("FLOPs", f"{flops['token']:.3g} a token, {flops['step']:.3g} a step{recomputed}{taught}, {flops['run']:.3g} in all")
     if plan.peak is None or days is None:
         line("time", "unknown: give --accelerator or --peak")
     else:
