@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import pairform
 from pairform.registry import OutputError
 from pairform.training.adaptation.run import adapt
 from pairform.training.adaptation.run_folder import status_of
@@ -63,6 +64,25 @@ def test_no_checkpoint_is_written_after_a_gradient_that_is_not_finite(tmp_path: 
     monkeypatch.undo()
     assert status_of(tmp_path / "run")["checkpoint"] == 2
     assert status_of(adapt(recipe, tmp_path / "run"))["status"] == "done"
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_found_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW's states and an average take three times the weights: two such checkpoints are kept, and one is written."""
+    recipe = write_run(tmp_path, {"average": {"ema": 0.9}})
+    model = pairform.build(tmp_path / "spec.json")
+    size = 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
+
+    class Usage:
+        free = 3 * size - 1
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
+    with pytest.raises(
+        OutputError, match=f"{3 * size - 1:,} bytes free on its disk, expected {3 * size:,} bytes for 3 checkpoints"
+    ):
+        adapt(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_kept_out_of_the_shards(tmp_path: Path) -> None:

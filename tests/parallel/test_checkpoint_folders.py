@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import signal
 import sys
@@ -141,6 +142,18 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     refused(lambda: save_checkpoint(tmp_path, 1, *small_run(), {}), "10 bytes free")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(run: Any) -> None:
+    folder, model, optimizers = run
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        refused(lambda: save_checkpoint(folder, 4, model, optimizers, {}), ".step-4.partial", "a folder that can be written")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in folder.iterdir()] == ["step-3"]
+    assert load_checkpoint(folder, 3, *small_run())["loss"] == 0.25
 
 
 def rewrite_state(folder: Path, **fields: Any) -> None:

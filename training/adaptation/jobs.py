@@ -12,9 +12,10 @@ import torch
 from pairform.assemblies.modeling.processes import PeerError
 from pairform.registry import InputError, Problem, output_path
 from pairform.registry.run_folders import check_links, lock, write_json
+from pairform.training.adaptation.checking import check_run
 from pairform.training.adaptation.interruption import Signals
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run import InterruptedRunError, adapt, check_run
+from pairform.training.adaptation.run import InterruptedRunError, adapt
 from pairform.training.adaptation.run_folder import JOB, LOCK, RECIPE, check_resumes
 from pairform.training.cluster import Cluster, Submitter
 

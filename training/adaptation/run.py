@@ -13,11 +13,12 @@ from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
 from pairform.registry import PairformError, Problem, output_path
+from pairform.training.adaptation.checking import check_run
 from pairform.training.adaptation.evaluation import evaluate
 from pairform.training.adaptation.interruption import ENDING, Interruption, Signals
-from pairform.training.adaptation.preparation import INITIAL, Prepared, prepare
+from pairform.training.adaptation.preparation import INITIAL, Prepared
 from pairform.training.adaptation.recipe import Recipe, read_recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, check_continues, check_resumes, run_folder, run_log
+from pairform.training.adaptation.run_folder import CHECKPOINTS, run_folder, run_log
 from pairform.training.adaptation.speed import throughput_of
 from pairform.training.checkpoints import load_checkpoint, prune, resume_step, save_checkpoint
 from pairform.training.distillation import Terms, open_teacher
@@ -25,7 +26,7 @@ from pairform.training.loop import Clock, Loop
 from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
-from pairform.training.parallel import World, check_shape, computing, environment, one_voice, shard, start
+from pairform.training.parallel import World, computing, environment, one_voice, shard, start
 from pairform.training.step import Computation, MakeTerms, no_terms
 
 
@@ -77,15 +78,6 @@ def adapt(
     if interrupted is not None:
         raise interrupted
     return folder
-
-
-def check_run(recipe: Recipe, source: Path, folder: Path, size: int) -> Prepared:
-    """Validate a run of this many processes before anything is written; see `adapt`."""
-    check_resumes(folder, recipe)
-    check_shape(size, recipe.parallel.shard, recipe.parallel.replicate)
-    prepared = prepare(recipe, source, folder, size)
-    check_continues(folder, prepared)
-    return prepared
 
 
 @contextlib.contextmanager
