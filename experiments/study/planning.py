@@ -62,10 +62,12 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
         base = thaw(study.base)
         if (expanded := expand_base(base, file.parent)) is not None:
             document, weights = expanded
-            return study.model_copy(update={"base": freeze(document), "weights": study.weights or freeze(weights)})
+            return study.model_copy(
+                update={"base": freeze(document), "weights": freeze(weights) if study.weights is None else study.weights}
+            )
         resolved = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
         base = ModelSpec.read(resolved, where="base").document()
-        return study.model_copy(update={"base": base, "weights": study.weights or NEW})
+        return study.model_copy(update={"base": base, "weights": NEW if study.weights is None else study.weights})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
         raise SpecError(known or in_file(str(file), error)) from None
@@ -144,12 +146,13 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
 
 def source_files(variant: Variant) -> tuple[SourceFile, ...]:
     """The records of a variant's weight files. Each file is read once in a process, unless it changes."""
-    found = tuple(SourceFile.of(name, path, [*READ.values()]) for name, path in variant.files.items())
-    READ.update({file.name: file for file in found})
-    return found
+    for name, path in variant.files.items():
+        known = READ.get((name, path))
+        READ[name, path] = SourceFile.of(name, path, [] if known is None else [known])
+    return tuple(READ[each] for each in variant.files.items())
 
 
-READ: dict[str, SourceFile] = {}
+READ: dict[tuple[str, Path], SourceFile] = {}
 """The weight files that this process has read."""
 
 

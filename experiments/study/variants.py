@@ -89,7 +89,10 @@ def short_names(paths: list[str]) -> dict[str, str]:
 def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Variant:
     """The base and the settings with the patches applied; `SpecError` for an unknown field."""
     assert not isinstance(study.base, str), "expanded when the study was read"
-    settings: dict[str, Any] = {"training": study.training.document(), "weights": thaw(study.weights or NEW)}
+    settings: dict[str, Any] = {
+        "training": study.training.document(),
+        "weights": thaw(NEW if study.weights is None else study.weights),
+    }
     for patch in combination.patches:
         settings = merge_patch(settings, {name: patch[name] for name in SETTINGS if name in patch}, StudySpec)
     weights = settings.get("weights")

@@ -218,12 +218,12 @@ def test_a_study_folder_of_an_earlier_version_is_read_and_resumed(folder: Path) 
     results = ran(folder, {"base": PAIR})
     out = folder / "study"
     for file, dropped in (("study.json", ("weights",)), ("trials/base-seed0/trial.json", ("weights", "carried", "sources"))):
-        document = json.loads((out / file).read_text())
+        recorded = json.loads((out / file).read_text())
         for name in dropped:
-            del document[name]
+            del recorded[name]
         for name in ("phases", "frozen", "checkpoint_every"):
-            document["training"].pop(name, None)
-        (out / file).write_text(json.dumps(document))
+            recorded["training"].pop(name, None)
+        (out / file).write_text(json.dumps(recorded))
     run_study(read_study(folder / "study.json"), out, source=folder)
     (trial,) = trials_of(out)
     assert (trial.status, trial.attempts, trial.weights) == ("done", 1, "new")
