@@ -5,8 +5,9 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pairform.registry import InputError, not_installed, writing
 
@@ -42,8 +43,7 @@ def open_log(folder: Path, tensorboard: bool, begin: int = 0, others: Sequence[L
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
         (folder / METRICS).unlink(missing_ok=True)  # a link is replaced, not followed
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context((folder / METRICS).open("a" if begin else "x", encoding="utf-8", buffering=1))
-        logs: list[Log] = [lambda line: print(json.dumps(line), file=file)]
+        logs = [stack.enter_context(json_lines(folder / METRICS, "a" if begin else "x"))]
         if tensorboard:
             logs.append(stack.enter_context(tensorboard_log(folder / TENSORBOARD, begin)))
         logs.extend(others)
@@ -54,6 +54,23 @@ def open_log(folder: Path, tensorboard: bool, begin: int = 0, others: Sequence[L
                     each(line)
 
         yield log
+
+
+@contextlib.contextmanager
+def json_lines(path: Path, mode: Literal["a", "x"]) -> Iterator[Log]:
+    """A log of one JSON object a line. Numbers that are not finite, which JSON does not have, become null."""
+    with writing(path):
+        file = path.open(mode, encoding="utf-8", buffering=1)
+
+    def log(line: dict[str, Any]) -> None:
+        known = {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
+        print(json.dumps(known), file=file)
+
+    try:
+        yield log
+    finally:
+        with writing(path):  # a full disk is found again, with the rest of a line
+            file.close()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,24 @@ def test_a_run_is_kept_out_of_the_shards(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"recipe.json/run: .*a file that can be written"):
         adapt(write_run(tmp_path), tmp_path / "recipe.json" / "run")
+
+
+def test_a_full_disk_is_told_with_the_file_that_was_written(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, {"steps": 100, "checkpoint": {"every": 1000}})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"run/metrics\.jsonl: found File too large"):
+            adapt(recipe, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert lines(adapt(recipe, tmp_path / "run"))[-1]["step"] == 100
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_metrics(tmp_path: Path) -> None:
+    patch = {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "skip_step": {"window": 8}}
+    with pytest.raises(DivergedError, match="in a row"):
+        adapt(write_run(tmp_path, patch | {"steps": 60}), tmp_path / "run")
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert lines(tmp_path / "run")[-1]["loss"] is None
