@@ -48,7 +48,7 @@ class Loop:
     batches:        this process's parts of the batches from one step to another, counted from 0. They depend on the step alone.
     log:            receives a line of metrics for every `log_every` steps and for the last.
     clip:           norm to which gradients are clipped; None: they are not.
-    phases, frozen: which parameters train.
+    phases, frozen: which parameters train. Those that the model freezes itself, such as a vision tower's, never do.
     average:        a moving average of the weights, updated with them; None: there is none.
     spikes:         decides which updates are skipped; None: no one is.
     throughput:     adds figures of speed to the lines; None: there are none.
@@ -85,11 +85,12 @@ class Loop:
             DivergedError: the loss or a gradient is not finite, or too many updates in a row were skipped.
         """
         batches = iter(self.batches(begin, self.steps))
+        never = (*self.frozen, *(name for name, parameter in self.model.named_parameters() if not parameter.requires_grad))
         for step in range(begin, self.steps):
             if self.phases or self.frozen:
                 phase = phase_of(self.phases, step)
                 if step == begin or phase is not phase_of(self.phases, step - 1):
-                    set_trained(self.model, phase, self.frozen)
+                    set_trained(self.model, phase, never)
             self.clock.start()
             line = self.step(step, next(batches))
             self.clock.stop()

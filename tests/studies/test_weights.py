@@ -20,6 +20,7 @@ from pairform.registry import OutputError, PairformError, merge_patch
 from pairform.training.data.batches import Examples
 from tests.checkpoints import t5gemma
 from tests.initialisation.small_models import alone, paired, saved, stack
+from tests.small_vision import document
 from tests.studies.by_hand import kept_settings, validated
 
 FRESH: dict[str, Any] = {
@@ -155,6 +156,21 @@ def test_a_phase_trains_only_its_parameters(folder: Path) -> None:
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert all("cross_attention" in name for name in changed)
+
+
+def test_a_phase_leaves_a_frozen_tower_frozen(folder: Path) -> None:
+    """Also after its end, where all other parameters train."""
+    phases = [{"steps": 1, "train": ["*cross_attention*"]}]
+    training = {"steps": 2, "phases": phases, "frozen": ["*embedding*"]}
+    words = {"symbols": 3}  # fewer than there are ids before the image token
+    _, trials, examples = planned(folder, {"base": document(), "training": training, "data": words})
+    model = pairform.build(document(), seed=0)
+    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert fixed
+    with kept_settings():
+        train(trials["base-seed0"], examples, False, lambda line: None, initial=lambda device: model)
+    found = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert found == fixed | {name for name, _ in model.named_parameters() if "embedding" in name}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
