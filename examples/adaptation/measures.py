@@ -1,6 +1,7 @@
-"""What an adapted pair is good for: continuing a text, and representing one."""
+"""What an adapted pair has learnt: how much its decoder makes of the source, and what its encoder knows about a text."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from torch import Tensor, nn
 import pairform
 from examples.adaptation.texts import LABELS, labels_of
 
-SOURCE, CONTINUED = 96, 16
-"""Bytes that a model reads, and bytes that it continues them with."""
+SOURCE, TARGET = 96, 64
+"""Bytes that a model reads, and bytes that follow them."""
 FIRST_BYTE = 3
 """The token id of byte 0: pad, end and begin come before it."""
 ROWS = 50
 """Rows of a forward pass."""
-STEPS = 60
-"""Iterations of L-BFGS, with which the classifier's loss has stopped falling."""
+RIDGE = 1.0
+"""Weight of the squared norm in the classifier's least squares."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Texts:
     """Windows of files that no model was trained on.
 
     sources: token ids, `[windows, SOURCE]`.
-    targets: of the bytes that follow, `[windows, CONTINUED]`.
+    targets: of the bytes that follow, `[windows, TARGET]`.
     labels:  of each byte of the sources, `[windows, SOURCE]`.
     """
 
@@ -42,7 +43,7 @@ def read_texts(folder: Path, windows: int) -> tuple[Texts, Texts]:
 
 def cut(texts: list[str], windows: int) -> Texts:
     """Windows at equal distances."""
-    length = SOURCE + CONTINUED
+    length = SOURCE + TARGET
     ids = [torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + FIRST_BYTE for text in texts]
     labels = [torch.tensor(labels_of(text)) for text in texts]
     places = [(number, begin) for number, each in enumerate(ids) for begin in range(0, len(each) - length, length)]
@@ -53,28 +54,22 @@ def cut(texts: list[str], windows: int) -> Texts:
 
 
 def of_model(model: pairform.Model, texts: tuple[Texts, Texts]) -> dict[str, float]:
-    """The measures of a model."""
-    return {"representation": representation(model, *texts), "continuation": continuation(model, texts[1])}
+    """The measures of a model; only one with an encoder makes something of a source."""
+    found = {"representation": representation(model, *texts)}
+    return found if model.encoder is None else found | {"use of the source": use_of_the_source(model, texts[1])}
 
 
 def representation(model: pairform.Model, fitted: Texts, tested: Texts) -> float:
-    """The share of bytes whose label a linear classifier finds in the last hidden states of the encoder, or the only stack."""
-    states = [hidden_states(model, each.sources) for each in (fitted, tested)]
-    mean, deviation = states[0].mean(0), states[0].std(0)
-    states = [(each - mean) / deviation for each in states]
-    classifier = nn.Linear(states[0].shape[1], len(LABELS))
-    nn.init.zeros_(classifier.weight)
-    nn.init.zeros_(classifier.bias)
-    optimizer = torch.optim.LBFGS(classifier.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+    """The share of bytes whose label a linear classifier finds in the last hidden states of the encoder, or the only stack.
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = nn.functional.cross_entropy(classifier(states[0]), fitted.labels.flatten())
-        torch.autograd.backward(value)
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return float((classifier(states[1]).argmax(1) == tested.labels.flatten()).float().mean())
+    It is fitted by least squares.
+    """
+    read, unseen = (hidden_states(model, each.sources) for each in (fitted, tested))
+    mean, deviation = read.mean(0), read.std(0)
+    read, unseen = ((torch.cat([(each - mean) / deviation, torch.ones(len(each), 1)], 1)).double() for each in (read, unseen))
+    wanted = nn.functional.one_hot(fitted.labels.flatten(), len(LABELS)).double()
+    weights = torch.linalg.solve(read.T @ read + RIDGE * torch.eye(read.shape[1]), read.T @ wanted)
+    return float(((unseen @ weights).argmax(1) == tested.labels.flatten()).double().mean())
 
 
 @torch.no_grad()
@@ -89,8 +84,15 @@ def hidden_states(model: pairform.Model, sources: Tensor) -> Tensor:
     return torch.cat(found).flatten(0, 1)
 
 
-def continuation(model: pairform.Model, texts: Texts) -> float:
-    """The mean number of bytes after which greedy decoding first differs from the text, at most `CONTINUED`."""
-    made = [model.generate(rows, max_new_tokens=CONTINUED, eos_token_id=()) for rows in torch.split(texts.sources, ROWS)]
-    equal = torch.cat([each[:, -CONTINUED:] for each in made]) == texts.targets
-    return float(equal.cumprod(1).sum(1).float().mean())
+@torch.no_grad()
+def use_of_the_source(model: pairform.Model, texts: Texts) -> float:
+    """How much lower the loss of a byte is with its own source than with that of another text."""
+    losses = [
+        sum(model(input_ids=read, labels=written).loss.item() for read, written in batches(sources, texts.targets))
+        for sources in (texts.sources, texts.sources.roll(1, 0))
+    ]
+    return (losses[1] - losses[0]) / len(list(batches(texts.sources, texts.targets)))
+
+
+def batches(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(each, ROWS) for each in tensors), strict=True)

@@ -49,12 +49,12 @@ def reaches(run: Result, loss: float) -> float | None:
 
 
 def measures_table(pretrained: Result, runs: Sequence[Result]) -> Iterator[str]:
-    yield "| pair | objective | start | representation | continuation |"
+    yield "| pair | objective | start | representation | use of the source |"
     yield "|---|---|---|---|---|"
-    yield f"| {pretrained['model']} | | | {pretrained['representation']:.3f} | {pretrained['continuation']:.2f} |"
+    yield f"| {pretrained['model']} | | | {pretrained['representation']:.3f} | |"
     for (pair, objective, start), found in groups(runs):
-        of = {name: [run[name] for run in found] for name in ("representation", "continuation")}
-        yield f"| {pair} | {objective} | {start} | {shown(of['representation'])} | {shown(of['continuation'], 2)} |"
+        measured = " | ".join(shown([run[name] for run in found]) for name in ("representation", "use of the source"))
+        yield f"| {pair} | {objective} | {start} | {measured} |"
 
 
 def shown(values: Sequence[float], digits: int = 3) -> str:
