@@ -78,5 +78,5 @@ def draw(runs: Sequence[Result], file: Path) -> None:
                 label = run["start"] if run["seed"] == 0 else None
                 axis.plot(*zip(*run["losses"]["own"], strict=True), color=COLOURS[run["start"]], label=label, linewidth=1)
     axes[0].set_ylabel("held-out loss")
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.36))
     figure.savefig(file, metadata={"Date": None})
