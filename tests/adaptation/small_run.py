@@ -1,12 +1,17 @@
 """A run that takes seconds: a model of 32 channels, and a corpus of generated sentences."""
 
 import json
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pairform.training.adaptation.run import adapt
 from pairform.training.data.corpus.prepare import prepare
+from pairform.training.loop import Loop
 
 WORDS = ["the", "small", "cat", "follows", "a", "red", "bird", "over", "every", "wall", "and", "under", "this", "old", "bridge"]
 ATTENTION = {"heads": 2, "kv_heads": 1, "head_dim": 16}
@@ -61,3 +66,15 @@ def lines(run: Path) -> list[dict[str, Any]]:
 def trained(folder: Path, patch: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """The lines of a run in `folder/run`."""
     return lines(adapt(write_run(folder, patch), folder / "run"))
+
+
+def terminate_in(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process SIGTERM at the beginning of a step, counted from 0."""
+    make = Loop.step
+
+    def signalled(self: Loop, number: int, batch: Any) -> Any:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make(self, number, batch)
+
+    monkeypatch.setattr(Loop, "step", signalled)

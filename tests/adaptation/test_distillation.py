@@ -1,8 +1,6 @@
 """Distillation and z-loss in a run: gradients by hand, and what is recorded, resumed and refused."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +17,9 @@ from pairform.registry import OutputError, PairformError
 from pairform.training.adaptation.run import InterruptedRunError, adapt
 from pairform.training.checkpoints.metadata import read_metadata
 from pairform.training.distillation import DistillationSpec, Terms
-from pairform.training.loop import Loop
 from pairform.training.parallel import ALONE as ONE_PROCESS
 from pairform.training.step import Computation, gradients
-from tests.adaptation.small_run import RECIPE, lines, write_run
+from tests.adaptation.small_run import RECIPE, lines, terminate_in, write_run
 from tests.batches.memory import ALONE, SEPARATE, batches, examples, mixed, objective
 
 WIDER: dict[str, Any] = {"decoder": {"width": 48}, "head": {"softcap": 5.0}}
@@ -136,14 +133,7 @@ def test_a_run_resumes_to_the_same_numbers_and_keeps_its_teacher(
     asked = "text", {"z_loss": 0.001, "precision": "mixed", "checkpoint": {"every": 2}}
     whole = run(room, tmp_path / "whole", *asked)
     assert all(line["z_loss"] > 0 and line["distillation_loss"] > 0 for line in whole)
-    step = Loop.step
-
-    def signalled(self: Loop, number: int, batch: Any) -> Any:
-        if number == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, number, batch)
-
-    monkeypatch.setattr(Loop, "step", signalled)
+    terminate_in(1, monkeypatch)
     with pytest.raises(InterruptedRunError):
         run(room, tmp_path / "run", *asked)
     monkeypatch.undo()

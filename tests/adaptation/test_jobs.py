@@ -16,8 +16,7 @@ from pairform.training.adaptation.jobs import submit
 from pairform.training.adaptation.run import adapt
 from pairform.training.adaptation.run_folder import status_of
 from pairform.training.cluster import minutes, wait
-from pairform.training.loop import Loop
-from tests.adaptation.small_run import lines, write_run
+from tests.adaptation.small_run import lines, terminate_in, write_run
 from tests.command_line.runner import CommandLine, document, refused
 
 SBATCH = '#!/bin/sh\ncat "$1" > "$0.script"\necho "Submitted batch job 77"\n'
@@ -147,14 +146,7 @@ def test_torchrun_does_not_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_signal_at_which_a_run_saves_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be killed next, or not: here it is not."""
     recipe = write_run(tmp_path, {"checkpoint": {"every": 1000}})
-    step = Loop.step
-
-    def signalled(self: Loop, number: int, batch: Any) -> Any:
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, number, batch)
-
-    monkeypatch.setattr(Loop, "step", signalled)
+    terminate_in(2, monkeypatch)
     adapt(recipe, tmp_path / "run", signals=Signals(stop=(signal.SIGUSR2,), save=(signal.SIGTERM,)))
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-3", "step-6"]
 

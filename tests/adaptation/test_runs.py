@@ -1,7 +1,6 @@
 """Runs of `adapt`: what they record, and that a resumed run gives the numbers of one that was never interrupted."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pairform.training.adaptation.run_folder import status_of
 from pairform.training.data.corpus.prepare import prepare
 from pairform.training.loop import Loop
 from pairform.training.optimization.spikes import DivergedError
-from tests.adaptation.small_run import EVALUATION, RECIPE, lines, trained, write_run
+from tests.adaptation.small_run import EVALUATION, RECIPE, lines, terminate_in, trained, write_run
 from tests.command_line.runner import CommandLine
 from tests.corpus.small import word_tokenizer
 
@@ -68,14 +67,7 @@ def test_a_run_that_a_signal_ended_resumes_to_the_same_numbers(
 ) -> None:
     recipe = write_run(tmp_path, patch)
     whole = lines(adapt(recipe, tmp_path / "whole"))
-    step = Loop.step
-
-    def signalled(self: Loop, number: int, batch: Any) -> Any:
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, number, batch)
-
-    monkeypatch.setattr(Loop, "step", signalled)
+    terminate_in(2, monkeypatch)
     with pytest.raises(InterruptedRunError, match="Run the same command to continue"):
         adapt(recipe, tmp_path / "run")
     monkeypatch.undo()

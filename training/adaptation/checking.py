@@ -28,7 +28,8 @@ def check_disk(recipe: Recipe, spec: ModelSpec, checkpoints: Path) -> None:
     if recipe.total_steps in there:
         return
     made = -(-recipe.total_steps // recipe.checkpoint.every)
-    ema = recipe.average is not None and recipe.average.ema is not None
-    size = checkpoint_bytes(spec, Setting(recipe.precision, recipe.optimizer, 1, (), ema=ema, frozen=recipe.frozen))
+    size = checkpoint_bytes(
+        spec, Setting(recipe.precision, recipe.optimizer, 1, (), ema=recipe.ema is not None, frozen=recipe.frozen)
+    )
     missing = max(1, min(recipe.checkpoint.keep + 1, made) - len(there))
     check_space(checkpoints, size * missing, f"for {missing} checkpoint{'s' * (missing > 1)}")

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pairform.assemblies.analysis.inspection import inspect
-from pairform.assemblies.checkpoints.reading.hub import CONFIGURATION, find_folder
-from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.modeling.base import layer_numbers
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import InputError, Problem, SpecError, merge_patch
-from pairform.training.adaptation.preparation import check_model, spec_of
+from pairform.training.adaptation.preparation import check_model, spec_in, spec_of
 from pairform.training.adaptation.recipe import Recipe, read_recipe
 from pairform.training.adaptation.teacher import check_teacher
 from pairform.training.costs.accelerators import local_accelerator, peak_flops
@@ -135,7 +133,7 @@ def plan_run(
     problems = [*check_objective(objective, spec), *check_model(read, spec), *check_rows(read, rows, world)]
     teacher = None
     if read.distillation is not None:
-        teacher = load_spec(find_folder(read.distillation.teacher, wanted=CONFIGURATION))
+        teacher = spec_in(read.distillation.teacher)
         problems += check_teacher(teacher, spec)
     if problems:
         raise SpecError(problems)
@@ -148,7 +146,7 @@ def plan_run(
         [read_lengths(spec, objective, lengths) for lengths in longest_rows(objective)],
         shards=shards,
         processes=world,
-        ema=read.average is not None and read.average.ema is not None,
+        ema=read.ema is not None,
         frozen=read.frozen,
         checkpointed=read.activation_checkpointing,
         cuda=cuda,

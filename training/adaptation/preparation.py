@@ -126,6 +126,7 @@ def spec_of(recipe: Recipe) -> ModelSpec:
 
 
 def spec_in(ref: str, revision: str | None = None) -> ModelSpec:
+    """The spec of a folder or hub repository, of which only the configuration is downloaded."""
     return load_spec(find_folder(ref, revision, CONFIGURATION))
 
 

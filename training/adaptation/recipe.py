@@ -103,6 +103,11 @@ class Recipe(Spec):
             yield Problem("checkpoint.keep", str(self.checkpoint.keep), f"at least average.checkpoints, {wanted}")
 
     @property
+    def ema(self) -> float | None:
+        """The decay of the moving average of the weights; None: there is none."""
+        return None if self.average is None else self.average.ema
+
+    @property
     def total_steps(self) -> int:
         """Optimiser steps: those given, or as many as it takes to train on `tokens`."""
         return self.steps if self.steps is not None else -(-(self.tokens or 0) // self.batch.tokens)

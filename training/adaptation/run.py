@@ -99,7 +99,7 @@ def train(prepared: Prepared, folder: Path, world: World, interruption: Interrup
     recipe, checkpoints = prepared.recipe, folder / CHECKPOINTS
     model = open_model(prepared, folder, world)
     optimizers = make_optimizer(model, recipe.optimizer, fused=True)
-    average = None if recipe.average is None or recipe.average.ema is None else MovingAverage(model, recipe.average.ema)
+    average = None if recipe.ema is None else MovingAverage(model, recipe.ema)
     begin = resume_step(checkpoints) or 0
     state: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizers.each) if begin else {}
     computation = Computation(world.device, partial(computing, recipe.precision, world))
