@@ -43,11 +43,13 @@ def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
     """The patch on one layer's self-attention."""
     position, mask = layer.self_attention.position, layer.self_attention.mask
     window = None if mask is None else mask.window
+    if part == "encoder" and mask is not None and not mask.causal:
+        return {}  # an encoder already, such as EmbeddingGemma: it keeps its windows and positions
     if mask is None or window is None:
         if not isinstance(position, RotaryPosition.Spec) or position.scaling.name != "default":
             return {}
         return {"branches": {OWN: {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}}}
-    if part == "decoder" or not mask.causal:
+    if part == "decoder":
         return {}
     # the same width, which counted tokens up to the query, now counts those on both sides
     return {"branches": {OWN: {"mask": {"window": window_pair(window_width(window, "past"), "both")}}}}
