@@ -22,6 +22,17 @@ SMALL: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+LONGROPE: dict[str, Any] = {
+    "max_position_embeddings": 64,
+    "original_max_position_embeddings": 10,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "short_factor": [1.0, 1.5, 2.0, 4.0],
+        "long_factor": [2.0, 3.0, 5.0, 9.0],
+    },
+}
+"""The lists change at a length that the tests' sequences exceed."""
 
 
 @made_once

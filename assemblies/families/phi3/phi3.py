@@ -1,4 +1,4 @@
-"""Phi-3 (arXiv 2404.14219) in transformers' files: Llama with fused projections, LongRoPE and rotary positions on a part of each head.
+"""Phi-3 (arXiv 2404.14219) in transformers' files: Llama with fused projections, LongRoPE and partial rotary positions.
 
 A spec that Llama or Mistral can express too is written as one of them, since more programs read those.
 """
