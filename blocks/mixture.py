@@ -19,15 +19,15 @@ MOST_EXPERTS = 2048
 """The number of experts of Switch-C (Fedus et al. 2021, arXiv 2101.03961); each is a module."""
 Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Norm = Annotated[BlockSpec, Slot("norm")]
-NORMS = ("router_norm", "pre_norm", "post_norm", "shared_pre_norm", "shared_post_norm")
+NORMS = ("router_norm", "pre_norm", "post_norm", "shared_pre_norm", "shared_post_norm", "output_norm")
 
 
 class MixtureOfExperts(nn.Module):
     """Each token is processed by the `top_k` experts with the highest router weights (Shazeer et al. 2017, arXiv 1701.06538,
     section 2). No token is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
 
-    With `pre_norm`, `post_norm` and those of `shared`, experts and a dense feed-forward block are two sides with norms of their
-    own that read the same hidden states, as in Gemma 4 26B-A4B. The layer's norm before the branch is then usually `none`.
+    With norms of its own, experts and a dense feed-forward block (`shared`) are two sides that read the same hidden states, as in
+    Gemma 4 26B-A4B. The norm of the branch in the layer's `norms` is then `none`.
 
     In compiled code every expert processes every token, since sizes that depend on the router would break the graph.
     """
@@ -65,6 +65,7 @@ class MixtureOfExperts(nn.Module):
             default=None, description="Norm of the hidden states that `shared` reads. Default: none."
         )
         shared_post_norm: Norm | None = Field(default=None, description="Norm of the output of `shared`. Default: none.")
+        output_norm: Norm | None = Field(default=None, description="Norm of the sum of both. Default: none.")
         balance: Coefficient = Field(
             default=0.01,
             description="Coefficient of the load-balancing loss `experts * sum_i f_i P_i`: f_i is the fraction of all choices "
@@ -109,6 +110,7 @@ class MixtureOfExperts(nn.Module):
         self.pre_norm, self.post_norm = built(spec.pre_norm, sizes), built(spec.post_norm, sizes)
         self.shared_pre_norm = built(spec.shared_pre_norm, sizes)
         self.shared_post_norm = built(spec.shared_post_norm, sizes)
+        self.output_norm = built(spec.output_norm, sizes)
 
     def initial(self, parameter: str, spread: float) -> Initial:
         return Constant(value=1.0) if parameter == "expert_scale" else Normal(std=spread)
@@ -129,9 +131,9 @@ class MixtureOfExperts(nn.Module):
         else:
             mixed = self.where_chosen(read, chosen, experts, context)
         mixed = normed(self.post_norm, mixed)
-        if self.shared is None:
-            return mixed
-        return mixed + normed(self.shared_post_norm, self.shared(normed(self.shared_pre_norm, hidden), context))
+        if self.shared is not None:
+            mixed = mixed + normed(self.shared_post_norm, self.shared(normed(self.shared_pre_norm, hidden), context))
+        return normed(self.output_norm, mixed)
 
     def route(
         self, hidden: Float[Tensor, "batch length width"], context: Context

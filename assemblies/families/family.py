@@ -51,7 +51,7 @@ class Fused(NamedTuple):
 
 @dataclass(frozen=True)
 class NameTable:
-    """Rows read in both directions. Of several that fit a name the first counts; in a file, the first whose tensors the model has.
+    """Rows read in both directions. Of several that fit a name the first counts; in a file, the first that the model has.
 
     spellings: prefixes of names in files of other versions, each with the prefix in the rows; applied one after another.
     unread:    prefixes of the names of tensors that have no effect; placeholders as in rows.

@@ -94,6 +94,7 @@ SIDES = {
     "shared": {"name": "gated", "hidden": 20, "activation": "silu"},
     "shared_pre_norm": RMSNORM,
     "shared_post_norm": RMSNORM,
+    "output_norm": RMSNORM,
 }
 """Experts beside a dense feed-forward block, as in Gemma 4 26B-A4B."""
 CASES: dict[str, dict[str, Any]] = {
@@ -159,6 +160,7 @@ def test_experts_beside_a_dense_block_are_gemma_4s() -> None:
         "post_norm.weight": theirs.post_feedforward_layernorm_2.weight,
         "shared_pre_norm.weight": theirs.pre_feedforward_layernorm.weight,
         "shared_post_norm.weight": theirs.post_feedforward_layernorm_1.weight,
+        "output_norm.weight": theirs.post_feedforward_layernorm.weight,
     }
     weights = names | {f"shared.{name}": weight for name, weight in theirs.mlp.state_dict().items()}
     for number, (gate_up, down) in enumerate(zip(theirs.experts.gate_up_proj, theirs.experts.down_proj, strict=True)):
@@ -168,7 +170,7 @@ def test_experts_beside_a_dense_block_are_gemma_4s() -> None:
     theirs.self_attn.forward = lambda hidden_states, **_: (torch.zeros_like(hidden_states), None)
     hidden = torch.randn(2, 6, 8)
     found = ours(hidden, pairform.Context(torch.arange(6)[None]))
-    torch.testing.assert_close(hidden + theirs.post_feedforward_layernorm(found), theirs(hidden))
+    torch.testing.assert_close(hidden + found, theirs(hidden))
 
 
 def router_logits(model: pairform.Model, mask: Tensor | None) -> list[Tensor]:
