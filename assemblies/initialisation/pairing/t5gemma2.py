@@ -17,9 +17,10 @@ END_OF_IMAGE = 256000
 
 
 def of_gemma3(model: ModelSpec, part: str) -> bool:
-    """Whether a stack is like Gemma 3: all layers normalise queries and keys, and have norms before and after each branch."""
-    layers = model.stacks[part].layers
-    return all(layer.placement == "sandwich" and layer.self_attention.qk_norm is not None for layer in layers)
+    """Whether a stack is like Gemma 3: all layers normalise queries and keys, but not values as Gemma 4's do, and have norms
+    before and after each branch."""
+    layers = [(layer.placement, layer.self_attention) for layer in model.stacks[part].layers]
+    return all(placement == "sandwich" and own.qk_norm is not None and own.value_norm is None for placement, own in layers)
 
 
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
