@@ -24,6 +24,8 @@ def transferable(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, r
     ours, theirs = AttentionFields.of(new), AttentionFields.of(old)
     if owner in ("q_norm", "k_norm"):
         return equivalent(ours.qk_norm, theirs.qk_norm)
+    if owner == "v_norm":
+        return equivalent(ours.value_norm, theirs.value_norm)
     return owner != "position" or equivalent(ours.position, theirs.position)
 
 
