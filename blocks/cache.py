@@ -47,6 +47,12 @@ class Cache(KeyValueCache):
         """Bytes of the present keys, values and states, without spare capacity."""
         return sum(part.bytes for held in (self.own, self.source, self.states) for part in held.values())
 
+    def restart(self) -> None:
+        """Forget the decoder's tokens, and keep what was computed of the source."""
+        self.own.clear()
+        self.states.clear()
+        self.length = 0
+
     def rows(self, index: Tensor) -> "Cache":
         """A cache of the batch rows in `index`, to reorder beams or drop finished sequences.
 

@@ -1,6 +1,6 @@
 """Models that are sharded over processes: each reads its rows of every tensor, and all send theirs to the one that writes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -78,15 +78,33 @@ def gathered_entry(name: str, tensor: Any) -> Entry:
     return Entry(name, tensor.dtype, tuple(tensor.shape), pieces)
 
 
-def announced(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries of process 0, which tells the others before each tensor that it goes on."""
-    from pairform.assemblies.modeling.processes import said_by_first
+def after(step: Callable[[], object], entries: Sequence[Entry]) -> list[Entry]:
+    """The same entries, each with a `step` before its pieces are taken."""
 
     def pieces(entry: Entry) -> Iterable[Tensor]:
-        said_by_first(GOES_ON)
+        step()
         yield from entry.pieces()
 
     return [replace(entry, pieces=lambda entry=entry: pieces(entry)) for entry in entries]  # type: ignore[misc]
+
+
+def go_on() -> None:
+    """Process 0 tells the others that it goes on to the next tensor."""
+    from pairform.assemblies.modeling.processes import said_by_first
+
+    said_by_first(GOES_ON)
+
+
+def follow() -> None:
+    """Another process hears whether process 0 goes on.
+
+    Raises:
+        PeerError: process 0 could not write the folder.
+    """
+    from pairform.assemblies.modeling.processes import PeerError, said_by_first
+
+    if said_by_first(0) == FAILED:
+        raise PeerError(Problem("save", "an error in process 0", "no error in any process"))
 
 
 def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
@@ -101,14 +119,14 @@ def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor])
     entries = [gathered_entry(name, tensor) for name, tensor in tensors.items()]
     if distributed.get_rank() == 0:
         with writing():
-            output.write(spec, announced(entries), {"origin": "save"})
+            output.write(spec, after(go_on, entries), {"origin": "save"})
     else:
-        take_part(output.named(spec, entries), output.max_shard_size)
+        take_part(output.named(spec, after(follow, entries)), output.max_shard_size)
 
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Process 0 writes its `announced` entries in the block. Afterwards the others hear whether that succeeded."""
+    """Process 0 writes its entries in the block. Afterwards the others hear whether that succeeded."""
     from pairform.assemblies.modeling.processes import said_by_first
 
     try:
@@ -125,13 +143,8 @@ def take_part(entries: Sequence[Entry], max_shard_size: int | str) -> None:
     Raises:
         PeerError: process 0 could not write the folder.
     """
-    from pairform.assemblies.modeling.processes import PeerError, said_by_first
-
     for _, shard in arranged(entries, max_shard_size):
         for entry in shard:
-            if said_by_first(0) == FAILED:
-                raise PeerError(Problem("save", "an error in process 0", "no error in any process"))
             for _ in entry.pieces():
                 pass
-    if said_by_first(0) == FAILED:
-        raise PeerError(Problem("save", "an error in process 0", "no error in any process"))
+    follow()

@@ -58,6 +58,8 @@ class RopeConfig(Config):
     truncate: bool | None = None
     low_freq_factor: PositiveFloat | None = None
     high_freq_factor: PositiveFloat | None = None
+    short_factor: list[PositiveFloat] | None = None
+    long_factor: list[PositiveFloat] | None = None
 
 
 class AnyStackConfig(Config):

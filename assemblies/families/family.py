@@ -1,7 +1,7 @@
 """Checkpoint families as data: a table of tensor names and a translation between config.json and specs, in both directions."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -15,34 +15,79 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class Row(NamedTuple):
-    """A tensor's name in the family's files and in our modules; `{layer}` is a number, any other placeholder a word."""
+    """A tensor's name in the family's files and in our modules. `{layer}` and `{expert}` stand for numbers,
+    other placeholders for words."""
 
     theirs: str
     ours: str
 
 
+class Fused(NamedTuple):
+    """A tensor in the family's files that holds several of ours.
+
+    theirs:     its name, as in a `Row`.
+    ours:       the names of its parts, concatenated along the first axis. With an `{expert}` that is not in `theirs`, these are
+                the parts for each expert, and the stored tensor has a leading axis by expert.
+    transposed: whether the last two axes are exchanged in the file, as in the weights of transformers' Conv1D.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    transposed: bool = False
+
+    @property
+    def by_expert(self) -> bool:
+        return "{expert}" not in self.theirs and any("{expert}" in part for part in self.ours)
+
+    def parts(self, known: Container[str]) -> list[list[str]]:
+        """The names of the parts that are `known`, in the file's order: a list for each expert, or one list."""
+        if not self.by_expert:
+            return [[part for part in self.ours if part in known]]
+        found: list[list[str]] = []
+        while each := [name for part in self.ours if (name := part.replace("{expert}", str(len(found)))) in known]:
+            found.append(each)
+        return found
+
+
 @dataclass(frozen=True)
 class NameTable:
-    """Rows read in both directions.
+    """Rows read in both directions; of several that fit a name, the first counts.
 
     spellings: prefixes of names in files of other versions, each with the prefix in the rows; applied one after another.
     unread:    prefixes of the names of tensors that have no effect; placeholders as in rows.
     spares:    other names of a tensor, used where its own name is absent, and ours for it.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Row | Fused]
     spellings: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     spares: tuple[Row, ...] = ()
 
+    def row(self, theirs: str) -> Row | Fused | None:
+        """The row of a tensor of theirs, with its placeholders filled in."""
+        return row_of(self._respelt(theirs), self.rows)
+
     def ours(self, theirs: str) -> str | None:
-        return translate(self._respelt(theirs), self.rows)
+        """Our name for a tensor of theirs that is one of ours."""
+        row = self.row(theirs)
+        return row.ours if isinstance(row, Row) else None
 
     def spare(self, theirs: str) -> str | None:
-        return translate(self._respelt(theirs), self.spares)
+        row = row_of(self._respelt(theirs), self.spares)
+        return row.ours if isinstance(row, Row) else None
+
+    def holder(self, ours: str) -> Row | Fused | None:
+        """The row of a tensor of ours, with its placeholders filled in."""
+        for row in self.rows:
+            for template in (row.ours,) if isinstance(row, Row) else row.ours:
+                if match := pattern(template).fullmatch(ours):
+                    return filled(row, match.groupdict())
+        return None
 
     def theirs(self, ours: str) -> str | None:
-        return translate(ours, ((row.ours, row.theirs) for row in self.rows))
+        """The name of the tensor of theirs that is, or holds, one of ours."""
+        row = self.holder(ours)
+        return None if row is None else row.theirs
 
     def reads(self, theirs: str) -> bool:
         name = self._respelt(theirs)
@@ -60,16 +105,24 @@ def pattern(template: str) -> re.Pattern[str]:
     """A pattern for names like `template`, compiled on first use: a process reads few of the families."""
     parts = PLACEHOLDER.split(template)
     # other placeholders match one part of a name: letters and underscores, no dot
-    words = {"layer": r"\d+"}
+    words = {"layer": r"\d+", "expert": r"\d+"}
     made = [f"(?P<{part}>{words.get(part, '[a-z]+')})" if place % 2 else re.escape(part) for place, part in enumerate(parts)]
     return re.compile("".join(made))
 
 
-def translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
-    for known, template in rows:
-        if match := pattern(known).fullmatch(name):
-            return template.format(**match.groupdict())
+def row_of(theirs: str, rows: Sequence[Row | Fused]) -> Row | Fused | None:
+    for row in rows:
+        if match := pattern(row.theirs).fullmatch(theirs):
+            return filled(row, match.groupdict())
     return None
+
+
+def filled(row: Row | Fused, words: Mapping[str, str]) -> Row | Fused:
+    """A row with `words` in place of placeholders. The expert of one that is stored by expert stays a placeholder."""
+    if isinstance(row, Row):
+        return Row(row.theirs.format(**words), row.ours.format(**words))
+    kept = {**words, "expert": "{expert}"} if row.by_expert else words
+    return row._replace(theirs=row.theirs.format(**kept), ours=tuple(part.format(**kept) for part in row.ours))
 
 
 @dataclass(frozen=True)
@@ -94,8 +147,12 @@ class Family:
     written: Callable[[ModelSpec], NameTable] | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
 
+    def row(self, theirs: str) -> Row | Fused | None:
+        """The row of a tensor of theirs; None for a name that the family does not have."""
+        return self.names.row(theirs) or self.names.row(self.base_prefix + theirs)
+
     def ours(self, theirs: str) -> str | None:
-        """Our name for a tensor of theirs, or None for a name that the family does not have."""
+        """Our name for a tensor of theirs that is one of ours; None for all others."""
         return self.names.ours(theirs) or self.names.ours(self.base_prefix + theirs)
 
     def reads(self, theirs: str) -> bool:
@@ -106,12 +163,16 @@ class Family:
         """Our name for the tensor that one of theirs replaces if it is missing."""
         return self.names.spare(theirs)
 
-    def theirs(self, ours: str, spec: ModelSpec) -> str:
-        """Their name for a tensor of ours."""
-        name = (self.names if self.written is None else self.written(spec)).theirs(ours)
-        if name is None:
+    def holder(self, ours: str, spec: ModelSpec) -> Row | Fused:
+        """The row to write a tensor of ours with."""
+        row = (self.names if self.written is None else self.written(spec)).holder(ours)
+        if row is None:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
-        return name.removeprefix(self.base_prefix) if spec.head.name == "none" else name
+        return row._replace(theirs=row.theirs.removeprefix(self.base_prefix)) if spec.head.name == "none" else row
+
+    def theirs(self, ours: str, spec: ModelSpec) -> str:
+        """Their name for the tensor that is, or holds, one of ours."""
+        return self.holder(ours, spec).theirs
 
     def document(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The document of a config.json's spec. Special tokens at its top take precedence over those of its stacks."""

@@ -1,7 +1,7 @@
 """Rotary positions and their scalings between config.json and our specs, for all families."""
 
 from collections.abc import Mapping
-from math import log
+from math import log, sqrt
 from typing import Any
 
 from pairform.registry import Problem, SpecError, shorten
@@ -25,26 +25,30 @@ SCALINGS: Mapping[str, Mapping[str, str]] = {
         "low_frequency": "low_freq_factor",
         "high_frequency": "high_freq_factor",
     },
+    "longrope": {
+        "short": "short_factor",
+        "long": "long_factor",
+        "original_length": LENGTH,
+        "attention": "attention_factor",
+    },
 }
 """Our fields of each scaling with transformers' names for them. Dynamic has its length from `max_position_embeddings`."""
 
-REASONS = {"longrope": "longrope is the scaling of Phi 3, a family that is not read."}
-"""Why a scaling that transformers has is refused."""
 
-
-def rope(config: Mapping[str, Any], where: str = "rope_parameters") -> dict[str, Any]:
+def rope(config: Mapping[str, Any], where: str = "rope_parameters", *, partial: bool = False) -> dict[str, Any]:
     """theta and scaling, from `rope_parameters` or the older `rope_theta` and `rope_scaling`.
 
-    where: what to call the parameters in an error.
+    where:   what to call the parameters in an error.
+    partial: whether `partial_rotary_factor` is read; else it must be 1.
     """
     # the older field is preferred where a file has both, as in transformers
     parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     theta = parameters.get("rope_theta") or config.get("rope_theta") or 10000.0
     if kind not in SCALINGS:
-        raise SpecError(Problem(f"{where}.rope_type", shorten(kind), f"one of {', '.join(SCALINGS)}", REASONS.get(kind, "")))
+        raise SpecError(Problem(f"{where}.rope_type", shorten(kind), f"one of {', '.join(SCALINGS)}"))
     part = parameters.get("partial_rotary_factor") or config.get("partial_rotary_factor")
-    if part not in (None, 1):
+    if part not in (None, 1) and not partial:
         why = "In this family transformers rotates the whole head whatever this says, or fails."
         raise SpecError(Problem(f"{where}.partial_rotary_factor", repr(part), "1 or nothing", why))
     found = {ours: parameters.get(theirs) for ours, theirs in SCALINGS[kind].items()}
@@ -57,8 +61,24 @@ def rope(config: Mapping[str, Any], where: str = "rope_parameters") -> dict[str,
         found["original_length"] = config.get("max_position_embeddings")
     if kind == "yarn" and found["attention"] is None:
         found["attention"] = stretched_attention(parameters)
+    if kind == "longrope":
+        check_longrope(parameters, where)
+        if found["attention"] is None:
+            found["attention"] = longrope_attention(config, parameters, found["original_length"])
     scaling = {ours: value for ours, value in found.items() if value is not None}
-    return {"theta": theta, "scaling": {"name": kind, **scaling}}
+    return {"theta": theta, "scaling": {"name": kind, **scaling}} | ({"fraction": part or 1.0} if partial else {})
+
+
+def check_longrope(parameters: Mapping[str, Any], where: str) -> None:
+    for field in ("short_factor", "long_factor"):
+        if parameters.get(field) is None:
+            raise SpecError(Problem(f"{where}.{field}", "nothing", "a list of numbers: rope_type is 'longrope'"))
+
+
+def longrope_attention(config: Mapping[str, Any], parameters: Mapping[str, Any], length: int) -> float:
+    """LongRoPE's factor on queries and keys where a configuration gives none."""
+    factor = parameters.get("factor") or (config.get("max_position_embeddings") or length) / length
+    return sqrt(1 + log(factor) / log(length)) if factor > 1 else 1.0
 
 
 def stretched_attention(parameters: Mapping[str, Any]) -> float | None:

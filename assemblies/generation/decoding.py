@@ -17,6 +17,7 @@ from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.blocks.positions.rotary import RotaryPosition
+from pairform.blocks.positions.rotary_scaling import LongRopeScaling
 from pairform.registry import InputError, Problem
 
 PIECE = 4096
@@ -48,6 +49,7 @@ class Decoding:
         device = next(model.parameters()).device
         self.places = torch.arange(length, device=device)[None]
         self.valid = None if first is None else self.places >= first
+        self.turns = turning_lengths(model, first) if cache is not None else frozenset()
         self.step = CompiledStep(model) if compile else None
         if compile and cache is not None:
             cache.room = max(cache.room, bucket(length))
@@ -57,6 +59,10 @@ class Decoding:
         length, begin = tokens.shape[1], 0 if self.cache is None else self.cache.length
         if self.prompt is None:
             self.prompt = length
+        if self.cache is not None and any(begin <= turn < length for turn in self.turns) and begin:
+            # the rotation of all keys changes
+            self.cache.restart()
+            begin = 0
         # the compiled step takes one token after others that are in the cache
         if self.step is not None and self.cache is not None and self.cache.length and begin == length - 1:
             # contiguous, or its stride would be that of the whole sequence
@@ -149,6 +155,15 @@ def divisible(model: ModelParts) -> bool:
     in_order = all(mask.causal and not mask.prefix for mask in own_masks(model))
     rotations = (module.spec.scaling for module in model.decoder.modules() if isinstance(module, RotaryPosition))
     return in_order and not any(scaling.by_length for scaling in rotations)
+
+
+def turning_lengths(model: ModelParts, first: Int[Tensor, "batch 1"] | None) -> frozenset[int]:
+    """The lengths, padding included, beyond which the rotation of earlier tokens changes in some row."""
+    assert model.decoder is not None
+    rotations = (module.spec.scaling for module in model.decoder.modules() if isinstance(module, RotaryPosition))
+    lengths = {scaling.original_length for scaling in rotations if isinstance(scaling, LongRopeScaling)}
+    padding = {0} if first is None or not lengths else set(first.flatten().tolist())
+    return frozenset(length + skipped for length in lengths for skipped in padding)
 
 
 def cacheable(model: ModelParts) -> bool:

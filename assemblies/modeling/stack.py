@@ -122,13 +122,13 @@ class Stack(nn.Module):
             by_reading(context.weights) if context.weights else {},
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
             # states begin with the embeddings, and the final norm has been applied to the last one already
-            {index: self.dropped(self.norm(states[index + 1])) if index < last else states[-1] for index in layers},
+            {index: self.last(states[index + 1]) if index < last else states[-1] for index in layers},
         )
 
     def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
         """The embeddings with their positions, then each layer's output, the last one after the final norm."""
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
-        states = [self.dropped(hidden)]
+        states = [self.dropped(hidden, self.spec.dropout)]
         # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()
         for index, layer in enumerate(self.layers):
@@ -136,12 +136,17 @@ class Stack(nn.Module):
                 states.append(checkpoint(layer, states[-1], context, index, use_reentrant=False))
             else:
                 states.append(layer(states[-1], context, index))
-        states[-1] = self.dropped(self.norm(states[-1]))
+        states[-1] = self.last(states[-1])
         return states
 
-    def dropped(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """`hidden` after the stack's dropout, in training."""
-        return functional.dropout(hidden, self.spec.dropout) if self.spec.dropout and self.training else hidden
+    def last(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """A layer's output as the stack returns it: after the final norm and, in training, dropout."""
+        rate = self.spec.dropout if self.spec.final_dropout is None else self.spec.final_dropout
+        return self.dropped(self.norm(hidden), rate)
+
+    def dropped(self, hidden: Float[Tensor, "batch length width"], rate: float) -> Float[Tensor, "batch length width"]:
+        """`hidden` after dropout, in training."""
+        return functional.dropout(hidden, rate) if rate and self.training else hidden
 
     def embed(self, inputs: StackInputs, offset: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The embeddings, a number for each run of image tokens in them (`Context.blocks`), and the vision tower's auxiliary

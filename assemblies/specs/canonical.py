@@ -34,6 +34,7 @@ def canonical_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
     return document | {
         "vocabulary": vocabulary,
         "final_norm": stack.norm.document(),
+        "final_dropout": stack.dropout if stack.final_dropout is None else stack.final_dropout,
         "layers": [canonical_layer(layer, stack.width) for layer in stack.layers],
     }
 

@@ -82,6 +82,9 @@ class StackSpec(Spec):
     )
     final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
     dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
+    final_dropout: Probability | None = Field(
+        default=None, description="Dropout rate on the last hidden states. Default: `dropout`."
+    )
     vision: "VisionSpec | None" = Field(
         default=None, description="How pictures among the tokens are encoded. Default: the stack reads text only."
     )

@@ -9,7 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pairform.blocks.context import Context
-from pairform.blocks.positions.rotary_scaling import DefaultScaling, DynamicScaling, Fraction, Scaling, YarnScaling
+from pairform.blocks.positions.rotary_scaling import (
+    DefaultScaling,
+    DynamicScaling,
+    Fraction,
+    LongRopeScaling,
+    Scaling,
+    YarnScaling,
+)
 from pairform.registry import BlockSpec, PositiveFloat, Problem, Sizes
 
 
@@ -41,6 +48,12 @@ class RotaryPosition(nn.Module):
                 yield Problem("", f"rope over {of}a head_dim of {sizes.width}", f"{expected}, {least} or more")
             if isinstance(self.scaling, YarnScaling) and self.theta <= 1:
                 yield Problem("theta", f"{self.theta} with yarn", "more than 1, so that the frequencies of the pairs differ")
+
+            if isinstance(self.scaling, LongRopeScaling):
+                for name, divisors in {"short": self.scaling.short, "long": self.scaling.long}.items():
+                    if len(divisors) != channels // 2:
+                        expected = f"{channels // 2}: one for each pair of channels"
+                        yield Problem(f"scaling.{name}", f"{len(divisors)} numbers", expected)
 
         def channels(self, sizes: Sizes) -> int:
             """The number of channels of a head that are rotated."""

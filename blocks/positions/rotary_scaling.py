@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 from torch import Tensor
 
 from pairform.registry import PositiveFloat, PositiveInt, Spec
@@ -157,7 +157,41 @@ class Llama3Scaling(LengthScaling):
         return plain / self.factor * (1 - unscaled) + plain * unscaled
 
 
+Divisors = Annotated[tuple[PositiveFloat, ...], Strict(False), Field(max_length=1 << 14)]
+
+
+class LongRopeScaling(DefaultScaling):
+    """A divisor of its own for every frequency, from one list for short rows and from another for long ones (LongRoPE, Ding et
+    al. 2024, arXiv 2402.13753, section 3; Phi-3).
+
+    `generate` computes the cached keys again when a row becomes longer than `original_length`. Whoever calls the model with a
+    cache must do so too: cached keys keep the rotation of the call that computed them.
+    """
+
+    by_length: ClassVar[bool] = True
+    name: Literal["longrope"] = "longrope"  # type: ignore[assignment]
+    short: Divisors = Field(
+        examples=[[1.0, 1.0, 1.5, 2.0]],
+        description="Divisor of the frequency of each pair, in rows of at most `original_length` tokens.",
+    )
+    long: Divisors = Field(examples=[[1.0, 2.0, 4.0, 8.0]], description="The same in longer rows.")
+    original_length: PositiveInt = Field(examples=[4096], description="Sequence length in tokens of the original training.")
+    attention: PositiveFloat = Field(default=1.0, description="Factor on queries and keys.")
+
+    @property
+    def attention_factor(self) -> float:
+        return self.attention
+
+    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+        short, long = (
+            torch.tensor(divisors, dtype=torch.float32, device=positions.device) for divisors in (self.short, self.long)
+        )
+        # [batch, 1]: whether a row is longer than those of the original training
+        beyond = positions.amax(-1, keepdim=True) >= self.original_length
+        return super().frequencies(theta, channels, positions) / torch.where(beyond, long, short)
+
+
 Scaling: TypeAlias = Annotated[
-    DefaultScaling | LinearScaling | ProportionalScaling | DynamicScaling | YarnScaling | Llama3Scaling,
+    DefaultScaling | LinearScaling | ProportionalScaling | DynamicScaling | YarnScaling | Llama3Scaling | LongRopeScaling,
     Field(discriminator="name"),
 ]

@@ -12,7 +12,6 @@ from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_
 from pairform.assemblies.checkpoints.reading.hub import REPOSITORY, download, find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import SPEC
-from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE
 from pairform.assemblies.initialisation.carry import build_planned, plan_carry
 from pairform.assemblies.initialisation.plan import Plan, Role
@@ -48,7 +47,7 @@ class Initialisation:
         return {
             f"{(self.names or {})[role]}/{path.name}": path
             for role, checkpoint in (self.checkpoints or {}).items()
-            for path in sorted({each.file.path for each in checkpoint.tensors.values() if isinstance(each, StoredTensor)})
+            for path in sorted({each.path for each in checkpoint.tensors.values() if each.path is not None})
         }
 
     @property

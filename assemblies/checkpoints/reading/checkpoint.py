@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pairform.assemblies.checkpoints.reading.fused_tensors import split
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, ModelFolder
@@ -18,6 +19,7 @@ from pairform.assemblies.checkpoints.reading.unsupported import (
     refuse_quantised,
     refuse_wrapped,
 )
+from pairform.assemblies.families.family import Family, Fused
 from pairform.assemblies.modeling.build import Parameter, parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, Problem
@@ -72,27 +74,30 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
         refuse_quantised(folder.config, folder.path / CONFIG)
     if folder.tensors:
         refuse_wrapped([*folder.tensors], next(iter(folder.tensors.values())).file.path)
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, CheckpointTensor] = {}
     spares: dict[str, StoredTensor] = {}
     problems: list[Problem] = []
-    # the stored tensors under our names
     for name, tensor in folder.tensors.items():
-        ours: str | None = name
         if family is not None:
-            ours = family.ours(name)
             # before `reads`, which is False for such names: they matter only if the tensor itself is missing
             if (stands_for := family.spare(name)) is not None:
                 spares.setdefault(stands_for, tensor)
             if not family.reads(name):
                 continue
-        if is_tied(ours, spec):
-            continue  # some writers store tied tensors a second time
-        if ours is None:
+        try:
+            named = ours_of(tensor, family, spec)
+        except CheckpointError as error:
+            problems += error.problems
+            continue
+        if not named:
             problems.append(unknown_tensor(tensor))
-        elif ours in tensors:
-            problems.append(Problem(tensor.place, f"{ours} a second time", "each tensor once"))
-        else:
-            tensors[ours] = tensor
+        for ours, part in named.items():
+            if is_tied(ours, spec):
+                continue  # some writers store tied tensors a second time
+            if ours in tensors:
+                problems.append(Problem(tensor.place, f"{ours} a second time", "each tensor once"))
+            else:
+                tensors[ours] = part
     for name, tensor in spares.items():
         tensors.setdefault(name, tensor)
     # their names and shapes against those of the model
@@ -105,6 +110,16 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     if problems:
         raise CheckpointError(problems)
     return Checkpoint(folder, patched, tensors, common_dtype(wanted, tensors, folder.config))
+
+
+def ours_of(tensor: StoredTensor, family: Family | None, spec: ModelSpec) -> dict[str, CheckpointTensor]:
+    """A stored tensor, or the tensors of ours that it holds, by our names; empty if it is not of this model."""
+    if family is None:
+        return {tensor.name: tensor}
+    row = family.row(tensor.name)
+    if isinstance(row, Fused):
+        return split(tensor, row, {name: parameter.shape for name, parameter in parameters_of(spec).items()})
+    return {} if row is None else {row.ours: tensor}
 
 
 def common_dtype(
@@ -127,7 +142,7 @@ def is_tied(name: str | None, spec: ModelSpec) -> bool:
     return spec.tie_embeddings and name is not None and name.startswith("decoder.embedding.")
 
 
-def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, StoredTensor], folder: Path) -> Iterator[Problem]:
+def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], folder: Path) -> Iterator[Problem]:
     """Where stored tensors and those of a model differ in name or shape."""
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
     for name, shape in shapes.items():
@@ -141,7 +156,7 @@ def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, StoredTens
         yield unknown_tensor(tensors[name])
 
 
-def unknown_tensor(tensor: StoredTensor) -> Problem:
+def unknown_tensor(tensor: CheckpointTensor) -> Problem:
     if (found := quantised_by([tensor.name])) is not None:
-        return quantised_tensor(tensor.file.path, *found)
+        return quantised_tensor(tensor.place, found[1])
     return Problem(tensor.place, "a tensor that this model does not have", "only the spec's tensors")

@@ -5,7 +5,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -63,7 +63,7 @@ class SafetensorsFile:
             self.check_unchanged()
         entries = {name: header[name] for name in names}
         if any(entry["dtype"] not in DTYPES for entry in entries.values()) and (found := quantised_by(entries)) is not None:
-            raise CheckpointError(quantised_tensor(path, *found))
+            raise CheckpointError(quantised_tensor(f"{path}: {found[0]}", found[1]))
         self.tensors = {name: self._tensor(name, entry, 8 + length) for name, entry in entries.items()}
 
     def _tensor(self, name: str, entry: Mapping[str, Any], base: int) -> "StoredTensor":
@@ -117,6 +117,11 @@ class CheckpointTensor(ABC):
         return prod(self.shape) * self.dtype.itemsize
 
     @property
+    def path(self) -> Path | None:
+        """The file that holds it; None for one in memory."""
+        return None
+
+    @property
     @abstractmethod
     def place(self) -> str:
         """The file and the tensor's name, for errors."""
@@ -132,17 +137,28 @@ class CheckpointTensor(ABC):
 
 @dataclass(frozen=True)
 class StoredTensor(CheckpointTensor):
-    """A tensor in a safetensors file, from byte `begin` on."""
+    """A tensor in a safetensors file, from byte `begin` on, or a part of one, after the first `skipped` of its elements."""
 
     file: SafetensorsFile
     begin: int
+    skipped: int = 0
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
     @property
     def place(self) -> str:
         return f"{self.file.path}: {self.name}"
 
+    def part(self, start: int, shape: tuple[int, ...]) -> "StoredTensor":
+        """The tensor of this shape from element `start` on."""
+        begin = self.begin + start * self.dtype.itemsize
+        return replace(self, shape=shape, begin=begin, skipped=self.skipped + start)
+
     def read(self) -> Tensor:
-        return self.file.mapped_tensor(self.name)
+        whole = self.file.mapped_tensor(self.name)
+        return whole.reshape(-1)[self.skipped : self.skipped + prod(self.shape)].view(self.shape)
 
     def pieces(self, rows: int | None = None, stop: int | None = None, start: int = 0) -> Iterator[Tensor]:
         """As above, by default about `PIECE_BYTES` at a time. A tensor without elements has no pieces.

@@ -59,8 +59,8 @@ def quantised_by(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def quantised_tensor(file: Path, name: str, method: str) -> Problem:
-    return Problem(f"{file}: {name}", f"a tensor of weights quantised by {method}", "plain weights", UNQUANTISED)
+def quantised_tensor(place: str, method: str) -> Problem:
+    return Problem(place, f"a tensor of weights quantised by {method}", "plain weights", UNQUANTISED)
 
 
 def refuse_wrapped(names: Sequence[str], file: Path) -> None:

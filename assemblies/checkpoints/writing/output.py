@@ -1,7 +1,7 @@
 """Writing a model's folder: spec or config.json, weights, provenance and the files taken over from sources."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -9,6 +9,7 @@ from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, OURS, S
 from pairform.assemblies.checkpoints.writing.companions import Companions
 from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, record_of
 from pairform.assemblies.checkpoints.writing.folder import new_folder
+from pairform.assemblies.checkpoints.writing.joined import joined
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
 from pairform.assemblies.families.tokens import GENERATION, with_spec_tokens, with_tokens
@@ -73,13 +74,13 @@ class Output:
         return size
 
     def named(self, spec: ModelSpec, entries: Sequence[Entry]) -> list[Entry]:
-        """The tensors under the format's names."""
+        """The tensors as the format has them."""
         if not isinstance(self.format, str) or self.format not in get_args(Format):
             raise OutputError(Problem("format", shorten(self.format), f"one of {', '.join(get_args(Format))}"))
         if self.format == OURS:
             return list(entries)
         family, _ = family_of_spec(spec)
-        return [replace(entry, name=family.theirs(entry.name, spec)) for entry in entries]
+        return joined(entries, family, spec)
 
     def write_generation(self, path: Path, spec: ModelSpec, source: bytes | None) -> None:
         """Write generation settings with the spec's tokens; the other settings are the source's, if any.

@@ -37,6 +37,7 @@ class Kind:
     attention_bias: whether projections have a bias; None uses config.attention_bias.
     mlp_bias:       whether config.mlp_bias is used.
     qk_norm:        whether queries and keys are normalised along head_dim.
+    partial_rotary: whether config.partial_rotary_factor is used.
     """
 
     model_type: str
@@ -46,6 +47,7 @@ class Kind:
     attention_bias: bool | Literal["qkv"] | None = None
     mlp_bias: bool = False
     qk_norm: bool = False
+    partial_rotary: bool = False
 
 
 def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
         "head_dim": config["head_dim"],
         "bias": config["attention_bias"] if kind.attention_bias is None else kind.attention_bias,
         "dropout": config["attention_dropout"],
-        "position": {"name": "rope", **rope(config)},
+        "position": {"name": "rope", **rope(config, partial=kind.partial_rotary)},
         "mask": mask | window if all(windowed) else mask,
     }
     feed_forward = {
