@@ -44,6 +44,7 @@ class AttentionFields(BlockSpec):
     kv_heads: int | None = None
     head_dim: int | None = None
     qk_norm: BlockSpec | None = None
+    qk_norm_span: str = "head"
     bias: bool | str = False
     dropout: float = 0.0
     position: BlockSpec | None = None

@@ -38,7 +38,12 @@ class AttentionSpec(BlockSpec):
         "2408.00118, section 2). Default: none.",
     )
     qk_norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
-        default=None, description="Norm of queries and keys along `head_dim`, before any rotation. Default: none."
+        default=None, description="Norm of queries and keys, before any rotation. Default: none."
+    )
+    qk_norm_span: Literal["head", "width"] = Field(
+        default="head",
+        description="Channels that `qk_norm` normalises together. head: those of each head; width: those of all heads (OLMo 2, "
+        "arXiv 2501.00656, section 3.1).",
     )
     bias: bool | Literal["qkv"] = Field(
         default=False,
@@ -124,10 +129,11 @@ class AttentionHeads(nn.Module):
         self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=bool(spec.bias))
         self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
         self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
+        self.normed: Literal["head", "width"] | None = None
         if spec.qk_norm is not None:
-            self.q_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
-            self.k_norm = build_block(spec.qk_norm, Sizes(self.head_dim), "norm")
-        self.normed = spec.qk_norm is not None
+            self.normed = spec.qk_norm_span
+            spans = (self.head_dim * (count if self.normed == "width" else 1) for count in (self.heads, self.kv_heads))
+            self.q_norm, self.k_norm = (build_block(spec.qk_norm, Sizes(span), "norm") for span in spans)
 
     def check_kernel(self, kernel: str) -> None:
         """Raise `InputError` if the kernel of this name does not support the block."""
@@ -136,9 +142,12 @@ class AttentionHeads(nn.Module):
 
     def queries(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_dim"]:
         batch, length, _ = hidden.shape
+        projected = self.q_proj(hidden)
+        if self.normed == "width":
+            projected = self.q_norm(projected)
         # [batch, length, width] -> [batch, heads, length, head_dim]
-        heads = self.q_proj(hidden).view(batch, length, self.heads, self.head_dim).transpose(1, 2)
-        return self.q_norm(heads) if self.normed else heads
+        heads: Tensor = projected.view(batch, length, self.heads, self.head_dim).transpose(1, 2)
+        return self.q_norm(heads) if self.normed == "head" else heads
 
     def keys_values(
         self, hidden: Float[Tensor, "batch length key_width"], k_proj: nn.Linear | None = None, v_proj: nn.Linear | None = None
@@ -146,9 +155,10 @@ class AttentionHeads(nn.Module):
         """Keys and values, both `[batch, kv_heads, length, head_dim]`, by the block's projections or by the given ones."""
         # the sizes are spelt out, since -1 would be ambiguous for an empty batch: a vision tower runs on no images
         shape = (*hidden.shape[:2], self.kv_heads, self.head_dim)
-        keys = (self.k_proj if k_proj is None else k_proj)(hidden).view(shape).transpose(1, 2)
+        projected = (self.k_proj if k_proj is None else k_proj)(hidden)
+        keys = (self.k_norm(projected) if self.normed == "width" else projected).view(shape).transpose(1, 2)
         values = (self.v_proj if v_proj is None else v_proj)(hidden).view(shape).transpose(1, 2)
-        return (self.k_norm(keys) if self.normed else keys), values
+        return (self.k_norm(keys) if self.normed == "head" else keys), values
 
     def attend(
         self, queries: Float[Tensor, "batch heads q head_dim"], reads: tuple[Read, ...], context: Context

@@ -59,7 +59,11 @@ def cross_attention_patch(layer: LayerSpec) -> Document:
     if own is None or CROSS in layer.branches:
         raise no_self_attention(layer)
     document = layer.document()
-    shared = {field: value for field, value in document["branches"][own].items() if field in (*CROSS_FIELDS, "qk_norm")}
+    shared = {
+        field: value
+        for field, value in document["branches"][own].items()
+        if field in (*CROSS_FIELDS, "qk_norm", "qk_norm_span")
+    }
     order = document["order"]
     groups = [[group] if isinstance(group, str) else group for group in order]
     if not any(CROSS in group for group in groups):
