@@ -26,8 +26,8 @@ class MixtureOfExperts(nn.Module):
     """Each token is processed by the `top_k` experts with the highest router weights (Shazeer et al. 2017, arXiv 1701.06538,
     section 2). No token is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
 
-    With norms of its own, the experts and a dense block (`shared`) are two sides that read the same hidden states, as in Gemma 4
-    26B-A4B. The norm of the branch in the layer's `norms` is then `none`.
+    With norms of its own, the experts and a dense block (`shared`) are two sides that read the same hidden states, as in
+    Gemma 4 26B-A4B. The norm of the branch in the layer's `norms` is then `none`.
 
     In compiled code every expert processes every token, since sizes that depend on the router would break the graph.
     """

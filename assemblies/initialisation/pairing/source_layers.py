@@ -69,7 +69,8 @@ def cross_attention_patch(layer: LayerSpec, keys: LayerSpec) -> Document:
     if own is None or CROSS in layer.branches:
         raise no_self_attention(layer)
     document = layer.document()
-    shared = {field: value for field, value in document["branches"][own].items() if field in (*CROSS_FIELDS, "qk_norm")}
+    kept = (*CROSS_FIELDS, "qk_norm", "qk_norm_span")
+    shared = {field: value for field, value in document["branches"][own].items() if field in kept}
     of_values = keys.document()["branches"][own]
     shared |= {field: of_values[field] for field in ("value_norm", "keys_as_values") if field in of_values}
     order = document["order"]

@@ -21,7 +21,7 @@ SEPARATE = "block.source_"
 """The prefix of merged attention's separate projections of the source."""
 KEYS = ("k_proj", "v_proj", "k_norm", "v_norm")
 """What attention without keys of its own lacks."""
-GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
+GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm", "qk_norm_span")
 NOT_SHAPE = ("mask", "kernel", "dropout", "lambda_init")
 
 
@@ -135,7 +135,7 @@ class DecoderRules(StackRules):
 def check_silent(layer: LayerSpec, index: int) -> None:
     """Check that a branch that adds zeros leaves the hidden states of a layer unchanged."""
     if layer.placement == "post":
-        expected = "pre or sandwich: a norm after the sum changes the hidden states even if the branch adds zeros"
+        expected = "pre, inner_post or sandwich: a norm after the sum changes the hidden states even if the branch adds zeros"
         raise SpecError(Problem(f"decoder.layers[{index}].placement", "post", expected))
     if not layer.residual.keeps:
         expected = "one such as add, which leaves the hidden states unchanged if a branch adds zeros"
