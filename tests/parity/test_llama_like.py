@@ -14,8 +14,9 @@ import pairform
 from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.specs.canonical import differences
 from tests.broken.damage import edit_json, refused
+from tests.families.any_family import SEEDS, check_family
 from tests.made_once import made_once
-from tests.parity.compare import FLOAT32, PADDINGS, batch, check_logits, error, reference, write
+from tests.parity.compare import FLOAT32, PADDINGS, batch, error, reference, write
 from tests.parity.pictures import same_bytes
 from tests.parity.test_conversion import CAUSAL, KEPT
 
@@ -108,18 +109,13 @@ def random_config(family: str, seed: int) -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("family", CLASSES)
-@torch.no_grad()
 def test_random_models(family: str, seed: int, tmp_path: Path) -> None:
-    """Logits are transformers', and there and back not a byte of the weights differs, nor a logit."""
-    folder = create(tmp_path / "model", family, seed=seed, **random_config(family, seed))
-    read = batch(seed, padding=PADDINGS[seed % 3])
-    ours = pairform.load(folder)
-    expected = check_logits(ours, reference(folder), read)
-    pairform.save(ours, tmp_path / "back", format="transformers")
-    assert same_bytes(folder, tmp_path / "back")
-    assert torch.equal(reference(tmp_path / "back", strict=True)(**read.inputs).logits, expected)
+    def folder(path: Path, seed: int) -> Path:
+        return create(path, family, seed=seed, **random_config(family, seed))
+
+    check_family(folder, seed, tmp_path, kind="decoder")
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -155,16 +151,6 @@ def test_other_heads(family: str, kind: str, tmp_path: Path) -> None:
     pairform.save(ours, tmp_path / "back", format="transformers")
     assert same_bytes(folder, tmp_path / "back")
     reference(tmp_path / "back", strict=True)
-
-
-@pytest.mark.parametrize("family", CLASSES)
-def test_written_tokens(family: str, tmp_path: Path) -> None:
-    """Far beyond the window, cached or not."""
-    folder = create(tmp_path / "model", family, **WINDOWED.get(family, {}))
-    ours, read = pairform.load(folder), batch(padding="left")
-    expected = reference(folder).generate(**read.inputs, max_new_tokens=24, do_sample=False)
-    for use_cache in (True, False):
-        assert torch.equal(ours.generate(**read.inputs, max_new_tokens=24, use_cache=use_cache), expected)
 
 
 PAIRS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
