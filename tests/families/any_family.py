@@ -1,7 +1,7 @@
-"""One comparison with transformers for every family: a small random model of it, both ways, cached, in bfloat16, with gradients.
+"""A small random model of any family beside transformers': both ways, decoded with a cache, in bfloat16, with gradients.
 
-A family's test gives a function that writes a folder for a seed; `written` makes one of a `Case`. Six seeds are run, or as many as
-the environment variable PAIRFORM_SEEDS says.
+A family's test gives a function that writes a folder for a seed; `written` makes one of a `Case`. Six seeds are run, or as
+many as the environment variable PAIRFORM_SEEDS says.
 """
 
 import os
@@ -21,7 +21,7 @@ SEEDS = range(int(os.environ.get("PAIRFORM_SEEDS", "6")))
 EQUAL = 1e-5
 """Largest difference in float32, over the largest value, unless transformers itself is further from its float64 results."""
 ROUNDING = 4.0
-"""How many times as far from transformers' float32 results as those are from float64 ours may be, in float32 and in bfloat16."""
+"""How many times transformers' own distance from its float64 results ours may be, in float32 and in bfloat16."""
 TOKENS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 Kind = Literal["encoder", "decoder", "encoder_decoder"]
 
@@ -129,7 +129,7 @@ def finite_gradients(ours: pairform.Model, inputs: dict[str, Any], read: Batch) 
     """Of every parameter that has an effect."""
     ours.train()
     values = result(ours(**inputs))
-    (values[read.real] if values.shape[:2] == read.ids.shape else values).float().square().mean().backward()
+    torch.autograd.backward((values[read.real] if values.shape[:2] == read.ids.shape else values).float().square().mean())
     for name, parameter in ours.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
