@@ -53,11 +53,12 @@ def random_config(seed: int) -> dict[str, Any]:
     heads, width = rng.choice([2, 4, 6]), rng.choice([8, 16])
     fraction = rng.choice([1.0, 0.5, 0.75])
     pairs = int(width * fraction) // 2
+    factors: list[dict[str, Any]] = [{}, {"attention_factor": 1.3}, {"factor": 4.0}]
     longrope = {
         "rope_type": "longrope",
         "short_factor": [rng.uniform(1, 2) for _ in range(pairs)],
         "long_factor": [rng.uniform(1, 9) for _ in range(pairs)],
-        **rng.choice([{}, {"attention_factor": 1.3}, {"factor": 4.0}]),
+        **rng.choice(factors),
     }
     scaling = rng.choice([{"rope_type": "default"}, longrope, longrope])
     return {
@@ -101,7 +102,8 @@ def test_text_that_grows_beyond_the_length_of_the_short_factors(length: int, tmp
     """Then the cached keys are computed again with the long factors, as in transformers."""
     folder = create(tmp_path / "model", **LONGROPE | {"original_max_position_embeddings": length}, tie_word_embeddings=True)
     ours, theirs = pairform.load(folder), reference(folder)
-    read, options = batch(), {"max_new_tokens": 12}
+    read = batch()
+    options: dict[str, Any] = {"max_new_tokens": 12}
     expected = theirs.generate(**read.inputs, do_sample=False, **options)
     assert torch.equal(ours.generate(**read.inputs, **options), expected)
     assert torch.equal(ours.generate(**read.inputs, use_cache=False, **options), expected)
