@@ -36,7 +36,7 @@ def random_config(classes: str, seed: int) -> dict[str, Any]:
         "d_model": rng.choice([16, 24, 32]),
         **sizes,
         "max_position_embeddings": 40,
-        "activation_function": rng.choice(["gelu", "relu", "swish", "gelu_new"]),
+        "activation_function": rng.choice(["gelu", "relu", "swish", "gelu_pytorch_tanh"]),
         "scale_embedding": rng.random() < 0.5,
         "init_std": rng.choice([0.3, 0.6]),
         "decoder_start_token_id": rng.choice([2, 5] if classes == "M2M100" else [0, 2, 5]),
