@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from pairform.assemblies.families.tokens import with_tokens
 from pairform.assemblies.specs.canonical import differences
 from pairform.assemblies.specs.model import ModelSpec
@@ -29,11 +31,13 @@ class Fused(NamedTuple):
     ours:       the names of its parts, concatenated along the first axis. With an `{expert}` that is not in `theirs`, these are
                 the parts for each expert, and the stored tensor has a leading axis by expert.
     transposed: whether the last two axes are exchanged in the file, as in the weights of transformers' Conv1D.
+    leading:    whether the stored tensor has a leading axis of one.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
+    leading: bool = False
 
     @property
     def by_expert(self) -> bool:
@@ -140,6 +144,9 @@ class Family:
         base_prefix: of all tensors but the head's in folders of models with a head; folders of models without one lack it.
         written: the table of names to write with, if it depends on the spec.
         copies: tensors that some files hold twice: the copy's name, and the name of the tensor that is read.
+        extras: tensors that its files hold beside the model's and that are not read: the name of the one of ours that it
+            repeats, or its values.
+        zeros: tensors of ours that its files may lack, and that are zero then.
     """
 
     model_type: str
@@ -150,6 +157,8 @@ class Family:
     base_prefix: str = "model."
     written: Callable[[ModelSpec], NameTable] | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
+    extras: Callable[[ModelSpec], Mapping[str, str | Tensor]] = lambda spec: {}
+    zeros: frozenset[str] = frozenset()
 
     def row(self, theirs: str, known: Container[str] | None = None) -> Row | Fused | None:
         """The row of a tensor of theirs; None for a name that the family does not have. known: as for `NameTable.row`."""
@@ -165,14 +174,18 @@ class Family:
 
     def spare(self, theirs: str) -> str | None:
         """Our name for the tensor that one of theirs replaces if it is missing."""
-        return self.names.spare(theirs)
+        return self.names.spare(theirs) or self.names.spare(self.base_prefix + theirs)
 
     def holder(self, ours: str, spec: ModelSpec) -> Row | Fused:
         """The row to write a tensor of ours with."""
         row = (self.names if self.written is None else self.written(spec)).holder(ours)
         if row is None:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
-        return row._replace(theirs=row.theirs.removeprefix(self.base_prefix)) if spec.head.name == "none" else row
+        return row._replace(theirs=self.prefixed(row.theirs, spec))
+
+    def prefixed(self, theirs: str, spec: ModelSpec) -> str:
+        """A name as it is in files of `spec`: those of models without a head lack the prefix."""
+        return theirs.removeprefix(self.base_prefix) if spec.head.name == "none" else theirs
 
     def theirs(self, ours: str, spec: ModelSpec) -> str:
         """Their name for the tensor that is, or holds, one of ours."""

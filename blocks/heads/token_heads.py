@@ -27,9 +27,13 @@ from pairform.blocks.heads.prediction import Prediction
 from pairform.blocks.heads.transform import TransformSpec, transform_of
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 
+ALIGNED = 8
+"""Elements that the rows of a matrix begin at multiples of, for fast products."""
+
 
 class LMHead(nn.Module):
-    """Logits over the vocabulary, with a softcap `softcap * tanh(logits / softcap)` if it is set."""
+    """Logits over the vocabulary, plus a bias if the spec has one, with a softcap `softcap * tanh(logits / softcap)` if it is
+    set."""
 
     class Spec(BlockSpec):
         name: Literal["lm"] = "lm"
@@ -42,6 +46,11 @@ class LMHead(nn.Module):
             description="Factor on the hidden states before the projection. `inverse_sqrt_width`: `width ** -0.5`, as T5 does "
             "with tied embeddings (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none.",
         )
+        bias: Literal["learned", "fixed"] | None = Field(
+            default=None,
+            description="Add a number for each token to the logits. fixed: it is stored and not trained, as BART's "
+            "`final_logits_bias`. Default: none.",
+        )
         softcap: PositiveFloat | None = Field(default=None, description="Limit of the logits' absolute value. Default: none.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
@@ -50,17 +59,33 @@ class LMHead(nn.Module):
         self.spec = spec
         self.factor = sizes.width**-0.5 if spec.scale == "inverse_sqrt_width" else spec.scale
         self.weight = None if spec.tie else nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
+        self.bias = None
+        if spec.bias is not None:
+            self.bias = nn.Parameter(torch.empty(sizes.vocabulary), requires_grad=spec.bias == "learned")
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        logits = linear(self.scaled(hidden), self.projection(tied, hidden))
+        logits = linear(self.scaled(hidden), self.projection(tied, hidden), self.bias)
         cap = self.spec.softcap
         # in place: nothing else holds the logits before the softcap
         return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         return hidden if self.factor is None else hidden * self.factor
+
+    def fused(self, prediction: Prediction) -> tuple[Float[Tensor, "batch length in"], Float[Tensor, "vocabulary in"]]:
+        """Hidden states and a weight whose product is the logits before the softcap.
+
+        The bias is one more column of the weight. Seven columns of zeros beside it keep its rows aligned.
+        """
+        hidden = self.scaled(prediction.hidden)
+        weight = self.projection(prediction.tied, hidden)
+        if self.bias is None:
+            return hidden, weight
+        bias = functional.pad(self.bias[:, None].to(weight.dtype), (0, ALIGNED - 1))
+        ones = functional.pad(torch.ones_like(hidden[..., :1]), (0, ALIGNED - 1))
+        return torch.cat((hidden, ones), dim=-1), torch.cat((weight, bias), dim=-1)
 
     def projection(self, tied: Tensor | None, hidden: Tensor) -> Float[Tensor, "vocabulary width"]:
         weight = self.weight if tied is None else tied
@@ -86,13 +111,11 @@ class LMHead(nn.Module):
         """As `loss`, with further terms: the loss, and its parts if there are `terms`."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        hidden = self.scaled(prediction.hidden)
-        return linear_losses(hidden, self.projection(prediction.tied, hidden), labels, self.spec.softcap, tokens, terms)
+        return linear_losses(*self.fused(prediction), labels, self.spec.softcap, tokens, terms)
 
     def as_teacher(self, prediction: Prediction, weight: float, temperature: float) -> Teacher:
         """A prediction of this head that another model learns from."""
-        hidden = self.scaled(prediction.hidden)
-        return Teacher(hidden, self.projection(prediction.tied, hidden), self.spec.softcap, weight, temperature)
+        return Teacher(*self.fused(prediction), self.spec.softcap, weight, temperature)
 
 
 class ClassificationSpec(BlockSpec):
