@@ -53,7 +53,7 @@ class LMHead(nn.Module):
         softcap: PositiveFloat | None = Field(default=None, description="Limit of the logits' absolute value. Default: none.")
         transform: TransformSpec | None = Field(
             default=None,
-            description="Dense layer, activation and norm before the projection, as in a BERT decoder. Default: none.",
+            description="Dense layer, activation and norm before the projection, as in BERT. Default: none.",
         )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
