@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families import bert, gemma, llama, phi3, t5, t5gemma
+from pairform.assemblies.families import bert, encoder_decoder, gemma, gpt2, llama, mixtures, phi3, t5, t5gemma
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ALL = (
     *bert.FAMILIES,
+    *encoder_decoder.FAMILIES,
     *phi3.FAMILIES,
+    *gpt2.FAMILIES,
+    *mixtures.FAMILIES,
     *llama.FAMILIES,
     *gemma.FAMILIES,
     *t5.FAMILIES,
