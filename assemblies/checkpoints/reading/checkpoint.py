@@ -124,7 +124,7 @@ def ours_of(tensor: StoredTensor, family: Family | None, spec: ModelSpec) -> dic
     """A stored tensor, or the tensors of ours that it holds, by our names; empty if it is not of this model."""
     if family is None:
         return {tensor.name: tensor}
-    row = family.row(tensor.name)
+    row = family.row(tensor.name, parameters_of(spec))
     if isinstance(row, Fused):
         return split(tensor, row, {name: parameter.shape for name, parameter in parameters_of(spec).items()})
     return {} if row is None else {row.ours: tensor}
