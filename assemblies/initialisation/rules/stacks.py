@@ -110,8 +110,11 @@ class StackRules:
             return self.end_of_image(target)
         if not inner.startswith("layers."):
             return self.from_source(target, f"{self.source_part}.{inner}")
-        _, number, branch, rest = inner.split(".", 3)
-        return self.make_in_branch(target, int(number), branch, rest)
+        _, number, branch, *rest = inner.split(".", 3)
+        if branch not in self.stack.layers[int(number)].branches:  # of the layer itself
+            own = ".".join((branch, *rest))
+            return self.from_source(target, f"{self.source_part}.layers.{self.layers[int(number)]}.{own}")
+        return self.make_in_branch(target, int(number), branch, *rest)
 
     def end_of_image(self, target: Target) -> Planned:
         """The source's own parameter, else that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
