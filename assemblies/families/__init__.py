@@ -3,7 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families import gemma, gemma1, gpt2, granite, llama, mixtures, olmo, phi3, smollm3, t5, t5gemma
+from pairform.assemblies.families import (
+    embedding_gemma2,
+    gemma,
+    gemma1,
+    gpt2,
+    granite,
+    llama,
+    mixtures,
+    olmo,
+    phi3,
+    smollm3,
+    t5,
+    t5gemma,
+)
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
@@ -20,6 +33,7 @@ ALL = (
     *llama.FAMILIES,
     *gemma.FAMILIES,
     *t5.FAMILIES,
+    *embedding_gemma2.FAMILIES,
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
