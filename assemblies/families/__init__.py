@@ -7,6 +7,7 @@ from pairform.assemblies.families import (
     bart,
     bert,
     encoder_decoder,
+    embedding_gemma2,
     gemma,
     gemma1,
     gpt2,
@@ -38,6 +39,7 @@ ALL = (
     *gemma.FAMILIES,
     *t5.FAMILIES,
     *bart.FAMILIES,
+    *embedding_gemma2.FAMILIES,
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}

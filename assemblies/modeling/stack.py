@@ -148,7 +148,7 @@ class Stack(nn.Module):
     def run(
         self, embedded: Float[Tensor, "batch length width"], context: Context, ids: Int[Tensor, "batch length"] | None
     ) -> list[Tensor]:
-        """The embeddings of `ids` with their positions and norm, then each layer's output, the last one after the final norm."""
+        """The embeddings of `ids` with their positions and norm, then each layer's output, the last after the final norm."""
         if self.layer_inputs is not None:
             context.layer_inputs = self.layer_inputs(embedded, ids)
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
