@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -135,7 +135,10 @@ class Family:
         writes: whether a spec is stored as this family; of several families the first in `FAMILIES` is taken.
         base_prefix: of all tensors but the head's in folders of models with a head; folders of models without one lack it.
         written: the table of names to write with, if it depends on the spec.
+        by_spec: whether that is also the table to read with.
         copies: tensors that some files hold twice: the copy's name, and the name of the tensor that is read.
+        doubles: tensors to write twice for a spec: the copy's name, and the name of the tensor that is copied.
+        by_names: a merge patch on a document for what the names of the tensors in the files say and config.json does not.
     """
 
     model_type: str
@@ -145,7 +148,14 @@ class Family:
     writes: Callable[[ModelSpec], bool]
     base_prefix: str = "model."
     written: Callable[[ModelSpec], NameTable] | None = None
+    by_spec: bool = False
     copies: Mapping[str, str] = field(default_factory=dict)
+    doubles: Callable[[ModelSpec], Mapping[str, str]] | None = None
+    by_names: Callable[[Mapping[str, Any], set[str]], dict[str, Any]] | None = None
+
+    def reading(self, spec: ModelSpec) -> "Family":
+        """The family with the names that files of `spec` have."""
+        return replace(self, names=self.written(spec)) if self.by_spec and self.written is not None else self
 
     def row(self, theirs: str) -> Row | Fused | None:
         """The row of a tensor of theirs; None for a name that the family does not have."""

@@ -12,7 +12,12 @@ from pairform.assemblies.checkpoints.reading.fused_tensors import split
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, ModelFolder
-from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor, StoredTensor
+from pairform.assemblies.checkpoints.reading.safetensors_file import (
+    DTYPE_NAMES,
+    CheckpointTensor,
+    StoredTensor,
+    odd_dtype,
+)
 from pairform.assemblies.checkpoints.reading.unsupported import (
     quantised_by,
     quantised_tensor,
@@ -71,6 +76,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     """The checkpoint in a folder, as `open_checkpoint`."""
     spec, family = folder.spec, folder.family
     if family is not None:
+        family = family.reading(spec)
         refuse_quantised(folder.config, folder.path / CONFIG)
     if folder.tensors:
         refuse_wrapped([*folder.tensors], next(iter(folder.tensors.values())).file.path)
@@ -84,6 +90,9 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
                 spares.setdefault(stands_for, tensor)
             if not family.reads(name):
                 continue
+        if not tensor.dtype.is_floating_point:
+            problems.append(odd_dtype(tensor.place, DTYPE_NAMES[tensor.dtype]))
+            continue
         try:
             named = ours_of(tensor, family, spec)
         except CheckpointError as error:

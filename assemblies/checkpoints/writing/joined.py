@@ -29,7 +29,8 @@ def joined(entries: Sequence[Entry], family: Family, spec: ModelSpec) -> list[En
         if row.theirs not in made:
             parts = [[by_name[name] for name in group] for group in row.parts(by_name)] if isinstance(row, Fused) else []
             made[row.theirs] = join(row, parts) if isinstance(row, Fused) else replace(entry, name=row.theirs)
-    return list(made.values())
+    doubles = {} if family.doubles is None else family.doubles(spec)
+    return [*made.values(), *(replace(made[name], name=copy) for copy, name in doubles.items())]
 
 
 def join(fused: Fused, parts: list[list[Entry]]) -> Entry:
