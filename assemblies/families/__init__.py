@@ -6,12 +6,14 @@ from typing import Any
 from pairform.assemblies.families import (
     bert,
     encoder_decoder,
+    eurobert,
     gemma,
     gemma1,
     gpt2,
     granite,
     llama,
     mixtures,
+    modernbert,
     olmo,
     phi3,
     smollm3,
@@ -26,6 +28,8 @@ ALL = (
     # of several that can express a spec the first is written: those with something of their own before Llama
     *bert.FAMILIES,
     *encoder_decoder.FAMILIES,
+    *modernbert.FAMILIES,
+    *eurobert.FAMILIES,
     *phi3.FAMILIES,
     *gpt2.FAMILIES,
     *mixtures.FAMILIES,
