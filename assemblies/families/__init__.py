@@ -6,14 +6,16 @@ from typing import Any
 from pairform.assemblies.families import (
     bart,
     bert,
-    encoder_decoder,
     embedding_gemma2,
+    encoder_decoder,
+    eurobert,
     gemma,
     gemma1,
     gpt2,
     granite,
     llama,
     mixtures,
+    modernbert,
     olmo,
     phi3,
     smollm3,
@@ -25,9 +27,11 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ALL = (
+    # of several that can express a spec the first is written: those with something of their own before Llama
     *bert.FAMILIES,
     *encoder_decoder.FAMILIES,
-    # of several that can express a spec the first is written: those with something of their own before Llama
+    *modernbert.FAMILIES,
+    *eurobert.FAMILIES,
     *phi3.FAMILIES,
     *gpt2.FAMILIES,
     *mixtures.FAMILIES,
