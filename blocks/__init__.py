@@ -43,6 +43,7 @@ for kind, name, block in (
     ("bridge", "linear", "bridges:LinearBridge"),
     ("bridge", "separate_keys", "bridges:SeparateKeysBridge"),
     ("head", "lm", "heads.token_heads:LMHead"),
+    ("head", "masked_lm", "heads.masked_lm:MaskedLMHead"),
     ("head", "sequence_classification", "heads.token_heads:SequenceClassificationHead"),
     ("head", "token_classification", "heads.token_heads:TokenClassificationHead"),
     ("head", "span", "heads.token_heads:SpanHead"),

@@ -13,8 +13,10 @@ from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.layer import Layer
 from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Reads, Source
+from pairform.blocks.embeddings import TokenTypes
 from pairform.blocks.key_values import Place
 from pairform.blocks.positions.base import ScoreBias
 from pairform.registry import InputError, Problem, Sizes, build_block
@@ -52,8 +54,11 @@ class Stack(nn.Module):
         self.embedding = build_block(spec.embedding, sizes, "embedding")
         self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
+        self.token_types = None if spec.token_types is None else TokenTypes(spec.token_types, sizes.width)
+        self.embedding_norm = None if spec.embedding_norm is None else build_block(spec.embedding_norm, sizes, "norm")
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
         self.share_positions()
+        self.share_keys()
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision: Vision | None = None
         if spec.vision is not None:
@@ -71,6 +76,13 @@ class Stack(nn.Module):
                     key = (name, type(position))
                     position.share(earlier.get(key))
                     earlier[key] = position
+
+    def share_keys(self) -> None:
+        """Tell blocks that share keys whose they read, and those blocks that they are read."""
+        for (index, name), place in key_places(self.spec.layers, self.spec.width).items():
+            assert place is not None, "checked by the spec"
+            self.layers[index].get_submodule(name).block.keys_from = place
+            self.layers[place[0]].get_submodule(name).block.keys_read_later = True
 
     def forward(
         self,
@@ -95,6 +107,8 @@ class Stack(nn.Module):
             inputs = StackInputs(inputs)
         offset = 0 if cache is None else cache.length
         embedded, image_runs, vision_loss = self.embed(inputs, offset)
+        if self.token_types is not None:
+            embedded = self.token_types(embedded, inputs.token_types)
         total = offset + embedded.shape[1]
         context = Context(
             inputs.positions_from(offset, embedded.shape[1], embedded.device),
@@ -126,8 +140,9 @@ class Stack(nn.Module):
         )
 
     def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
-        """The embeddings with their positions, then each layer's output, the last one after the final norm."""
+        """The embeddings with their positions and norm, then each layer's output, the last one after the final norm."""
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
+        hidden = hidden if self.embedding_norm is None else self.embedding_norm(hidden)
         states = [self.dropped(hidden, self.spec.dropout)]
         # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()

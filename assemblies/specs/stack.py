@@ -9,9 +9,10 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.specs.layer import LayerSpec, Norm
+from pairform.assemblies.specs.shared import check_shared_keys, check_shared_tables
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec, TableFields
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,
@@ -71,6 +72,15 @@ class StackSpec(Spec):
     )
     position: Annotated[BlockSpec, Slot("absolute_position")] | None = Field(
         default=None, description="Absolute position added to the embeddings. Default: none."
+    )
+    token_types: PositiveInt | None = Field(
+        default=None,
+        description="Number of token types, each a learned vector added to the embeddings (segment embeddings of BERT; Devlin "
+        "et al. 2019, arXiv 1810.04805, section 3): `token_type_ids` say which, by default 0. Default: none.",
+    )
+    embedding_norm: Norm | None = Field(
+        default=None,
+        description="Norm of the embeddings with their token types and positions, before dropout (BERT). Default: none.",
     )
     layer: LayerSpec = Field(description="Template of every layer, to which `cycle` and `overrides` apply.")
     cycle: PerLayer[Patch] = Field(
@@ -171,7 +181,7 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         sizes = replace(sizes, depth=self.depth)
-        for field in ("embedding", "position", "final_norm", "vision"):
+        for field in ("embedding", "position", "embedding_norm", "final_norm", "vision"):
             part: BlockSpec | VisionSpec | None = getattr(self, field)
             if part is not None:
                 yield from (problem.inside(field) for problem in part.check(sizes))
@@ -183,27 +193,8 @@ class StackSpec(Spec):
                 if problem not in seen:
                     seen.add(problem)
                     yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")
-        yield from self._check_shared_tables()
-
-    def _check_shared_tables(self) -> Iterator[Problem]:
-        """A position that reads an earlier layer's table finds one that fits."""
-        tables: dict[tuple[str, str], tuple[int, int]] = {}
-        for index, layer in enumerate(self.layers):
-            for name in layer.present:
-                branch = AttentionFields.of(layer.branches[name])
-                position = TableFields.of(branch.position)
-                where, kind = f"layers[{index}].branches.{name}.position", (name, position.name)
-                table = (position.buckets, branch.heads)
-                if position.buckets and not position.shared:
-                    tables[kind] = table
-                elif position.buckets and kind not in tables:
-                    expected = f"an earlier layer whose {name} has a {position.name} of its own"
-                    remedy = "Set shared to false in the first of these layers, with an override."
-                    yield Problem(f"{where}.shared", "true", expected, remedy)
-                    return
-                elif position.buckets and tables[kind] != table:
-                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[kind]))
-                    yield Problem(where, found, f"the shared table's: {expected}")
+        yield from check_shared_tables(self.layers)
+        yield from check_shared_keys(self.layers, self.width)
 
     def _check_overrides(self) -> Iterator[Problem]:
         for number, override in enumerate(self.overrides):

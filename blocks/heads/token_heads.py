@@ -7,6 +7,7 @@ prediction's logits or from its hidden states. A spec class with `pools = True` 
 rejected.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -23,6 +24,7 @@ from pairform.blocks.heads.linear_cross_entropy import linear_losses
 from pairform.blocks.heads.loss_terms import LossParts, LossTerms, Teacher
 from pairform.blocks.heads.pooled_heads import pooled
 from pairform.blocks.heads.prediction import Prediction
+from pairform.blocks.heads.transform import TransformSpec, transform_of
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
 
 
@@ -101,10 +103,19 @@ class ClassificationSpec(BlockSpec):
     )
     dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
     bias: bool = Field(default=True, description="Add a learned bias to the projection.")
+    transform: TransformSpec | None = Field(
+        default=None,
+        description="Dense layer, activation and norm before dropout and projection; in BERT's sequence classification tanh "
+        "without a norm. Default: none.",
+    )
 
     @property
     def count(self) -> int:
         return self.labels if isinstance(self.labels, int) else len(self.labels)
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        if self.transform is not None:
+            yield from self.transform.check(sizes)
 
 
 class ProjectionHead(nn.Module):
@@ -113,9 +124,11 @@ class ProjectionHead(nn.Module):
     def __init__(self, spec: "ClassificationSpec | SpanHead.Spec", sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
+        self.transform = transform_of(spec.transform, sizes) if isinstance(spec, ClassificationSpec) else None
         self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
 
     def projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
+        hidden = hidden if self.transform is None else self.transform(hidden)
         outputs: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
         return outputs
 
@@ -172,11 +185,16 @@ class SpanHead(ProjectionHead):
 
 
 class SequenceClassificationHead(ProjectionHead):
-    """One class per sequence, computed from its last token that is not padding: logits `[batch, labels]`."""
+    """One class per sequence, by default computed from its last token that is not padding: logits `[batch, labels]`."""
 
     class Spec(ClassificationSpec):
         pools: ClassVar[bool] = True
         name: Literal["sequence_classification"] = "sequence_classification"
+        pooling: Literal["mean", "first", "last"] = Field(
+            default="last",
+            description="How the hidden states of the tokens that are not padding become one vector: their mean, the first "
+            "(BERT) or the last (decoders).",
+        )
         problem: Literal["regression", "single_label", "multi_label"] | None = Field(
             default=None,
             description="What the labels are. Default: regression if there is one label, else single_label for integer labels "
@@ -188,7 +206,7 @@ class SequenceClassificationHead(ProjectionHead):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
     ) -> Float[Tensor, "batch labels"]:
-        return self.projected(pooled(hidden, valid, "last"))
+        return self.projected(pooled(hidden, valid, self.spec.pooling))
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
         logits, problem = wide(prediction.logits), self.spec.problem
