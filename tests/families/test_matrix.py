@@ -6,6 +6,7 @@ The normal run takes each family beside the next one; `PAIRFORM_MATRIX=all` take
 import os
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 import pairform
 from pairform.assemblies.initialisation.pairing.pair import stack_of
+from pairform.assemblies.specs.layer_patches import with_layer_patches
+from pairform.assemblies.specs.model import StackSpec
 from tests.broken.damage import refused
 from tests.parity.compare import Batch, batch, error
 from tests.parity.config_folders import FOLDERS
@@ -44,19 +47,33 @@ def decoder_source(root: Path, family: str) -> Path | None:
     spec = pairform.load_spec(encoder_source(root, family))
     if spec.decoder is None:
         return None
-    wider = {part: {"width": WIDER * stack.width} for part, stack in spec.stacks.items()}
-    made = pairform.patch(spec, {"vocabulary": spec.vocabulary + MORE, "initializer_range": 0.3, **wider})
+    wider = {part: widened(stack) for part, stack in spec.stacks.items()}
+    made = {**spec.document(), "vocabulary": spec.vocabulary + MORE, "initializer_range": 0.3, **wider}
     pairform.save(pairform.build(made, seed=1), root / f"decoder-{family}")
     return root / f"decoder-{family}"
 
 
+def widened(stack: StackSpec) -> dict[str, Any]:
+    """The document of a wider stack with the same heads."""
+    heads = [
+        {name: {"head_dim": stack.width // fields["heads"]} for name, fields in layer["branches"].items() if follows(fields)}
+        for layer in (each.document() for each in stack.layers)
+    ]
+    document = with_layer_patches(stack.document(), [{"branches": patch} if patch else {} for patch in heads])
+    return document | {"width": WIDER * stack.width}
+
+
+def follows(branch: dict[str, Any]) -> bool:
+    """Whether a branch has heads whose size follows from the stack's width."""
+    return branch.get("heads") is not None and branch.get("head_dim") is None
+
+
 def decoders(root: Path, encoder: str) -> Iterator[Path]:
-    """The sources of decoders beside an encoder's."""
+    """The sources of decoders beside an encoder's, from the next family on."""
     families = [*FOLDERS]
-    place = families.index(encoder)
-    others = [*families[place + 1 :], *families[: place + 1]]
-    found = [made for family in others if (made := decoder_source(root, family)) is not None]
-    yield from found if os.environ.get("PAIRFORM_MATRIX") == "all" else found[:1]
+    after = families.index(encoder) + 1
+    found = (made for family in families[after:] + families[:after] if (made := decoder_source(root, family)) is not None)
+    yield from islice(found, None if os.environ.get("PAIRFORM_MATRIX") == "all" else 1)
 
 
 @pytest.mark.parametrize("family", FOLDERS)
