@@ -192,6 +192,7 @@ class Plan(Spec):
     """Everything that `execute` needs. Each target and each source tensor is in it exactly once.
 
     edits: where the new stacks' specs are not their sources'.
+    notes: advice on the options.
     """
 
     spec: ModelSpec
@@ -200,6 +201,7 @@ class Plan(Spec):
     targets: Annotated[tuple[TargetRow, ...], Strict(False)]
     origins: Annotated[tuple[SourceRow, ...], Strict(False)]
     edits: Annotated[tuple[Edit, ...], Strict(False)] = ()
+    notes: Annotated[tuple[str, ...], Strict(False)] = ()
 
     def __repr__(self) -> str:
         totals = ", ".join(f"{total['tensors']} {kind}" for kind, total in self.totals.items() if total["tensors"])

@@ -15,7 +15,7 @@ from pairform.assemblies.initialisation.pairing.compatibility import CROSS
 from pairform.assemblies.initialisation.pairing.pair import move, pair
 from pairform.assemblies.initialisation.pairing.source_layers import changed_source_layers
 from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
-from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules
+from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules, advice
 from pairform.assemblies.initialisation.rules.stacks import Part, Planned, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.modeling.build import parameters_of
@@ -88,7 +88,11 @@ def plan_of(
     }
     if problems := [*(problem for rule in rules.values() for problem in rule.check()), *check_vision(target, sources)]:
         raise SpecError(problems)
-    return plan_by(rules, sources, refs)
+    made = plan_by(rules, sources, refs)
+    decoder = rules.get("decoder")
+    if not isinstance(decoder, DecoderRules) or "encoder" not in sources:
+        return made
+    return made.model_copy(update={"notes": tuple(advice(decoder, sources["encoder"], made.targets))})
 
 
 def target_of(
@@ -222,6 +226,8 @@ def source_rows(
 def drop_reason(rule: StackRules, name: str) -> str:
     """Why a source tensor is not used."""
     part, *rest = name.split(".")
+    if part == "head" and rule.part == "encoder" and rule.target.decoder is not None:
+        return "an encoder beside a decoder has no head"
     if part == "head":
         return "the new model's head is another, or tied"
     if part != rule.source_part:

@@ -25,6 +25,8 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
             print(printable(f"  {edit.path}: {before} -> {after}"))
     print(f"\nto be written: {size_in_bytes(plan):,} bytes of weights")
     print_totals(plan)
+    for note in plan.notes:
+        print(printable(f"note: {note}"))
 
 
 def print_groups(plan: "Plan") -> None:
