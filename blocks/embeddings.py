@@ -110,3 +110,17 @@ class FactorisedEmbedding(ScaledEmbedding):
     def lower(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... rank"]:
         """The hidden states in the rank of the table, for a tied head to multiply with it."""
         return hidden @ self.projection
+
+
+class TokenTypes(nn.Module):
+    """A learned vector for each token type, added to the embeddings (BERT's segment embeddings)."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, width))
+
+    def forward(
+        self, embedded: Float[Tensor, "batch length width"], types: Int[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch length width"]:
+        """`embedded` with the vectors of `types`; None: all of type 0."""
+        return embedded + (self.weight[0] if types is None else functional.embedding(types, self.weight))

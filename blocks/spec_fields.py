@@ -6,7 +6,7 @@ reads them through `of`: `HeadSpec.of(spec.head).tie`. Those of attention blocks
 
 from typing import Literal
 
-from pairform.registry import BlockSpec, PositiveInt
+from pairform.registry import BlockSpec, PositiveInt, Spec
 
 
 class HeadSpec(BlockSpec):
@@ -18,6 +18,10 @@ class HeadSpec(BlockSpec):
     labels: int | tuple[str, ...] | None = None
     dropout: float = 0.0
     problem: str | None = None
+    pooling: str = "last"
+    bias: bool | str | None = True
+    normalise: bool = True
+    transform: Spec | None = None
 
 
 class FeedForwardFields(BlockSpec):

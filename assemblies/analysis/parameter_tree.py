@@ -11,7 +11,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import StackSpec
 
 CROSS = "cross_attention"
-EMBEDDINGS = ("embedding", "position")
+EMBEDDINGS = ("embedding", "position", "token_types", "embedding_norm")
 """Parts of a stack that make its first hidden states."""
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families import bart, gemma, llama, phi3, t5, t5gemma
+from pairform.assemblies.families import bart, bert, gemma, llama, phi3, t5, t5gemma
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ALL = (
+    *bert.FAMILIES,
     *phi3.FAMILIES,
     *llama.FAMILIES,
     *gemma.FAMILIES,

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -25,15 +26,13 @@ from pairform.registry import InputError, Problem
 def generate(
     model: Model,
     options: GenerationOptions,
-    input_ids: Int[Tensor, "batch length"] | None,
-    attention_mask: Tensor | None,
+    inputs: StackInputs,
     decoder_input_ids: Int[Tensor, "batch prompt"] | None,
     decoder_attention_mask: Tensor | None,
-    pixel_values: Tensor | None,
     encoder_outputs: EncoderOutputs,
     cache: Cache | None,
 ) -> Int[Tensor, "batch total_length"]:
-    """`Model.generate`, which documents the arguments."""
+    """`Model.generate`, which documents the arguments. `inputs` are the encoder's, or the prompt of a decoder-only model."""
     resolved = options.checked(model, cache)
     # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default; the padding of
     # an encoder with special tokens of its own has nothing to do with the decoder's end tokens
@@ -41,10 +40,10 @@ def generate(
     padding = None if model.padding in resolved.ends and not own_tokens else model.padding
     with evaluating(model):
         # the source, and the tokens that the decoder begins with
-        source, images = None, pixel_values
-        prompt, mask = input_ids, attention_mask
+        source, images = None, inputs.pixel_values
+        prompt, mask = inputs.ids, inputs.valid
         if model.encoder is not None:
-            source = encode(model, input_ids, attention_mask, pixel_values, encoder_outputs, cache, padding)
+            source = encode(model, inputs, encoder_outputs, cache, padding)
             prompt, mask, images = decoder_input_ids, decoder_attention_mask, None
         prompt, valid = starting_point(model, prompt, mask, source, padding)
         longest = prompt.shape[1] + resolved.max_new_tokens
@@ -131,18 +130,10 @@ def sample(
     return running[:, length : end + 1]
 
 
-def encode(
-    model: Model,
-    ids: Tensor | None,
-    mask: Tensor | None,
-    pixels: Tensor | None,
-    outputs: EncoderOutputs,
-    cache: Cache | None,
-    padding: int | None,
-) -> Source:
+def encode(model: Model, inputs: StackInputs, outputs: EncoderOutputs, cache: Cache | None, padding: int | None) -> Source:
     """The source of the decoder: the encoder's output, computed unless it is given, after the bridge."""
     assert model.encoder is not None
-    inputs = mask_padding(StackInputs(ids, valid=kept_mask(outputs, as_mask(mask)), pixel_values=pixels), padding)
+    inputs = mask_padding(replace(inputs, valid=kept_mask(outputs, inputs.valid)), padding)
     if outputs is not None:
         encoded = kept_output(outputs, model.source_layers)
     else:

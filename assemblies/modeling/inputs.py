@@ -29,6 +29,7 @@ class StackInputs:
             have a prefix.
         counted: False at new tokens that auxiliary losses ignore: those with an ignored label, if the tokens are the labels
             shifted right. Others attend to them nevertheless, as in transformers.
+        token_types: of the new tokens, for a stack with token types; None: all 0.
         prompt_length: image tokens after this many tokens, cached ones included, stand for no image: the model generated them.
     """
 
@@ -41,6 +42,7 @@ class StackInputs:
     prefix_lengths: Int[Tensor, " batch"] | None = None
     counted: Bool[Tensor, "batch length"] | None = None
     prompt_length: int | None = None
+    token_types: Int[Tensor, "batch length"] | None = None
 
     def positions_from(self, offset: int, length: int, device: torch.device) -> Int[Tensor, "batch length"]:
         """The positions of `length` new tokens after `offset` cached ones."""

@@ -40,6 +40,7 @@ class Model(ModelParts):
         segment_ids: Int[Tensor, "batch length"] | None = None,
         decoder_segment_ids: Int[Tensor, "batch target_length"] | None = None,
         prefix_lengths: Int[Tensor, " batch"] | None = None,
+        token_type_ids: Int[Tensor, "batch length"] | None = None,
         pixel_values: Float[Tensor, "pictures channels height width"] | None = None,
         encoder_outputs: EncoderOutputs = None,
         cache: Cache | None = None,
@@ -70,6 +71,8 @@ class Model(ModelParts):
                 positions counted from its beginning.
             prefix_lengths: for a decoder whose masks have a prefix, the number of tokens of each row, from the first that is
                 not padding, that attend to each other; by default 0. With a cache they belong to the first call.
+            token_type_ids: the type of each new token of an encoder, or of the only stack, that has token types; by default 0.
+                The decoder of an encoder-decoder reads type 0.
             pixel_values: the images of the image tokens in `input_ids`, in their order over the whole batch.
             encoder_outputs: from an earlier call, to run only the decoder: the whole output, which includes the padding mask;
                 or the hidden states, or a tuple that begins with them, together with `attention_mask`.
@@ -91,7 +94,9 @@ class Model(ModelParts):
         asked = LossArguments(labels, output_logits, loss_tokens, loss_terms)
         requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         valid = kept_mask(encoder_outputs, as_mask(attention_mask))
-        source_inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids)
+        source_inputs = StackInputs(
+            input_ids, inputs_embeds, valid, position_ids, pixel_values, segment_ids, token_types=token_type_ids
+        )
         if self.encoder is None:  # decoder-only
             assert self.decoder is not None, "checked by the spec"
             decoded = self.decoder(replace(source_inputs, prefix_lengths=prefix_lengths), cache=cache, **requested)
@@ -151,6 +156,7 @@ class Model(ModelParts):
         eos_token_id: int | Sequence[int] | None = None,
         decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
         decoder_attention_mask: Tensor | None = None,
+        token_type_ids: Int[Tensor, "batch length"] | None = None,
         pixel_values: Tensor | None = None,
         encoder_outputs: EncoderOutputs = None,
         use_cache: bool = True,
@@ -175,6 +181,7 @@ class Model(ModelParts):
                 generation stops when all rows have ended.
             decoder_input_ids: the prompt of a decoder with an encoder; by default the start token.
             decoder_attention_mask: the mask of `decoder_input_ids`.
+            token_type_ids: as in `forward`, for an encoder.
             pixel_values, encoder_outputs: as in `forward`.
             use_cache: keep keys and values from step to step. A decoder whose tokens attend to later ones never does.
             cache: keys and values of the beginning of the prompt, from an earlier call. Afterwards it holds all tokens but the
@@ -213,8 +220,8 @@ class Model(ModelParts):
             forced_bos_token_id,
             forced_eos_token_id,
         )
-        inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, pixel_values, encoder_outputs)
-        return generate(self, options, *inputs, cache)
+        source = StackInputs(input_ids, valid=as_mask(attention_mask), pixel_values=pixel_values, token_types=token_type_ids)
+        return generate(self, options, source, decoder_input_ids, decoder_attention_mask, encoder_outputs, cache)
 
     def decoder_source(self, encoded: StackOutput, inputs: StackInputs, cache: Cache | None) -> Source:
         """The source of the decoder. The bridge is skipped if the cache already holds the source's keys and values."""

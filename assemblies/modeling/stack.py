@@ -15,6 +15,7 @@ from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Reads, Source
+from pairform.blocks.embeddings import TokenTypes
 from pairform.blocks.key_values import Place
 from pairform.blocks.positions.base import ScoreBias
 from pairform.registry import InputError, Problem, Sizes, build_block
@@ -52,6 +53,8 @@ class Stack(nn.Module):
         self.embedding = build_block(spec.embedding, sizes, "embedding")
         self.position = None if spec.position is None else build_block(spec.position, sizes, "absolute_position")
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
+        self.token_types = None if spec.token_types is None else TokenTypes(spec.token_types, sizes.width)
+        self.embedding_norm = None if spec.embedding_norm is None else build_block(spec.embedding_norm, sizes, "norm")
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
         self.share_positions()
         self.norm = build_block(spec.norm, sizes, "norm")
@@ -95,6 +98,8 @@ class Stack(nn.Module):
             inputs = StackInputs(inputs)
         offset = 0 if cache is None else cache.length
         embedded, image_runs, vision_loss = self.embed(inputs, offset)
+        if self.token_types is not None:
+            embedded = self.token_types(embedded, inputs.token_types)
         total = offset + embedded.shape[1]
         context = Context(
             inputs.positions_from(offset, embedded.shape[1], embedded.device),
@@ -126,8 +131,9 @@ class Stack(nn.Module):
         )
 
     def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
-        """The embeddings with their positions, then each layer's output, the last one after the final norm."""
+        """The embeddings with their positions and norm, then each layer's output, the last one after the final norm."""
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
+        hidden = hidden if self.embedding_norm is None else self.embedding_norm(hidden)
         states = [self.dropped(hidden, self.spec.dropout)]
         # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()

@@ -72,6 +72,15 @@ class StackSpec(Spec):
     position: Annotated[BlockSpec, Slot("absolute_position")] | None = Field(
         default=None, description="Absolute position added to the embeddings. Default: none."
     )
+    token_types: PositiveInt | None = Field(
+        default=None,
+        description="Number of token types, each a learned vector added to the embeddings (segment embeddings of BERT; Devlin "
+        "et al. 2019, arXiv 1810.04805, section 3): `token_type_ids` say which, by default 0. Default: none.",
+    )
+    embedding_norm: Norm | None = Field(
+        default=None,
+        description="Norm of the embeddings with their token types and positions, before dropout (BERT). Default: none.",
+    )
     layer: LayerSpec = Field(description="Template of every layer, to which `cycle` and `overrides` apply.")
     cycle: PerLayer[Patch] = Field(
         default=(),
@@ -171,7 +180,7 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         sizes = replace(sizes, depth=self.depth)
-        for field in ("embedding", "position", "final_norm", "vision"):
+        for field in ("embedding", "position", "embedding_norm", "final_norm", "vision"):
             part: BlockSpec | VisionSpec | None = getattr(self, field)
             if part is not None:
                 yield from (problem.inside(field) for problem in part.check(sizes))

@@ -58,8 +58,9 @@ def linear_losses(
     softcap: float | None = None,
     tokens: Tensor | None = None,
     terms: LossTerms | None = None,
+    bias: Float[Tensor, " vocabulary"] | None = None,
 ) -> tuple[Float[Tensor, ""], LossParts | None]:
-    """As `linear_cross_entropy`, with further terms: the loss, and its parts if there are `terms`.
+    """As `linear_cross_entropy`, with a bias on the logits and further terms: the loss, and its parts if there are `terms`.
 
     The teacher's logits are computed chunk by chunk beside the others, and get no gradient.
     """
@@ -68,14 +69,15 @@ def linear_losses(
             Problem("labels", f"the shape {tuple(labels.shape)}", f"{tuple(hidden.shape[:-1])}: one for each token")
         )
     if (dtype := cast_to(hidden.device.type)) is not None:  # as autocast does for the plain product
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     train = torch.is_grad_enabled()
-    wanted = train and hidden.requires_grad, train and weight.requires_grad
+    wanted = [train and each is not None and each.requires_grad for each in (hidden, weight, bias)]
     teacher = None if terms is None else terms.teacher
     theirs = (None, None) if teacher is None else (teacher.hidden.detach().flatten(0, -2), teacher.table.detach())
     factors = [] if terms is None else [*terms.factors]
     apply: Any = LinearCrossEntropy.apply  # torch leaves it untyped
-    loss, parts, *_ = apply(hidden.flatten(0, -2), weight, labels.flatten().long(), tokens, *theirs, softcap, factors, *wanted)
+    tensors = hidden.flatten(0, -2), weight, bias, labels.flatten().long(), tokens
+    loss, parts, *_ = apply(*tensors, *theirs, softcap, factors, *wanted)
     return loss, None if terms is None else LossParts(*parts.unbind())
 
 
@@ -83,6 +85,7 @@ def linear_losses(
 def loss_and_gradients(
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     labels: Tensor,
     tokens: Tensor | None,
     teacher_hidden: Tensor | None,
@@ -91,9 +94,10 @@ def loss_and_gradients(
     factors: list[float],
     hidden_wanted: bool,
     weight_wanted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its `LossParts` (empty without `factors`), its gradients with respect to `hidden`, `[tokens, width]`, and
-    `weight` (empty if not wanted), and a factor that the gradients must still be multiplied by.
+    bias_wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The loss, its `LossParts` (empty without `factors`), its gradients with respect to `hidden`, `[tokens, width]`, `weight`
+    and `bias` (empty if not wanted), and a factor that the gradients must still be multiplied by.
 
     A custom operator, since torch.compile cannot trace a loop whose length depends on the labels.
     """
@@ -111,6 +115,7 @@ def loss_and_gradients(
     of_kept = torch.empty_like(kept) if hidden_wanted else hidden.new_empty(0)
     by_half = weight.device.type == "cpu" and weight.dtype == torch.float16  # there torch also rounds the sums to float16
     of_weight = weight.new_zeros(weight.shape if weight_wanted else 0, dtype=torch.float32 if by_half else None)
+    of_bias = wide(hidden.new_zeros(vocabulary if bias_wanted else 0))
     terms = Factors(*factors) if factors else None
     total = wide(hidden.new_zeros(1 if terms is None else 3))
     number = counted.sum() if tokens is None else tokens.to(total.dtype)
@@ -118,21 +123,23 @@ def loss_and_gradients(
     rows = max(1, HELD // (vocabulary * itemsize))
     for begin in range(0, len(kept), rows):
         chunk = slice(begin, begin + rows)
-        logits = kept[chunk] @ weight.T
+        logits = kept[chunk] @ weight.T if bias is None else torch.addmm(bias, kept[chunk], weight.T)
         given = logits, labels[chunk], None if ignored is None else ignored[chunk], softcap
         of_teacher = None if theirs is None or teacher_table is None else theirs[chunk] @ teacher_table.T
-        total += losses(*given, terms, of_teacher, gradients=hidden_wanted or weight_wanted)
+        total += losses(*given, terms, of_teacher, gradients=hidden_wanted or weight_wanted or bias_wanted)
         if hidden_wanted:
             # `logits` now hold their gradient
             of_kept[chunk] = (logits @ weight).mul_(1 / divisor)
         if weight_wanted:
             operands = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
             of_weight.addmm_(*operands, alpha=1 / divisor)  # [vocabulary, rows] times [rows, width]
+        if bias_wanted:
+            of_bias += logits.sum(0, dtype=of_bias.dtype) / divisor
     if hidden_wanted and dropped:
         of_kept = torch.zeros_like(hidden).index_copy_(0, places, of_kept)
     # the factor completes the division by the number of labels
     still = divisor / number.clamp(min=1).to(total.dtype)
-    return *summed_up(total / number, terms), of_kept, of_weight.to(weight.dtype), still
+    return *summed_up(total / number, terms), of_kept, of_weight.to(weight.dtype), of_bias.to(hidden.dtype), still
 
 
 def summed_up(means: Tensor, terms: Factors | None) -> tuple[Tensor, Tensor]:
@@ -166,12 +173,13 @@ def losses(
 
 @loss_and_gradients.register_fake
 def _shapes(hidden: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    factors, hidden_wanted, weight_wanted = others[-3:]
+    factors, hidden_wanted, weight_wanted, bias_wanted = others[-4:]
     return (
         wide(hidden.new_empty(())),
         wide(hidden.new_empty(3 if factors else 0)),
         torch.empty_like(hidden) if hidden_wanted else hidden.new_empty(0),
         torch.empty_like(weight) if weight_wanted else weight.new_empty(0),
+        hidden.new_empty(weight.shape[0] if bias_wanted else 0),
         wide(hidden.new_empty(())),
     )
 
@@ -186,14 +194,14 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.settings, ctx.made = inputs[6:], None
+        ctx.settings, ctx.made = inputs[7:], None
         ctx.mark_non_differentiable(output[1])
         if torch.compiler.is_compiling():
             # compiled code saves the gradients, and `backward` multiplies copies of them
             ctx.save_for_backward(*output[2:])
         else:
             # `backward` hands the gradients out, and recomputes them from the inputs if it runs again
-            ctx.save_for_backward(*inputs[:6])
+            ctx.save_for_backward(*inputs[:7])
             ctx.made = [each.detach() for each in output[2:]]
         ctx.set_materialize_grads(False)  # the other outputs' gradients are None instead of zeros of their size
 
@@ -201,7 +209,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         of_loss = grads[0]
         if of_loss is None:
-            return (None,) * 10
+            return (None,) * 12
         compiling = torch.compiler.is_compiling()
         *made, still = ctx.saved_tensors if compiling else handed_out(ctx)
         with torch.no_grad():
@@ -210,7 +218,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled() and not compiling:
             apply: Any = OnlyOnce.apply
             found = [None if each is None else apply(each, *ctx.saved_tensors[:2]) for each in found]
-        return (*found, *(None,) * 8)
+        return (*found, *(None,) * 9)
 
 
 class OnlyOnce(torch.autograd.Function):

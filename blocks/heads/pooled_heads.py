@@ -1,5 +1,6 @@
 """Sentence embeddings, and contrastive training of them."""
 
+from collections.abc import Iterator
 from math import log
 from typing import ClassVar, Literal
 
@@ -13,6 +14,7 @@ from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.initializers import Constant, Initial
 from pairform.blocks.heads.labels import IGNORED, averaged, check_classes
 from pairform.blocks.heads.prediction import Prediction
+from pairform.blocks.heads.transform import TransformSpec, transform_of
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
 
 
@@ -43,9 +45,18 @@ class SentenceEmbeddingSpec(BlockSpec):
     projection: PositiveInt | None = Field(
         default=None, description="Width of the embedding. Default: the stack's width, without a projection."
     )
+    transform: TransformSpec | None = Field(
+        default=None,
+        description="Dense layer, activation and norm after pooling. With the first token and tanh this is BERT's pooler. "
+        "Default: none.",
+    )
     normalise: bool = Field(
         default=True, description="Scale the vectors to length one, so that their dot products are cosines."
     )
+
+    def check(self, sizes: Sizes) -> Iterator[Problem]:
+        if self.transform is not None:
+            yield from self.transform.check(sizes)
 
 
 class SentenceEmbeddingHead(nn.Module):
@@ -57,12 +68,14 @@ class SentenceEmbeddingHead(nn.Module):
     def __init__(self, spec: SentenceEmbeddingSpec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
+        self.transform = transform_of(spec.transform, sizes)
         self.proj = None if spec.projection is None else nn.Linear(sizes.width, spec.projection, bias=False)
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
     ) -> Float[Tensor, "batch size"]:
         vectors = pooled(hidden, valid, self.spec.pooling)
+        vectors = vectors if self.transform is None else self.transform(vectors)
         if self.proj is not None:
             vectors = self.proj(vectors)
         return functional.normalize(wide(vectors), dim=-1).to(vectors.dtype) if self.spec.normalise else vectors

@@ -70,17 +70,29 @@ class SinusoidalPosition(nn.Module):
 
 
 class LearnedPosition(nn.Module):
-    """A learned vector for each of `length` positions (Gehring et al. 2017, arXiv 1705.03122, section 3.1; GPT-2).
+    """A learned vector for each position (Gehring et al. 2017, arXiv 1705.03122, section 3.1; GPT-2).
 
-    A longer sequence is an `InputError`; on a GPU it is a failed device-side assertion instead. Padding has position 0.
+    A sequence longer than `length - offset` is an `InputError`; on a GPU it is a failed device-side assertion instead. Padding
+    on the left has position 0.
     """
 
     class Spec(BlockSpec):
         name: Literal["learned"] = "learned"
-        length: PositiveInt = Field(examples=[512], description="Number of positions, i.e. the longest sequence.")
+        length: PositiveInt = Field(
+            examples=[512], description="Rows of the table: the longest sequence and the rows before the first position's."
+        )
+        offset: Annotated[int, Field(ge=0)] = Field(
+            default=0,
+            description="Row of the first position; earlier rows are not read. In RoBERTa, 1 more than the padding token's id.",
+        )
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if self.offset >= self.length:
+                yield Problem("offset", str(self.offset), f"less than the table's length of {self.length}")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
+        self.offset = spec.offset
         self.weight = nn.Parameter(torch.empty(spec.length, sizes.width))
 
     def forward(
@@ -88,8 +100,8 @@ class LearnedPosition(nn.Module):
     ) -> Float[Tensor, "batch length width"]:
         # positions on the meta device have no values; there they are assumed to count from 0
         if not torch.compiler.is_compiling() and positions.device.type in ("cpu", "meta"):
-            length = len(self.weight)
+            length = len(self.weight) - self.offset
             last = positions.shape[1] - 1 if positions.is_meta else int(positions.max())
             if last >= length:
                 raise InputError(Problem("positions", f"the position {last}", f"positions below {length}, the learned ones"))
-        return hidden + functional.embedding(positions.clamp(min=0), self.weight)
+        return hidden + functional.embedding(positions.clamp(min=0) + self.offset, self.weight)

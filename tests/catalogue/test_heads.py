@@ -166,3 +166,59 @@ def test_a_start_token_is_read_even_if_it_is_that_of_padding(start: int) -> None
     torch.testing.assert_close(model(IDS).logits, given)
     padded = functional.pad(IDS, (0, 2))
     torch.testing.assert_close(model(padded).logits, model(padded, padded != 0, torch.cat((shifted, IDS[:, -1:]), 1)).logits)
+
+
+def bert(**options: Any) -> Any:
+    return transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_labels=3, **options
+    )
+
+
+@pytest.mark.parametrize("tie", [None, "encoder"])
+def test_a_masked_language_model_has_transformers_head_and_loss(tie: str | None) -> None:
+    transform = {"activation": "gelu", "norm": {"name": "layernorm", "eps": 1e-12}}
+    model = build({"name": "masked_lm", "tie": tie, "transform": transform})
+    torch.nn.init.normal_(model.get_parameter("head.bias"))
+    labels = IDS.masked_fill(MASK == 0, -100)
+    output = trained(model, labels)
+    theirs: Any = transformers.BertForMaskedLM(bert()).double()
+    ours = {name.removeprefix("head."): value for name, value in model.state_dict().items() if name.startswith("head.")}
+    table = ours.pop("weight", model.state_dict()["encoder.embedding.weight"])
+    state = {name.replace("transform.norm", "transform.LayerNorm"): value for name, value in ours.items()}
+    bias = state.pop("bias")
+    theirs.cls.predictions.load_state_dict(state | {"bias": bias, "decoder.weight": table, "decoder.bias": bias})
+    hidden = output.last_hidden_state
+    theirs.bert.forward = lambda *args, **kwargs: transformers.modeling_outputs.BaseModelOutputWithPooling(hidden, None)
+    expected = theirs(IDS, labels=labels)
+    torch.testing.assert_close(model(IDS, MASK).logits, expected.logits)
+    torch.testing.assert_close(output.loss, expected.loss)
+    logits = model(IDS, MASK).logits
+    assert logits is not None
+    exact = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    wanted = torch.autograd.grad(exact, list(model.parameters()))
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("name", ["sequence_classification", "sentence_embedding"])
+def test_a_transform_of_the_first_token_is_berts_pooler(name: str) -> None:
+    options = {"normalise": False} if name == "sentence_embedding" else {"labels": 3}
+    model = build({"name": name, "pooling": "first", "transform": {"activation": "tanh"}, **options})
+    output = model(IDS, MASK)
+    theirs: Any = transformers.BertForSequenceClassification(bert()).double().eval()
+    head: Any = model.head
+    theirs.bert.pooler.dense.load_state_dict(head.transform.dense.state_dict())
+    rows = [row[begin:end] for row, (begin, end) in zip(output.last_hidden_state, REAL, strict=True)]
+    expected = torch.cat([theirs.bert.pooler(row[None]) for row in rows])
+    if name == "sequence_classification":
+        theirs.classifier.load_state_dict(head.proj.state_dict())
+        expected = theirs.classifier(expected)
+    torch.testing.assert_close(output.logits, expected)
+
+
+def test_a_tied_masked_lm_needs_a_table_of_the_width() -> None:
+    document = build({"name": "masked_lm"}).spec.document()
+    document["encoder"]["embedding"] = {"name": "factorised", "rank": 4}
+    document["head"]["tie"] = "encoder"
+    with pytest.raises(pairform.PairformError, match=r"head\.tie: found the encoder's factorised table"):
+        pairform.load_spec(document)

@@ -14,7 +14,7 @@ from pairform.assemblies.specs.stack import StackSpec, VisionSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import BlockSpec, Sizes, Spec, registry_of
 
-DRAWN = {"embedding", "position", "layer", "cycle", "overrides", "final_norm", "vision"}
+DRAWN = {"embedding", "position", "embedding_norm", "layer", "cycle", "overrides", "final_norm", "vision"}
 """Fields of a stack that are drawn separately."""
 PARTS = {"encoder", "decoder", "bridge", "head"}
 """The same of a model."""
@@ -38,13 +38,15 @@ def draw_stack(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
     known = new or before
     assert known is not None, "asked for by a stack's name"
     sizes = (spec if new else old).sizes(name)
-    embeddings, positions, visions, norms = (
-        [getattr(stack, field, None) for stack in (before, new)] for field in ("embedding", "position", "vision", "norm")
+    embeddings, positions, first_norms, visions, norms = (
+        [getattr(stack, field, None) for stack in (before, new)]
+        for field in ("embedding", "position", "embedding_norm", "vision", "norm")
     )
+    added = (*block("position", *positions), *block("norm", *first_norms))
     return Column(
         name=name,
         size=f"width {known.width:,}, {known.depth} layer{'' if known.depth == 1 else 's'}",
-        above=(*block("embedding", *embeddings), *block("position", *positions), *vision(*visions)),
+        above=(*block("embedding", *embeddings), *added, *vision(*visions)),
         loops=tuple(layers(before, new, sizes)),
         below=tuple(block("norm", *norms)),
         mark="" if before and new else mark(before, new),

@@ -72,6 +72,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     """The checkpoint in a folder, as `open_checkpoint`."""
     spec, family = folder.spec, folder.family
     if family is not None:
+        family = family.reading(spec)
         refuse_quantised(folder.config, folder.path / CONFIG)
     if folder.tensors:
         refuse_wrapped([*folder.tensors], next(iter(folder.tensors.values())).file.path)

@@ -33,10 +33,11 @@ def weight_kind(spec: BlockSpec) -> str:
 
 
 def equivalent(norm: BlockSpec | None, other: BlockSpec | None) -> bool:
-    """Whether two norms or positions can share weights: only eps, and whether a table is shared, may differ."""
+    """Whether two norms or positions can share weights: only eps, the length of a table, and whether it is shared,
+    may differ."""
     if norm is None or other is None:
         return norm is other
-    free = {"eps": None, "shared": None}
+    free = {"eps": None, "shared": None, "length": None}
     return {**norm.document(), **free} == {**other.document(), **free}
 
 

@@ -101,7 +101,10 @@ class StackRules:
     def make(self, target: Target) -> Planned:
         """The operation for `target`, whose name starts with this stack's."""
         inner = target.name.removeprefix(f"{self.part}.")
-        if inner.startswith("norm.") and not equivalent(self.stack.norm, self.source_stack.norm):
+        part = inner.partition(".")[0]
+        if part in ("norm", "embedding_norm", "position") and not equivalent(
+            getattr(self.stack, part), getattr(self.source_stack, part)
+        ):
             return fresh(target)
         if inner == "embedding.end_of_image":
             return self.end_of_image(target)
@@ -201,7 +204,7 @@ def head_rule(target: Target, rules: StackRules) -> Planned:
     """The head's own tensors: those of the last stack's source, its tied table for an untied projection, or drawn."""
     name, new = target.name, rules.target.head
     checkpoint, spec = rules.checkpoint, rules.checkpoint.spec
-    if new.name == spec.head.name == "lm" and (tie := spec.head_tie):
+    if name == "head.weight" and new.name == spec.head.name in ("lm", "masked_lm") and (tie := spec.head_tie):
         name = checkpoint.stored_name(f"{tie}.embedding.weight")
     stored = checkpoint.tensors.get(name)
     if stored is None or new.name != spec.head.name or stored.shape[1:] != target.shape[1:]:

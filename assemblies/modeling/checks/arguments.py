@@ -21,7 +21,6 @@ ELSEWHERE = {
     "past_key_values": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
     "return_dict": "Outputs always have named fields.",
     "num_items_in_batch": "`loss_tokens` is the number that the summed loss is divided by.",
-    "token_type_ids": "`segment_ids` number the documents packed in a row.",
     "max_length": "`max_new_tokens` counts the tokens after the prompt.",
     "generation_config": "Pass each option as an argument.",
 }

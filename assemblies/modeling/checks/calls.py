@@ -47,7 +47,7 @@ def check_forward(model: ModelParts, given: Given) -> None:
         read = check_target(model, given, read, offset)
     check_loss_tokens(model, given)
     check_loss_terms(model, given)
-    if labels is not None and head in ("lm", "token_classification"):
+    if labels is not None and head in ("lm", "masked_lm", "token_classification"):
         check_numbers("labels", given, (read,), "[batch, length], one for each token")
         if head == "lm" and model.check_inputs and labels.device.type != "cpu":  # there the loss checks labels itself
             vocabulary = model.spec.vocabulary_of("decoder" if model.decoder else "encoder")
@@ -105,6 +105,8 @@ def check_generate(model: ModelParts, given: Given) -> None:
         refuse("model", f"a {model.spec.assembly} model with the head {model.spec.head.name!r}", "a decoder with an LM head")
     cache = check_call(model, given)
     check_gathered(model)
+    if model.encoder is None and "token_type_ids" in given:
+        refuse("token_type_ids", "types of a prompt", "none: generated tokens have type 0, and so has the prompt")
     prefix = "" if model.encoder is None else "decoder_"
     source = None if model.encoder is None else check_source(model, given)
     if source is None and model.encoder is not None:
@@ -139,7 +141,7 @@ def check_source(model: ModelParts, given: Given) -> Any:
     outputs = given.get("encoder_outputs")
     if outputs is None:
         return check_stack(model, "encoder", given, "", 0)
-    for name in ("inputs_embeds", "position_ids", "pixel_values"):
+    for name in ("inputs_embeds", "position_ids", "token_type_ids", "pixel_values"):
         if name in given:
             refuse(name, "an input of the encoder together with encoder_outputs", "one or the other")
     assert model.encoder is not None

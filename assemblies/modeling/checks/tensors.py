@@ -45,6 +45,9 @@ def check_call(model: ModelParts, given: Given) -> Cache | None:
             refuse(name, f"a tensor on {value.device}", f"one on {weight}, as the model's weights", "`.to(device)` moves it.")
     if "pixel_values" in given:
         check_tensor("pixel_values", given["pixel_values"], "[pictures, channels, height, width]")
+    if "token_type_ids" in given and next(iter(model.spec.stacks.values())).token_types is None:
+        remedy = "`segment_ids` number the documents packed in a row."
+        refuse("token_type_ids", "types for a stack without any", "a spec whose stack has token_types", remedy)
     cache = given.get("cache")
     if cache is not None and not isinstance(cache, Cache):
         refuse("cache", f"a value of type {type(cache).__name__}", "a pairform.Cache", "`Cache()` is an empty one.")
@@ -85,6 +88,8 @@ def check_stack(
         if low < 0 or high > 1:
             refuse(f"{prefix}attention_mask", f"numbers from {low} to {high}", "1 at tokens and 0 at padding")
     check_numbers(f"{prefix}segment_ids", given, (whole,), "[batch, length]: cached and new tokens")
+    if not prefix:
+        check_types(model, part, given, own)
     places = check_numbers(f"{prefix}position_ids", given, ((rows, length), (1, length)), "[batch, length]")
     if places is not None and looks(model, places):
         masked = mask is not None and looks(model, mask)
@@ -93,6 +98,19 @@ def check_stack(
             found = f"the position {lowest} at a token"
             refuse(f"{prefix}position_ids", found, "positions from 0 on, except at padding")
     return own
+
+
+def check_types(model: ModelParts, part: str, given: Given, shape: tuple[int, int]) -> None:
+    """Check the token types of the first stack, from 0 to its last one."""
+    types, count = check_numbers("token_type_ids", given, (shape,), "[batch, length]"), model.spec.stacks[part].token_types
+    if types is None or count is None:
+        return
+    if types.dtype not in IDS:
+        refuse("token_type_ids", kind(types), "token types in int64 or int32")
+    if looks(model, types):
+        low, high = bounds(types)
+        if low < 0 or high >= count:
+            refuse("token_type_ids", f"the token type {low if low < 0 else high}", f"types from 0 to {count - 1}")
 
 
 def check_tensor(name: str, value: Any, expected: str) -> None:

@@ -38,6 +38,12 @@ def heading(name: str, rest: str) -> Text:
 def add_stack(tree: Outline, name: str, stack: Document, embedding: str) -> None:
     node = tree.add(heading(name, f"width {stack['width']}, {stack['depth']} layers"))
     node.add(f"embedding  {embedding}")
+    if "position" in stack:
+        node.add(f"position  {words(stack['position'])}")
+    if "token_types" in stack:
+        node.add(f"token types  {stack['token_types']}")
+    if "embedding_norm" in stack:
+        node.add(f"norm of embeddings  {words(stack['embedding_norm'])}")
     if "vision" in stack:
         vision, tower = stack["vision"], stack["vision"]["tower"]
         frozen = ", frozen" if vision["frozen"] else ""
