@@ -132,7 +132,7 @@ def check_tensor(name: str, tensor: StoredTensor, record: Record | None, folder:
     checksum, count = 0, 0
     for piece in tensor.pieces():
         checksum = zlib.crc32(tensor_bytes(piece), checksum)
-        if not finite(piece):
+        if tensor.dtype.is_floating_point and not finite(piece):
             count += int((~piece.isfinite()).sum())
     if count:
         yield Problem(tensor.place, f"{count} values that are NaN or infinite", "finite weights")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import checkpoints
+from tests.families import test_gpt2, test_mixtures, test_phi3
 from tests.parity import test_llama_like, test_t5
 from tests.parity.pictures import reference
 
@@ -31,6 +32,12 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "t5gemma": partial(checkpoints.t5gemma, encoder=PLAIN, decoder=PLAIN),
     "t5gemma2": partial(checkpoints.t5gemma2, encoder=MIXED, decoder=MIXED),
     "t5gemma2_encoder": t5gemma2_encoder,
+    "phi3": partial(test_phi3.create, **FEW, **test_phi3.LONGROPE, sliding_window=4),
+    "gpt2": partial(test_gpt2.create, n_layer=2),
+    "mixtral": partial(test_mixtures.create, family="mixtral", **FEW, sliding_window=4),
+    "qwen3_moe": partial(
+        test_mixtures.create, family="qwen3_moe", **FEW, mlp_only_layers=[0], use_sliding_window=True, sliding_window=4
+    ),
     "llama": partial(test_llama_like.create, family="llama", **FEW),
     "mistral": partial(test_llama_like.create, family="mistral", **FEW, sliding_window=4),
     "qwen2": partial(test_llama_like.create, family="qwen2", **SOME),
@@ -51,6 +58,7 @@ OTHERS: Mapping[str, tuple[Any, ...]] = {
     "layer_types": (["full_attention", "sliding_attention"], None),
     "rope_type": ("dynamic", "nothing"),
     "sliding_window": (3, None),
+    "summary_activation": ("tanh",),
     "use_bidirectional_attention": (True,),
 }
 """The values to try, where a field's type does not give one."""

@@ -13,7 +13,12 @@ from pairform.assemblies.checkpoints.reading.fused_tensors import split
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, ModelFolder
-from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor, StoredTensor
+from pairform.assemblies.checkpoints.reading.safetensors_file import (
+    DTYPE_NAMES,
+    CheckpointTensor,
+    StoredTensor,
+    odd_dtype,
+)
 from pairform.assemblies.checkpoints.reading.unsupported import (
     quantised_by,
     quantised_tensor,
@@ -86,6 +91,9 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
                 spares.setdefault(stands_for, tensor)
             if not family.reads(name):
                 continue
+        if not tensor.dtype.is_floating_point:
+            problems.append(odd_dtype(tensor.place, DTYPE_NAMES[tensor.dtype]))
+            continue
         try:
             named = ours_of(tensor, family, spec)
         except CheckpointError as error:
@@ -122,7 +130,7 @@ def ours_of(tensor: StoredTensor, family: Family | None, spec: ModelSpec) -> dic
     """A stored tensor, or the tensors of ours that it holds, by our names; empty if it is not of this model."""
     if family is None:
         return {tensor.name: tensor}
-    row = family.row(tensor.name)
+    row = family.row(tensor.name, parameters_of(spec))
     if isinstance(row, Fused):
         return split(tensor, row, {name: parameter.shape for name, parameter in parameters_of(spec).items()})
     return {} if row is None else {row.ours: tensor}

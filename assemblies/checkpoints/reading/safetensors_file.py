@@ -23,13 +23,23 @@ PIECE_BYTES = 1 << 20
 """Bytes of a tensor that are read at a time: they stay in the processor's cache while they are checked and summed."""
 POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the text file that Git LFS puts in a file's place until it fetches the file."""
-DTYPES: Mapping[str, torch.dtype] = {
+DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+"""Of weights."""
+OTHER_DTYPES: dict[str, torch.dtype] = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Of tensors that are no weights, such as the masks in old files of GPT-2."""
+DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in (DTYPES | OTHER_DTYPES).items()}
 
 
 class SafetensorsFile:
@@ -67,11 +77,10 @@ class SafetensorsFile:
         self.tensors = {name: self._tensor(name, entry, 8 + length) for name, entry in entries.items()}
 
     def _tensor(self, name: str, entry: Mapping[str, Any], base: int) -> "StoredTensor":
-        if entry["dtype"] not in DTYPES:
-            remedy = "Weights in other dtypes are usually quantised: use the checkpoint that is not."
-            found = f"the dtype {entry['dtype']}"
-            raise CheckpointError(Problem(f"{self.path}: {name}", found, f"one of {', '.join(DTYPES)}", remedy))
-        return StoredTensor(name, DTYPES[entry["dtype"]], tuple(entry["shape"]), self, base + entry["data_offsets"][0])
+        dtype = (DTYPES | OTHER_DTYPES).get(entry["dtype"])
+        if dtype is None:
+            raise CheckpointError(odd_dtype(f"{self.path}: {name}", entry["dtype"]))
+        return StoredTensor(name, dtype, tuple(entry["shape"]), self, base + entry["data_offsets"][0])
 
     @cached_property
     def _mapped(self) -> Any:
@@ -178,6 +187,12 @@ class StoredTensor(CheckpointTensor):
                 self.file.read_into(tensor_bytes(piece), self.begin + begin * row_bytes)
                 yield piece
             self.file.check_unchanged()
+
+
+def odd_dtype(place: str, dtype: str) -> Problem:
+    """A weight that is no floating-point tensor."""
+    remedy = "Weights in other dtypes are usually quantised: use the checkpoint that is not."
+    return Problem(place, f"the dtype {dtype}", f"one of {', '.join(DTYPES)}", remedy)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
