@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, cast
 import torch
 from pydantic import BeforeValidator, Field, Strict
 
+from pairform.assemblies.initialisation.vocabulary.options import Vocabulary
 from pairform.registry import PositiveInt, Problem, Spec, SpecError, nested, shorten
 
 CrossAttentionMode = Literal["auto", "self_attention", "random", "zero_output"]
@@ -85,6 +86,9 @@ class Options(Spec):
     )
     decoder_layers: Annotated[Layers | None, BeforeValidator(parse_layers)] = Field(
         default=None, description="Layers of the decoder's source to keep. Default: all."
+    )
+    vocabulary: Vocabulary | None = Field(
+        default=None, description="Another vocabulary for both stacks. Default: those of the sources."
     )
     seed: int = Field(default=0, description="Random seed for newly initialised weights: each depends on it and on its name.")
     dtype: Annotated[DtypeName | None, BeforeValidator(parse_dtype)] = Field(
