@@ -17,9 +17,9 @@ from pairform.assemblies.checkpoints.writing.companions import (
     TOKENIZER,
     resolved,
 )
+from pairform.assemblies.initialisation.options import Vocabulary
 from pairform.assemblies.initialisation.plan import NewVocabulary
 from pairform.assemblies.initialisation.vocabulary.chosen import chosen_tokens
-from pairform.assemblies.initialisation.vocabulary.options import Vocabulary
 from pairform.assemblies.initialisation.vocabulary.tokenizer_file import TokenizerFile
 from pairform.assemblies.initialisation.vocabulary.transplant import ROLES, Spelling, token_name, transplanted
 from pairform.assemblies.specs.model import ModelSpec

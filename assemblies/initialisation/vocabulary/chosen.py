@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pairform.assemblies.initialisation.vocabulary.options import Vocabulary
+from pairform.assemblies.initialisation.options import Vocabulary
 from pairform.assemblies.initialisation.vocabulary.tokenizer_file import TokenizerFile, with_needed
 from pairform.assemblies.preprocessing.tokenizers import parsed_tokenizer
 from pairform.registry import InputError, Problem, SpecError, open_regular, parse_json, read_text, shorten
