@@ -47,6 +47,7 @@ ALL = (
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
+ADD = "docs/extend.md in pairform's repository says how to add a family."
 
 
 def family_of_config(config: Mapping[str, Any]) -> Family:
@@ -54,7 +55,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         found = "nothing" if model_type is None else shorten(model_type)
-        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}"))
+        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}", ADD))
     return FAMILIES[model_type]
 
 
