@@ -142,7 +142,7 @@ class BlockSpec(Spec):
 
     pools: ClassVar[bool] = False
     keeps: ClassVar[bool] = False
-    placements: ClassVar[tuple[str, ...]] = ("pre", "post", "sandwich")
+    placements: ClassVar[tuple[str, ...]] = ("pre", "post", "inner_post", "sandwich")
 
     name: str
 

@@ -111,11 +111,18 @@ SWAPS: dict[str, dict[str, Any]] = {
     "no norm": {"encoder": {"final_norm": {"name": "none"}}},
     "placement pre": {"decoder": {"layer": {"placement": "pre"}}},
     "placement post": {"decoder": {"layer": {"placement": "post"}}},
+    "placement inner_post": {"decoder": {"layer": {"placement": "inner_post"}}},
+    "one branch without a norm": {
+        "encoder": {"overrides": [{"layers": [0], "patch": {"norms": {"self_attention": {"name": "none"}}}}]}
+    },
     "position": {"decoder": {"layer": {"branches": {"self_attention": {"position": {"name": "none"}}}}}},
     "scaled position": {
         "encoder": {"layer": {"branches": {"self_attention": {"position": {"scaling": {"name": "linear", "factor": 2.0}}}}}}
     },
     "qk_norm": {"decoder": {"layer": {"branches": {"self_attention": {"qk_norm": {"name": "rmsnorm"}}}}}},
+    "qk_norm over all heads": {
+        "decoder": {"layer": {"branches": {"self_attention": {"qk_norm": {"name": "rmsnorm"}, "qk_norm_span": "width"}}}}
+    },
     "bias and MQA": {"decoder": {"layer": {"branches": {"cross_attention": {"bias": True, "kv_heads": 1}}}}},
     "no softcap": {
         "decoder": {"layer": {"branches": {"self_attention": {"softcap": None}, "cross_attention": {"softcap": None}}}}

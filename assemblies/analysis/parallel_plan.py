@@ -20,7 +20,7 @@ from pairform.registry import InputError, Problem
 QUERIES = ("q_proj", "gate_proj")
 """Outputs by query head; `gate_proj` holds the gates of attention."""
 KEYS = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
-NORMS = ("q_norm", "k_norm")
+NORMS = ("q_norm", "k_norm", "v_norm")
 
 
 class Columns(ColwiseParallel):
@@ -66,8 +66,8 @@ def parallel_plan(spec: Ref, processes: int | None = None) -> dict[str, Parallel
     Heads of self-attention, cross-attention and merged attention (its keys of both sequences) and the hidden channels of
     feed-forward layers are divided, as in Megatron-LM (Shoeybi et al. 2019, arXiv 1909.08053, section 3). Everything else is
     whole in every process: embeddings and the vocabulary, norms, and blocks whose parameters belong to heads in another way
-    (score biases, sinks, latent and differential attention, recurrences, mixtures). All processes read the same batch with the
-    same random state.
+    (score biases, sinks, norms over all heads, latent and differential attention, recurrences, mixtures). All processes read
+    the same batch with the same random state.
 
     Args:
         spec: a preset's name, the path of a JSON file or a folder, a document, or a `ModelSpec`.
@@ -96,7 +96,7 @@ def styles(module: nn.Module) -> Iterator[tuple[str, ParallelStyle]]:
                 yield name, Columns(parts[name].out_features, "hidden channels")
         yield "down_proj", RowwiseParallel()
     elif isinstance(module, AttentionHeads) and type(module) in (SelfAttention, CrossAttention, MergedAttention):
-        if module.sinks is not None or isinstance(parts.get("position"), ScoreBias):
+        if module.sinks is not None or module.normed == "width" or isinstance(parts.get("position"), ScoreBias):
             return
         for name in QUERIES:
             if name in parts:

@@ -3,7 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families import bert, encoder_decoder, gemma, gpt2, llama, mixtures, phi3, t5, t5gemma
+from pairform.assemblies.families import (
+    bart,
+    bert,
+    encoder_decoder,
+    gemma,
+    gemma1,
+    gpt2,
+    granite,
+    llama,
+    mixtures,
+    olmo,
+    phi3,
+    smollm3,
+    t5,
+    t5gemma,
+)
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
@@ -11,12 +26,18 @@ from pairform.registry import Problem, SpecError, shorten
 ALL = (
     *bert.FAMILIES,
     *encoder_decoder.FAMILIES,
+    # of several that can express a spec the first is written: those with something of their own before Llama
     *phi3.FAMILIES,
     *gpt2.FAMILIES,
     *mixtures.FAMILIES,
+    *granite.FAMILIES,
+    *smollm3.FAMILIES,
+    *olmo.FAMILIES,
+    *gemma1.FAMILIES,
     *llama.FAMILIES,
     *gemma.FAMILIES,
     *t5.FAMILIES,
+    *bart.FAMILIES,
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}

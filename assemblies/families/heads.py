@@ -1,6 +1,6 @@
 """Heads in config.json and in specs, and decoder-only models, whose heads all families share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
@@ -17,14 +17,15 @@ PROBLEMS = {
 }
 
 
-def architectures(classes: str, lm: str = "ForCausalLM") -> dict[str, str]:
-    """A family's class for each of our heads, by the prefix of its names."""
-    return {
+def architectures(classes: str, lm: str = "ForCausalLM", without: Collection[str] = ()) -> dict[str, str]:
+    """A family's class for each of our heads, by the prefix of its names; `without` are heads that the family lacks."""
+    found = {
         "lm": classes + lm,
         "sequence_classification": f"{classes}ForSequenceClassification",
         "token_classification": f"{classes}ForTokenClassification",
         "none": f"{classes}Model",
     }
+    return {head: name for head, name in found.items() if head not in without}
 
 
 def head_document(

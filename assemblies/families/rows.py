@@ -6,6 +6,10 @@ from pairform.assemblies.families.family import Row
 
 HEADS = (Row("lm_head.weight", "head.weight"), Row("score.{tensor}", "head.proj.{tensor}"))
 PRE_NORMS = {"input_layernorm": "self_attention.pre_norm", "post_attention_layernorm": "feed_forward.pre_norm"}
+INNER_POST_NORMS = {
+    "post_attention_layernorm": "self_attention.post_norm",
+    "post_feedforward_layernorm": "feed_forward.post_norm",
+}
 SANDWICH_NORMS = {
     "input_layernorm": "self_attention.pre_norm",
     "post_attention_layernorm": "self_attention.post_norm",

@@ -25,6 +25,7 @@ from pairform.assemblies.initialisation.plan import (
     Fresh,
     MeanHeads,
     Operation,
+    Parts,
     Plan,
     RepeatHeads,
     Role,
@@ -199,6 +200,12 @@ def apply(operation: Operation, stored: CheckpointTensor) -> Iterator[Tensor]:
     elif isinstance(operation, ScaledRow):
         for rows in finite_pieces(stored, start=operation.row, stop=operation.row + 1):
             yield rows * torch.tensor(operation.factor, dtype=rows.dtype)
+    elif isinstance(operation, Parts) and operation.axis == 0:
+        for part in operation.kept:
+            yield from finite_pieces(stored, start=part * operation.size, stop=(part + 1) * operation.size)
+    elif isinstance(operation, Parts):
+        for rows in finite_pieces(stored):
+            yield rearrange(rows, "r (l d) -> r l d", d=operation.size)[:, list(operation.kept)].flatten(1)
     else:
         yield from finite_pieces(stored)
 

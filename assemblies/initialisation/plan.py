@@ -92,6 +92,26 @@ class ScaledRow(Spec):
         return f"row {self.row} times {self.factor:g}"
 
 
+class Parts(Spec):
+    """The parts `kept`, of `size` each, of a source that has one for each layer along its first or second axis."""
+
+    name: Literal["parts"] = "parts"
+    axis: Literal[0, 1]
+    size: PositiveInt
+    kept: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)]
+
+    def fits(self, source: Shape, target: Shape) -> bool:
+        if not self.axis < len(source) == len(target):
+            return False
+        others = (*source[: self.axis], *source[self.axis + 1 :]) == (*target[: self.axis], *target[self.axis + 1 :])
+        whole = target[self.axis] == len(self.kept) * self.size
+        return others and whole and max(self.kept) < source[self.axis] / self.size == source[self.axis] // self.size
+
+    @property
+    def summary(self) -> str:
+        return f"parts of {len(self.kept)} layers"
+
+
 class Fresh(Spec):
     """No source: values from a named distribution."""
 
@@ -105,7 +125,7 @@ class Fresh(Spec):
         return f"normal, std {self.initial.std:g}"
 
 
-Operation: TypeAlias = Annotated[Copy | MeanHeads | RepeatHeads | Rows | ScaledRow | Fresh, Field(discriminator="name")]
+Operation: TypeAlias = Annotated[Copy | MeanHeads | RepeatHeads | Rows | ScaledRow | Parts | Fresh, Field(discriminator="name")]
 
 
 class Source(Spec):

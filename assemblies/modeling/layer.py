@@ -9,22 +9,21 @@ from pairform.assemblies.specs.model import LayerSpec
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import clamped
 from pairform.blocks.spec_fields import FeedForwardFields
-from pairform.registry import BlockSpec, Sizes, build_block
+from pairform.registry import Sizes, build_block
 
 
 class Branch(nn.Module):
     """One residual branch: a block, its norms according to the placement, and the residual connection."""
 
-    def __init__(self, spec: BlockSpec, layer: LayerSpec, sizes: Sizes) -> None:
+    def __init__(self, name: str, layer: LayerSpec, sizes: Sizes) -> None:
         super().__init__()
-        self.placement = layer.placement
+        norm = layer.norm_of(name)
+        self.post = layer.placement == "post"
+        self.pre_norm = build_block(norm, sizes, "norm") if layer.placement in ("pre", "sandwich") else None
         self.dropout = layer.dropout
         self.drop_path = 0.0 if layer.drop_path is None else layer.drop_path.at(sizes)
-        if self.placement in ("pre", "sandwich"):
-            self.pre_norm = build_block(layer.norm, sizes, "norm")
-        self.block = build_block(spec, sizes, "attention", "feed_forward")
-        if self.placement in ("post", "sandwich"):
-            self.post_norm = build_block(layer.norm, sizes, "norm")
+        self.block = build_block(layer.branches[name], sizes, "attention", "feed_forward")
+        self.post_norm = None if layer.placement == "pre" else build_block(norm, sizes, "norm")
         self.clamps = any(FeedForwardFields.of(branch).wide_output for branch in layer.branches.values())
         self.residual = build_block(layer.residual, sizes, "residual")
         if hasattr(self.residual, "prepare"):
@@ -38,8 +37,8 @@ class Branch(nn.Module):
     ) -> Float[Tensor, "batch length width"]:
         """`hidden` after this branch. `read`: the input of the block, if it is not `hidden` (parallel branches)."""
         read = hidden if read is None else read
-        added = self.block(read if self.placement == "post" else self.pre_norm(read), context)
-        if self.placement == "sandwich":
+        added = self.block(read if self.pre_norm is None else self.pre_norm(read), context)
+        if self.post_norm is not None and not self.post:
             added = self.post_norm(added)
         if self.dropout and self.training:
             added = functional.dropout(added, self.dropout)
@@ -49,8 +48,7 @@ class Branch(nn.Module):
         joined: Tensor = self.residual(hidden, added)
         if self.clamps:
             joined = clamped(joined)
-        normed: Tensor = self.post_norm(joined) if self.placement == "post" else joined
-        return normed
+        return self.post_norm(joined) if self.post_norm is not None and self.post else joined
 
 
 class Layer(nn.Module):
@@ -61,7 +59,7 @@ class Layer(nn.Module):
         self.spec = spec
         self.parallel_groups = spec.parallel_groups
         for name in spec.present:
-            self.add_module(name, Branch(spec.branches[name], spec, sizes))
+            self.add_module(name, Branch(name, spec, sizes))
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], context: Context, index: int

@@ -13,6 +13,7 @@ from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.layer import Layer
 from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Reads, Source
 from pairform.blocks.embeddings import TokenTypes
@@ -57,6 +58,7 @@ class Stack(nn.Module):
         self.embedding_norm = None if spec.embedding_norm is None else build_block(spec.embedding_norm, sizes, "norm")
         self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
         self.share_positions()
+        self.share_keys()
         self.norm = build_block(spec.norm, sizes, "norm")
         self.vision: Vision | None = None
         if spec.vision is not None:
@@ -74,6 +76,13 @@ class Stack(nn.Module):
                     key = (name, type(position))
                     position.share(earlier.get(key))
                     earlier[key] = position
+
+    def share_keys(self) -> None:
+        """Tell blocks that share keys whose they read, and those blocks that they are read."""
+        for (index, name), place in key_places(self.spec.layers, self.spec.width).items():
+            assert place is not None, "checked by the spec"
+            self.layers[index].get_submodule(name).block.keys_from = place
+            self.layers[place[0]].get_submodule(name).block.keys_read_later = True
 
     def forward(
         self,

@@ -41,8 +41,11 @@ def canonical_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
 
 def canonical_layer(layer: LayerSpec, width: int) -> dict[str, Any]:
     document = layer.document() | {"order": [group if len(group) > 1 else group[0] for group in layer.parallel_groups]}
+    document["norms"] = {name: norm.document() for name in layer.present if (norm := layer.norm_of(name)) != layer.norm}
     for branch in document["branches"].values():
         branch.pop("kernel", None)
+        if "qk_norm" not in branch:
+            branch.pop("qk_norm_span", None)
         branch.pop("wide_output", None)  # how float16 is computed
         if "heads" in branch:
             branch["kv_heads"] = branch.get("kv_heads") or branch["heads"]

@@ -11,7 +11,7 @@ from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
-Placement = Literal["pre", "post", "sandwich"]
+Placement = Literal["pre", "post", "inner_post", "sandwich"]
 Group = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
 
 
@@ -37,10 +37,14 @@ class LayerSpec(Spec):
     """Residual branches around one hidden state, in `order`."""
 
     norm: Norm = Field(description="Norm of each branch.")
+    norms: Annotated[dict[str, Norm], Field(max_length=64), AfterValidator(freeze)] = Field(
+        default={}, description="Norms of single branches, by name, in place of `norm`."
+    )
     placement: Placement = Field(
         default="pre",
-        description="Where the norm is applied. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; sandwich: `x + "
-        "norm(f(norm(x)))`. Peri-LN (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.",
+        description="Where the norm is applied. pre: `x + f(norm(x))`; post: `norm(x + f(x))`; inner_post: `x + norm(f(x))` "
+        "(OLMo 2, arXiv 2501.00656, section 3.1); sandwich: `x + norm(f(norm(x)))`. "
+        "Peri-LN (Kim et al. 2025, arXiv 2502.02732) is sandwich with a norm in the embedding too.",
     )
     order: Annotated[tuple[Group, ...], Strict(False)] = Field(
         description="Branches in order. May name absent ones, which keep their position for a patch that adds them. Branches "
@@ -67,6 +71,11 @@ class LayerSpec(Spec):
             if not name.isidentifier() or name.startswith("_"):
                 expected = "a name of letters, digits and underscores that starts with a letter"
                 problems.append(Problem(f"branches.{name}", "this name", expected))
+        problems += [
+            Problem(f"norms.{name}", "the norm of a branch that order does not name", f"{name!r} in order")
+            for name in self.norms
+            if name not in named
+        ]
         if len(named) < len(names):
             problems.append(Problem("order", shorten(names), "each branch once"))
         if self.placement == "post" and any(len(group) > 1 for group in self.parallel_groups):
@@ -95,6 +104,10 @@ class LayerSpec(Spec):
         """The names of the branches that the layer has, in order."""
         return [name for group in self.parallel_groups for name in group]
 
+    def norm_of(self, branch: str) -> BlockSpec:
+        """The norm of the branch of this name."""
+        return self.norms.get(branch, self.norm)
+
     @property
     def self_attention(self) -> AttentionFields:
         """The branch of this name; the defaults of its fields if there is none."""
@@ -102,6 +115,8 @@ class LayerSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         yield from (problem.inside("norm") for problem in self.norm.check(sizes))
+        for name, norm in self.norms.items():
+            yield from (problem.inside(f"norms.{name}") for problem in norm.check(sizes))
         yield from (problem.inside("residual") for problem in self.residual.check(sizes))
         for name in self.present:
             yield from (problem.inside(f"branches.{name}") for problem in self.branches[name].check(sizes))

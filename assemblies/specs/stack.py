@@ -9,9 +9,10 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.specs.layer import LayerSpec, Norm
+from pairform.assemblies.specs.shared import check_shared_keys, check_shared_tables
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec, TableFields
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,
@@ -192,27 +193,8 @@ class StackSpec(Spec):
                 if problem not in seen:
                     seen.add(problem)
                     yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")
-        yield from self._check_shared_tables()
-
-    def _check_shared_tables(self) -> Iterator[Problem]:
-        """A position that reads an earlier layer's table finds one that fits."""
-        tables: dict[tuple[str, str], tuple[int, int]] = {}
-        for index, layer in enumerate(self.layers):
-            for name in layer.present:
-                branch = AttentionFields.of(layer.branches[name])
-                position = TableFields.of(branch.position)
-                where, kind = f"layers[{index}].branches.{name}.position", (name, position.name)
-                table = (position.buckets, branch.heads)
-                if position.buckets and not position.shared:
-                    tables[kind] = table
-                elif position.buckets and kind not in tables:
-                    expected = f"an earlier layer whose {name} has a {position.name} of its own"
-                    remedy = "Set shared to false in the first of these layers, with an override."
-                    yield Problem(f"{where}.shared", "true", expected, remedy)
-                    return
-                elif position.buckets and tables[kind] != table:
-                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[kind]))
-                    yield Problem(where, found, f"the shared table's: {expected}")
+        yield from check_shared_tables(self.layers)
+        yield from check_shared_keys(self.layers, self.width)
 
     def _check_overrides(self) -> Iterator[Problem]:
         for number, override in enumerate(self.overrides):

@@ -44,6 +44,10 @@ class AttentionFields(BlockSpec):
     kv_heads: int | None = None
     head_dim: int | None = None
     qk_norm: BlockSpec | None = None
+    qk_norm_span: str = "head"
+    value_norm: BlockSpec | None = None
+    keys_as_values: bool = False
+    share_keys: bool = False
     bias: bool | str = False
     dropout: float = 0.0
     position: BlockSpec | None = None

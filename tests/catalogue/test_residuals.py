@@ -50,16 +50,16 @@ FORMULAS: dict[str, tuple[dict[str, Any], Callable[..., Tensor]]] = {
 
 
 @pytest.mark.parametrize("what", FORMULAS)
-@pytest.mark.parametrize("placement", ["pre", "post", "sandwich"])
+@pytest.mark.parametrize("placement", ["pre", "post", "inner_post", "sandwich"])
 def test_a_branch_joins_by_the_formula(what: str, placement: str) -> None:
     spec, formula = FORMULAS[what]
     model = filled(document(residual=spec, placement=placement))
     decoder: Any = model.decoder
     branch = decoder.layers[0].feed_forward
     hidden = torch.randn(2, 5, 8, dtype=torch.float64)
-    read = hidden if placement == "post" else branch.pre_norm(hidden)
+    read = branch.pre_norm(hidden) if placement in ("pre", "sandwich") else hidden
     added = functional.gelu(read @ branch.block.up_proj.weight.T) @ branch.block.down_proj.weight.T
-    joined = formula(hidden, branch.post_norm(added) if placement == "sandwich" else added, branch.residual)
+    joined = formula(hidden, branch.post_norm(added) if placement in ("inner_post", "sandwich") else added, branch.residual)
     torch.testing.assert_close(branch(hidden, None), branch.post_norm(joined) if placement == "post" else joined)
     model(IDS, labels=IDS).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

@@ -73,12 +73,20 @@ def layer(old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes, *, marked:
                 followers = set(old.present[old.present.index(name) + 1 :])
                 place = next((index for index, group in enumerate(names) if followers & set(group)), len(names))
                 names.insert(place, (name,))
-    groups = [tuple(branch(name, old, new, sizes) for name in group) for group in names]
     join = "" if known.residual.name == "add" else known.residual.name
-    norm = known.norm.name if known.placement == "post" else None
     notes = changes_outside({"branches", "order"} if in_same_order(old, new) else {"branches"}, old, new)
     whole: Mark = mark(old, new) if marked and not (old and new) else "changed" if notes else ""
-    return Layer(tuple(ParallelGroup(cards, join, norm) for cards in groups), whole, notes)
+    groups = [
+        # a norm after the sum stands in layers without parallel branches
+        ParallelGroup(tuple(branch(name, old, new, sizes) for name in group), join, norm_after(group[0], known))
+        for group in names
+    ]
+    return Layer(tuple(groups), whole, notes)
+
+
+def norm_after(branch: str, known: LayerSpec) -> str | None:
+    """The name of the norm after the sum, if the layer has one there."""
+    return known.norm_of(branch).name if known.placement == "post" else None
 
 
 def in_same_order(old: LayerSpec | None, new: LayerSpec | None) -> bool:
@@ -94,8 +102,9 @@ def branch(name: str, old: LayerSpec | None, new: LayerSpec | None, sizes: Sizes
     pair = [spec.branches.get(name) if spec else None for spec in (old, new)]
     compared = pair if old and new else [holder.branches[name]] * 2
     (card,) = block(name, *compared)
-    norm = holder.norm.name
-    norms = {"pre": (norm, None), "post": (None, None), "sandwich": (norm, norm)}[holder.placement]
+    norm = holder.norm_of(name).name
+    placed = {"pre": (norm, None), "post": (None, None), "inner_post": (None, norm), "sandwich": (norm, norm)}
+    norms = placed[holder.placement]
     spec = holder.branches[name]
     source = source_of(spec, sizes)
     if spec.name in registry_of("attention"):

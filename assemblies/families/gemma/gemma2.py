@@ -17,10 +17,7 @@ NAMES = NameTable((*stack_rows("model.", "decoder", SANDWICH_NORMS), *HEADS))
 
 def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(HeadConfig, checked(StackConfig, config))
-    if config["use_bidirectional_attention"] and config["is_causal"]:
-        expected = "is_causal: false beside it: without that, transformers 5 builds causal masks"
-        remedy = "Set is_causal to false for a bidirectional model, or leave both out for a causal one."
-        raise SpecError(Problem("use_bidirectional_attention", "true", expected, remedy))
+    require_is_causal_too(config)
     stack = stack_document(
         config,
         causal=config["is_causal"],
@@ -29,6 +26,14 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
         inclusive=not config["is_causal"],
     )
     return decoder_only(config, ARCHITECTURES, stack, softcap=config["final_logit_softcapping"])
+
+
+def require_is_causal_too(config: Mapping[str, Any]) -> None:
+    """Refuse a bidirectional model that transformers would give causal masks."""
+    if config["use_bidirectional_attention"] and config["is_causal"]:
+        expected = "is_causal: false beside it: without that, transformers 5 builds causal masks"
+        remedy = "Set is_causal to false for a bidirectional model, or leave both out for a causal one."
+        raise SpecError(Problem("use_bidirectional_attention", "true", expected, remedy))
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:

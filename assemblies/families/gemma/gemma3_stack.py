@@ -3,7 +3,7 @@
 `attn_logit_softcapping` is not read, with a warning: transformers stores it for these models and never applies it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -90,14 +90,25 @@ def global_layer(local: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
     return {"branches": {"self_attention": {"position": turned, "mask": {"window": None}}}}
 
 
-def position(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Of layers of one kind, from `rope_parameters` or from older files' fields."""
+def position(
+    config: Mapping[str, Any],
+    kind: str,
+    thetas: Mapping[str, float] = THETA,
+    older_thetas: Mapping[str, str] = OLDER_THETA,
+    scaled: Collection[str] = (GLOBAL,),
+) -> dict[str, Any]:
+    """Of layers of one kind, from `rope_parameters` or from older files' fields.
+
+    thetas:       the defaults by kind.
+    older_thetas: the fields of older files for them.
+    scaled:       the kinds that the older field `rope_scaling` is for.
+    """
     by_type = config["rope_parameters"] or {}
     if any(by_type.get(field) is not None for field in ("rope_type", "type", "rope_theta", "factor")):
         raise SpecError(Problem("rope_parameters", shorten(by_type), f"an object for each of {GLOBAL} and {LOCAL}"))
-    older = config["rope_scaling"] if kind == GLOBAL else None
+    older = config["rope_scaling"] if kind in scaled else None
     parameters = {**(by_type.get(kind) or {}), **{key: value for key, value in (older or {}).items() if value is not None}}
-    parameters["rope_theta"] = parameters.get("rope_theta") or config.get(OLDER_THETA[kind]) or THETA[kind]
+    parameters["rope_theta"] = parameters.get("rope_theta") or config.get(older_thetas.get(kind, "")) or thetas[kind]
     length = config["max_position_embeddings"]
     given = {"rope_parameters": parameters, "max_position_embeddings": length}
     return {"name": "rope", **rope(given, f"rope_parameters.{kind}")}

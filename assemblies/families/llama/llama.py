@@ -38,6 +38,7 @@ class Kind:
     mlp_bias:       whether config.mlp_bias is used.
     qk_norm:        whether queries and keys are normalised along head_dim.
     partial_rotary: whether config.partial_rotary_factor is used.
+    without:        heads of ours for which transformers has no class.
     """
 
     model_type: str
@@ -48,11 +49,16 @@ class Kind:
     mlp_bias: bool = False
     qk_norm: bool = False
     partial_rotary: bool = False
+    without: tuple[str, ...] = ()
+
+    @property
+    def architectures(self) -> dict[str, str]:
+        return architectures(self.classes, without=self.without)
 
 
 def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(kind.config, config)
-    return decoder_only(config, architectures(kind.classes), stack_document(kind, config), softcap=None)
+    return decoder_only(config, kind.architectures, stack_document(kind, config), softcap=None)
 
 
 def stack_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
         config |= {"use_sliding_window": window is not None, "layer_types": types, "max_window_layers": stack.depth}
     if not causal(spec):
         config["is_causal"] = False
-    return config | decoder_only_config(spec, architectures(kind.classes))
+    return config | decoder_only_config(spec, kind.architectures)
 
 
 def writes(kind: Kind, spec: ModelSpec) -> bool:

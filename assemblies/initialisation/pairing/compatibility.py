@@ -18,12 +18,17 @@ def transferable(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, r
     if not rest.startswith("block."):
         if rest.startswith("residual."):
             return layer.residual.name == origin.residual.name
-        return equivalent(layer.norm, origin.norm)
+        return equivalent(layer.norm_of(branch), origin.norm_of(donor))
     if branch == donor and weight_kind(new) != weight_kind(old):
         return False
     ours, theirs = AttentionFields.of(new), AttentionFields.of(old)
     if owner in ("q_norm", "k_norm"):
-        return equivalent(ours.qk_norm, theirs.qk_norm)
+        spans = [attention.heads if attention.qk_norm_span == "width" else 1 for attention in (ours, theirs)]
+        return spans[0] == spans[1] and equivalent(ours.qk_norm, theirs.qk_norm)
+    if owner == "v_norm":
+        return equivalent(ours.value_norm, theirs.value_norm)
+    if owner.endswith("_norm"):  # of other blocks, in a field of the norm's name
+        return equivalent(getattr(new, owner, None), getattr(old, owner, None))
     return owner != "position" or equivalent(ours.position, theirs.position)
 
 

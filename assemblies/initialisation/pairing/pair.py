@@ -14,6 +14,7 @@ from pairform.assemblies.initialisation.pairing.t5gemma2 import of_gemma3
 from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
 from pairform.assemblies.specs.model import ModelSpec, StackSpec, VisionSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.assemblies.specs.stack import Override, shortest_cycle
 from pairform.blocks.attention.mask_spec import AttentionFields, MaskSpec
 from pairform.blocks.positions.score_biases import T5RelativePosition
@@ -98,6 +99,7 @@ def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any
         patches = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
         overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
         overrides += unshared_tables(stack, kept)
+        check_kept_keys(stack, kept, part)
         document |= {"depth": len(kept), "cycle": shortest_cycle(patches), "overrides": overrides}
     if stack.embedding.name == "token":
         document["embedding"]["scale_given"] = True  # as T5Gemma treats inputs_embeds
@@ -124,6 +126,28 @@ def unshared_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
                 made.append({"layers": [new], "patch": {"branches": {name: {"position": {"shared": False}}}}})
             read[name] = owner
     return made
+
+
+def check_kept_keys(stack: StackSpec, kept: list[int], part: str) -> None:
+    """Check that each kept layer that shares keys still finds those that it was trained with.
+
+    Raises:
+        SpecError: their layer is not kept, or another one that has its own is between.
+    """
+    new = key_places([stack.layers[layer] for layer in kept], stack.width)
+    for (index, name), (owner, _) in owners(stack).items():
+        place = new.get((kept.index(index), name)) if index in kept else None
+        if index in kept and (place is None or kept[place[0]] != owner):
+            found = f"{kept} without layer {owner}, whose keys layer {index} shares in {name}"
+            if owner in kept:
+                found = f"{kept}, where layer {index} shares the keys of layer {kept[place[0]] if place else owner} in {name}"
+            remedy = "Keep it, or leave out the layers that share its keys."
+            raise SpecError(Problem(f"{part}_layers", found, f"layer {owner}, as in the source", remedy))
+
+
+def owners(stack: StackSpec) -> dict[tuple[int, str], tuple[int, str]]:
+    """The place whose keys each branch that shares keys attends to."""
+    return {place: owner for place, owner in key_places(stack.layers, stack.width).items() if owner is not None}
 
 
 def table_owner(stack: StackSpec, index: int, name: str) -> int:

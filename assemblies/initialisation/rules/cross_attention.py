@@ -1,6 +1,6 @@
 """How a decoder's cross-attention is initialised (T5Gemma, arXiv 2504.06225, section 3.2), and options beyond the paper."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from pairform.assemblies.initialisation.pairing.compatibility import (
@@ -13,12 +13,15 @@ from pairform.assemblies.initialisation.pairing.compatibility import (
 from pairform.assemblies.initialisation.plan import Fresh
 from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, fresh
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.blocks.functional.initializers import Constant
 from pairform.registry import Problem, SpecError
 
 SEPARATE = "block.source_"
 """The prefix of merged attention's separate projections of the source."""
-GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm")
+KEYS = ("k_proj", "v_proj", "k_norm", "v_norm")
+"""What attention without keys of its own lacks."""
+GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm", "qk_norm_span")
 NOT_SHAPE = ("mask", "kernel", "dropout", "lambda_init")
 
 
@@ -37,8 +40,18 @@ class DecoderRules(StackRules):
 
     def from_own(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         """From the same tensor in the self-attention of the source's layer."""
-        own = self_attention_branch(self.source_stack.layers[self.layers[index]])
-        return fresh(target) if own is None else self.from_branch(target, index, branch, own, rest)
+        layer = self.layers[index]
+        own = self_attention_branch(self.source_stack.layers[layer])
+        if own is None:
+            return fresh(target)
+        if rest.split(".")[1] in KEYS and (place := self.key_owners.get((layer, own))) is not None:
+            # self-attention without keys of its own: from the layer whose keys it reads
+            return self.from_source(target, f"{self.source_part}.layers.{place[0]}.{place[1]}.{rest}")
+        return self.from_branch(target, index, branch, own, rest)
+
+    @cached_property
+    def key_owners(self) -> Mapping[tuple[int, str], tuple[int, str] | None]:
+        return key_places(self.source_stack.layers, self.source_stack.width)
 
     def inherits(self, origin: LayerSpec, branch: str) -> bool:
         """Whether the source's own cross-attention is kept: its encoder must have had the same width."""
@@ -122,7 +135,7 @@ class DecoderRules(StackRules):
 def check_silent(layer: LayerSpec, index: int) -> None:
     """Check that a branch that adds zeros leaves the hidden states of a layer unchanged."""
     if layer.placement == "post":
-        expected = "pre or sandwich: a norm after the sum changes the hidden states even if the branch adds zeros"
+        expected = "pre, inner_post or sandwich: a norm after the sum changes the hidden states even if the branch adds zeros"
         raise SpecError(Problem(f"decoder.layers[{index}].placement", "post", expected))
     if not layer.residual.keeps:
         expected = "one such as add, which leaves the hidden states unchanged if a branch adds zeros"

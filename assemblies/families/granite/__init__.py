@@ -1,0 +1,3 @@
+from pairform.assemblies.families.granite.granite import FAMILIES
+
+__all__ = ["FAMILIES"]
