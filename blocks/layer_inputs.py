@@ -73,7 +73,7 @@ class LayerInputs(nn.Module):
         rows = functional.embedding(ids, self.weight, self.pad)
         # rounded to the dtype first, as in Gemma
         scaled = rows * torch.tensor(self.spec.channels**0.5, dtype=rows.dtype)
-        return (projected + scaled.unflatten(-1, self.shape)) * 2**-0.5
+        return (projected + scaled.view(*scaled.shape[:-1], *self.shape)) * 2**-0.5
 
 
 class LayerInput(nn.Module):

@@ -73,8 +73,8 @@ class Stack(nn.Module):
     def share_positions(self) -> None:
         """Let score biases share parameters with those of the nearest earlier layer, in the branch of the same name."""
         earlier: dict[tuple[str, type[ScoreBias]], ScoreBias] = {}
-        for layer in self.layers:
-            for name in layer.spec.present:
+        for spec, layer in zip(self.spec.layers, self.layers, strict=False):
+            for name in spec.present:
                 position = getattr(layer.get_submodule(name).block, "position", None)
                 if isinstance(position, ScoreBias):
                     key = (name, type(position))

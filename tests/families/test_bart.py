@@ -90,8 +90,9 @@ def test_beams_with_forced_tokens(classes: str, tmp_path: Path) -> None:
     folder = create(tmp_path / "model", classes, LM[classes], **config)
     ours, theirs = pairform.load(folder), reference(folder)
     given = batch(padding="right").inputs
-    for options in ({}, {"num_beams": 3}, {"num_beams": 4, "length_penalty": 2.0}):
-        forced = {"forced_bos_token_id": 9, "forced_eos_token_id": [11, 2]}
+    beams: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"num_beams": 4, "length_penalty": 2.0}]
+    for options in beams:
+        forced: dict[str, Any] = {"forced_bos_token_id": 9, "forced_eos_token_id": [11, 2]}
         expected = theirs.generate(**given, max_new_tokens=7, do_sample=False, **forced, **options)
         got = ours.generate(**given, max_new_tokens=7, **forced, **options)
         assert torch.equal(got, expected)

@@ -43,5 +43,5 @@ def test_random_models(seed: int, tmp_path: Path) -> None:
 def test_each_layer_has_its_own_table(tmp_path: Path) -> None:
     ours = pairform.load(folder_of(tmp_path / "model", 0))
     assert ours.encoder is not None
-    tables = [layer.self_attention.block.position.table for layer in ours.encoder.layers]
+    tables = [layer.get_submodule("self_attention.block.position.table") for layer in ours.encoder.layers]
     assert len({id(table) for table in tables}) == len(tables) > 1

@@ -62,7 +62,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made = {}
     for seed, (name, fields) in enumerate(SOURCES.items()):
         made[name] = tmp_path_factory.mktemp("sources") / name
@@ -81,7 +81,7 @@ PAIRS = [("dense", "dense"), ("dense", "sharing"), ("sharing", "sharing"), ("wid
 @pytest.mark.parametrize("cross_attention", ["auto", "zero_output"])
 @torch.no_grad()
 def test_each_stack_is_its_source(
-    encoder: str, decoder: str, cross_attention: Any, folders: dict[str, Path], tmp_path: Path
+    encoder: str, decoder: str, cross_attention: Any, folders: dict[str, Any], tmp_path: Path
 ) -> None:
     sources = {"encoder": folders[encoder], "decoder": folders[decoder]}
     pairform.convert(**sources, out=tmp_path / "pair", cross_attention=cross_attention)
@@ -103,7 +103,7 @@ def test_each_stack_is_its_source(
 @pytest.mark.parametrize(("encoder", "decoder"), [("dense", "sharing"), ("sharing", "experts"), ("wider", "sharing")])
 @torch.no_grad()
 def test_a_merged_decoder_is_its_source_where_the_encoder_is_masked(
-    encoder: str, decoder: str, folders: dict[str, Path], tmp_path: Path
+    encoder: str, decoder: str, folders: dict[str, Any], tmp_path: Path
 ) -> None:
     patch = {"bridge": {"name": "separate_keys"}} if encoder == "wider" else None
     pairform.convert(
@@ -116,14 +116,14 @@ def test_a_merged_decoder_is_its_source_where_the_encoder_is_masked(
     assert written.equal(ours.generate(IDS, max_new_tokens=5, eos_token_id=(), use_cache=False))
 
 
-def test_the_changes_of_t5gemma_2_are_for_gemma_3_alone(folders: dict[str, Path]) -> None:
+def test_the_changes_of_t5gemma_2_are_for_gemma_3_alone(folders: dict[str, Any]) -> None:
     plan = pairform.plan(encoder=folders["dense"], decoder=folders["dense"])
     paths = {edit.path for edit in plan.edits}
     assert not any("scaling" in path or "end_of_image" in path or "tie" in path for path in paths)
     assert "cross_attention" in plan.spec.stacks["decoder"].layers[0].branches
 
 
-def test_cross_attention_of_a_layer_that_shares_keys_is_made_from_those_it_shares(folders: dict[str, Path]) -> None:
+def test_cross_attention_of_a_layer_that_shares_keys_is_made_from_those_it_shares(folders: dict[str, Any]) -> None:
     made = rows(pairform.plan(encoder=folders["sharing"], decoder=folders["sharing"]))
     for layer, owner in ((3, 1), (4, 1), (5, 2)):
         block = f"decoder.layers.{layer}.cross_attention.block."
@@ -133,7 +133,7 @@ def test_cross_attention_of_a_layer_that_shares_keys_is_made_from_those_it_share
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_layers_whose_keys_others_share_are_kept(part: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_layers_whose_keys_others_share_are_kept(part: str, folders: dict[str, Any], tmp_path: Path) -> None:
     sources: dict[str, Any] = {"encoder": folders["sharing"], "decoder": folders["sharing"]}
     for rule, found in (("every:2", "without layer 1"), ("0,2,3,5", "without layer 1"), ("0,1,3,4,5", "without layer 2")):
         refused(lambda rule=rule: pairform.plan(**sources, **{f"{part}_layers": rule}), f"{part}_layers", found, "Keep it")
