@@ -3,13 +3,35 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families import gemma, gemma1, gpt2, granite, llama, mixtures, olmo, phi3, smollm3, t5, t5gemma
+from pairform.assemblies.families import (
+    bart,
+    bert,
+    embedding_gemma2,
+    encoder_decoder,
+    eurobert,
+    gemma,
+    gemma1,
+    gpt2,
+    granite,
+    llama,
+    mixtures,
+    modernbert,
+    olmo,
+    phi3,
+    smollm3,
+    t5,
+    t5gemma,
+)
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ALL = (
     # of several that can express a spec the first is written: those with something of their own before Llama
+    *bert.FAMILIES,
+    *encoder_decoder.FAMILIES,
+    *modernbert.FAMILIES,
+    *eurobert.FAMILIES,
     *phi3.FAMILIES,
     *gpt2.FAMILIES,
     *mixtures.FAMILIES,
@@ -20,6 +42,8 @@ ALL = (
     *llama.FAMILIES,
     *gemma.FAMILIES,
     *t5.FAMILIES,
+    *bart.FAMILIES,
+    *embedding_gemma2.FAMILIES,
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
