@@ -179,6 +179,13 @@ def test_a_broken_configuration_names_its_field(change: dict[str, Any], named: s
     refused(lambda: pairform.load(folder), "config.json", named)
 
 
+def test_heads_that_do_not_divide_the_width_have_no_longrope(tmp_path: Path) -> None:
+    """transformers' phi3 counts the factors by hidden_size / num_attention_heads, and fails."""
+    folder = create(tmp_path / "model", **LONGROPE)
+    edit_json(folder / "config.json", lambda config: config.update(head_dim=16))
+    refused(lambda: pairform.load(folder), "config.json", "head_dim: found 16 with longrope, expected 8")
+
+
 def test_a_fused_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     folder = create(tmp_path / "model")
     edit_json(folder / "config.json", lambda config: config.update(num_key_value_heads=4))

@@ -90,6 +90,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     tensors: dict[str, CheckpointTensor] = {}
     spares: dict[str, StoredTensor] = {}
     problems: list[Problem] = []
+    shapes = {name: parameter.shape for name, parameter in parameters_of(spec).items()}
     for name, tensor in folder.tensors.items():
         if family is not None:
             # before `reads`, which is False for such names: they matter only if the tensor itself is missing
@@ -101,7 +102,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
             problems.append(odd_dtype(tensor.place, DTYPE_NAMES[tensor.dtype]))
             continue
         try:
-            named = ours_of(tensor, family, spec)
+            named = ours_of(tensor, family, shapes)
         except CheckpointError as error:
             problems += error.problems
             continue
@@ -132,13 +133,16 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     return Checkpoint(folder, patched, tensors, dtype)
 
 
-def ours_of(tensor: StoredTensor, family: Family | None, spec: ModelSpec) -> dict[str, CheckpointTensor]:
-    """A stored tensor, or the tensors of ours that it holds, by our names; empty if it is not of this model."""
+def ours_of(tensor: StoredTensor, family: Family | None, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, CheckpointTensor]:
+    """A stored tensor, or the tensors of ours that it holds, by our names; empty if it is not of this model.
+
+    shapes: of all tensors of the model.
+    """
     if family is None:
         return {tensor.name: tensor}
-    row = family.row(tensor.name, parameters_of(spec))
+    row = family.row(tensor.name)
     if isinstance(row, Fused):
-        return split(tensor, row, {name: parameter.shape for name, parameter in parameters_of(spec).items()})
+        return split(tensor, row, shapes)
     return {} if row is None else {row.ours: tensor}
 
 

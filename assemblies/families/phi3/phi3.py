@@ -15,7 +15,7 @@ from pairform.assemblies.families.llama.config import LlamaConfig
 from pairform.assemblies.families.rope import LENGTH
 from pairform.assemblies.families.rows import HEADS, PRE_NORMS, stack_rows
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec
-from pairform.registry import PositiveInt, Probability, Problem, SpecError, shorten
+from pairform.registry import PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
 
 LAYER, OWN = "model.layers.{layer}.", "decoder.layers.{layer}."
 FUSED = (
@@ -35,7 +35,7 @@ class Phi3Config(LlamaConfig):
     intermediate_size: PositiveInt = 8192
     max_position_embeddings: PositiveInt = 4096
     original_max_position_embeddings: PositiveInt = 4096
-    rms_norm_eps: float = 1e-5
+    rms_norm_eps: PositiveFloat = 1e-5
     pad_token_id: Token = 32_000
     eos_token_id: EndTokens = 32_000
     sliding_window: PositiveInt | None = None
