@@ -10,6 +10,7 @@ LENGTH = "original_max_position_embeddings"
 SCALINGS: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "linear": {"factor": "factor"},
+    "proportional": {"fraction": "partial_rotary_factor", "factor": "factor"},
     "dynamic": {"factor": "factor"},
     "yarn": {
         "factor": "factor",
@@ -48,10 +49,12 @@ def rope(config: Mapping[str, Any], where: str = "rope_parameters", *, partial: 
     if kind not in SCALINGS:
         raise SpecError(Problem(f"{where}.rope_type", shorten(kind), f"one of {', '.join(SCALINGS)}"))
     part = parameters.get("partial_rotary_factor") or config.get("partial_rotary_factor")
-    if part not in (None, 1) and not partial:
+    if part not in (None, 1) and not partial and kind != "proportional":
         why = "In this family transformers rotates the whole head whatever this says, or fails."
         raise SpecError(Problem(f"{where}.partial_rotary_factor", repr(part), "1 or nothing", why))
     found = {ours: parameters.get(theirs) for ours, theirs in SCALINGS[kind].items()}
+    if kind == "proportional":
+        found |= {"fraction": part or 1.0, "factor": found["factor"] or 1.0}
     if "factor" in found and found["factor"] is None:
         raise SpecError(Problem(f"{where}.factor", "nothing", f"a number: rope_type is {kind!r}"))
     if "original_length" in found:

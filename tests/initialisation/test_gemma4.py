@@ -1,4 +1,4 @@
-"""Pairs of Gemma-4-like sources: shared keys, keys as values, experts and wide global heads, in encoders and decoders."""
+"""Pairs of Gemma-4-like sources: shared keys, keys as values, layer inputs, experts and wide global heads, on both sides."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ import torch
 import pairform
 from tests.broken.damage import refused
 from tests.initialisation.small_models import IDS, TOKENS
-from tests.initialisation.sources import rows
+from tests.initialisation.sources import rows, tensors
 
 RMSNORM = {"name": "rmsnorm"}
+LAYER = {"norm": RMSNORM, "placement": "sandwich", "output_scale": "stored"}
+CHANNELS = 4
 UNREAD = torch.zeros_like(IDS)
 EXPERTS = {
     "name": "mixture",
@@ -24,7 +26,7 @@ EXPERTS = {
 
 
 def source(*, width: int = 32, sharing: int = 0, **layer: Any) -> dict[str, Any]:
-    """Six layers, of which every third is global, and the last `sharing` read keys of earlier ones."""
+    """Six layers, of which every third is global. The last `sharing` read keys of earlier ones, and all then have inputs."""
     attention = {
         "name": "self_attention",
         "heads": 4,
@@ -44,9 +46,10 @@ def source(*, width: int = 32, sharing: int = 0, **layer: Any) -> dict[str, Any]
         "width": width,
         "depth": 6,
         "embedding": {"name": "token", "scale": "sqrt_width"},
-        "layer": {"norm": RMSNORM, "placement": "sandwich", "order": [*branches], "branches": branches} | layer,
+        "layer": LAYER | {"order": [*branches], "branches": branches} | layer,
         "cycle": [{}, {}, {"branches": {"self_attention": wide}}],
         "overrides": [override] if sharing else [],
+        "layer_input": {"channels": CHANNELS, "norm": RMSNORM} if sharing else None,
     }
     head = {"name": "lm", "tie": "decoder", "softcap": 30.0}
     model = {"assembly": "decoder_only", "vocabulary": 50, "tokens": TOKENS, "decoder": stack, "head": head}
@@ -66,7 +69,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made = {}
     for seed, (name, fields) in enumerate(SOURCES.items()):
         made[name] = tmp_path_factory.mktemp("sources") / name
-        pairform.save(pairform.build(source(**fields), seed=seed, dtype=torch.float64), made[name])
+        built = pairform.build(source(**fields), seed=seed, dtype=torch.float64)
+        for parameter in built.parameters():
+            if parameter.shape == (1,):  # the scales of the layers' outputs
+                parameter.data.fill_(0.5 + seed / 10)
+        pairform.save(built, made[name])
     return made
 
 
@@ -91,9 +98,7 @@ def test_each_stack_is_its_source(
     read = pairform.load(tmp_path / "pair", patch=causal)(IDS, decoder_input_ids=IDS).encoder_last_hidden_state
     close(read, pairform.load(folders[encoder])(IDS).last_hidden_state)
     masks = [layer.self_attention.mask for layer in ours.spec.stacks["encoder"].layers]
-    assert [(mask and (mask.causal, mask.window)) for mask in masks] == [(False, (2, 2))] * 2 + [(False, None)] + [
-        (False, (2, 2))
-    ] * 2 + [(False, None)]
+    assert [(mask.causal, mask.window) for mask in masks if mask] == 2 * [(False, (2, 2)), (False, (2, 2)), (False, None)]
     if cross_attention == "zero_output":
         close(ours(IDS, decoder_input_ids=IDS).logits, pairform.load(folders[decoder])(IDS).logits)
     written = ours.generate(IDS, max_new_tokens=5, eos_token_id=())
@@ -139,3 +144,23 @@ def test_layers_whose_keys_others_share_are_kept(part: str, folders: dict[str, A
         refused(lambda rule=rule: pairform.plan(**sources, **{f"{part}_layers": rule}), f"{part}_layers", found, "Keep it")
     pairform.convert(**sources, out=tmp_path / "pair", **{f"{part}_layers": "1,2,4,5"})
     assert pairform.load(tmp_path / "pair").spec.stacks[part].depth == 4
+
+
+def test_kept_layers_keep_their_inputs(folders: dict[str, Path], tmp_path: Path) -> None:
+    old, kept = tensors(folders["sharing"]), [1, 2, 4, 5]
+    pairform.convert(encoder=folders["sharing"], decoder=folders["dense"], out=tmp_path / "pair", encoder_layers=kept)
+    made = tensors(tmp_path / "pair")
+    table, projection = old["decoder.layer_inputs.weight"], old["decoder.layer_inputs.projection.weight"]
+    expected = table.view(50, 6, CHANNELS)[:, kept].flatten(1)
+    assert made["encoder.layer_inputs.weight"].equal(expected)
+    assert made["encoder.layer_inputs.projection.weight"].equal(projection.view(6, CHANNELS, -1)[kept].flatten(0, 1))
+    for new, layer in enumerate(kept):
+        for name in ("layer_input.gate_proj.weight", "layer_input.norm.weight", "output_scale"):
+            assert made[f"encoder.layers.{new}.{name}"].equal(old[f"decoder.layers.{layer}.{name}"])
+
+
+def test_layer_inputs_of_other_channels_are_drawn(folders: dict[str, Path]) -> None:
+    patch = {"encoder": {"layer_input": {"channels": 3}}}
+    made = rows(pairform.plan(encoder=folders["sharing"], decoder=folders["dense"], patch=patch))
+    drawn = {name for name, row in made.items() if row.kind == "fresh" and name.startswith("encoder.")}
+    assert drawn == {name for name in made if name.startswith("encoder.") and ".layer_input" in name}
