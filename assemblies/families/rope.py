@@ -63,8 +63,9 @@ def rope(config: Mapping[str, Any], where: str = "rope_parameters", *, partial: 
         found["attention"] = stretched_attention(parameters)
     if kind == "longrope":
         check_longrope(parameters, where)
-        if found["attention"] is None:
-            found["attention"] = longrope_attention(config, parameters, found["original_length"])
+        length = found["original_length"]
+        if found["attention"] is None and length is not None:
+            found["attention"] = longrope_attention(config, parameters, length)
     scaling = {ours: value for ours, value in found.items() if value is not None}
     return {"theta": theta, "scaling": {"name": kind, **scaling}} | ({"fraction": part or 1.0} if partial else {})
 

@@ -113,7 +113,7 @@ STACK: dict[str, list[tuple[object, str]]] = {
     "rope_parameters": [
         ("x", ""),
         (FLAT, ""),
-        ({"full_attention": {"rope_type": "longrope"}}, ".full_attention.rope_type"),
+        ({"full_attention": {"rope_type": "longrope"}}, ".full_attention.short_factor"),
         ({"sliding_attention": {"rope_theta": -1}}, ".sliding_attention.rope_theta"),
     ],
     "sliding_window": [("x", ""), (0, ""), (None, ""), (-1, "")],

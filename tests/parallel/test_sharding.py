@@ -1,5 +1,7 @@
 """A sharded model is the model: gradients, generation, loading and saving, in two processes."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 import pairform
 from pairform.assemblies.modeling.processes import PeerError
 from pairform.training.parallel import World
+from tests.families import test_gpt2, test_phi3
 from tests.parallel.pairs import ROWS, SPECS, batch, count, full, gradients, part
 from tests.parallel.processes import run_checks
 from tests.small_pairs import small_pair, tokens
@@ -208,6 +211,27 @@ def check_each_process_loads_its_rows(world: World, folder: Path) -> None:
     refused(lambda: pairform.load(folder / "t5", mesh=world.mesh, quantise="int8"), "mesh")
     refused(lambda: pairform.load(folder / "t5", mesh=world.mesh, prepack=True), "mesh")
     refused(lambda: pairform.load(folder / "t5", precision="mixed"), "precision")
+
+
+def check_fused_tensors_are_sharded_by_their_parts(world: World, folder: Path) -> None:
+    """Rows of a stored tensor in Phi-3's files, columns in GPT-2's."""
+    made: dict[str, Callable[[Path], Path]] = {
+        "phi3": partial(test_phi3.create, resid_pdrop=0.1),
+        "gpt2": test_gpt2.create,
+    }
+    for kind, make in made.items():
+        path = folder / kind
+        if world.first:
+            make(path)
+        world.barrier()
+        alone = dict(pairform.load(path).named_parameters())
+        model: Any = pairform.load(path, mesh=world.mesh)
+        for name, parameter in model.named_parameters():
+            assert torch.equal(full(parameter), alone[name]), name
+        pairform.save(model, folder / f"{kind}-back", format="transformers", max_shard_size="30KB")
+        world.barrier()
+        back = dict(pairform.load(folder / f"{kind}-back").named_parameters())
+        assert all(torch.equal(parameter, back[name]) for name, parameter in alone.items())
 
 
 def check_quantised_weights_are_not_sharded(world: World, folder: Path) -> None:

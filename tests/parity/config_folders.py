@@ -58,6 +58,7 @@ OTHERS: Mapping[str, tuple[Any, ...]] = {
     "layer_types": (["full_attention", "sliding_attention"], None),
     "rope_type": ("dynamic", "nothing"),
     "sliding_window": (3, None),
+    "summary_activation": ("tanh",),
     "use_bidirectional_attention": (True,),
 }
 """The values to try, where a field's type does not give one."""

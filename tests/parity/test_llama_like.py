@@ -68,7 +68,8 @@ SCALINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0, 2.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0]}
+"""For heads of 16 channels."""
 UNSCALED = {"layer": {"branches": {"self_attention": {"position": {"scaling": None}}}}}
 
 
@@ -118,12 +119,12 @@ def test_random_models(family: str, seed: int, tmp_path: Path) -> None:
     check_family(folder, seed, tmp_path, kind="decoder")
 
 
-@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("scaling", [*SCALINGS, "longrope"])
 @torch.no_grad()
 def test_scaled_positions(scaling: str, tmp_path: Path) -> None:
     """On texts longer than the model's length, where `dynamic` begins."""
     changes: dict[str, Any] = {
-        "rope_parameters": {"rope_theta": 10_000.0, **SCALINGS[scaling]},
+        "rope_parameters": {"rope_theta": 10_000.0, **{**SCALINGS, "longrope": LONGROPE}[scaling]},
         "max_position_embeddings": 8,
         "head_dim": 16,
     }
@@ -318,7 +319,7 @@ def test_a_broken_configuration_names_its_field(family: str, field: str, value: 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"rope_parameters": {"rope_type": "longrope"}}, "longrope is the scaling of Phi 3, a family that is not read"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "short_factor: found nothing, expected a list of numbers"),
         ({"partial_rotary_factor": 0.5}, "transformers rotates the whole head whatever this says, or fails"),
     ],
 )

@@ -78,14 +78,17 @@ def writes(spec: ModelSpec) -> bool:
     """For what Llama and Mistral do not have: LongRoPE, rotary positions on a part of each head, dropout of branches."""
     stack = spec.last
     pre = spec.assembly == "decoder_only" and stack.vision is None and stack.layers[0].placement == "pre"
-    return pre and not stack.qk_normed and any(map(own, stack.layers))
+    return pre and not stack.qk_normed and any(differs(layer, stack.width) for layer in stack.layers)
 
 
-def own(layer: LayerSpec) -> bool:
+def differs(layer: LayerSpec, width: int) -> bool:
+    """Whether a layer is Phi-3's and not Llama's. With LongRoPE the heads of Phi-3 divide the width."""
     attention = branch(layer, "self_attention")
     position, gated = attention.get("position", {}), branch(layer, "feed_forward").get("name") == "gated"
-    differs = position.get("fraction", 1.0) != 1 or position.get("scaling", {}).get("name") == "longrope" or layer.dropout > 0
-    return gated and not attention.get("bias") and position.get("name") == "rope" and differs
+    long = position.get("scaling", {}).get("name") == "longrope"
+    whole = not attention.get("head_dim") or attention["head_dim"] * attention["heads"] == width
+    own = position.get("fraction", 1.0) != 1 or layer.dropout > 0 or long
+    return gated and not attention.get("bias") and position.get("name") == "rope" and own and (whole or not long)
 
 
 FAMILIES = (Family("phi3", NAMES, to_document, to_config, writes),)

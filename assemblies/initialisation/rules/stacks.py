@@ -25,6 +25,7 @@ from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import Problem, SpecError
 
 Part = Literal["encoder", "decoder"]
+PARTS: tuple[Part, ...] = ("encoder", "decoder")
 Planned = tuple[Operation, Source | None]
 GROUPED = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
 """The projections of attention with kv_heads heads."""
