@@ -18,6 +18,7 @@ from transformers import (
 
 import pairform
 from pairform.assemblies.families import FAMILIES
+from pairform.assemblies.initialisation.pairing.pair import pair
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.specs.canonical import differences
 from pairform.assemblies.specs.model import StackSpec
@@ -58,6 +59,14 @@ TOTALS = {
     "t5-v1.1-base": 247_577_856,
     "t5-v1.1-large": 783_150_080,
     "mt5-small": 300_176_768,
+    "gemma-4-e2b": 4_628_569_344,
+    "gemma-4-e4b": 7_463_013_376,
+    "gemma-4-12b": 11_907_350_272,
+    "gemma-4-26b-a4b": 25_233_141_760,
+    "gemma-4-31b": 30_697_345_280,
+    "gemma-4-12b-12b": 26_221_579_776,
+    "gemma-4-e4b-e2b": 12_411_003_136,
+    "gemma-4-31b-e2b": 35_705_890_304,
 }
 """Parameters of the published checkpoints. Gemma 3's are of the text models: 12B and 27B were counted on transformers' model of
 that size, as all five are below. The unequal T5Gemma 2 are not published: `tests.sizes` says what they consist of."""
@@ -86,6 +95,8 @@ PARTS = {
 
 UNEQUAL = ("t5gemma2-4b-1b", "t5gemma2-4b-270m", "t5gemma2-1b-4b")
 """Which transformers cannot build."""
+GEMMA4_PAIRS = ("gemma-4-12b-12b", "gemma-4-e4b-e2b", "gemma-4-31b-e2b")
+"""For which transformers has no class."""
 T5GEMMA2 = [name for name in TOTALS if name.startswith("t5gemma2-")]
 
 
@@ -95,8 +106,11 @@ def test_presets_are_the_expected_ones() -> None:
 
 @pytest.mark.parametrize("name", TOTALS)
 def test_total_parameters_equal_the_published_checkpoint(name: str) -> None:
+    """As transformers counts: the stored scales of Gemma 4's layers are no parameters there."""
     model = pairform.build(name, device="meta")
-    assert sum(parameter.numel() for parameter in model.parameters()) == TOTALS[name]
+    counted = {path: each.numel() for path, each in model.named_parameters() if not path.endswith(".output_scale")}
+    assert sum(counted.values()) == TOTALS[name]
+    assert pairform.inspect(name, source_length=1, target_length=1).parameters["total"] == TOTALS[name]
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -176,6 +190,17 @@ def test_unequal_t5gemma_2_may_have_unequal_vocabularies_and_the_other_bridge(na
     assert total == TOTALS[name] - pieces(name)["bridge"] + separate
 
 
+@pytest.mark.parametrize("name", GEMMA4_PAIRS)
+def test_pairs_of_gemma_4_are_what_convert_makes_of_both(name: str) -> None:
+    encoder, decoder = (pairform.load_spec(f"gemma-4-{size}") for size in name.split("-")[2:])
+    assert differences(pairform.load_spec(pair(encoder, decoder)), pairform.load_spec(name)) == {}
+    parts = pairform.inspect(name, source_length=1, target_length=1).parameters
+    alone = [pairform.inspect(spec, source_length=1, target_length=1).parameters["decoder"] for spec in (encoder, decoder)]
+    norms = 2 * decoder.last.depth * decoder.last.width
+    assert parts["encoder"] == alone[0]
+    assert parts["decoder"] == alone[1] + parts["cross_attention"] + norms
+
+
 def windows(stack: StackSpec) -> list[tuple[int, int] | None]:
     """Of each layer's attention to its own sequence."""
     attentions: list[Any] = [layer.branches["self_attention"] for layer in stack.layers]
@@ -205,12 +230,15 @@ def test_t5gemma_2b_2b_is_what_transformers_configures_by_default() -> None:
 
 
 def family_of(name: str) -> str:
-    return {"gemma-2": "gemma2", "gemma-3": "gemma3_text", "qwen2.5": "qwen2"}.get(
-        name.rpartition("-")[0], name.partition("-")[0]
+    return {"gemma-2": "gemma2", "gemma-3": "gemma3_text", "gemma-4": "gemma4_text", "qwen2.5": "qwen2"}.get(
+        "-".join(name.split("-")[:2]) if name.startswith("gemma") else name.rpartition("-")[0], name.partition("-")[0]
     )
 
 
-@pytest.mark.parametrize("name", [name for name in TOTALS if name not in UNEQUAL])
+STORED = [name for name in TOTALS if name not in (*UNEQUAL, *GEMMA4_PAIRS)]
+
+
+@pytest.mark.parametrize("name", [name for name in STORED if not name.startswith("gemma-4") or "gemma4_text" in FAMILIES])
 def test_every_preset_can_be_stored_as_transformers_does(name: str) -> None:
     spec = pairform.load_spec(name)
     family = FAMILIES[family_of(name)]
