@@ -145,9 +145,9 @@ class Family:
         written: the table of names to write with, if it depends on the spec.
         by_spec: whether that is also the table to read with.
         copies: tensors that some files hold twice: the copy's name, and the name of the tensor that is read.
+        doubles: tensors to write twice for a spec: the copy's name, and the name of the tensor that is copied.
         by_names: a merge patch on a document for what the names of the tensors in the files say and config.json does not.
-        extras: tensors that its files hold beside the model's and that are not read: the name of the one of ours that it
-            repeats, or its values.
+        constants: tensors to write for a spec beside the model's, by their names; none of them is read.
         zeros: tensors of ours that its files may lack, and that are zero then.
     """
 
@@ -160,8 +160,9 @@ class Family:
     written: Callable[[ModelSpec], NameTable] | None = None
     by_spec: bool = False
     copies: Mapping[str, str] = field(default_factory=dict)
+    doubles: Callable[[ModelSpec], Mapping[str, str]] | None = None
     by_names: Callable[[Mapping[str, Any], set[str]], dict[str, Any]] | None = None
-    extras: Callable[[ModelSpec], Mapping[str, str | Tensor]] = lambda spec: {}
+    constants: Callable[[ModelSpec], Mapping[str, Tensor]] | None = None
     zeros: frozenset[str] = frozenset()
 
     def reading(self, spec: ModelSpec) -> "Family":
@@ -189,11 +190,7 @@ class Family:
         row = (self.names if self.written is None else self.written(spec)).holder(ours)
         if row is None:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))
-        return row._replace(theirs=self.prefixed(row.theirs, spec))
-
-    def prefixed(self, theirs: str, spec: ModelSpec) -> str:
-        """A name as it is in files of `spec`: those of models without a head lack the prefix."""
-        return theirs.removeprefix(self.base_prefix) if spec.head.name == "none" else theirs
+        return row._replace(theirs=row.theirs.removeprefix(self.base_prefix)) if spec.head.name == "none" else row
 
     def theirs(self, ours: str, spec: ModelSpec) -> str:
         """Their name for the tensor that is, or holds, one of ours."""

@@ -49,7 +49,12 @@ class ProjectionHead(nn.Module):
         self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
 
     def projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
-        hidden = hidden if self.transform is None else self.transform(hidden)
+        return self.dropped_and_projected(self.transformed(hidden))
+
+    def transformed(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        return hidden if self.transform is None else self.transform(hidden)
+
+    def dropped_and_projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
         outputs: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
         return outputs
 
@@ -111,10 +116,10 @@ class SequenceClassificationHead(ProjectionHead):
     class Spec(ClassificationSpec):
         pools: ClassVar[bool] = True
         name: Literal["sequence_classification"] = "sequence_classification"
-        pooling: Literal["mean", "first", "last"] = Field(
+        pooling: Literal["mean", "first", "last", "late_mean"] = Field(
             default="last",
             description="How the hidden states of the tokens that are not padding become one vector: their mean, the first "
-            "(BERT) or the last (decoders).",
+            "(BERT), the last (decoders), or with `late_mean` their mean after the transform (EuroBERT, arXiv 2503.05500).",
         )
         problem: Literal["regression", "single_label", "multi_label"] | None = Field(
             default=None,
@@ -127,6 +132,8 @@ class SequenceClassificationHead(ProjectionHead):
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
     ) -> Float[Tensor, "batch labels"]:
+        if self.spec.pooling == "late_mean":
+            return self.dropped_and_projected(pooled(self.transformed(hidden), valid, "mean"))
         return self.projected(pooled(hidden, valid, self.spec.pooling))
 
     def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:

@@ -29,9 +29,6 @@ from pairform.registry import BlockSpec, InputError, PositiveFloat, Problem, Siz
 ALIGNED = 8
 """Elements that the rows of a matrix begin at multiples of, for fast products."""
 
-ALIGNED = 8
-"""Elements that the rows of a matrix begin at multiples of, for fast products."""
-
 
 class LMHead(nn.Module):
     """Logits over the vocabulary, plus a bias if the spec has one, with a softcap `softcap * tanh(logits / softcap)` if it is

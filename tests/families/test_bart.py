@@ -29,7 +29,12 @@ def random_config(classes: str, seed: int) -> dict[str, Any]:
     sizes = {
         f"{part}_{field}": rng.choice(sizes)
         for part in ("encoder", "decoder")
-        for field, sizes in {"layers": (1, 2, 3), "attention_heads": (1, 2, 4), "ffn_dim": (16, 40), "layerdrop": (0.0,)}.items()
+        for field, sizes in {
+            "layers": (1, 2, 3),
+            "attention_heads": (1, 2, 4),
+            "ffn_dim": (16, 40),
+            "layerdrop": (0.0,),
+        }.items()
     }
     config = {
         "vocab_size": 96,

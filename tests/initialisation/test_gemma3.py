@@ -180,16 +180,17 @@ def test_vision_asked_for_in_vain(source: Path, tmp_path: Path) -> None:
     refused(lambda: pairform.plan(encoder=seeing, decoder=source, patch=patch), "encoder.vision.tower", "heads")
 
 
-@pytest.mark.parametrize("bridge", ["linear", "separate_keys"])
-def test_unequal_sources_need_a_bridge(bridge: str, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bridge", [None, "linear", "separate_keys"])
+def test_unequal_sources_get_a_bridge(bridge: str | None, source: Path, tmp_path: Path) -> None:
     wide = gemma3_text(tmp_path / "wide", hidden_size=48, vocab_size=112)
     arguments: dict[str, Any] = {"encoder": wide, "decoder": source, "out": tmp_path / "new" / "pair"}
     before = contents(tmp_path)
-    refused(lambda: pairform.convert(**arguments), "a source of width 48", "bridge", "separate_keys")
+    without = {"bridge": {"name": "none"}}
+    refused(lambda: pairform.convert(**arguments, patch=without), "a source of width 48", "bridge", "separate_keys")
     assert contents(tmp_path) == before
-    report = pairform.convert(**arguments, patch={"bridge": {"name": bridge}})
+    report = pairform.convert(**arguments, patch=None if bridge is None else {"bridge": {"name": bridge}})
     fresh: dict[str, Any] = {row.target: row.operation for row in report.plan.targets if row.kind == "fresh"}
-    if bridge == "linear":
+    if bridge != "separate_keys":
         assert {name: operation.initial.std for name, operation in fresh.items()} == {"bridge.weight": 48**-0.5}
     else:
         projections = [f"self_attention.block.source_{letter}_proj.weight" for letter in "kv"]

@@ -25,6 +25,7 @@ from pairform.assemblies.checkpoints.reading.unsupported import (
     refuse_quantised,
     refuse_wrapped,
 )
+from pairform.assemblies.families import nearest_family
 from pairform.assemblies.families.family import Family, Fused
 from pairform.assemblies.modeling.build import Parameter, parameters_of
 from pairform.assemblies.specs.model import ModelSpec
@@ -52,6 +53,11 @@ class Checkpoint:
     @property
     def folder(self) -> Path:
         return self.files.path
+
+    @property
+    def family_name(self) -> str:
+        """The model type of transformers that stores models of this kind; of two that could, the first."""
+        return nearest_family(self.spec).model_type
 
     def stored_name(self, name: str) -> str:
         """The name under which a tensor of the model is stored: tied embeddings are the encoder's."""

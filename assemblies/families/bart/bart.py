@@ -183,17 +183,28 @@ def writes(kind: Kind, spec: ModelSpec) -> bool:
     return isinstance(position, LearnedPosition.Spec) and kind.positions == "learned"
 
 
-def extras(kind: Kind, spec: ModelSpec) -> dict[str, str | Tensor]:
-    """Tensors that files hold beside the model's: a table that nothing reads, and tables of sines."""
-    found: dict[str, str | Tensor] = {}
-    if not spec.tie_embeddings and not issubclass(kind.config, MarianConfig):
-        found[SHARED] = "encoder.embedding.weight"
+def doubles(kind: Kind, spec: ModelSpec) -> dict[str, str]:
+    """Files of untied tables hold one more, which nothing reads."""
+    if spec.tie_embeddings or issubclass(kind.config, MarianConfig):
+        return {}
+    return {prefixed(SHARED, spec): prefixed("model.encoder.embed_tokens.weight", spec)}
+
+
+def constants(kind: Kind, spec: ModelSpec) -> dict[str, Tensor]:
+    """The tables of sines in files of some families."""
+    found: dict[str, Tensor] = {}
     if kind.constants == "always" or (kind.constants == "without_head" and spec.head.name == "none"):
         for part, stack in spec.stacks.items():
             if isinstance(stack.position, SinusoidalPosition.Spec):
                 position = SinusoidalPosition(stack.position, Sizes(stack.width))
-                found[f"model.{part}.embed_positions.weight"] = position.waves(torch.arange(longest(stack))).float()
+                name = prefixed(f"model.{part}.embed_positions.weight", spec)
+                found[name] = position.waves(torch.arange(longest(stack))).float()
     return found
+
+
+def prefixed(name: str, spec: ModelSpec) -> str:
+    """A name as it is in files of `spec`: those of models without a head lack the prefix."""
+    return name.removeprefix("model.") if spec.head.name == "none" else name
 
 
 KINDS = (
@@ -215,7 +226,8 @@ FAMILIES = tuple(
         partial(to_config, kind),
         partial(writes, kind),
         written=partial(written, TABLES[kind.model_type]),
-        extras=partial(extras, kind),
+        doubles=partial(doubles, kind),
+        constants=partial(constants, kind),
         zeros=frozenset({"head.bias"}),
     )
     for kind in KINDS

@@ -10,7 +10,7 @@ from typing import Any
 
 from pairform.assemblies.families.bert.heads import head_document, to_head_config, without_pooler
 from pairform.assemblies.families.bert.kinds import KINDS, Kind
-from pairform.assemblies.families.bert.names import other_bias, table, table_of
+from pairform.assemblies.families.bert.names import lm_doubles, table, table_of
 from pairform.assemblies.families.bert.stack import offset_of, stack_config, stack_document
 from pairform.assemblies.families.config import checked
 from pairform.assemblies.families.family import Family
@@ -45,10 +45,10 @@ def writes(kind: Kind, spec: ModelSpec) -> bool:
     return offset is not None and kind.after_padding is (offset > 0)
 
 
-def extras(kind: Kind, spec: ModelSpec) -> dict[str, str]:
+def doubles(kind: Kind, spec: ModelSpec) -> dict[str, str]:
     """Without tied embeddings, transformers' class has a second bias, which it does not read."""
     untied = spec.head.name == "masked_lm" and spec.head_tie is None
-    return {other_bias(kind, "", tied=False): "head.bias"} if untied else {}
+    return lm_doubles(kind, "", tied=False) if untied else {}
 
 
 FAMILIES = tuple(
@@ -61,7 +61,7 @@ FAMILIES = tuple(
         base_prefix="",
         written=partial(table_of, kind),
         by_spec=True,
-        extras=partial(extras, kind),
+        doubles=partial(doubles, kind),
         by_names=without_pooler,
     )
     for kind in KINDS

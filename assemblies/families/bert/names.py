@@ -58,10 +58,10 @@ def lm_rows(kind: Kind, theirs: str, *, tied: bool) -> tuple[Row, ...]:
     )
 
 
-def other_bias(kind: Kind, theirs: str, *, tied: bool) -> str:
-    """The name of the bias that is not read."""
+def lm_doubles(kind: Kind, theirs: str, *, tied: bool) -> dict[str, str]:
+    """The other name of the bias, and the one that is read."""
     head = theirs + ("cls.predictions." if kind is BERT else "lm_head.")
-    return head + ("decoder.bias" if tied else "bias")
+    return {head + "decoder.bias": head + "bias"} if tied else {head + "bias": head + "decoder.bias"}
 
 
 @cache
@@ -83,8 +83,8 @@ def table(kind: Kind, head: str, tied: bool) -> NameTable:
         )
     elif head == "masked_lm":
         rows += lm_rows(kind, "", tied=tied)
-        other = other_bias(kind, "", tied=tied)
-        spares, unread = (Row(other, "head.bias"),), [*unread, other, "cls.seq_relationship."]
+        double = lm_doubles(kind, "", tied=tied)
+        spares, unread = tuple(Row(name, "head.bias") for name in double), [*unread, *double, "cls.seq_relationship."]
     elif head in ("token_classification", "span"):
         name = "qa_outputs" if head == "span" else "classifier"
         rows += (Row(name + ".{tensor}", "head.proj.{tensor}"),)

@@ -28,7 +28,7 @@ class Decoder:
     to_config:    the inverse of `stack`, with a vocabulary size.
     is_like:      whether a stack is one of this family.
     names:        of its tensors, with tied embeddings or without.
-    other_bias:   the name of a second bias of the head, which is not read, without tied embeddings.
+    doubles:      as for `Family`, without tied embeddings.
     """
 
     model_type: str
@@ -39,16 +39,21 @@ class Decoder:
     to_config: Callable[[StackSpec, int], Document]
     is_like: Callable[[StackSpec], bool]
     names: Callable[[bool], NameTable]
-    other_bias: str | None = None
+    doubles: Mapping[str, str]
 
 
 def bert_like(kind: kinds.Kind) -> Decoder:
     def names(tied: bool) -> NameTable:
         base = PREFIX + kind.prefix
-        other = bert_names.other_bias(kind, PREFIX, tied=tied)
+        double = bert_names.lm_doubles(kind, PREFIX, tied=tied)
         rows = (*bert_names.stack_rows(base, "decoder"), *bert_names.lm_rows(kind, PREFIX, tied=tied))
-        unread = (*(base + name for name in (*bert_names.BUFFERS, "pooler.")), PREFIX + "cls.seq_relationship.", other)
-        return NameTable(rows, unread=unread, spares=(Row(other, "head.bias"),))
+        unread = (
+            *(base + buffer for buffer in bert_names.BUFFERS),
+            base + "pooler.",
+            PREFIX + "cls.seq_relationship.",
+            *double,
+        )
+        return NameTable(rows, unread=unread, spares=tuple(Row(name, "head.bias") for name in double))
 
     return Decoder(
         kind.model_type,
@@ -59,7 +64,7 @@ def bert_like(kind: kinds.Kind) -> Decoder:
         to_config=stack_config,
         is_like=lambda stack: (offset := offset_of(stack)) is not None and kind.after_padding is (offset > 0),
         names=names,
-        other_bias=bert_names.other_bias(kind, PREFIX, tied=False),
+        doubles=bert_names.lm_doubles(kind, PREFIX, tied=False),
     )
 
 
@@ -91,5 +96,6 @@ GPT2 = Decoder(
     to_config=lambda stack, vocabulary: gpt2.stack_config(stack) | {"vocab_size": vocabulary},
     is_like=lambda stack: stack.position is not None and stack.position.name == "learned" and stack.layer.placement == "pre",
     names=gpt2_table,
+    doubles={},
 )
 DECODERS = {decoder.model_type: decoder for decoder in (*map(bert_like, kinds.KINDS), GPT2)}

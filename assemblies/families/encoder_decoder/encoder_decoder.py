@@ -1,14 +1,11 @@
 """transformers' EncoderDecoderModel: an encoder and a decoder in one folder, each with its own configuration and names.
 
 The encoder is a BERT or RoBERTa, the decoder one of those or a GPT-2. transformers builds the encoder with a pooler that
-nothing reads; we have none and write zeros.
+nothing reads; we have none, so that it reports one as newly initialised when it loads a folder of ours.
 """
 
 from collections.abc import Mapping
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from pairform.assemblies.families.bert import kinds
 from pairform.assemblies.families.bert import names as bert_names
@@ -141,19 +138,14 @@ def written(spec: ModelSpec) -> NameTable:
     return names(decoder, tied=spec.head_tie is not None)
 
 
-def extras(spec: ModelSpec) -> dict[str, str | Tensor]:
-    """Tensors that transformers builds and does not read: the encoder's pooler, and a second bias of an untied head."""
-    decoder, width = decoder_of(spec), spec.stacks["encoder"].width
-    pooler = "encoder.pooler.dense."
-    made: dict[str, str | Tensor] = {pooler + "weight": torch.zeros(width, width), pooler + "bias": torch.zeros(width)}
-    if decoder is not None and decoder.other_bias is not None and spec.head_tie is None:
-        made[decoder.other_bias] = "head.bias"
-    return made
+def doubles(spec: ModelSpec) -> Mapping[str, str]:
+    decoder = decoder_of(spec)
+    return {} if decoder is None or spec.head_tie is not None else decoder.doubles
 
 
 ANY = NameTable(tuple(dict.fromkeys(row for decoder in DECODERS.values() for row in names(decoder, tied=False).rows)))
 FAMILIES = (
     Family(
-        "encoder-decoder", ANY, to_document, to_config, writes, base_prefix="", written=written, by_spec=True, extras=extras
+        "encoder-decoder", ANY, to_document, to_config, writes, base_prefix="", written=written, by_spec=True, doubles=doubles
     ),
 )

@@ -1,4 +1,4 @@
-"""The encoder-decoder that two decoder-only models make: T5Gemma (arXiv 2504.06225, section 3.2) or T5Gemma 2."""
+"""The encoder-decoder that two models make: of decoder-only ones T5Gemma (arXiv 2504.06225, section 3.2) or T5Gemma 2."""
 
 from typing import Any
 
@@ -24,11 +24,12 @@ from pairform.registry import Problem, SpecError, freeze, thaw
 def pair(
     encoder: ModelSpec, decoder: ModelSpec, options: Options | None = None, vision: ModelSpec | None = None
 ) -> dict[str, Any]:
-    """The document of an encoder-decoder: `encoder`'s stack without its causal mask, and `decoder`'s stack that reads it.
+    """The document of an encoder-decoder: `encoder`'s stack, and `decoder`'s stack that reads it.
 
-    Vocabulary, tokens and head are the decoder's; the encoder keeps its own tokens if its padding differs. Vision is that of
-    `vision`, else of the encoder's source. Two sources like Gemma 3 get T5Gemma 2's changes: merged attention, one embedding if
-    the sizes allow it, and others.
+    A source's encoder keeps its masks; the stack of a decoder-only source loses its causal one. Vocabulary, tokens and head are
+    the decoder's; the encoder keeps its own tokens if its padding differs. Vision is that of `vision`, else of the encoder's
+    source. Two sources like Gemma 3 get T5Gemma 2's changes: merged attention, with a linear bridge if the widths differ, one
+    embedding if the sizes allow it, and others.
     """
     options = options or Options()
     if decoder.head.name != "lm":
@@ -64,11 +65,13 @@ def pair(
     kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
     stacks["encoder"]["tokens"] = encoder_tokens(read, decoder.tokens.document())
+    bridged = merged and stacks["encoder"]["width"] != stacks["decoder"]["width"]
     return {
         "assembly": "encoder_decoder",
         "vocabulary": vocabularies["decoder"],
         "tokens": decoder.tokens.document(),
-        "encoder": bidirectional(stacks["encoder"]),
+        "encoder": stacks["encoder"] if "encoder" in encoder.stacks else bidirectional(stacks["encoder"]),
+        "bridge": {"name": "linear" if bridged else "none"},
         "decoder": with_source_layers(reading, move(decoder, "decoder", options), kept.layers, kept.stack.depth),
         "tie_embeddings": tied,
         "head": head,
