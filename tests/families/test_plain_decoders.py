@@ -93,7 +93,7 @@ HEADS = {
 @pytest.mark.parametrize(("family", "kind"), [(family, kind) for family, kinds in HEADS.items() for kind in kinds])
 def test_other_heads(family: str, kind: str, tmp_path: Path) -> None:
     def folder(path: Path, seed: int) -> Path:
-        changes = {"attention_multiplier": 0.2} if family == "granite" else {}
+        changes: dict[str, Any] = {"attention_multiplier": 0.2} if family == "granite" else {}
         return create(path, family, kind, num_labels=3, **changes)
 
     check_family(folder, 2, tmp_path, kind="decoder")
