@@ -60,6 +60,8 @@ class Context:
     slots:     for a compiled decoding step, by window (None: no window); `offset` is unused then.
     weights:   attention weights by sequence attended to and place, `[batch, heads, q, k]`, if requested.
     losses:    auxiliary losses by place, in training.
+    reads, source_reads: keys and values (`Read`) that later layers share, by place: of the sequence itself and of the source.
+    layer_inputs: the input of each layer besides its hidden states, if the stack has them, `[batch, length, layers, channels]`.
     place:     layer number and name of the branch that runs now; each layer sets it before it runs a branch.
     memo:      the values of `once`.
     """
@@ -76,6 +78,9 @@ class Context:
     slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
     losses: dict[Place, Tensor] | None = None
+    reads: dict[Place, Any] = field(default_factory=dict)
+    source_reads: dict[Place, Any] = field(default_factory=dict)
+    layer_inputs: Float[Tensor, "batch length layers channels"] | None = None
     place: Place = (0, "")
     memo: dict[Hashable, Any] = field(default_factory=dict)
 

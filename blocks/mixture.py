@@ -12,16 +12,22 @@ from torch.nn import functional
 
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import uncast, wide
-from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, build_block
+from pairform.blocks.functional.initializers import Constant, Initial, Normal
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 MOST_EXPERTS = 2048
 """The number of experts of Switch-C (Fedus et al. 2021, arXiv 2101.03961); each is a module."""
 Coefficient = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Norm = Annotated[BlockSpec, Slot("norm")]
+NORMS = ("router_norm", "pre_norm", "post_norm", "shared_pre_norm", "shared_post_norm", "output_norm")
 
 
 class MixtureOfExperts(nn.Module):
     """Each token is processed by the `top_k` experts with the highest router weights (Shazeer et al. 2017, arXiv 1701.06538,
     section 2). No token is dropped (MegaBlocks, arXiv 2211.15841, section 3). The router computes in at least float32.
+
+    With norms of its own, the experts and a dense block (`shared`) are two sides that read the same hidden states, as in
+    Gemma 4 26B-A4B. The norm of the branch in the layer's `norms` is then `none`.
 
     In compiled code every expert processes every token, since sizes that depend on the router would break the graph.
     """
@@ -42,6 +48,24 @@ class MixtureOfExperts(nn.Module):
             default=True,
             description="Divide the chosen experts' weights by their sum (Mixtral, arXiv 2401.04088, section 2.1).",
         )
+        expert_scale: bool = Field(
+            default=False, description="Learn a factor for each expert on its weights, after they are normalised (Gemma 4)."
+        )
+        router_norm: Norm | None = Field(
+            default=None, description="Norm of the hidden states that the router reads. Default: none."
+        )
+        router_scale: Literal["inverse_sqrt_width"] | PositiveFloat | None = Field(
+            default=None, description="Factor on the router's logits. Default: none."
+        )
+        pre_norm: Norm | None = Field(
+            default=None, description="Norm of the hidden states that the experts read; the router does not. Default: none."
+        )
+        post_norm: Norm | None = Field(default=None, description="Norm of the sum of the experts' output. Default: none.")
+        shared_pre_norm: Norm | None = Field(
+            default=None, description="Norm of the hidden states that `shared` reads. Default: none."
+        )
+        shared_post_norm: Norm | None = Field(default=None, description="Norm of the output of `shared`. Default: none.")
+        output_norm: Norm | None = Field(default=None, description="Norm of the sum of both. Default: none.")
         balance: Coefficient = Field(
             default=0.01,
             description="Coefficient of the load-balancing loss `experts * sum_i f_i P_i`: f_i is the fraction of all choices "
@@ -62,6 +86,12 @@ class MixtureOfExperts(nn.Module):
                     yield Problem(name, "a mixture inside a mixture", "a feed-forward block without experts")
                 elif spec is not None:
                     yield from (problem.inside(name) for problem in spec.check(sizes))
+            for name in NORMS:
+                norm = getattr(self, name)
+                if norm is not None and self.shared is None and name.startswith("shared"):
+                    yield Problem(name, f"{norm.name!r} without a shared block", "none, or a block as `shared`")
+                elif norm is not None:
+                    yield from (problem.inside(name) for problem in norm.check(sizes))
 
         def sited(self, sizes: Sizes) -> dict[str, Any]:
             parts = {"expert": self.expert, "shared": self.shared}
@@ -74,6 +104,16 @@ class MixtureOfExperts(nn.Module):
         self.router = nn.Parameter(torch.empty(spec.experts, sizes.width))
         self.experts = nn.ModuleList(build_block(spec.expert, sizes, "feed_forward") for _ in range(spec.experts))
         self.shared = None if spec.shared is None else build_block(spec.shared, sizes, "feed_forward")
+        self.router_scale = sizes.width**-0.5 if spec.router_scale == "inverse_sqrt_width" else spec.router_scale
+        self.expert_scale = nn.Parameter(torch.empty(spec.experts)) if spec.expert_scale else None
+        self.router_norm = built(spec.router_norm, sizes)
+        self.pre_norm, self.post_norm = built(spec.pre_norm, sizes), built(spec.post_norm, sizes)
+        self.shared_pre_norm = built(spec.shared_pre_norm, sizes)
+        self.shared_post_norm = built(spec.shared_post_norm, sizes)
+        self.output_norm = built(spec.output_norm, sizes)
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=1.0) if parameter == "expert_scale" else Normal(std=spread)
 
     @property
     def idle_parameters(self) -> int:
@@ -82,8 +122,28 @@ class MixtureOfExperts(nn.Module):
         return (self.spec.experts - self.spec.top_k) * each
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
+        chosen, experts = self.route(hidden, context)
+        read = normed(self.pre_norm, hidden)
+        if torch.compiler.is_compiling():  # every expert on every token, with a weight of zero for those not chosen
+            mixed = torch.zeros_like(hidden)
+            for number, expert in enumerate(self.experts):
+                mixed = mixed + expert(read, context) * (chosen * experts.eq(number)).sum(-1, keepdim=True)
+        else:
+            mixed = self.where_chosen(read, chosen, experts, context)
+        mixed = normed(self.post_norm, mixed)
+        if self.shared is not None:
+            mixed = mixed + normed(self.shared_post_norm, self.shared(normed(self.shared_pre_norm, hidden), context))
+        return normed(self.output_norm, mixed)
+
+    def route(
+        self, hidden: Float[Tensor, "batch length width"], context: Context
+    ) -> tuple[Float[Tensor, "batch length top_k"], Int[Tensor, "batch length top_k"]]:
+        """The weights and the numbers of each token's experts. Adds the auxiliary losses."""
+        read = normed(self.router_norm, hidden)
         with uncast(hidden.device.type):
-            logits = functional.linear(wide(hidden), wide(self.router))
+            logits = functional.linear(wide(read), wide(self.router))
+            if self.router_scale is not None:
+                logits = logits * self.router_scale
         # over all experts, before top_k: the loss needs the weights of those not chosen too
         weights = logits.softmax(-1)
         chosen, experts = weights.topk(self.spec.top_k, dim=-1)
@@ -91,14 +151,9 @@ class MixtureOfExperts(nn.Module):
             context.add_auxiliary_loss(lambda: self.losses(logits, weights, experts, context.counted_tokens(hidden.shape[1])))
         if self.spec.normalise:
             chosen = chosen / chosen.sum(-1, keepdim=True)
-        chosen = chosen.to(hidden.dtype)
-        if torch.compiler.is_compiling():  # every expert on every token, with a weight of zero for those not chosen
-            mixed = torch.zeros_like(hidden)
-            for number, expert in enumerate(self.experts):
-                mixed = mixed + expert(hidden, context) * (chosen * experts.eq(number)).sum(-1, keepdim=True)
-        else:
-            mixed = self.where_chosen(hidden, chosen, experts, context)
-        return mixed if self.shared is None else mixed + self.shared(hidden, context)
+        if self.expert_scale is not None:
+            chosen = chosen * wide(self.expert_scale)[experts]
+        return chosen.to(hidden.dtype), experts
 
     def where_chosen(
         self,
@@ -148,3 +203,14 @@ class MixtureOfExperts(nn.Module):
         balance = self.spec.experts * (load * (weights * counts).sum((0, 1))).sum()
         z_loss = (logits.logsumexp(-1).square() * counts[..., 0]).sum()
         return self.spec.balance * balance + self.spec.z_loss * z_loss
+
+
+def built(norm: BlockSpec | None, sizes: Sizes) -> nn.Module | None:
+    return None if norm is None else build_block(norm, sizes, "norm")
+
+
+def normed(norm: nn.Module | None, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+    if norm is None:
+        return hidden
+    made: Tensor = norm(hidden)
+    return made

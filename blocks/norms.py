@@ -3,11 +3,11 @@
 The output has the dtype of the input, or that of the weights if it is narrower (float32 hidden states, float16 weights).
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,17 +27,27 @@ class RMSNorm(nn.Module):
         name: Literal["rmsnorm"] = "rmsnorm"
         eps: PositiveFloat = Field(default=1e-6, description="Added to the mean square before the square root.")
         unit_offset: bool = Field(default=False, description="Scale by `1 + weight`, as Gemma does, instead of `weight`.")
+        affine: bool = Field(default=True, description="Learn a scale. Without it the norm has no weight.")
+
+        @model_validator(mode="after")
+        def _an_offset_has_a_weight(self) -> Self:
+            if self.unit_offset and not self.affine:
+                raise ValueError("a learned scale (affine) for unit_offset")
+            return self
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.weight = nn.Parameter(torch.empty(sizes.width))
+        self.width = sizes.width
+        self.weight = nn.Parameter(torch.empty(sizes.width)) if spec.affine else None
 
     def initial(self, parameter: str, spread: float) -> Initial:
         return Constant(value=0.0 if self.spec.unit_offset else 1.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         weight, dtype = self.weight, torch.promote_types(hidden.dtype, torch.float32)
+        if weight is None:
+            return torch.rms_norm(hidden.to(dtype), (self.width,), None, self.spec.eps).to(hidden.dtype)
         # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
         scale = 1 + weight.to(dtype) if self.spec.unit_offset else weight.to(dtype)
 

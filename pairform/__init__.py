@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.analysis.parallel_plan import parallel_plan as parallel_plan
     from pairform.assemblies.checkpoints.build import build as build
     from pairform.assemblies.checkpoints.export import export as export
-    from pairform.assemblies.checkpoints.export import extract as extract
+    from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.reading.load_spec import diff as diff
     from pairform.assemblies.checkpoints.reading.load_spec import load_spec as load_spec
     from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
@@ -55,7 +55,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "assemblies.checkpoints.build": ("build",),
-    "assemblies.checkpoints.export": ("export", "extract"),
+    "assemblies.checkpoints.export": ("export",),
+    "assemblies.checkpoints.extract": ("extract",),
     "assemblies.checkpoints.save": ("load", "save"),
     "assemblies.checkpoints.verify": ("verify",),
     "assemblies.initialisation.carry": ("carry",),

@@ -20,7 +20,7 @@ from pairform.registry import InputError, Problem
 QUERIES = ("q_proj", "gate_proj")
 """Outputs by query head; `gate_proj` holds the gates of attention."""
 KEYS = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
-NORMS = ("q_norm", "k_norm")
+NORMS = ("q_norm", "k_norm", "v_norm")
 
 
 class Columns(ColwiseParallel):

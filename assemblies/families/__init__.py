@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families import (
+    bart,
     bert,
+    embedding_gemma2,
     encoder_decoder,
     eurobert,
     gemma,
@@ -40,9 +42,12 @@ ALL = (
     *llama.FAMILIES,
     *gemma.FAMILIES,
     *t5.FAMILIES,
+    *bart.FAMILIES,
+    *embedding_gemma2.FAMILIES,
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
+ADD = "docs/extend.md in pairform's repository says how to add a family."
 
 
 def family_of_config(config: Mapping[str, Any]) -> Family:
@@ -50,7 +55,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         found = "nothing" if model_type is None else shorten(model_type)
-        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}"))
+        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}", ADD))
     return FAMILIES[model_type]
 
 

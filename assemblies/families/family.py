@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from pairform.assemblies.families.tokens import with_tokens
 from pairform.assemblies.specs.canonical import differences
 from pairform.assemblies.specs.model import ModelSpec
@@ -29,11 +31,13 @@ class Fused(NamedTuple):
     ours:       the names of its parts, concatenated along the first axis. With an `{expert}` that is not in `theirs`, these are
                 the parts for each expert, and the stored tensor has a leading axis by expert.
     transposed: whether the last two axes are exchanged in the file, as in the weights of transformers' Conv1D.
+    leading:    whether the stored tensor has a leading axis of one.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
+    leading: bool = False
 
     @property
     def by_expert(self) -> bool:
@@ -51,7 +55,7 @@ class Fused(NamedTuple):
 
 @dataclass(frozen=True)
 class NameTable:
-    """Rows read in both directions; of several that fit a name, the first counts.
+    """Rows read in both directions. Of several that fit a name the first counts; in a file, the first that the model has.
 
     spellings: prefixes of names in files of other versions, each with the prefix in the rows; applied one after another.
     unread:    prefixes of the names of tensors that have no effect; placeholders as in rows.
@@ -63,9 +67,9 @@ class NameTable:
     unread: tuple[str, ...] = ()
     spares: tuple[Row, ...] = ()
 
-    def row(self, theirs: str) -> Row | Fused | None:
-        """The row of a tensor of theirs, with its placeholders filled in."""
-        return row_of(self._respelt(theirs), self.rows)
+    def row(self, theirs: str, known: Container[str] | None = None) -> Row | Fused | None:
+        """The row of a tensor of theirs, with its placeholders filled in. known: the names of the model's tensors."""
+        return row_of(self._respelt(theirs), self.rows, known)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs that is one of ours."""
@@ -110,11 +114,15 @@ def pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(made))
 
 
-def row_of(theirs: str, rows: Sequence[Row | Fused]) -> Row | Fused | None:
-    for row in rows:
-        if match := pattern(row.theirs).fullmatch(theirs):
-            return filled(row, match.groupdict())
-    return None
+def row_of(theirs: str, rows: Sequence[Row | Fused], known: Container[str] | None = None) -> Row | Fused | None:
+    matches = ((row, match) for row in rows if (match := pattern(row.theirs).fullmatch(theirs)))
+    fitting = [filled(row, match.groupdict()) for row, match in matches]
+    return next((row for row in fitting if known is not None and held(row, known)), fitting[0] if fitting else None)
+
+
+def held(row: Row | Fused, known: Container[str]) -> bool:
+    """Whether a filled row's tensors, or some of them, are known."""
+    return row.ours in known if isinstance(row, Row) else any(row.parts(known))
 
 
 def filled(row: Row | Fused, words: Mapping[str, str]) -> Row | Fused:
@@ -139,6 +147,8 @@ class Family:
         copies: tensors that some files hold twice: the copy's name, and the name of the tensor that is read.
         doubles: tensors to write twice for a spec: the copy's name, and the name of the tensor that is copied.
         by_names: a merge patch on a document for what the names of the tensors in the files say and config.json does not.
+        constants: tensors to write for a spec beside the model's, by their names; none of them is read.
+        zeros: tensors of ours that its files may lack, and that are zero then.
     """
 
     model_type: str
@@ -152,14 +162,16 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)
     doubles: Callable[[ModelSpec], Mapping[str, str]] | None = None
     by_names: Callable[[Mapping[str, Any], set[str]], dict[str, Any]] | None = None
+    constants: Callable[[ModelSpec], Mapping[str, Tensor]] | None = None
+    zeros: frozenset[str] = frozenset()
 
     def reading(self, spec: ModelSpec) -> "Family":
         """The family with the names that files of `spec` have."""
         return replace(self, names=self.written(spec)) if self.by_spec and self.written is not None else self
 
-    def row(self, theirs: str) -> Row | Fused | None:
-        """The row of a tensor of theirs; None for a name that the family does not have."""
-        return self.names.row(theirs) or self.names.row(self.base_prefix + theirs)
+    def row(self, theirs: str, known: Container[str] | None = None) -> Row | Fused | None:
+        """The row of a tensor of theirs; None for a name that the family does not have. known: as for `NameTable.row`."""
+        return self.names.row(theirs, known) or self.names.row(self.base_prefix + theirs, known)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs that is one of ours; None for all others."""
@@ -171,7 +183,7 @@ class Family:
 
     def spare(self, theirs: str) -> str | None:
         """Our name for the tensor that one of theirs replaces if it is missing."""
-        return self.names.spare(theirs)
+        return self.names.spare(theirs) or self.names.spare(self.base_prefix + theirs)
 
     def holder(self, ours: str, spec: ModelSpec) -> Row | Fused:
         """The row to write a tensor of ours with."""

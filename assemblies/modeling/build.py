@@ -62,8 +62,8 @@ class Meta(DeviceContext):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__ and args:
-            return args[0]
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]  # torch itself passes it by name
         return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 

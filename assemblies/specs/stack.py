@@ -9,9 +9,11 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from pairform.assemblies.specs.layer import LayerSpec, Norm
+from pairform.assemblies.specs.shared import check_shared_keys, check_shared_tables
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec, TableFields
+from pairform.blocks.layer_inputs import LayerInputSpec
+from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import (
     MOST_LAYERS,
     BlockSpec,
@@ -88,6 +90,9 @@ class StackSpec(Spec):
     )
     overrides: PerLayer[Override] = Field(
         default=(), description="Merge patches on single layers, applied after those of the cycle, in order."
+    )
+    layer_input: LayerInputSpec | None = Field(
+        default=None, description="An input of each layer besides its hidden states. Default: none."
     )
     final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
     dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
@@ -180,10 +185,12 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         sizes = replace(sizes, depth=self.depth)
-        for field in ("embedding", "position", "embedding_norm", "final_norm", "vision"):
-            part: BlockSpec | VisionSpec | None = getattr(self, field)
+        for field in ("embedding", "position", "embedding_norm", "layer_input", "final_norm", "vision"):
+            part: BlockSpec | VisionSpec | LayerInputSpec | None = getattr(self, field)
             if part is not None:
                 yield from (problem.inside(field) for problem in part.check(sizes))
+        if self.layer_input is not None and self.vision is not None:
+            yield Problem("layer_input", "per-layer inputs in a stack with vision", "one of both: pictures have no token ids")
         everywhere = set(self.layer.check(sizes))
         seen: set[Problem] = set()
         kinds = {id(layer): index for index, layer in reversed([*enumerate(self.layers)])}
@@ -192,27 +199,8 @@ class StackSpec(Spec):
                 if problem not in seen:
                     seen.add(problem)
                     yield problem.inside("layer" if problem in everywhere else f"layers[{index}]")
-        yield from self._check_shared_tables()
-
-    def _check_shared_tables(self) -> Iterator[Problem]:
-        """A position that reads an earlier layer's table finds one that fits."""
-        tables: dict[tuple[str, str], tuple[int, int]] = {}
-        for index, layer in enumerate(self.layers):
-            for name in layer.present:
-                branch = AttentionFields.of(layer.branches[name])
-                position = TableFields.of(branch.position)
-                where, kind = f"layers[{index}].branches.{name}.position", (name, position.name)
-                table = (position.buckets, branch.heads)
-                if position.buckets and not position.shared:
-                    tables[kind] = table
-                elif position.buckets and kind not in tables:
-                    expected = f"an earlier layer whose {name} has a {position.name} of its own"
-                    remedy = "Set shared to false in the first of these layers, with an override."
-                    yield Problem(f"{where}.shared", "true", expected, remedy)
-                    return
-                elif position.buckets and tables[kind] != table:
-                    found, expected = (f"{buckets} buckets for {heads} heads" for buckets, heads in (table, tables[kind]))
-                    yield Problem(where, found, f"the shared table's: {expected}")
+        yield from check_shared_tables(self.layers)
+        yield from check_shared_keys(self.layers, self.width)
 
     def _check_overrides(self) -> Iterator[Problem]:
         for number, override in enumerate(self.overrides):

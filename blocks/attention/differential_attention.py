@@ -54,8 +54,7 @@ class DifferentialAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        keys, values = self.keys_values(hidden)
-        own = self.read_own(self.position(keys, context), values, context)
+        own = self.own(hidden, context)
         # kernels take values of the key's width, so both halves of the wide values need a call each
         halves = [self.attend(queries, (with_values(own, half),), context) for half in own.values.chunk(2, dim=1)]
         # [batch, heads, length, 2 * head_dim] -> both maps of each pair, [batch, heads / 2, length, 2 * head_dim]

@@ -67,13 +67,20 @@ class LatentAttention(OwnSequenceAttention):
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             yield from super().check(sizes)
-            unused = {"kv_heads": self.kv_heads, "qk_norm": self.qk_norm and self.qk_norm.name}
+            unused = {
+                "kv_heads": self.kv_heads,
+                "qk_norm": self.qk_norm and self.qk_norm.name,
+                "value_norm": self.value_norm and self.value_norm.name,
+                "keys_as_values": self.keys_as_values or None,
+                "share_keys": self.share_keys or None,
+            }
             for field, found in unused.items():
                 if found is not None:
                     expected = "null: all heads have keys and values of one latent vector, which has a norm of its own"
                     yield Problem(field, repr(found), expected)
 
     scored = ("q_down_proj", "q_proj", "k_proj")
+    v_proj: Linear
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)

@@ -45,6 +45,9 @@ class AttentionFields(BlockSpec):
     head_dim: int | None = None
     qk_norm: BlockSpec | None = None
     qk_norm_span: str = "head"
+    value_norm: BlockSpec | None = None
+    keys_as_values: bool = False
+    share_keys: bool = False
     bias: bool | str = False
     dropout: float = 0.0
     position: BlockSpec | None = None

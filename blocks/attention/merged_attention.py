@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pairform.blocks.attention.cross_attention import check_source, read_source
+from pairform.blocks.attention.projections import Read
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
@@ -18,7 +19,8 @@ class MergedAttention(OwnSequenceAttention):
 
     Own tokens and source share one set of projections and q/k norms; the pre-norm of the branch does not apply to the source.
     Positions and windows apply to the own tokens only: every query attends to the whole source, in local layers too. With the
-    bridge `separate_keys` the source has a key and a value projection of its own.
+    bridge `separate_keys` the source has a key and a value projection of its own. A layer that shares the keys of an earlier
+    one also shares its keys and values of the source.
     """
 
     class Spec(OwnSequenceSpec):
@@ -40,18 +42,25 @@ class MergedAttention(OwnSequenceAttention):
         super().__init__(spec, sizes)
         self.spec = spec
         self.separate = sizes.source_keys == "separate"
-        if self.separate:
+        if self.separate and spec.has_keys:
             out = self.kv_heads * self.head_dim
             self.source_k_proj = Linear(sizes.source_width, out, bias=bool(spec.bias))
-            self.source_v_proj = Linear(sizes.source_width, out, bias=bool(spec.bias))
+            self.source_v_proj = None if spec.keys_as_values else Linear(sizes.source_width, out, bias=bool(spec.bias))
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        keys, values = self.keys_values(hidden)
-        own = self.read_own(self.position(keys, context), values, context)
-        source = read_source(self.source_keys_values, hidden.shape[1], context)
         # own tokens first: the first part of a joined mask is that of the queries' sequence
-        return self.output(self.attend(queries, (own, source), context), hidden)
+        reads = self.own(hidden, context), self.read_source(hidden.shape[1], context)
+        return self.output(self.attend(queries, reads, context), hidden)
+
+    def read_source(self, queries: int, context: Context) -> Read:
+        """The source's keys and values with their mask; those of the layer whose keys this one shares, if it does."""
+        if self.keys_from is not None:
+            return context.source_reads[self.keys_from]
+        read = read_source(self.source_keys_values, queries, context)
+        if self.keys_read_later:
+            context.source_reads[context.place] = read
+        return read
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Keys and values of the source, both `[batch, kv_heads, length, head_dim]`, without positional encoding."""

@@ -45,6 +45,14 @@ class AttentionSpec(BlockSpec):
         description="Channels that `qk_norm` normalises together. head: those of each head; width: those of all heads (OLMo 2, "
         "arXiv 2501.00656, section 3.1).",
     )
+    value_norm: Annotated[BlockSpec, Slot("norm")] | None = Field(
+        default=None, description="Norm of values along `head_dim`; Gemma 4's has no weight. Default: none."
+    )
+    keys_as_values: bool = Field(
+        default=False,
+        description="Use the key projection, before `qk_norm` and any rotation, as values too: there is no value projection "
+        "(Gemma 4's global layers).",
+    )
     bias: bool | Literal["qkv"] = Field(
         default=False,
         description="Add a learned bias to every projection, or with `qkv` to those of queries, keys and values only (Qwen2, "
@@ -70,6 +78,11 @@ class AttentionSpec(BlockSpec):
         if self.kernel != "auto" and (reason := KERNELS[self.kernel].refuses(self.demand)):
             raise ValueError(f"auto or one of {', '.join(able(self.demand))} as kernel: {self.kernel} {reason}")
         return self
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the block projects keys and values, instead of those of another layer."""
+        return True
 
     @property
     def demand(self) -> Demand:
@@ -127,13 +140,17 @@ class AttentionHeads(nn.Module):
     def add_projections(self, spec: AttentionSpec, sizes: Sizes, key_width: int) -> None:
         """Add the projections of queries, keys and values; values have `value_dim` channels per head."""
         self.q_proj = Linear(sizes.width, self.heads * self.head_dim, bias=bool(spec.bias))
-        self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
-        self.v_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
-        self.normed: Literal["head", "width"] | None = None
+        self.normed: Literal["head", "width"] | None = None if spec.qk_norm is None else spec.qk_norm_span
+        heads, kv_heads = (self.heads, self.kv_heads) if self.normed == "width" else (1, 1)
         if spec.qk_norm is not None:
-            self.normed = spec.qk_norm_span
-            spans = (self.head_dim * (count if self.normed == "width" else 1) for count in (self.heads, self.kv_heads))
-            self.q_norm, self.k_norm = (build_block(spec.qk_norm, Sizes(span), "norm") for span in spans)
+            self.q_norm = build_block(spec.qk_norm, Sizes(heads * self.head_dim), "norm")
+        if not spec.has_keys:
+            return
+        self.k_proj = Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
+        self.v_proj = None if spec.keys_as_values else Linear(key_width, self.kv_heads * self.head_dim, bias=bool(spec.bias))
+        if spec.qk_norm is not None:
+            self.k_norm = build_block(spec.qk_norm, Sizes(kv_heads * self.head_dim), "norm")
+        self.v_norm = None if spec.value_norm is None else build_block(spec.value_norm, Sizes(self.head_dim), "norm")
 
     def check_kernel(self, kernel: str) -> None:
         """Raise `InputError` if the kernel of this name does not support the block."""
@@ -152,13 +169,21 @@ class AttentionHeads(nn.Module):
     def keys_values(
         self, hidden: Float[Tensor, "batch length key_width"], k_proj: nn.Linear | None = None, v_proj: nn.Linear | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values, both `[batch, kv_heads, length, head_dim]`, by the block's projections or by the given ones."""
+        """Keys and values, both `[batch, kv_heads, length, head_dim]`, by the block's projections or by the given ones.
+
+        With `keys_as_values` there is no value projection, neither the block's nor a given one.
+        """
         # the sizes are spelt out, since -1 would be ambiguous for an empty batch: a vision tower runs on no images
         shape = (*hidden.shape[:2], self.kv_heads, self.head_dim)
         projected = (self.k_proj if k_proj is None else k_proj)(hidden)
-        keys = (self.k_norm(projected) if self.normed == "width" else projected).view(shape).transpose(1, 2)
-        values = (self.v_proj if v_proj is None else v_proj)(hidden).view(shape).transpose(1, 2)
-        return (self.k_norm(keys) if self.normed == "head" else keys), values
+        keys = projected.view(shape).transpose(1, 2)
+        project = self.v_proj if v_proj is None else v_proj
+        values = keys if project is None else project(hidden).view(shape).transpose(1, 2)
+        if self.normed == "head":
+            keys = self.k_norm(keys)
+        elif self.normed == "width":
+            keys = self.k_norm(projected).view(shape).transpose(1, 2)
+        return keys, (values if self.v_norm is None else self.v_norm(values))
 
     def attend(
         self, queries: Float[Tensor, "batch heads q head_dim"], reads: tuple[Read, ...], context: Context

@@ -1,11 +1,11 @@
 """Attention of a sequence to itself."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from pairform.blocks.attention.kernels.dispatch import Demand
@@ -13,7 +13,7 @@ from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask, MaskPattern
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.context import Context, TokenSlot
-from pairform.blocks.key_values import KeyValues, OwnKeys
+from pairform.blocks.key_values import KeyValues, OwnKeys, Place
 from pairform.blocks.positions.base import NoPosition, PositionedSpec, ScoreBias, ScoreBiasSpec
 from pairform.registry import BlockSpec, Sizes, Slot, build_block
 
@@ -26,6 +26,22 @@ class OwnSequenceSpec(PositionedSpec, AttentionSpec):
         description="Positional encoding of queries and of the keys of their own sequence, or of their scores.",
     )
     mask: MaskSpec = Field(default=MaskSpec(), description="Tokens of its own sequence that a query attends to.")
+    share_keys: bool = Field(
+        default=False,
+        description="Attend to the keys and values of an earlier layer, without projections and a cache of its own: of the "
+        "nearest layer that has its own keys in the branch of the same name, with the same block, mask, position, kv_heads and "
+        "head_dim (Brandon et al. 2024, arXiv 2405.12981; Gemma 3n and 4).",
+    )
+
+    @model_validator(mode="after")
+    def _shared_keys_have_no_options(self) -> Self:
+        if self.share_keys and (self.value_norm is not None or self.keys_as_values):
+            raise ValueError("no value_norm and no keys_as_values with share_keys: they are options of the layer that is read")
+        return self
+
+    @property
+    def has_keys(self) -> bool:
+        return not self.share_keys
 
     @property
     def demand(self) -> Demand:
@@ -44,6 +60,21 @@ class OwnSequenceAttention(AttentionHeads):
         self.pattern = MaskPattern(spec.mask.causal, spec.mask.window, spec.mask.prefix)
         self.position = build_block(spec.position, spec.position_sizes(sizes), "position")
         self.biases_scores = isinstance(self.position, ScoreBias)
+        # set by the stack: the place whose keys this block reads, and whether later layers read those of this block
+        self.keys_from: Place | None = None
+        self.keys_read_later = False
+
+    def own(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Read:
+        """Keys and values of the sequence so far, from this layer's projections or from the layer whose keys it shares."""
+        if self.keys_from is not None:
+            shared = context.reads[self.keys_from]
+            # the same mask, since both layers have the same pattern
+            return shared._replace(bias=self.score_bias(shared.mask, context)) if self.biases_scores else shared
+        keys, values = self.keys_values(hidden)
+        read = self.read_own(self.position(keys, context), values, context)
+        if self.keys_read_later:
+            context.reads[context.place] = read
+        return read
 
     def read_own(self, keys: Tensor, values: Tensor, context: Context) -> Read:
         """Keys and values of the sequence so far with their mask and score bias; appends the new ones to the cache, if any.
@@ -142,6 +173,4 @@ class SelfAttention(OwnSequenceAttention):
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
-        keys, values = self.keys_values(hidden)
-        own = self.read_own(self.position(keys, context), values, context)
-        return self.output(self.attend(queries, (own,), context), hidden)
+        return self.output(self.attend(queries, (self.own(hidden, context),), context), hidden)

@@ -75,7 +75,7 @@ def export(
 def extract(
     directory: Folder,
     out: Out,
-    part: Annotated[str, typer.Option("--part", help="encoder, or decoder if it reads no encoder.")] = "encoder",
+    part: Annotated[str, typer.Option("--part", help="encoder, or decoder, without its attention to the encoder.")] = "encoder",
     format_: OutFormat = "pairform",
     max_shard_size: ShardSize = "5GB",
     overwrite: Overwrite = False,

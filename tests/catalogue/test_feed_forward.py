@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.gemma4.modeling_gemma4 import Gemma4TextDecoderLayer
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
@@ -83,6 +84,19 @@ def routed(hidden: Tensor, block: Any, normalise: bool) -> Tensor:
     return made
 
 
+RMSNORM = {"name": "rmsnorm"}
+SIDES = {
+    "expert_scale": True,
+    "router_norm": RMSNORM,
+    "router_scale": "inverse_sqrt_width",
+    "pre_norm": RMSNORM,
+    "post_norm": RMSNORM,
+    "shared": {"name": "gated", "hidden": 20, "activation": "silu"},
+    "shared_pre_norm": RMSNORM,
+    "shared_post_norm": RMSNORM,
+    "output_norm": RMSNORM,
+}
+"""Experts beside a dense feed-forward block, as in Gemma 4 26B-A4B."""
 CASES: dict[str, dict[str, Any]] = {
     "top 1": {"top_k": 1, "normalise": False},
     "top 2": {},
@@ -126,6 +140,37 @@ def test_a_mixture_is_transformers(normalise: bool) -> None:
             down.copy_(expert.down_proj.weight)
     hidden = torch.randn(2, 6, 8)
     torch.testing.assert_close(ours(hidden, pairform.Context(torch.arange(6)[None])), theirs(hidden))
+
+
+def test_experts_beside_a_dense_block_are_gemma_4s() -> None:
+    sizes = {"hidden_size": 8, "hidden_size_per_layer_input": 0, "intermediate_size": 20, "moe_intermediate_size": 12}
+    config = transformers.Gemma4TextConfig(
+        enable_moe_block=True, num_experts=5, top_k_experts=2, hidden_activation="silu", num_hidden_layers=1, **sizes
+    )
+    config._experts_implementation = "eager"
+    theirs: Any = Gemma4TextDecoderLayer(config, 0)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter)
+    ours = block(model(mixture(**SIDES))).float()
+    names = {
+        "router": theirs.router.proj.weight,
+        "router_norm.weight": theirs.router.scale,
+        "expert_scale": theirs.router.per_expert_scale,
+        "pre_norm.weight": theirs.pre_feedforward_layernorm_2.weight,
+        "post_norm.weight": theirs.post_feedforward_layernorm_2.weight,
+        "shared_pre_norm.weight": theirs.pre_feedforward_layernorm.weight,
+        "shared_post_norm.weight": theirs.post_feedforward_layernorm_1.weight,
+        "output_norm.weight": theirs.post_feedforward_layernorm.weight,
+    }
+    weights = names | {f"shared.{name}": weight for name, weight in theirs.mlp.state_dict().items()}
+    for number, (gate_up, down) in enumerate(zip(theirs.experts.gate_up_proj, theirs.experts.down_proj, strict=True)):
+        weights[f"experts.{number}.gate_proj.weight"], weights[f"experts.{number}.up_proj.weight"] = gate_up.chunk(2)
+        weights[f"experts.{number}.down_proj.weight"] = down
+    ours.load_state_dict(weights)
+    theirs.self_attn.forward = lambda hidden_states, **_: (torch.zeros_like(hidden_states), None)
+    hidden = torch.randn(2, 6, 8)
+    found = ours(hidden, pairform.Context(torch.arange(6)[None]))
+    torch.testing.assert_close(hidden + found, theirs(hidden))
 
 
 def router_logits(model: pairform.Model, mask: Tensor | None) -> list[Tensor]:
@@ -216,7 +261,7 @@ def test_labels_that_are_ignored_change_no_loss() -> None:
 
 
 def test_compiled_it_is_one_graph_with_the_same_numbers() -> None:
-    built = model(mixture(z_loss=0.1, shared=EXPERT)).train()
+    built = model(mixture(z_loss=0.1, **SIDES)).train()
     expected = built(IDS, labels=IDS)
     assert expected.loss is not None
     expected.loss.backward()
@@ -254,7 +299,13 @@ def test_inspect_counts_what_a_token_goes_through() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "where"),
-    [({"top_k": 6}, "top_k"), ({"expert": mixture()}, "expert"), ({"experts": 0}, "experts"), ({"balance": -1.0}, "balance")],
+    [
+        ({"top_k": 6}, "top_k"),
+        ({"expert": mixture()}, "expert"),
+        ({"experts": 0}, "experts"),
+        ({"balance": -1.0}, "balance"),
+        ({"shared_post_norm": RMSNORM}, "shared_post_norm"),
+    ],
 )
 def test_what_does_not_fit_is_refused(fields: dict[str, Any], where: str) -> None:
     with pytest.raises(pairform.PairformError, match=rf"decoder\.layer\.branches\.feed_forward\.{where}: found"):

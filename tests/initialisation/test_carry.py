@@ -94,6 +94,17 @@ def test_a_swap_leaves_every_other_tensor_as_it_was(kind: str) -> None:
     assert plan.edits
 
 
+def test_norms_inside_a_mixture_are_kept_where_they_are_of_one_kind() -> None:
+    norms = {"pre_norm": {"name": "rmsnorm"}, "post_norm": {"name": "rmsnorm"}}
+    experts = {"name": "mixture", "experts": 2, "expert": {"name": "gated", "hidden": 8}, **norms}
+    source = model(**branches("decoder", feed_forward=experts))
+    changed = {"pre_norm": {"eps": 1e-3}, "post_norm": {"unit_offset": True}}
+    _, plan = pairform.carry(source, patch=branches("decoder", feed_forward=changed))
+    drawn = {row.target for row in plan.targets if row.kind == "fresh"}
+    layers = source.spec.stacks["decoder"].depth
+    assert drawn == {f"decoder.layers.{layer}.feed_forward.block.post_norm.weight" for layer in range(layers)}
+
+
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_key_heads_change_as_convert_changes_them(heads: int, tmp_path: Path) -> None:
     source = model(depth=3)

@@ -77,6 +77,19 @@ def test_the_encoder_under_its_sources_mask_is_its_source(source: Path, tmp_path
         assert error(got, theirs(**read.inputs).last_hidden_state, read.real) <= KEPT
 
 
+@pytest.mark.parametrize("source_attention", ["auto", "separate"])
+@torch.no_grad()
+def test_an_encoder_such_as_embeddinggemma_stays_as_it_is(source: Path, source_attention: Any, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"use_bidirectional_attention": True, "sliding_window": 5, "rope_parameters": UNSCALED}
+    folder = gemma3_text(tmp_path / "encoder", "Gemma3TextModel", seed=2, **changes)
+    pairform.convert(encoder=folder, decoder=source, out=tmp_path / "pair", source_attention=source_attention)
+    ours, theirs = pairform.load(tmp_path / "pair"), transformers.Gemma3TextModel.from_pretrained(folder)
+    read = batch(padding="right")
+    got = ours(**read.inputs, decoder_input_ids=read.ids).encoder_last_hidden_state
+    assert error(got, theirs(**read.inputs).last_hidden_state, read.real) <= KEPT
+    assert ours.generate(**read.inputs, max_new_tokens=2).shape[1] == 3  # the first is bos
+
+
 def test_edits_that_are_not_weights_are_in_the_plan(tmp_path: Path) -> None:
     folder = gemma3_text(tmp_path / "gemma", sliding_window=5, rope_parameters=UNSCALED)
     plan = pairform.plan(encoder=folder, decoder=folder)
@@ -167,16 +180,17 @@ def test_vision_asked_for_in_vain(source: Path, tmp_path: Path) -> None:
     refused(lambda: pairform.plan(encoder=seeing, decoder=source, patch=patch), "encoder.vision.tower", "heads")
 
 
-@pytest.mark.parametrize("bridge", ["linear", "separate_keys"])
-def test_unequal_sources_need_a_bridge(bridge: str, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bridge", [None, "linear", "separate_keys"])
+def test_unequal_sources_get_a_bridge(bridge: str | None, source: Path, tmp_path: Path) -> None:
     wide = gemma3_text(tmp_path / "wide", hidden_size=48, vocab_size=112)
     arguments: dict[str, Any] = {"encoder": wide, "decoder": source, "out": tmp_path / "new" / "pair"}
     before = contents(tmp_path)
-    refused(lambda: pairform.convert(**arguments), "a source of width 48", "bridge", "separate_keys")
+    without = {"bridge": {"name": "none"}}
+    refused(lambda: pairform.convert(**arguments, patch=without), "a source of width 48", "bridge", "separate_keys")
     assert contents(tmp_path) == before
-    report = pairform.convert(**arguments, patch={"bridge": {"name": bridge}})
+    report = pairform.convert(**arguments, patch=None if bridge is None else {"bridge": {"name": bridge}})
     fresh: dict[str, Any] = {row.target: row.operation for row in report.plan.targets if row.kind == "fresh"}
-    if bridge == "linear":
+    if bridge != "separate_keys":
         assert {name: operation.initial.std for name, operation in fresh.items()} == {"bridge.weight": 48**-0.5}
     else:
         projections = [f"self_attention.block.source_{letter}_proj.weight" for letter in "kv"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pairform.assemblies.checkpoints.reading.absent_tensors import ZeroTensor
 from pairform.assemblies.checkpoints.reading.fused_tensors import split
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
@@ -24,6 +25,7 @@ from pairform.assemblies.checkpoints.reading.unsupported import (
     refuse_quantised,
     refuse_wrapped,
 )
+from pairform.assemblies.families import nearest_family
 from pairform.assemblies.families.family import Family, Fused
 from pairform.assemblies.modeling.build import Parameter, parameters_of
 from pairform.assemblies.specs.model import ModelSpec
@@ -51,6 +53,11 @@ class Checkpoint:
     @property
     def folder(self) -> Path:
         return self.files.path
+
+    @property
+    def family_name(self) -> str:
+        """The model type of transformers that stores models of this kind; of two that could, the first."""
+        return nearest_family(self.spec).model_type
 
     def stored_name(self, name: str) -> str:
         """The name under which a tensor of the model is stored: tied embeddings are the encoder's."""
@@ -112,20 +119,24 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     # their names and shapes against those of the model
     patched = spec if patch is None else load_spec(spec, patch)
     wanted = parameters_of(patched)
+    dtype = common_dtype(wanted, tensors, folder.config)
+    for name in family.zeros if family is not None and tensors else ():
+        if name in wanted and name not in tensors:
+            tensors[name] = ZeroTensor(name, dtype, wanted[name].shape, str(folder.path))
     unfit = list(mismatches(wanted, tensors, folder.path))
     if patch is not None and unfit:
         unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or PATCHED)
     problems += unfit
     if problems:
         raise CheckpointError(problems)
-    return Checkpoint(folder, patched, tensors, common_dtype(wanted, tensors, folder.config))
+    return Checkpoint(folder, patched, tensors, dtype)
 
 
 def ours_of(tensor: StoredTensor, family: Family | None, spec: ModelSpec) -> dict[str, CheckpointTensor]:
     """A stored tensor, or the tensors of ours that it holds, by our names; empty if it is not of this model."""
     if family is None:
         return {tensor.name: tensor}
-    row = family.row(tensor.name)
+    row = family.row(tensor.name, parameters_of(spec))
     if isinstance(row, Fused):
         return split(tensor, row, {name: parameter.shape for name, parameter in parameters_of(spec).items()})
     return {} if row is None else {row.ours: tensor}

@@ -11,7 +11,7 @@ from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTenso
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists, same_values, stored_tensors
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.family import Family
-from pairform.assemblies.families.tokens import GENERATION, with_tokens
+from pairform.assemblies.families.tokens import GENERATION, with_generation_tokens
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.registry import (
@@ -86,7 +86,7 @@ class ModelFolder:
         tokens = document["tokens"]
         if self.generation is not None:
             with errors_of(settings):
-                tokens = with_tokens(tokens, read_json(settings, content=self.generation))
+                tokens = with_generation_tokens(tokens, read_json(settings, content=self.generation))
         untied = merge_patch(document, self._untying(document, self.family))
         with errors_of(path):
             try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
@@ -64,6 +65,26 @@ class Companion:
 
 
 @dataclass(frozen=True)
+class MadeCompanion:
+    """A file that is not copied: `content` goes into a new folder as `name`."""
+
+    content: bytes
+    name: str
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    @property
+    def digest(self) -> bytes:
+        """Its SHA-256."""
+        return hashlib.sha256(self.content).digest()
+
+    def read(self) -> bytes:
+        return self.content
+
+
+@dataclass(frozen=True)
 class Companions:
     """What a new folder takes over from its sources beside weights.
 
@@ -73,7 +94,7 @@ class Companions:
         folders: those of all sources.
     """
 
-    files: tuple[Companion, ...] = ()
+    files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
 
@@ -90,26 +111,33 @@ class Companions:
                 out.write(each.read())
 
 
-def companions(sources: Mapping[Any, Checkpoint]) -> Companions:
+def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str, bytes]] = MappingProxyType({})) -> Companions:
     """The companions of the last stack's source, and the encoder's tokenizer if it differs.
 
     sources: by the stacks that they initialise; "model" is a single source, whose encoder may have a tokenizer of its own.
+    made:    by source, the files of the tokenizer that replaces its own.
     """
-    last = next(sources[role] for role in ("model", "decoder", "encoder") if role in sources)
-    encoder = sources.get("encoder", last).folder
-    files = present(last.folder, {name: name for name in COMPANIONS})
+    role = next(role for role in ("model", "decoder", "encoder") if role in sources)
+    last, encoder = sources[role], sources.get("encoder", sources[role])
+    names = {name: name for name in COMPANIONS}
+    files = replaced(made[role], names) if role in made else present(last.folder, names)
     if "model" in sources:
         files += present(last.folder, {name: name for name in ENCODER_COMPANIONS})
-    elif encoder != last.folder:
-        main = next((each for each in files if each.name == TOKENIZER), None)
-        own = companion(encoder, TOKENIZER, ENCODER_COMPANIONS[0])
-        if own is not None and main is not None and own.digest != main.digest:
-            files += [own, *present(encoder, dict(zip(COMPANIONS[1:], ENCODER_COMPANIONS[1:], strict=True)))]
+    elif encoder.folder != last.folder:
+        names = dict(zip(COMPANIONS, ENCODER_COMPANIONS, strict=True))
+        own = replaced(made["encoder"], names) if "encoder" in made else present(encoder.folder, names)
+        digests = [each.digest for each in (*files, *own) if each.name in (TOKENIZER, ENCODER_COMPANIONS[0])]
+        files += own if len(set(digests)) == 2 else []
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
     return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()))
 
 
-def present(source: Path, names: Mapping[str, str]) -> list[Companion]:
+def replaced(made: Mapping[str, bytes], names: Mapping[str, str]) -> list[Companion | MadeCompanion]:
+    """The files of a tokenizer that replaces a source's."""
+    return [MadeCompanion(content, names[there]) for there, content in made.items()]
+
+
+def present(source: Path, names: Mapping[str, str]) -> list[Companion | MadeCompanion]:
     """The companions that a source has. names: of each there, and in the new folder."""
     return [found for there, name in names.items() if (found := companion(source, there, name)) is not None]
 

@@ -25,6 +25,10 @@ def transferable(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, r
     if owner in ("q_norm", "k_norm"):
         spans = [attention.heads if attention.qk_norm_span == "width" else 1 for attention in (ours, theirs)]
         return spans[0] == spans[1] and equivalent(ours.qk_norm, theirs.qk_norm)
+    if owner == "v_norm":
+        return equivalent(ours.value_norm, theirs.value_norm)
+    if owner.endswith("_norm"):  # of other blocks, in a field of the norm's name
+        return equivalent(getattr(new, owner, None), getattr(old, owner, None))
     return owner != "position" or equivalent(ours.position, theirs.position)
 
 

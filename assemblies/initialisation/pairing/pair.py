@@ -1,4 +1,4 @@
-"""The encoder-decoder that two decoder-only models make: T5Gemma (arXiv 2504.06225, section 3.2) or T5Gemma 2."""
+"""The encoder-decoder that two models make: of decoder-only ones T5Gemma (arXiv 2504.06225, section 3.2) or T5Gemma 2."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ from pairform.assemblies.initialisation.pairing.t5gemma2 import of_gemma3
 from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.layer_patches import layers_of, with_layer_patches
 from pairform.assemblies.specs.model import ModelSpec, StackSpec, VisionSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.assemblies.specs.stack import Override, shortest_cycle
 from pairform.blocks.attention.mask_spec import AttentionFields, MaskSpec
 from pairform.blocks.positions.score_biases import T5RelativePosition
@@ -23,11 +24,12 @@ from pairform.registry import Problem, SpecError, freeze, thaw
 def pair(
     encoder: ModelSpec, decoder: ModelSpec, options: Options | None = None, vision: ModelSpec | None = None
 ) -> dict[str, Any]:
-    """The document of an encoder-decoder: `encoder`'s stack without its causal mask, and `decoder`'s stack that reads it.
+    """The document of an encoder-decoder: `encoder`'s stack, and `decoder`'s stack that reads it.
 
-    Vocabulary, tokens and head are the decoder's; the encoder keeps its own tokens if its padding differs. Vision is that of
-    `vision`, else of the encoder's source. Two sources like Gemma 3 get T5Gemma 2's changes: merged attention, one embedding if
-    the sizes allow it, and others.
+    A source's encoder keeps its masks; the stack of a decoder-only source loses its causal one. Vocabulary, tokens and head are
+    the decoder's; the encoder keeps its own tokens if its padding differs. Vision is that of `vision`, else of the encoder's
+    source. Two sources like Gemma 3 get T5Gemma 2's changes: merged attention, with a linear bridge if the widths differ, one
+    embedding if the sizes allow it, and others.
     """
     options = options or Options()
     if decoder.head.name != "lm":
@@ -63,11 +65,13 @@ def pair(
     kept = move(encoder, "encoder", options)
     read = encoder.tokens_of(stack_of(encoder, "encoder")[0]).document()
     stacks["encoder"]["tokens"] = encoder_tokens(read, decoder.tokens.document())
+    bridged = merged and stacks["encoder"]["width"] != stacks["decoder"]["width"]
     return {
         "assembly": "encoder_decoder",
         "vocabulary": vocabularies["decoder"],
         "tokens": decoder.tokens.document(),
-        "encoder": bidirectional(stacks["encoder"]),
+        "encoder": stacks["encoder"] if "encoder" in encoder.stacks else bidirectional(stacks["encoder"]),
+        "bridge": {"name": "linear" if bridged else "none"},
         "decoder": with_source_layers(reading, move(decoder, "decoder", options), kept.layers, kept.stack.depth),
         "tie_embeddings": tied,
         "head": head,
@@ -98,6 +102,7 @@ def source_stack(model: ModelSpec, part: str, options: Options) -> dict[str, Any
         patches = [thaw(stack.cycle[layer % len(stack.cycle)]) for layer in kept] if stack.cycle else []
         overrides = [moved for override in stack.overrides if (moved := kept_override(override, kept, stack.depth))]
         overrides += unshared_tables(stack, kept)
+        check_kept_keys(stack, kept, part)
         document |= {"depth": len(kept), "cycle": shortest_cycle(patches), "overrides": overrides}
     if stack.embedding.name == "token":
         document["embedding"]["scale_given"] = True  # as T5Gemma treats inputs_embeds
@@ -124,6 +129,28 @@ def unshared_tables(stack: StackSpec, kept: list[int]) -> list[dict[str, Any]]:
                 made.append({"layers": [new], "patch": {"branches": {name: {"position": {"shared": False}}}}})
             read[name] = owner
     return made
+
+
+def check_kept_keys(stack: StackSpec, kept: list[int], part: str) -> None:
+    """Check that each kept layer that shares keys still finds those that it was trained with.
+
+    Raises:
+        SpecError: their layer is not kept, or another one that has its own is between.
+    """
+    new = key_places([stack.layers[layer] for layer in kept], stack.width)
+    for (index, name), (owner, _) in owners(stack).items():
+        place = new.get((kept.index(index), name)) if index in kept else None
+        if index in kept and (place is None or kept[place[0]] != owner):
+            found = f"{kept} without layer {owner}, whose keys layer {index} shares in {name}"
+            if owner in kept:
+                found = f"{kept}, where layer {index} shares the keys of layer {kept[place[0]] if place else owner} in {name}"
+            remedy = "Keep it, or leave out the layers that share its keys."
+            raise SpecError(Problem(f"{part}_layers", found, f"layer {owner}, as in the source", remedy))
+
+
+def owners(stack: StackSpec) -> dict[tuple[int, str], tuple[int, str]]:
+    """The place whose keys each branch that shares keys attends to."""
+    return {place: owner for place, owner in key_places(stack.layers, stack.width).items() if owner is not None}
 
 
 def table_owner(stack: StackSpec, index: int, name: str) -> int:

@@ -8,6 +8,7 @@ from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERG
 from pairform.assemblies.specs.depth_dependent import Move, layer_sizes
 from pairform.assemblies.specs.layer_patches import Document, layers_of, with_layer_patches
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import Problem, SpecError
 
@@ -21,7 +22,13 @@ def with_merged_attention(stack: Document) -> Document:
 
 def with_cross_attention(stack: Document) -> Document:
     """A decoder's document with cross-attention after self-attention, with its heads, and without position and window."""
-    return with_layer_patches(stack, [{} if layer is None else cross_attention_patch(layer) for layer in reading_layers(stack)])
+    layers = layers_of(stack)
+    owners = key_places(layers, stack["width"])
+    patches = []
+    for index, layer in enumerate(reading_layers(stack)):
+        place = None if layer is None else owners.get((index, self_attention_branch(layer) or OWN))
+        patches.append({} if layer is None else cross_attention_patch(layer, layer if place is None else layers[place[0]]))
+    return with_layer_patches(stack, patches)
 
 
 def reading_layers(stack: Document) -> list[LayerSpec | None]:
@@ -51,19 +58,21 @@ def merged_attention_patch(layer: LayerSpec) -> Document:
     return {"branches": {own: {"name": MERGED}, **crossing}}
 
 
-def cross_attention_patch(layer: LayerSpec) -> Document:
-    """The patch that gives a layer cross-attention, if it has none, after the parallel group of its self-attention."""
+def cross_attention_patch(layer: LayerSpec, keys: LayerSpec) -> Document:
+    """The patch that gives a layer cross-attention, if it has none, after the parallel group of its self-attention.
+
+    keys: the layer whose keys the self-attention reads: this one, or an earlier one that it shares them with.
+    """
     if any(branch.name == CROSS for branch in layer.branches.values()):
         return {}
     own = self_attention_branch(layer)
     if own is None or CROSS in layer.branches:
         raise no_self_attention(layer)
     document = layer.document()
-    shared = {
-        field: value
-        for field, value in document["branches"][own].items()
-        if field in (*CROSS_FIELDS, "qk_norm", "qk_norm_span")
-    }
+    kept = (*CROSS_FIELDS, "qk_norm", "qk_norm_span")
+    shared = {field: value for field, value in document["branches"][own].items() if field in kept}
+    of_values = keys.document()["branches"][own]
+    shared |= {field: of_values[field] for field in ("value_norm", "keys_as_values") if field in of_values}
     order = document["order"]
     groups = [[group] if isinstance(group, str) else group for group in order]
     if not any(CROSS in group for group in groups):

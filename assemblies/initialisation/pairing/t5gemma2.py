@@ -17,9 +17,10 @@ END_OF_IMAGE = 256000
 
 
 def of_gemma3(model: ModelSpec, part: str) -> bool:
-    """Whether a stack is like Gemma 3: all layers normalise queries and keys, and have norms before and after each branch."""
-    layers = model.stacks[part].layers
-    return all(layer.placement == "sandwich" and layer.self_attention.qk_norm is not None for layer in layers)
+    """Whether a stack is like Gemma 3: all layers normalise queries and keys, but not values as Gemma 4's do, and have norms
+    before and after each branch."""
+    layers = [(layer.placement, layer.self_attention) for layer in model.stacks[part].layers]
+    return all(placement == "sandwich" and own.qk_norm is not None and own.value_norm is None for placement, own in layers)
 
 
 def adapted(stack: dict[str, Any], part: str, vocabulary: int) -> dict[str, Any]:
@@ -43,11 +44,13 @@ def layer_patch(layer: LayerSpec, part: str) -> dict[str, Any]:
     """The patch on one layer's self-attention."""
     position, mask = layer.self_attention.position, layer.self_attention.mask
     window = None if mask is None else mask.window
+    if part == "encoder" and mask is not None and not mask.causal:
+        return {}  # an encoder already, such as EmbeddingGemma: it keeps its windows and positions
     if mask is None or window is None:
         if not isinstance(position, RotaryPosition.Spec) or position.scaling.name != "default":
             return {}
         return {"branches": {OWN: {"position": {"scaling": {"name": "linear", "factor": ROPE_FACTOR}}}}}
-    if part == "decoder" or not mask.causal:
+    if part == "decoder":
         return {}
     # the same width, which counted tokens up to the query, now counts those on both sides
     return {"branches": {OWN: {"mask": {"window": window_pair(window_width(window, "past"), "both")}}}}

@@ -1,8 +1,9 @@
 """How a decoder's cross-attention is initialised (T5Gemma, arXiv 2504.06225, section 3.2), and options beyond the paper."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
+from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.pairing.compatibility import (
     CROSS,
     MERGED,
@@ -10,14 +11,17 @@ from pairform.assemblies.initialisation.pairing.compatibility import (
     self_attention_branch,
     weight_kind,
 )
-from pairform.assemblies.initialisation.plan import Fresh
+from pairform.assemblies.initialisation.plan import Fresh, TargetRow
 from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, fresh
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
+from pairform.assemblies.specs.shared import key_places
 from pairform.blocks.functional.initializers import Constant
 from pairform.registry import Problem, SpecError
 
 SEPARATE = "block.source_"
 """The prefix of merged attention's separate projections of the source."""
+KEYS = ("k_proj", "v_proj", "k_norm", "v_norm")
+"""What attention without keys of its own lacks."""
 GEOMETRY = ("heads", "kv_heads", "head_dim", "scale", "softcap", "bias", "qk_norm", "qk_norm_span")
 NOT_SHAPE = ("mask", "kernel", "dropout", "lambda_init")
 
@@ -37,13 +41,24 @@ class DecoderRules(StackRules):
 
     def from_own(self, target: Target, index: int, branch: str, rest: str) -> Planned:
         """From the same tensor in the self-attention of the source's layer."""
-        own = self_attention_branch(self.source_stack.layers[self.layers[index]])
-        return fresh(target) if own is None else self.from_branch(target, index, branch, own, rest)
+        layer = self.layers[index]
+        own = self_attention_branch(self.source_stack.layers[layer])
+        if own is None:
+            return fresh(target)
+        if rest.split(".")[1] in KEYS and (place := self.key_owners.get((layer, own))) is not None:
+            # self-attention without keys of its own: from the layer whose keys it reads
+            return self.from_source(target, f"{self.source_part}.layers.{place[0]}.{place[1]}.{rest}")
+        return self.from_branch(target, index, branch, own, rest)
+
+    @cached_property
+    def key_owners(self) -> Mapping[tuple[int, str], tuple[int, str] | None]:
+        return key_places(self.source_stack.layers, self.source_stack.width)
 
     def inherits(self, origin: LayerSpec, branch: str) -> bool:
-        """Whether the source's own cross-attention is kept: its encoder must have had the same width."""
+        """Whether the source's own cross-attention is kept: its encoder must have had the same width, and the same bridge."""
         old, new = self.checkpoint.spec.encoder, self.target.encoder
         same = old is not None and new is not None and old.width == new.width
+        same = same and self.checkpoint.spec.bridge == self.target.bridge
         return (
             self.options.cross_attention == "auto"
             and branch in origin.branches
@@ -117,6 +132,26 @@ class DecoderRules(StackRules):
     def encoder(self) -> StackSpec:
         assert self.target.encoder is not None, "cross-attention is only valid beside an encoder"
         return self.target.encoder
+
+
+def advice(rules: DecoderRules, encoder: Checkpoint, targets: Iterable[TargetRow]) -> Iterator[str]:
+    """What to consider before a conversion by these rules: a silent start, for sources of two families."""
+    layers = [*enumerate(rules.stack.layers)]
+    crossing = {index: name for index, layer in layers for name, block in layer.branches.items() if block.name == CROSS}
+    outputs = {f"{rules.part}.layers.{index}.{name}.block.o_proj.weight" for index, name in crossing.items()}
+    drawn = any(row.target in outputs and row.kind == "fresh" for row in targets)
+    families = [source.family_name for source in (encoder, rules.checkpoint)]
+    if rules.options.cross_attention != "auto" or not drawn or families[0] == families[1]:
+        return
+    try:
+        for index in crossing:
+            check_silent(rules.stack.layers[index], index)
+    except SpecError:
+        return
+    yield (
+        f"Cross-attention is newly initialised between two families, {' and '.join(families)}. With --cross-attention "
+        "zero_output, the decoder starts as its source."
+    )
 
 
 def check_silent(layer: LayerSpec, index: int) -> None:

@@ -18,6 +18,8 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
         print_rows(plan)
     else:
         print_groups(plan)
+    for role, change in plan.vocabularies.items():
+        print(f"\nvocabulary of the {role}: {len(change.rows):,} tokens, {change.summary}")
     if plan.edits:
         print("\nchanges to the spec")
         for edit in plan.edits:
@@ -25,6 +27,8 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
             print(printable(f"  {edit.path}: {before} -> {after}"))
     print(f"\nto be written: {size_in_bytes(plan):,} bytes of weights")
     print_totals(plan)
+    for note in plan.notes:
+        print(printable(f"note: {note}"))
 
 
 def print_groups(plan: "Plan") -> None:
