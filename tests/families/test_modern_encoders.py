@@ -132,7 +132,7 @@ def test_older_fields_are_read(tmp_path: Path) -> None:
     ("field", "value", "words"),
     [
         ("attention_dropout", 0.1, "also drops the outputs of attention"),
-        ("local_attention", 0, "1 or more: some layers are sliding_attention"),
+        ("local_attention", 0, "more: some layers are sliding_attention"),
         ("head_dim", 16, "hidden_size / num_attention_heads"),
         ("is_causal", True, "is_causal"),
         ("classifier_pooling", "max", "classifier_pooling"),
