@@ -114,6 +114,28 @@ def test_unpadded_rows_give_the_same(tmp_path: Path) -> None:
     assert error(packed[0], padded[read.real]) <= 1e-5
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("encoder", "decoder"), [("modernbert", "modernbert-decoder"), ("eurobert", "modernbert-decoder")])
+def test_both_halves_of_a_pair(encoder: str, decoder: str, tmp_path: Path) -> None:
+    """The encoder is its source, and the decoder its own while the cross-attention adds zeros; the pair trains."""
+    folders = {
+        "encoder": create(tmp_path / "encoder", encoder, "Model"),
+        "decoder": create(tmp_path / "decoder", decoder, "ForCausalLM", seed=1, hidden_size=48),
+    }
+    pairform.convert(**folders, out=tmp_path / "pair", cross_attention="zero_output")
+    ours, read, written = pairform.load(tmp_path / "pair"), batch(padding="right"), batch(1, padding="right")
+    output = ours(**read.inputs, **written.decoder_inputs)
+    assert error(output.encoder_last_hidden_state, result(reference(folders["encoder"])(**read.inputs)), read.real) <= 1e-5
+    assert error(output.logits, result(reference(folders["decoder"])(**written.inputs)), written.real) <= 1e-5
+    with torch.enable_grad():
+        loss = ours(**read.inputs, labels=written.ids).loss
+        assert loss is not None
+        torch.autograd.backward(loss)
+    gradients = [parameter.grad for name, parameter in ours.named_parameters() if "cross_attention.block.o_proj" in name]
+    assert gradients
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+
+
 def test_older_fields_are_read(tmp_path: Path) -> None:
     """Published files have one number for the pattern of layers, and a theta of each kind."""
     folder = create(tmp_path / "model", "modernbert", "Model", global_attn_every_n_layers=2)
@@ -132,7 +154,7 @@ def test_older_fields_are_read(tmp_path: Path) -> None:
     ("field", "value", "words"),
     [
         ("attention_dropout", 0.1, "also drops the outputs of attention"),
-        ("local_attention", 0, "1 or more: some layers are sliding_attention"),
+        ("local_attention", 0, "more: some layers are sliding_attention"),
         ("head_dim", 16, "hidden_size / num_attention_heads"),
         ("is_causal", True, "is_causal"),
         ("classifier_pooling", "max", "classifier_pooling"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import checkpoints
-from tests.families import test_gpt2, test_mixtures, test_phi3
+from tests.families import test_gpt2, test_mixtures, test_modern_encoders, test_phi3, test_plain_decoders
 from tests.parity import test_llama_like, test_t5
 from tests.parity.pictures import reference
 
@@ -15,6 +15,7 @@ FEW: dict[str, Any] = {"num_hidden_layers": 2}
 MIXED: dict[str, Any] = FEW | {"layer_types": ["sliding_attention", "full_attention"]}
 PLAIN: dict[str, Any] = FEW | {"attn_logit_softcapping": None}
 """Without a softcap, transformers runs its sdpa kernel, which reads some fields in its own way."""
+WINDOWED: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 4, "no_rope_layers": [1, 0]}
 SOME: dict[str, Any] = FEW | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 
 
@@ -33,6 +34,14 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "t5gemma2": partial(checkpoints.t5gemma2, encoder=MIXED, decoder=MIXED),
     "t5gemma2_encoder": t5gemma2_encoder,
     "phi3": partial(test_phi3.create, **FEW, **test_phi3.LONGROPE, sliding_window=4),
+    "gemma": partial(test_plain_decoders.create, family="gemma", **FEW),
+    "olmo2": partial(test_plain_decoders.create, family="olmo2", **FEW),
+    "olmo3": partial(test_plain_decoders.create, family="olmo3", **MIXED, sliding_window=4),
+    "smollm3": partial(test_plain_decoders.create, family="smollm3", **FEW, **WINDOWED),
+    "granite": partial(test_plain_decoders.create, family="granite", **FEW, attention_multiplier=0.2),
+    "modernbert": partial(test_modern_encoders.create, family="modernbert", kind="ForMaskedLM", **FEW),
+    "modernbert-decoder": partial(test_modern_encoders.create, family="modernbert-decoder", kind="ForCausalLM", **FEW),
+    "eurobert": partial(test_modern_encoders.create, family="eurobert", kind="ForMaskedLM", **FEW),
     "gpt2": partial(test_gpt2.create, n_layer=2),
     "mixtral": partial(test_mixtures.create, family="mixtral", **FEW, sliding_window=4),
     "qwen3_moe": partial(

@@ -10,6 +10,8 @@ from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability
 
 
 class ModernBertConfig(HeadConfig):
+    """sliding_window: half of local_attention, used in its place where a file has it; -1 is none, as transformers writes it."""
+
     vocab_size: PositiveInt = 50_368
     hidden_size: PositiveInt = 768
     intermediate_size: PositiveInt = 1152
@@ -34,6 +36,7 @@ class ModernBertConfig(HeadConfig):
     global_rope_theta: PositiveFloat | None = None
     local_rope_theta: PositiveFloat | None = None
     local_attention: int | None = Field(default=128, ge=0)
+    sliding_window: int = Field(default=-1, ge=-1)
     embedding_dropout: Probability = 0.0
     mlp_bias: bool = False
     mlp_dropout: Probability = 0.0

@@ -87,10 +87,12 @@ def check(config: Mapping[str, Any], causal: bool) -> None:
 
 def window(config: Mapping[str, Any], causal: bool) -> list[int]:
     """How many tokens a query sees to its left and right. local_attention counts those on both sides."""
-    reach = (config["local_attention"] or 0) // 2 - causal
-    if reach < 0 or not config["local_attention"]:
-        found = "nothing" if config["local_attention"] is None else str(config["local_attention"])
-        raise SpecError(Problem("local_attention", found, f"{2 if causal else 1} or more: some layers are {LOCAL}"))
+    given, field = config["sliding_window"], "sliding_window"
+    if given < 0:
+        given, field = config["local_attention"], "local_attention"
+    reach = (given or 0) // (2 if field == "local_attention" else 1) - causal
+    if reach < 0 or not given:
+        raise SpecError(Problem(field, "nothing" if given is None else str(given), f"more: some layers are {LOCAL}"))
     return [reach] * 2
 
 
@@ -103,6 +105,7 @@ def stack_config(stack: StackSpec, vocabulary: int, *, causal: bool) -> dict[str
     types = [GLOBAL if window is None else LOCAL for window in windows]
     kinds = dict(reversed(list(zip(types, attentions, strict=True))))  # the first of each kind stays
     given = next((window for window in windows if window is not None), None)
+    reach = 128 if given is None else 2 * (given[0] + causal)
     activation = feed_forward.get("activation", "gelu")
     return {
         "vocab_size": vocabulary,
@@ -119,7 +122,8 @@ def stack_config(stack: StackSpec, vocabulary: int, *, causal: bool) -> dict[str
         "rope_parameters": {
             kind: rope_config(kinds.get(kind, {}).get("position") or {"theta": THETAS[kind]}) for kind in (GLOBAL, LOCAL)
         },
-        "local_attention": 128 if given is None else 2 * (given[0] + causal),
+        "local_attention": reach,
+        **({"sliding_window": reach // 2} if causal else {}),
         "embedding_dropout": stack.dropout,
         "mlp_bias": bool(feed_forward.get("bias", False)),
         "mlp_dropout": feed_forward.get("dropout", 0.0),
