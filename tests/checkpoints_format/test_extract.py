@@ -127,7 +127,7 @@ def test_an_encoder_for_transformers(tmp_path: Path) -> None:
 def test_an_encoder_without_a_class_of_its_own_is_a_bidirectional_model(tmp_path: Path) -> None:
     import transformers
 
-    sources = {"encoder": gemma3_text(tmp_path / "source"), "decoder": gemma2(tmp_path / "decoder")}
+    sources: dict[str, Any] = {"encoder": gemma3_text(tmp_path / "source"), "decoder": gemma2(tmp_path / "decoder")}
     pairform.convert(**sources, out=tmp_path / "pair")
     pairform.extract(tmp_path / "pair", tmp_path / "encoder", format="transformers")
     theirs, info = transformers.AutoModel.from_pretrained(tmp_path / "encoder", output_loading_info=True)

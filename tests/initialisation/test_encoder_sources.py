@@ -41,11 +41,11 @@ def bert(folder: Path, **stack: Any) -> Path:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> dict[str, Path]:
+def sources(tmp_path: Path) -> dict[str, Any]:
     return {"encoder": bert(tmp_path / "bert"), "decoder": gemma2(tmp_path / "gemma")}
 
 
-def test_an_encoder_keeps_its_norms_positions_and_tokens(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_an_encoder_keeps_its_norms_positions_and_tokens(sources: dict[str, Any], tmp_path: Path) -> None:
     pairform.convert(**sources, out=tmp_path / "pair")
     pair, bert = pairform.load_spec(tmp_path / "pair"), pairform.load_spec(sources["encoder"])
     assert pair.encoder is not None
@@ -59,7 +59,7 @@ def test_an_encoder_keeps_its_norms_positions_and_tokens(sources: dict[str, Path
     assert all(made[name].equal(tensors(sources["encoder"])[name]) for name in kept)
 
 
-def test_an_encoder_keeps_a_causal_mask_of_its_own(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_an_encoder_keeps_a_causal_mask_of_its_own(sources: dict[str, Any], tmp_path: Path) -> None:
     """As in an ablation; the stack of a decoder-only source is made bidirectional."""
     causal = bert(tmp_path / "causal")
     spec = pairform.patch(
@@ -71,12 +71,12 @@ def test_an_encoder_keeps_a_causal_mask_of_its_own(sources: dict[str, Path], tmp
     assert all(layer.self_attention.mask is not None and layer.self_attention.mask.causal for layer in pair.encoder.layers)
 
 
-def test_the_plan_names_the_head_that_is_not_taken(sources: dict[str, Path]) -> None:
+def test_the_plan_names_the_head_that_is_not_taken(sources: dict[str, Any]) -> None:
     dropped = {row.source.tensor: row.dropped for row in pairform.plan(**sources).origins if row.dropped}
     assert dropped == {"head.weight": "an encoder beside a decoder has no head"}
 
 
-def test_the_plan_advises_a_silent_start_between_families(sources: dict[str, Path]) -> None:
+def test_the_plan_advises_a_silent_start_between_families(sources: dict[str, Any]) -> None:
     (note,) = pairform.plan(**sources).notes
     assert "zero_output" in note
     planned = pairform.plan(**sources, cross_attention="zero_output")
@@ -89,14 +89,14 @@ def test_the_plan_advises_a_silent_start_between_families(sources: dict[str, Pat
     assert not pairform.plan(**sources, cross_attention="random").notes
 
 
-def test_auto_draws_the_cross_attention_of_a_post_norm_decoder(sources: dict[str, Path]) -> None:
+def test_auto_draws_the_cross_attention_of_a_post_norm_decoder(sources: dict[str, Any]) -> None:
     """Which cannot be silent."""
     planned = rows(pairform.plan(**sources, patch={"decoder": {"layer": {"placement": "post"}}}))
     assert planned["decoder.layers.0.cross_attention.block.o_proj.weight"].operation.initial.std == 1.0
 
 
 @torch.no_grad()
-def test_a_source_longer_than_the_positions_is_refused(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_source_longer_than_the_positions_is_refused(sources: dict[str, Any], tmp_path: Path) -> None:
     pairform.convert(**sources, out=tmp_path / "pair")
     pair = pairform.load(tmp_path / "pair")
     with pytest.raises(pairform.PairformError, match="40"):

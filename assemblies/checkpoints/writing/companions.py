@@ -7,7 +7,7 @@ only from inside the source, and never more than `COMPANION_BYTES` of one.
 import hashlib
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,23 +90,36 @@ class Companions:
                 out.write(each.read())
 
 
+def tokenizer_file(folder: Path, part: str) -> str:
+    """The file of a stack's tokenizer, by its path in a model's folder: an encoder's own if it has one, else the model's."""
+    own = ENCODER_COMPANIONS[0]
+    return own if part == "encoder" and os.path.lexists(folder / own) else TOKENIZER
+
+
 def companions(sources: Mapping[Any, Checkpoint]) -> Companions:
     """The companions of the last stack's source, and the encoder's tokenizer if it differs.
 
     sources: by the stacks that they initialise; "model" is a single source, whose encoder may have a tokenizer of its own.
     """
-    last = next(sources[role] for role in ("model", "decoder", "encoder") if role in sources)
-    encoder = sources.get("encoder", last).folder
-    files = present(last.folder, {name: name for name in COMPANIONS})
-    if "model" in sources:
+    role, last = next((role, sources[role]) for role in ("model", "decoder", "encoder") if role in sources)
+    own = tokenizer_file(last.folder, role) != TOKENIZER  # of the encoder of a pair, as a model of its own
+    files = present(last.folder, dict(zip(ENCODER_COMPANIONS if own else COMPANIONS, COMPANIONS, strict=True)))
+    if role == "model":
         files += present(last.folder, {name: name for name in ENCODER_COMPANIONS})
-    elif encoder != last.folder:
-        main = next((each for each in files if each.name == TOKENIZER), None)
-        own = companion(encoder, TOKENIZER, ENCODER_COMPANIONS[0])
-        if own is not None and main is not None and own.digest != main.digest:
-            files += [own, *present(encoder, dict(zip(COMPANIONS[1:], ENCODER_COMPANIONS[1:], strict=True)))]
+    elif role == "decoder" and "encoder" in sources:
+        files += encoder_companions(sources["encoder"].folder, files)
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
     return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()))
+
+
+def encoder_companions(source: Path, decoder: Sequence[Companion]) -> list[Companion]:
+    """The tokenizer of an encoder's source, if it differs from that among the decoder's companions."""
+    names = COMPANIONS if tokenizer_file(source, "encoder") == TOKENIZER else ENCODER_COMPANIONS
+    main = next((each for each in decoder if each.name == TOKENIZER), None)
+    own = companion(source, names[0], ENCODER_COMPANIONS[0])
+    if own is None or main is None or own.digest == main.digest:
+        return []
+    return [own, *present(source, dict(zip(names[1:], ENCODER_COMPANIONS[1:], strict=True)))]
 
 
 def present(source: Path, names: Mapping[str, str]) -> list[Companion]:
