@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ from benchmarks.options import Options, parse
 Case = dict[str, Any]
 """Plain data: lengths, batch and dtype; `runs`; and `apart` for a case that takes minutes: every setting then runs once per
 turn in a separate process, which measures time and memory together. With `whole`, memory includes what the setting loads."""
+ON_A_GPU = 3
+"""Timed calls of a setting in a separate process."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Largest allowed difference of an output, relative to its largest value."""
 
@@ -48,6 +51,7 @@ class Benchmark:
     difference: computes how far an output is from the reference's, for a folder and a case.
     more:       additional fields of the result, computed from the fields so far.
     others:     settings that compute something else: they are timed, but their output is not compared.
+    steps:      how many steps one call of a setting makes; seconds are those of one step.
     """
 
     module: str
@@ -61,6 +65,7 @@ class Benchmark:
     more: Callable[[Case, Options, Mapping[str, Any]], dict[str, Any]] = lambda *_: {}
     memory: bool = True
     others: frozenset[str] = frozenset()
+    steps: Callable[[Options], int] = lambda options: 1
 
     def run(self, description: str | None, arguments: list[str] | None = None) -> None:
         options = parse(description, arguments)
@@ -70,7 +75,8 @@ class Benchmark:
             assert options.case is not None
             assert options.folder is not None
             make = self.settings(options.folder, options.case, options)[options.alone]
-            print(json.dumps(alone(make, options, whole=options.case.get("whole", False))))
+            found = alone(make, options, whole=options.case.get("whole", False), steps=self.steps(options))
+            print(json.dumps(found))
             return
         cases = self.quick if options.quick else self.cases
         with tempfile.TemporaryDirectory() as place:
@@ -141,10 +147,11 @@ def measured_alone(found: Mapping[str, Timed]) -> list[str]:
     return [name for name, timed in found.items() if timed.refused is None and (name.startswith("pairform") or name in wanted)]
 
 
-def alone(make: Make, options: Options, whole: bool = False) -> dict[str, Any]:
+def alone(make: Make, options: Options, whole: bool = False, steps: int = 1) -> dict[str, Any]:
     """Measure the time of one call and its peak memory beyond what was in use before it; `whole`: before the setting was made.
 
-    A warm-up call compiles and reads the weights into memory.
+    A warm-up call compiles and reads the weights into memory. On a GPU, where a call takes milliseconds, the time is the median
+    of several.
     """
     assert options.alone is not None
     assert options.folder is not None
@@ -154,7 +161,8 @@ def alone(make: Make, options: Options, whole: bool = False) -> dict[str, Any]:
         call()
         gc.collect()
         ready = forget_peak(options.device)
-        seconds, answer = timed(call)
+        calls = [timed(call) for _ in range(1 if options.device == "cpu" else ON_A_GPU)]
+        seconds, answer = statistics.median(seconds for seconds, _ in calls) / steps, calls[0][1]
         peak = peak_bytes(options.device) - (empty if whole else ready)
     except Exception as error:
         if options.alone in ("pairform", "transformers"):

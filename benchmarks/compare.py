@@ -65,7 +65,7 @@ def timed(call: Call) -> tuple[float, Tensor]:
 
 
 def synchronise() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else nothing runs there, and to ask would start CUDA, which takes memory
         torch.cuda.synchronize()
 
 

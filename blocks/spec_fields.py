@@ -19,7 +19,7 @@ class HeadSpec(BlockSpec):
     dropout: float = 0.0
     problem: str | None = None
     pooling: str = "last"
-    bias: bool = True
+    bias: bool | str | None = True
     normalise: bool = True
     transform: Spec | None = None
 

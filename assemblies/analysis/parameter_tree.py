@@ -97,9 +97,12 @@ class Tree:
                 part.count += found.count
                 part.parameters += found.parameters
                 part.flops += found.flops
-                if kind.branches[name].name == CROSS:
+                if name in kind.branches and kind.branches[name].name == CROSS:
                     block = branch.get_submodule("block")
                     self.cross_attention += count * sum(parameter.numel() for parameter in block.parameters())
+            if kind.output_scale == "learned":  # a stored one is a constant, as in transformers
+                scale = branches.setdefault("output_scale", Part("output_scale", count=0))
+                scale.count, scale.parameters = scale.count + count, scale.parameters + count
             self.idle += count * sum(getattr(module, "idle_parameters", 0) for module in layer.modules())
         part = whole("layers", list(branches.values()))
         part.count = sum(counts)

@@ -3,13 +3,35 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pairform.assemblies.families import gemma, gemma1, gpt2, granite, llama, mixtures, olmo, phi3, smollm3, t5, t5gemma
+from pairform.assemblies.families import (
+    bart,
+    bert,
+    embedding_gemma2,
+    encoder_decoder,
+    eurobert,
+    gemma,
+    gemma1,
+    gpt2,
+    granite,
+    llama,
+    mixtures,
+    modernbert,
+    olmo,
+    phi3,
+    smollm3,
+    t5,
+    t5gemma,
+)
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
 ALL = (
     # of several that can express a spec the first is written: those with something of their own before Llama
+    *bert.FAMILIES,
+    *encoder_decoder.FAMILIES,
+    *modernbert.FAMILIES,
+    *eurobert.FAMILIES,
     *phi3.FAMILIES,
     *gpt2.FAMILIES,
     *mixtures.FAMILIES,
@@ -20,9 +42,12 @@ ALL = (
     *llama.FAMILIES,
     *gemma.FAMILIES,
     *t5.FAMILIES,
+    *bart.FAMILIES,
+    *embedding_gemma2.FAMILIES,
     *t5gemma.FAMILIES,
 )
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in ALL}
+ADD = "docs/extend.md in pairform's repository says how to add a family."
 
 
 def family_of_config(config: Mapping[str, Any]) -> Family:
@@ -30,7 +55,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         found = "nothing" if model_type is None else shorten(model_type)
-        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}"))
+        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}", ADD))
     return FAMILIES[model_type]
 
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from pairform.assemblies.families.tokens import with_tokens
 from pairform.assemblies.specs.canonical import differences
@@ -29,11 +31,13 @@ class Fused(NamedTuple):
     ours:       the names of its parts, concatenated along the first axis. With an `{expert}` that is not in `theirs`, these are
                 the parts for each expert, and the stored tensor has a leading axis by expert.
     transposed: whether the last two axes are exchanged in the file, as in the weights of transformers' Conv1D.
+    leading:    whether the stored tensor has a leading axis of one.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
+    leading: bool = False
 
     @property
     def by_expert(self) -> bool:
@@ -139,7 +143,12 @@ class Family:
         writes: whether a spec is stored as this family; of several families the first in `FAMILIES` is taken.
         base_prefix: of all tensors but the head's in folders of models with a head; folders of models without one lack it.
         written: the table of names to write with, if it depends on the spec.
+        by_spec: whether that is also the table to read with.
         copies: tensors that some files hold twice: the copy's name, and the name of the tensor that is read.
+        doubles: tensors to write twice for a spec: the copy's name, and the name of the tensor that is copied.
+        by_names: a merge patch on a document for what the names of the tensors in the files say and config.json does not.
+        constants: tensors to write for a spec beside the model's, by their names; none of them is read.
+        zeros: tensors of ours that its files may lack, and that are zero then.
     """
 
     model_type: str
@@ -149,7 +158,16 @@ class Family:
     writes: Callable[[ModelSpec], bool]
     base_prefix: str = "model."
     written: Callable[[ModelSpec], NameTable] | None = None
+    by_spec: bool = False
     copies: Mapping[str, str] = field(default_factory=dict)
+    doubles: Callable[[ModelSpec], Mapping[str, str]] | None = None
+    by_names: Callable[[Mapping[str, Any], set[str]], dict[str, Any]] | None = None
+    constants: Callable[[ModelSpec], Mapping[str, Tensor]] | None = None
+    zeros: frozenset[str] = frozenset()
+
+    def reading(self, spec: ModelSpec) -> "Family":
+        """The family with the names that files of `spec` have."""
+        return replace(self, names=self.written(spec)) if self.by_spec and self.written is not None else self
 
     def row(self, theirs: str, known: Container[str] | None = None) -> Row | Fused | None:
         """The row of a tensor of theirs; None for a name that the family does not have. known: as for `NameTable.row`."""
@@ -165,7 +183,7 @@ class Family:
 
     def spare(self, theirs: str) -> str | None:
         """Our name for the tensor that one of theirs replaces if it is missing."""
-        return self.names.spare(theirs)
+        return self.names.spare(theirs) or self.names.spare(self.base_prefix + theirs)
 
     def holder(self, ours: str, spec: ModelSpec) -> Row | Fused:
         """The row to write a tensor of ours with."""

@@ -50,9 +50,13 @@ def head_document(
     head: dict[str, Any] = {"name": name, "labels": label_names(config)}
     if name == "sequence_classification" and not classifier_bias:
         head["bias"] = False
-    if name == "sequence_classification" and config.get("problem_type") is not None:
-        head["problem"] = PROBLEMS.get(config["problem_type"], config["problem_type"])
-    return head
+    return head | (problem_named(config) if name == "sequence_classification" else {})
+
+
+def problem_named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the labels of a sequence classifier are, where config.json says it."""
+    named = config.get("problem_type")
+    return {} if named is None else {"problem": PROBLEMS.get(named, named)}
 
 
 def decoder_only(

@@ -13,7 +13,14 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.tokens import TokenSpec
 
 GENERATION = "generation_config.json"
-FIELDS = {"pad": "pad_token_id", "bos": "bos_token_id", "eos": "eos_token_id", "start": "decoder_start_token_id"}
+FORCED = {"forced_bos": "forced_bos_token_id", "forced_eos": "forced_eos_token_id"}
+FIELDS = {
+    "pad": "pad_token_id",
+    "bos": "bos_token_id",
+    "eos": "eos_token_id",
+    "start": "decoder_start_token_id",
+    **FORCED,
+}
 
 
 class TokensConfig(Config):
@@ -21,6 +28,8 @@ class TokensConfig(Config):
     bos_token_id: Token = None
     eos_token_id: EndTokens = None
     decoder_start_token_id: Token = None
+    forced_bos_token_id: Token = None
+    forced_eos_token_id: EndTokens = None
 
 
 def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,9 +40,9 @@ def tokens_document(config: Mapping[str, Any]) -> dict[str, Any]:
 def tokens_config(spec: ModelSpec, part: str = "decoder") -> dict[str, Any]:
     """The inverse, of what the stack `part` reads."""
     tokens = spec.tokens_of(part) if part in spec.stacks else spec.tokens
-    eos = list(tokens.eos) if isinstance(tokens.eos, tuple) else tokens.eos
-    config = {"pad_token_id": tokens.pad, "bos_token_id": tokens.bos, "eos_token_id": eos}
-    return config if tokens.start is None else config | {"decoder_start_token_id": tokens.start}
+    ids = tokens.model_dump(mode="json")
+    always = ("pad", "bos", "eos")
+    return {theirs: ids[ours] for ours, theirs in FIELDS.items() if ours in always or ids[ours] is not None}
 
 
 def encoder_tokens(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -41,7 +50,7 @@ def encoder_tokens(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> di
     own, others = (TokenSpec.read(tokens) for tokens in (encoder, decoder))
     if (own.pad, own.padding) == (others.pad, others.padding):
         return None
-    return {name: token for name, token in encoder.items() if name != "start"}
+    return {name: token for name, token in encoder.items() if name not in ("start", "wrap", *FORCED)}
 
 
 def with_tokens(tokens: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +64,11 @@ def with_tokens(tokens: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
     if tokens.get("pad") is not None or given.get("pad") in (ends if isinstance(ends, list | tuple) else [ends]):
         given.pop("pad", None)
     return {**tokens, **given}
+
+
+def with_generation_tokens(tokens: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`with_tokens` for a generation_config.json: beside one, transformers forces no tokens of config.json."""
+    return with_tokens({name: token for name, token in tokens.items() if name not in FORCED}, settings)
 
 
 def with_spec_tokens(settings: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.assemblies.generation.decoding import Decoding, Finite
+from pairform.assemblies.generation.forced_tokens import ForcedTokens
 from pairform.assemblies.modeling.checks.arguments import described, integer, number
 from pairform.registry import InputError, Problem
 
@@ -61,7 +62,7 @@ class BeamSearch:
         pixels: Tensor | None,
         ends: Int[Tensor, " ends"],
         filler: int,
-        max_new_tokens: int,
+        forced: ForcedTokens,
     ) -> tuple[Int[Tensor, "batch_times_returned generated"], Float[Tensor, "batch_times_returned"]]:
         """The generated tokens of the best sequences, and their scores. Prompts may be padded on the left only.
 
@@ -69,8 +70,10 @@ class BeamSearch:
             pixels: the images of the prompts.
             ends: end-of-sequence tokens.
             filler: fills a row after its end.
+            forced: tokens that are generated whatever their scores, and the largest number of new tokens.
         """
         batch, length = prompt.shape
+        max_new_tokens = forced.most
         beams = self.num_beams
         logits = decoding(prompt, pixels).repeat_interleave(beams, 0)
         vision = None if decoding.model.decoder is None else decoding.model.decoder.vision
@@ -91,7 +94,8 @@ class BeamSearch:
         for generated in range(1, max_new_tokens + 1):
             end = length + generated
             # the scores of all continuations, [batch, beams, vocabulary]
-            extended = logits.float().log_softmax(-1).view(batch, beams, -1) + scores[:, :, None]
+            following = forced(logits.float().log_softmax(-1), length, generated - 1)
+            extended = following.view(batch, beams, -1) + scores[:, :, None]
             # enough candidates that `beams` unfinished ones remain even if every beam yields all end tokens
             best, index = extended.flatten(1).topk(max(2, 1 + len(ends)) * beams)
             finite.add(best[:, 0])

@@ -63,7 +63,7 @@ def generate(
             new = sample(decoding, aligned, images, resolved, options.streamer)
         else:
             ends = torch.tensor(resolved.ends, device=prompt.device)
-            new, _ = resolved.search(decoding, aligned, images, ends, resolved.filler, resolved.max_new_tokens)
+            new, _ = resolved.search(decoding, aligned, images, ends, resolved.filler, resolved.forced)
             prompt = prompt.repeat_interleave(options.num_return_sequences, 0)
             if cache is not None:
                 cache.tokens = aligned
@@ -113,7 +113,7 @@ def sample(
     for end in range(length, length + resolved.max_new_tokens):
         logits = decoding(running[:, :end], images)
         images = images if decoding.cache is None else None  # cached with the prompt; without a cache needed again
-        token, best = resolved.choose(logits)
+        token, best = resolved.choose(resolved.forced(logits, length, end - length))
         finite.add(best)
         if resolved.ends:
             token = token.masked_fill(finished, resolved.filler)

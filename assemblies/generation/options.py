@@ -8,9 +8,11 @@ from torch import Tensor
 
 from pairform.assemblies.generation.beam_search import BeamSearch
 from pairform.assemblies.generation.decoding import cacheable
+from pairform.assemblies.generation.forced_tokens import ForcedTokens
 from pairform.assemblies.generation.sampling import Choose, chooser
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import described, flag, integer
+from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.blocks.cache import Cache
 from pairform.registry import InputError, Problem
 
@@ -38,6 +40,8 @@ class GenerationOptions:
     length_penalty: float
     early_stopping: bool | Literal["never"]
     num_return_sequences: int
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | Sequence[int] | None
 
     def checked(self, model: ModelParts, cache: Cache | None) -> "ResolvedOptions":
         """The options resolved for a model.
@@ -47,7 +51,7 @@ class GenerationOptions:
         """
         vocabulary, tokens = model.spec.vocabulary_of("decoder"), model.spec.tokens
         longest = integer("max_new_tokens", self.max_new_tokens, 1, LONGEST)
-        ends = tokens.ends if self.eos_token_id is None else end_tokens(self.eos_token_id, vocabulary)
+        ends = tokens.ends if self.eos_token_id is None else token_ids("eos_token_id", self.eos_token_id, vocabulary)
         search = BeamSearch(self.num_beams, self.length_penalty, self.early_stopping, self.num_return_sequences)
         search.check_size(vocabulary, longest)
         for name in ("use_cache", "do_sample", "compile"):
@@ -58,7 +62,17 @@ class GenerationOptions:
         choose = chooser(self.do_sample, self.temperature, self.top_k, self.top_p, self.seed, device)
         # without end tokens no row ends early, and the filler is never visible
         filler = tokens.pad if tokens.pad is not None else (ends[0] if ends else 0)
-        return ResolvedOptions(longest, ends, filler, search if self.num_beams > 1 else None, choose)
+        forced = self.forced(tokens, vocabulary)
+        return ResolvedOptions(longest, ends, filler, search if self.num_beams > 1 else None, choose, forced)
+
+    def forced(self, tokens: TokenSpec, vocabulary: int) -> ForcedTokens:
+        """The tokens that are forced: those of the call, else those of the spec."""
+        first, last = self.forced_bos_token_id, self.forced_eos_token_id
+        return ForcedTokens(
+            tokens.forced_bos if first is None else integer("forced_bos_token_id", first, 0, vocabulary - 1),
+            tokens.forced_ends if last is None else token_ids("forced_eos_token_id", last, vocabulary),
+            self.max_new_tokens,
+        )
 
     def check_streamer(self) -> None:
         if self.streamer is not None and not callable(self.streamer):
@@ -86,6 +100,7 @@ class ResolvedOptions:
     filler: the token that fills a row after its end.
     search: beam search; None for greedy decoding or sampling.
     choose: chooses the next tokens from logits.
+    forced: the tokens that are generated whatever their scores.
     """
 
     max_new_tokens: int
@@ -93,14 +108,15 @@ class ResolvedOptions:
     filler: int
     search: BeamSearch | None
     choose: Choose
+    forced: ForcedTokens
 
 
-def end_tokens(ids: Any, vocabulary: int) -> tuple[int, ...]:
-    """`eos_token_id`, one ID, several or a tensor of them, as a tuple."""
+def token_ids(name: str, ids: Any, vocabulary: int) -> tuple[int, ...]:
+    """The option `name`, one ID, several or a tensor of them, as a tuple."""
     if isinstance(ids, str | bytes):
-        raise InputError(Problem("eos_token_id", described(ids), "a token id, or a list of them"))
+        raise InputError(Problem(name, described(ids), "a token id, or a list of them"))
     try:
         values = [ids] if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0 else [*ids]
     except TypeError:
         values = [ids]
-    return tuple(integer("eos_token_id", value, 0, vocabulary - 1) for value in values)
+    return tuple(integer(name, value, 0, vocabulary - 1) for value in values)

@@ -21,9 +21,9 @@ from pairform.assemblies.initialisation.options import DtypeName, Options
 from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers
 from pairform.assemblies.initialisation.plan import Plan, Role
-from pairform.assemblies.initialisation.planning import PARTS, plan_by
+from pairform.assemblies.initialisation.planning import plan_by
 from pairform.assemblies.initialisation.rules.carry import CarryRules
-from pairform.assemblies.initialisation.rules.stacks import Part
+from pairform.assemblies.initialisation.rules.stacks import PARTS, Part
 from pairform.assemblies.modeling.build import parameters_of, skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.depth_dependent import Move, with_moved_values

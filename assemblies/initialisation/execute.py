@@ -1,10 +1,11 @@
 """Executing a plan: a stream of tensors from the sources to a new folder. `convert` plans and executes in one call."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,11 +33,15 @@ from pairform.assemblies.initialisation.plan import (
     Rows,
     ScaledRow,
     TargetRow,
+    VocabularyRow,
+    VocabularyRows,
 )
 from pairform.assemblies.initialisation.planning import open_sources, plan_of
+from pairform.assemblies.initialisation.vocabulary.change import tokenizer_files
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.modeling.random_init import chunks
 from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import CheckpointError, InputError, Problem, SpecError, shorten
 
 
@@ -131,8 +136,10 @@ def execute(
 
 def write_plan(plan: Plan, checkpoints: Mapping[Role, Checkpoint], output: Output) -> int:
     """As `execute`, from open checkpoints by their roles."""
-    entries = [entry(row, checkpoints, plan.options.seed) for row in plan.targets]
-    return output.write(plan.spec, entries, provenance(plan), companions(checkpoints))
+    vocabularies = {role: change.rows for role, change in plan.vocabularies.items()}
+    entries = [entry(row, checkpoints, plan.options.seed, vocabularies) for row in plan.targets]
+    made = {role: tokenizer_files(checkpoints[role], change) for role, change in plan.vocabularies.items()}
+    return output.write(plan.spec, entries, provenance(plan), companions(checkpoints, made))
 
 
 def check_rows(plan: Plan) -> None:
@@ -150,8 +157,13 @@ def check_rows(plan: Plan) -> None:
         raise SpecError(found)
 
 
-def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> Entry:
-    """A row's tensor, to be written."""
+def entry(
+    row: TargetRow,
+    checkpoints: Mapping[Role, Checkpoint],
+    seed: int,
+    vocabularies: Mapping[Role, Sequence[VocabularyRow]] = MappingProxyType({}),
+) -> Entry:
+    """A row's tensor, to be written. vocabularies: by source, the old rows of each row of a new vocabulary."""
     dtype: torch.dtype = getattr(torch, row.dtype)
     operation = row.operation
     if isinstance(operation, Fresh):
@@ -165,6 +177,13 @@ def entry(row: TargetRow, checkpoints: Mapping[Role, Checkpoint], seed: int) -> 
     if not operation.fits(stored.shape, row.shape):
         found = f"the shape {list(stored.shape)}"
         raise CheckpointError(Problem(str(row.source), found, f"what gives {list(row.shape)} by {operation.summary}"))
+    if isinstance(operation, VocabularyRows):
+        rows = vocabularies.get(row.source.role, ())
+        if len(rows) != row.shape[0] or max(map(max, filter(None, rows)), default=0) >= stored.shape[0]:
+            found = f"a new vocabulary of {len(rows):,} rows"
+            raise CheckpointError(Problem(str(row.source), found, f"{row.shape[0]:,} of rows below {stored.shape[0]:,}"))
+        initial = operation.initial
+        return Entry(row.target, dtype, row.shape, lambda: vocabulary_rows(row, rows, stored, initial, dtype, seed))
     return Entry(row.target, dtype, row.shape, lambda: make_pieces(row, stored, dtype, seed))
 
 
@@ -183,6 +202,34 @@ def make_pieces(row: TargetRow, stored: CheckpointTensor, dtype: torch.dtype, se
         return
     for piece in apply(operation, stored):
         yield cast(piece, dtype, stored.place)
+
+
+def vocabulary_rows(
+    row: TargetRow,
+    rows: Sequence[VocabularyRow],
+    stored: CheckpointTensor,
+    initial: Constant | Normal,
+    dtype: torch.dtype,
+    seed: int,
+) -> Iterator[Tensor]:
+    """The rows of a new vocabulary, in order: runs of neighbours are copied at once."""
+    width = prod(row.shape[1:])
+    place = 0
+    while place < len(rows):
+        old = rows[place]
+        end = place + 1
+        if len(old) == 1:
+            while end < len(rows) and rows[end] == (old[0] + end - place,):
+                end += 1
+            pieces: Iterable[Tensor] = finite_pieces(stored, start=old[0], stop=old[0] + end - place)
+        elif old:
+            parts = [piece for each in old for piece in finite_pieces(stored, start=each, stop=each + 1)]
+            pieces = [wide(torch.cat(parts)).mean(0)]
+        else:
+            pieces = chunks(initial, row.target, end * width, dtype, seed, begin=place * width)
+        for piece in pieces:
+            yield cast(piece, dtype, stored.place)
+        place = end
 
 
 def apply(operation: Operation, stored: CheckpointTensor) -> Iterator[Tensor]:
@@ -223,6 +270,6 @@ def provenance(plan: Plan) -> dict[str, Any]:
     document = plan.document()
     return {
         "origin": "carry" if "model" in plan.sources else "convert",
-        **{field: document[field] for field in ("sources", "options", "targets", "edits")},
+        **{field: document[field] for field in ("sources", "options", "targets", "edits", "vocabularies") if field in document},
         "totals": plan.totals,
     }

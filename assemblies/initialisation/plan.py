@@ -12,6 +12,8 @@ from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import PositiveInt, Spec
 
 Shape = Annotated[tuple[int, ...], Strict(False)]
+MOST_PIECES = 10_000
+"""The most old tokens that spell a new one."""
 Role = Literal["encoder", "decoder", "vision", "model"]
 """The role of a source; "model" is the single source of `carry`."""
 
@@ -77,6 +79,20 @@ class Rows(Spec):
         return f"first {self.kept} rows"
 
 
+class VocabularyRows(Spec):
+    """Each row as the plan's new vocabulary of the source says: a copy of an old row, the mean of several, or drawn."""
+
+    name: Literal["vocabulary_rows"] = "vocabulary_rows"
+    initial: Annotated[Constant | Normal, Field(discriminator="name")]
+
+    def fits(self, source: Shape, target: Shape) -> bool:
+        return source[1:] == target[1:]
+
+    @property
+    def summary(self) -> str:
+        return "rows of the new vocabulary"
+
+
 class ScaledRow(Spec):
     """One row of the source times `factor`, rounded to the source's dtype as the embedding rounds it."""
 
@@ -125,7 +141,9 @@ class Fresh(Spec):
         return f"normal, std {self.initial.std:g}"
 
 
-Operation: TypeAlias = Annotated[Copy | MeanHeads | RepeatHeads | Rows | ScaledRow | Parts | Fresh, Field(discriminator="name")]
+Operation: TypeAlias = Annotated[
+    Copy | MeanHeads | RepeatHeads | Rows | VocabularyRows | ScaledRow | Parts | Fresh, Field(discriminator="name")
+]
 
 
 class Source(Spec):
@@ -180,6 +198,29 @@ class SourceFolder(Spec):
     layers: Annotated[tuple[int, ...], Strict(False)]
 
 
+VocabularyRow = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(max_length=MOST_PIECES)]
+
+
+class NewVocabulary(Spec):
+    """The vocabulary that replaces a source's.
+
+    rows:      for each new token id, the old ids whose mean embedding it gets; none for a new embedding.
+    old:       SHA-256 of the source's tokenizer.json.
+    tokenizer: folder of the tokenizer that replaces it; None: the source's, with the kept tokens alone.
+    new:       SHA-256 of its tokenizer.json.
+    """
+
+    rows: Annotated[tuple[VocabularyRow, ...], Strict(False)]
+    old: str
+    tokenizer: str | None = None
+    new: str | None = None
+
+    @property
+    def summary(self) -> str:
+        means, new = sum(len(row) > 1 for row in self.rows), sum(not row for row in self.rows)
+        return f"{len(self.rows) - means - new:,} copied, {means:,} means of several, {new:,} new"
+
+
 class Edit(Spec):
     """A change that no weight shows: a field of the spec in the source and in the new model; None is absent."""
 
@@ -191,8 +232,9 @@ class Edit(Spec):
 class Plan(Spec):
     """Everything that `execute` needs. Each target and each source tensor is in it exactly once.
 
-    edits: where the new stacks' specs are not their sources'.
-    notes: advice on the options.
+    edits:        where the new stacks' specs are not their sources'.
+    notes:        advice on the options.
+    vocabularies: of the sources whose vocabulary is replaced.
     """
 
     spec: ModelSpec
@@ -202,6 +244,7 @@ class Plan(Spec):
     origins: Annotated[tuple[SourceRow, ...], Strict(False)]
     edits: Annotated[tuple[Edit, ...], Strict(False)] = ()
     notes: Annotated[tuple[str, ...], Strict(False)] = ()
+    vocabularies: dict[Role, NewVocabulary] = Field(default_factory=dict)
 
     def __repr__(self) -> str:
         totals = ", ".join(f"{total['tensors']} {kind}" for kind, total in self.totals.items() if total["tensors"])

@@ -14,16 +14,16 @@ from pairform.assemblies.initialisation.options import Options, dtype_name, read
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
 from pairform.assemblies.initialisation.pairing.pair import move, pair
 from pairform.assemblies.initialisation.pairing.source_layers import changed_source_layers
-from pairform.assemblies.initialisation.plan import Edit, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.plan import Edit, NewVocabulary, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules, advice
-from pairform.assemblies.initialisation.rules.stacks import Part, Planned, StackRules, Target, head_rule
+from pairform.assemblies.initialisation.rules.stacks import PARTS, Part, Planned, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
+from pairform.assemblies.initialisation.rules.vocabulary import in_vocabulary, new_vocabularies
+from pairform.assemblies.initialisation.vocabulary.change import with_vocabulary
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, difference, shorten
-
-PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 def plan(
@@ -81,14 +81,18 @@ def plan_of(
     options: Options,
 ) -> Plan:
     """As `plan`, from open checkpoints by their roles."""
-    target, moves = target_of({role: source.spec for role, source in sources.items()}, spec, patch, options)
+    changes = new_vocabularies(sources, options)
+    specs = {
+        role: with_vocabulary(source, changes[role]) if role in changes else source.spec for role, source in sources.items()
+    }
+    target, moves = target_of(specs, spec, patch, options)
     rules = {
         part: (DecoderRules if part == "decoder" else StackRules)(part, part, target, sources[part], each, options)
         for part, each in moves.items()
     }
     if problems := [*(problem for rule in rules.values() for problem in rule.check()), *check_vision(target, sources)]:
         raise SpecError(problems)
-    made = plan_by(rules, sources, refs)
+    made = plan_by(rules, sources, refs, changes)
     decoder = rules.get("decoder")
     if not isinstance(decoder, DecoderRules) or "encoder" not in sources:
         return made
@@ -113,10 +117,16 @@ def target_of(
     return with_moved_values(target, moves), moves
 
 
-def plan_by(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpoint], refs: Mapping[Role, object]) -> Plan:
+def plan_by(
+    rules: Mapping[Part, StackRules],
+    sources: Mapping[Role, Checkpoint],
+    refs: Mapping[Role, object],
+    vocabularies: Mapping[Role, NewVocabulary] | None = None,
+) -> Plan:
     """The plan that the rules of each stack make. refs: where `execute` finds the sources."""
     last = [*rules.values()][-1]
-    targets = tuple(target_rows(rules, sources))
+    changes = vocabularies or {}
+    targets = tuple(in_vocabulary(row, last.target, changes) for row in target_rows(rules, sources))
     folders = {
         role: SourceFolder(
             path=str(refs[role]),
@@ -132,6 +142,7 @@ def plan_by(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpoint]
         targets=targets,
         origins=tuple(row for role in sources for row in source_rows(role, sources[role], [*rules.values()], targets)),
         edits=(*edits(rules), *dtype_edits(sources, targets)),
+        vocabularies=dict(changes),
     )
 
 

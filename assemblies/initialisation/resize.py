@@ -34,13 +34,14 @@ def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
     with torch.no_grad():
         for name, parameter, initial in list(distributions(model)):
             part, _, rest = name.partition(".")
-            if (part in stacks and rest == "embedding.weight") or name == "head.weight":
-                kept, width = min(size, len(parameter)), parameter.shape[1]
-                rows = torch.empty((size, width), dtype=parameter.dtype, device=parameter.device)
+            if (part in stacks and rest == "embedding.weight") or name in ("head.weight", "head.bias"):
+                kept, row = min(size, len(parameter)), parameter.shape[1:]
+                rows = torch.empty((size, *row), dtype=parameter.dtype, device=parameter.device)
                 rows[:kept] = parameter[:kept]
+                width = row.numel()
                 drawn = [*chunks(initial, name, size * width, parameter.dtype, seed, begin=kept * width)]
                 if drawn:
-                    rows[kept:] = torch.cat(drawn).reshape(-1, width).to(parameter.device)
+                    rows[kept:] = torch.cat(drawn).reshape(-1, *row).to(parameter.device)
                 owner, _, leaf = name.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, nn.Parameter(rows, requires_grad=parameter.requires_grad))
     model.spec = spec

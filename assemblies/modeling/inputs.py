@@ -92,17 +92,33 @@ def shift_right(
 ) -> Int[Tensor, "batch length"]:
     """`ids` shifted right by one, after the start token of each row or segment; ignored labels become padding.
 
+    With `tokens.wrap` the last token of the row or segment that is not padding takes the place of the start token.
+
     Raises:
         InputError: the spec has no start token or no padding token.
     """
     start, pad = tokens.first, tokens.pad
-    if start is None or pad is None:
+    if (start is None and not tokens.wrap) or pad is None:
         raise InputError(Problem("tokens", "no bos (or start) or no pad token in the spec", "both, to shift tokens right"))
-    shifted = torch.cat((torch.full_like(ids[:, :1], start), ids[:, :-1]), dim=1)
+    # [batch, length], the same for all tokens of a row or segment
+    starts = last_tokens(ids, pad, segments) if tokens.wrap else torch.full_like(ids, start or 0)
+    shifted = torch.cat((starts[:, :1], ids[:, :-1]), dim=1)
     if segments is not None:
         # or a document would begin with the last token of the one before
-        shifted = shifted.masked_fill(begins(segments), start)
+        shifted = torch.where(begins(segments), starts, shifted)
     return shifted.masked_fill(shifted < 0, pad)
+
+
+def last_tokens(
+    ids: Int[Tensor, "batch length"], pad: int, segments: Int[Tensor, "batch length"] | None
+) -> Int[Tensor, "batch length"]:
+    """At each token the last one of its row or segment that is neither `pad` nor an ignored label; else its first."""
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    document = torch.zeros_like(places) if segments is None else begins(segments).long().cumsum(1) - 1
+    first = torch.zeros_like(places).scatter_reduce(1, document, places, "amin", include_self=False)
+    real = torch.where((ids >= 0) & (ids != pad), places, first.gather(1, document))
+    last = torch.zeros_like(places).scatter_reduce(1, document, real, "amax", include_self=False)
+    return ids.gather(1, last.gather(1, document))
 
 
 def decoder_inputs(

@@ -8,6 +8,8 @@ from torch.nn import functional
 from pairform.assemblies.specs.model import LayerSpec
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import clamped
+from pairform.blocks.functional.initializers import Constant, Initial
+from pairform.blocks.layer_inputs import LayerInput, LayerInputSpec
 from pairform.blocks.spec_fields import FeedForwardFields
 from pairform.registry import Sizes, build_block
 
@@ -52,14 +54,24 @@ class Branch(nn.Module):
 
 
 class Layer(nn.Module):
-    """The branches of a `LayerSpec`, each a submodule of its name, in order. Parallel branches read the same hidden state."""
+    """The branches of a `LayerSpec`, each a submodule of its name, in order. Parallel branches read the same hidden state.
 
-    def __init__(self, spec: LayerSpec, sizes: Sizes) -> None:
+    layer_input: the spec of the input that each layer of the stack has besides its hidden states.
+    """
+
+    def __init__(self, spec: LayerSpec, sizes: Sizes, layer_input: LayerInputSpec | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.parallel_groups = spec.parallel_groups
         for name in spec.present:
             self.add_module(name, Branch(name, spec, sizes))
+        self.layer_input = None if layer_input is None else LayerInput(layer_input, sizes)
+        self.output_scale: nn.Parameter | None = None
+        if spec.output_scale is not None:
+            self.output_scale = nn.Parameter(torch.empty(1), requires_grad=spec.output_scale == "learned")
+
+    def initial(self, parameter: str, spread: float) -> Initial:
+        return Constant(value=1.0)
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], context: Context, index: int
@@ -69,4 +81,6 @@ class Layer(nn.Module):
             for name in group:
                 context.place = (index, name)
                 hidden = getattr(self, name)(hidden, context, read)
-        return hidden
+        if self.layer_input is not None and context.layer_inputs is not None:
+            hidden = self.layer_input(hidden, context.layer_inputs[:, :, index])
+        return hidden if self.output_scale is None else hidden * self.output_scale

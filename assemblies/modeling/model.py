@@ -167,6 +167,8 @@ class Model(ModelParts):
         length_penalty: float = 1.0,
         early_stopping: bool | Literal["never"] = False,
         num_return_sequences: int = 1,
+        forced_bos_token_id: int | None = None,
+        forced_eos_token_id: int | Sequence[int] | None = None,
     ) -> Int[Tensor, "batch total_length"]:
         """Generate tokens. Returns the decoder's prompt, followed by at most `max_new_tokens` generated tokens.
 
@@ -189,6 +191,10 @@ class Model(ModelParts):
                 are new to this model. It pays for long outputs.
             num_beams, length_penalty, early_stopping, num_return_sequences: beam search as in transformers, see `BeamSearch`.
                 The output then has `batch * num_return_sequences` rows, those of one input together, the best first.
+            forced_bos_token_id: the first token to generate after the start token, such as the target language of mBART-50 or
+                NLLB; by default that of the spec, if any.
+            forced_eos_token_id: the last token, or the tokens to choose it from, of rows that reach `max_new_tokens`; by
+                default those of the spec, if any.
 
         Raises:
             InputError: arguments that do not fit the model or each other, or NaN or infinite logits.
@@ -211,6 +217,8 @@ class Model(ModelParts):
             length_penalty,
             early_stopping,
             num_return_sequences,
+            forced_bos_token_id,
+            forced_eos_token_id,
         )
         source = StackInputs(input_ids, valid=as_mask(attention_mask), pixel_values=pixel_values, token_types=token_type_ids)
         return generate(self, options, source, decoder_input_ids, decoder_attention_mask, encoder_outputs, cache)

@@ -14,10 +14,12 @@ from pairform.assemblies.modeling.layer import Layer
 from pairform.assemblies.modeling.vision import Vision, runs
 from pairform.assemblies.specs.model import StackSpec
 from pairform.assemblies.specs.shared import key_places
+from pairform.blocks.attention.self_attention import OwnSequenceAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Context, Reads, Source
 from pairform.blocks.embeddings import TokenTypes
 from pairform.blocks.key_values import Place
+from pairform.blocks.layer_inputs import LayerInputs
 from pairform.blocks.positions.base import ScoreBias
 from pairform.registry import InputError, Problem, Sizes, build_block
 
@@ -56,7 +58,9 @@ class Stack(nn.Module):
         inner = (replace(sizes, depth=spec.depth, layer=index) for index in range(spec.depth))
         self.token_types = None if spec.token_types is None else TokenTypes(spec.token_types, sizes.width)
         self.embedding_norm = None if spec.embedding_norm is None else build_block(spec.embedding_norm, sizes, "norm")
-        self.layers = nn.ModuleList(map(Layer, spec.layers, inner))
+        given = spec.layer_input
+        self.layers = nn.ModuleList(Layer(layer, each, given) for layer, each in zip(spec.layers, inner, strict=False))
+        self.layer_inputs = None if given is None else LayerInputs(given, replace(sizes, depth=spec.depth))
         self.share_positions()
         self.share_keys()
         self.norm = build_block(spec.norm, sizes, "norm")
@@ -70,8 +74,8 @@ class Stack(nn.Module):
         """Let score biases share parameters with those of the nearest earlier layer, in the branch of the same name."""
         earlier: dict[tuple[str, type[ScoreBias]], ScoreBias] = {}
         for layer in self.layers:
-            for name, branch in layer.named_children():
-                position = getattr(branch.block, "position", None)
+            for name in layer.spec.present:
+                position = getattr(layer.get_submodule(name).block, "position", None)
                 if isinstance(position, ScoreBias):
                     key = (name, type(position))
                     position.share(earlier.get(key))
@@ -81,8 +85,10 @@ class Stack(nn.Module):
         """Tell blocks that share keys whose they read, and those blocks that they are read."""
         for (index, name), place in key_places(self.spec.layers, self.spec.width).items():
             assert place is not None, "checked by the spec"
-            self.layers[index].get_submodule(name).block.keys_from = place
-            self.layers[place[0]].get_submodule(name).block.keys_read_later = True
+            reader, read = (self.layers[at].get_submodule(f"{branch}.block") for at, branch in ((index, name), place))
+            assert isinstance(reader, OwnSequenceAttention)
+            assert isinstance(read, OwnSequenceAttention)
+            reader.keys_from, read.keys_read_later = place, True
 
     def forward(
         self,
@@ -125,7 +131,7 @@ class Stack(nn.Module):
         )
         if vision_loss is not None:
             context.add_auxiliary_loss(lambda: vision_loss)
-        states = self.run(embedded, context)
+        states = self.run(embedded, context, inputs.ids)
         if cache is not None:
             # not before: all layers append their tokens at the same offset
             cache.length = total
@@ -139,8 +145,12 @@ class Stack(nn.Module):
             {index: self.last(states[index + 1]) if index < last else states[-1] for index in layers},
         )
 
-    def run(self, embedded: Float[Tensor, "batch length width"], context: Context) -> list[Tensor]:
-        """The embeddings with their positions and norm, then each layer's output, the last one after the final norm."""
+    def run(
+        self, embedded: Float[Tensor, "batch length width"], context: Context, ids: Int[Tensor, "batch length"] | None
+    ) -> list[Tensor]:
+        """The embeddings of `ids` with their positions and norm, then each layer's output, the last after the final norm."""
+        if self.layer_inputs is not None:
+            context.layer_inputs = self.layer_inputs(embedded, ids)
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
         hidden = hidden if self.embedding_norm is None else self.embedding_norm(hidden)
         states = [self.dropped(hidden, self.spec.dropout)]

@@ -31,6 +31,8 @@ def canonical_stack(stack: StackSpec, vocabulary: int | None) -> dict[str, Any]:
     if stack.vision is not None:
         document["vision"]["tower"] = canonical_stack(stack.vision.tower, None)
         document["vision"].pop("frozen")
+    if stack.layer_input is not None and stack.layer_input.table:
+        document["layer_input"]["vocabulary"] = stack.layer_input.vocabulary or vocabulary
     return document | {
         "vocabulary": vocabulary,
         "final_norm": stack.norm.document(),

@@ -59,6 +59,11 @@ class LayerSpec(Spec):
     )
     dropout: Probability = Field(default=0.0, description="Dropout rate on each branch's output.")
     drop_path: DropPath | None = Field(default=None, description="Stochastic depth. Default: none.")
+    output_scale: Literal["stored", "learned"] | None = Field(
+        default=None,
+        description="Multiply the layer's output by a number of its own, initially 1. stored: training does not change it "
+        "(Gemma 4). Default: none.",
+    )
 
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:

@@ -128,7 +128,7 @@ class ModelSpec(Spec):
         needed = (self.head_sizes.vocabulary, self.last.width)
         if table != needed:
             yield Problem("head.tie", f"the {tie}'s table of {table}", f"a table of {needed}", "Leave tie out for an own one.")
-        elif self.head.name == "masked_lm" and self.stacks[tie].embedding.name == "factorised":
+        elif HeadSpec.of(self.head).transform is not None and self.stacks[tie].embedding.name == "factorised":
             found = f"the {tie}'s factorised table, whose rank is not the width that this head projects"
             yield Problem("head.tie", found, "a table of the stack's width", "Leave tie out for an own one.")
 

@@ -47,9 +47,8 @@ def check_shared_keys(layers: Sequence[LayerSpec], width: int) -> Iterator[Probl
     """A branch that shares keys finds an earlier layer that has some."""
     for (index, name), place in key_places(layers, width).items():
         if place is None:
-            expected = (
-                f"an earlier layer whose {name} has keys of its own and the same block, mask, position, kv_heads and head_dim"
-            )
+            same = "the same block, mask, position, kv_heads and head_dim"
+            expected = f"an earlier layer whose {name} has keys of its own and {same}"
             remedy = "Keep or add such a layer, or set share_keys to false in this one."
             yield Problem(f"layers[{index}].branches.{name}.share_keys", "true", expected, remedy)
             return

@@ -12,6 +12,7 @@ from pairform.assemblies.specs.layer import LayerSpec, Norm
 from pairform.assemblies.specs.shared import check_shared_keys, check_shared_tables
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
 from pairform.blocks.attention.mask_spec import AttentionFields
+from pairform.blocks.layer_inputs import LayerInputSpec
 from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import (
     MOST_LAYERS,
@@ -89,6 +90,9 @@ class StackSpec(Spec):
     )
     overrides: PerLayer[Override] = Field(
         default=(), description="Merge patches on single layers, applied after those of the cycle, in order."
+    )
+    layer_input: LayerInputSpec | None = Field(
+        default=None, description="An input of each layer besides its hidden states. Default: none."
     )
     final_norm: Norm | None = Field(default=None, description="Norm of the last hidden states. Default: the layers' norm.")
     dropout: Probability = Field(default=0.0, description="Dropout rate on the embeddings and on the last hidden states.")
@@ -181,10 +185,12 @@ class StackSpec(Spec):
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         sizes = replace(sizes, depth=self.depth)
-        for field in ("embedding", "position", "embedding_norm", "final_norm", "vision"):
-            part: BlockSpec | VisionSpec | None = getattr(self, field)
+        for field in ("embedding", "position", "embedding_norm", "layer_input", "final_norm", "vision"):
+            part: BlockSpec | VisionSpec | LayerInputSpec | None = getattr(self, field)
             if part is not None:
                 yield from (problem.inside(field) for problem in part.check(sizes))
+        if self.layer_input is not None and self.vision is not None:
+            yield Problem("layer_input", "per-layer inputs in a stack with vision", "one of both: pictures have no token ids")
         everywhere = set(self.layer.check(sizes))
         seen: set[Problem] = set()
         kinds = {id(layer): index for index, layer in reversed([*enumerate(self.layers)])}

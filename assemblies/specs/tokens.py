@@ -25,6 +25,20 @@ class TokenSpec(Spec):
         default=None, description="Token, or list of tokens, that ends a text."
     )
     start: TokenId | None = Field(default=None, description="First token of the decoder's input. Default: `bos`.")
+    wrap: bool = Field(
+        default=False,
+        description="When labels are shifted right, begin with the last label of the row that is not padding, in mBART (arXiv "
+        "2001.08210, section 2.2) the language, instead of the start token.",
+    )
+    forced_bos: TokenId | None = Field(
+        default=None,
+        description="First token to generate after a start token alone, such as the target language. Default: none is forced.",
+    )
+    forced_eos: TokenId | Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_ENDS)] | None = Field(
+        default=None,
+        description="Token, or list of tokens to choose from, that a row ends with if it reaches the largest number of new "
+        "tokens. Default: none is forced.",
+    )
 
     @property
     def first(self) -> int | None:
@@ -38,14 +52,22 @@ class TokenSpec(Spec):
         return self.eos if isinstance(self.eos, tuple) else (self.eos,)
 
     @property
+    def forced_ends(self) -> tuple[int, ...]:
+        """Every token of `forced_eos`."""
+        if self.forced_eos is None:
+            return ()
+        return self.forced_eos if isinstance(self.forced_eos, tuple) else (self.forced_eos,)
+
+    @property
     def padding(self) -> int | None:
         """The token that is padding wherever it occurs; None if there is no such token."""
         return None if self.pad in self.ends else self.pad
 
     def named(self) -> Iterator[tuple[str, int]]:
         """Each id with its path."""
-        for name, token in (("pad", self.pad), ("bos", self.bos), ("start", self.start)):
+        for name, token in (("pad", self.pad), ("bos", self.bos), ("start", self.start), ("forced_bos", self.forced_bos)):
             if token is not None:
                 yield name, token
-        for index, end in enumerate(self.ends):
-            yield f"eos[{index}]" if len(self.ends) > 1 else "eos", end
+        for name, ends in (("eos", self.ends), ("forced_eos", self.forced_ends)):
+            for index, end in enumerate(ends):
+                yield f"{name}[{index}]" if len(ends) > 1 else name, end

@@ -80,6 +80,7 @@ class LatentAttention(OwnSequenceAttention):
                     yield Problem(field, repr(found), expected)
 
     scored = ("q_down_proj", "q_proj", "k_proj")
+    v_proj: Linear
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)

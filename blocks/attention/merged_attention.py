@@ -19,8 +19,8 @@ class MergedAttention(OwnSequenceAttention):
 
     Own tokens and source share one set of projections and q/k norms; the pre-norm of the branch does not apply to the source.
     Positions and windows apply to the own tokens only: every query attends to the whole source, in local layers too. With the
-    bridge `separate_keys` the source has a key and a value projection of its own. A layer that shares the keys of an earlier one
-    also shares its keys and values of the source.
+    bridge `separate_keys` the source has a key and a value projection of its own. A layer that shares the keys of an earlier
+    one also shares its keys and values of the source.
     """
 
     class Spec(OwnSequenceSpec):

@@ -28,9 +28,9 @@ class OwnSequenceSpec(PositionedSpec, AttentionSpec):
     mask: MaskSpec = Field(default=MaskSpec(), description="Tokens of its own sequence that a query attends to.")
     share_keys: bool = Field(
         default=False,
-        description="Attend to the keys and values of an earlier layer, without projections and cache of its own: of the nearest "
-        "one that has its own, in the branch of the same name, with the same block, mask, position, kv_heads and head_dim "
-        "(Gemma 3n and 4; Brandon et al. 2024, arXiv 2405.12981).",
+        description="Attend to the keys and values of an earlier layer, without projections and a cache of its own: of the "
+        "nearest layer that has its own keys in the branch of the same name, with the same block, mask, position, kv_heads and "
+        "head_dim (Brandon et al. 2024, arXiv 2405.12981; Gemma 3n and 4).",
     )
 
     @model_validator(mode="after")

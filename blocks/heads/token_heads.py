@@ -8,28 +8,31 @@ rejected.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
-from pydantic import Field, Strict
+from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.blocked_ops import by_rows
-from pairform.blocks.functional.dtypes import is_sharded, wide
+from pairform.blocks.functional.dtypes import is_sharded
 from pairform.blocks.functional.linear import linear
-from pairform.blocks.heads.labels import IGNORED, averaged, check_classes, check_shape
+from pairform.blocks.heads.labels import IGNORED
 from pairform.blocks.heads.linear_cross_entropy import linear_losses
 from pairform.blocks.heads.loss_terms import LossParts, LossTerms, Teacher
-from pairform.blocks.heads.pooled_heads import pooled
 from pairform.blocks.heads.prediction import Prediction
 from pairform.blocks.heads.transform import TransformSpec, transform_of
-from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Probability, Problem, Sizes
+from pairform.registry import BlockSpec, InputError, PositiveFloat, Problem, Sizes
+
+ALIGNED = 8
+"""Elements that the rows of a matrix begin at multiples of, for fast products."""
 
 
 class LMHead(nn.Module):
-    """Logits over the vocabulary, with a softcap `softcap * tanh(logits / softcap)` if it is set."""
+    """Logits over the vocabulary, plus a bias if the spec has one, with a softcap `softcap * tanh(logits / softcap)` if it is
+    set."""
 
     class Spec(BlockSpec):
         name: Literal["lm"] = "lm"
@@ -42,25 +45,57 @@ class LMHead(nn.Module):
             description="Factor on the hidden states before the projection. `inverse_sqrt_width`: `width ** -0.5`, as T5 does "
             "with tied embeddings (Raffel et al. 2020, arXiv 1910.10683, and its code). Default: none.",
         )
+        bias: Literal["learned", "fixed"] | None = Field(
+            default=None,
+            description="Add a number for each token to the logits. fixed: it is stored and not trained, as BART's "
+            "`final_logits_bias`. Default: none.",
+        )
         softcap: PositiveFloat | None = Field(default=None, description="Limit of the logits' absolute value. Default: none.")
+        transform: TransformSpec | None = Field(
+            default=None,
+            description="Dense layer, activation and norm before the projection, as in BERT. Default: none.",
+        )
+
+        def check(self, sizes: Sizes) -> Iterator[Problem]:
+            if self.transform is not None:
+                yield from self.transform.check(sizes)
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
         assert sizes.vocabulary is not None, "given by every model"
         self.spec = spec
+        self.transform = transform_of(spec.transform, sizes)
         self.factor = sizes.width**-0.5 if spec.scale == "inverse_sqrt_width" else spec.scale
         self.weight = None if spec.tie else nn.Parameter(torch.empty(sizes.vocabulary, sizes.width))
+        self.bias = None
+        if spec.bias is not None:
+            self.bias = nn.Parameter(torch.empty(sizes.vocabulary), requires_grad=spec.bias == "learned")
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
     ) -> Float[Tensor, "batch length vocabulary"]:
-        logits = linear(self.scaled(hidden), self.projection(tied, hidden))
+        logits = linear(self.scaled(hidden), self.projection(tied, hidden), self.bias)
         cap = self.spec.softcap
         # in place: nothing else holds the logits before the softcap
         return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """The input of the projection: after the transform and the factor."""
+        hidden = hidden if self.transform is None else self.transform(hidden)
         return hidden if self.factor is None else hidden * self.factor
+
+    def fused(self, prediction: Prediction) -> tuple[Float[Tensor, "batch length in"], Float[Tensor, "vocabulary in"]]:
+        """Hidden states and a weight whose product is the logits before the softcap.
+
+        The bias is one more column of the weight. Seven columns of zeros beside it keep its rows aligned.
+        """
+        hidden = self.scaled(prediction.hidden)
+        weight = self.projection(prediction.tied, hidden)
+        if self.bias is None:
+            return hidden, weight
+        bias = functional.pad(self.bias[:, None].to(weight.dtype), (0, ALIGNED - 1))
+        ones = functional.pad(torch.ones_like(hidden[..., :1]), (0, ALIGNED - 1))
+        return torch.cat((hidden, ones), dim=-1), torch.cat((weight, bias), dim=-1)
 
     def projection(self, tied: Tensor | None, hidden: Tensor) -> Float[Tensor, "vocabulary width"]:
         weight = self.weight if tied is None else tied
@@ -86,145 +121,11 @@ class LMHead(nn.Module):
         """As `loss`, with further terms: the loss, and its parts if there are `terms`."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        hidden = self.scaled(prediction.hidden)
-        return linear_losses(hidden, self.projection(prediction.tied, hidden), labels, self.spec.softcap, tokens, terms)
+        return linear_losses(*self.fused(prediction), labels, self.spec.softcap, tokens, terms)
 
     def as_teacher(self, prediction: Prediction, weight: float, temperature: float) -> Teacher:
         """A prediction of this head that another model learns from."""
-        hidden = self.scaled(prediction.hidden)
-        return Teacher(hidden, self.projection(prediction.tied, hidden), self.spec.softcap, weight, temperature)
-
-
-class ClassificationSpec(BlockSpec):
-    """Options of classification heads."""
-
-    labels: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)] = Field(
-        default=2, description="Number of labels, or a list of their names."
-    )
-    dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
-    bias: bool = Field(default=True, description="Add a learned bias to the projection.")
-    transform: TransformSpec | None = Field(
-        default=None,
-        description="Dense layer, activation and norm before dropout and projection; in BERT's sequence classification tanh "
-        "without a norm. Default: none.",
-    )
-
-    @property
-    def count(self) -> int:
-        return self.labels if isinstance(self.labels, int) else len(self.labels)
-
-    def check(self, sizes: Sizes) -> Iterator[Problem]:
-        if self.transform is not None:
-            yield from self.transform.check(sizes)
-
-
-class ProjectionHead(nn.Module):
-    """Base of heads that project hidden states after dropout."""
-
-    def __init__(self, spec: "ClassificationSpec | SpanHead.Spec", sizes: Sizes) -> None:
-        super().__init__()
-        self.spec = spec
-        self.transform = transform_of(spec.transform, sizes) if isinstance(spec, ClassificationSpec) else None
-        self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
-
-    def projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
-        hidden = hidden if self.transform is None else self.transform(hidden)
-        outputs: Tensor = self.proj(functional.dropout(hidden, self.spec.dropout, self.training))
-        return outputs
-
-
-class TokenClassificationHead(ProjectionHead):
-    """One class per token: logits `[batch, length, labels]`."""
-
-    class Spec(ClassificationSpec):
-        name: Literal["token_classification"] = "token_classification"
-
-    def forward(
-        self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
-    ) -> Float[Tensor, "batch length labels"]:
-        return self.projected(hidden)
-
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy in at least float32 over the labels that are not ignored."""
-        logits = wide(prediction.logits)
-        labels = check_classes(labels, tuple(logits.shape[:-1]), logits.shape[-1], "[batch, length], one for each token")
-        flat = logits.flatten(0, 1), labels.flatten()
-        return averaged(functional.cross_entropy, *flat, tokens=tokens, ignore_index=IGNORED)
-
-
-class SpanHead(ProjectionHead):
-    """Start and end of a span of the sequence, as in extractive question answering: logits `[batch, length, 2]` (BERT; Devlin
-    et al. 2019, arXiv 1810.04805, section 4.2).
-
-    Labels, `[batch, 2]`, are the positions of the first and the last token of the span, counting padding. Positions beyond the
-    sequence and -100 are ignored.
-    """
-
-    class Spec(BlockSpec):
-        pools: ClassVar[bool] = True
-        count: ClassVar[int] = 2
-        name: Literal["span"] = "span"
-        dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
-        bias: bool = Field(default=True, description="Add a learned bias to the projection.")
-
-    def forward(
-        self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
-    ) -> Float[Tensor, "batch length 2"]:
-        return self.projected(hidden)
-
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
-        """The mean of the cross-entropies of start and end over all positions. Both are labels: `tokens` counts two a row."""
-        labels = check_classes(labels, (len(prediction.hidden), 2), None, "start, end")
-        starts, ends = wide(prediction.logits).unbind(-1)
-        places = labels.masked_fill(labels >= starts.shape[1], IGNORED)
-        of_start, of_end = (
-            averaged(functional.cross_entropy, scores, place, tokens=tokens, ignore_index=IGNORED)
-            for scores, place in ((starts, places[:, 0]), (ends, places[:, 1]))
-        )
-        return (of_start + of_end) / (2 if tokens is None else 1)
-
-
-class SequenceClassificationHead(ProjectionHead):
-    """One class per sequence, by default computed from its last token that is not padding: logits `[batch, labels]`."""
-
-    class Spec(ClassificationSpec):
-        pools: ClassVar[bool] = True
-        name: Literal["sequence_classification"] = "sequence_classification"
-        pooling: Literal["mean", "first", "last"] = Field(
-            default="last",
-            description="How the hidden states of the tokens that are not padding become one vector: their mean, the first "
-            "(BERT) or the last (decoders).",
-        )
-        problem: Literal["regression", "single_label", "multi_label"] | None = Field(
-            default=None,
-            description="What the labels are. Default: regression if there is one label, else single_label for integer labels "
-            "and multi_label for floats.",
-        )
-
-    spec: Spec
-
-    def forward(
-        self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None
-    ) -> Float[Tensor, "batch labels"]:
-        return self.projected(pooled(hidden, valid, self.spec.pooling))
-
-    def loss(self, prediction: Prediction, labels: Tensor, shift: bool, tokens: Tensor | None = None) -> Tensor:
-        logits, problem = wide(prediction.logits), self.spec.problem
-        if problem is None:
-            whole = not labels.is_floating_point()
-            problem = "regression" if self.spec.count == 1 else "single_label" if whole else "multi_label"
-        rows, count = logits.shape
-        if problem != "multi_label" and labels.shape == (rows, 1):
-            labels = labels[:, 0]
-        if problem == "single_label":
-            classes = check_classes(labels, (rows,), count, "[batch], one for each row")
-            return averaged(functional.cross_entropy, logits, classes, tokens=tokens)
-        if problem == "regression":
-            check_shape(labels, (rows,) if count == 1 else (rows, count), "a number for each row and output")
-            return averaged(functional.mse_loss, logits.reshape(labels.shape), labels.to(logits.dtype), tokens=tokens)
-        check_shape(labels, (rows, count), "[batch, labels], 1 where a label holds")
-        loss = functional.binary_cross_entropy_with_logits
-        return averaged(loss, logits, labels.to(logits.dtype), tokens=tokens)
+        return Teacher(*self.fused(prediction), self.spec.softcap, weight, temperature)
 
 
 class NoHead(nn.Module):

@@ -1,6 +1,7 @@
 """Absolute positions, added to a stack's embeddings before the first layer."""
 
 from collections.abc import Iterator
+from math import log
 from typing import Annotated, Literal
 
 import torch
@@ -14,31 +15,58 @@ from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt,
 
 
 class SinusoidalPosition(nn.Module):
-    """Sines on even channels, cosines on odd ones, of wavelengths from 2 pi to `theta` times that (Vaswani et al. 2017, 3.5).
+    """Sines and cosines of wavelengths from 2 pi to `theta` times that (Vaswani et al. 2017, 3.5).
 
-    Padding has position 0.
+    Padding has the position of the first token.
     """
 
     class Spec(BlockSpec):
         name: Literal["sinusoidal"] = "sinusoidal"
         theta: PositiveFloat = Field(default=10000.0, description="Ratio of the longest to the shortest wavelength.")
+        layout: Literal["interleaved", "halves"] = Field(
+            default="interleaved",
+            description="interleaved: sines on even channels and cosines on odd ones, as in the paper; halves: the sines of all "
+            "wavelengths, then the cosines, as in Marian and fairseq.",
+        )
+        endpoint: bool = Field(
+            default=False,
+            description="Let wavelength i of n be `theta ** (i / (n - 1))` instead of `theta ** (i / n)`, so that the last one "
+            "is `theta` times the first (tensor2tensor, fairseq).",
+        )
+        offset: Annotated[int, Field(ge=0)] = Field(
+            default=0, description="Position of the first token; fairseq counts from the padding token's id plus 1."
+        )
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
-            if sizes.width % 2:
-                yield Problem("", f"sinusoidal positions in a width of {sizes.width}", "an even width")
+            least = 4 if self.endpoint else 2
+            if sizes.width % 2 or sizes.width < least:
+                yield Problem("", f"sinusoidal positions in a width of {sizes.width}", f"an even width, {least} or more")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
-        self.theta, self.width = spec.theta, sizes.width
+        self.spec, self.width = spec, sizes.width
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        steps = torch.arange(0, self.width, 2, dtype=torch.float32, device=hidden.device)
-        # [batch, length, width / 2]; padding on the left has negative positions
-        angles = positions.clamp(min=0)[..., None].float() / self.theta ** (steps / self.width)
-        waves = rearrange(torch.stack((angles.sin(), angles.cos()), -1), "b l pairs two -> b l (pairs two)")
-        return hidden + waves.to(hidden.dtype)
+        # padding on the left has negative positions
+        return hidden + self.waves(positions.clamp(min=0)).to(hidden.dtype)
+
+    def waves(self, positions: Int[Tensor, "... length"]) -> Float[Tensor, "... length width"]:
+        """What is added at each position.
+
+        Angles are computed in float64, since float32 would round those of later positions by more than a sine's precision;
+        in float32 with `endpoint`, as fairseq computes its table, and on devices without float64.
+        """
+        dtype = torch.float32 if self.spec.endpoint or positions.device.type == "mps" else torch.float64
+        pairs = self.width // 2
+        steps = torch.arange(pairs, dtype=dtype, device=positions.device)
+        frequencies = torch.exp(steps * (-log(self.spec.theta) / (pairs - 1 if self.spec.endpoint else pairs)))
+        # [..., length, width / 2]
+        angles = (positions + self.spec.offset)[..., None].to(dtype) * frequencies
+        if self.spec.layout == "halves":
+            return torch.cat((angles.sin(), angles.cos()), dim=-1)
+        return rearrange(torch.stack((angles.sin(), angles.cos()), -1), "... pairs two -> ... (pairs two)")
 
 
 class LearnedPosition(nn.Module):

@@ -58,6 +58,18 @@ def shared(
         str | None, typer.Option(help="Layers of the encoder's source to keep: every:2, first:8 or 0,2,5.")
     ] = None,
     decoder_layers: Annotated[str | None, typer.Option(help="Layers of the decoder's source to keep.")] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Tokens to keep, one a line or a JSON list; the others are dropped.")
+    ] = None,
+    vocabulary_from: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Text or .jsonl file whose most frequent tokens are kept: as many as --keep says."),
+    ] = None,
+    keep: Annotated[int | None, typer.Option(metavar="N", help="Size of the vocabulary, with --vocabulary-from.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Another tokenizer: its tokens start as the mean of the old tokens that spell them."),
+    ] = None,
     seed: Seed = 0,
     dtype: Annotated[str | None, typer.Option(help="Dtype of the weights written; by default, that of the sources.")] = None,
     encoder_revision: Annotated[str | None, typer.Option(help="Hub revision of the encoder's source.")] = None,
@@ -74,6 +86,9 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
     patch = parse_set(given.pop("settings"))
     revisions = {role: given.pop(f"{role}_revision") for role in ("encoder", "decoder", "vision")}
+    named = {"tokens": "vocabulary", "corpus": "vocabulary_from", "keep": "keep", "tokenizer": "tokenizer"}
+    vocabulary = {field: value for field, name in named.items() if (value := given.pop(name)) is not None}
+    given["vocabulary"] = vocabulary or None
     try:
         options = Options.read({name: given.pop(name) for name in Options.model_fields})
     except SpecError as error:

@@ -21,6 +21,9 @@ def generate(
         float | None, typer.Option(help="With --do-sample: sample from the most probable tokens of total probability p.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With --do-sample: random seed.")] = None,
+    forced_bos: Annotated[
+        int | None, typer.Option(min=0, help="First token id to generate, such as the target language.  [default: the model's]")
+    ] = None,
     beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 disables beam search.")] = 1,
     device: Annotated[str, typer.Option(help="Device to run on: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Dtype to compute in; by default, that of the weights.")] = None,
@@ -43,7 +46,8 @@ def generate(
     chosen = torch_dtype(dtype) if dtype else None
     model = TextModel(directory, device=torch_device(device), dtype=chosen, quantise=quantise, prepack=prepack)
     input_ids = given if text is None else model.encode(text)
-    output_ids = model.generate(input_ids, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **sampling)
+    options = {**sampling, "forced_bos_token_id": forced_bos}
+    output_ids = model.generate(input_ids, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **options)
     output = model.decode(output_ids) if text is not None else None
     if as_json:
         print_json({"input_ids": input_ids, "output_ids": output_ids, "text": output})

@@ -26,7 +26,9 @@ def errors_in(output: str) -> list[str]:
 
 
 def test_one_of_two_processes_tells_of_a_diverged_run(tmp_path: Path) -> None:
-    recipe = write_run(tmp_path, {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "steps": 20})
+    recipe = write_run(
+        tmp_path, {"device": "cpu", "optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "steps": 20}
+    )
     result = subprocess.run(torchrun(recipe, tmp_path / "run"), capture_output=True, text=True, timeout=300)
     assert result.returncode == 1
     (error,) = errors_in(result.stderr)
@@ -36,7 +38,7 @@ def test_one_of_two_processes_tells_of_a_diverged_run(tmp_path: Path) -> None:
 
 def test_an_interrupt_from_the_terminal_ends_two_processes_after_a_checkpoint(tmp_path: Path) -> None:
     """It reaches each process twice: directly, and through torchrun."""
-    recipe = write_run(tmp_path, {"steps": 100_000, "checkpoint": {"every": 100_000}})
+    recipe = write_run(tmp_path, {"device": "cpu", "steps": 100_000, "checkpoint": {"every": 100_000}})
     process = subprocess.Popen(
         torchrun(recipe, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
@@ -51,7 +53,8 @@ def test_an_interrupt_from_the_terminal_ends_two_processes_after_a_checkpoint(tm
 
 def test_two_processes_give_the_losses_of_one_which_goes_on_with_their_run(tmp_path: Path) -> None:
     recipe = write_run(
-        tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}}
+        tmp_path,
+        EVALUATION | {"device": "cpu", "data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}},
     )
     alone = lines(adapt(recipe, tmp_path / "alone"))
     subprocess.run(torchrun(recipe, tmp_path / "run"), check=True, timeout=120, stdout=subprocess.DEVNULL)

@@ -189,7 +189,7 @@ CONFIGS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "NaN": ('{"model_type": "gemma2", "rms_norm_eps": NaN}', ("NaN",)),
     "too deep": ("[" * 100_000, ("nested too deeply",)),
     "no model_type": ("{}", ("model_type", "nothing", "gemma2")),
-    "unknown model_type": ('{"model_type": "bert"}', ("model_type", "'bert'", "gemma2")),
+    "unknown model_type": ('{"model_type": "rwkv"}', ("model_type", "'rwkv'", "gemma2", "docs/extend.md")),
     "model_type is a list": ('{"model_type": ["gemma2"]}', ("model_type", "gemma2")),
 }
 

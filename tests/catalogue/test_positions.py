@@ -41,6 +41,15 @@ SCALINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"factor": 8.0, "original_length": 512, "low_frequency": 1.0, "high_frequency": 4.0},
         {"factor": 8.0, "original_max_position_embeddings": 512, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
     ),
+    "longrope": (
+        {"short": [1.0] * 16, "long": [1.0 + pair for pair in range(16)], "original_length": ORIGINAL, "attention": 1.25},
+        {
+            "short_factor": [1.0] * 16,
+            "long_factor": [1.0 + pair for pair in range(16)],
+            "original_max_position_embeddings": ORIGINAL,
+            "attention_factor": 1.25,
+        },
+    ),
     "proportional": ({"fraction": 0.25, "factor": 2.0}, {"partial_rotary_factor": 0.25, "factor": 2.0}),
 }
 
@@ -64,7 +73,7 @@ def rotation(heads: torch.Tensor, frequencies: torch.Tensor, factor: float) -> t
 def test_scalings_are_those_of_transformers(case: str, fraction: float) -> None:
     name = case.split(",")[0]
     ours, theirs = SCALINGS[case]
-    if name == "proportional":
+    if name in ("proportional", "longrope"):  # the second has a number for each pair of the whole head
         fraction = 1.0
     parameters = {"rope_type": name, "rope_theta": 500.0, "partial_rotary_factor": fraction} | theirs
     config = transformers.LlamaConfig(
@@ -81,8 +90,12 @@ def test_scalings_are_those_of_transformers(case: str, fraction: float) -> None:
     assert not torch.allclose(plain, expected, atol=1e-2), "the scaling changes something"
 
 
-def test_dynamic_scaling_is_each_rows_own_and_none_within_the_original_length() -> None:
-    spec = {"scaling": {"name": "dynamic", "factor": 4.0, "original_length": 8}}
+LONGROPE = {"name": "longrope", "short": [1.0] * 4, "long": [1.0, 2.0, 4.0, 8.0], "original_length": 8}
+
+
+@pytest.mark.parametrize("scaling", [{"name": "dynamic", "factor": 4.0, "original_length": 8}, LONGROPE])
+def test_scaling_by_length_is_each_rows_own_and_none_within_the_original_length(scaling: dict[str, Any]) -> None:
+    spec = {"scaling": scaling}
     rope = RotaryPosition(RotaryPosition.Spec.read(spec), Sizes(8))
     heads = torch.randn(2, 1, 6, 8)
     positions = torch.stack((torch.arange(6), torch.arange(6) + 20))
@@ -114,6 +127,7 @@ def test_a_prompt_under_dynamic_scaling_is_not_run_in_pieces(monkeypatch: pytest
         ({"scaling": {"name": "llama3", "factor": 8.0, "original_length": 4, "low_frequency": 9.0}}, "below high_frequency"),
         ({"scaling": {"name": "yarn", "factor": 0.5, "original_length": 4}}, "greater than or equal to 1"),
         ({"scaling": {"name": "dynamic", "factor": 2.0}}, "original_length"),
+        ({"scaling": {"name": "longrope", "short": [1.0] * 4, "long": [1.0] * 3, "original_length": 4}}, "scaling.long.*3 num"),
     ],
 )
 def test_a_rope_that_cannot_be_is_refused_when_it_is_read(position: dict[str, Any], words: str) -> None:

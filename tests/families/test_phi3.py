@@ -111,6 +111,15 @@ def test_text_that_grows_beyond_the_length_of_the_short_factors(length: int, tmp
     assert torch.equal(beams, ours.generate(**read.inputs, num_beams=3, use_cache=False, **options))
 
 
+@pytest.mark.usefixtures("graphs_as_traced")
+@torch.no_grad()
+def test_the_compiled_step_goes_on_beyond_it(tmp_path: Path) -> None:
+    ours = pairform.load(create(tmp_path / "model", **LONGROPE | {"original_max_position_embeddings": 17}))
+    read = batch(padding="left")
+    expected = ours.generate(**read.inputs, max_new_tokens=12)
+    assert torch.equal(ours.generate(**read.inputs, max_new_tokens=12, compile=True), expected)
+
+
 @torch.no_grad()
 def test_rows_grow_beyond_it_each_at_its_own_length(tmp_path: Path) -> None:
     """A row does not depend on the rows beside it, nor on its padding."""

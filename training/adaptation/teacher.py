@@ -10,11 +10,12 @@ from typing import Any
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
 from pairform.assemblies.checkpoints.reading.safetensors_file import tensor_bytes
 from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
+from pairform.assemblies.preprocessing.tokenizers import parsed_tokenizer
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, OutputError, Problem, SpecError, read_json, shorten
 from pairform.registry.run_folders import write_json
 from pairform.training.data.batches import Ids, check_spec
-from pairform.training.data.tokenizer_files import parse_tokenizer, read_tokenizer_file
+from pairform.training.data.tokenizer_files import read_tokenizer_file
 from pairform.training.data.tokens import open_tokens
 
 TEACHER = "teacher.json"
@@ -100,7 +101,7 @@ def differing(own: Path, other: Path) -> Iterator[Problem]:
     contents = [read_tokenizer_file(file, FIELD) for file in (own, other)]
     if contents[0] == contents[1]:
         return
-    mine, wanted = (parse_tokenizer(content, FIELD).get_vocab() for content in contents)
+    mine, wanted = (parsed_tokenizer(content, FIELD).get_vocab() for content in contents)
     if mine != wanted:
         name = min(mine.items() ^ wanted.items(), key=lambda item: (item[1], item[0]))[0]
         found = f"the tokenizer {own}, where {shorten(name)} is {mine.get(name, 'no token')}"

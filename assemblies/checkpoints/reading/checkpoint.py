@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pairform.assemblies.checkpoints.reading.absent_tensors import ZeroTensor
 from pairform.assemblies.checkpoints.reading.fused_tensors import split
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
@@ -82,6 +83,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     """The checkpoint in a folder, as `open_checkpoint`."""
     spec, family = folder.spec, folder.family
     if family is not None:
+        family = family.reading(spec)
         refuse_quantised(folder.config, folder.path / CONFIG)
     if folder.tensors:
         refuse_wrapped([*folder.tensors], next(iter(folder.tensors.values())).file.path)
@@ -117,13 +119,17 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     # their names and shapes against those of the model
     patched = spec if patch is None else load_spec(spec, patch)
     wanted = parameters_of(patched)
+    dtype = common_dtype(wanted, tensors, folder.config)
+    for name in family.zeros if family is not None and tensors else ():
+        if name in wanted and name not in tensors:
+            tensors[name] = ZeroTensor(name, dtype, wanted[name].shape, str(folder.path))
     unfit = list(mismatches(wanted, tensors, folder.path))
     if patch is not None and unfit:
         unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or PATCHED)
     problems += unfit
     if problems:
         raise CheckpointError(problems)
-    return Checkpoint(folder, patched, tensors, common_dtype(wanted, tensors, folder.config))
+    return Checkpoint(folder, patched, tensors, dtype)
 
 
 def ours_of(tensor: StoredTensor, family: Family | None, spec: ModelSpec) -> dict[str, CheckpointTensor]:

@@ -61,7 +61,7 @@ def fused_shape(shapes: list[list[Shape]], fused: Fused) -> Shape:
         raise ValueError(f"parts of unlike shapes: {shapes}")
     if fused.transposed and len(each) > 1:
         each = (*each[:-2], each[-1], each[-2])
-    return (len(shapes), *each) if fused.by_expert else each
+    return (len(shapes), *each) if fused.by_expert or fused.leading else each
 
 
 def split(tensor: StoredTensor, fused: Fused, shapes: Mapping[str, Shape]) -> dict[str, CheckpointTensor]:
@@ -81,7 +81,7 @@ def split(tensor: StoredTensor, fused: Fused, shapes: Mapping[str, Shape]) -> di
         found = f"the shape {list(tensor.shape)}"
         raise CheckpointError(Problem(tensor.place, found, f"{list(whole)}, as the configuration says: {together}"))
     parts: dict[str, CheckpointTensor] = {}
-    own = whole[1:] if fused.by_expert else whole
+    own = whole[1:] if fused.by_expert or fused.leading else whole
     for number, group in enumerate(names):
         one = tensor.part(number * prod(own), own)
         row = 0

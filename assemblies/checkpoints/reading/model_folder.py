@@ -11,7 +11,7 @@ from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTenso
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists, same_values, stored_tensors
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.family import Family
-from pairform.assemblies.families.tokens import GENERATION, with_tokens
+from pairform.assemblies.families.tokens import GENERATION, with_generation_tokens
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.registry import (
@@ -86,7 +86,7 @@ class ModelFolder:
         tokens = document["tokens"]
         if self.generation is not None:
             with errors_of(settings):
-                tokens = with_tokens(tokens, read_json(settings, content=self.generation))
+                tokens = with_generation_tokens(tokens, read_json(settings, content=self.generation))
         untied = merge_patch(document, self._untying(document, self.family))
         with errors_of(path):
             try:
@@ -102,7 +102,8 @@ class ModelFolder:
         return spec
 
     def _untying(self, document: Mapping[str, Any], family: Family) -> dict[str, Any]:
-        """A merge patch for a configuration that ties tables of which the file holds two that differ.
+        """A merge patch for a configuration that ties tables of which the file holds two that differ, or that does not say
+        which tensors there are.
 
         Merged adapters with a trained head leave such files. As in transformers 5, both tables are kept, and equal ones stay
         tied. Nothing is untied in a folder without readable weights: whoever loads them reports what is wrong.
@@ -119,7 +120,8 @@ class ModelFolder:
                 raise CheckpointError(Problem(tables[copy].place, found, expected))
         ours = {mine: tables[name] for name in tables if family.reads(name) and (mine := family.ours(name)) is not None}
         tie, tied = document["head"].get("tie"), document.get("tie_embeddings", False)
-        patch: dict[str, Any] = {}
+        by_names = family.by_names if tensors else None
+        patch: dict[str, Any] = {} if by_names is None else by_names(document, set(tensors))
         if tie is not None and not same_values(ours, "head.weight", f"{'encoder' if tied else tie}.embedding.weight"):
             patch["head"] = {"tie": None}
         own = [name for name in ours if name.startswith("decoder.embedding.")]

@@ -7,10 +7,11 @@ only from inside the source, and never more than `COMPANION_BYTES` of one.
 import hashlib
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
@@ -64,6 +65,26 @@ class Companion:
 
 
 @dataclass(frozen=True)
+class MadeCompanion:
+    """A file that is not copied: `content` goes into a new folder as `name`."""
+
+    content: bytes
+    name: str
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    @property
+    def digest(self) -> bytes:
+        """Its SHA-256."""
+        return hashlib.sha256(self.content).digest()
+
+    def read(self) -> bytes:
+        return self.content
+
+
+@dataclass(frozen=True)
 class Companions:
     """What a new folder takes over from its sources beside weights.
 
@@ -73,7 +94,7 @@ class Companions:
         folders: those of all sources.
     """
 
-    files: tuple[Companion, ...] = ()
+    files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
 
@@ -90,39 +111,46 @@ class Companions:
                 out.write(each.read())
 
 
+def tokenizer_files(folder: Path, part: str) -> tuple[str, ...]:
+    """Where a model's folder has what `COMPANIONS` name for a stack: beside the weights, or for an encoder with a tokenizer of
+    its own in that folder."""
+    own = part == "encoder" and os.path.lexists(folder / ENCODER_COMPANIONS[0])
+    return ENCODER_COMPANIONS if own else COMPANIONS
+
+
 def tokenizer_file(folder: Path, part: str) -> str:
-    """The file of a stack's tokenizer, by its path in a model's folder: an encoder's own if it has one, else the model's."""
-    own = ENCODER_COMPANIONS[0]
-    return own if part == "encoder" and os.path.lexists(folder / own) else TOKENIZER
+    """The tokenizer's file among `tokenizer_files`."""
+    return tokenizer_files(folder, part)[0]
 
 
-def companions(sources: Mapping[Any, Checkpoint]) -> Companions:
+def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str, bytes]] = MappingProxyType({})) -> Companions:
     """The companions of the last stack's source, and the encoder's tokenizer if it differs.
 
     sources: by the stacks that they initialise; "model" is a single source, whose encoder may have a tokenizer of its own.
+    made:    by source, the files of the tokenizer that replaces its own.
     """
     role, last = next((role, sources[role]) for role in ("model", "decoder", "encoder") if role in sources)
-    own = tokenizer_file(last.folder, role) != TOKENIZER  # of the encoder of a pair, as a model of its own
-    files = present(last.folder, dict(zip(ENCODER_COMPANIONS if own else COMPANIONS, COMPANIONS, strict=True)))
+    names = dict(zip(tokenizer_files(last.folder, role), COMPANIONS, strict=True))
+    files = replaced(made[role], {name: name for name in COMPANIONS}) if role in made else present(last.folder, names)
     if role == "model":
         files += present(last.folder, {name: name for name in ENCODER_COMPANIONS})
     elif role == "decoder" and "encoder" in sources:
-        files += encoder_companions(sources["encoder"].folder, files)
+        encoder = sources["encoder"].folder
+        names = dict(zip(tokenizer_files(encoder, "encoder"), ENCODER_COMPANIONS, strict=True))
+        placed = dict(zip(COMPANIONS, ENCODER_COMPANIONS, strict=True))
+        own = replaced(made["encoder"], placed) if "encoder" in made else present(encoder, names)
+        digests = [each.digest for each in (*files, *own) if each.name in (TOKENIZER, ENCODER_COMPANIONS[0])]
+        files += own if len(set(digests)) == 2 else []
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
     return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()))
 
 
-def encoder_companions(source: Path, decoder: Sequence[Companion]) -> list[Companion]:
-    """The tokenizer of an encoder's source, if it differs from that among the decoder's companions."""
-    names = COMPANIONS if tokenizer_file(source, "encoder") == TOKENIZER else ENCODER_COMPANIONS
-    main = next((each for each in decoder if each.name == TOKENIZER), None)
-    own = companion(source, names[0], ENCODER_COMPANIONS[0])
-    if own is None or main is None or own.digest == main.digest:
-        return []
-    return [own, *present(source, dict(zip(names[1:], ENCODER_COMPANIONS[1:], strict=True)))]
+def replaced(made: Mapping[str, bytes], names: Mapping[str, str]) -> list[Companion | MadeCompanion]:
+    """The files of a tokenizer that replaces a source's."""
+    return [MadeCompanion(content, names[there]) for there, content in made.items()]
 
 
-def present(source: Path, names: Mapping[str, str]) -> list[Companion]:
+def present(source: Path, names: Mapping[str, str]) -> list[Companion | MadeCompanion]:
     """The companions that a source has. names: of each there, and in the new folder."""
     return [found for there, name in names.items() if (found := companion(source, there, name)) is not None]
 

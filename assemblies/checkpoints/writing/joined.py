@@ -29,7 +29,15 @@ def joined(entries: Sequence[Entry], family: Family, spec: ModelSpec) -> list[En
         if row.theirs not in made:
             parts = [[by_name[name] for name in group] for group in row.parts(by_name)] if isinstance(row, Fused) else []
             made[row.theirs] = join(row, parts) if isinstance(row, Fused) else replace(entry, name=row.theirs)
+    doubles = {} if family.doubles is None else family.doubles(spec)
+    made |= {copy: replace(made[name], name=copy) for copy, name in doubles.items()}
+    for name, values in ({} if family.constants is None else family.constants(spec)).items():
+        made[name] = constant(name, values, entries[0].dtype)
     return list(made.values())
+
+
+def constant(name: str, values: Tensor, dtype: torch.dtype) -> Entry:
+    return Entry(name, dtype, tuple(values.shape), lambda: [values.to(dtype)])
 
 
 def join(fused: Fused, parts: list[list[Entry]]) -> Entry:

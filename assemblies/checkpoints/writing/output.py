@@ -12,7 +12,7 @@ from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.joined import joined
 from pairform.assemblies.checkpoints.writing.shards import Entry, Progress, silent, write_json, write_tensors
 from pairform.assemblies.families import family_of_spec
-from pairform.assemblies.families.tokens import GENERATION, with_spec_tokens, with_tokens
+from pairform.assemblies.families.tokens import GENERATION, with_generation_tokens, with_spec_tokens
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import OutputError, Problem, SpecError, read_json, shorten
 
@@ -96,7 +96,7 @@ class Output:
             problem = error.problems[0]
             raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
         tokens = spec.tokens.document()
-        if source is None or self.format != OURS or with_tokens(tokens, settings) != tokens:
+        if source is None or self.format != OURS or with_generation_tokens(tokens, settings) != tokens:
             write_json(path, with_spec_tokens(settings, spec), sort_keys=True)
         else:
             path.write_bytes(source)

@@ -126,6 +126,11 @@ def windowed_layers(kind: Kind, config: Mapping[str, Any]) -> list[bool]:
 
 def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     """config.json. What it cannot express shows when it is read back."""
+    return to_stack_config(kind, spec) | decoder_only_config(spec, kind.architectures)
+
+
+def to_stack_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
+    """`to_config` without the head."""
     stack = spec.last
     config = gemma.stack_config(stack, spec.vocabulary, inclusive=not causal(spec))
     types, bias, window = (config.pop(field) for field in ("layer_types", "attention_bias", "sliding_window"))
@@ -143,7 +148,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
         config |= {"use_sliding_window": window is not None, "layer_types": types, "max_window_layers": stack.depth}
     if not causal(spec):
         config["is_causal"] = False
-    return config | decoder_only_config(spec, kind.architectures)
+    return config
 
 
 def writes(kind: Kind, spec: ModelSpec) -> bool:

@@ -1,9 +1,9 @@
-"""T5 (arXiv 1910.10683), T5 v1.1 and mT5 (arXiv 2010.11934) in transformers' files."""
+"""T5 (arXiv 1910.10683), T5 v1.1, mT5 (arXiv 2010.11934) and UMT5 (arXiv 2304.09151) in transformers' files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pairform.assemblies.families.config import ACTIVATION_NAMES, Config, EndTokens, Token, activation_named, checked
 from pairform.assemblies.families.family import Family
@@ -63,14 +63,23 @@ class MT5Config(T5Config):
     decoder_start_token_id: Token = 0
 
 
+class UMT5Config(MT5Config):
+    """mT5's defaults."""
+
+
 @dataclass(frozen=True)
 class Kind:
-    """How T5 and mT5 differ: names of classes, defaults, and whether a tied head may scale the hidden states."""
+    """How T5, mT5 and UMT5 differ: names of classes, defaults, and what follows.
+
+    scales:       whether the head scales the hidden states: as the configuration says, or always, or never.
+    own_tables:   whether each layer has a table of positions of its own, or all share the first one's.
+    """
 
     model_type: str
     classes: str
     config: type[T5Config]
-    scales: bool
+    scales: Literal["as_configured", "always", "never"]
+    own_tables: bool = False
 
     def architectures(self, encoder_only: bool) -> dict[str, str]:
         base = "EncoderModel" if encoder_only else "Model"
@@ -86,7 +95,8 @@ def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     refuse_is_causal(config, encoder_only)
     head = head_document(config, kind.architectures(encoder_only), softcap=None, tie="encoder")
     scaled = config["scale_decoder_outputs"]
-    if kind.scales and (config["tie_word_embeddings"] if scaled is None else scaled) and head["name"] == "lm":
+    as_configured = kind.scales == "as_configured" and (config["tie_word_embeddings"] if scaled is None else scaled)
+    if (as_configured or kind.scales == "always") and head["name"] == "lm":
         head["scale"] = "inverse_sqrt_width"
     depths = {"encoder": config["num_layers"], "decoder": config["num_decoder_layers"] or config["num_layers"]}
     parts = ["encoder"] if encoder_only else ["encoder", "decoder"]
@@ -94,7 +104,7 @@ def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
         "assembly": "encoder_only" if encoder_only else "encoder_decoder",
         "vocabulary": config["vocab_size"],
         "tokens": tokens_document(config),
-        **{part: stack_document(config, part, depths[part]) for part in parts},
+        **{part: stack_document(kind, config, part, depths[part]) for part in parts},
         "tie_embeddings": not encoder_only,
         "head": head,
         "initializer_range": config["initializer_range"],
@@ -108,8 +118,8 @@ def refuse_is_causal(config: Mapping[str, Any], encoder_only: bool) -> None:
         raise SpecError(Problem("is_causal", shorten(config["is_causal"]), expected))
 
 
-def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str, Any]:
-    """The document of our stack for a checked configuration. All layers share the first one's table of positions."""
+def stack_document(kind: Kind, config: Mapping[str, Any], part: str, depth: int) -> dict[str, Any]:
+    """The document of our stack for a checked configuration."""
     gated, activation = feed_forward(config)
     dropout = config["dropout_rate"]
     # scores are not scaled: T5 has the factor in the initial weights of the queries
@@ -119,7 +129,7 @@ def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str
         "buckets": config["relative_attention_num_buckets"],
         "max_distance": config["relative_attention_max_distance"],
         "bidirectional": part == "encoder",
-        "shared": True,
+        "shared": not kind.own_tables,
     }
     own = {"name": "self_attention", **attention, "position": position, "mask": {"causal": part == "decoder"}}
     cross = {"cross_attention": {"name": "cross_attention", **attention}} if part == "decoder" else {}
@@ -142,7 +152,7 @@ def stack_document(config: Mapping[str, Any], part: str, depth: int) -> dict[str
             "branches": {"self_attention": own, **cross, "feed_forward": inner},
             "dropout": dropout,
         },
-        "overrides": [{"layers": [0], "patch": first}],
+        "overrides": [] if kind.own_tables else [{"layers": [0], "patch": first}],
         "dropout": dropout,
     }
 
@@ -168,7 +178,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     position, heads = attention.get("position", {}), attention.get("heads", 1)
     gated, activation = inner.get("name") == "gated", WRITTEN.get(inner.get("activation", ""), "relu")
     head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"))
-    scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales else {}
+    scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales == "as_configured" else {}
     return (
         {
             "d_ff": inner.get("hidden", 1),
@@ -195,10 +205,18 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
 
 def writes(kind: Kind, spec: ModelSpec) -> bool:
     """mT5's models compute the same as T5's, and are written as those."""
-    return kind.scales and isinstance(spec.last.layers[0].self_attention.position, T5RelativePosition.Spec)
+    if not isinstance(spec.last.layers[0].self_attention.position, T5RelativePosition.Spec):
+        return False
+    later = [layer.self_attention.position for stack in spec.stacks.values() for layer in stack.layers[1:]]
+    own_tables = any(isinstance(position, T5RelativePosition.Spec) and not position.shared for position in later)
+    return own_tables == kind.own_tables
 
 
-KINDS = (Kind("t5", "T5", T5Config, scales=True), Kind("mt5", "MT5", MT5Config, scales=False))
+KINDS = (
+    Kind("t5", "T5", T5Config, scales="as_configured"),
+    Kind("mt5", "MT5", MT5Config, scales="never"),
+    Kind("umt5", "UMT5", UMT5Config, scales="always", own_tables=True),
+)
 FAMILIES = tuple(
     Family(
         kind.model_type,

@@ -12,6 +12,7 @@ from pairform.assemblies.initialisation.plan import (
     Fresh,
     MeanHeads,
     Operation,
+    Parts,
     RepeatHeads,
     Role,
     Rows,
@@ -24,6 +25,7 @@ from pairform.blocks.functional.initializers import Constant, Normal
 from pairform.registry import Problem, SpecError
 
 Part = Literal["encoder", "decoder"]
+PARTS: tuple[Part, ...] = ("encoder", "decoder")
 Planned = tuple[Operation, Source | None]
 GROUPED = ("k_proj", "v_proj", "source_k_proj", "source_v_proj")
 """The projections of attention with kv_heads heads."""
@@ -108,10 +110,36 @@ class StackRules:
             return fresh(target)
         if inner == "embedding.end_of_image":
             return self.end_of_image(target)
+        if inner.startswith("layer_inputs."):
+            return self.layer_inputs(target, inner)
         if not inner.startswith("layers."):
             return self.from_source(target, f"{self.source_part}.{inner}")
-        _, number, branch, rest = inner.split(".", 3)
-        return self.make_in_branch(target, int(number), branch, rest)
+        _, number, owner, *rest = inner.split(".", 3)
+        if owner not in self.stack.layers[int(number)].branches:  # of the layer itself: its input, its output's scale
+            same = owner != "layer_input" or self.layer_inputs_agree
+            old = f"{self.source_part}.layers.{self.layers[int(number)]}."
+            return self.from_source(target, old + ".".join([owner, *rest])) if same else fresh(target)
+        return self.make_in_branch(target, int(number), owner, rest[0])
+
+    def layer_inputs(self, target: Target, inner: str) -> Planned:
+        """What makes the inputs of all layers: the parts of the kept ones."""
+        if not self.layer_inputs_agree:
+            return fresh(target)
+        name = f"{self.source_part}.{inner}"
+        stored = self.checkpoint.tensors.get(name)
+        if stored is None or inner.startswith("layer_inputs.norm.") or len(self.layers) == self.source_stack.depth:
+            return self.from_source(target, name)
+        assert self.stack.layer_input is not None, "as the source's"
+        # by token and channel, or by channel and width
+        axis: Literal[0, 1] = 1 if inner == "layer_inputs.weight" else 0
+        operation = Parts(axis=axis, size=self.stack.layer_input.channels, kept=self.layers)
+        return (operation, Source(role=self.role, tensor=name)) if operation.fits(stored.shape, target.shape) else fresh(target)
+
+    @property
+    def layer_inputs_agree(self) -> bool:
+        """Whether the layers' inputs have the same channels and norms as in the source."""
+        new, old = self.stack.layer_input, self.source_stack.layer_input
+        return new is not None and old is not None and new.channels == old.channels and equivalent(new.norm, old.norm)
 
     def end_of_image(self, target: Target) -> Planned:
         """The source's own parameter, else that token's row of its table, scaled as the source scales it (T5Gemma 2)."""
@@ -170,7 +198,7 @@ class StackRules:
             return Copy() if new == old else None  # two heads of 16 channels have the shape of four heads of 8
         if target.shape[1:] != shape[1:]:
             return None
-        if target.name == f"{self.part}.embedding.weight":
+        if target.name in (f"{self.part}.embedding.weight", f"{self.part}.layer_inputs.weight"):
             return Rows(kept=min(target.shape[0], shape[0]), initial=target.initial)
         if old is None or new != old or not old.grouped or name.split(".")[-2] not in GROUPED:
             return None

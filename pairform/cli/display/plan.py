@@ -18,6 +18,8 @@ def print_plan(plan: "Plan", *, rows: bool = False) -> None:
         print_rows(plan)
     else:
         print_groups(plan)
+    for role, change in plan.vocabularies.items():
+        print(f"\nvocabulary of the {role}: {len(change.rows):,} tokens, {change.summary}")
     if plan.edits:
         print("\nchanges to the spec")
         for edit in plan.edits:

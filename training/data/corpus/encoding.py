@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pairform.assemblies.preprocessing.tokenizers import parsed_tokenizer
 from pairform.training.data.corpus.chat import ChatTemplate
 from pairform.training.data.corpus.documents import Batch, cut
 from pairform.training.data.corpus.manifest import token_dtype
 from pairform.training.data.corpus.setup import Setup
 from pairform.training.data.corpus.spec import SourceSpec
 from pairform.training.data.files import decoded, read_object, text_at
-from pairform.training.data.tokenizer_files import Tokenizer, parse_tokenizer
+from pairform.training.data.tokenizer_files import Tokenizer
 
 Texts = tuple[str, ...]
 """The text of a document, or the two of a pair."""
@@ -41,7 +42,7 @@ class Encoder:
         self.dtype = token_dtype(setup.vocabulary)
         self.tokenizer: Tokenizer | None = None
         if setup.tokenizer is not None:
-            self.tokenizer = parse_tokenizer(setup.tokenizer, "tokenizer")
+            self.tokenizer = parsed_tokenizer(setup.tokenizer, "tokenizer")
         self.template = None if setup.template is None else ChatTemplate(setup.template, dict(setup.special))
 
     def encode(self, batch: Batch) -> Encoded:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.preprocessing.tokenizers import parsed_tokenizer
 from pairform.registry import Problem, SpecError, read_json, read_text
 from pairform.training.data.corpus.manifest import BYTES, TOKENIZER, TokenizerRecord
 from pairform.training.data.corpus.spec import CorpusSpec, SourceSpec
-from pairform.training.data.tokenizer_files import parse_tokenizer, read_tokenizer_file
+from pairform.training.data.tokenizer_files import read_tokenizer_file
 
 TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 """Where transformers keeps a tokenizer's chat template, in the order in which it looks for one."""
@@ -54,7 +55,7 @@ def read_setup(corpus: CorpusSpec, folder: Path) -> Setup:
         file = folder / corpus.tokenizer
         file = file / TOKENIZER if file.is_dir() else file
         content = read_tokenizer_file(file, "tokenizer")
-        ids = parse_tokenizer(content, f"tokenizer {file}").get_vocab(with_added_tokens=True).values()
+        ids = parsed_tokenizer(content, f"tokenizer {file}").get_vocab(with_added_tokens=True).values()
         home, vocabulary = file.parent, max(ids, default=0) + 1
     if all(source.kind != "chat" for source in corpus.sources):
         return Setup(corpus.sources, content, vocabulary)

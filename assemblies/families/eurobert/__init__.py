@@ -1,0 +1,3 @@
+from pairform.assemblies.families.eurobert.eurobert import FAMILIES
+
+__all__ = ["FAMILIES"]

@@ -1,0 +1,3 @@
+from pairform.assemblies.families.modernbert.modernbert import FAMILIES
+
+__all__ = ["FAMILIES"]
