@@ -5,15 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pairform.assemblies.checkpoints.export import copies
-from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.reading.model_folder import OURS
-from pairform.assemblies.checkpoints.writing.companions import (
-    COMPANIONS,
-    ENCODER_COMPANIONS,
-    Companions,
-    companions,
-    present,
-)
+from pairform.assemblies.checkpoints.writing.companions import companions
 from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
 from pairform.assemblies.families import family_of_spec
@@ -68,14 +62,7 @@ def extract(
     edits = [{"path": path, "before": before, "after": after} for path, (before, after) in changed.items()]
     provenance = {"origin": "extract", "source": str(path_or_repo), "part": part, "edits": edits}
     output = Output(out, format, max_shard_size, overwrite, progress)
-    return output.write(spec, entries, provenance, stack_companions(checkpoint, part))
-
-
-def stack_companions(checkpoint: Checkpoint, part: str) -> Companions:
-    """The companions of a stack: an encoder may have a tokenizer of its own."""
-    found = companions({part: checkpoint})
-    own = present(checkpoint.folder, dict(zip(ENCODER_COMPANIONS, COMPANIONS, strict=True))) if part == "encoder" else []
-    return replace(found, files=tuple(own)) if own else found
+    return output.write(spec, entries, provenance, companions({part: checkpoint}))
 
 
 def as_written(spec: ModelSpec) -> ModelSpec:

@@ -33,10 +33,9 @@ class TextModel:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` for the stack that reads it, special tokens included."""
-        from pairform.assemblies.checkpoints.writing.companions import ENCODER_TOKENIZER
+        from pairform.assemblies.checkpoints.writing.companions import tokenizer_file
 
-        own = f"{ENCODER_TOKENIZER}/{TOKENIZER}"
-        return self.tokenizer(own if (self.folder / ENCODER_TOKENIZER).is_dir() else TOKENIZER).encode(text).ids
+        return self.tokenizer(tokenizer_file(self.folder, next(iter(self.model.spec.stacks)))).encode(text).ids
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer(TOKENIZER).decode(ids, skip_special_tokens=True)

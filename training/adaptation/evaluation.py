@@ -75,4 +75,4 @@ def samples(model: Model, prepared: Prepared, settings: SampleSpec, world: World
         ids = torch.tensor(prompt[None], device=world.device, dtype=torch.long)
         made = model.generate(ids, torch.ones_like(ids), max_new_tokens=settings.max_new_tokens)[0]
         new = made[1:] if model.spec.encoder is not None else made[len(prompt) :]
-        yield prepared.tokens.decode(prompt.tolist()), prepared.tokens.decode(new.tolist())
+        yield prepared.sources.decode(prompt.tolist()), prepared.tokens.decode(new.tolist())

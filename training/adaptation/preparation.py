@@ -7,7 +7,12 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.hub import CONFIGURATION, find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
+from pairform.assemblies.checkpoints.writing.companions import (
+    ENCODER_COMPANIONS,
+    TOKENIZER,
+    resolved,
+    tokenizer_file,
+)
 from pairform.assemblies.initialisation.plan import Plan, Role
 from pairform.assemblies.initialisation.planning import plan, target_of
 from pairform.assemblies.modeling.build import parameters_of
@@ -20,7 +25,7 @@ from pairform.training.data.batches import Ids
 from pairform.training.data.corpus.shards import Shards
 from pairform.training.data.objectives import AnyObjective, SequencePairs
 from pairform.training.data.stream import Batches
-from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer
+from pairform.training.data.tokenizer_files import Tokenizer, read_tokenizer, read_tokenizer_file
 from pairform.training.data.tokens import Tokens, open_tokens
 from pairform.training.metrics import check_package
 from pairform.training.optimization.phases import check_phases
@@ -41,6 +46,7 @@ class Prepared:
     batches:  of training.
     held_out: of evaluation, by the objective's name in the recipe, `OWN` for `data.objective`; each has one batch.
     tokens:   how text is encoded.
+    sources:  how the text that an encoder reads is encoded.
     teacher:  of distillation; None: there is none.
     """
 
@@ -52,6 +58,7 @@ class Prepared:
     batches: Batches
     held_out: Mapping[str, Batches]
     tokens: Tokens
+    sources: Tokens
     teacher: FoundTeacher | None = None
 
 
@@ -72,9 +79,16 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
     tokenizer = None if shards.tokenizer is None else read_tokenizer(shards.tokenizer)
     objective, batch = recipe.data.objective, recipe.batch
     settings: dict[str, Any] = {"batch": batch.tokens, "micro": batch.micro, "seed": recipe.seed}
+    own = None
+    if tokenizer is not None and spec.assembly == "encoder_decoder" and (file := encoder_tokenizer(weights, conversion)):
+        own = read_tokenizer(file, "model.encoder_tokenizer")
+    settings["encoder_tokenizer"] = own
     batches = Batches(spec, objective, streams(shards, objective, "train"), tokenizer, **settings)
-    held_out = dict(open_held_out(recipe, spec, shards, tokenizer, world_size))
+    held_out = dict(open_held_out(recipe, spec, shards, (tokenizer, own), world_size))
     problems = [*batches.check_world(world_size), *check_model(recipe, spec)]
+    if own is not None and recipe.distillation is not None:
+        found = "a teacher of a model whose encoder has a tokenizer of its own"
+        problems.append(Problem("distillation", found, "a model with one tokenizer, in which both read the same sources"))
     if problems:
         raise SpecError(problems)
     if recipe.logging.tensorboard:
@@ -84,8 +98,23 @@ def prepare(recipe: Recipe, source: Path, run: Path, world_size: int) -> Prepare
     teacher = None
     if recipe.distillation is not None:
         teacher = find_teacher(recipe.distillation.teacher, spec, shards.tokenizer, model_tokenizer(weights, conversion), run)
-    tokens = open_tokens(Ids.of(spec), tokenizer)
-    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, tokens, teacher)
+    tokens = open_tokens(Ids.of(spec, None if own is None else "decoder"), tokenizer)
+    read = tokens if own is None else open_tokens(Ids.of(spec, "encoder"), own)
+    return Prepared(recipe, spec, weights, conversion, shards, batches, held_out, tokens, read, teacher)
+
+
+def encoder_tokenizer(weights: Path | None, conversion: Mapping[str, Any] | None) -> Path | None:
+    """The file of the tokenizer that the model's encoder has for itself; None if both stacks read the same tokens."""
+    if conversion is None:
+        return None if weights is None else resolved(weights, ENCODER_COMPANIONS[0])
+    files = []
+    for part in ("encoder", "decoder"):
+        if conversion[part] is None:
+            return None
+        folder = find_folder(conversion[part], conversion["revisions"].get(part))
+        files.append(resolved(folder, tokenizer_file(folder, part)))
+    contents = [None if file is None else read_tokenizer_file(file, "model.convert") for file in files]
+    return None if None in contents or contents[0] == contents[1] else files[0]
 
 
 def model_tokenizer(weights: Path | None, conversion: Mapping[str, Any] | None) -> Path | None:
@@ -131,9 +160,12 @@ def spec_in(ref: str, revision: str | None = None) -> ModelSpec:
 
 
 def open_held_out(
-    recipe: Recipe, spec: ModelSpec, shards: Shards, tokenizer: Tokenizer | None, world_size: int
+    recipe: Recipe, spec: ModelSpec, shards: Shards, tokenizers: tuple[Tokenizer | None, ...], world_size: int
 ) -> Iterator[tuple[str, Batches]]:
-    """For each objective of the evaluation, held-out rows as one batch, rounded up to what all processes share."""
+    """For each objective of the evaluation, held-out rows as one batch, rounded up to what all processes share.
+
+    tokenizers: the data's, and the encoder's own.
+    """
     if recipe.evaluation is None:
         return
     rows = -(-recipe.evaluation.rows // world_size) * world_size
@@ -143,7 +175,7 @@ def open_held_out(
             remedy = "Prepare the corpus with held_out, as in 0.01."
             raise SpecError(Problem("evaluation", f"no held-out documents in {recipe.data.shards}", "some", remedy))
         settings: dict[str, Any] = {"batch": rows * objective.window, "micro": recipe.batch.micro, "seed": HELD_OUT_SEED}
-        yield name, Batches(spec, objective, found, tokenizer, **settings)
+        yield name, Batches(spec, objective, found, tokenizers[0], encoder_tokenizer=tokenizers[1], **settings)
 
 
 def streams(shards: Shards, objective: AnyObjective, split: str) -> list[Any]:

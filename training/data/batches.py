@@ -78,13 +78,18 @@ class Ids:
     free: tuple[int, ...]
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> "Ids":
-        """The ids of a spec that passed `check_spec`, or of an encoder-only one with a pad token."""
-        tokens = spec.tokens
+    def of(cls, spec: ModelSpec, part: str | None = None) -> "Ids":
+        """The ids of a spec that passed `check_spec`, or of an encoder-only one with a pad token.
+
+        part: a stack with a tokenizer of its own. Default: all stacks read the same tokens.
+        """
+        tokens = spec.tokens if part is None else spec.tokens_of(part)
+        readers = spec.stacks if part is None else (part,)
         assert tokens.pad is not None, "checked by check_spec"
-        first = start(spec) if spec.decoder is not None or tokens.first is not None else tokens.pad
-        special = {first, *(token for part in spec.stacks for _, token in spec.tokens_of(part).named())}
-        smallest = min(spec.vocabulary_of(part) for part in spec.stacks)
+        generates = spec.decoder is not None and part != "encoder"
+        first = start(spec) if generates else tokens.pad if tokens.first is None else tokens.first
+        special = {first, *(token for each in readers for _, token in spec.tokens_of(each).named())}
+        smallest = min(spec.vocabulary_of(each) for each in readers)
         free = tuple(token for token in range(smallest) if token not in special)
         return cls(tokens.pad, first, tokens.ends[0] if tokens.ends else tokens.pad, free)
 

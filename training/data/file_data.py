@@ -17,11 +17,12 @@ T = TypeVar("T")
 
 
 class Files(NamedTuple):
-    """Files found. digests: SHA-256 by path relative to the study's folder, the tokenizer included."""
+    """Files found. digests: SHA-256 by path relative to the study's folder, tokenizers included."""
 
     train: list[Path]
     held_out: list[Path]
     tokenizer: Tokenizer | None
+    encoder_tokenizer: Tokenizer | None
     digests: dict[str, str]
 
     def read(self, items_of: Callable[[Path, Allowance], Iterable[T]]) -> tuple[list[T], list[T]]:
@@ -42,16 +43,26 @@ class FileData(Spec):
     )
     held_out: Globs = Field(description="Validation files, as patterns.")
     tokenizer: str | None = Field(default=None, description="A `tokenizers` JSON file. Default: tokens are bytes.")
+    encoder_tokenizer: str | None = Field(
+        default=None,
+        description="A `tokenizers` JSON file for the sources of encoder-decoders whose encoder has other tokens than the "
+        "decoder. Default: both have the same.",
+    )
 
     def find(self, folder: Path) -> Files:
         """The files that the patterns match in `folder`; `SpecError` if any is missing."""
+        if self.encoder_tokenizer is not None and self.tokenizer is None:
+            raise SpecError(Problem("data.encoder_tokenizer", "one without `tokenizer`", "a tokenizer for each side"))
         tokenizer = None if self.tokenizer is None else read_tokenizer(folder / self.tokenizer)
+        own = self.encoder_tokenizer
+        encoder_tokenizer = None if own is None else read_tokenizer(folder / own, "data.encoder_tokenizer")
         held_out = find_files(folder, self.held_out, "data.held_out")
         train = [file for file in find_files(folder, self.train, "data.train") if file not in held_out]
         if not train:
             raise SpecError(Problem("data.train", "no file that is not held out", "at least one"))
-        files = [*train, *held_out, *([] if self.tokenizer is None else [folder / self.tokenizer])]
-        return Files(train, held_out, tokenizer, digests(folder, files))
+        tokenizers = [folder / name for name in (self.tokenizer, self.encoder_tokenizer) if name is not None]
+        files = [*train, *held_out, *tokenizers]
+        return Files(train, held_out, tokenizer, encoder_tokenizer, digests(folder, files))
 
 
 def digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
 from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
+from pairform.training.data.encoder_tokens import EncoderTokens
 from pairform.training.data.file_data import FileData, Files
 from pairform.training.data.files import Allowance, is_jsonl, read_lines, read_text, text_at
 from pairform.training.data.marks import marks_of
@@ -52,12 +53,14 @@ class Texts:
 
     def open(self, spec: ModelSpec) -> "Windows":
         """The texts in a model's token ids; `SpecError` if it has too few, or there is too little text."""
-        ids = Ids.of(spec)
+        objective, own = self.spec.objective, self.files.encoder_tokenizer
+        own = own if spec.assembly == "encoder_decoder" else None
+        ids = Ids.of(spec, None if own is None else "decoder")
         tokens = open_tokens(ids, self.files.tokenizer)
-        marks = marks_of(self.spec.objective, ids, tokens)
+        marks = marks_of(objective, ids, tokens)
+        encoder = None if own is None else EncoderTokens.of(spec, tokens, own, objective, marks)
         train, held_out = self.stream(tokens, ids.end)
-        lengths = longest(spec, self.spec.objective.lengths)
-        return Windows(self.spec, (train, held_out), lengths, marks)
+        return Windows(self.spec, (train, held_out), longest(spec, objective.lengths), marks, encoder)
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all training texts and of all held-out texts, each text followed by an end token."""
@@ -79,12 +82,14 @@ class Windows:
 
     streams: tokens of the training texts and of the held-out ones.
     marks:   the ids that the objective adds.
+    encoder: of an encoder with a tokenizer of its own.
     """
 
     text: Text
     streams: tuple[np.ndarray, np.ndarray]
     lengths: Lengths
     marks: Marks
+    encoder: EncoderTokens | None = None
 
     @property
     def measured(self) -> int:
@@ -102,4 +107,10 @@ class Windows:
         window = self.text.objective.window
         # windows may cross from one text to the next, over an end token
         begin = int(numbers.integers(len(stream) - window + 1))
-        return self.text.objective.example(stream[begin : begin + window], numbers, self.marks)
+        source, target = self.text.objective.example(stream[begin : begin + window], numbers, self.marks)
+        if self.encoder is not None:
+            most = max(length for length, _ in self.text.objective.lengths)
+            source = self.encoder(np.array(source, np.int32), most, last=True).tolist()
+            # of special tokens alone there is no text
+            source = source or list(self.encoder.before + self.encoder.after) or [self.marks.end]
+        return source, target

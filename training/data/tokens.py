@@ -32,10 +32,10 @@ class Tokens:
         """`bytes_` as an array."""
         return np.array(self.bytes_, np.int32)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, without special tokens."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of token ids. special: with special tokens of the tokenizer, as they are spelt."""
         if self.tokenizer is not None:
-            return str(self.tokenizer.decode(list(ids)))
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
         number = {token: byte for byte, token in enumerate(self.bytes_)}
         return bytes(number[token] for token in ids if token in number).decode("utf-8", "replace")
 

@@ -111,21 +111,34 @@ class Companions:
                 out.write(each.read())
 
 
+def tokenizer_files(folder: Path, part: str) -> tuple[str, ...]:
+    """Where a model's folder has what `COMPANIONS` name for a stack: beside the weights, or for an encoder with a tokenizer of
+    its own in that folder."""
+    own = part == "encoder" and os.path.lexists(folder / ENCODER_COMPANIONS[0])
+    return ENCODER_COMPANIONS if own else COMPANIONS
+
+
+def tokenizer_file(folder: Path, part: str) -> str:
+    """The tokenizer's file among `tokenizer_files`."""
+    return tokenizer_files(folder, part)[0]
+
+
 def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str, bytes]] = MappingProxyType({})) -> Companions:
     """The companions of the last stack's source, and the encoder's tokenizer if it differs.
 
     sources: by the stacks that they initialise; "model" is a single source, whose encoder may have a tokenizer of its own.
     made:    by source, the files of the tokenizer that replaces its own.
     """
-    role = next(role for role in ("model", "decoder", "encoder") if role in sources)
-    last, encoder = sources[role], sources.get("encoder", sources[role])
-    names = {name: name for name in COMPANIONS}
-    files = replaced(made[role], names) if role in made else present(last.folder, names)
-    if "model" in sources:
+    role, last = next((role, sources[role]) for role in ("model", "decoder", "encoder") if role in sources)
+    names = dict(zip(tokenizer_files(last.folder, role), COMPANIONS, strict=True))
+    files = replaced(made[role], {name: name for name in COMPANIONS}) if role in made else present(last.folder, names)
+    if role == "model":
         files += present(last.folder, {name: name for name in ENCODER_COMPANIONS})
-    elif encoder.folder != last.folder:
-        names = dict(zip(COMPANIONS, ENCODER_COMPANIONS, strict=True))
-        own = replaced(made["encoder"], names) if "encoder" in made else present(encoder.folder, names)
+    elif role == "decoder" and "encoder" in sources:
+        encoder = sources["encoder"].folder
+        names = dict(zip(tokenizer_files(encoder, "encoder"), ENCODER_COMPANIONS, strict=True))
+        placed = dict(zip(COMPANIONS, ENCODER_COMPANIONS, strict=True))
+        own = replaced(made["encoder"], placed) if "encoder" in made else present(encoder, names)
         digests = [each.digest for each in (*files, *own) if each.name in (TOKENIZER, ENCODER_COMPANIONS[0])]
         files += own if len(set(digests)) == 2 else []
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation

@@ -13,6 +13,7 @@ from torch import Tensor
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 from pairform.training.data.batches import EXAMPLES, Ids, generator
+from pairform.training.data.encoder_tokens import EncoderTokens
 from pairform.training.data.marks import marks_of
 from pairform.training.data.objectives import AnyObjective, SequencePairs
 from pairform.training.data.stream.layout import Layout, check_objective
@@ -74,6 +75,7 @@ class Batches:
         seed: Of the order of the data, and of all that objectives draw.
         join: Read a window as one text, with end tokens between its documents, instead of each document apart.
         bos: Begin each document with the model's bos token.
+        encoder_tokenizer: Of an encoder that has its own, in which it gets its sources. `tokenizer` is then the decoder's.
 
     Attributes:
         rows: rows of the global batch: one window each, or as many pairs as are as long on average.
@@ -96,6 +98,7 @@ class Batches:
         seed: int,
         join: bool = False,
         bos: bool = False,
+        encoder_tokenizer: Tokenizer | None = None,
     ) -> None:
         row = objective.window
         problems = [*check_objective(objective, spec), *check_streams(objective, streams)]
@@ -104,12 +107,16 @@ class Batches:
         if bos and (join or spec.tokens_of(next(iter(spec.stacks))).bos is None):
             found = "bos with joined documents" if join else "no tokens.bos in the model"
             problems.append(Problem("data.bos", found, "documents apart, and a bos token in the model"))
+        if encoder_tokenizer is not None and (bos or spec.assembly != "encoder_decoder"):
+            found = "data.bos" if bos else f"a model of the assembly {spec.assembly}"
+            problems.append(Problem("encoder_tokenizer", found, "an encoder-decoder, whose tokenizer begins its sources"))
         if problems:
             raise SpecError(problems)
         self.micro, self.seed = micro, seed
-        ids = Ids.of(spec)
+        ids = Ids.of(spec, None if encoder_tokenizer is None else "decoder")
         tokens = open_tokens(ids, tokenizer)
         marks = marks_of(objective, ids, tokens)
+        encoder = None if encoder_tokenizer is None else EncoderTokens.of(spec, tokens, encoder_tokenizer, objective, marks)
         self.layout = Layout.of(spec, ids, bos)
         self.mixture = Mixture([stream.weight for stream in streams], seed)
         self.rows = self.draws = batch // row
@@ -120,14 +127,14 @@ class Batches:
                 assert isinstance(stream, PairStream), "checked"
                 epochs = Epochs(stream.documents, seed, number)
                 self.epoch += epochs.count
-                reader = PairReader(stream, epochs, objective, marks, self.layout, tokens)
+                reader = PairReader(stream, epochs, objective, marks, self.layout, tokens, encoder)
                 lengths.append(reader.mean_tokens())
                 self.readers.append(reader)
             else:
                 assert isinstance(stream, TextStream), "checked"
                 windows = Windows(stream, objective.window, seed, number)
                 self.epoch += windows.epochs.count
-                self.readers.append(WindowReader(windows, objective, marks, self.layout, tokens, join))
+                self.readers.append(WindowReader(windows, objective, marks, self.layout, tokens, join, encoder))
         if lengths:
             mean = sum(length * share for length, share in zip(lengths, self.mixture.shares, strict=True))
             self.draws = max(self.rows, round(batch / max(mean, 1)))

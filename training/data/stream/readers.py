@@ -4,7 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pairform.training.data.objectives import Marks, OnText, Piece, SequencePairs, Text
+from pairform.training.data.encoder_tokens import EncoderTokens
+from pairform.training.data.objectives import Marks, OnText, Piece, PrefixLM, SequencePairs, SpanCorruption, Text
 from pairform.training.data.stream.layout import Layout
 from pairform.training.data.stream.order import Epochs
 from pairform.training.data.stream.packing import Row
@@ -37,11 +38,24 @@ class ModelIds:
 
 
 class WindowReader:
-    """Windows of text, by an objective. join: a window is one text with end tokens in it."""
+    """Windows of text, by an objective.
 
-    def __init__(self, windows: Windows, objective: OnText, marks: Marks, layout: Layout, tokens: Tokens, join: bool) -> None:
+    join:    a window is one text with end tokens in it.
+    encoder: of an encoder with a tokenizer of its own.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        objective: OnText,
+        marks: Marks,
+        layout: Layout,
+        tokens: Tokens,
+        join: bool,
+        encoder: EncoderTokens | None = None,
+    ) -> None:
         self.windows, self.objective, self.marks, self.layout, self.join = windows, objective, marks, layout, join
-        self.ids = ModelIds(tokens)
+        self.ids, self.encoder = ModelIds(tokens), encoder
 
     def read(self, draw: int, numbers: np.random.Generator) -> tuple[Row, int]:
         fragments = self.windows.fragments(draw)
@@ -54,18 +68,35 @@ class WindowReader:
             if piece is None:
                 dropped += len(text.tokens)
             else:
+                if self.encoder is not None:
+                    piece = piece._replace(source=self.of_encoder(piece.source, self.encoder))
+                if not len(piece.source):
+                    dropped += len(text.tokens)
+                    continue
                 row.append(self.layout.placed(piece, self.objective.generates, starting))
         return row, dropped
 
+    def of_encoder(self, source: np.ndarray, encoder: EncoderTokens) -> np.ndarray:
+        """A source in the encoder's tokens, at most as many as the objective's longest source has."""
+        assert isinstance(self.objective, PrefixLM | SpanCorruption), "of encoder-decoders"
+        return encoder(source, max(length for length, _ in self.objective.lengths), last=True)
+
 
 class PairReader:
-    """Pairs, each once in an epoch."""
+    """Pairs, each once in an epoch. encoder: of an encoder with a tokenizer of its own."""
 
     def __init__(
-        self, stream: PairStream, epochs: Epochs, objective: SequencePairs, marks: Marks, layout: Layout, tokens: Tokens
+        self,
+        stream: PairStream,
+        epochs: Epochs,
+        objective: SequencePairs,
+        marks: Marks,
+        layout: Layout,
+        tokens: Tokens,
+        encoder: EncoderTokens | None = None,
     ) -> None:
         self.stream, self.epochs, self.objective, self.marks, self.layout = stream, epochs, objective, marks, layout
-        self.ids = ModelIds(tokens)
+        self.ids, self.encoder = ModelIds(tokens), encoder
 
     def read(self, draw: int, numbers: np.random.Generator) -> tuple[Row, int]:
         source, target = self.stream.pair(self.epochs.item(draw)[1])
@@ -73,7 +104,10 @@ class PairReader:
         return ([], len(target)) if piece is None else ([self.layout.placed(piece, self.objective.generates, starts=True)], 0)
 
     def example(self, source: np.ndarray, target: np.ndarray) -> Piece | None:
-        return self.objective.pair(self.ids(source), self.ids(target), self.marks)
+        ids = self.ids(source)
+        if self.encoder is not None and len(ids):
+            ids = self.encoder(ids, self.objective.source, special=True)
+        return self.objective.pair(ids, self.ids(target), self.marks)
 
     def mean_tokens(self) -> float:
         """Mean number of source and target tokens of pairs spread over the source."""
