@@ -25,8 +25,8 @@ class SinusoidalPosition(nn.Module):
         theta: PositiveFloat = Field(default=10000.0, description="Ratio of the longest to the shortest wavelength.")
         layout: Literal["interleaved", "halves"] = Field(
             default="interleaved",
-            description="interleaved: sines on even channels and cosines on odd ones, as in the paper; halves: the sines of all "
-            "wavelengths, then the cosines, as in Marian and fairseq.",
+            description="interleaved: sines on even channels and cosines on odd ones, as in the paper; halves: the sines of "
+            "all wavelengths, then the cosines, as in Marian and fairseq.",
         )
         endpoint: bool = Field(
             default=False,
