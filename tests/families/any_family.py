@@ -146,10 +146,12 @@ def back_and_forth(folder: Path, ours: pairform.Model, inputs: dict[str, Any], b
 
 
 def finite_gradients(ours: pairform.Model, inputs: dict[str, Any], read: Batch) -> None:
-    """Of every parameter that has an effect."""
+    """Of every parameter that is trained."""
     ours.train()
     values = result(ours(**inputs))
     torch.autograd.backward((values[read.real] if values.shape[:2] == read.ids.shape else values).float().square().mean())
     for name, parameter in ours.named_parameters():
+        if not parameter.requires_grad:
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

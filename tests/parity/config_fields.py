@@ -34,6 +34,10 @@ OUTCOMES = {
 DIFFERENCES = {
     'dtype = "bfloat16"': "pairform keeps the dtype of the files unless `load(dtype=)` is given; transformers converts weights",
     "hidden_activation = null": "pairform uses the default; transformers 5.23 raises an error",
+    **dict.fromkeys(
+        ("encoder_layerdrop = 0.25", "decoder_layerdrop = 0.25"),
+        "transformers drops whole layers in training; pairform does not, and warns",
+    ),
     "text_config.dropout_rate": "pairform uses 0 if it is absent; transformers has no default for encoders alone, and fails",
 }
 """Mutations that may differ, by the end of their text, with the reason."""
@@ -41,6 +45,10 @@ ALONE = (*DIFFERENCES, json.dumps(ADDED["quantization_config"][0]))
 """Mutations that do not change the spec but have an effect, by the end of their text."""
 QUIET = ("initializer_range", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 """Fields that change the spec but should not change the results."""
+
+
+RATES = ("p", "dropout", "attention_dropout", "activation_dropout", "layerdrop")
+"""Attributes of transformers' modules that are dropout probabilities."""
 
 
 class Result(NamedTuple):
@@ -66,9 +74,9 @@ class Comparison:
         pictures = "vision_config" in self.config or "vision_config" in self.config.get("encoder", {})
         self.inputs: dict[str, Any] = (pictured() if pictures else batch()).inputs
         self.theirs_alone = {"token_type_ids": (self.inputs["input_ids"] == 6).long()} if family == "gemma3" else {}
-        if "decoder" in self.config or family in ("t5", "mt5"):
-            self.inputs |= (text(1) if pictures else batch(1)).decoder_inputs
         self.spec = pairform.load_spec(self.folder)
+        if self.spec.assembly == "encoder_decoder":
+            self.inputs |= (text(1) if pictures else batch(1)).decoder_inputs
         self.before = self.ours()
         self.base = self.theirs()
 
@@ -86,7 +94,7 @@ class Comparison:
             model.config.encoder.sliding_window -= 1
         with torch.no_grad():
             output = model(**self.inputs, **self.theirs_alone)
-        rates = {getattr(module, name, 0.0) for module in model.modules() for name in ("p", "dropout", "attention_dropout")}
+        rates = {getattr(module, name, 0.0) for module in model.modules() for name in RATES}
         found = output.last_hidden_state if getattr(output, "logits", None) is None else output.logits
         return Result(found.float(), frozenset(rate for rate in rates if isinstance(rate, float)) - {0.0})
 

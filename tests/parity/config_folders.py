@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import checkpoints
-from tests.families import test_gpt2, test_mixtures, test_modern_encoders, test_phi3, test_plain_decoders
+from tests.families import test_bart, test_gpt2, test_mixtures, test_modern_encoders, test_phi3, test_plain_decoders
 from tests.parity import test_llama_like, test_t5
 from tests.parity.pictures import reference
 
@@ -53,6 +53,12 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "qwen3": partial(test_llama_like.create, family="qwen3", **SOME),
     "t5": partial(test_t5.create, kind="t5", num_layers=2, num_decoder_layers=1),
     "mt5": partial(test_t5.create, kind="mt5", num_layers=2, num_decoder_layers=1),
+    "umt5": partial(test_t5.create, kind="umt5", num_layers=2, num_decoder_layers=1),
+    **{
+        each.lower(): partial(test_bart.create, classes=each, **test_bart.SMALL)
+        for each in ("Bart", "MBart", "Marian", "Pegasus")
+    },
+    "m2m_100": partial(test_bart.create, classes="M2M100", **test_bart.SMALL),
 }
 
 OTHERS: Mapping[str, tuple[Any, ...]] = {

@@ -21,7 +21,7 @@ from tests.parity.compare import FLOAT32, PADDINGS, batch, error, reference, wri
 from tests.parity.pictures import same_bytes
 from tests.parity.test_conversion import KEPT
 
-CLASSES = {"t5": "T5", "v1.1": "T5", "mt5": "MT5"}
+CLASSES = {"t5": "T5", "v1.1": "T5", "mt5": "MT5", "umt5": "UMT5"}
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
     "d_model": 32,
@@ -53,7 +53,7 @@ def create(
     """A small folder of transformers' own writing. It ties every head that it makes; published v1.1 and mT5 have their own."""
     torch.manual_seed(seed)
     own_head = changes.pop("own_head", kind in OWN_HEADS)
-    config = getattr(transformers, f"{CLASSES[kind]}Config")(**{**SMALL, **KINDS[kind], **changes})
+    config = getattr(transformers, f"{CLASSES[kind]}Config")(**{**SMALL, **KINDS.get(kind, {}), **changes})
     model = getattr(transformers, CLASSES[kind] + architecture)(config)
     if own_head and architecture == "ForConditionalGeneration":
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
