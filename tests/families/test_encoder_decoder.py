@@ -124,6 +124,8 @@ def changed(part: str, **fields: Any) -> Any:
         (changed("decoder", add_cross_attention=False), "decoder.add_cross_attention: found false"),
         (changed("encoder", is_decoder=True), "encoder.is_decoder: found true, expected false"),
         (changed("decoder", cross_attention_hidden_size=20), "decoder.cross_attention_hidden_size: found 20"),
+        (changed("decoder", is_causal=True), "decoder.is_causal: found True, expected nothing"),
+        (changed("encoder", is_causal=True), "encoder.is_causal: found True, expected false"),
         (changed("decoder", hidden_act="nothing"), "hidden_act: found 'nothing'"),
         (changed("encoder", position_embedding_type="relative_key"), "encoder.position_embedding_type"),
         (lambda config: config.pop("encoder"), "encoder"),

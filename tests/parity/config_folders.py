@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import checkpoints
-from tests.families import test_gpt2, test_mixtures, test_phi3
+from tests.families import test_bert, test_encoder_decoder, test_gpt2, test_mixtures, test_phi3
 from tests.parity import test_llama_like, test_t5
 from tests.parity.pictures import reference
 
@@ -33,6 +33,10 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "t5gemma2": partial(checkpoints.t5gemma2, encoder=MIXED, decoder=MIXED),
     "t5gemma2_encoder": t5gemma2_encoder,
     "phi3": partial(test_phi3.create, **FEW, **test_phi3.LONGROPE, sliding_window=4),
+    "bert": partial(test_bert.create, family="bert", kind="ForSequenceClassification"),
+    "roberta": partial(test_bert.create, family="roberta"),
+    "xlm-roberta": partial(test_bert.create, family="xlm-roberta", kind="ForTokenClassification"),
+    "encoder-decoder": partial(test_encoder_decoder.create, first="roberta", second="bert"),
     "gpt2": partial(test_gpt2.create, n_layer=2),
     "mixtral": partial(test_mixtures.create, family="mixtral", **FEW, sliding_window=4),
     "qwen3_moe": partial(
