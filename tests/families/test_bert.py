@@ -186,6 +186,7 @@ def test_a_base_model_in_a_file_of_another_class(tmp_path: Path) -> None:
     [
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type: found 'relative_key'"),
         ("bert", {"is_decoder": True}, "is_decoder: found true...EncoderDecoderModel"),
+        ("bert", {"is_causal": True}, "is_causal: found true, expected false"),
         ("bert", {"type_vocab_size": 0}, "type_vocab_size"),
         ("bert", {"hidden_act": "nothing"}, "hidden_act: found 'nothing'"),
         ("bert", {"architectures": ["BertForNextSentencePrediction"]}, "architectures...BertForMaskedLM"),

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import checkpoints
-from tests.families import test_bart, test_gpt2, test_mixtures, test_modern_encoders, test_phi3, test_plain_decoders
+from tests.families import (
+    test_bart,
+    test_bert,
+    test_encoder_decoder,
+    test_gpt2,
+    test_mixtures,
+    test_modern_encoders,
+    test_phi3,
+    test_plain_decoders,
+)
 from tests.parity import test_llama_like, test_t5
 from tests.parity.pictures import reference
 
@@ -42,6 +51,10 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "modernbert": partial(test_modern_encoders.create, family="modernbert", kind="ForMaskedLM", **FEW),
     "modernbert-decoder": partial(test_modern_encoders.create, family="modernbert-decoder", kind="ForCausalLM", **FEW),
     "eurobert": partial(test_modern_encoders.create, family="eurobert", kind="ForMaskedLM", **FEW),
+    "bert": partial(test_bert.create, family="bert", kind="ForSequenceClassification"),
+    "roberta": partial(test_bert.create, family="roberta"),
+    "xlm-roberta": partial(test_bert.create, family="xlm-roberta", kind="ForTokenClassification"),
+    "encoder-decoder": partial(test_encoder_decoder.create, first="roberta", second="bert"),
     "gpt2": partial(test_gpt2.create, n_layer=2),
     "mixtral": partial(test_mixtures.create, family="mixtral", **FEW, sliding_window=4),
     "qwen3_moe": partial(

@@ -24,6 +24,8 @@ def to_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
     for field in ("is_decoder", "add_cross_attention"):
         if config[field]:
             raise SpecError(Problem(field, "true", "false: a decoder is a part of transformers' EncoderDecoderModel here"))
+    if config["is_causal"]:
+        raise SpecError(Problem("is_causal", "true", "false, or nothing: this is an encoder"))
     return {
         "assembly": "encoder_only",
         "vocabulary": config["vocab_size"],

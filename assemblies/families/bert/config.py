@@ -34,6 +34,7 @@ class BertConfig(Config):
     num_labels: PositiveInt = 2
     problem_type: str | None = None
     position_embedding_type: str | None = None
+    is_causal: bool | None = None
     add_pooling_layer: bool = True
 
 

@@ -36,10 +36,10 @@ def lm_head(kind: Kind, config: Mapping[str, Any], name: str, stack: str) -> dic
 
 
 def head_document(kind: Kind, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The head of an encoder, by `architectures` in config.json."""
+    """The head of an encoder, by `architectures` in config.json; without that field the masked language model's."""
     known = architectures(kind)
     base = POOLER if config["add_pooling_layer"] else {"name": "none"}
-    named = config["architectures"] or [known["none"]]
+    named = config["architectures"] or [known["masked_lm"]]
     if kind.classes == "Bert" and named == ["BertForPreTraining"]:  # its second head predicts whether sentences follow
         named = [known["masked_lm"]]
     name = next((name for name, architecture in known.items() if named == [architecture]), None)

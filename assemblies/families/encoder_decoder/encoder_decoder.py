@@ -40,6 +40,7 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     own, other = part_config(kind.config, config, "encoder"), part_config(decoder.config, config, "decoder")
     for part, settings in (("encoder", own), ("decoder", other)):
         check_role(part, settings)
+        refuse_is_causal(part, config[part])
     tokens = with_tokens(tokens_document(other), config)
     with inside("encoder"):
         encoder = stack_document(kind, own) | {"vocabulary": own["vocab_size"]}
@@ -82,7 +83,6 @@ def check_role(part: str, config: Mapping[str, Any]) -> None:
     wanted = dict.fromkeys(("is_decoder", "add_cross_attention"), crossed)
     if "n_embd" in config:  # GPT-2 is a decoder in any case
         wanted = {"add_cross_attention": True, **{field: False for field in REFUSED if field != "add_cross_attention"}}
-        wanted["is_causal"] = True
     for field, value in wanted.items():
         if config[field] is not value:
             expected = f"{str(value).lower()}, as in every {part} of an {ARCHITECTURE} here"
@@ -93,6 +93,14 @@ def check_role(part: str, config: Mapping[str, Any]) -> None:
         raise SpecError(
             Problem(f"{part}.cross_attention_hidden_size", shorten(size), f"null, or the decoder's width of {width}")
         )
+
+
+def refuse_is_causal(part: str, config: Mapping[str, Any]) -> None:
+    """transformers applies the field of a decoder to its attention to the encoder too."""
+    value = config.get("is_causal")
+    if value is not None and (part == "decoder" or value is not False):
+        expected = "false, or nothing" if part == "encoder" else "nothing: it also changes the attention to the encoder"
+        raise SpecError(Problem(f"{part}.is_causal", shorten(value), expected))
 
 
 def decoder_of(spec: ModelSpec) -> Decoder | None:
