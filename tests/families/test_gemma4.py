@@ -81,7 +81,7 @@ def random_config(seed: int) -> dict[str, Any]:
         },
     }
     if seed % 4 == 3:
-        config |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 12}
+        config |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
     return config
 
 
