@@ -1,11 +1,11 @@
 """Every family whose models have an encoder, or can become one, beside every family whose models have a decoder.
 
-The normal run takes each family beside the next one; `PAIRFORM_MATRIX=all` takes every pair.
+The normal run takes each family of `FOLDERS` beside the next one; `PAIRFORM_MATRIX=all` takes every pair of `SOURCES`.
 """
 
 import os
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.specs.layer_patches import with_layer_patches
 from pairform.assemblies.specs.model import StackSpec
 from tests.broken.damage import refused
+from tests.families import test_bart, test_modern_encoders, test_plain_decoders, test_umt5
+from tests.families.any_family import Case, written
 from tests.parity.compare import Batch, batch, error
 from tests.parity.config_folders import FOLDERS
 
@@ -30,6 +32,31 @@ MORE = 32
 """Token ids that the decoders have and the encoders do not."""
 
 
+def bart(folder: Path, classes: str) -> Path:
+    return test_bart.random_folder(folder, classes, 3)
+
+
+def folder_of(case: Case) -> Callable[[Path], Path]:
+    return partial(written, case=case, seed=0)
+
+
+BERT: dict[str, Any] = {**test_modern_encoders.SMALL, "num_hidden_layers": 2, "max_position_embeddings": 40}
+SOURCES: Mapping[str, Callable[[Path], Path]] = {
+    "bert": folder_of(Case("Bert", BERT, "ForMaskedLM")),
+    "roberta": folder_of(Case("Roberta", BERT | {"pad_token_id": 3}, "Model")),
+    "modernbert": partial(test_modern_encoders.create, family="modernbert", kind="ForMaskedLM"),
+    "eurobert": partial(test_modern_encoders.create, family="eurobert", kind="ForMaskedLM"),
+    "modernbert-decoder": partial(test_modern_encoders.create, family="modernbert-decoder", kind="ForCausalLM"),
+    **{family: partial(test_plain_decoders.create, family=family) for family in test_plain_decoders.CLASSES},
+    "umt5": partial(test_umt5.folder_of, seed=0),
+    **{classes.lower(): partial(bart, classes=classes) for classes in test_bart.LM},
+    **FOLDERS,
+}
+"""A small folder of each family."""
+ALL = os.environ.get("PAIRFORM_MATRIX") == "all"
+TRIED = [*(SOURCES if ALL else FOLDERS)]
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
@@ -38,7 +65,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def encoder_source(root: Path, family: str) -> Path:
     """A folder that transformers wrote."""
-    return FOLDERS[family](root / f"encoder-{family}")
+    return SOURCES[family](root / f"encoder-{family}")
 
 
 @cache
@@ -70,13 +97,13 @@ def follows(branch: dict[str, Any]) -> bool:
 
 def decoders(root: Path, encoder: str) -> Iterator[Path]:
     """The sources of decoders beside an encoder's, from the next family on."""
-    families = [*FOLDERS]
+    families = TRIED
     after = families.index(encoder) + 1
     found = (made for family in families[after:] + families[:after] if (made := decoder_source(root, family)) is not None)
-    yield from islice(found, None if os.environ.get("PAIRFORM_MATRIX") == "all" else 1)
+    yield from islice(found, None if ALL else 1)
 
 
-@pytest.mark.parametrize("family", FOLDERS)
+@pytest.mark.parametrize("family", TRIED)
 def test_an_encoder_beside_decoders(family: str, root: Path, tmp_path: Path) -> None:
     source = encoder_source(root, family)
     for decoder in decoders(root, family):
