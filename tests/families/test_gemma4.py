@@ -72,7 +72,7 @@ def random_config(seed: int) -> dict[str, Any]:
         "use_double_wide_mlp": rng.random() < 0.5,
         "final_logit_softcapping": rng.choice([None, 5.0]),
         "tie_word_embeddings": rng.random() < 0.7,
-        "sliding_window": rng.choice([1, 3, 5]),
+        "sliding_window": rng.choice([2, 3, 5]),  # with 1, transformers' tokens with its cache are not those without
         "hidden_activation": rng.choice(["gelu_pytorch_tanh", "silu"]),
         "rms_norm_eps": rng.choice([1e-6, 1e-3]),
         "rope_parameters": {
@@ -142,11 +142,11 @@ def test_packed_rows_and_the_cache_with_shared_keys(tmp_path: Path) -> None:
 
 
 def test_shared_keys_without_layer_inputs(tmp_path: Path) -> None:
-    """transformers slices its per-layer inputs in `generate` though there are none; its plain forward pass works."""
+    """transformers slices its layer inputs though there are none, unless all hidden states are asked for."""
     folder = sharing(tmp_path, hidden_size_per_layer_input=0)
     read = batch(1, padding="left")
     ours, theirs = pairform.load(folder), reference(folder)
-    assert error(ours(**read.inputs).logits, theirs(**read.inputs, use_cache=False).logits, read.real) < 1e-5
+    assert error(ours(**read.inputs).logits, theirs(**read.inputs, output_hidden_states=True).logits, read.real) < 1e-5
     with pytest.raises(TypeError):
         theirs.generate(**read.inputs, max_new_tokens=2)
 
