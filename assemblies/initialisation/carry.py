@@ -16,7 +16,8 @@ from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent
-from pairform.assemblies.initialisation.execute import entry, write_plan
+from pairform.assemblies.initialisation.entries import entry
+from pairform.assemblies.initialisation.execute import write_plan
 from pairform.assemblies.initialisation.options import DtypeName, Options
 from pairform.assemblies.initialisation.pairing.pair import kept_override, stack_of
 from pairform.assemblies.initialisation.pairing.source_layers import with_source_layers

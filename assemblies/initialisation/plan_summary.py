@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
-from pairform.assemblies.initialisation.plan import Plan, Shape
+from pairform.assemblies.initialisation.operations import Shape
+from pairform.assemblies.initialisation.plan import Plan
 
 
 @dataclass

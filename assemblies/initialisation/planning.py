@@ -13,9 +13,9 @@ from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.initialisation.options import Options, dtype_name, read_options
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
 from pairform.assemblies.initialisation.pairing.pair import move, pair
-from pairform.assemblies.initialisation.pairing.source_layers import changed_source_layers
-from pairform.assemblies.initialisation.plan import Edit, NewVocabulary, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.plan import NewVocabulary, Plan, Role, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.rules.cross_attention import DecoderRules, advice
+from pairform.assemblies.initialisation.rules.edits import dtype_edits, edits
 from pairform.assemblies.initialisation.rules.stacks import PARTS, Part, Planned, StackRules, Target, head_rule
 from pairform.assemblies.initialisation.rules.vision import bridge_rule, check_vision, vision_rule
 from pairform.assemblies.initialisation.rules.vocabulary import in_vocabulary, new_vocabularies
@@ -23,7 +23,7 @@ from pairform.assemblies.initialisation.vocabulary.change import with_vocabulary
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.depth_dependent import Move, with_moved_values
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.registry import Problem, SpecError, difference, shorten
+from pairform.registry import Problem, SpecError, shorten
 
 
 def plan(
@@ -188,34 +188,6 @@ def target_rows(rules: Mapping[Part, StackRules], sources: Mapping[Role, Checkpo
     if problems:
         raise SpecError(problems[:20])
     return rows
-
-
-def edits(rules: Mapping[Part, StackRules]) -> Iterator[Edit]:
-    """Where the new stacks, head and tokens differ from their sources in what no weight shows."""
-    last = [*rules.values()][-1]
-    target = last.target
-    old, new = (
-        {field: document.get(field) for field in ("tokens", "head", "bridge", "tie_embeddings")}
-        for document in (last.checkpoint.spec.document(), target.document())
-    )
-    for part, rule in rules.items():
-        old[part], new[part] = (
-            model.stacks[name].document() | {"vocabulary": model.vocabulary_of(name)}
-            for model, name in ((rule.checkpoint.spec, rule.source_part), (target, part))
-        )
-    for path, (before, after) in difference(old, new).items():
-        yield Edit(path=path, before=before, after=after)
-    if "encoder" in rules and "decoder" in rules:
-        for path, was, now in changed_source_layers(target, rules["decoder"].move, rules["encoder"].move):
-            yield Edit(path=path, before=was, after=now)
-
-
-def dtype_edits(sources: Mapping[Role, Checkpoint], targets: tuple[TargetRow, ...]) -> Iterator[Edit]:
-    """The sources whose dtype differs from the new model's."""
-    dtype = targets[0].dtype
-    for role, source in sources.items():
-        if dtype_name(source.dtype) != dtype:
-            yield Edit(path=f"{role}.dtype", before=dtype_name(source.dtype), after=dtype)
 
 
 def source_rows(

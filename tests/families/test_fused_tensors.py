@@ -131,7 +131,7 @@ def test_any_rows_of_a_part_are_read_alone(seed: int, data: st.DataObject, tmp_p
     assert torch.equal(torch.cat(pieces) if pieces else wanted[name][:0], wanted[name][start:stop])
     assert rows is None or all(len(piece) <= rows for piece in pieces)
     assert torch.equal(tensors[name].read(), wanted[name])
-    assert tensors[name].path in path.glob("*.safetensors")
+    assert tensors[name].path in [*path.glob("*.safetensors")]
 
 
 def test_a_part_of_rows_is_read_without_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

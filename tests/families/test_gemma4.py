@@ -136,7 +136,7 @@ def test_packed_rows_and_the_cache_with_shared_keys(tmp_path: Path) -> None:
     alone = torch.cat((model(first).logits, model(second).logits), 1)
     torch.testing.assert_close(model(packed, segment_ids=segments).logits, alone)
     cache = pairform.Cache()
-    parts = [model(part, cache=cache).logits for part in (packed[:, :6], *packed[:, 6:].split(1, 1))]
+    parts = [model(part, cache=cache).logits for part in (packed[:, :6], *torch.split(packed[:, 6:], 1, 1))]
     torch.testing.assert_close(torch.cat(parts, 1), model(packed).logits)
     assert {layer for layer, _ in cache.own} == {0, 1, 2}
 

@@ -118,7 +118,7 @@ def test_unpadded_rows_give_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("encoder", "decoder"), [("modernbert", "modernbert-decoder"), ("eurobert", "modernbert-decoder")])
 def test_both_halves_of_a_pair(encoder: str, decoder: str, tmp_path: Path) -> None:
     """The encoder is its source, and the decoder its own while the cross-attention adds zeros; the pair trains."""
-    folders = {
+    folders: dict[str, Any] = {
         "encoder": create(tmp_path / "encoder", encoder, "Model"),
         "decoder": create(tmp_path / "decoder", decoder, "ForCausalLM", seed=1, hidden_size=48),
     }

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 import pairform
+from pairform.assemblies.initialisation.operations import Copy, Fresh
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.plan import Copy, Fresh, Plan, Source, SourceFolder, SourceRow, TargetRow
+from pairform.assemblies.initialisation.plan import Plan, Source, SourceFolder, SourceRow, TargetRow
 from pairform.assemblies.initialisation.plan_summary import Group, dropped, groups, place, size_in_bytes, sources_of
 from pairform.blocks.functional.initializers import Normal
 from tests.small_pairs import small_pair

@@ -55,6 +55,6 @@ class Gemma4UnifiedConfig(Gemma4Config):
 
     max_position_embeddings: PositiveInt = 262_144
     sliding_window: Count = 1024
-    use_bidirectional_attention: Literal["all", "vision"] | None = "vision"  # type: ignore[assignment]
+    use_bidirectional_attention: Literal["all", "vision"] | None = "vision"
     hidden_size_per_layer_input: None = None
     enable_moe_block: Literal[False] = False

@@ -98,7 +98,7 @@ def kind_of_layer(config: Mapping[str, Any], types: list[str], kind: str) -> dic
     found = {"kv_heads": config["num_key_value_heads"], "head_dim": config["head_dim"]}
     given = config["per_layer_config"]
     if given is not None:
-        own = [{} for _ in types]
+        own: list[dict[str, Any]] = [{} for _ in types]
         for key, fields in given.items():
             own[layer_number(key, len(types))] = fields
         mine = [fields for fields, each in zip(own, types, strict=True) if each == kind]
@@ -184,7 +184,8 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
     types = [LOCAL if window else GLOBAL for window in windows]
     kinds = dict(reversed(list(zip(types, layers, strict=True))))  # the first of each kind stays
     first, everywhere = layers[0], not layers[0].get("mask", {}).get("causal", True)
-    local, last = kinds.get(LOCAL, kinds.get(GLOBAL, {})), kinds.get(GLOBAL, {})
+    last: dict[str, Any] = kinds.get(GLOBAL, {})
+    local = kinds.get(LOCAL, last)
     widths = [branch(layer, "feed_forward") for layer in stack.layers]
     mixture = widths[0] if widths[0].get("name") == "mixture" else {}
     dense = [width.get("shared", width).get("hidden", 1) for width in widths]

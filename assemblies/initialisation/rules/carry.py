@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pairform.assemblies.initialisation.operations import Operation, Rows
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS, MERGED, weight_kind
-from pairform.assemblies.initialisation.plan import Operation, Rows
 from pairform.assemblies.initialisation.rules.cross_attention import SEPARATE
 from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, fresh
 from pairform.registry import Problem, SpecError

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
+from pairform.assemblies.initialisation.operations import Fresh
 from pairform.assemblies.initialisation.pairing.compatibility import (
     CROSS,
     MERGED,
@@ -11,7 +12,7 @@ from pairform.assemblies.initialisation.pairing.compatibility import (
     self_attention_branch,
     weight_kind,
 )
-from pairform.assemblies.initialisation.plan import Fresh, TargetRow
+from pairform.assemblies.initialisation.plan import TargetRow
 from pairform.assemblies.initialisation.rules.stacks import Planned, StackRules, Target, fresh
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
 from pairform.assemblies.specs.shared import key_places

@@ -5,20 +5,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
+from pairform.assemblies.initialisation.operations import Copy, Fresh, MeanHeads, Operation, Parts, RepeatHeads, Rows, ScaledRow
 from pairform.assemblies.initialisation.options import Options
 from pairform.assemblies.initialisation.pairing.compatibility import equivalent, transferable
-from pairform.assemblies.initialisation.plan import (
-    Copy,
-    Fresh,
-    MeanHeads,
-    Operation,
-    Parts,
-    RepeatHeads,
-    Role,
-    Rows,
-    ScaledRow,
-    Source,
-)
+from pairform.assemblies.initialisation.plan import Role, Source
 from pairform.assemblies.specs.depth_dependent import Move
 from pairform.assemblies.specs.model import LayerSpec, ModelSpec, StackSpec
 from pairform.blocks.functional.initializers import Constant, Normal

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
+from pairform.assemblies.initialisation.operations import Copy
 from pairform.assemblies.initialisation.pairing.pair import vision_of
-from pairform.assemblies.initialisation.plan import Copy, Role, Source
+from pairform.assemblies.initialisation.plan import Role, Source
 from pairform.assemblies.initialisation.rules.stacks import Planned, Target, fresh
 from pairform.assemblies.specs.canonical import canonical_stack
 from pairform.assemblies.specs.model import ModelSpec

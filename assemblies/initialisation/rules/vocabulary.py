@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
+from pairform.assemblies.initialisation.operations import ScaledRow, VocabularyRows
 from pairform.assemblies.initialisation.options import Options
-from pairform.assemblies.initialisation.plan import NewVocabulary, Role, ScaledRow, TargetRow, VocabularyRows
+from pairform.assemblies.initialisation.plan import NewVocabulary, Role, TargetRow
 from pairform.assemblies.initialisation.rules.stacks import PARTS
 from pairform.assemblies.initialisation.vocabulary.change import new_vocabulary
 from pairform.assemblies.modeling.build import parameters_of
