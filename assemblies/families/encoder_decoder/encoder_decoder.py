@@ -7,6 +7,9 @@ nothing reads; we have none, so that it reports one as newly initialised when it
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pairform.assemblies.families.bert import kinds
 from pairform.assemblies.families.bert import names as bert_names
 from pairform.assemblies.families.bert.stack import offset_of, stack_config, stack_document
@@ -151,9 +154,25 @@ def doubles(spec: ModelSpec) -> Mapping[str, str]:
     return {} if decoder is None or spec.head_tie is not None else decoder.doubles
 
 
+def constants(spec: ModelSpec) -> dict[str, Tensor]:
+    """The encoder's pooler, which transformers builds and does not read."""
+    assert spec.encoder is not None, "checked by `writes`"
+    width, pooler = spec.encoder.width, "encoder.pooler.dense."
+    return {pooler + "weight": torch.zeros(width, width), pooler + "bias": torch.zeros(width)}
+
+
 ANY = NameTable(tuple(dict.fromkeys(row for decoder in DECODERS.values() for row in names(decoder, tied=False).rows)))
 FAMILIES = (
     Family(
-        "encoder-decoder", ANY, to_document, to_config, writes, base_prefix="", written=written, by_spec=True, doubles=doubles
+        "encoder-decoder",
+        ANY,
+        to_document,
+        to_config,
+        writes,
+        base_prefix="",
+        written=written,
+        by_spec=True,
+        doubles=doubles,
+        constants=constants,
     ),
 )
