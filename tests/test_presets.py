@@ -243,8 +243,8 @@ def test_every_preset_can_be_stored_as_transformers_does(name: str) -> None:
     spec = pairform.load_spec(name)
     family = FAMILIES[family_of(name)]
     assert differences(family.spec(family.config(spec)), spec) == {}
-    theirs = [family.theirs(ours, spec) for ours, _ in skeleton(spec).named_parameters()]
-    assert len(set(theirs)) == len(theirs)
+    stored = [family.theirs(ours, spec) for ours, _ in skeleton(spec).named_parameters() if ".experts." not in ours]
+    assert len(set(stored)) == len(stored)
 
 
 @pytest.mark.parametrize("name", UNEQUAL)

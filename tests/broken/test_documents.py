@@ -192,8 +192,8 @@ def test_the_deepest_stack_is_validated_and_counted_by_kinds_of_layers(monkeypat
     built: list[LayerSpec] = []
 
     class Counted(Layer):
-        def __init__(self, spec: LayerSpec, sizes: pairform.Sizes) -> None:
-            super().__init__(spec, sizes)
+        def __init__(self, spec: LayerSpec, *others: Any) -> None:
+            super().__init__(spec, *others)
             built.append(spec)
 
     monkeypatch.setattr("pairform.assemblies.modeling.stack.Layer", Counted)

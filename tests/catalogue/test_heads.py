@@ -217,7 +217,7 @@ def test_a_transform_of_the_first_token_is_berts_pooler(name: str) -> None:
 
 
 def test_a_tied_masked_lm_needs_a_table_of_the_width() -> None:
-    document = build({"name": "masked_lm"}).spec.document()
+    document = build({"name": "masked_lm", "transform": {}}).spec.document()
     document["encoder"]["embedding"] = {"name": "factorised", "rank": 4}
     document["head"]["tie"] = "encoder"
     with pytest.raises(pairform.PairformError, match=r"head\.tie: found the encoder's factorised table"):

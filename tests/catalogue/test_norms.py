@@ -87,7 +87,7 @@ def test_each_norm_stands_where_its_placement_says(name: str, placement: str) ->
     for layer in decoder.layers:
         branch = layer.feed_forward
         up, down = branch.block.up_proj.weight, branch.block.down_proj.weight
-        norms = [getattr(branch, norm) for norm in ("pre_norm", "post_norm") if hasattr(branch, norm)]
+        norms = [getattr(branch, norm) for norm in ("pre_norm", "post_norm") if getattr(branch, norm) is not None]
         assert len(norms) == 1 + (placement == "sandwich")
 
         def block(hidden: Tensor, up: Tensor = up, down: Tensor = down) -> Tensor:

@@ -332,7 +332,7 @@ def test_positions_that_are_not_built_are_refused_with_the_reason(fields: dict[s
 @pytest.mark.parametrize(
     ("patch", "words"),
     [
-        ({"decoder": {"layer": {"norm": {"unit_offset": True}}}}, "unit_offset"),
+        ({"decoder": {"layer": {"norm": {"unit_offset": True}}}}, "decoder.embedding.scale"),
         ({"decoder": {"embedding": {"scale": "sqrt_width"}}}, "decoder.embedding.scale"),
         ({"decoder": {"layer": {"branches": {"self_attention": {"softcap": 50.0}}}}}, "softcap"),
         ({"head": {"softcap": 30.0}}, "head.softcap"),

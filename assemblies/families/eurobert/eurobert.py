@@ -14,6 +14,7 @@ from pairform.assemblies.families.llama.config import LlamaConfig
 from pairform.assemblies.families.rows import PRE_NORMS, stack_rows
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Problem, SpecError
 
@@ -89,7 +90,8 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
 def writes(spec: ModelSpec) -> bool:
     stack = spec.last
     plain = stack.vision is None and stack.position is None and stack.embedding_norm is None and not stack.qk_normed
-    return spec.assembly == "encoder_only" and plain and stack.layers[0].placement == "pre"
+    rotary = all(isinstance(layer.self_attention.position, RotaryPosition.Spec) for layer in stack.layers)
+    return spec.assembly == "encoder_only" and plain and rotary and stack.layers[0].placement == "pre"
 
 
 FAMILIES = (Family("eurobert", NAMES, to_document, to_config, writes),)
