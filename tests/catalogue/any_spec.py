@@ -17,6 +17,9 @@ KERNELS = ("auto", "eager", "sdpa", "chunked")
 RARE, OFTEN = 0.2, 0.5
 """How often a field is given that could be left out: a number or choice, and what holds a block or an object."""
 
+OF_OTHERS = ("share_keys", "layer_input", "norms", "token_types")
+"""Fields that are only valid beside certain others: given seldom, or few specs would be valid."""
+
 
 def rarely(draw: st.DrawFn, often: float = RARE) -> bool:
     return draw(st.integers(0, 99)) >= 100 * (1 - often)  # which shrinks to no
@@ -49,6 +52,8 @@ def fields(draw: st.DrawFn, definition: Mapping[str, Any], often: float = RARE) 
         required = field in definition.get("required", ())
         if field in LONG:
             found |= {field: value["examples"][0]} if required else {}
+        elif field in OF_OTHERS:
+            found |= {field: any_of(draw, value)} if rarely(draw, 0.03) else {}
         elif field == "kernel":
             found |= {field: draw(st.sampled_from(KERNELS))} if rarely(draw) else {}
         elif field == "name":

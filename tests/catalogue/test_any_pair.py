@@ -16,7 +16,7 @@ from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import answer, inputs, loss_of
 
 COUNT = 35
-LEAST = {"encoder_decoder": 0.2, "decoder_only": 0.25, "encoder_only": 0.25}
+LEAST = {"encoder_decoder": 0.15, "decoder_only": 0.25, "encoder_only": 0.25}
 """The share of each assembly's specs that must work: about half of what does, since each run draws the same."""
 
 

@@ -38,6 +38,14 @@ DIFFERENCES = {
         ("encoder_layerdrop = 0.25", "decoder_layerdrop = 0.25"),
         "transformers drops whole layers in training; pairform does not, and warns",
     ),
+    **dict.fromkeys(
+        ("encoder_layerdrop", "decoder_layerdrop"),
+        "M2M-100's default rate is not 0; transformers drops whole layers in training",
+    ),
+    **dict.fromkeys(
+        ("max_position_embeddings", "max_position_embeddings = 41"),
+        "Pegasus' files hold a table of sines of this length, which transformers reads; pairform computes the sines",
+    ),
     "text_config.dropout_rate": "pairform uses 0 if it is absent; transformers has no default for encoders alone, and fails",
 }
 """Mutations that may differ, by the end of their text, with the reason."""
