@@ -16,8 +16,8 @@ from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import answer, inputs, loss_of
 
 COUNT = 35
-LEAST = {"encoder_decoder": 0.15, "decoder_only": 0.25, "encoder_only": 0.25}
-"""The share of each assembly's specs that must work: about half of what does, since each run draws the same."""
+LEAST = {"encoder_decoder": 0.15, "decoder_only": 0.25, "encoder_only": 0.15}
+"""The share of each assembly's specs that must work: well below what does: a run draws few."""
 
 
 def check_works(spec: pairform.ModelSpec) -> None:
