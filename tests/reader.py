@@ -87,7 +87,7 @@ class Reader:
             self.capsys.readouterr()
             exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), self.names)
             self.printed = self.capsys.readouterr().out
-        elif block.language == "text":
+        elif block.language == "text" and not block.file:
             assert missing_line(block.text.splitlines(), self.printed) is None, self.printed
         elif block.language == "json":
             check_document(json.loads(block.text))
