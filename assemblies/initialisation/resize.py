@@ -5,6 +5,7 @@ from torch import nn
 
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.checkpoints.unwrapping import unwrapped
+from pairform.assemblies.initialisation.rules.vocabulary import VOCABULARY_TABLE
 from pairform.assemblies.modeling.build import check_seed, distributions
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.random_init import chunks
@@ -29,12 +30,14 @@ def resize_vocabulary(model: Model, size: int, *, seed: int = 0) -> Model:
     model, seed = unwrapped(model), check_seed(seed)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InputError(Problem("size", shorten(size), "a number of tokens, 1 or more"))
-    stacks = {part: {"vocabulary": None} for part in model.spec.stacks}
+    own = {"vocabulary": None}
+    stacks = {
+        part: own if stack.layer_input is None else own | {"layer_input": own} for part, stack in model.spec.stacks.items()
+    }
     spec = patch_spec(model.spec, {"vocabulary": size, **stacks})
     with torch.no_grad():
         for name, parameter, initial in list(distributions(model)):
-            part, _, rest = name.partition(".")
-            if (part in stacks and rest == "embedding.weight") or name in ("head.weight", "head.bias"):
+            if VOCABULARY_TABLE.fullmatch(name):
                 kept, row = min(size, len(parameter)), parameter.shape[1:]
                 rows = torch.empty((size, *row), dtype=parameter.dtype, device=parameter.device)
                 rows[:kept] = parameter[:kept]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import pairform
+from tests.broken.damage import refused
 from tests.families.any_family import TOKENS, check_family
+from tests.initialisation.test_vocabulary import trained, with_tokenizer
 from tests.parity.compare import batch, error, reference, write
 
 SEEDS = range(int(os.environ.get("PAIRFORM_SEEDS", "8")))
@@ -210,3 +213,23 @@ def test_configurations_that_cannot_be_read(changes: dict[str, Any], path: str, 
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(pairform.PairformError, match=path):
         pairform.load_spec(folder)
+
+
+def test_another_vocabulary_changes_the_table_of_layer_inputs(tmp_path: Path) -> None:
+    folder = create(tmp_path / "model")
+    before = pairform.load(folder)
+    for size in (50, 120):
+        model = pairform.resize_vocabulary(pairform.load(folder), size)
+        table, old = (each.get_parameter("decoder.layer_inputs.weight") for each in (model, before))
+        assert len(table) == size
+        assert torch.equal(table[: min(size, 96)], old[:size])
+        assert model(torch.tensor([[5, size - 1]])).logits.shape == (1, 2, size)
+    with_tokenizer(folder, trained("WordLevel"))
+    (tmp_path / "tokens.txt").write_text("encoder\ndecoder\n")
+    vocabulary = {"tokens": str(tmp_path / "tokens.txt")}
+    report = pairform.convert(encoder=folder, decoder=folder, out=tmp_path / "pair", vocabulary=vocabulary)
+    kept = [row for (row,) in report.plan.vocabularies["decoder"].rows]
+    table = pairform.load(tmp_path / "pair").get_parameter("decoder.layer_inputs.weight")
+    assert torch.equal(table, before.get_parameter("decoder.layer_inputs.weight")[kept])
+    chosen = partial(pairform.plan, encoder=folder, decoder=folder, vocabulary=vocabulary, decoder_layers="2,5")
+    refused(chosen, "vocabulary", "Convert twice")

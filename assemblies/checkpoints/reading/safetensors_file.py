@@ -212,6 +212,6 @@ def readable(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(Problem(str(file), error.strerror or str(error), "a safetensors file")) from None
-    except (SafetensorError, EOFError, ValueError, RecursionError) as error:
+    except (SafetensorError, EOFError, ValueError, RuntimeError) as error:  # RuntimeError: no memory to map it
         remedy = "The file is truncated or damaged: fetch or write it again."
         raise CheckpointError(Problem(str(file), f"{error}", "a whole safetensors file", remedy)) from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.initialisation.operations import ScaledRow, VocabularyRows
 from pairform.assemblies.initialisation.options import Options
+from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.initialisation.plan import NewVocabulary, Role, TargetRow
 from pairform.assemblies.initialisation.rules.stacks import PARTS
 from pairform.assemblies.initialisation.vocabulary.change import new_vocabulary
@@ -13,7 +14,7 @@ from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError
 
-VOCABULARY_TABLE = re.compile(r"(encoder|decoder)\.embedding\.weight|head\.(weight|bias)")
+VOCABULARY_TABLE = re.compile(r"(encoder|decoder)\.(embedding|layer_inputs)\.weight|head\.(weight|bias)")
 """The tensors with one row for each token."""
 
 
@@ -22,6 +23,14 @@ def new_vocabularies(sources: Mapping[Role, Checkpoint], options: Options) -> di
     if options.vocabulary is None:
         return {}
     stacks = {role: source for role, source in sources.items() if role in PARTS}
+    for role, source in stacks.items():
+        stack = stack_of(source.spec, role)[1]
+        if stack.layer_input is not None and stack.layer_input.table and options.layers(role) is not None:
+            found = (
+                "another vocabulary together with a choice of layers, each of which has columns in the table of layer inputs"
+            )
+            remedy = "Convert twice: first the layers, then the vocabulary."
+            raise SpecError(Problem(f"vocabulary of the {role}", found, "one of both", remedy))
     folders = {source.folder: source for source in stacks.values()}
     made = {folder: new_vocabulary(source, options.vocabulary) for folder, source in folders.items()}
     return {role: made[source.folder] for role, source in stacks.items()}

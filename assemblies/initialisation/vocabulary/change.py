@@ -114,6 +114,8 @@ def with_vocabulary(source: Checkpoint, change: NewVocabulary) -> ModelSpec:
     patch: dict[str, Any] = {"vocabulary": len(change.rows), "tokens": new_tokens(spec.tokens, renumber, "tokens")}
     for part, stack in spec.stacks.items():
         own: dict[str, Any] = {"vocabulary": None}
+        if stack.layer_input is not None:
+            own["layer_input"] = {"vocabulary": None}
         if stack.tokens is not None:
             own["tokens"] = new_tokens(stack.tokens, renumber, f"{part}.tokens")
         if stack.vision is not None:
