@@ -13,6 +13,7 @@ from pairform.assemblies.families.config import ACTIVATION_NAMES, HeadConfig, ch
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.common import activation, branch, local_layers
 from pairform.assemblies.families.gemma.gemma3_stack import GLOBAL, LOCAL, THETA, Gemma3StackConfig, position
+from pairform.assemblies.families.gemma4.stack import OVERRIDES, layer_number
 from pairform.assemblies.families.rope import rope_config
 from pairform.assemblies.families.rows import SANDWICH_NORMS, stack_rows
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
@@ -37,8 +38,6 @@ NAMES = NameTable(
     spellings=(("language_model.", ""),),
     unread=("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio."),
 )
-OVERRIDES = {"head_dim": "head_dim", "num_key_value_heads": "kv_heads"}
-"""What `per_layer_config` may say of a layer, and our field."""
 
 
 class EmbeddingGemma2Config(Gemma3StackConfig):
@@ -140,13 +139,6 @@ def layer_patches(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             attention |= {"position": turned, "mask": {"window": None}}
         patches.append({"branches": {"self_attention": attention}} if attention else {})
     return patches
-
-
-def layer_number(key: str, depth: int) -> int:
-    """The layer that a key of `per_layer_config` names, such as "05"."""
-    if not key.isdecimal() or not key.isascii() or len(key) > 5 or int(key) >= depth:
-        raise SpecError(Problem("per_layer_config", shorten(key), f"numbers of layers, from 0 to {depth - 1}"))
-    return int(key)
 
 
 def to_config(spec: ModelSpec) -> dict[str, Any]:
