@@ -66,6 +66,10 @@ class ModelParts(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
+        self.assemble(spec)
+
+    def assemble(self, spec: ModelSpec) -> None:
+        """Build the parts."""
         self.spec = spec
         self.encoder = None if spec.encoder is None else Stack(spec.encoder, spec.sizes("encoder"))
         self.decoder = None if spec.decoder is None else Stack(spec.decoder, spec.sizes("decoder"))
