@@ -88,10 +88,14 @@ def random_config(seed: int) -> dict[str, Any]:
     return config
 
 
-def create(folder: Path, *, seed: int = 0, kind: str = "ForCausalLM", spread: float = 0.5, **changes: Any) -> Path:
+def create(
+    folder: Path, *, seed: int = 0, classes: str = "Gemma4", kind: str = "ForCausalLM", spread: float = 0.5, **changes: Any
+) -> Path:
+    """A small folder of transformers' own writing. Gemma 4 unified has no layer inputs."""
     torch.manual_seed(seed)
-    config = transformers.Gemma4TextConfig(**{**TOKENS, **SMALL, "initializer_range": spread, **changes})
-    return scaled(write(folder, getattr(transformers, f"Gemma4{kind}")(config)), seed)
+    own = {field: value for field, value in SMALL.items() if classes == "Gemma4" or "per_layer" not in field}
+    config = getattr(transformers, f"{classes}TextConfig")(**{**TOKENS, **own, "initializer_range": spread, **changes})
+    return scaled(write(folder, getattr(transformers, classes + kind)(config)), seed)
 
 
 def scaled(folder: Path, seed: int) -> Path:
