@@ -98,7 +98,7 @@ class Mask:
         one if neither padding nor packing does.
         """
         left, right = self.window
-        if not self.padded:
+        if not self.padded and not torch.compiler.is_exporting():  # one program for lengths within the window and beyond
             before = self.query_start + self.query_length - 1 - self.key_start  # from the last query to the first key
             after = self.key_start + self.key_length - 1 - self.query_start  # from the first query to the last key
             if (left is None or before <= left) and (right is None or after <= right):

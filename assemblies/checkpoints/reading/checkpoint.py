@@ -32,6 +32,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, Problem
 
 PATCHED = "A patch may change how the stored tensors are used, not which there are: `carry` makes another model of them."
+UNFIT = "Correct the configuration, or fetch the folder again if it is incomplete."
 HEADLESS = 'For the model without its head, call load(..., patch={"head": {"name": "none"}}).'
 
 
@@ -125,8 +126,8 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
         if name in wanted and name not in tensors:
             tensors[name] = ZeroTensor(name, dtype, wanted[name].shape, str(folder.path))
     unfit = list(mismatches(wanted, tensors, folder.path))
-    if patch is not None and unfit:
-        unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or PATCHED)
+    if unfit:
+        unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or (UNFIT if patch is None else PATCHED))
     problems += unfit
     if problems:
         raise CheckpointError(problems)
@@ -169,7 +170,15 @@ def is_tied(name: str | None, spec: ModelSpec) -> bool:
 def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], folder: Path) -> Iterator[Problem]:
     """Where stored tensors and those of a model differ in name or shape."""
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
+    layers = {part: [name for name in shapes if name.startswith(f"{part}.layers.")] for part in ("encoder", "decoder")}
+    absent = {part: names for part, names in layers.items() if names and tensors.keys().isdisjoint(names)}
+    for part, names in absent.items():
+        found, expected = f"none of their {len(names)} tensors", "the weights of every stack that the configuration declares"
+        yield Problem(f"{folder}: {part}.layers", found, expected)
+    listed = {name for names in absent.values() for name in names}
     for name, shape in shapes.items():
+        if name in listed:
+            continue
         if name not in tensors:
             remedy = HEADLESS if name.startswith("head.") else ""
             yield Problem(f"{folder}: {name}", "no such tensor", f"one of shape {list(shape)}", remedy)
