@@ -37,7 +37,7 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
         "is_encoder_decoder": spec.assembly == "encoder_decoder",
         "is_decoder": spec.assembly == "decoder_only",
         "vocab_size": spec.vocabulary_of(list(spec.stacks)[-1]),
-        "hidden_size": last.width,
+        "hidden_size": next(iter(spec.stacks.values())).width,  # of embeddings of the input
         "num_hidden_layers": last.depth,
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads or attention.heads,
