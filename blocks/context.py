@@ -45,6 +45,17 @@ class TokenSlot:
     first: Int[Tensor, "batch 1"] | None = None
 
 
+def opaque(kind: type[T]) -> type[T]:
+    """A dataclass that others no longer recognise as one.
+
+    FSDP copies dataclasses among the arguments of a layer, with the dicts in them, so that it would lose what the layer writes:
+    keys for later layers, auxiliary losses, memos.
+    """
+    del kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return kind
+
+
+@opaque
 @dataclass
 class Context:
     """The state that all branches of a stack share in one forward pass.

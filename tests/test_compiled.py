@@ -42,7 +42,7 @@ def check_close(got: list[Tensor], expected: list[Tensor]) -> None:
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
-@pytest.mark.parametrize(("preset", "kinds"), [("t5gemma-b-b", 2), ("t5gemma2-270m-270m", 2), ("sharing", 8), ("merged", 8)])
+@pytest.mark.parametrize(("preset", "kinds"), [("t5gemma-b-b", 2), ("t5gemma2-270m-270m", 2), ("sharing", 10), ("merged", 10)])
 def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(preset: str, kinds: int) -> None:
     """Attention to the source apart and merged; with padding in the encoder and without in the decoder."""
     compiled, model = pair(preset, depth=3), pair(preset, depth=3)
@@ -52,7 +52,7 @@ def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(
     for target, source in LENGTHS:
         inputs = (tokens(length=source), tokens(1, length=target))
         check_close(loss_and_gradients(compiled, *inputs), loss_and_gradients(model, *inputs))
-    assert graphs.frame_count == kinds  # of layers: one graph for each
+    assert graphs.frame_count == kinds  # of layers; one more where a layer whose keys others read is computed again
     assert compiled.state_dict().keys() == model.state_dict().keys()
 
 

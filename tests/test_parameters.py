@@ -14,14 +14,14 @@ from tests.small_pairs import sharing_pair, small_pair
 
 
 def experts() -> pairform.ModelSpec:
-    """Experts that are mixtures themselves, beside a dense block."""
-    inner = {
+    """Experts of several modules, beside a dense block."""
+    mixture = {
         "name": "mixture",
-        "experts": 2,
-        "top_k": 1,
+        "experts": 12,
+        "top_k": 2,
         "expert": {"name": "mlp", "hidden": 8, "bias": True, "wide_output": True},
+        "shared": {"name": "gated", "hidden": 8},
     }
-    mixture = {"name": "mixture", "experts": 3, "top_k": 2, "expert": inner, "shared": {"name": "gated", "hidden": 8}}
     layer = {"order": ["self_attention", "feed_forward"], "branches": {"feed_forward": mixture, "cross_attention": None}}
     return small_pair(assembly="decoder_only", encoder=None, decoder={"layer": layer})
 
@@ -53,7 +53,7 @@ def test_one_of_equal_experts_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     build = DenseFeedForward.__init__
     parameters = parameters_of(pairform.patch(experts(), {"vocabulary": 98}))
     assert len(built) == 2, "one in each layer"
-    assert sum("up_proj.weight" in name and "shared" not in name for name in parameters) == 2 * 3 * 2
+    assert sum("up_proj.weight" in name and "shared" not in name for name in parameters) == 2 * 12
 
 
 def test_a_skeleton_holds_no_weights_and_leaves_the_random_state_alone() -> None:

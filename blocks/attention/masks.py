@@ -169,7 +169,7 @@ class JoinedMask:
         masks = [(part, part.dense(device)) for part in self.parts]
         if all(allowed is None for _, allowed in masks):
             return None
-        batch = max(1 if allowed is None else len(allowed) for _, allowed in masks)
+        batch = max(1 if allowed is None else allowed.shape[0] for _, allowed in masks)  # `len` would fix it in a program
         whole = [
             torch.ones((1, 1, part.query_length, part.key_length), dtype=torch.bool, device=device)
             if allowed is None

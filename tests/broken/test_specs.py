@@ -102,8 +102,8 @@ def test_sizes_whose_product_no_tensor_can_have_are_refused() -> None:
 
 def branch_named(name: str) -> dict[str, Any]:
     """A patch that adds a branch to every layer of the decoder."""
-    layer = {"order": ["self_attention", name], "branches": {name: {"name": "mlp", "activation": "relu", "hidden": 8}}}
-    return {"decoder": {"layer": {**layer, "branches": {"feed_forward": None, **layer["branches"]}}}}
+    branches = {"feed_forward": None, name: {"name": "mlp", "activation": "relu", "hidden": 8}}
+    return {"decoder": {"layer": {"order": ["self_attention", name], "branches": branches}}}
 
 
 @pytest.mark.parametrize("name", ["layer_input", "output_scale", "spec", "forward", "training", "parameters"])

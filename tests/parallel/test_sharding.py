@@ -75,6 +75,17 @@ def check_copies_of_a_model_are_kept_alike(world: World, folder: Path) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+def check_auxiliary_losses_of_all_layers_count(world: World, folder: Path) -> None:
+    """FSDP must not copy what the layers of a pass write to; in mixed precision it copies all that it recognises."""
+    mixture = {"name": "mixture", "experts": 4, "top_k": 2, "balance": 10.0, "expert": {"name": "gated", "hidden": 8}}
+    spec = small_pair(decoder={"layer": {"branches": {"feed_forward": mixture}}})
+    inputs = part(batch("t5gemma"), slice(0, 2))
+    expected = pairform.build(spec, seed=0).train()(**inputs).loss
+    for precision, bound in (("float32", 1e-5), ("mixed", 0.03)):
+        model = pairform.shard(pairform.build(spec, seed=0).train(), world.mesh, precision)  # type: ignore[arg-type]
+        torch.testing.assert_close(model(**inputs).loss, expected, rtol=bound, atol=0)
+
+
 def check_mixed_precision_keeps_float32_parameters(world: World, folder: Path) -> None:
     model = pairform.shard(pairform.build(small_pair(), seed=0).train(), world.mesh, precision="mixed")
     output = model(**part(batch("t5gemma"), rows_of(world)[0]), loss_tokens=9)

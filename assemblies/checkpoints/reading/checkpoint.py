@@ -1,6 +1,7 @@
 """A checkpoint folder in any known format, its tensors under pairform's names."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -125,10 +126,14 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     for name in family.zeros if family is not None and tensors else ():
         if name in wanted and name not in tensors:
             tensors[name] = ZeroTensor(name, dtype, wanted[name].shape, str(folder.path))
-    unfit = list(mismatches(wanted, tensors, folder.path))
-    if unfit:
-        unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or (UNFIT if patch is None else PATCHED))
-    problems += unfit
+    absent = absent_stacks(wanted, tensors)
+    unfit = list(mismatches(wanted, tensors, folder.path, absent))
+    # before the tensors that are not of this model, which can be many
+    missing = [missing_stack(folder.path, *each) for each in absent.items()]
+    first = missing or unfit
+    if first:
+        first[0] = replace(first[0], remedy=first[0].remedy or (UNFIT if patch is None else PATCHED))
+    problems = [*missing, *problems, *unfit]
     if problems:
         raise CheckpointError(problems)
     return Checkpoint(folder, patched, tensors, dtype)
@@ -167,17 +172,19 @@ def is_tied(name: str | None, spec: ModelSpec) -> bool:
     return spec.tie_embeddings and name is not None and name.startswith("decoder.embedding.")
 
 
-def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], folder: Path) -> Iterator[Problem]:
-    """Where stored tensors and those of a model differ in name or shape."""
+def absent_stacks(wanted: Iterable[str], tensors: Mapping[str, CheckpointTensor]) -> dict[str, int]:
+    """The stacks of whose layers no tensor is stored, and how many tensors their layers have."""
+    layers = Counter(name.partition(".layers.")[0] for name in wanted if ".layers." in name)
+    return {stack: count for stack, count in layers.items() if not any(name.startswith(f"{stack}.layers.") for name in tensors)}
+
+
+def mismatches(
+    wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], folder: Path, absent: Container[str]
+) -> Iterator[Problem]:
+    """Where stored tensors and those of a model differ in name or shape, but for the layers of `absent` stacks."""
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
-    layers = {part: [name for name in shapes if name.startswith(f"{part}.layers.")] for part in ("encoder", "decoder")}
-    absent = {part: names for part, names in layers.items() if names and tensors.keys().isdisjoint(names)}
-    for part, names in absent.items():
-        found, expected = f"none of their {len(names)} tensors", "the weights of every stack that the configuration declares"
-        yield Problem(f"{folder}: {part}.layers", found, expected)
-    listed = {name for names in absent.values() for name in names}
     for name, shape in shapes.items():
-        if name in listed:
+        if name.partition(".layers.")[0] in absent:
             continue
         if name not in tensors:
             remedy = HEADLESS if name.startswith("head.") else ""
@@ -187,6 +194,11 @@ def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, Checkpoint
             yield Problem(tensors[name].place, found, f"{list(shape)}, as the configuration says")
     for name in sorted(tensors.keys() - shapes.keys()):
         yield unknown_tensor(tensors[name])
+
+
+def missing_stack(folder: Path, stack: str, count: int) -> Problem:
+    expected = "the weights of every stack that the configuration declares"
+    return Problem(f"{folder}: {stack}.layers", f"none of their {count} tensors", expected)
 
 
 def unknown_tensor(tensor: CheckpointTensor) -> Problem:
