@@ -101,9 +101,10 @@ class ModelParts(nn.Module):
 
     def share_embedding(self) -> None:
         """Give the decoder the encoder's embedding again, if they share one and an adapter has replaced the encoder's."""
-        if self.ties and self.encoder is not None and self.decoder is not None:
-            if self.decoder.embedding is not self.encoder.embedding:
-                self.decoder.embedding = self.encoder.embedding
+        if not self.ties or self.encoder is None or self.decoder is None:
+            return
+        if self.decoder.embedding is not self.encoder.embedding:
+            self.decoder.embedding = self.encoder.embedding
 
     def source(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -192,7 +193,8 @@ class Stack(nn.Module):
                 Problem("pixel_values", "pictures together with inputs_embeds", "input_ids, whose image tokens they replace")
             )
         if ids is None:
-            given: Tensor = embedding_inside(self.embedding).given(inputs.embeds)
+            inside: Any = embedding_inside(self.embedding)
+            given: Tensor = inside.given(inputs.embeds)
             return given if self.vision is None else self.vision.untouched(given), None, None
         if self.vision is None:
             return self.tokens(ids), None, None

@@ -1,4 +1,4 @@
-"""A pair of two families against a T5Gemma-shaped one: a ModernBERT encoder with a Gemma 3 decoder, each with its own tokenizer.
+"""A ModernBERT encoder with a Gemma 3 decoder, each with a tokenizer of its own, beside a T5Gemma-shaped pair.
 
 On the sources of Python's standard library, a ModernBERT is pretrained with masked language modelling, and a Gemma 2 and a
 Gemma 3 with causal language modelling. Each is written in the transformers format and converted from there. Both pairs are

@@ -1,9 +1,8 @@
 """pairform's models as classes of transformers, one for each kind of head."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
@@ -45,10 +44,10 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             raise InputError(Problem("config.spec", found, f"what this class computes; this spec is a {class_of(spec)}"))
         self.assemble(spec)
         if self.encoder is not None:
-            self.encoder.main_input_name = self.main_input_name  # asked of it by `generate`
+            vars(self.encoder)["main_input_name"] = self.main_input_name  # asked of it by `generate`
         if spec.tie_embeddings:
             assert self.encoder is not None
-            names = [name for name, _ in self.encoder.embedding.named_parameters()]
+            names = [name for name, _ in self.encoder.get_submodule("embedding").named_parameters()]
             self._tied_weights_keys = {f"decoder.embedding.{name}": f"encoder.embedding.{name}" for name in names}
         self._keep_in_fp32_modules = [name for name, module in self.named_modules() if isinstance(module, WideLinear)]
         self.post_init()

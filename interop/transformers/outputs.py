@@ -7,16 +7,12 @@ from torch import Tensor
 from transformers.utils import ModelOutput as TransformersOutput
 
 from pairform.assemblies.modeling.outputs import ModelOutput
-from pairform.blocks.heads.prediction import Prediction
 from pairform.interop.transformers.cache import PairformCache
 
 
 @dataclass
 class PairformOutput(TransformersOutput):
-    """The output of a model, by transformers' names; see `pairform.ModelOutput`.
-
-    With `labels` in training, `logits` are computed when they are first read, since the loss does not need them.
-    """
+    """The output of a model, by transformers' names; see `pairform.ModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None

@@ -52,7 +52,8 @@ def check(spec: pairform.ModelSpec, folder: Path) -> None:
         assert torch.equal(answer(theirs, batch), answer(ours, batch))
     if theirs.can_generate():
         batch.pop("decoder_input_ids", None)
-        for options in ({}, {"num_beams": 3}):
+        given: list[dict[str, Any]] = [{}, {"num_beams": 3}]
+        for options in given:
             written = ours.generate(**batch, max_new_tokens=4, **options)
             assert torch.equal(theirs.generate(**batch, max_new_tokens=4, do_sample=False, **options), written)
 
