@@ -6,7 +6,7 @@ adapted with the same recipe on the same text. Run it from the repository's root
 
     python -m examples.adaptation.families --out families [--jobs 2] [--quick]
 
-It takes about 30 minutes on two cores. After an interruption, the same command continues. The results are in
+After an interruption, the same command continues. The results are in
 `families/results.json`, and as a table in `families/results.md`.
 """
 
@@ -36,7 +36,8 @@ PAIRS: dict[str, dict[str, Any]] = {
     "gemma2-gemma2": {"encoder": "gemma2", "decoder": "gemma2"},
     "modernbert-gemma3": {"encoder": "modernbert", "decoder": "gemma3", "cross_attention": "zero_output"},
 }
-STEPS, PRETRAINING = 512, 600
+STEPS, PRETRAINING, FEW = 512, 600, 80
+"""Steps of adaptation and of pretraining, and the files of a quick run."""
 READ, WRITTEN, ROWS, TEXTS = 256, 192, 25, 200
 """To measure the use of the source: characters of a source and of the text that follows it, rows of a batch, texts."""
 
@@ -55,7 +56,7 @@ def main() -> None:
 
 def compare(out: Path, jobs: int, quick: bool) -> list[dict[str, Any]]:
     """The results of both pairs."""
-    write_texts(out)
+    write_texts(out, FEW if quick else None)
     for side, special in SPECIAL.items():
         if not (out / side / "tokenizer.json").is_file():
             (out / side).mkdir(exist_ok=True)
