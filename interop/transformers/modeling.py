@@ -46,8 +46,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         if self.encoder is not None:
             vars(self.encoder)["main_input_name"] = self.main_input_name  # asked of it by `generate`
         if spec.tie_embeddings:
-            assert self.encoder is not None
-            names = [name for name, _ in self.encoder.get_submodule("embedding").named_parameters()]
+            names = [name for name, _ in self.get_submodule("encoder.embedding").named_parameters()]
             self._tied_weights_keys = {f"decoder.embedding.{name}": f"encoder.embedding.{name}" for name in names}
         self._keep_in_fp32_modules = [name for name, module in self.named_modules() if isinstance(module, WideLinear)]
         self.post_init()
