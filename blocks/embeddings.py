@@ -41,7 +41,7 @@ class TokenEmbeddingSpec(BlockSpec):
 
 
 class TableEmbedding(nn.Embedding):
-    """Base of token embeddings. `forward` looks rows up, and can be adapted as any `nn.Embedding`; `finished` does the rest."""
+    """Base of token embeddings, in two steps: `forward`, which adapters of `nn.Embedding` can change, and `finished`."""
 
     def __init__(self, spec: TokenEmbeddingSpec, sizes: Sizes, width: int) -> None:
         assert sizes.vocabulary is not None, "given by every model"
@@ -53,8 +53,8 @@ class TableEmbedding(nn.Embedding):
     def finished(
         self, rows: Float[Tensor, "batch length table_width"], token_ids: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        """The hidden states of `token_ids`, whose rows of the table are `rows`."""
-        return self.normed(self.scaled(rows))
+        """The hidden states of `token_ids`, for which `forward` returned `rows`."""
+        return self.given(rows)
 
     def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """The hidden states for `inputs_embeds`: normalised, and scaled if the spec says so."""
@@ -69,7 +69,7 @@ class TableEmbedding(nn.Embedding):
 
 
 class TokenEmbedding(TableEmbedding):
-    """A row of the table for each token, times `scale`."""
+    """A row of the table for each token, times `scale`. `forward` returns what a model takes as `inputs_embeds`."""
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["token"] = "token"
@@ -84,10 +84,19 @@ class TokenEmbedding(TableEmbedding):
         self.spec = spec
         self.end_of_image = None if spec.end_of_image is None else nn.Parameter(torch.empty(sizes.width))
 
+    @property
+    def embed_scale(self) -> float:
+        """The factor of `forward`, by which PEFT multiplies what an adapter adds."""
+        return 1.0 if self.scale_given else self.factor
+
+    def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+        rows = super().forward(token_ids)
+        return rows if self.scale_given else self.scaled(rows)
+
     def finished(
         self, rows: Float[Tensor, "batch length width"], token_ids: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        embedded = self.scaled(rows)
+        embedded = self.scaled(rows) if self.scale_given else rows
         if self.end_of_image is not None and self.spec.end_of_image is not None:
             # after the scaling: this embedding is not scaled
             embedded = torch.where(token_ids.eq(self.spec.end_of_image)[..., None], self.end_of_image, embedded)

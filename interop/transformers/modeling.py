@@ -49,7 +49,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             names = [name for name, _ in self.get_submodule("encoder.embedding").named_parameters()]
             self._tied_weights_keys = {f"decoder.embedding.{name}": f"encoder.embedding.{name}" for name in names}
         self._keep_in_fp32_modules = [name for name, module in self.named_modules() if isinstance(module, WideLinear)]
-        self.post_init()
+        PreTrainedModel.post_init(self)
         self.eval()
 
     def _init_weights(self, module: nn.Module) -> None:
