@@ -49,6 +49,7 @@ def spec_tensors(model: Model, *, sharded: bool = False) -> dict[str, nn.Paramet
 
     Raises: InputError: they are not exactly those of the model's spec.
     """
+    model.share_embedding()
     if (problem := constant_weights(model, "model", instead="Use the folder it was loaded from, or load it again")) is not None:
         raise InputError(problem)
     tensors = {transparent(name): parameter for name, parameter in model.named_parameters()}

@@ -100,11 +100,12 @@ class ModelParts(nn.Module):
         return hidden if lower is None else lower(hidden)
 
     def share_embedding(self) -> None:
-        """Give the decoder the encoder's embedding again, if they share one and an adapter has replaced the encoder's."""
+        """Give the decoder the encoder's embedding again, if they share one and an adapter was put around it or taken away."""
         if not self.ties or self.encoder is None or self.decoder is None:
             return
-        if self.decoder.embedding is not self.encoder.embedding:
-            self.decoder.embedding = self.encoder.embedding
+        own, shared = self.decoder.embedding, self.encoder.embedding
+        if own is not shared and (own is embedding_inside(shared) or shared is embedding_inside(own)):
+            self.decoder.embedding = shared
 
     def source(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 
+from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import SPEC
 from pairform.assemblies.checkpoints.writing.config_file import class_of
 from pairform.assemblies.checkpoints.writing.shards import write_json
@@ -140,6 +141,21 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
     @property
     def is_gradient_checkpointing(self) -> bool:
         return any(stack.checkpointed for stack in (self.encoder, self.decoder) if stack is not None)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *arguments: Any, **options: Any) -> Any:
+        """As in transformers.
+
+        Raises:
+            InputError: the folder's spec.json holds another spec than its config.json, or than `config`.
+        """
+        loaded = super().from_pretrained(path, *arguments, **options)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        file = Path(path) / SPEC
+        if file.is_file() and load_spec(file) != model.spec:
+            remedy = "Load it with pairform.load, and save it again; pairform.load(patch=...) loads a changed spec."
+            raise InputError(Problem(str(file), "another spec than in config.json", "the same in both", remedy))
+        return loaded
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **options: Any) -> None:
         """Write a folder that both `from_pretrained` and `pairform.load` read."""

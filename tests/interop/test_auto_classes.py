@@ -1,5 +1,6 @@
 """Random specs in transformers' Auto classes: loaded, run, generated from, saved and loaded again."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import pairform.interop.transformers as bridge
 from pairform.assemblies.checkpoints.writing.config_file import class_of
 from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import answer, inputs
+from tests.small_pairs import small_pair
 
 COUNT = int(os.environ.get("PAIRFORM_SPECS", "30"))
 """Specs drawn of each assembly, of which about a third are valid."""
@@ -77,3 +79,13 @@ def test_random_specs_in_the_auto_classes(assembly: str) -> None:
 
     run()
     assert valid >= COUNT / 10
+
+
+def test_a_folder_with_two_specs_is_refused(tmp_path: Path) -> None:
+    """spec.json was changed by hand, and config.json was not."""
+    pairform.save(pairform.build(small_pair(), seed=0), tmp_path / "pair")
+    spec = json.loads((tmp_path / "pair" / "spec.json").read_text())
+    spec["decoder"]["embedding"]["scale"] = 2.0
+    (tmp_path / "pair" / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(pairform.PairformError, match=r"config\.json"):
+        transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "pair")
