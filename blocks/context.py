@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-from pairform.blocks.key_values import KeyValueCache, Place
+from pairform.blocks.key_values import KeyValueCache, KeyValues, Place
 
 T = TypeVar("T")
 Reads: TypeAlias = Literal["own", "source", "sink"]
@@ -44,6 +45,17 @@ class TokenSlot:
     first: Int[Tensor, "batch 1"] | None = None
 
 
+def opaque(kind: type[T]) -> type[T]:
+    """A dataclass that others no longer recognise as one.
+
+    FSDP copies dataclasses among the arguments of a layer, with the dicts in them, so that it would lose what the layer writes:
+    keys for later layers, auxiliary losses, memos.
+    """
+    del kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return kind
+
+
+@opaque
 @dataclass
 class Context:
     """The state that all branches of a stack share in one forward pass.
@@ -60,8 +72,8 @@ class Context:
     slots:     for a compiled decoding step, by window (None: no window); `offset` is unused then.
     weights:   attention weights by sequence attended to and place, `[batch, heads, q, k]`, if requested.
     losses:    auxiliary losses by place, in training.
-    reads, source_reads: keys and values (`Read`) that later layers share, by place: of the sequence itself and of the source.
-    layer_inputs: the input of each layer besides its hidden states, if the stack has them, `[batch, length, layers, channels]`.
+    shared_keys, shared_source_keys: keys and values that later layers attend to as well, by the place that made them: of the
+               sequence itself and of the source.
     place:     layer number and name of the branch that runs now; each layer sets it before it runs a branch.
     memo:      the values of `once`.
     """
@@ -78,9 +90,8 @@ class Context:
     slots: Mapping[int | None, TokenSlot] | None = None
     weights: dict[tuple[Reads, Place], Tensor] | None = None
     losses: dict[Place, Tensor] | None = None
-    reads: dict[Place, Any] = field(default_factory=dict)
-    source_reads: dict[Place, Any] = field(default_factory=dict)
-    layer_inputs: Float[Tensor, "batch length layers channels"] | None = None
+    shared_keys: dict[Place, KeyValues] = field(default_factory=dict)
+    shared_source_keys: dict[Place, KeyValues] = field(default_factory=dict)
     place: Place = (0, "")
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -101,6 +112,19 @@ class Context:
         if self.losses is not None:  # by place, so that a recomputed layer (activation checkpointing) counts once
             self.losses[self.place] = make()
 
+    @property
+    def lengths(self) -> Int[Tensor, "batch tokens"]:
+        """The number of tokens so far, without left padding: of each row, `[batch, 1]`, or in packed rows of the document that
+        each new token belongs to, `[batch, length]`."""
+        if self.segments is None:
+            return self.positions.amax(1, keepdim=True) + 1
+        document = document_numbers(self.segments)[:, self.offset :]
+        document = document - document[:, :1]
+        present = self.present(document.shape[1])
+        places = self.positions.expand_as(document)
+        places = places if present is None else places.masked_fill(~present, 0)
+        return torch.zeros_like(places).scatter_reduce(1, document, places, "amax").gather(1, document) + 1
+
     def present(self, length: int) -> Bool[Tensor, "batch length"] | None:
         """False at padding among the last `length` tokens; None: there is none."""
         return None if self.valid is None else self.valid[:, -length:]
@@ -109,3 +133,13 @@ class Context:
         """True at those of the last `length` tokens that count in auxiliary losses; None: all."""
         present = self.present(length)
         return self.counted if present is None else present if self.counted is None else present & self.counted
+
+
+def begins(segments: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+    """True at the first token of each document."""
+    return functional.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+
+
+def document_numbers(segments: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+    """The number of each token's document in its row, from 0."""
+    return begins(segments).long().cumsum(1) - 1

@@ -13,6 +13,7 @@ from torch.nn import functional
 from pairform.blocks.context import Context
 from pairform.blocks.functional.dtypes import uncast, wide
 from pairform.blocks.functional.initializers import Constant, Initial, Normal
+from pairform.blocks.functional.outline import repeated
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 MOST_EXPERTS = 2048
@@ -102,7 +103,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.spec = spec
         self.router = nn.Parameter(torch.empty(spec.experts, sizes.width))
-        self.experts = nn.ModuleList(build_block(spec.expert, sizes, "feed_forward") for _ in range(spec.experts))
+        self.experts = repeated(lambda: build_block(spec.expert, sizes, "feed_forward"), spec.experts)
         self.shared = None if spec.shared is None else build_block(spec.shared, sizes, "feed_forward")
         self.router_scale = sizes.width**-0.5 if spec.router_scale == "inverse_sqrt_width" else spec.router_scale
         self.expert_scale = nn.Parameter(torch.empty(spec.experts)) if spec.expert_scale else None

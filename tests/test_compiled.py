@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import pairform
-from tests.small_pairs import small_pair, tokens
+from tests.small_pairs import sharing_pair, small_pair, tokens
 
 LENGTHS = ((11, 7), (13, 9), (17, 19))
 
@@ -22,7 +22,9 @@ def nothing_compiled_before() -> None:
 
 
 def pair(preset: str, depth: int = 1) -> pairform.Model:
-    """Layers with a window."""
+    """Layers with a window; "sharing" and "merged" have four of them, of which two read keys of the others."""
+    if preset in ("sharing", "merged"):
+        return pairform.build(sharing_pair(merged=preset == "merged"), seed=0).train()
     windows: dict[str, Any] = {
         name: {"cycle": [{"branches": {"self_attention": {"mask": {"window": [4, reach]}}}}]}
         for name, reach in (("encoder", 4), ("decoder", 0))
@@ -32,7 +34,7 @@ def pair(preset: str, depth: int = 1) -> pairform.Model:
 
 def loss_and_gradients(model: nn.Module, source: Tensor, target: Tensor) -> list[Tensor]:
     loss = model(source, labels=target).loss
-    return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
+    return [loss, *torch.autograd.grad(loss, [each for each in model.parameters() if each.requires_grad])]
 
 
 def check_close(got: list[Tensor], expected: list[Tensor]) -> None:
@@ -40,8 +42,8 @@ def check_close(got: list[Tensor], expected: list[Tensor]) -> None:
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
-@pytest.mark.parametrize("preset", ["t5gemma-b-b", "t5gemma2-270m-270m"])
-def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(preset: str) -> None:
+@pytest.mark.parametrize(("preset", "kinds"), [("t5gemma-b-b", 2), ("t5gemma2-270m-270m", 2), ("sharing", 10), ("merged", 10)])
+def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(preset: str, kinds: int) -> None:
     """Attention to the source apart and merged; with padding in the encoder and without in the decoder."""
     compiled, model = pair(preset, depth=3), pair(preset, depth=3)
     graphs = CompileCounterWithBackend("eager")
@@ -50,11 +52,11 @@ def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(
     for target, source in LENGTHS:
         inputs = (tokens(length=source), tokens(1, length=target))
         check_close(loss_and_gradients(compiled, *inputs), loss_and_gradients(model, *inputs))
-    assert graphs.frame_count == 2  # one for each kind of layer
+    assert graphs.frame_count == kinds  # of layers; one more where a layer whose keys others read is computed again
     assert compiled.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize(("preset", "labels"), [("t5gemma-b-b", True), ("t5gemma2-270m-270m", False)])
+@pytest.mark.parametrize(("preset", "labels"), [("t5gemma-b-b", True), ("t5gemma2-270m-270m", False), ("merged", True)])
 def test_a_whole_model_compiles_without_a_break(preset: str, labels: bool) -> None:
     model = pair(preset)
     graphs = CompileCounterWithBackend("eager")
@@ -68,3 +70,32 @@ def test_a_whole_model_compiles_without_a_break(preset: str, labels: bool) -> No
             logits = [run(inputs[0], decoder_input_ids=inputs[1]).logits for run in (compiled, model)]
         check_close(*([some] for some in logits))
     assert graphs.frame_count == 1
+
+
+class Logits(nn.Module):
+    """A model with tensors as arguments and as its result, which is what an exported program has."""
+
+    def __init__(self, model: pairform.Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, source: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        logits = self.model(source, mask, target).logits
+        assert logits is not None
+        return logits
+
+
+@pytest.mark.parametrize("preset", ["sharing", "merged"])
+def test_a_model_is_exported_for_any_number_of_rows_and_any_length(preset: str) -> None:
+    model = Logits(pair(preset).eval())
+    rows, *lengths = (torch.export.Dim(name, min=2, max=512) for name in ("rows", "source", "target"))
+    shapes = [{0: rows, 1: length} for length in (lengths[0], *lengths)]
+
+    def arguments(rows: int, source: int, target: int) -> tuple[Tensor, ...]:
+        mask = torch.ones(rows, source, dtype=torch.long)
+        mask[0, :3] = 0
+        return tokens(rows=rows, length=source), mask, tokens(1, rows=rows, length=target)
+
+    exported = torch.export.export(model, arguments(2, 11, 9), dynamic_shapes=tuple(shapes)).module()
+    for sizes in ((3, 23, 31), (2, 5, 4)):
+        torch.testing.assert_close(exported(*arguments(*sizes)), model(*arguments(*sizes)), rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import pairform
 from pairform.assemblies.modeling.stack import Stack
-from tests.small_pairs import small_pair, tokens
+from tests.small_pairs import sharing_pair, small_pair, tokens
 
 PATTERNS: list[Any] = ["all", 2, [0, -1], {"decoder": "all"}, {"encoder": [1], "decoder": 3}]
 
@@ -20,7 +20,10 @@ def step(model: pairform.Model) -> list[Tensor]:
     source[1, :3] = 0
     output = model(source, labels=tokens(1))
     assert output.loss is not None
-    return [output.loss.detach(), *torch.autograd.grad(output.loss, list(model.parameters()))]
+    return [
+        output.loss.detach(),
+        *torch.autograd.grad(output.loss, [each for each in model.parameters() if each.requires_grad]),
+    ]
 
 
 def runs(stack: Stack | None) -> list[int]:
@@ -52,6 +55,17 @@ def test_numbers_are_the_same_to_the_bit(preset: str, kernel: str, pattern: Any)
     model.checkpoint_layers(pattern)
     for got, wanted in zip(step(model), expected, strict=True):
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_layers_that_share_keys_compute_the_same_bits(merged: bool) -> None:
+    """Also where only one of the layers that make them and read them is computed again."""
+    model = pairform.build(sharing_pair(merged=merged), seed=0).train()
+    expected = step(model)
+    for pattern in PATTERNS:
+        model.checkpoint_layers(pattern)
+        for got, wanted in zip(step(model), expected, strict=True):
+            assert torch.equal(got, wanted), pattern
 
 
 def test_a_pattern_says_which_layers_run_twice() -> None:

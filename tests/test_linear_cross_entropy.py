@@ -1,6 +1,6 @@
 """The loss of a large vocabulary is that of the logits held whole: its value, its gradients, and what it refuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import pairform
 from pairform.blocks.heads import linear_cross_entropy as chunks
 from pairform.blocks.heads.labels import IGNORED
 from pairform.blocks.heads.linear_cross_entropy import linear_cross_entropy
+from pairform.blocks.heads.loss_terms import LossTerms
 from tests.small_pairs import small_pair, tokens
 
 SOFTCAPS = (None, 3.0)
@@ -247,6 +250,51 @@ def test_a_model_computes_logits_beside_its_loss_only_when_they_are_read(tie: st
     ]
     for got, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-6)
+
+
+class Allocated(TorchDispatchMode):
+    """Records the bytes of every tensor that an operation makes in memory of its own."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.known = {each.untyped_storage().data_ptr() for each in known}
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        storages = [each.untyped_storage() for each in tree_leaves(made) if isinstance(each, Tensor)]
+        self.sizes += [each.nbytes() for each in storages if each.data_ptr() not in self.known]
+        return made
+
+
+@pytest.mark.parametrize("tie", [None, "decoder"])
+@pytest.mark.parametrize("bias", ["learned", "fixed"])
+def test_a_head_with_a_bias_copies_no_table(tie: str | None, bias: str) -> None:
+    model = pairform.build(small_pair(head={"tie": tie, "bias": bias}), seed=0, dtype=torch.float64)
+    torch.nn.init.normal_(model.get_parameter("head.bias"))
+    source, target = tokens(length=3), tokens(1, length=2)
+    with torch.no_grad(), Allocated(model.parameters()) as allocated:
+        model(source, labels=target)
+    table = model.get_parameter(f"{tie}.embedding.weight" if tie else "head.weight")
+    assert max(allocated.sizes) < table.nbytes
+    trained = [each for each in model.parameters() if each.requires_grad]
+    output = model(source, labels=target, output_logits=True)
+    dense = functional.cross_entropy(output.logits.flatten(0, 1), target.flatten())
+    for got, wanted in zip(
+        *(torch.autograd.grad(loss, trained, retain_graph=True) for loss in (output.loss, dense)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_with_a_bias_is_its_own_teacher() -> None:
+    model = pairform.build(small_pair(head={"bias": "learned"}), seed=0, dtype=torch.float64)
+    torch.nn.init.normal_(model.get_parameter("head.bias"))
+    source, target = tokens(), tokens(1)
+    output: Any = model(source, labels=target)
+    head: Any = model.head
+    terms = LossTerms(teacher=head.as_teacher(output.prediction, weight=1.0, temperature=2.0))
+    loss: Any = model(source, labels=target, loss_terms=terms).loss
+    assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
 def test_logits_that_are_read_later_are_those_of_the_forward_pass() -> None:

@@ -24,24 +24,31 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "TILE", 1 << 6)
 
 
-def capped(hidden: Tensor, table: Tensor, softcap: float | None) -> Tensor:
-    logits = hidden @ table.T
+def capped(hidden: Tensor, table: Tensor, softcap: float | None, bias: Tensor | None = None) -> Tensor:
+    logits = functional.linear(hidden, table, bias)
     return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
-def whole(hidden: Tensor, table: Tensor, labels: Tensor, softcap: float | None, terms: LossTerms) -> tuple[Tensor, ...]:
+def whole(
+    hidden: Tensor, table: Tensor, labels: Tensor, softcap: float | None, terms: LossTerms, bias: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """The loss and its parts from logits held at once, in the formulas of the papers."""
     counted = labels != IGNORED
-    logits, wanted = capped(hidden, table, softcap)[counted], labels[counted]
+    logits, wanted = capped(hidden, table, softcap, bias)[counted], labels[counted]
     cross_entropy = functional.cross_entropy(logits, wanted)
     z_loss = terms.z_loss * torch.logsumexp(logits, -1).square().mean()
     if (teacher := terms.teacher) is None:
         return cross_entropy + z_loss, cross_entropy, z_loss, torch.zeros(())
-    theirs = capped(teacher.hidden, teacher.table, teacher.softcap)[counted].to(logits.dtype) / teacher.temperature
+    theirs = capped(teacher.hidden, teacher.table, teacher.softcap, teacher.bias)[counted]
+    theirs = theirs.to(logits.dtype) / teacher.temperature
     ours = (logits / teacher.temperature).log_softmax(-1)
     distilled = functional.kl_div(ours, theirs.log_softmax(-1), log_target=True, reduction="batchmean")
     distilled = distilled * teacher.temperature**2
     return (1 - teacher.weight) * cross_entropy + z_loss + teacher.weight * distilled, cross_entropy, z_loss, distilled
+
+
+def random_bias(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,7 +67,8 @@ def as_double(terms: LossTerms) -> LossTerms:
     """The same with a teacher in float64."""
     if (own := terms.teacher) is None:
         return terms
-    return replace(terms, teacher=replace(own, hidden=own.hidden.double(), table=own.table.double()))
+    bias = None if own.bias is None else own.bias.double()
+    return replace(terms, teacher=replace(own, hidden=own.hidden.double(), table=own.table.double(), bias=bias))
 
 
 TERMS: dict[str, tuple[float | None, float, dict[str, Any] | None]] = {
@@ -88,6 +96,21 @@ def test_values_and_gradients_are_those_of_the_whole(name: str) -> None:
         gradients = (torch.autograd.grad(3 * loss, (hidden, table)), torch.autograd.grad(3 * expected, wide))
         for one, other in zip(*gradients, strict=True):
             assert (one - other).norm() <= bound * other.norm()
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_bias_of_the_model_and_one_of_the_teacher_are_part_of_the_logits(name: str) -> None:
+    softcap, z_loss, settings = TERMS[name]
+    terms = LossTerms(z_loss, None if settings is None else teacher(**settings, bias=random_bias(2)))
+    leaves = *inputs(), random_bias(3).requires_grad_()
+    hidden, table, labels, bias = leaves
+    loss, parts = chunks.linear_losses(hidden, table, labels, softcap, None, terms, bias)
+    expected, *of_parts = whole(hidden, table, labels, softcap, terms, bias)
+    for got, wanted in zip((loss, *(parts or ())), (expected, *of_parts), strict=True):
+        assert got.item() == pytest.approx(wanted.item(), rel=1e-12, abs=1e-12)
+    gradients = (torch.autograd.grad(3 * each, (hidden, table, bias)) for each in (loss, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_in_bfloat16_the_terms_are_those_of_the_same_logits() -> None:
@@ -207,6 +230,7 @@ def test_what_is_no_term_is_refused() -> None:
         "no temperature": (LossTerms(teacher=replace(theirs, temperature=0.0)), "above 0"),
         "other tokens": (LossTerms(teacher=replace(theirs, hidden=theirs.hidden[:2])), "teacher.hidden"),
         "another vocabulary": (LossTerms(teacher=replace(theirs, table=theirs.table[:50])), "vocabulary"),
+        "a bias of another": (LossTerms(teacher=replace(theirs, bias=theirs.table[:50, 0])), "teacher.bias"),
     }
     for terms, said in wrong.values():
         with pytest.raises(pairform.PairformError, match=said):

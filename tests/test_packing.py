@@ -28,6 +28,16 @@ DECODER_ONLY: dict[str, Any] = {
     "encoder": None,
     "decoder": {"layer": {"order": ["self_attention", "feed_forward"], "branches": {"cross_attention": None}}},
 }
+BY_LENGTH: dict[str, dict[str, Any]] = {
+    "dynamic": {"name": "dynamic", "factor": 4.0, "original_length": 4},
+    "longrope": {"name": "longrope", "short": [1.0, 1.5, 2.0, 3.0], "long": [2.0, 3.0, 5.0, 8.0], "original_length": 4},
+}
+"""Rotations that depend on the length: some of the documents are shorter than the original training's, some longer."""
+
+
+def rotated(scaling: str) -> dict[str, Any]:
+    position = {"name": "rope", "scaling": BY_LENGTH[scaling]}
+    return {part: {"layer": {"branches": {"self_attention": {"position": position}}}} for part in ("encoder", "decoder")}
 
 
 def text(*lengths: int) -> list[Tensor]:
@@ -42,7 +52,7 @@ def numbers(lengths: list[int], left: int = 0, right: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("patch", [{}, MERGED])
+@pytest.mark.parametrize("patch", [{}, MERGED, *map(rotated, BY_LENGTH)])
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (2, 0), (0, 3)])
 def test_each_document_of_an_encoder_decoder_has_the_logits_it_has_alone(
     kernel: str, patch: dict[str, Any], left: int, right: int

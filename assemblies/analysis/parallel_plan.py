@@ -12,7 +12,7 @@ from pairform.assemblies.modeling.build import skeleton
 from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.attention.merged_attention import MergedAttention
 from pairform.blocks.attention.projections import AttentionHeads
-from pairform.blocks.attention.self_attention import SelfAttention
+from pairform.blocks.attention.self_attention import OwnSequenceAttention, SelfAttention
 from pairform.blocks.feedforward import FeedForward, GatedFeedForward
 from pairform.blocks.positions.base import ScoreBias
 from pairform.registry import InputError, Problem
@@ -66,8 +66,8 @@ def parallel_plan(spec: Ref, processes: int | None = None) -> dict[str, Parallel
     Heads of self-attention, cross-attention and merged attention (its keys of both sequences) and the hidden channels of
     feed-forward layers are divided, as in Megatron-LM (Shoeybi et al. 2019, arXiv 1909.08053, section 3). Everything else is
     whole in every process: embeddings and the vocabulary, norms, and blocks whose parameters belong to heads in another way
-    (score biases, sinks, norms over all heads, latent and differential attention, recurrences, mixtures). All processes read
-    the same batch with the same random state.
+    (score biases, sinks, norms over all heads, latent and differential attention, recurrences, mixtures). Attention blocks that
+    share keys are divided all or none. All processes read the same batch with the same random state.
 
     Args:
         spec: a preset's name, the path of a JSON file or a folder, a document, or a `ModelSpec`.
@@ -78,13 +78,41 @@ def parallel_plan(spec: Ref, processes: int | None = None) -> dict[str, Parallel
         InputError: the processes do not divide the heads, the key and value heads or the hidden channels.
     """
     plan: dict[str, ParallelStyle] = {}
-    for name, module in skeleton(load_spec(spec)).named_modules():
-        plan |= {f"{name}.{inner}".removesuffix("."): style for inner, style in styles(module)}
+    model = skeleton(load_spec(spec))
+    undivided = undivided_attention(model)
+    for name, module in model.named_modules():
+        if name not in undivided:
+            plan |= {f"{name}.{inner}".removesuffix("."): style for inner, style in styles(module)}
     if processes is not None:
         for name, style in plan.items():
             if isinstance(style, Columns):
                 check_divides(style.parts, processes, style.word, name)
     return plan
+
+
+def undivided_attention(model: nn.Module) -> set[str]:
+    """The names of the attention blocks that stay whole: those that cannot be divided, and those that share keys with one."""
+    blocks = {name: module for name, module in model.named_modules() if isinstance(module, AttentionHeads)}
+    read = {name: keys_of(name, block) for name, block in blocks.items()}
+    whole = {read[name] for name, block in blocks.items() if not divides(block)}
+    return {name for name in blocks if read[name] in whole}
+
+
+def keys_of(name: str, block: AttentionHeads) -> str:
+    """The name of the block whose keys the block of this name attends to: its own, or that of an earlier layer's."""
+    place = block.keys_from if isinstance(block, OwnSequenceAttention) else None
+    if place is None:
+        return name
+    layers = name.rsplit(".", 3)[0]  # of "decoder.layers.3.self_attention.block"
+    return f"{layers}.{place[0]}.{place[1]}.block"
+
+
+def divides(block: AttentionHeads) -> bool:
+    """Whether processes may share the heads of a block."""
+    if type(block) not in (SelfAttention, CrossAttention, MergedAttention):
+        return False
+    position = getattr(block, "position", None)
+    return block.sinks is None and block.normed != "width" and not isinstance(position, ScoreBias)
 
 
 def styles(module: nn.Module) -> Iterator[tuple[str, ParallelStyle]]:
@@ -95,9 +123,7 @@ def styles(module: nn.Module) -> Iterator[tuple[str, ParallelStyle]]:
             if name in parts:
                 yield name, Columns(parts[name].out_features, "hidden channels")
         yield "down_proj", RowwiseParallel()
-    elif isinstance(module, AttentionHeads) and type(module) in (SelfAttention, CrossAttention, MergedAttention):
-        if module.sinks is not None or module.normed == "width" or isinstance(parts.get("position"), ScoreBias):
-            return
+    elif isinstance(module, AttentionHeads):
         for name in QUERIES:
             if name in parts:
                 yield name, Columns(module.heads, "heads")

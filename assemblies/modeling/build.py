@@ -15,6 +15,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.feedforward import WideLinear
 from pairform.blocks.functional.initializers import Constant, Normal, initial_of
+from pairform.blocks.functional.outline import named_modules, outline
 from pairform.registry import InputError, Problem, shorten
 
 
@@ -79,9 +80,9 @@ class Parameter:
 @lru_cache(maxsize=32)
 def parameters_of(spec: ModelSpec) -> Mapping[str, Parameter]:
     """The parameters of a spec's model by name, in its order. Cached, since loading, planning and saving all need them."""
-    with Meta():
+    with Meta(), outline():
         model = Model(spec)
-    wide = {path for path, module in model.named_modules() if isinstance(module, WideLinear)}
+    wide = {path for path, module in named_modules(model) if isinstance(module, WideLinear)}
     return MappingProxyType(
         {
             name: Parameter(tuple(each.shape), initial, name.rpartition(".")[0] in wide)
@@ -92,6 +93,6 @@ def parameters_of(spec: ModelSpec) -> Mapping[str, Parameter]:
 
 def distributions(model: Model) -> Iterator[tuple[str, nn.Parameter, Constant | Normal]]:
     """Each parameter with its name and the distribution of its initial values."""
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         for name, parameter in module.named_parameters(recurse=False):
             yield f"{prefix}.{name}", parameter, initial_of(module, name, model.spec.initializer_range)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pairform.assemblies.specs.model import ModelSpec, TokenSpec
 from pairform.blocks.cache import Cache
+from pairform.blocks.context import begins, document_numbers
 from pairform.registry import InputError, Problem
 
 
@@ -114,7 +115,7 @@ def last_tokens(
 ) -> Int[Tensor, "batch length"]:
     """At each token the last one of its row or segment that is neither `pad` nor an ignored label; else its first."""
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    document = torch.zeros_like(places) if segments is None else begins(segments).long().cumsum(1) - 1
+    document = torch.zeros_like(places) if segments is None else document_numbers(segments)
     first = torch.zeros_like(places).scatter_reduce(1, document, places, "amin", include_self=False)
     real = torch.where((ids >= 0) & (ids != pad), places, first.gather(1, document))
     last = torch.zeros_like(places).scatter_reduce(1, document, real, "amax", include_self=False)
@@ -181,18 +182,12 @@ def check_prefix(spec: ModelSpec, lengths: Tensor, cache: Cache | None, segments
         raise InputError(problem)
 
 
-def begins(segments: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
-    """True at the first token of each document."""
-    return functional.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
-
-
 def places_in_segments(
     segments: Int[Tensor, "batch length"], valid: Bool[Tensor, "batch length"] | None
 ) -> Int[Tensor, "batch length"]:
     """The position of each token in its document, counted from the first that is not padding."""
     places = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
-    # the number of each token's document in its row, from 0
-    document = begins(segments).long().cumsum(1) - 1
+    document = document_numbers(segments)
     # padding gets a position after all others, so that the minimum is a document's first real token
     real = places if valid is None else places.masked_fill(~valid, segments.shape[1])
     first = torch.full_like(places, segments.shape[1]).scatter_reduce(1, document, real, "amin")

@@ -74,13 +74,18 @@ class Layer(nn.Module):
         return Constant(value=1.0)
 
     def forward(
-        self, hidden: Float[Tensor, "batch length width"], context: Context, index: int
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        context: Context,
+        index: int,
+        own: Float[Tensor, "batch length channels"] | None = None,
     ) -> Float[Tensor, "batch length width"]:
+        """The hidden states after this layer, which is number `index`. own: its input besides them, if the stack has such."""
         for group in self.parallel_groups:  # groups of one, unless the spec has parallel branches
             read = hidden
             for name in group:
                 context.place = (index, name)
                 hidden = getattr(self, name)(hidden, context, read)
-        if self.layer_input is not None and context.layer_inputs is not None:
-            hidden = self.layer_input(hidden, context.layer_inputs[:, :, index])
+        if self.layer_input is not None:
+            hidden = self.layer_input(hidden, own)
         return hidden if self.output_scale is None else hidden * self.output_scale

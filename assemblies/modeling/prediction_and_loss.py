@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from pairform.assemblies.modeling.base import ModelParts
-from pairform.assemblies.modeling.inputs import StackInputs, begins, mask_padding
+from pairform.assemblies.modeling.inputs import StackInputs, mask_padding
 from pairform.assemblies.modeling.stack import StackOutput
+from pairform.blocks.context import begins
 from pairform.blocks.heads.labels import IGNORED
 from pairform.blocks.heads.loss_terms import LossParts, LossTerms
 from pairform.blocks.heads.prediction import Prediction

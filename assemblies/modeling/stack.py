@@ -149,18 +149,16 @@ class Stack(nn.Module):
         self, embedded: Float[Tensor, "batch length width"], context: Context, ids: Int[Tensor, "batch length"] | None
     ) -> list[Tensor]:
         """The embeddings of `ids` with their positions and norm, then each layer's output, the last after the final norm."""
-        if self.layer_inputs is not None:
-            context.layer_inputs = self.layer_inputs(embedded, ids)
+        # unbound once: the gradient of an index is as large as the inputs of all layers
+        own = () if self.layer_inputs is None else self.layer_inputs(embedded, ids).unbind(2)
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
         hidden = hidden if self.embedding_norm is None else self.embedding_norm(hidden)
         states = [self.dropped(hidden, self.spec.dropout)]
         # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()
         for index, layer in enumerate(self.layers):
-            if index in recomputed:
-                states.append(checkpoint(layer, states[-1], context, index, use_reentrant=False))
-            else:
-                states.append(layer(states[-1], context, index))
+            given = states[-1], context, index, *own[index : index + 1]
+            states.append(checkpoint(layer, *given, use_reentrant=False) if index in recomputed else layer(*given))
         states[-1] = self.last(states[-1])
         return states
 

@@ -14,15 +14,12 @@ from pairform.blocks.key_values import KeyValues
 from pairform.registry import InputError, Problem, Sizes
 
 
-def read_source(
-    project: Callable[[Tensor], tuple[Tensor, Tensor]], queries: int, context: Context, layer: int | None = None
-) -> Read:
-    """The source's keys and values with the mask of the new queries. They are projected once and then read from the cache.
+def source_keys(project: Callable[[Tensor], tuple[Tensor, Tensor]], context: Context, layer: int | None = None) -> KeyValues:
+    """The source's keys and values, projected once and then read from the cache.
 
     Args:
         project: maps the source `[batch, source_length, source_width]` to keys and values
             `[batch, kv_heads, source_length, head_dim]`.
-        queries: the number of new queries.
         layer: the encoder layer whose output is the source; None is the encoder's output.
 
     Raises:
@@ -37,6 +34,11 @@ def read_source(
             # stored in the layout that the products of every decoding step read fastest
             held = KeyValues(held.keys.contiguous(), in_rows(held.values))
             context.cache.source[context.place] = held
+    return held
+
+
+def read_source(held: KeyValues, queries: int, context: Context) -> Read:
+    """The source's keys and values with the mask of `queries` new queries."""
     length = held.keys.shape[2]
     mask = context.once(("source", queries, length), lambda: source_mask(queries, length, context))
     return Read(held.keys, held.values, mask)
@@ -117,5 +119,5 @@ class CrossAttention(AttentionHeads):
         self.source_layer = spec.reads(sizes)
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
-        source = read_source(self.keys_values, hidden.shape[1], context, self.source_layer)
+        source = read_source(source_keys(self.keys_values, context, self.source_layer), hidden.shape[1], context)
         return self.output(self.attend(self.queries(hidden), (source,), context), hidden)

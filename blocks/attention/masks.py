@@ -98,7 +98,7 @@ class Mask:
         one if neither padding nor packing does.
         """
         left, right = self.window
-        if not self.padded:
+        if not self.padded and not torch.compiler.is_exporting():  # one program for lengths within the window and beyond
             before = self.query_start + self.query_length - 1 - self.key_start  # from the last query to the first key
             after = self.key_start + self.key_length - 1 - self.query_start  # from the first query to the last key
             if (left is None or before <= left) and (right is None or after <= right):
@@ -169,7 +169,7 @@ class JoinedMask:
         masks = [(part, part.dense(device)) for part in self.parts]
         if all(allowed is None for _, allowed in masks):
             return None
-        batch = max(1 if allowed is None else len(allowed) for _, allowed in masks)
+        batch = max(1 if allowed is None else allowed.shape[0] for _, allowed in masks)  # `len` would fix it in a program
         whole = [
             torch.ones((1, 1, part.query_length, part.key_length), dtype=torch.bool, device=device)
             if allowed is None

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from pairform.blocks.attention.cross_attention import check_source, read_source
-from pairform.blocks.attention.projections import Read
+from pairform.blocks.attention.cross_attention import check_source, read_source, source_keys
 from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSequenceSpec
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
+from pairform.blocks.key_values import KeyValues
 from pairform.registry import Problem, Sizes
 
 
@@ -50,17 +50,17 @@ class MergedAttention(OwnSequenceAttention):
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         queries = self.position(self.queries(hidden), context)
         # own tokens first: the first part of a joined mask is that of the queries' sequence
-        reads = self.own(hidden, context), self.read_source(hidden.shape[1], context)
+        reads = self.own(hidden, context), read_source(self.source_keys(context), hidden.shape[1], context)
         return self.output(self.attend(queries, reads, context), hidden)
 
-    def read_source(self, queries: int, context: Context) -> Read:
-        """The source's keys and values with their mask; those of the layer whose keys this one shares, if it does."""
+    def source_keys(self, context: Context) -> KeyValues:
+        """The source's keys and values; those of the layer whose keys this one shares, if it does."""
         if self.keys_from is not None:
-            return context.source_reads[self.keys_from]
-        read = read_source(self.source_keys_values, queries, context)
+            return self.sized(context.shared_source_keys[self.keys_from])
+        held = source_keys(self.source_keys_values, context)
         if self.keys_read_later:
-            context.source_reads[context.place] = read
-        return read
+            context.shared_source_keys[context.place] = held
+        return held
 
     def source_keys_values(self, source: Float[Tensor, "batch length source_width"]) -> tuple[Tensor, Tensor]:
         """Keys and values of the source, both `[batch, kv_heads, length, head_dim]`, without positional encoding."""

@@ -67,14 +67,20 @@ class OwnSequenceAttention(AttentionHeads):
     def own(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Read:
         """Keys and values of the sequence so far, from this layer's projections or from the layer whose keys it shares."""
         if self.keys_from is not None:
-            shared = context.reads[self.keys_from]
-            # the same mask, since both layers have the same pattern
-            return shared._replace(bias=self.score_bias(shared.mask, context)) if self.biases_scores else shared
+            return self.read(self.sized(context.shared_keys[self.keys_from]), context)
         keys, values = self.keys_values(hidden)
-        read = self.read_own(self.position(keys, context), values, context)
+        held = self.append(self.position(keys, context), values, context)
         if self.keys_read_later:
-            context.reads[context.place] = read
-        return read
+            context.shared_keys[context.place] = held
+        return self.read(held, context)
+
+    def sized(self, held: KeyValues) -> KeyValues:
+        """Keys and values of another layer, in compiled code with this block's heads and channels: the sizes of what enters a
+        compiled layer are unknown there, and kernels choose by them."""
+        if not torch.compiler.is_compiling():
+            return held
+        keys, values = (part.expand(-1, self.kv_heads, -1, self.head_dim) for part in (held.keys, held.values))
+        return KeyValues(keys, values, held.start)
 
     def read_own(self, keys: Tensor, values: Tensor, context: Context) -> Read:
         """Keys and values of the sequence so far with their mask and score bias; appends the new ones to the cache, if any.
@@ -82,21 +88,37 @@ class OwnSequenceAttention(AttentionHeads):
         Args:
             keys: of the new tokens, rotated if the block uses RoPE, `[batch, kv_heads, length, head_dim]`.
             values: of the new tokens, `[batch, kv_heads, length, value_dim]`.
+        """
+        return self.read(self.append(keys, values, context), context)
 
-        The cache of a local layer keeps only as many tokens as its window.
+    def append(self, keys: Tensor, values: Tensor, context: Context) -> KeyValues:
+        """All keys and values that the new tokens may attend to: those in the cache, if any, and the new ones, appended to it.
+
+        The cache of a local layer keeps only as many tokens as its window. A compiled step gets all of the cache's buffers, so
+        that the shapes stay the same from step to step and one graph serves all of them.
         """
         if context.slots is not None:
-            return self.read_slots(keys, values, context.slots[self.reach], context)
-        key_values = KeyValues(keys, values, context.offset)
-        if context.cache is not None:
-            if (own := context.cache.own.get(context.place)) is None:
-                own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
-                context.cache.own[context.place] = own
-            key_values = own.write(keys, values, context.cache.room)
-        first, length = key_values.start, key_values.keys.shape[2]
-        # the mask depends on nothing else, so that all layers with this pattern and these keys share it
-        mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
-        return Read(key_values.keys, key_values.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
+            assert context.cache is not None
+            return context.cache.own[context.place].put(keys, values, context.slots[self.reach].token)
+        if context.cache is None:
+            return KeyValues(keys, values, context.offset)
+        if (own := context.cache.own.get(context.place)) is None:
+            own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
+            context.cache.own[context.place] = own
+        return own.write(keys, values, context.cache.room)
+
+    def read(self, held: KeyValues, context: Context) -> Read:
+        """These keys and values with their mask and score bias.
+
+        Masks depend on the pattern and on which keys are held, so that all layers that agree in both share one.
+        """
+        first, length = held.start, held.keys.shape[2]
+        if context.slots is None:
+            mask = context.once((self.pattern, first, length), lambda: self.own_mask(first, length, context))
+        else:
+            slot = context.slots[self.reach]
+            mask = context.once(("slots", self.reach, length), lambda: self.mask_of_slots(slot, length))
+        return Read(held.keys, held.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
     def own_mask(self, first: int, length: int, context: Context) -> JoinedMask:
         """The mask of the new tokens over `length` keys, the first of which is at position `first`."""
@@ -137,28 +159,17 @@ class OwnSequenceAttention(AttentionHeads):
         """How many earlier tokens a later query may attend to: the causal window; None is all."""
         return self.pattern.window[0] if self.pattern.window is not None and self.pattern.causal else None
 
-    def read_slots(self, keys: Tensor, values: Tensor, slot: TokenSlot, context: Context) -> Read:
-        """`read_own` for a compiled step of one token: all of the cache's buffers, with a mask of the slots that are in use.
-
-        The shapes stay the same from step to step, so that one compiled graph serves all of them.
-        """
-        assert context.cache is not None
-        whole = context.cache.own[context.place].put(keys, values, slot.token)
-        capacity, reach = whole.keys.shape[2], self.reach
-
-        def in_use() -> JoinedMask:
-            places = torch.arange(capacity, device=keys.device)[None]
-            # by slots instead of positions: the kept tokens are consecutive slots, so distances are the same
-            allowed = places <= slot.token
-            if reach is not None:
-                allowed = allowed & (places >= slot.token - reach)
-            if slot.first is not None:
-                allowed = allowed & (places >= slot.first)
-            # causality and window are part of `allowed`, a tensor: numbers in a Mask would be constants of the graph
-            return JoinedMask((Mask(FULL, 0, 1, 0, capacity, allowed),))
-
-        mask = context.once(("slots", reach, capacity), in_use)
-        return Read(whole.keys, whole.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
+    def mask_of_slots(self, slot: TokenSlot, capacity: int) -> JoinedMask:
+        """The mask of the one token of a compiled step over `capacity` slots: those in use, within the window."""
+        places = torch.arange(capacity, device=slot.token.device)[None]
+        # by slots instead of positions: the kept tokens are consecutive slots, so distances are the same
+        allowed = places <= slot.token
+        if self.reach is not None:
+            allowed = allowed & (places >= slot.token - self.reach)
+        if slot.first is not None:
+            allowed = allowed & (places >= slot.first)
+        # causality and window are part of `allowed`, a tensor: numbers in a Mask would be constants of the graph
+        return JoinedMask((Mask(FULL, 0, 1, 0, capacity, allowed),))
 
 
 class SelfAttention(OwnSequenceAttention):

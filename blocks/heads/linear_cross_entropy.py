@@ -26,6 +26,8 @@ TILE = 1 << 20
 FEW = 64
 """The divisor of sums over tokens in float16 in the forward pass; the backward pass divides by the rest. Dividing by the number
 of tokens at once would underflow, since a loss scale applies only in the backward pass."""
+TENSORS, INPUTS = 8, 13
+"""How many inputs the operator has: tensors, which come first, and all."""
 
 
 def linear_cross_entropy(
@@ -73,7 +75,10 @@ def linear_losses(
     train = torch.is_grad_enabled()
     wanted = [train and each is not None and each.requires_grad for each in (hidden, weight, bias)]
     teacher = None if terms is None else terms.teacher
-    theirs = (None, None) if teacher is None else (teacher.hidden.detach().flatten(0, -2), teacher.table.detach())
+    theirs: tuple[Tensor | None, ...] = (None,) * 3
+    if teacher is not None:
+        of_logits = None if teacher.bias is None else teacher.bias.detach()
+        theirs = teacher.hidden.detach().flatten(0, -2), teacher.table.detach(), of_logits
     factors = [] if terms is None else [*terms.factors]
     apply: Any = LinearCrossEntropy.apply  # torch leaves it untyped
     tensors = hidden.flatten(0, -2), weight, bias, labels.flatten().long(), tokens
@@ -90,6 +95,7 @@ def loss_and_gradients(
     tokens: Tensor | None,
     teacher_hidden: Tensor | None,
     teacher_table: Tensor | None,
+    teacher_bias: Tensor | None,
     softcap: float | None,
     factors: list[float],
     hidden_wanted: bool,
@@ -123,9 +129,11 @@ def loss_and_gradients(
     rows = max(1, HELD // (vocabulary * itemsize))
     for begin in range(0, len(kept), rows):
         chunk = slice(begin, begin + rows)
-        logits = kept[chunk] @ weight.T if bias is None else torch.addmm(bias, kept[chunk], weight.T)
+        logits = projected(kept[chunk], weight, bias)
         given = logits, labels[chunk], None if ignored is None else ignored[chunk], softcap
-        of_teacher = None if theirs is None or teacher_table is None else theirs[chunk] @ teacher_table.T
+        of_teacher = None
+        if theirs is not None and teacher_table is not None:
+            of_teacher = projected(theirs[chunk], teacher_table, teacher_bias)
         total += losses(*given, terms, of_teacher, gradients=hidden_wanted or weight_wanted or bias_wanted)
         if hidden_wanted:
             # `logits` now hold their gradient
@@ -140,6 +148,11 @@ def loss_and_gradients(
     # the factor completes the division by the number of labels
     still = divisor / number.clamp(min=1).to(total.dtype)
     return *summed_up(total / number, terms), of_kept, of_weight.to(weight.dtype), of_bias.to(hidden.dtype), still
+
+
+def projected(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tensor, "tokens vocabulary"]:
+    """Logits in memory of their own, which a gradient may overwrite."""
+    return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
 
 
 def summed_up(means: Tensor, terms: Factors | None) -> tuple[Tensor, Tensor]:
@@ -194,14 +207,14 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.settings, ctx.made = inputs[7:], None
+        ctx.settings, ctx.made = inputs[TENSORS:], None
         ctx.mark_non_differentiable(output[1])
         if torch.compiler.is_compiling():
             # compiled code saves the gradients, and `backward` multiplies copies of them
             ctx.save_for_backward(*output[2:])
         else:
             # `backward` hands the gradients out, and recomputes them from the inputs if it runs again
-            ctx.save_for_backward(*inputs[:7])
+            ctx.save_for_backward(*inputs[:TENSORS])
             ctx.made = [each.detach() for each in output[2:]]
         ctx.set_materialize_grads(False)  # the other outputs' gradients are None instead of zeros of their size
 
@@ -209,7 +222,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         of_loss = grads[0]
         if of_loss is None:
-            return (None,) * 12
+            return (None,) * INPUTS
         compiling = torch.compiler.is_compiling()
         *made, still = ctx.saved_tensors if compiling else handed_out(ctx)
         with torch.no_grad():
@@ -218,7 +231,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled() and not compiling:
             apply: Any = OnlyOnce.apply
             found = [None if each is None else apply(each, *ctx.saved_tensors[:2]) for each in found]
-        return (*found, *(None,) * 9)
+        return (*found, *(None,) * (INPUTS - len(found)))
 
 
 class OnlyOnce(torch.autograd.Function):

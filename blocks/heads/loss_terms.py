@@ -16,6 +16,7 @@ class Teacher:
     softcap:     of the teacher's logits; None for none.
     weight:      of the distillation loss, from 0 to 1; that of the cross-entropy is `1 - weight`.
     temperature: divides the logits of both models.
+    bias:        added to the teacher's logits before its softcap; None for none.
     """
 
     hidden: Float[Tensor, "*batch teacher_width"]
@@ -23,6 +24,7 @@ class Teacher:
     softcap: float | None = None
     weight: float = 0.5
     temperature: float = 1.0
+    bias: Float[Tensor, " vocabulary"] | None = None
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,6 @@ from pairform.blocks.heads.prediction import Prediction
 from pairform.blocks.heads.transform import TransformSpec, transform_of
 from pairform.registry import BlockSpec, InputError, PositiveFloat, Problem, Sizes
 
-ALIGNED = 8
-"""Elements that the rows of a matrix begin at multiples of, for fast products."""
-
 
 class LMHead(nn.Module):
     """Logits over the vocabulary, plus a bias if the spec has one, with a softcap `softcap * tanh(logits / softcap)` if it is
@@ -85,17 +82,9 @@ class LMHead(nn.Module):
         return hidden if self.factor is None else hidden * self.factor
 
     def fused(self, prediction: Prediction) -> tuple[Float[Tensor, "batch length in"], Float[Tensor, "vocabulary in"]]:
-        """Hidden states and a weight whose product is the logits before the softcap.
-
-        The bias is one more column of the weight. Seven columns of zeros beside it keep its rows aligned.
-        """
+        """Hidden states and a weight whose product is the logits before bias and softcap."""
         hidden = self.scaled(prediction.hidden)
-        weight = self.projection(prediction.tied, hidden)
-        if self.bias is None:
-            return hidden, weight
-        bias = functional.pad(self.bias[:, None].to(weight.dtype), (0, ALIGNED - 1))
-        ones = functional.pad(torch.ones_like(hidden[..., :1]), (0, ALIGNED - 1))
-        return torch.cat((hidden, ones), dim=-1), torch.cat((weight, bias), dim=-1)
+        return hidden, self.projection(prediction.tied, hidden)
 
     def projection(self, tied: Tensor | None, hidden: Tensor) -> Float[Tensor, "vocabulary width"]:
         weight = self.weight if tied is None else tied
@@ -121,11 +110,11 @@ class LMHead(nn.Module):
         """As `loss`, with further terms: the loss, and its parts if there are `terms`."""
         if shift:
             labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        return linear_losses(*self.fused(prediction), labels, self.spec.softcap, tokens, terms)
+        return linear_losses(*self.fused(prediction), labels, self.spec.softcap, tokens, terms, self.bias)
 
     def as_teacher(self, prediction: Prediction, weight: float, temperature: float) -> Teacher:
         """A prediction of this head that another model learns from."""
-        return Teacher(*self.fused(prediction), self.spec.softcap, weight, temperature)
+        return Teacher(*self.fused(prediction), self.spec.softcap, weight, temperature, self.bias)
 
 
 class NoHead(nn.Module):

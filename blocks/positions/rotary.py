@@ -80,9 +80,11 @@ class RotaryPosition(nn.Module):
     def _tables(self, heads: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Cosines and sines, `[batch, 1, length, channels]`, computed in float32 and rounded to the dtype of `heads`."""
         scaling = self.spec.scaling
-        frequencies = scaling.frequencies(self.spec.theta, self.channels, context.positions)
-        # [batch, 1, length, pairs]; frequencies have a batch dimension if they depend on a row's length
-        angles = context.positions[:, None, :, None].float() * frequencies.view(-1, 1, 1, self.channels // 2)
+        positions = context.positions
+        lengths = context.lengths if scaling.by_length else None
+        frequencies = scaling.frequencies(self.spec.theta, self.channels, positions.device, lengths)
+        # [batch, 1, length, pairs]; frequencies that depend on lengths are [batch, 1 or length, pairs], others [pairs]
+        angles = positions[:, None, :, None].float() * (frequencies if lengths is None else frequencies[:, None])
         # both channels of a pair have the same angle
         angles = torch.cat((angles, angles), dim=-1)
         factor = scaling.attention_factor

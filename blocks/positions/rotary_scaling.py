@@ -31,10 +31,14 @@ class DefaultScaling(Spec):
         return 1.0
 
     def frequencies(
-        self, theta: float | Tensor, channels: int, positions: Int[Tensor, "batch length"]
-    ) -> Float[Tensor, "*batch pairs"]:
-        """Radians per token for each of the `channels / 2` pairs; `positions` are those of this forward pass."""
-        even = torch.arange(0, channels, 2, dtype=torch.float32, device=positions.device)
+        self,
+        theta: float | Float[Tensor, "batch tokens 1"],
+        channels: int,
+        device: torch.device,
+        lengths: Int[Tensor, "batch tokens"] | None = None,
+    ) -> Float[Tensor, "*batch_and_tokens pairs"]:
+        """Radians per token for each of the `channels / 2` pairs. lengths: `Context.lengths`, given where `by_length`."""
+        even = torch.arange(0, channels, 2, dtype=torch.float32, device=device)
         return 1.0 / (theta ** (even / channels))
 
 
@@ -44,8 +48,8 @@ class LinearScaling(DefaultScaling):
     name: Literal["linear"] = "linear"  # type: ignore[assignment]
     factor: PositiveFloat = Field(examples=[8.0], description="Divisor of every frequency.")
 
-    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
-        return super().frequencies(theta, channels, positions) / self.factor
+    def frequencies(self, theta: float | Tensor, channels: int, device: torch.device, lengths: Tensor | None = None) -> Tensor:
+        return super().frequencies(theta, channels, device) / self.factor
 
 
 class ProportionalScaling(LinearScaling):
@@ -56,10 +60,10 @@ class ProportionalScaling(LinearScaling):
     fraction: Fraction = Field(examples=[0.25], description="Fraction of the pairs that rotates.")
     factor: PositiveFloat = Field(default=1.0, description="Divisor of every frequency.")
 
-    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+    def frequencies(self, theta: float | Tensor, channels: int, device: torch.device, lengths: Tensor | None = None) -> Tensor:
         rotated_pairs = int(self.fraction * channels // 2)
-        pairs = torch.arange(channels // 2, device=positions.device)
-        return super().frequencies(theta, channels, positions).masked_fill(pairs >= rotated_pairs, 0.0)
+        pairs = torch.arange(channels // 2, device=device)
+        return super().frequencies(theta, channels, device).masked_fill(pairs >= rotated_pairs, 0.0)
 
 
 class LengthScaling(DefaultScaling):
@@ -70,7 +74,8 @@ class LengthScaling(DefaultScaling):
 
 
 class DynamicScaling(LengthScaling):
-    """NTK-aware scaling: theta grows with the length of a row beyond `original_length` (YaRN paper, arXiv 2309.00071, 3.3).
+    """NTK-aware scaling: theta grows with the length of a row, or of a document in a packed row, beyond `original_length` (YaRN
+    paper, arXiv 2309.00071, 3.3).
 
     Cached keys keep the rotation of the call that computed them, as in transformers: beyond `original_length`, decoding with
     a cache differs from decoding without one.
@@ -84,12 +89,12 @@ class DynamicScaling(LengthScaling):
         "factor + 1) ** (channels / (channels - 2))`.",
     )
 
-    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
-        # [batch, 1]: the length of each row so far
-        length = (positions.amax(-1, keepdim=True) + 1).clamp(min=self.original_length).float()
+    def frequencies(self, theta: float | Tensor, channels: int, device: torch.device, lengths: Tensor | None = None) -> Tensor:
+        assert lengths is not None, "given where by_length"
+        length = lengths.clamp(min=self.original_length).float()[..., None]
         growth = self.factor * length / self.original_length - (self.factor - 1)
         # with this exponent the lowest frequency is divided by exactly `growth`, and the highest stays
-        return super().frequencies(theta * growth ** (channels / (channels - 2)), channels, positions)
+        return super().frequencies(theta * growth ** (channels / (channels - 2)), channels, device)
 
 
 class YarnScaling(LengthScaling):
@@ -112,9 +117,9 @@ class YarnScaling(LengthScaling):
     def attention_factor(self) -> float:
         return 0.1 * log(self.factor) + 1.0 if self.attention is None else self.attention
 
-    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
+    def frequencies(self, theta: float | Tensor, channels: int, device: torch.device, lengths: Tensor | None = None) -> Tensor:
         assert isinstance(theta, float), "a spec's"
-        plain = super().frequencies(theta, channels, positions)
+        plain = super().frequencies(theta, channels, device)
         # the pair, in general a fraction, that rotates this often within `original_length` (section 3.2)
         begin, end = (
             channels * log(self.original_length / (2 * pi * rotations)) / (2 * log(theta))
@@ -124,7 +129,7 @@ class YarnScaling(LengthScaling):
             begin, end = floor(begin), ceil(end)
         # channels, not pairs, as in the paper's code and in transformers
         begin, end = max(begin, 0), min(end, channels - 1)
-        pairs = torch.arange(channels // 2, dtype=torch.float32, device=positions.device)
+        pairs = torch.arange(channels // 2, dtype=torch.float32, device=device)
         # 0.001 avoids a division by zero, as in transformers
         scaled_share = ((pairs - begin) / (end - begin if end != begin else 0.001)).clamp(0, 1)
         # the share is 1 where a frequency is divided, and 0 where it stays
@@ -149,8 +154,8 @@ class Llama3Scaling(LengthScaling):
             raise ValueError(f"low_frequency ({self.low_frequency}) below high_frequency ({self.high_frequency})")
         return self
 
-    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
-        plain = super().frequencies(theta, channels, positions)
+    def frequencies(self, theta: float | Tensor, channels: int, device: torch.device, lengths: Tensor | None = None) -> Tensor:
+        plain = super().frequencies(theta, channels, device)
         # the length over the wavelength, 2 pi / frequency
         rotations = plain * (self.original_length / (2 * pi))
         unscaled = ((rotations - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
@@ -161,8 +166,8 @@ Divisors = Annotated[tuple[PositiveFloat, ...], Strict(False), Field(max_length=
 
 
 class LongRopeScaling(DefaultScaling):
-    """A divisor of its own for every frequency, from one list for short rows and from another for long ones (LongRoPE, Ding et
-    al. 2024, arXiv 2402.13753, section 3; Phi-3).
+    """A divisor of its own for every frequency, from one list for short rows (in packed rows, documents) and from another for
+    long ones (LongRoPE, Ding et al. 2024, arXiv 2402.13753, section 3; Phi-3).
 
     `generate` computes the cached keys again when a row becomes longer than `original_length`. Whoever calls the model with a
     cache must do so too: cached keys keep the rotation of the call that computed them.
@@ -182,13 +187,11 @@ class LongRopeScaling(DefaultScaling):
     def attention_factor(self) -> float:
         return self.attention
 
-    def frequencies(self, theta: float | Tensor, channels: int, positions: Tensor) -> Tensor:
-        short, long = (
-            torch.tensor(divisors, dtype=torch.float32, device=positions.device) for divisors in (self.short, self.long)
-        )
-        # [batch, 1]: whether a row is longer than those of the original training
-        beyond = positions.amax(-1, keepdim=True) >= self.original_length
-        return super().frequencies(theta, channels, positions) / torch.where(beyond, long, short)
+    def frequencies(self, theta: float | Tensor, channels: int, device: torch.device, lengths: Tensor | None = None) -> Tensor:
+        short, long = (torch.tensor(divisors, dtype=torch.float32, device=device) for divisors in (self.short, self.long))
+        assert lengths is not None, "given where by_length"
+        beyond = (lengths > self.original_length)[..., None]
+        return super().frequencies(theta, channels, device) / torch.where(beyond, long, short)
 
 
 Scaling: TypeAlias = Annotated[

@@ -97,6 +97,7 @@ def small(classes: str) -> dict[str, Any]:
 def create(
     folder: Path, *, seed: int = 0, classes: str = "Gemma4", kind: str = "ForCausalLM", spread: float = 0.5, **changes: Any
 ) -> Path:
+    """A small folder of transformers' own writing."""
     torch.manual_seed(seed)
     config = getattr(transformers, f"{classes}TextConfig")(**{**small(classes), "initializer_range": spread, **changes})
     return scaled(write(folder, getattr(transformers, f"{classes}{kind}")(config)), seed)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import pairform
-from tests.small_pairs import small_pair, tokens
+from tests.small_pairs import sharing_pair, small_pair, tokens
 from tests.small_vision import IMAGE, TOKENS, document, pixels
 
 IGNORED = -100
@@ -39,6 +39,8 @@ SPECS: Mapping[str, Callable[[], Any]] = {
     "t5gemma2": lambda: small_pair("t5gemma2-270m-270m"),
     "t5": t5,
     "unequal": unequal,
+    "shared keys": sharing_pair,
+    "shared keys, merged": lambda: sharing_pair(merged=True),
     "pictures": pictures,
 }
 

@@ -16,7 +16,7 @@ from pairform.training.parallel import World
 from tests.families import test_gpt2, test_phi3
 from tests.parallel.pairs import ROWS, SPECS, batch, count, full, gradients, part
 from tests.parallel.processes import run_checks
-from tests.small_pairs import small_pair, tokens
+from tests.small_pairs import sharing_pair, small_pair, tokens
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,17 @@ def check_copies_of_a_model_are_kept_alike(world: World, folder: Path) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+def check_auxiliary_losses_of_all_layers_count(world: World, folder: Path) -> None:
+    """FSDP must not copy what the layers of a pass write to; in mixed precision it copies all that it recognises."""
+    mixture = {"name": "mixture", "experts": 4, "top_k": 2, "balance": 10.0, "expert": {"name": "gated", "hidden": 8}}
+    spec = small_pair(decoder={"layer": {"branches": {"feed_forward": mixture}}})
+    inputs = part(batch("t5gemma"), slice(0, 2))
+    expected = pairform.build(spec, seed=0).train()(**inputs).loss
+    for precision, bound in (("float32", 1e-5), ("mixed", 0.03)):
+        model = pairform.shard(pairform.build(spec, seed=0).train(), world.mesh, precision)  # type: ignore[arg-type]
+        torch.testing.assert_close(model(**inputs).loss, expected, rtol=bound, atol=0)
+
+
 def check_mixed_precision_keeps_float32_parameters(world: World, folder: Path) -> None:
     model = pairform.shard(pairform.build(small_pair(), seed=0).train(), world.mesh, precision="mixed")
     output = model(**part(batch("t5gemma"), rows_of(world)[0]), loss_tokens=9)
@@ -117,7 +128,7 @@ def check_weights_that_changed_are_gathered_again(world: World, folder: Path) ->
 
 def check_generation_needs_no_forward_pass_before(world: World, folder: Path) -> None:
     """The processes finish at different steps."""
-    for kind in ("t5gemma", "t5"):
+    for kind in ("t5gemma", "t5", "shared keys, merged"):
         alone = pairform.build(SPECS[kind](), seed=0)
         model = pairform.shard(pairform.build(SPECS[kind](), seed=0), world.mesh)
         source = tokens(4 + world.rank, rows=2)
@@ -242,18 +253,18 @@ def check_quantised_weights_are_not_sharded(world: World, folder: Path) -> None:
 
 
 def check_projections_shared_by_processes(world: World, folder: Path) -> None:
-    """Tensor parallelism: grouped heads, merged attention with norms of queries and keys, and what stays whole (T5)."""
+    """Tensor parallelism: grouped heads, merged attention with norms of queries and keys, shared keys, and what stays whole."""
     from torch.distributed.tensor.parallel import parallelize_module
 
     assert world.mesh is not None
-    for kind in ("t5gemma", "t5gemma2", "t5"):
+    for kind, divided in {"t5gemma": 36, "t5gemma2": 28, "t5": 30, "shared keys": 62, "shared keys, merged": 46}.items():
         whole = batch(kind, torch.float64)
         alone = pairform.build(SPECS[kind](), seed=0, dtype=torch.float64).train()
         alone(**whole).loss.backward()
         model = pairform.build(SPECS[kind](), seed=0, dtype=torch.float64).train()
         parallelize_module(model, world.mesh, pairform.parallel_plan(model.spec, processes=2))
         sharded = [name for name, parameter in model.named_parameters() if hasattr(parameter, "full_tensor")]
-        assert len(sharded) == {"t5gemma": 36, "t5gemma2": 28, "t5": 30}[kind]
+        assert len(sharded) == divided, kind
         output = model(**whole)
         torch.testing.assert_close(output.logits, alone(**whole).logits, rtol=1e-9, atol=1e-9)
         output.loss.backward()
@@ -291,3 +302,16 @@ def test_fewer_key_heads_than_processes_are_refused() -> None:
     refused(
         lambda: pairform.parallel_plan(small_pair(), processes=4), "self_attention.block.k_proj", "2 kv_heads for 4 processes"
     )
+
+
+def test_blocks_that_share_keys_are_divided_all_or_none() -> None:
+    """Sinks keep the third layer whole, and with it the first, whose keys it reads, but not the others."""
+    spec = sharing_pair()
+    assert spec.encoder is not None
+    sinks = {"layers": [2], "patch": {"branches": {"self_attention": {"sinks": True}}}}
+    overrides = [*spec.document()["encoder"]["overrides"], sinks]
+    divided = [
+        {name.split(".")[2] for name in pairform.parallel_plan(each) if name.startswith("encoder.") and "attention" in name}
+        for each in (spec, pairform.patch(spec, {"encoder": {"overrides": overrides}}))
+    ]
+    assert divided == [{"0", "1", "2", "3"}, {"1", "3"}]

@@ -90,13 +90,15 @@ def check_loss_terms(model: ModelParts, given: Given) -> None:
         return
     number("loss_terms.teacher.weight", teacher.weight, 0, 1, "a number from 0 to 1")
     number("loss_terms.teacher.temperature", teacher.temperature, sys.float_info.min, math.inf, "a number above 0")
-    for name in ("hidden", "table"):
+    for name in ("hidden", "table", *(() if teacher.bias is None else ("bias",))):
         check_tensor(f"loss_terms.teacher.{name}", getattr(teacher, name), "of floats")
     if tuple(teacher.hidden.shape[:-1]) != shape:
         refuse("loss_terms.teacher.hidden", f"the shape {tuple(teacher.hidden.shape)}", f"{shape} and the teacher's width")
     table = (model.spec.head_sizes.vocabulary, teacher.hidden.shape[-1])
     if tuple(teacher.table.shape) != table:
         refuse("loss_terms.teacher.table", f"the shape {tuple(teacher.table.shape)}", f"{table}: vocabulary and width")
+    if teacher.bias is not None and tuple(teacher.bias.shape) != table[:1]:
+        refuse("loss_terms.teacher.bias", f"the shape {tuple(teacher.bias.shape)}", f"{table[:1]}: the vocabulary")
 
 
 def check_generate(model: ModelParts, given: Given) -> None:
