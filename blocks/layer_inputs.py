@@ -35,6 +35,8 @@ class LayerInputSpec(Spec):
         if sizes.depth * self.channels >= LIMIT:
             found = f"{self.channels} channels in {sizes.depth} layers"
             yield Problem("channels", found, f"fewer than {LIMIT:,} in all layers")
+        if self.table and sizes.vocabulary is None:
+            yield Problem("table", "true in a stack without token ids", "false: a tower reads pictures")
         if self.vocabulary is not None and not self.table:
             yield Problem("vocabulary", f"{self.vocabulary} without a table", "null")
         elif self.vocabulary is not None and self.vocabulary < (sizes.vocabulary or 0):

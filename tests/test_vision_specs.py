@@ -16,9 +16,14 @@ def beside_an_encoder(read: dict[str, Any]) -> None:
     read["vision"] = document()["encoder"]["vision"]
 
 
+def rows_of_tokens(read: dict[str, Any]) -> None:
+    read["vision"]["tower"]["layer_input"] = {"channels": 2, "vocabulary": 9, "norm": {"name": "rmsnorm"}}
+
+
 @pytest.mark.parametrize(
     ("part", "edit", "words"),
     [
+        ("encoder", rows_of_tokens, ["encoder.vision.tower.layer_input.table", "without token ids"]),
         ("decoder", beside_an_encoder, ["decoder.vision", "beside an encoder"]),
         ("encoder", nested, ["encoder.vision.tower.vision", "pictures inside pictures"]),
         ("encoder", lambda read: read["vision"].update(image_token=0), ["vision.image_token", "padding"]),

@@ -21,8 +21,9 @@ from tests.catalogue.places import answer, inputs, loss_of
 
 COUNT = 35
 SEEDS = range(4, 4 + int(os.environ.get("PAIRFORM_SEEDS", "1")))
-LEAST = {"encoder_decoder": 0.15, "decoder_only": 0.25, "encoder_only": 0.15}
-"""The share of each assembly's specs that must work: well below what does: a run draws few."""
+LEAST = 0.4
+"""The share of each assembly's specs that must work: below what does, since a run draws few."""
+ASSEMBLIES = ("encoder_decoder", "decoder_only", "encoder_only")
 
 
 def check_works(spec: pairform.ModelSpec) -> None:
@@ -107,7 +108,7 @@ def masking(ids: str) -> str:
 
 
 @pytest.mark.parametrize("shard", SEEDS)
-@pytest.mark.parametrize("assembly", LEAST)
+@pytest.mark.parametrize("assembly", ASSEMBLIES)
 def test_random_specs_work_or_are_refused_when_they_are_read(assembly: str, shard: int) -> None:
     """Of each assembly so many work that a rule which refuses too much is noticed."""
     counted: Counter[str] = Counter()
@@ -127,4 +128,4 @@ def test_random_specs_work_or_are_refused_when_they_are_read(assembly: str, shar
 
     check()
     assert counted.total() >= COUNT
-    assert counted["work"] >= LEAST[assembly] * counted.total(), counted
+    assert counted["work"] >= LEAST * counted.total(), counted

@@ -216,7 +216,9 @@ def test_the_scale_of_a_layer_is_kept_in_training(tmp_path: Path) -> None:
         ({"per_layer_config": {"9": {}}}, "per_layer_config"),
         ({"per_layer_config": {"2": {"intermediate_size": 9}, "5": {"intermediate_size": 9}}}, "per_layer_config"),
         ({"enable_moe_block": True}, "num_experts"),
-        ({"rope_parameters": {LOCAL: {"rope_type": "default"}}}, "rope_parameters.full_attention"),
+        ({"rope_parameters": {LOCAL: {"rope_theta": 1e4}}}, "rope_parameters.full_attention"),
+        ({"rope_parameters": {LOCAL: {"rope_type": "default"}}}, "rope_parameters.sliding_attention.rope_theta"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"sliding_window": 0}, "sliding_window"),
     ],
 )

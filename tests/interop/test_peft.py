@@ -56,7 +56,7 @@ def test_an_adapter_is_trained_saved_loaded_and_merged(name: str, changes: dict[
     model = adapted(tmp_path / "pair", **ADAPTERS[name])
     train(model)
     if changes is SHARED and "modules_to_save" in ADAPTERS[name]:  # PEFT trains a copy for each stack
-        with pytest.raises(pairform.PairformError, match="decoder.embedding"):
+        with pytest.raises(pairform.PairformError, match=r"decoder\.embedding"):
             pairform.save(model.merge_and_unload(), tmp_path / "merged")
         return
     expected = logits(model)
