@@ -252,11 +252,11 @@ def test_a_model_computes_logits_beside_its_loss_only_when_they_are_read(tie: st
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-6)
 
 
-class Allocated(TorchDispatchMode):
+class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Records the bytes of every tensor that an operation makes in memory of its own."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = {each.untyped_storage().data_ptr() for each in known}
         self.sizes: list[int] = []
 

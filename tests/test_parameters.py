@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import pairform
 from pairform.assemblies.modeling.build import parameters_of, skeleton
@@ -48,9 +48,13 @@ def test_they_are_those_of_the_built_model(kind: str) -> None:
 
 def test_one_of_equal_experts_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """A published mixture has thousands, each of several modules."""
-    built: list[nn.Module] = []
-    monkeypatch.setattr(FeedForward, "__init__", lambda self, *given: (built.append(self), build(self, *given))[1])
-    build = DenseFeedForward.__init__
+    built: list[FeedForward] = []
+
+    def build(self: FeedForward, *given: Any) -> None:
+        built.append(self)
+        DenseFeedForward.__init__(self, *given)
+
+    monkeypatch.setattr(FeedForward, "__init__", build)
     parameters = parameters_of(pairform.patch(experts(), {"vocabulary": 98}))
     assert len(built) == 2, "one in each layer"
     assert sum("up_proj.weight" in name and "shared" not in name for name in parameters) == 2 * 12
