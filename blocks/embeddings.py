@@ -40,16 +40,21 @@ class TokenEmbeddingSpec(BlockSpec):
             yield from (problem.inside("norm") for problem in self.norm.check(sizes))
 
 
-class ScaledEmbedding(nn.Module):
-    """Base of token embeddings: the factor and the norm after the table."""
+class TableEmbedding(nn.Embedding):
+    """Base of token embeddings, in two steps: `forward`, which adapters of `nn.Embedding` can change, and `finished`."""
 
-    def __init__(self, spec: TokenEmbeddingSpec, sizes: Sizes) -> None:
-        super().__init__()
+    def __init__(self, spec: TokenEmbeddingSpec, sizes: Sizes, width: int) -> None:
         assert sizes.vocabulary is not None, "given by every model"
-        self.pad = None if spec.train_pad else sizes.pad
+        super().__init__(sizes.vocabulary, width, padding_idx=None if spec.train_pad else sizes.pad)
         self.scale_given = spec.scale_given
         self.factor = sizes.width**0.5 if spec.scale == "sqrt_width" else spec.scale
         self.norm = None if spec.norm is None else build_block(spec.norm, sizes, "norm")
+
+    def finished(
+        self, rows: Float[Tensor, "batch length table_width"], token_ids: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        """The hidden states of `token_ids`, for which `forward` returned `rows`."""
+        return self.given(rows)
 
     def given(self, embeds: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """The hidden states for `inputs_embeds`: normalised, and scaled if the spec says so."""
@@ -63,8 +68,8 @@ class ScaledEmbedding(nn.Module):
         return embeds if self.norm is None else self.norm(embeds)
 
 
-class TokenEmbedding(ScaledEmbedding):
-    """A row of the table for each token, times `scale`."""
+class TokenEmbedding(TableEmbedding):
+    """A row of the table for each token, times `scale`. `forward` returns what a model takes as `inputs_embeds`."""
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["token"] = "token"
@@ -75,20 +80,30 @@ class TokenEmbedding(ScaledEmbedding):
         )
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__(spec, sizes)
+        super().__init__(spec, sizes, sizes.width)
         self.spec = spec
-        self.weight = nn.Parameter(torch.empty(sizes.vocabulary or 0, sizes.width))
         self.end_of_image = None if spec.end_of_image is None else nn.Parameter(torch.empty(sizes.width))
 
+    @property
+    def embed_scale(self) -> float:
+        """The factor of `forward`, by which PEFT multiplies what an adapter adds."""
+        return 1.0 if self.scale_given else self.factor
+
     def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        embedded: Tensor = self.scaled(functional.embedding(token_ids, self.weight, self.pad))
+        rows = super().forward(token_ids)
+        return rows if self.scale_given else self.scaled(rows)
+
+    def finished(
+        self, rows: Float[Tensor, "batch length width"], token_ids: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        embedded = self.scaled(rows) if self.scale_given else rows
         if self.end_of_image is not None and self.spec.end_of_image is not None:
             # after the scaling: this embedding is not scaled
             embedded = torch.where(token_ids.eq(self.spec.end_of_image)[..., None], self.end_of_image, embedded)
         return self.normed(embedded)
 
 
-class FactorisedEmbedding(ScaledEmbedding):
+class FactorisedEmbedding(TableEmbedding):
     """A row of a narrow table for each token, projected to the width and times `scale` (ALBERT; Lan et al. 2020, arXiv
     1909.11942, section 3.1). A tied head applies the transposes in reverse order: to the rank, then to the vocabulary."""
 
@@ -97,14 +112,13 @@ class FactorisedEmbedding(ScaledEmbedding):
         rank: PositiveInt = Field(examples=[128], description="Width of the table.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
-        super().__init__(spec, sizes)
+        super().__init__(spec, sizes, spec.rank)
         self.spec = spec
-        self.weight = nn.Parameter(torch.empty(sizes.vocabulary or 0, spec.rank))
         self.projection = nn.Parameter(torch.empty(sizes.width, spec.rank))
 
-    def forward(self, token_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        # [batch, length, rank]
-        rows = functional.embedding(token_ids, self.weight, self.pad)
+    def finished(
+        self, rows: Float[Tensor, "batch length rank"], token_ids: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
         return self.normed(self.scaled(functional.linear(rows, self.projection)))
 
     def lower(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... rank"]:

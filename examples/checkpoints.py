@@ -1,7 +1,8 @@
 """Write small checkpoints in the transformers format. `make demo` converts them, and the pages in docs/ use them.
 
-Gemma 2 with a tokenizer: `gemma-large` (6 layers of width 48) and `gemma-small` (4 layers of width 32). Gemma 3: `gemma3`,
-the multimodal `gemma3-pictures` (both of width 32) and `gemma3-wide` (width 48). All weights are random.
+Gemma 2 with a tokenizer: `gemma-large` (6 layers of width 48) and `gemma-small` (4 layers of width 32). Gemma 3: `gemma3`
+with the same tokenizer, the multimodal `gemma3-pictures` (both of width 32) and `gemma3-wide` (width 48). `modernbert`
+(6 layers of width 48) with a tokenizer of its own. All weights are random.
 """
 
 import argparse
@@ -22,12 +23,16 @@ from transformers import (  # noqa: E402
     Gemma3ForCausalLM,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
+BERT_SPECIAL = ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"]
+"""ModernBERT's special tokens, in the order of their ids."""
 # fmt: off
 WORDS = [
     "the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "small", "large", "red", "blue", "green",
@@ -61,6 +66,18 @@ GEMMA3: dict[str, Any] = {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
     },
 }
+MODERNBERT: dict[str, Any] = {
+    "vocab_size": len(BERT_SPECIAL) + len(WORDS),
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "local_attention": 8,
+    "initializer_range": 1.0,
+    **{f"{name}_token_id": index for index, name in enumerate(("cls", "sep", "pad"))},
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 TOWER: dict[str, Any] = {
     "model_type": "siglip_vision_model",
     "hidden_size": 16,
@@ -86,10 +103,13 @@ def main() -> None:
         make_tokenizer().save_pretrained(folder / name)
     text = SIZES | GEMMA3
     write(Gemma3ForCausalLM, Gemma3TextConfig(**text), folder / "gemma3", 3)
+    make_tokenizer().save_pretrained(folder / "gemma3")
     write(Gemma3ForCausalLM, Gemma3TextConfig(**text | {"hidden_size": 48}), folder / "gemma3-wide", 4)
     seeing = Gemma3Config(text_config=text, vision_config=TOWER, **PICTURES)
     write(Gemma3ForConditionalGeneration, seeing, folder / "gemma3-pictures", 5)
-    print(f"{folder}: five small checkpoints: gemma-large, gemma-small, gemma3, gemma3-wide, gemma3-pictures")
+    write(ModernBertForMaskedLM, ModernBertConfig(**MODERNBERT), folder / "modernbert", 6)
+    make_bert_tokenizer().save_pretrained(folder / "modernbert")
+    print(f"{folder}: six small checkpoints: gemma-large, gemma-small, gemma3, gemma3-wide, gemma3-pictures, modernbert")
 
 
 def write(architecture: type[PreTrainedModel], config: Any, folder: Path, seed: int) -> None:
@@ -111,12 +131,23 @@ def write(architecture: type[PreTrainedModel], config: Any, folder: Path, seed: 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word that puts `<bos>` before each text."""
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*SPECIAL, *WORDS])}, "<unk>"))
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(SPECIAL, "<unk>", "<bos> $A"), **names)
+
+
+def make_bert_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per word that puts `[CLS]` before and `[SEP]` after each text."""
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "mask", "unk")}
+    return PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(BERT_SPECIAL, "[UNK]", "[CLS] $A [SEP]"), **names)
+
+
+def word_tokenizer(special: list[str], unknown: str, around: str) -> Tokenizer:
+    """One token per word. around: special tokens before and after a text, which is `$A`."""
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*special, *WORDS])}, unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
-    )
+    named = [(name, special.index(name)) for name in around.split() if name in special]
+    tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=named)
+    return tokenizer
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ from pairform.experiments.study.spec import StudySpec
 from pairform.training.adaptation.recipe import read_recipe
 from pairform.training.data.corpus.spec import CorpusSpec
 from tests.command_line.runner import CommandLine, Result
+from tests.forked import pairform_in_two
 from tests.pages import Block, Command, commands, missing_line
 
 ROOT = Path(__file__).parents[1]
+IN_TWO = ("--standalone", "--nproc-per-node", "2", "-m", "pairform")
+"""torchrun's words before those of a command in two processes."""
 
 
 def clone(folder: Path) -> Path:
@@ -60,7 +63,8 @@ def check_document(document: dict[str, Any]) -> None:
 class Reader:
     """Follows a page in this process, from the root of a clone on; its Python blocks are one session.
 
-    `pairform` runs here and not in a process of its own, which would import torch each time; `make demo` copies `demo`.
+    `pairform` runs here and not in a process of its own, which would import torch each time, and torchrun's two processes are
+    forked from one that has imported it; `make demo` copies `demo`.
     Like a shell, it has no `pairform` and no packages before the environment is made and activated.
     """
 
@@ -130,8 +134,10 @@ class Reader:
         else:
             assert program in ("python", "torchrun"), f"{words}: a command that no page may need"
             assert self.active, f"{words}: not the repository's Python before `source .venv/bin/activate`"
-            module = ["-m", "torch.distributed.run"] if program == "torchrun" else []
-            ran = subprocess.run([sys.executable, *module, *rest], capture_output=True, text=True, check=False)
+            if program == "torchrun":
+                assert tuple(rest[: len(IN_TWO)]) == IN_TWO, f"{words}: other options than {IN_TWO}"
+                return Result(0, "".join(pairform_in_two(*rest[len(IN_TWO) :], said=self.root.parent / "said")), "")
+            ran = subprocess.run([sys.executable, *rest], capture_output=True, text=True, check=False)
             return Result(ran.returncode, ran.stdout, ran.stderr)
         return Result(0, "", "")
 

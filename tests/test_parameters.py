@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import pairform
 from pairform.assemblies.modeling.build import parameters_of, skeleton
@@ -48,13 +49,14 @@ def test_they_are_those_of_the_built_model(kind: str) -> None:
 
 def test_one_of_equal_experts_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """A published mixture has thousands, each of several modules."""
-    built: list[FeedForward] = []
+    built: list[nn.Module] = []
+    build = DenseFeedForward.__init__
 
-    def build(self: FeedForward, *given: Any) -> None:
+    def recorded(self: DenseFeedForward, *given: Any) -> None:
         built.append(self)
-        DenseFeedForward.__init__(self, *given)
+        build(self, *given)
 
-    monkeypatch.setattr(FeedForward, "__init__", build)
+    monkeypatch.setattr(FeedForward, "__init__", recorded)
     parameters = parameters_of(pairform.patch(experts(), {"vocabulary": 98}))
     assert len(built) == 2, "one in each layer"
     assert sum("up_proj.weight" in name and "shared" not in name for name in parameters) == 2 * 12

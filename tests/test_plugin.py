@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line.runner import CommandLine, refused
+
 PLUGIN = Path(__file__).parents[1] / "examples" / "plugin"
 
 
@@ -54,8 +56,9 @@ def test_a_study_compares_it(site: Path, tmp_path: Path) -> None:
     assert parameters["gated"] == parameters["bilinear"]
 
 
-def test_without_it_the_block_is_unknown(tmp_path: Path) -> None:
-    ran = python(tmp_path, "pairform", "study", "run", PLUGIN / "study.json", "--out", tmp_path / "out")
-    assert ran.returncode == 1
-    assert "bilinear" in ran.stderr
+def test_without_it_the_block_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = CommandLine(monkeypatch, capsys)("study", "run", PLUGIN / "study.json", "--out", tmp_path / "out")
+    refused(ran, 1, "bilinear")
     assert not (tmp_path / "out").exists()

@@ -2,16 +2,15 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 import pairform
 from pairform.assemblies.modeling.inputs import StackInputs
+from tests.forked import ended, fork
 from tests.small_vision import document, pixels, text, with_pictures
 
 ASSEMBLIES = ("encoder_decoder", "decoder_only")
@@ -137,7 +136,6 @@ BATCHES_OF_BOTH = [["text", "text"], ["mixed", "text"], ["text", "mixed"]]
 
 def train_as_one_of_two(rank: int, folder: Path) -> None:
     """Three steps in which this process sees pictures at another time than its neighbour; writes the weights."""
-    torch.set_num_threads(1)
     store = f"file://{folder / 'store'}"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     torch.manual_seed(rank)
@@ -154,8 +152,8 @@ def train_as_one_of_two(rank: int, folder: Path) -> None:
 
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_data_parallel_training_on_text_and_pictures_keeps_both_processes_alike(tmp_path: Path) -> None:
-    start: Any = start_processes  # torch leaves it untyped
-    start(train_as_one_of_two, (tmp_path,), nprocs=2)
+    processes = [fork(train_as_one_of_two, rank, tmp_path) for rank in range(2)]
+    assert [ended(process) for process in processes] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     before = dict(pairform.build(document("decoder_only") | {"initializer_range": 0.1}, seed=0).named_parameters())
     for name, parameter in first.items():

@@ -24,8 +24,9 @@ from pairform.assemblies.families import (
     t5gemma,
 )
 from pairform.assemblies.families.family import Family
+from pairform.assemblies.families.unread import unread
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.registry import Problem, SpecError, shorten
+from pairform.registry import SpecError
 
 ALL = (
     # of several that can express a spec the first is written: those with something of their own before Llama
@@ -56,8 +57,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
     """The family that wrote a config.json; a `SpecError` for one that pairform does not read."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        found = "nothing" if model_type is None else shorten(model_type)
-        raise SpecError(Problem("model_type", found, f"one of {', '.join(FAMILIES)}", ADD))
+        raise SpecError(unread("model_type", model_type, FAMILIES, ADD))
     return FAMILIES[model_type]
 
 

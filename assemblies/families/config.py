@@ -31,6 +31,8 @@ ACTIVATIONS: Mapping[str, str] = {
 """transformers' names of our activations. The first of several is written. `gelu_fast` has ten digits of the constant."""
 ACTIVATION_NAMES: Mapping[str, str] = {ours: theirs for theirs, ours in reversed(list(ACTIVATIONS.items()))}
 """The inverse."""
+EARLIER_ACTIVATION_NAMES: Mapping[str, str] = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
+"""As `ACTIVATION_NAMES`, with the name in files of BERT, GPT-2 and T5. transformers rounds the two differently."""
 
 
 class Config(Spec):

@@ -55,7 +55,7 @@ class Fused(NamedTuple):
 
 @dataclass(frozen=True)
 class NameTable:
-    """Rows read in both directions. Of several that fit a name the first counts; in a file, the first that the model has.
+    """Rows read in both directions. Of several that fit a name the first counts.
 
     spellings: prefixes of names in files of other versions, each with the prefix in the rows; applied one after another.
     unread:    prefixes of the names of tensors that have no effect; placeholders as in rows.
@@ -67,9 +67,9 @@ class NameTable:
     unread: tuple[str, ...] = ()
     spares: tuple[Row, ...] = ()
 
-    def row(self, theirs: str, known: Container[str] | None = None) -> Row | Fused | None:
-        """The row of a tensor of theirs, with its placeholders filled in. known: the names of the model's tensors."""
-        return row_of(self._respelt(theirs), self.rows, known)
+    def row(self, theirs: str) -> Row | Fused | None:
+        """The row of a tensor of theirs, with its placeholders filled in."""
+        return row_of(self._respelt(theirs), self.rows)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs that is one of ours."""
@@ -114,15 +114,9 @@ def pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(made))
 
 
-def row_of(theirs: str, rows: Sequence[Row | Fused], known: Container[str] | None = None) -> Row | Fused | None:
+def row_of(theirs: str, rows: Sequence[Row | Fused]) -> Row | Fused | None:
     matches = ((row, match) for row in rows if (match := pattern(row.theirs).fullmatch(theirs)))
-    fitting = [filled(row, match.groupdict()) for row, match in matches]
-    return next((row for row in fitting if known is not None and held(row, known)), fitting[0] if fitting else None)
-
-
-def held(row: Row | Fused, known: Container[str]) -> bool:
-    """Whether a filled row's tensors, or some of them, are known."""
-    return row.ours in known if isinstance(row, Row) else any(row.parts(known))
+    return next((filled(row, match.groupdict()) for row, match in matches), None)
 
 
 def filled(row: Row | Fused, words: Mapping[str, str]) -> Row | Fused:
@@ -169,9 +163,9 @@ class Family:
         """The family with the names that files of `spec` have."""
         return replace(self, names=self.written(spec)) if self.by_spec and self.written is not None else self
 
-    def row(self, theirs: str, known: Container[str] | None = None) -> Row | Fused | None:
-        """The row of a tensor of theirs; None for a name that the family does not have. known: as for `NameTable.row`."""
-        return self.names.row(theirs, known) or self.names.row(self.base_prefix + theirs, known)
+    def row(self, theirs: str) -> Row | Fused | None:
+        """The row of a tensor of theirs; None for a name that the family does not have."""
+        return self.names.row(theirs) or self.names.row(self.base_prefix + theirs)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for a tensor of theirs that is one of ours; None for all others."""

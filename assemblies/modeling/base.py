@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pairform.assemblies.modeling.adapters import embedding_inside, table_of
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, constant_weights
 from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.stack import Stack
@@ -66,6 +67,10 @@ class ModelParts(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
+        self.assemble(spec)
+
+    def assemble(self, spec: ModelSpec) -> None:
+        """Build the parts."""
         self.spec = spec
         self.encoder = None if spec.encoder is None else Stack(spec.encoder, spec.sizes("encoder"))
         self.decoder = None if spec.decoder is None else Stack(spec.decoder, spec.sizes("decoder"))
@@ -80,16 +85,26 @@ class ModelParts(nn.Module):
         self.head = build_block(spec.head, spec.head_sizes, "head")
         self.compiled_step = Unshared()
         self.padding = spec.tokens_of(next(iter(spec.stacks))).padding
+        self.ties = spec.tie_embeddings
         self.tie: str | None = spec.head_tie  # read once: torch cannot compile access to the spec
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, `[vocabulary, table_width]`, if it does."""
-        return None if self.tie is None else self.get_parameter(f"{self.tie}.embedding.weight")
+        return None if self.tie is None else table_of(self.get_submodule(f"{self.tie}.embedding"))
 
     def lowered(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... table_width"]:
         """The last hidden states as the input of the head: in the width of the tied embedding table, if there is one."""
-        lower = None if self.tie is None else getattr(self.get_submodule(f"{self.tie}.embedding"), "lower", None)
+        if self.tie is None:
+            return hidden
+        lower = getattr(embedding_inside(self.get_submodule(f"{self.tie}.embedding")), "lower", None)
         return hidden if lower is None else lower(hidden)
+
+    def share_embedding(self) -> None:
+        """Give the decoder the encoder's embedding again, if they share one and an adapter has replaced the encoder's."""
+        if not self.ties or self.encoder is None or self.decoder is None:
+            return
+        if self.decoder.embedding is not self.encoder.embedding:
+            self.decoder.embedding = self.encoder.embedding
 
     def source(
         self,

@@ -90,6 +90,7 @@ class Model(ModelParts):
         Raises:
             InputError: arguments that do not fit the model or each other.
         """
+        self.share_embedding()
         check_packing(self.spec, segment_ids, decoder_segment_ids, prefix_lengths, cache)
         asked = LossArguments(labels, output_logits, loss_tokens, loss_terms)
         requested = {"hidden_states": output_hidden_states, "attentions": output_attentions}
@@ -202,6 +203,7 @@ class Model(ModelParts):
         from pairform.assemblies.generation.generate import generate
         from pairform.assemblies.generation.options import GenerationOptions
 
+        self.share_embedding()
         options = GenerationOptions(
             max_new_tokens,
             do_sample,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from pairform.assemblies.modeling.adapters import embedding_inside
 from pairform.assemblies.modeling.inputs import StackInputs
 from pairform.assemblies.modeling.layer import Layer
 from pairform.assemblies.modeling.vision import Vision, runs
@@ -171,6 +173,12 @@ class Stack(nn.Module):
         """`hidden` after dropout, in training."""
         return functional.dropout(hidden, rate) if rate and self.training else hidden
 
+    def tokens(self, ids: Tensor) -> Float[Tensor, "batch length width"]:
+        """The embeddings of token IDs, or in a vision tower of images."""
+        finished = getattr(embedding_inside(self.embedding), "finished", None)
+        rows: Tensor = self.embedding(ids)
+        return rows if finished is None else finished(rows, ids)
+
     def embed(self, inputs: StackInputs, offset: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The embeddings, a number for each run of image tokens in them (`Context.blocks`), and the vision tower's auxiliary
         loss."""
@@ -185,14 +193,15 @@ class Stack(nn.Module):
                 Problem("pixel_values", "pictures together with inputs_embeds", "input_ids, whose image tokens they replace")
             )
         if ids is None:
-            given: Tensor = self.embedding.given(inputs.embeds)
+            inside: Any = embedding_inside(self.embedding)
+            given: Tensor = inside.given(inputs.embeds)
             return given if self.vision is None else self.vision.untouched(given), None, None
         if self.vision is None:
-            return self.embedding(ids), None, None
+            return self.tokens(ids), None, None
         prompt = None if inputs.prompt_length is None else max(inputs.prompt_length - offset, 0)
         places = self.vision.places(ids, pixel_values, first=offset == 0, prompt=prompt)
         # image tokens may lie outside the vocabulary; the embedding read for them is replaced
-        embedded = self.embedding(ids if places is None else ids.masked_fill(places, 0))
+        embedded = self.tokens(ids if places is None else ids.masked_fill(places, 0))
         if places is None or pixel_values is None:
             return self.vision.untouched(embedded), None, None
         embedded, loss = self.vision(embedded, places, pixel_values)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
+from torch import nn
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.blocks.attention.mask_spec import AttentionFields
@@ -12,6 +13,8 @@ from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
 Placement = Literal["pre", "post", "inner_post", "sandwich"]
+TAKEN = frozenset(("initial", "layer_input", "output_scale", "parallel_groups", "spec", *dir(nn.Module())))
+"""Attributes of the module of a layer, which cannot be names of branches too."""
 Group = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
 
 
@@ -76,6 +79,9 @@ class LayerSpec(Spec):
             if not name.isidentifier() or name.startswith("_"):
                 expected = "a name of letters, digits and underscores that starts with a letter"
                 problems.append(Problem(f"branches.{name}", "this name", expected))
+            elif name in TAKEN:
+                found, remedy = "the name of an attribute that every layer has", "Rename the branch, in order too."
+                problems.append(Problem(f"branches.{name}", found, "another name", remedy))
         problems += [
             Problem(f"norms.{name}", "the norm of a branch that order does not name", f"{name!r} in order")
             for name in self.norms

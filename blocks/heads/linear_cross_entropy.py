@@ -158,7 +158,7 @@ def projected(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tens
 def summed_up(means: Tensor, terms: Factors | None) -> tuple[Tensor, Tensor]:
     """The loss and its parts, from the means of the cross-entropy, the squared log-sum-exp and the distillation loss."""
     if terms is None:
-        return means.squeeze(), means.new_empty(0)
+        return means.sum(), means.new_empty(0)  # of one: not a view, which Trainer could not scale in place
     cross_entropy, squares, distilled = means.unbind()
     parts = torch.stack([cross_entropy, terms.z_loss * squares, distilled])
     return (1 - terms.weight) * parts[0] + parts[1] + terms.weight * parts[2], parts

@@ -15,15 +15,18 @@ LABELS = ("space", "keyword", "definition", "call", "attribute", "name", "number
 KINDS = {tokenize.NUMBER: "number", tokenize.STRING: "string", tokenize.COMMENT: "comment", tokenize.OP: "operator"}
 
 
-def write_texts(out: Path) -> None:
-    """Write `corpus.json`, `library.jsonl`, and every tenth file, chosen by its name, into `apart.jsonl`."""
+def write_texts(out: Path, most: int | None = None) -> None:
+    """Write `corpus.json`, `library.jsonl`, and every tenth file, chosen by its name, into `apart.jsonl`.
+
+    most: read only so many files.
+    """
     root = Path(sysconfig.get_path("stdlib"))
     (out / "corpus.json").write_text(json.dumps(CORPUS), "utf-8")
     with (
         (out / "library.jsonl").open("w", encoding="utf-8") as library,
         (out / "apart.jsonl").open("w", encoding="utf-8") as apart,
     ):
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted(root.rglob("*.py"))[:most]:
             name = file.relative_to(root)
             if LEFT_OUT.isdisjoint(name.parts) and (text := ascii_text(file)):
                 tenth = int(hashlib.sha256(name.as_posix().encode()).hexdigest(), 16) % 10 == 0

@@ -1,8 +1,6 @@
 """Distillation and z-loss in a run: gradients by hand, and what is recorded, resumed and refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from pairform.training.parallel import ALONE as ONE_PROCESS
 from pairform.training.step import Computation, gradients
 from tests.adaptation.small_run import RECIPE, lines, terminate_in, write_run
 from tests.batches.memory import ALONE, SEPARATE, batches, examples, mixed, objective
+from tests.forked import pairform_in_two
 
 WIDER: dict[str, Any] = {"decoder": {"width": 48}, "head": {"softcap": 5.0}}
 TEACHERS = {"encoder_decoder": pairform.patch(SEPARATE, WIDER), "decoder_only": pairform.patch(ALONE, WIDER)}
@@ -156,9 +155,7 @@ def test_two_processes_give_the_numbers_of_one(room: Path, tmp_path: Path) -> No
     document = recipe(room, "text", {"z_loss": 0.001, "steps": 3, "device": "cpu"}, weight=0.7, temperature=1.5)
     (room / "two.json").write_text(json.dumps(document))
     alone = lines(adapt(document, tmp_path / "alone", source=room))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "pairform", "adapt", "run", str(room / "two.json"), "--out", str(tmp_path / "run")]
-    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    pairform_in_two("adapt", "run", room / "two.json", "--out", tmp_path / "run", said=tmp_path / "said")
     for one, two in zip(alone, lines(tmp_path / "run"), strict=True):
         for name in ("loss", "z_loss", "distillation_loss", "gradient_norm"):
             assert two[name] == pytest.approx(one[name], rel=1e-5), name

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from pairform.training.adaptation.run_folder import status_of
 from pairform.training.cluster import minutes, wait
 from tests.adaptation.small_run import lines, terminate_in, write_run
 from tests.command_line.runner import CommandLine, document, refused
+from tests.forked import pairform_in_two
 
 SBATCH = '#!/bin/sh\ncat "$1" > "$0.script"\necho "Submitted batch job 77"\n'
 REFUSES = '#!/bin/sh\necho "sbatch: error: invalid partition specified: gpuu" >&2\nexit 1\n'
@@ -41,7 +40,7 @@ if "SUBMITIT_LOCAL_GLOBALID" in os.environ:  # a process of the job
 """Sends a process Slurm's signal in the third step, which is not made again after the checkpoint that follows."""
 
 
-def test_a_job_at_its_time_limit_is_requeued_and_gives_torchruns_losses(
+def test_a_job_at_its_time_limit_is_requeued_and_gives_the_losses_of_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("submitit")
@@ -57,9 +56,7 @@ def test_a_job_at_its_time_limit_is_requeued_and_gives_torchruns_losses(
     assert status_of(tmp_path / "job")["status"] == "done"
     assert "Requeued job" in "".join(file.read_text() for file in (tmp_path / "job" / "jobs").glob("*/*_0_log.*"))
     assert sorted(path.name for path in (tmp_path / "job" / "checkpoints").iterdir()) == ["step-3", "step-6"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "pairform", "adapt", "run", str(same), "--out", str(tmp_path / "run")]
-    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    pairform_in_two("adapt", "run", same, "--out", tmp_path / "run", said=tmp_path / "said")
     assert lines(tmp_path / "job") == lines(tmp_path / "run")
 
 

@@ -4,8 +4,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from pairform.training.optimization.spikes import DivergedError
 from tests.adaptation.small_run import EVALUATION, RECIPE, lines, terminate_in, trained, write_run
 from tests.command_line.runner import CommandLine
 from tests.corpus.small import word_tokenizer
+from tests.forked import ended, start_pairform
 
 SMALL_GEMMA = {
     "vocabulary": 300,
@@ -83,16 +82,15 @@ def test_a_run_that_was_killed_resumes_to_the_same_numbers(tmp_path: Path) -> No
     """Kills at seeded moments after the first line; steps since the last checkpoint are made again."""
     recipe = write_run(tmp_path, {"steps": 30, "checkpoint": {"every": 3}})
     whole = lines(adapt(recipe, tmp_path / "whole"))
-    command = [sys.executable, "-m", "pairform", "adapt", "run", str(recipe), "--out", str(tmp_path / "run")]
     draws, killed = random.Random(5), 0
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = start_pairform("adapt", "run", recipe, "--out", tmp_path / "run", said=tmp_path / "said")
         before = (tmp_path / "run" / "checkpoints").is_dir() and len(lines(tmp_path / "run"))
-        while process.poll() is None and not ((tmp_path / "run" / "metrics.jsonl").exists() and before != len_of(tmp_path)):
+        while process.is_alive() and not ((tmp_path / "run" / "metrics.jsonl").exists() and before != len_of(tmp_path)):
             time.sleep(0.005)
         time.sleep(draws.uniform(0, 0.1))
         process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        killed += ended(process) == -signal.SIGKILL
     assert killed >= 1
     assert lines(adapt(recipe, tmp_path / "run")) == whole
 

@@ -13,6 +13,7 @@ import pytest
 from pairform.training.adaptation.run import adapt
 from pairform.training.adaptation.run_folder import status_of
 from tests.adaptation.small_run import EVALUATION, RECIPE, lines, write_run
+from tests.forked import pairform_in_two
 
 
 def torchrun(recipe: Path, out: Path) -> list[str]:
@@ -29,9 +30,8 @@ def test_one_of_two_processes_tells_of_a_diverged_run(tmp_path: Path) -> None:
     recipe = write_run(
         tmp_path, {"device": "cpu", "optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip": "none", "steps": 20}
     )
-    result = subprocess.run(torchrun(recipe, tmp_path / "run"), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 1
-    (error,) = errors_in(result.stderr)
+    said = pairform_in_two("adapt", "run", recipe, "--out", tmp_path / "run", said=tmp_path / "said", codes=(1, 1))
+    (error,) = errors_in("\n".join(said))
     assert "the loss is nan at step" in error
     assert "Lower optimizer.learning_rate" in error
 
@@ -57,7 +57,7 @@ def test_two_processes_give_the_losses_of_one_which_goes_on_with_their_run(tmp_p
         EVALUATION | {"device": "cpu", "data": RECIPE["data"] | {"objective": {"name": "span_corruption", "window": 32}}},
     )
     alone = lines(adapt(recipe, tmp_path / "alone"))
-    subprocess.run(torchrun(recipe, tmp_path / "run"), check=True, timeout=120, stdout=subprocess.DEVNULL)
+    pairform_in_two("adapt", "run", recipe, "--out", tmp_path / "run", said=tmp_path / "said")
     for finished in range(2):
         for one, two in zip(alone, lines(tmp_path / "run"), strict=True):
             assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)

@@ -190,6 +190,11 @@ CONFIGS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "too deep": ("[" * 100_000, ("nested too deeply",)),
     "no model_type": ("{}", ("model_type", "nothing", "gemma2")),
     "unknown model_type": ('{"model_type": "rwkv"}', ("model_type", "'rwkv'", "gemma2", "docs/extend.md")),
+    "a family with a reason": (
+        '{"model_type": "electra"}',
+        ("model_type", "'electra'", "narrow embeddings", "bert"),
+    ),
+    "another": ('{"model_type": "deberta-v2"}', ("model_type", "'deberta-v2'", "content and relative position", "modernbert")),
     "model_type is a list": ('{"model_type": ["gemma2"]}', ("model_type", "gemma2")),
 }
 

@@ -162,7 +162,7 @@ def test_overwriting_leaves_the_new_model_alone(
         pairform.export(source, tmp_path / "out", format=format_, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert pairform.verify(tmp_path / "out").ok
-    assert not (tmp_path / "out" / "config.json").exists()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "pairform"
 
 
 def test_a_file_that_appears_at_the_last_moment_is_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

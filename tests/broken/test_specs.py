@@ -100,6 +100,27 @@ def test_sizes_whose_product_no_tensor_can_have_are_refused() -> None:
     refused(lambda: pairform.load_spec("gemma-2-2b", {"decoder": {"layer": {"branches": {"self_attention": heads}}}}), HEADS)
 
 
+def branch_named(name: str) -> dict[str, Any]:
+    """A patch that adds a branch to every layer of the decoder."""
+    branches = {"feed_forward": None, name: {"name": "mlp", "activation": "relu", "hidden": 8}}
+    return {"decoder": {"layer": {"order": ["self_attention", name], "branches": branches}}}
+
+
+@pytest.mark.parametrize("name", ["layer_input", "output_scale", "spec", "forward", "training", "parameters"])
+def test_a_branch_does_not_take_the_name_of_another_part_of_its_layer(name: str) -> None:
+    refused(lambda: pairform.load_spec("gemma-2-2b", branch_named(name)), f"layer.branches.{name}", "Rename the branch")
+
+
+def test_every_attribute_of_a_layer_is_a_name_that_no_branch_takes() -> None:
+    own = {"layer_input": {"channels": 2, "norm": {"name": "rmsnorm"}}, "layer": {"output_scale": "stored"}}
+    spec = pairform.load_spec("gemma-2-2b", {"vocabulary": 16, "decoder": {"width": 8, "depth": 1, **own}})
+    layer = pairform.build(spec, device="meta").get_submodule("decoder.layers.0")
+    names = {name for name in dir(layer) if not name.startswith("_")} - {*spec.last.layers[0].present}
+    assert names > {"layer_input", "output_scale"}
+    for name in names:
+        refused(lambda name=name: pairform.load_spec("gemma-2-2b", branch_named(name)), name)  # type: ignore[misc]
+
+
 def put(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     """`DOCUMENT` with `value` at `path`."""
     document = copy.deepcopy(DOCUMENT)

@@ -1,5 +1,9 @@
-"""Blocks of all kinds put together at random: what the spec takes works, and what cannot work is refused when it is read."""
+"""Blocks of all kinds put together at random: what the spec takes works, and what cannot work is refused when it is read.
 
+The normal run draws specs from one seed for each assembly, others from as many as the environment variable PAIRFORM_SEEDS says.
+"""
+
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -16,6 +20,7 @@ from tests.catalogue.any_spec import Document, documents
 from tests.catalogue.places import answer, inputs, loss_of
 
 COUNT = 35
+SEEDS = range(4, 4 + int(os.environ.get("PAIRFORM_SEEDS", "1")))
 LEAST = {"encoder_decoder": 0.15, "decoder_only": 0.25, "encoder_only": 0.15}
 """The share of each assembly's specs that must work: well below what does: a run draws few."""
 
@@ -101,7 +106,8 @@ def masking(ids: str) -> str:
     return ids.replace("input_ids", "attention_mask")
 
 
-@pytest.mark.parametrize(("assembly", "shard"), [(name, shard) for name in LEAST for shard in (4, 5)])
+@pytest.mark.parametrize("shard", SEEDS)
+@pytest.mark.parametrize("assembly", LEAST)
 def test_random_specs_work_or_are_refused_when_they_are_read(assembly: str, shard: int) -> None:
     """Of each assembly so many work that a rule which refuses too much is noticed."""
     counted: Counter[str] = Counter()

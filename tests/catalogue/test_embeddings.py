@@ -20,6 +20,10 @@ def build(embedding: dict[str, Any], **fields: Any) -> pairform.Model:
     return pairform.build({**document, "initializer_range": 0.5, **fields}, seed=0, dtype=torch.float64)
 
 
+def embedded(embedding: Any) -> torch.Tensor:
+    return embedding.finished(embedding(IDS), IDS)
+
+
 FACTORISED = {"name": "factorised", "rank": 3}
 
 
@@ -35,9 +39,9 @@ def test_an_embedding_is_torchs(name: str, scale: Any, factor: float) -> None:
     if name == "factorised":
         project.load_state_dict({"weight": ours.projection})
     expected = project(table(IDS)) * factor
-    torch.testing.assert_close(ours(IDS), expected)
+    torch.testing.assert_close(embedded(ours), expected)
     expected.square().sum().backward()
-    ours(IDS).square().sum().backward()
+    embedded(ours).square().sum().backward()
     torch.testing.assert_close(ours.weight.grad, table.weight.grad)
     given = torch.randn(1, 2, 8, dtype=torch.float64)
     assert ours.given(given) is given
@@ -47,7 +51,7 @@ def test_an_embedding_is_torchs(name: str, scale: Any, factor: float) -> None:
 def test_embeddings_may_have_a_norm_as_in_peri_ln(embedding: dict[str, Any]) -> None:
     plain, ours = (build(embedding | norm).get_submodule("decoder.embedding") for norm in ({}, {"norm": {"name": "layernorm"}}))
     norm = nn.LayerNorm(8, dtype=torch.float64)
-    torch.testing.assert_close(ours(IDS), norm(plain(IDS)))
+    torch.testing.assert_close(embedded(ours), norm(embedded(plain)))
     given: Any = ours.given
     embeds = torch.randn(1, 2, 8, dtype=torch.float64)
     torch.testing.assert_close(given(embeds), norm(embeds))

@@ -41,11 +41,11 @@ def same_weights(one: pairform.Model, two: pairform.Model) -> bool:
 def test_our_format_is_spec_weights_and_provenance(source: Path, tmp_path: Path) -> None:
     model = pairform.load(source)
     pairform.save(model, tmp_path / "one")
-    assert contents(tmp_path / "one") == [SINGLE, "provenance.json", "spec.json"]
+    assert contents(tmp_path / "one") == ["config.json", SINGLE, "provenance.json", "spec.json"]
     pairform.save(model, tmp_path / "many", max_shard_size="20KB")
     shards = sorted(path.name for path in (tmp_path / "many").glob("model-*.safetensors"))
     assert len(shards) > 2
-    assert contents(tmp_path / "many") == sorted([*shards, INDEX, "provenance.json", "spec.json"])
+    assert contents(tmp_path / "many") == sorted([*shards, INDEX, "config.json", "provenance.json", "spec.json"])
     assert pairform.load_spec(tmp_path / "one" / "spec.json") == model.spec
     assert pairform.load_spec(tmp_path / "many") == model.spec
     recorded = json.loads((tmp_path / "one" / "provenance.json").read_text())["tensors"]
@@ -118,7 +118,7 @@ def test_a_model_can_be_saved_over_the_folder_it_was_loaded_from(source: Path, t
     pairform.save(model, folder, overwrite=True)
     assert logits(model).equal(before)
     assert logits(pairform.load(folder)).equal(before)
-    assert contents(folder) == [SINGLE, "provenance.json", "spec.json"]
+    assert contents(folder) == ["config.json", SINGLE, "provenance.json", "spec.json"]
 
 
 def test_changing_a_loaded_model_leaves_its_file_alone(source: Path, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_another_tokenizer_of_the_encoder_lies_beside_and_survives_an_export(tok
 def test_sources_without_companions_are_no_error(source: Path, tmp_path: Path) -> None:
     bare = Path(shutil.copytree(source, tmp_path / "bare", ignore=shutil.ignore_patterns("generation_config.json")))
     pairform.convert(encoder=bare, decoder=bare, out=tmp_path / "out")
-    assert contents(tmp_path / "out") == [SINGLE, "provenance.json", "spec.json"]
+    assert contents(tmp_path / "out") == ["config.json", SINGLE, "provenance.json", "spec.json"]
 
 
 @pytest.mark.parametrize(

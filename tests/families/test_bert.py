@@ -1,5 +1,6 @@
 """BERT, RoBERTa and XLM-RoBERTa as transformers computes them, there and back."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,13 @@ def test_a_base_model_has_a_pooler_or_none(family: str, tmp_path: Path) -> None:
         # without weights, config.json alone says it
         (back / "model.safetensors").unlink()
         assert pairform.load_spec(back).head == ours.spec.head
+
+
+def test_the_tanh_form_of_gelu_keeps_its_name(tmp_path: Path) -> None:
+    """transformers rounds differently under its other name."""
+    ours = pairform.load(create(tmp_path / "model", hidden_act="gelu_new"))
+    pairform.save(ours, tmp_path / "back", format="transformers")
+    assert json.loads((tmp_path / "back/config.json").read_text())["hidden_act"] == "gelu_new"
 
 
 @pytest.mark.parametrize("family", CLASSES)

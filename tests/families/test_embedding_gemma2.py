@@ -20,24 +20,27 @@ from tests.parity.pictures import same_bytes
 FEW: dict[str, Any] = {"vocab_size": 112, "hidden_size": 16, "num_attention_heads": 4}
 
 
-def written(folder: Path, seed: int, kind: type[Any] = EmbeddingGemma2TextModel, *, depth: int | None = None) -> Path:
-    """A folder of random sizes and weights, with windows shorter than the batch."""
+def written(
+    folder: Path, seed: int, kind: type[Any] = EmbeddingGemma2TextModel, *, depth: int | None = None, **changes: Any
+) -> Path:
+    """A folder of random sizes and weights, with windows shorter than the batch, but for `changes`."""
     draw = random.Random(seed)
-    config = EmbeddingGemma2TextConfig(
-        intermediate_size=24,
-        num_hidden_layers=depth or draw.choice([1, 4, 7]),
-        num_key_value_heads=draw.choice([1, 2, 4]),
-        head_dim=draw.choice([4, 8]),
-        global_head_dim=draw.choice([8, 12]),
-        num_global_key_value_heads=draw.choice([1, 2]),
-        sliding_window=draw.choice([1, 2, 4]),
-        sliding_window_pattern=draw.choice([1, 2, 3]),
-        hidden_size_per_layer_input=draw.choice([3, 6]),
-        embedding_dim=draw.choice([10, 16, 24]),
-        attention_bias=draw.random() < 0.5,
-        hidden_activation=draw.choice(["gelu_pytorch_tanh", "silu"]),
+    sizes: dict[str, Any] = {
+        "intermediate_size": 24,
+        "num_hidden_layers": depth or draw.choice([1, 4, 7]),
+        "num_key_value_heads": draw.choice([1, 2, 4]),
+        "head_dim": draw.choice([4, 8]),
+        "global_head_dim": draw.choice([8, 12]),
+        "num_global_key_value_heads": draw.choice([1, 2]),
+        "sliding_window": draw.choice([1, 2, 4]),
+        "sliding_window_pattern": draw.choice([1, 2, 3]),
+        "hidden_size_per_layer_input": draw.choice([3, 6]),
+        "embedding_dim": draw.choice([10, 16, 24]),
+        "attention_bias": draw.random() < 0.5,
+        "hidden_activation": draw.choice(["gelu_pytorch_tanh", "silu"]),
         **FEW,
-    )
+    }
+    config = EmbeddingGemma2TextConfig(**{**sizes, **changes})
     torch.manual_seed(seed)
     model = kind(config if kind is EmbeddingGemma2TextModel else EmbeddingGemma2Config(text_config=config))
     for tensor in model.state_dict().values():

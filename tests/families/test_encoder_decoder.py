@@ -119,7 +119,8 @@ def changed(part: str, **fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (changed("encoder", model_type="deberta"), "encoder.model_type: found 'deberta', expected one of bert, roberta"),
+        (changed("encoder", model_type="deberta"), "encoder.model_type: found 'deberta', which is not read: its attention"),
+        (changed("encoder", model_type="llama"), "encoder.model_type: found 'llama', expected one of bert, roberta"),
         (changed("decoder", model_type="llama"), "decoder.model_type: found 'llama'"),
         (changed("decoder", model_type=None), "decoder.model_type: found nothing"),
         (changed("decoder", is_decoder=False), "decoder.is_decoder: found false, expected true"),

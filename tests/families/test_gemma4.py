@@ -88,10 +88,28 @@ def random_config(seed: int) -> dict[str, Any]:
     return config
 
 
-def create(folder: Path, *, seed: int = 0, kind: str = "ForCausalLM", spread: float = 0.5, **changes: Any) -> Path:
+def small(classes: str) -> dict[str, Any]:
+    """The fields of a small text model. The 12B has no layer inputs."""
+    missing = ("hidden_size_per_layer_input", "vocab_size_per_layer_input") if classes == "Gemma4Unified" else ()
+    return {field: value for field, value in {**TOKENS, **SMALL}.items() if field not in missing}
+
+
+def create(
+    folder: Path, *, seed: int = 0, classes: str = "Gemma4", kind: str = "ForCausalLM", spread: float = 0.5, **changes: Any
+) -> Path:
+    """A small folder of transformers' own writing."""
     torch.manual_seed(seed)
-    config = transformers.Gemma4TextConfig(**{**TOKENS, **SMALL, "initializer_range": spread, **changes})
-    return scaled(write(folder, getattr(transformers, f"Gemma4{kind}")(config)), seed)
+    config = getattr(transformers, f"{classes}TextConfig")(**{**small(classes), "initializer_range": spread, **changes})
+    return scaled(write(folder, getattr(transformers, f"{classes}{kind}")(config)), seed)
+
+
+def beside_towers(folder: Path, model_type: str, **changes: Any) -> Path:
+    """A model with towers for pictures and sound. changes: fields of its language model."""
+    classes = {"gemma4": "Gemma4", "gemma4_unified": "Gemma4Unified"}[model_type]
+    torch.manual_seed(0)
+    text = {**small(classes), "initializer_range": 0.5, **changes}
+    config = getattr(transformers, f"{classes}Config")(text_config=text, **TOWERS[model_type])
+    return scaled(write(folder, getattr(transformers, f"{classes}ForConditionalGeneration")(config)), 0)
 
 
 def scaled(folder: Path, seed: int) -> Path:
@@ -173,12 +191,7 @@ def test_keys_of_sharing_layers_in_published_files_are_not_read(tmp_path: Path) 
 
 @pytest.mark.parametrize("model_type", ["gemma4", "gemma4_unified"])
 def test_the_language_model_beside_towers(model_type: str, tmp_path: Path) -> None:
-    classes = {"gemma4": "Gemma4", "gemma4_unified": "Gemma4Unified"}[model_type]
-    own = {} if model_type == "gemma4" else dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input"))
-    text = {field: value for field, value in {**TOKENS, **SMALL}.items() if field not in own}
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{classes}Config")(text_config=text | {"initializer_range": 0.5}, **TOWERS[model_type])
-    folder = write(tmp_path / "whole", getattr(transformers, f"{classes}ForConditionalGeneration")(config))
+    folder = beside_towers(tmp_path / "whole", model_type)
     read = batch(0)
     with pytest.warns(UserWarning, match=r"not read.* of model\.embed_vision"):
         model = pairform.load(folder)

@@ -1,8 +1,9 @@
 """Every family whose models have an encoder, or can become one, beside every family whose models have a decoder.
 
-The normal run takes each family of `FOLDERS` beside the next one; `PAIRFORM_MATRIX=all` takes every pair of `SOURCES`.
+The normal run takes each family beside the next one; `PAIRFORM_MATRIX=all` takes every pair of `SOURCES`.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
@@ -13,14 +14,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import EmbeddingGemma2Model
 
 import pairform
+from pairform.assemblies.families import FAMILIES
 from pairform.assemblies.initialisation.pairing.pair import stack_of
 from pairform.assemblies.specs.layer_patches import with_layer_patches
 from pairform.assemblies.specs.model import StackSpec
 from tests.broken.damage import refused
-from tests.families import test_bart, test_modern_encoders, test_plain_decoders, test_umt5
-from tests.families.any_family import Case, written
+from tests.families import test_bert, test_embedding_gemma2, test_gemma4
 from tests.parity.compare import Batch, batch, error
 from tests.parity.config_folders import FOLDERS
 
@@ -32,29 +34,25 @@ MORE = 32
 """Token ids that the decoders have and the encoders do not."""
 
 
-def bart(folder: Path, classes: str) -> Path:
-    return test_bart.random_folder(folder, classes, 3)
-
-
-def folder_of(case: Case) -> Callable[[Path], Path]:
-    return partial(written, case=case, seed=0)
-
-
-BERT: dict[str, Any] = {**test_modern_encoders.SMALL, "num_hidden_layers": 2, "max_position_embeddings": 40}
+EXPERTS: dict[str, Any] = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}
 SOURCES: Mapping[str, Callable[[Path], Path]] = {
-    "bert": folder_of(Case("Bert", BERT, "ForMaskedLM")),
-    "roberta": folder_of(Case("Roberta", BERT | {"pad_token_id": 3}, "Model")),
-    "modernbert": partial(test_modern_encoders.create, family="modernbert", kind="ForMaskedLM"),
-    "eurobert": partial(test_modern_encoders.create, family="eurobert", kind="ForMaskedLM"),
-    "modernbert-decoder": partial(test_modern_encoders.create, family="modernbert-decoder", kind="ForCausalLM"),
-    **{family: partial(test_plain_decoders.create, family=family) for family in test_plain_decoders.CLASSES},
-    "umt5": partial(test_umt5.folder_of, seed=0),
-    **{classes.lower(): partial(bart, classes=classes) for classes in test_bart.LM},
     **FOLDERS,
+    "bert with masked_lm": partial(test_bert.create, family="bert"),
+    "gemma4_text": partial(test_gemma4.create, hidden_size_per_layer_input=0),
+    "gemma4_text with shared keys": test_gemma4.sharing,
+    "gemma4_text with experts": partial(test_gemma4.create, **EXPERTS),
+    "gemma4_unified_text": partial(test_gemma4.create, classes="Gemma4Unified"),
+    "embedding_gemma2_text": partial(test_embedding_gemma2.written, seed=1),
+    "embedding_gemma2": partial(test_embedding_gemma2.written, seed=2, kind=EmbeddingGemma2Model),
 }
-"""A small folder of each family."""
+"""A small folder of each family, under its model type."""
+APART = {"gemma4", "gemma4_unified"}
+"""Families whose language model alone is read, as that of `gemma4_text` and `gemma4_unified_text`."""
 ALL = os.environ.get("PAIRFORM_MATRIX") == "all"
-TRIED = [*(SOURCES if ALL else FOLDERS)]
+
+
+def test_every_family_is_in_the_matrix() -> None:
+    assert {family.partition(" ")[0] for family in SOURCES} == FAMILIES.keys() - APART
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def encoder_source(root: Path, family: str) -> Path:
     """A folder that transformers wrote."""
-    return SOURCES[family](root / f"encoder-{family}")
+    folder = SOURCES[family](root / f"encoder-{family}")
+    assert json.loads((folder / "config.json").read_text())["model_type"] == family.partition(" ")[0]
+    return folder
 
 
 @cache
@@ -87,6 +87,8 @@ def widened(stack: StackSpec) -> dict[str, Any]:
         for layer in (each.document() for each in stack.layers)
     ]
     document = with_layer_patches(stack.document(), [{"branches": patch} if patch else {} for patch in heads])
+    if stack.layer_input is not None:
+        document["layer_input"] = stack.layer_input.document() | {"vocabulary": None}
     return document | {"width": WIDER * stack.width}
 
 
@@ -97,13 +99,13 @@ def follows(branch: dict[str, Any]) -> bool:
 
 def decoders(root: Path, encoder: str) -> Iterator[Path]:
     """The sources of decoders beside an encoder's, from the next family on."""
-    families = TRIED
+    families = [*SOURCES]
     after = families.index(encoder) + 1
     found = (made for family in families[after:] + families[:after] if (made := decoder_source(root, family)) is not None)
     yield from islice(found, None if ALL else 1)
 
 
-@pytest.mark.parametrize("family", TRIED)
+@pytest.mark.parametrize("family", SOURCES)
 def test_an_encoder_beside_decoders(family: str, root: Path, tmp_path: Path) -> None:
     source = encoder_source(root, family)
     for decoder in decoders(root, family):

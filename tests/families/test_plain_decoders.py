@@ -97,3 +97,23 @@ def test_other_heads(family: str, kind: str, tmp_path: Path) -> None:
         return create(path, family, kind, num_labels=3, **changes)
 
     check_family(folder, 2, tmp_path, kind="decoder")
+
+
+LOCAL: dict[str, Any] = {"no_rope_layers": [1, 1], "use_sliding_window": True, "sliding_window": WINDOW}
+UNUSUAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "windows and biases, and RoPE in every layer": ("smollm3", LOCAL | {"layer_types": [KINDS[0]] * 2, "attention_bias": True}),
+    "windows and biases of the feed-forward layers": ("smollm3", LOCAL | {"layer_types": [KINDS[0]] * 2, "mlp_bias": True}),
+    "windows in some layers, and RoPE in every layer": ("smollm3", LOCAL | {"layer_types": [*KINDS]}),
+    "no factor": ("granite", {"attention_multiplier": 8**-0.5}),
+}
+"""Configurations near those of other families."""
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_configurations_near_other_families(kind: str, tmp_path: Path) -> None:
+    family, changes = UNUSUAL[kind]
+
+    def folder(path: Path, seed: int) -> Path:
+        return create(path, family, **changes, num_hidden_layers=2)
+
+    check_family(folder, 1, tmp_path, kind="decoder")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import resource
@@ -23,6 +22,7 @@ from pairform.registry import locked
 from pairform.training.checkpoints import latest, load_checkpoint, load_weights, prune, resume_step, save_checkpoint
 from pairform.training.checkpoints.metadata import read_metadata
 from tests.broken.damage import refused
+from tests.forked import ended, fork
 
 
 def small_run(width: int = 4, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
@@ -375,9 +375,8 @@ def killed_after(count: int, folder: Path, model: nn.Module, optimizers: list[to
     return os.WIFSIGNALED(status)
 
 
-def kill_at_every_change(folder: Path, results: Any) -> None:
+def kill_at_every_change(folder: Path) -> None:
     """In a process of its own without other threads."""
-    torch.set_num_threads(1)
     model, optimizers = small_run()
     outcomes: list[int] = []
     for count in range(1, 200):
@@ -391,17 +390,12 @@ def kill_at_every_change(folder: Path, results: Any) -> None:
         if not killed:
             break
         outcomes.append(step)
-    results.put(outcomes)
+    (folder / "outcomes").write_text(json.dumps(outcomes))
 
 
 def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    results: Any = context.Queue()
-    process = context.Process(target=kill_at_every_change, args=(tmp_path, results), daemon=True)
-    process.start()
-    outcomes = results.get(timeout=240)
-    process.join(240)
-    assert process.exitcode == 0
+    assert ended(fork(kill_at_every_change, tmp_path)) == 0
+    outcomes = json.loads((tmp_path / "outcomes").read_text())
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {1, 2}
     assert len(outcomes) > 8

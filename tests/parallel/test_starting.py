@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed
-from torch.multiprocessing import get_context
 
 from pairform.assemblies.modeling.processes import PeerError
 from pairform.training.parallel import TIMEOUT, VARIABLES, computing, start
 from tests.broken.damage import refused
-from tests.parallel.processes import PATIENCE, free_port
+from tests.forked import ended, fork, free_port
 
 
 def began(*arguments: Any, **options: Any) -> Any:
@@ -75,7 +74,6 @@ def started_on(device: str) -> None:
 
 def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
     """First process 1 raises an error, then both do. Then process 0 is killed, which has the store, as without torchrun."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     for number, port in enumerate(ports):
         os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE=str(number < 2))
         try:
@@ -92,16 +90,13 @@ def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
 
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_one_process_speaks(tmp_path: Path) -> None:
-    context = get_context("spawn")
     torchs: Any = distributed  # which does not export it to type checkers
     stores = [torchs.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(2)]
     ports = stores[0].port, stores[1].port, free_port()
-    processes = [context.Process(target=fail, args=(rank, tmp_path, ports), daemon=True) for rank in range(2)]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    processes = [fork(fail, rank, tmp_path, ports, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
     for process in processes:
-        process.start()
-    for process in processes:
-        process.join(PATIENCE)
-        assert not process.is_alive()
+        ended(process)
     said = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert said.pop("1-0") == "KeyError: 'of process 1'"
     assert said.pop("0-0").startswith(PeerError.__name__)

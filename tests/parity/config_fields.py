@@ -8,17 +8,21 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 from torch import Tensor
+from torch.nn import functional
 
 import pairform
+from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder, errors_of
 from tests.parity.compare import batch
-from tests.parity.config_folders import ABSENT, ADDED, FOLDERS, Mutation, mutations
+from tests.parity.config_differences import differing
+from tests.parity.config_folders import ABSENT, ADDED, FOLDERS, TOWERS, Mutation, mutations
+from tests.parity.config_models import Models, distance, dropouts
 from tests.parity.pictures import pictured, text
 
 EQUAL = 2e-5
@@ -31,26 +35,8 @@ OUTCOMES = {
     "rejected": "pairform raises an error that names the field, or the tensors that are missing or have another shape",
     "differs": "pairform and transformers read the field differently, for the reason given below",
 }
-DIFFERENCES = {
-    'dtype = "bfloat16"': "pairform keeps the dtype of the files unless `load(dtype=)` is given; transformers converts weights",
-    "hidden_activation = null": "pairform uses the default; transformers 5.23 raises an error",
-    **dict.fromkeys(
-        ("encoder_layerdrop = 0.25", "decoder_layerdrop = 0.25"),
-        "transformers drops whole layers in training; pairform does not, and warns",
-    ),
-    **dict.fromkeys(
-        ("encoder_layerdrop", "decoder_layerdrop"),
-        "M2M-100's default rate is not 0; transformers drops whole layers in training",
-    ),
-    **dict.fromkeys(
-        ("max_position_embeddings", "max_position_embeddings = 41"),
-        "Pegasus' files hold a table of sines of this length, which transformers reads; pairform computes the sines",
-    ),
-    "text_config.dropout_rate": "pairform uses 0 if it is absent; transformers has no default for encoders alone, and fails",
-}
-"""Mutations that may differ, by the end of their text, with the reason."""
-ALONE = (*DIFFERENCES, json.dumps(ADDED["quantization_config"][0]))
-"""Mutations that do not change the spec but have an effect, by the end of their text."""
+ALONE = json.dumps(ADDED["quantization_config"][0])
+"""The end of mutations that do not change the spec but have an effect."""
 QUIET = ("initializer_range", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 """Fields that change the spec but should not change the results."""
 
@@ -79,61 +65,97 @@ class Comparison:
         )  # its tokens would take precedence over those of config.json
         self.config: dict[str, Any] = json.loads((self.folder / "config.json").read_text())
         (self.architecture,) = self.config["architectures"]
-        pictures = "vision_config" in self.config or "vision_config" in self.config.get("encoder", {})
+        self.differing = differing(family)
+        files = ModelFolder(self.folder)
+        assert files.family is not None
+        self.spec, self.document = files.spec, files.family.document(files.config)
+        pictures = any(stack.vision for stack in self.spec.stacks.values())
         self.inputs: dict[str, Any] = (pictured() if pictures else batch()).inputs
         self.theirs_alone = {"token_type_ids": (self.inputs["input_ids"] == 6).long()} if family == "gemma3" else {}
-        self.spec = pairform.load_spec(self.folder)
         if self.spec.assembly == "encoder_decoder":
             self.inputs |= (text(1) if pictures else batch(1)).decoder_inputs
-        self.before = self.ours()
-        self.base = self.theirs()
+        self.models = Models(self.load(), self.from_pretrained())
+        self.before = self.ours(self.models.base)
+        self.base = self.theirs(self.from_pretrained())
 
-    def ours(self) -> Result:
-        model = pairform.load(self.folder, kernel="eager")
+    @property
+    def mutations(self) -> Iterator[Mutation]:
+        """Of all fields, without those of towers for pictures and sound that pairform does not read."""
+        pictures = any(stack.vision for stack in self.spec.stacks.values())
+        return mutations({name: value for name, value in self.config.items() if pictures or name not in TOWERS})
+
+    def load(self) -> pairform.Model:
+        return pairform.load(self.folder, kernel="eager")
+
+    def from_pretrained(self) -> Any:
+        return getattr(transformers, self.architecture).from_pretrained(self.folder).eval()
+
+    def ours(self, model: pairform.Model) -> Result:
         with torch.no_grad():
             output = model(**self.inputs)
         found = output.last_hidden_state if output.logits is None else output.logits
         assert found is not None
-        return Result(found.float(), frozenset(dropouts(model.spec.document())) - {0.0})
+        return Result(found.float(), dropouts(model.spec.document()))
 
-    def theirs(self) -> Result:
-        model: Any = getattr(transformers, self.architecture).from_pretrained(self.folder).eval()
+    def theirs(self, model: Any) -> Result:
         if self.architecture.startswith("T5GemmaFor"):  # its windows are one token wider than in training
             model.config.encoder.sliding_window -= 1
         with torch.no_grad():
             output = model(**self.inputs, **self.theirs_alone)
         rates = {getattr(module, name, 0.0) for module in model.modules() for name in RATES}
         found = output.last_hidden_state if getattr(output, "logits", None) is None else output.logits
+        if self.spec.head.name == "sentence_embedding":  # which sentence-transformers computes
+            found = functional.normalize(found.mean(1), dim=-1)
         return Result(found.float(), frozenset(rate for rate in rates if isinstance(rate, float)) - {0.0})
 
-    def write(self, changes: Iterable[Mutation]) -> None:
-        (self.folder / "config.json").write_text(json.dumps(changed(self.config, changes)))
-
-    def settled(self, change: Mutation) -> str:
-        """The outcome as far as the spec alone determines it: stored, ignored or rejected."""
-        self.write([change])
+    def read(self, changes: Iterable[Mutation]) -> pairform.ModelSpec | None:
+        """Write config.json with these changes, and read its spec; None if pairform refuses it."""
+        path = self.folder / "config.json"
+        path.write_text(json.dumps(changed(self.config, changes)))
+        files = ModelFolder(self.folder)
         try:
-            return "ignored" if pairform.load_spec(self.folder) == self.spec else "stored"
+            assert files.family is not None
+            with errors_of(path):
+                document = files.family.document(files.config)
+            # the spec follows from the document and the tensors, which are the same
+            return self.spec if document == self.document else files.spec
         except pairform.PairformError:
-            return "rejected"
+            return None
 
-    def outcome(self, changes: Iterable[Mutation]) -> str:
+    def may_differ(self, change: Mutation) -> bool:
+        return str(change).endswith(self.differing)
+
+    def outcome(self, changes: Sequence[Mutation]) -> str:
         """One of `OUTCOMES`, or how pairform and transformers differ."""
-        changes = list(changes)
-        self.write(changes)
-        allowed = all(str(change).endswith(tuple(DIFFERENCES)) for change in changes)
+        spec = self.read(changes)
+        if spec is None:
+            return "rejected"
+        kind = "ignored" if spec == self.spec else "stored"
+        allowed = all(map(self.may_differ, changes))
+        if kind == "stored" and not allowed and (ours := self.quickly(spec, changes)) is not None:
+            return kind if ours.equals(self.before) else "used"
         try:
-            stored = pairform.load_spec(self.folder) != self.spec
-            ours = self.ours()
+            ours = self.ours(self.load())
         except pairform.PairformError:
             return "rejected"
         try:
-            theirs = self.theirs()
+            theirs = self.theirs(self.from_pretrained())
         except Exception as error:
             return "differs" if allowed else f"transformers fails: {type(error).__name__}: {str(error)[:80]}"
         if not ours.equals(theirs):
             return "differs" if allowed else f"{distance(ours.numbers, theirs.numbers):.2g} apart: {ours[1:]}, {theirs[1:]}"
-        return "used" if not ours.equals(self.before) else "stored" if stored else "ignored"
+        return kind if ours.equals(self.before) else "used"
+
+    def quickly(self, spec: pairform.ModelSpec, changes: Iterable[Mutation]) -> Result | None:
+        """The result of both libraries where they agree over the weights in memory; None if the files must tell."""
+        model = self.models.ours(spec)
+        if model is None:
+            return None
+        try:
+            ours, theirs = self.ours(model), self.theirs(self.models.theirs(changed(self.config, changes)))
+        except Exception:
+            return None
+        return ours if ours.equals(theirs) else None
 
 
 def changed(config: Mapping[str, Any], changes: Iterable[Mutation]) -> dict[str, Any]:
@@ -149,22 +171,6 @@ def changed(config: Mapping[str, Any], changes: Iterable[Mutation]) -> dict[str,
     return made
 
 
-def dropouts(document: Any) -> Iterable[float]:
-    """All dropout probabilities in a spec."""
-    if isinstance(document, Mapping):
-        for key, value in document.items():
-            yield from [float(value)] if key == "dropout" else dropouts(value)
-    elif isinstance(document, list):
-        for value in document:
-            yield from dropouts(value)
-
-
-def distance(one: Tensor, other: Tensor) -> float:
-    if one.shape != other.shape:
-        return float("inf")
-    return float((one - other).abs().max() / other.abs().max())
-
-
 def silence() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -177,11 +183,14 @@ def outcomes(family: str, folder: Path) -> dict[str, str]:
     assert comparison.before.equals(comparison.base)
     found: dict[str, str] = {}
     quiet: dict[str, list[Mutation]] = {"ignored": [], "stored": []}
-    for mutation in mutations(comparison.config):
-        settled = comparison.settled(mutation)
-        if settled == "rejected":
-            found[str(mutation)] = settled
-        elif str(mutation).endswith(ALONE) or (settled == "stored" and mutation.path[-1] not in QUIET):
+    for mutation in comparison.mutations:
+        spec = comparison.read([mutation])
+        if spec is None:
+            found[str(mutation)] = "rejected"
+            continue
+        settled = "ignored" if spec == comparison.spec else "stored"
+        alone = comparison.may_differ(mutation) or str(mutation).endswith(ALONE)
+        if alone or (settled == "stored" and mutation.path[-1] not in QUIET):
             found[str(mutation)] = comparison.outcome([mutation])
         else:
             quiet[settled].append(mutation)

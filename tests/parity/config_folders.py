@@ -6,11 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import EmbeddingGemma2Model, EmbeddingGemma2TextModel
+
 from tests import checkpoints
 from tests.families import (
     test_bart,
     test_bert,
+    test_embedding_gemma2,
     test_encoder_decoder,
+    test_gemma4,
     test_gpt2,
     test_mixtures,
     test_modern_encoders,
@@ -25,6 +29,21 @@ MIXED: dict[str, Any] = FEW | {"layer_types": ["sliding_attention", "full_attent
 PLAIN: dict[str, Any] = FEW | {"attn_logit_softcapping": None}
 """Without a softcap, transformers runs its sdpa kernel, which reads some fields in its own way."""
 WINDOWED: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 4, "no_rope_layers": [1, 0]}
+WIDE: dict[str, Any] = MIXED | {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 5.0}
+ROUTED: dict[str, Any] = WIDE | {
+    "enable_moe_block": True,
+    "num_experts": 4,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 16,
+    "hidden_size_per_layer_input": 0,
+}
+SHARED: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "layer_types": MIXED["layer_types"] * 2,
+    "num_kv_shared_layers": 2,
+    "use_double_wide_mlp": True,
+}
+"""Gemma 4 as the 12B, the 26B and the E2B have it."""
 SOME: dict[str, Any] = FEW | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 
 
@@ -35,10 +54,25 @@ def t5gemma2_encoder(folder: Path) -> Path:
     return folder
 
 
-UNCHECKED = frozenset(
-    ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text", "embedding_gemma2", "embedding_gemma2_text")
-)
-"""Families whose fields are tested by random configurations in tests/families alone."""
+def gemma4(folder: Path, model_type: str = "gemma4_text", **fields: Any) -> Path:
+    """A text model, or one with towers. As in published files, fields of its own describe the global layers."""
+    if model_type.endswith("_text"):
+        classes = "Gemma4Unified" if "unified" in model_type else "Gemma4"
+        return test_gemma4.create(folder, classes=classes, **fields)
+    file = test_gemma4.beside_towers(folder, model_type, **fields) / "config.json"
+    config = json.loads(file.read_text())
+    del config["text_config"]["per_layer_config"]
+    names = ("global_head_dim", "num_global_key_value_heads")
+    config["text_config"] |= {name: fields.get(name, test_gemma4.SMALL.get(name)) for name in names}
+    file.write_text(json.dumps(config))
+    return folder
+
+
+def embedding_gemma2(folder: Path, kind: type[Any], **fields: Any) -> Path:
+    types = ["sliding_attention", "full_attention"]
+    return test_embedding_gemma2.written(folder, 0, kind, depth=2, **{"layer_types": types, "sliding_window": 2, **fields})
+
+
 FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "gemma2": partial(checkpoints.gemma2, **FEW),
     "gemma3_text": partial(checkpoints.gemma3_text, **MIXED),
@@ -46,6 +80,12 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "t5gemma": partial(checkpoints.t5gemma, encoder=PLAIN, decoder=PLAIN),
     "t5gemma2": partial(checkpoints.t5gemma2, encoder=MIXED, decoder=MIXED),
     "t5gemma2_encoder": t5gemma2_encoder,
+    "gemma4": partial(gemma4, model_type="gemma4", **ROUTED),
+    "gemma4_text": partial(gemma4, **SHARED),
+    "gemma4_unified": partial(gemma4, model_type="gemma4_unified", **WIDE),
+    "gemma4_unified_text": partial(gemma4, model_type="gemma4_unified_text", **WIDE),
+    "embedding_gemma2": partial(embedding_gemma2, kind=EmbeddingGemma2Model),
+    "embedding_gemma2_text": partial(embedding_gemma2, kind=EmbeddingGemma2TextModel),
     "phi3": partial(test_phi3.create, **FEW, **test_phi3.LONGROPE, sliding_window=4),
     "gemma": partial(test_plain_decoders.create, family="gemma", **FEW),
     "olmo2": partial(test_plain_decoders.create, family="olmo2", **FEW),
@@ -91,7 +131,7 @@ OTHERS: Mapping[str, tuple[Any, ...]] = {
     "rope_type": ("dynamic", "nothing"),
     "sliding_window": (3, None),
     "summary_activation": ("tanh",),
-    "use_bidirectional_attention": (True,),
+    "use_bidirectional_attention": (True, "all"),
 }
 """The values to try, where a field's type does not give one."""
 ADDED: Mapping[str, tuple[Any, ...]] = {
@@ -137,6 +177,7 @@ ADDED: Mapping[str, tuple[Any, ...]] = {
     "use_sliding_window": (True,),
 }
 """Fields that a file may hold though its family's own files do not."""
+TOWERS = ("vision_config", "audio_config")
 PARTS = ("encoder", "decoder", "text_config", "vision_config")
 ABSENT = ...
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import transformers
 
-from tests.parity.config_fields import DIFFERENCES, OUTCOMES, outcomes, silence
+from tests.parity.config_differences import legend as differences
+from tests.parity.config_fields import OUTCOMES, outcomes, silence
 from tests.parity.config_folders import FOLDERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "config-fields.md"
@@ -20,7 +21,8 @@ On this page you can look up how pairform uses each field of a checkpoint's `con
 Both libraries load a small checkpoint of each family, once for each entry below, with this one field changed.
 `field = value` means that the field was set to this value, whether or not the family's files usually contain it; `field` alone
 means that it was removed. A field that is rejected with one value may be accepted with others: `num_hidden_layers` must match
-the tensors.
+the tensors. Of Gemma 4 and EmbeddingGemma 2 pairform reads the language model alone, so that the fields of `vision_config` and
+`audio_config` are not listed for them.
 
 {{outcomes}}
 
@@ -55,7 +57,7 @@ def page() -> str:
     if silent:
         raise ValueError("pairform and transformers differ:\n" + "\n".join(silent))
     legend = "\n".join(wrapped(f"- **{outcome}**: {meaning}.") for outcome, meaning in OUTCOMES.items())
-    reasons = "\n".join(wrapped(f"- `{name}`: {reason}.") for name, reason in DIFFERENCES.items())
+    reasons = "\n".join(wrapped(f"- {names}: {reason}.") for names, reason in differences())
     introduction = INTRODUCTION.format(outcomes=f"{legend}\n\nThe differences:\n\n{reasons}")
     return "\n".join([introduction, *(section(family, own) for family, own in found.items())])
 

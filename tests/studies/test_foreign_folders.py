@@ -154,7 +154,8 @@ class Planted:
 
 def test_a_pickle_that_lies_in_the_folder_is_not_loaded(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm numbers its jobs one after another, so that a job's number can be guessed. Here scripts stand for it."""
-    pytest.importorskip("submitit")
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)  # it waits for the result of a job that failed
     plan_again(ran)
     (tmp_path / "study" / "jobs").mkdir()
     planted = pickle.dumps(("success", Planted(str(tmp_path / "ran"))))

@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
-from contextlib import suppress
 from multiprocessing import Pipe
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import LOCK, TRIALS, trials_of
 from pairform.registry.run_folders import is_locked
 from tests.command_line.runner import CommandLine
+from tests.forked import ended, kill_session, start_pairform
 from tests.studies.small_study import wait_for, write_study
 
 NAME = "separate-seed0"
@@ -33,34 +32,27 @@ def test_trials_end_with_their_study(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A terminal's Ctrl-C reaches every process of the study, the other signals only the first."""
-    command = [sys.executable, "-m", "pairform", "study", "run", str(write_study(tmp_path, ENDLESS))]
-    with (tmp_path / "said").open("w") as said:
-        begun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, preexec_fn=hear_ctrl_c)
+    begun = start_pairform("study", "run", write_study(tmp_path, ENDLESS), said=tmp_path / "said")
     try:
         stop(begun, way, tmp_path)
     finally:
-        with suppress(ProcessLookupError):  # trials without an end must not outlive a test that fails
-            os.killpg(begun.pid, signal.SIGKILL)
+        kill_session(begun)  # trials without an end must not outlive a test that fails
     told = {"ctrl-c": (130, TOLD), "SIGTERM": (143, TOLD), "SIGKILL": (-9, "")}
-    assert (begun.returncode, (tmp_path / "said").read_text()) == told[way]
+    assert (begun.exitcode, (tmp_path / "said").read_text()) == told[way]
     status = CommandLine(monkeypatch, capsys)("study", "status", tmp_path / "study")
     assert "1 interrupted, 1 planned" in status.out
 
 
-def hear_ctrl_c() -> None:
-    """Tests that run in the background of a shell ignore it, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def stop(begun: subprocess.Popen[bytes], way: str, folder: Path) -> None:
+def stop(begun: BaseProcess, way: str, folder: Path) -> None:
     """Stop a study at work; wait until it and its trial have ended."""
     wait_until(folder, works=True)
+    assert begun.pid is not None
     assert [trial.status for trial in trials_of(folder / "study")] == ["running", "planned"]
     if way == "ctrl-c":
         os.killpg(begun.pid, signal.SIGINT)
     else:
-        begun.send_signal(getattr(signal, way))
-    begun.wait(120)
+        os.kill(begun.pid, getattr(signal, way))
+    ended(begun, 120)
     wait_until(folder, works=False)
 
 

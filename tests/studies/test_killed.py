@@ -1,19 +1,13 @@
 """A large study whose runner is killed."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import trials_of
+from tests.forked import ended, start_pairform
 from tests.studies.small_study import write_study
-
-RUN = [sys.executable, "-m", "pairform", "study", "run"]
-
 
 COUNT, SEED = 12, 7
 
@@ -29,15 +23,16 @@ def test_trials_killed_at_some_moment_are_each_run_once(tmp_path: Path) -> None:
     folder = tmp_path / "study" / "trials"
     enough = random.Random(SEED).randrange(1, 2 * COUNT // 3)
     print(f"seed {SEED}: killed when {enough} trials are done")
-    begun = subprocess.Popen([*RUN, str(file), "--jobs", "2"], stdout=subprocess.DEVNULL)
+    command, said = ("study", "run", file, "--jobs", "2"), tmp_path / "said"
+    begun = start_pairform(*command, said=said)
     while len(list(folder.glob("*/result.json"))) < enough:
-        assert begun.poll() is None
+        assert begun.is_alive(), said.read_text()
         time.sleep(0.1)
-    os.kill(begun.pid, signal.SIGKILL)
-    begun.wait()
+    begun.kill()
+    ended(begun)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
     assert enough <= len(before) < COUNT
-    subprocess.run([*RUN, str(file), "--jobs", "2"], check=True, stdout=subprocess.DEVNULL)
+    assert ended(start_pairform(*command, said=said)) == 0, said.read_text()
     trials = trials_of(tmp_path / "study")
     assert len(trials) == len({trial.name for trial in trials}) == COUNT
     assert {trial.status for trial in trials} == {"done"}

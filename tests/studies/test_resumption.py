@@ -1,8 +1,5 @@
 """Trials that resume in their midst, to the same numbers."""
 
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from pairform.experiments.execution.worker import Work, run_trial
 from pairform.experiments.results.records import TRIALS, TrialFolder
 from pairform.training.checkpoints import latest
 from pairform.training.optimization.spikes import DivergedError
+from tests.forked import ended, kill_session, start_pairform
 from tests.studies import small_study
 from tests.studies.by_hand import kept_settings
 from tests.studies.small_study import HEADS, lines, result, wait_for, write_results, write_study
@@ -51,19 +49,18 @@ def work(folder: Path) -> None:
 
 def test_a_trial_that_was_killed_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     """From its last checkpoint: what it logged before stays as it was. Its dropout goes on with the same random numbers."""
-    command = [sys.executable, "-m", "pairform", "study", "run", str(write_study(tmp_path, PATCH))]
+    command, said = ("study", "run", write_study(tmp_path, PATCH)), tmp_path / "said"
     folder = TrialFolder(tmp_path / "study", NAME)
-    begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    begun = start_pairform(*command, said=said)
     try:
         wait_for(lambda: (latest(folder.checkpoints) or 0) >= 6)
     finally:
-        os.killpg(begun.pid, signal.SIGKILL)
-    begun.wait()
+        kill_session(begun)
     step = latest(folder.checkpoints)
     assert step is not None
     assert step < 40
     before = (folder.path / "metrics.jsonl").read_text().splitlines()[:step]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert ended(start_pairform(*command, said=said)) == 0, said.read_text()
     assert (folder.path / "metrics.jsonl").read_text().splitlines()[:step] == before
     assert (folder.read().status, folder.read().attempts, folder.checkpoints.exists()) == ("done", 2, False)
     (tmp_path / "whole").mkdir()

@@ -1,6 +1,7 @@
 """A checkpoint folder in any known format, its tensors under pairform's names."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -32,6 +33,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import CheckpointError, Problem
 
 PATCHED = "A patch may change how the stored tensors are used, not which there are: `carry` makes another model of them."
+UNFIT = "Correct the configuration, or fetch the folder again if it is incomplete."
 HEADLESS = 'For the model without its head, call load(..., patch={"head": {"name": "none"}}).'
 
 
@@ -124,10 +126,14 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     for name in family.zeros if family is not None and tensors else ():
         if name in wanted and name not in tensors:
             tensors[name] = ZeroTensor(name, dtype, wanted[name].shape, str(folder.path))
-    unfit = list(mismatches(wanted, tensors, folder.path))
-    if patch is not None and unfit:
-        unfit[0] = replace(unfit[0], remedy=unfit[0].remedy or PATCHED)
-    problems += unfit
+    absent = absent_stacks(wanted, tensors)
+    unfit = list(mismatches(wanted, tensors, folder.path, absent))
+    # before the tensors that are not of this model, which can be many
+    missing = [missing_stack(folder.path, *each) for each in absent.items()]
+    first = missing or unfit
+    if first:
+        first[0] = replace(first[0], remedy=first[0].remedy or (UNFIT if patch is None else PATCHED))
+    problems = [*missing, *problems, *unfit]
     if problems:
         raise CheckpointError(problems)
     return Checkpoint(folder, patched, tensors, dtype)
@@ -166,10 +172,20 @@ def is_tied(name: str | None, spec: ModelSpec) -> bool:
     return spec.tie_embeddings and name is not None and name.startswith("decoder.embedding.")
 
 
-def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], folder: Path) -> Iterator[Problem]:
-    """Where stored tensors and those of a model differ in name or shape."""
+def absent_stacks(wanted: Iterable[str], tensors: Mapping[str, CheckpointTensor]) -> dict[str, int]:
+    """The stacks of whose layers no tensor is stored, and how many tensors their layers have."""
+    layers = Counter(name.partition(".layers.")[0] for name in wanted if ".layers." in name)
+    return {stack: count for stack, count in layers.items() if not any(name.startswith(f"{stack}.layers.") for name in tensors)}
+
+
+def mismatches(
+    wanted: Mapping[str, Parameter], tensors: Mapping[str, CheckpointTensor], folder: Path, absent: Container[str]
+) -> Iterator[Problem]:
+    """Where stored tensors and those of a model differ in name or shape, but for the layers of `absent` stacks."""
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
     for name, shape in shapes.items():
+        if name.partition(".layers.")[0] in absent:
+            continue
         if name not in tensors:
             remedy = HEADLESS if name.startswith("head.") else ""
             yield Problem(f"{folder}: {name}", "no such tensor", f"one of shape {list(shape)}", remedy)
@@ -178,6 +194,11 @@ def mismatches(wanted: Mapping[str, Parameter], tensors: Mapping[str, Checkpoint
             yield Problem(tensors[name].place, found, f"{list(shape)}, as the configuration says")
     for name in sorted(tensors.keys() - shapes.keys()):
         yield unknown_tensor(tensors[name])
+
+
+def missing_stack(folder: Path, stack: str, count: int) -> Problem:
+    expected = "the weights of every stack that the configuration declares"
+    return Problem(f"{folder}: {stack}.layers", f"none of their {count} tensors", expected)
 
 
 def unknown_tensor(tensor: CheckpointTensor) -> Problem:

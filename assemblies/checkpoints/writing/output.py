@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, OURS, SPEC
 from pairform.assemblies.checkpoints.writing.companions import Companions
+from pairform.assemblies.checkpoints.writing.config_file import config_document
 from pairform.assemblies.checkpoints.writing.contents import PROVENANCE, record_of
 from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.joined import joined
@@ -56,18 +57,21 @@ class Output:
         """
         entries = self.named(spec, entries)
         beside = beside or Companions()
+        dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
+        dtype = dtypes.pop() if len(dtypes) == 1 else None
+        documents: dict[str, dict[str, Any]] = {}
         if self.format == OURS:
-            file, document = SPEC, spec.document()
+            documents = {SPEC: spec.document(), CONFIG: config_document(spec, dtype)}
         else:
             _, config = family_of_spec(spec)
-            dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
-            file, document = CONFIG, config | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
+            documents = {CONFIG: config | ({} if dtype is None else {"dtype": dtype})}
         size = sum(entry.size for entry in entries)
         room = size + beside.size
         with new_folder(self.path, overwrite=self.overwrite, sources=beside.folders, size=room) as folder:
             beside.copy(folder)
             self.write_generation(folder / GENERATION, spec, beside.generation)
-            write_json(folder / file, document, sort_keys=file == CONFIG)
+            for file, document in documents.items():
+                write_json(folder / file, document, sort_keys=file == CONFIG)
             checksums = write_tensors(folder, entries, max_shard_size=self.max_shard_size, progress=self.progress)
             # last, since it has the digests of the other files
             write_json(folder / PROVENANCE, {**provenance, **record_of(folder, entries, checksums)})

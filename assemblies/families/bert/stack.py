@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.bert.kinds import Kind
-from pairform.assemblies.families.config import ACTIVATION_NAMES, activation_named
+from pairform.assemblies.families.config import EARLIER_ACTIVATION_NAMES, activation_named
 from pairform.assemblies.families.gemma.common import branch
 from pairform.assemblies.specs.model import StackSpec
 from pairform.blocks.positions.absolute import LearnedPosition
@@ -62,7 +62,7 @@ def stack_config(stack: StackSpec, vocabulary: int) -> dict[str, Any]:
     activation = feed_forward.get("activation", "gelu")
     return {
         "attention_probs_dropout_prob": attention.get("dropout", 0.0),
-        "hidden_act": ACTIVATION_NAMES.get(activation, activation),
+        "hidden_act": EARLIER_ACTIVATION_NAMES.get(activation, activation),
         "hidden_dropout_prob": stack.dropout,
         "hidden_size": stack.width,
         "intermediate_size": feed_forward.get("hidden", 1),

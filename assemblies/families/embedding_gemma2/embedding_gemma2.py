@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pairform.assemblies.families.config import ACTIVATION_NAMES, HeadConfig, checked, part_config
+from pairform.assemblies.families.config import ACTIVATION_NAMES, HeadConfig, checked, part_config, require_is_causal
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gemma.common import activation, branch, local_layers
-from pairform.assemblies.families.gemma.gemma3_stack import GLOBAL, LOCAL, THETA, Gemma3StackConfig, position
-from pairform.assemblies.families.gemma4.stack import OVERRIDES, layer_number
+from pairform.assemblies.families.gemma.gemma3_stack import GLOBAL, LOCAL, THETA, Gemma3StackConfig
+from pairform.assemblies.families.gemma4.stack import OVERRIDES, layer_number, position
 from pairform.assemblies.families.rope import rope_config
 from pairform.assemblies.families.rows import SANDWICH_NORMS, stack_rows
 from pairform.assemblies.families.tokens import tokens_config, tokens_document
@@ -21,6 +21,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.stack import shortest_cycle
 from pairform.registry import Depth, PositiveInt, Problem, SpecError, shorten
 
+ROPE = {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in THETA.items()}
 ARCHITECTURES = ("EmbeddingGemma2TextModel", "EmbeddingGemma2Model")
 LAYER = "layers.{layer}."
 OWN = "encoder.layers.{layer}."
@@ -49,7 +50,9 @@ class EmbeddingGemma2Config(Gemma3StackConfig):
     num_hidden_layers: Depth = 24
     num_attention_heads: PositiveInt = 4
     num_key_value_heads: PositiveInt = 2
+    hidden_activation: str = "gelu_pytorch_tanh"
     max_position_embeddings: PositiveInt = 262_144
+    is_causal: bool = False
     sliding_window: PositiveInt = 512
     hidden_size_per_layer_input: PositiveInt = 512
     embedding_dim: PositiveInt = 768
@@ -63,7 +66,8 @@ def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_towers_to_document(config: Mapping[str, Any]) -> dict[str, Any]:
-    config = checked(HeadConfig, config)
+    config = checked(HeadConfig, {"is_causal": False} | dict(config))
+    require_is_causal(config, False)
     return document_of(part_config(EmbeddingGemma2Config, config, "text_config") | {"architectures": config["architectures"]})
 
 
@@ -71,6 +75,7 @@ def document_of(config: Mapping[str, Any]) -> dict[str, Any]:
     named = config["architectures"]
     if named is not None and named not in [[known] for known in ARCHITECTURES]:
         raise SpecError(Problem("architectures", repr(named), f"one of {', '.join(ARCHITECTURES)}"))
+    require_is_causal(config, False)
     norm = {"name": "rmsnorm", "eps": config["rms_norm_eps"]}
     attention = {
         "name": "self_attention",
@@ -82,7 +87,7 @@ def document_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "value_norm": norm | {"affine": False},
         "bias": config["attention_bias"],
         "dropout": config["attention_dropout"],
-        "position": position(config, LOCAL),
+        "position": position(config, LOCAL, ROPE),
         "mask": {"causal": False, "window": [config["sliding_window"]] * 2},
     }
     gated = {"name": "gated", "activation": activation(config), "hidden": config["intermediate_size"]}
@@ -125,8 +130,8 @@ def layer_patches(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     wide = {"head_dim": config["global_head_dim"], "num_key_value_heads": config["num_global_key_value_heads"]}
     given = config["per_layer_config"]
     own = {} if given is None else {layer_number(key, depth): fields for key, fields in given.items()}
-    turned = position(config, GLOBAL)
-    if turned["scaling"] == position(config, LOCAL)["scaling"]:
+    turned = position(config, GLOBAL, ROPE)
+    if turned["scaling"] == position(config, LOCAL, ROPE)["scaling"]:
         turned.pop("scaling")
     patches = []
     for layer, kind in enumerate(types):

@@ -18,6 +18,7 @@ from pairform.assemblies.families.encoder_decoder.decoders import DECODERS, Deco
 from pairform.assemblies.families.family import Family, NameTable, Row
 from pairform.assemblies.families.gpt2.gpt2 import REFUSED
 from pairform.assemblies.families.tokens import encoder_tokens, tokens_config, tokens_document, with_tokens
+from pairform.assemblies.families.unread import unread
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, SpecError, shorten
 
@@ -75,8 +76,7 @@ def member(config: Mapping[str, Any], part: str, known: Mapping[str, Any]) -> An
     """The family of a side."""
     model_type = config[part].get("model_type")
     if not isinstance(model_type, str) or model_type not in known:
-        found = "nothing" if model_type is None else shorten(model_type)
-        raise SpecError(Problem(f"{part}.model_type", found, f"one of {', '.join(known)}"))
+        raise SpecError(unread(f"{part}.model_type", model_type, known))
     return known[model_type]
 
 

@@ -14,7 +14,7 @@ from pairform.assemblies.families.config import HeadConfig, checked, inside, par
 from pairform.assemblies.families.family import Family, NameTable
 from pairform.assemblies.families.gemma4.config import Gemma4Config, Gemma4UnifiedConfig
 from pairform.assemblies.families.gemma4.names import TOWERS, names, names_beside_towers, rows
-from pairform.assemblies.families.gemma4.stack import stack_config, stack_document
+from pairform.assemblies.families.gemma4.stack import check_is_causal, stack_config, stack_document
 from pairform.assemblies.families.heads import architectures, decoder_only, decoder_only_config
 from pairform.assemblies.specs.model import ModelSpec
 
@@ -42,6 +42,7 @@ def beside_towers(model_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The document of the language model in a folder with towers."""
     top = checked(HeadConfig, {**config, "use_bidirectional_attention": None})
     text = part_config(kind_of(model_type), config, "text_config")
+    check_is_causal(config.get("is_causal"), causal=text["use_bidirectional_attention"] != "all")
     given = {field: top[field] for field in ("architectures", "tie_word_embeddings", "id2label", "num_labels")}
     with inside("text_config"):
         return document_of(text | given, WHOLE[model_type])

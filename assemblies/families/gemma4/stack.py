@@ -124,12 +124,20 @@ def layer_number(key: str, depth: int) -> int:
     return int(key)
 
 
-def position(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def position(config: Mapping[str, Any], kind: str, defaults: Mapping[str, Mapping[str, Any]] = ROPE) -> dict[str, Any]:
+    """Of layers of one kind. transformers fails for a kind without rope_theta, and with `rope_scaling`.
+
+    defaults: the parameters of each kind in a configuration without any.
+    """
     by_type = config["rope_parameters"]
     where = f"rope_parameters.{kind}"
-    parameters = ROPE[kind] if by_type is None else by_type.get(kind)
+    parameters = defaults[kind] if by_type is None else by_type.get(kind)
     if parameters is None or (by_type or {}).get("rope_theta") is not None:
         raise SpecError(Problem(where, "nothing", f"an object for each of {LOCAL} and {GLOBAL}, or no rope_parameters"))
+    if parameters.get("rope_theta") is None:
+        raise SpecError(Problem(f"{where}.rope_theta", "nothing", "a number: this family has no default for one kind alone"))
+    if config.get("rope_scaling") is not None:
+        raise SpecError(Problem("rope_scaling", shorten(config["rope_scaling"]), "nothing: rope_parameters has the scaling"))
     given = {"rope_parameters": parameters, "max_position_embeddings": config["max_position_embeddings"]}
     return {"name": "rope", **rope(given, where)}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pairform.assemblies.families.config import (
-    ACTIVATION_NAMES,
+    EARLIER_ACTIVATION_NAMES,
     EndTokens,
     HeadConfig,
     Token,
@@ -112,7 +112,7 @@ def stack_config(stack: StackSpec) -> dict[str, Any]:
     act = feed_forward.get("activation", "gelu_tanh")
     scale = attention.get("scale")
     return {
-        "activation_function": "gelu_new" if act == "gelu_tanh" else ACTIVATION_NAMES.get(act, act),
+        "activation_function": EARLIER_ACTIVATION_NAMES.get(act, act),
         "attn_pdrop": attention.get("dropout", 0.0),
         "embd_pdrop": stack.dropout,
         "layer_norm_epsilon": layer.norm.document().get("eps", 1e-5),

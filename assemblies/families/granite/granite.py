@@ -30,7 +30,8 @@ KIND = llama.Kind("granite", "Granite", GraniteConfig, mlp_bias=True, without=HE
 def to_document(config: Mapping[str, Any]) -> dict[str, Any]:
     config = checked(GraniteConfig, config)
     stack = llama.stack_document(KIND, config)
-    stack["embedding"] |= {"scale": config["embedding_multiplier"], "scale_given": True}
+    if config["embedding_multiplier"] != 1:
+        stack["embedding"] |= {"scale": config["embedding_multiplier"], "scale_given": True}
     stack["layer"]["branches"]["self_attention"]["scale"] = config["attention_multiplier"]
     if config["residual_multiplier"] != 1:
         stack["layer"]["residual"] = {"name": "scaled", "scale": config["residual_multiplier"]}

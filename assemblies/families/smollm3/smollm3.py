@@ -5,6 +5,7 @@ from typing import Any
 
 from pairform.assemblies.families.config import EndTokens, Token, checked
 from pairform.assemblies.families.family import Family
+from pairform.assemblies.families.gemma.common import branch
 from pairform.assemblies.families.heads import decoder_only
 from pairform.assemblies.families.llama import llama
 from pairform.assemblies.families.llama.config import LlamaConfig
@@ -73,11 +74,20 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
 
 
 def writes(spec: ModelSpec) -> bool:
-    """For decoders with pre-norms of which some layers have no position."""
+    """For decoders with pre-norms of which some layers have no position, or whose windows are not as Mistral's: in some layers,
+    or beside biases."""
     stack = spec.last
-    positions = {"none" if (found := layer.self_attention.position) is None else found.name for layer in stack.layers}
-    pre = spec.assembly == "decoder_only" and stack.vision is None and stack.layers[0].placement == "pre"
-    return pre and not stack.qk_normed and stack.position is None and "none" in positions and positions <= {"none", "rope"}
+    if spec.assembly != "decoder_only" or stack.vision is not None or stack.layers[0].placement != "pre" or stack.qk_normed:
+        return False
+    attentions = [layer.self_attention for layer in stack.layers]
+    positions = {"none" if attention.position is None else attention.position.name for attention in attentions}
+    if stack.position is not None or not positions <= {"none", "rope"}:
+        return False
+    windowed = [attention.mask is not None and attention.mask.window is not None for attention in attentions]
+    biases = {attention.bias for attention in attentions}
+    biases |= {branch(layer, "feed_forward").get("bias", False) for layer in stack.layers}
+    unlike_mistral = any(windowed) and "qkv" not in biases and (not all(windowed) or True in biases)
+    return "none" in positions or unlike_mistral
 
 
 FAMILIES = (Family("smollm3", llama.NAMES, to_document, to_config, writes),)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from pairform.assemblies.families.config import ACTIVATION_NAMES, Config, EndTokens, Token, activation_named, checked
+from pairform.assemblies.families.config import EARLIER_ACTIVATION_NAMES, Config, EndTokens, Token, activation_named, checked
 from pairform.assemblies.families.family import Family
 from pairform.assemblies.families.gemma import common as gemma
 from pairform.assemblies.families.heads import head_config, head_document
@@ -15,8 +15,6 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.positions.score_biases import T5RelativePosition
 from pairform.blocks.spec_fields import HeadSpec
 from pairform.registry import Depth, PositiveFloat, PositiveInt, Probability, Problem, SpecError, shorten
-
-WRITTEN = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
 
 
 class T5Config(Config):
@@ -176,7 +174,7 @@ def to_config(kind: Kind, spec: ModelSpec) -> dict[str, Any]:
     layer = stack.layers[0]
     attention, inner = gemma.branch(layer, "self_attention"), gemma.branch(layer, "feed_forward")
     position, heads = attention.get("position", {}), attention.get("heads", 1)
-    gated, activation = inner.get("name") == "gated", WRITTEN.get(inner.get("activation", ""), "relu")
+    gated, activation = inner.get("name") == "gated", EARLIER_ACTIVATION_NAMES.get(inner.get("activation", ""), "relu")
     head = head_config(spec, kind.architectures(spec.assembly == "encoder_only"))
     scaled = {"scale_decoder_outputs": HeadSpec.of(spec.head).scale is not None} if kind.scales == "as_configured" else {}
     return (

@@ -59,11 +59,13 @@ class Objective(Spec):
 
     Attributes:
         assemblies: the assemblies of models that it trains.
+        heads: the heads of models that it trains.
         generates: whether it makes pairs of a source and a target, which a model with one stack reads as one text. Otherwise
             targets are labels of the source's tokens.
     """
 
     assemblies: ClassVar[tuple[str, ...]] = ("encoder_decoder", "decoder_only")
+    heads: ClassVar[tuple[str, ...]] = ("lm",)
     generates: ClassVar[bool] = True
 
     @property

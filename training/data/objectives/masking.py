@@ -16,6 +16,7 @@ class Masked(WindowObjective):
     """
 
     assemblies: ClassVar[tuple[str, ...]] = ("encoder_only",)
+    heads: ClassVar[tuple[str, ...]] = ("lm", "masked_lm")
     generates: ClassVar[bool] = False
 
     name: Literal["masked"]

@@ -24,8 +24,8 @@ def check_objective(objective: Objective, spec: ModelSpec) -> Iterator[Problem]:
         yield Problem("data.objective", found, f"a model of the assembly {expected}")
     elif spec.decoder is not None:
         yield from (problem.inside("model") for problem in check_spec(spec))
-    elif spec.head.name != "lm":
-        yield Problem("model.head.name", repr(spec.head.name), f"lm: {name} predicts tokens")
+    elif spec.head.name not in objective.heads:
+        yield Problem("model.head.name", repr(spec.head.name), f"{' or '.join(objective.heads)}: {name} predicts tokens")
     elif spec.tokens.pad is None or spec.tokens_of("encoder").pad is None:
         yield Problem("model.tokens.pad", "nothing", "a token id, needed for batches")
     if spec.encoder is None and spec.decoder is not None and spec.decoder.prefixed:
