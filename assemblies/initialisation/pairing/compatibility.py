@@ -21,6 +21,8 @@ def transferable(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, r
         return equivalent(layer.norm_of(branch), origin.norm_of(donor))
     if branch == donor and weight_kind(new) != weight_kind(old):
         return False
+    if owner != "position" and not owner.endswith("_norm"):
+        return True
     ours, theirs = AttentionFields.of(new), AttentionFields.of(old)
     if owner in ("q_norm", "k_norm"):
         spans = [attention.heads if attention.qk_norm_span == "width" else 1 for attention in (ours, theirs)]
@@ -29,7 +31,7 @@ def transferable(layer: LayerSpec, origin: LayerSpec, branch: str, donor: str, r
         return equivalent(ours.value_norm, theirs.value_norm)
     if owner.endswith("_norm"):  # of other blocks, in a field of the norm's name
         return equivalent(getattr(new, owner, None), getattr(old, owner, None))
-    return owner != "position" or equivalent(ours.position, theirs.position)
+    return equivalent(ours.position, theirs.position)
 
 
 def weight_kind(spec: BlockSpec) -> str:

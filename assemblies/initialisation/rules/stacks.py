@@ -210,9 +210,9 @@ def heads_of(stack: StackSpec, tensor: str) -> Heads | None:
         return None
     _, _, layer, branch = place.split(".")
     spec = stack.layers[int(layer)].branches[branch]
-    fields = spec.document()
-    if "heads" not in fields:
+    if getattr(spec, "heads", None) is None:
         return None
+    fields = spec.document()
     head_dim = fields.get("head_dim") or stack.width // fields["heads"]
     value_dim = fields.get("value_dim") or head_dim
     return Heads(head_dim, value_dim, fields.get("rope_dim", 0), "kv_heads" in type(spec).model_fields)
