@@ -20,7 +20,7 @@ def build(embedding: dict[str, Any], **fields: Any) -> pairform.Model:
     return pairform.build({**document, "initializer_range": 0.5, **fields}, seed=0, dtype=torch.float64)
 
 
-def embedded(embedding: Any) -> torch.Tensor:
+def embedded(embedding: Any) -> Any:
     return embedding.finished(embedding(IDS), IDS)
 
 
