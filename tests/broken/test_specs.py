@@ -116,6 +116,7 @@ def test_every_attribute_of_a_layer_is_a_name_that_no_branch_takes() -> None:
     spec = pairform.load_spec("gemma-2-2b", {"vocabulary": 16, "decoder": {"width": 8, "depth": 1, **own}})
     layer = pairform.build(spec, device="meta").get_submodule("decoder.layers.0")
     names = {name for name in dir(layer) if not name.startswith("_")} - {*spec.last.layers[0].present}
+    names -= {"smart_apply"}  # transformers adds it to torch's class when it initialises a model
     assert names > {"layer_input", "output_scale"}
     for name in names:
         refused(lambda name=name: pairform.load_spec("gemma-2-2b", branch_named(name)), name)  # type: ignore[misc]
