@@ -10,7 +10,6 @@ After an interruption, the same command continues. The results are in
 `families/results.json`, and as a table in `families/results.md`.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import pairform
-from examples.adaptation.run import HERE, MODELS, RUNS, losses, pairform_command, train, wait
+from examples.adaptation.run import HERE, MODELS, RUNS, Results, from_command_line, losses, pairform_command, train, wait
 from examples.adaptation.texts import CORPUS, write_texts
 
 VOCABULARY = 1024
@@ -43,18 +42,12 @@ READ, WRITTEN, ROWS, TEXTS = 256, 192, 25, 200
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--out", type=Path, required=True, help="folder of the results")
-    options.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    options.add_argument("--quick", action="store_true", help="a few steps: shows that the program works")
-    given = options.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    results = compare(given.out.absolute(), given.jobs, given.quick)
-    (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    (given.out / "results.md").write_text("\n".join(table(results)) + "\n", "utf-8")
+    from_command_line(
+        __doc__, compare, lambda results, out: (out / "results.md").write_text("\n".join(table(results)) + "\n", "utf-8")
+    )
 
 
-def compare(out: Path, jobs: int, quick: bool) -> list[dict[str, Any]]:
+def compare(out: Path, jobs: int, quick: bool) -> Results:
     """The results of both pairs."""
     write_texts(out, FEW if quick else None)
     for side, special in SPECIAL.items():

@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -74,19 +75,29 @@ class Run:
         return recipe
 
 
+Results = list[dict[str, Any]]
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    from_command_line(__doc__, prove, page.write)
+
+
+def from_command_line(
+    description: str | None, measure: Callable[[Path, int, bool], Results], write: Callable[[Results, Path], object]
+) -> None:
+    """Measure and write what was found, as JSON and with `write`, as the words of the command ask."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, required=True, help="folder of the results")
     options.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    options.add_argument("--quick", action="store_true", help="a few steps and one seed: shows that the program works")
+    options.add_argument("--quick", action="store_true", help="a few steps, one seed: shows that the program works")
     given = options.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    results = prove(given.out.absolute(), given.jobs, given.quick)
+    results = measure(given.out.absolute(), given.jobs, given.quick)
     (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    page.write(results, given.out)
+    write(results, given.out)
 
 
-def prove(out: Path, jobs: int, quick: bool) -> list[dict[str, Any]]:
+def prove(out: Path, jobs: int, quick: bool) -> Results:
     """The results of the pretrained model and of all runs."""
     write_texts(out)
     pairform_command(out, "data", "prepare", "corpus.json", "--out", "shards")

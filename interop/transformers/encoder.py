@@ -1,6 +1,5 @@
 """The encoder of a pair as an object of its own, for transformers' `generate` and for embeddings."""
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +8,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from pairform.assemblies.modeling.inputs import StackInputs, as_mask, mask_padding
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.outputs import ModelOutput
-from pairform.registry import InputError, Problem
 
 LAYER = "layer_"
 """Before the number of an encoder layer that the decoder reads, in the names of an encoder's output."""
@@ -39,8 +37,9 @@ class EncoderOf:
         """The encoder's hidden states, and those of single layers that the decoder reads under `layer_<number>`."""
         model = self.model
         assert model.encoder is not None
-        inputs = StackInputs(input_ids, inputs_embeds, as_mask(attention_mask), position_ids, pixel_values)
-        inputs = mask_padding(replace(inputs, token_types=token_type_ids), model.padding)
+        valid = as_mask(attention_mask)
+        inputs = StackInputs(input_ids, inputs_embeds, valid, position_ids, pixel_values, token_types=token_type_ids)
+        inputs = mask_padding(inputs, model.padding)
         encoded = model.encoder(
             inputs, layers=model.source_layers, hidden_states=output_hidden_states, attentions=output_attentions
         )
@@ -56,7 +55,3 @@ def encoder_output(given: Any) -> Any:
         return given
     layers = {int(name.removeprefix(LAYER)): hidden for name, hidden in given.items() if name.startswith(LAYER)}
     return ModelOutput(encoder_last_hidden_state=given.last_hidden_state, encoder_layers=layers or None)
-
-
-def no_encoder() -> InputError:
-    return InputError(Problem("get_encoder", "a model without an encoder", "one with an encoder"))

@@ -11,13 +11,12 @@ from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import SPEC
 from pairform.assemblies.checkpoints.writing.config_file import class_of
 from pairform.assemblies.checkpoints.writing.shards import write_json
-from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.model import Model
 from pairform.blocks.feedforward import WideLinear
 from pairform.blocks.functional.initializers import Constant, initial_of
 from pairform.interop.transformers.cache import PairformCache
 from pairform.interop.transformers.configuration import PairformConfig
-from pairform.interop.transformers.encoder import EncoderOf, encoder_output, no_encoder
+from pairform.interop.transformers.encoder import EncoderOf, encoder_output
 from pairform.interop.transformers.outputs import PairformOutput, output_of
 from pairform.registry import InputError, Problem
 
@@ -109,8 +108,8 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             pixel_values=pixel_values,
             encoder_outputs=encoder_output(encoder_outputs),
             cache=None if past_key_values is None else past_key_values.cache,
-            output_hidden_states=bool(self.asked("output_hidden_states", output_hidden_states)),
-            output_attentions=bool(self.asked("output_attentions", output_attentions)),
+            output_hidden_states=self.asked("output_hidden_states", output_hidden_states),
+            output_attentions=self.asked("output_attentions", output_attentions),
             loss_tokens=num_items_in_batch if labels is not None else None,
         )
         result = output_of(output, past_key_values)
@@ -122,7 +121,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
 
     def get_encoder(self, modality: str | None = None) -> EncoderOf:
         if self.encoder is None:
-            raise no_encoder()
+            raise InputError(Problem("get_encoder", "a model without an encoder", "one with an encoder"))
         return EncoderOf(self)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -133,7 +132,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """The labels shifted right, as collators of transformers ask for them."""
-        return shift_right(labels, self.spec.tokens)
+        return self.shift_right(labels)
 
     def _set_gradient_checkpointing(self, enable: bool = True, every_n_layers: int = 1, **_: Any) -> None:
         self.checkpoint_layers((1 if every_n_layers is None else every_n_layers) if enable else "none")
@@ -168,26 +167,30 @@ class PairformModel(PairformPreTrainedModel):
     """A model of any head: hidden states, and logits if it has a head."""
 
 
-class PairformForConditionalGeneration(GenerationMixin, PairformPreTrainedModel):
+class PairformGenerationMixin(GenerationMixin):
+    """transformers' `generate` with a cache of pairform's. transformers knows such classes by the end of this name."""
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any, **named: Any
+    ) -> None:
+        """Put a cache into `model_kwargs`, unless none is wanted."""
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            found = repr(generation_config.cache_implementation)
+            raise InputError(Problem("cache_implementation", found, "none: pairform's models have one kind of cache"))
+        if model_kwargs.get("past_key_values") is None and generation_config.use_cache:
+            model_kwargs["past_key_values"] = PairformCache()
+
+
+class PairformForConditionalGeneration(PairformGenerationMixin, PairformPreTrainedModel):
     """An encoder-decoder language model."""
 
     needs = "PairformForConditionalGeneration"
 
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any, **named: Any
-    ) -> None:
-        prepare_cache(self, generation_config, model_kwargs)
 
-
-class PairformForCausalLM(GenerationMixin, PairformPreTrainedModel):
+class PairformForCausalLM(PairformGenerationMixin, PairformPreTrainedModel):
     """A decoder-only language model."""
 
     needs = "PairformForCausalLM"
-
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any, **named: Any
-    ) -> None:
-        prepare_cache(self, generation_config, model_kwargs)
 
 
 class PairformForMaskedLM(PairformPreTrainedModel):
@@ -212,13 +215,3 @@ class PairformForQuestionAnswering(PairformPreTrainedModel):
     """Extractive question answering."""
 
     needs = "PairformForQuestionAnswering"
-
-
-def prepare_cache(model: PairformPreTrainedModel, generation_config: Any, model_kwargs: dict[str, Any]) -> None:
-    """Put a cache into `model_kwargs` for transformers' `generate`, unless none is wanted."""
-    if generation_config.cache_implementation not in (None, "dynamic"):
-        found = repr(generation_config.cache_implementation)
-        raise InputError(Problem("cache_implementation", found, "none: pairform's models have one kind of cache"))
-    if model_kwargs.get("past_key_values") is not None or not generation_config.use_cache:
-        return
-    model_kwargs["past_key_values"] = PairformCache()

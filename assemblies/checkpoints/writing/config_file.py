@@ -32,6 +32,7 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
     lengths = [stack.max_length for stack in spec.stacks.values() if stack.max_length is not None]
     labels = HeadSpec.of(spec.head).labels
     names = labels if isinstance(labels, tuple) else [f"LABEL_{number}" for number in range(labels or 0)]
+    numbered = {str(number): name for number, name in enumerate(names)}
     return {
         "architectures": [class_of(spec)],
         "is_encoder_decoder": spec.assembly == "encoder_decoder",
@@ -45,8 +46,7 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
         "tie_word_embeddings": spec.head_tie is not None or spec.tie_embeddings,
         **({"max_position_embeddings": min(lengths)} if lengths else {}),
         **tokens_config(spec),
-        **({"id2label": {str(number): name for number, name in enumerate(names)}} if names else {}),
-        **({"label2id": {name: number for number, name in enumerate(names)}} if names else {}),
+        **({"id2label": numbered, "label2id": {name: int(number) for number, name in numbered.items()}} if names else {}),
     }
 
 

@@ -59,7 +59,7 @@ class Output:
         beside = beside or Companions()
         dtypes = {str(entry.dtype).removeprefix("torch.") for entry in entries}
         dtype = dtypes.pop() if len(dtypes) == 1 else None
-        documents: dict[str, dict[str, Any]] = {}
+        documents: dict[str, dict[str, Any]]
         if self.format == OURS:
             documents = {SPEC: spec.document(), CONFIG: config_document(spec, dtype)}
         else:
