@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
@@ -17,6 +17,7 @@ from pairform.blocks.functional.initializers import Constant, initial_of
 from pairform.interop.transformers.cache import PairformCache
 from pairform.interop.transformers.configuration import PairformConfig
 from pairform.interop.transformers.encoder import EncoderOf, encoder_output
+from pairform.interop.transformers.generation import PairformGenerationMixin
 from pairform.interop.transformers.outputs import PairformOutput, output_of
 from pairform.registry import InputError, Problem
 
@@ -43,6 +44,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             found = f"the head {spec.head.name!r} in the assembly {spec.assembly}, for {type(self).__name__}"
             raise InputError(Problem("config.spec", found, f"what this class computes; this spec is a {class_of(spec)}"))
         self.assemble(spec)
+        self._frozen = [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
         if self.encoder is not None:
             vars(self.encoder)["main_input_name"] = self.main_input_name  # asked of it by `generate`
         if spec.tie_embeddings:
@@ -73,6 +75,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         decoder_position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        prefix_lengths: Tensor | None = None,
         encoder_outputs: Any = None,
         past_key_values: PairformCache | None = None,
         use_cache: bool | None = None,
@@ -106,6 +109,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             decoder_position_ids=decoder_position_ids,
             token_type_ids=token_type_ids,
             pixel_values=pixel_values,
+            prefix_lengths=prefix_lengths,
             encoder_outputs=encoder_output(encoder_outputs),
             cache=None if past_key_values is None else past_key_values.cache,
             output_hidden_states=self.asked("output_hidden_states", output_hidden_states),
@@ -150,6 +154,8 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         """
         loaded = super().from_pretrained(path, *arguments, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name in model._frozen:  # transformers makes every weight that it reads trainable
+            model.get_parameter(name).requires_grad_(False)
         file = Path(path) / SPEC
         if file.is_file() and load_spec(file) != model.spec:
             remedy = "Load it with pairform.load, and save it again; pairform.load(patch=...) loads a changed spec."
@@ -165,20 +171,6 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
 
 class PairformModel(PairformPreTrainedModel):
     """A model of any head: hidden states, and logits if it has a head."""
-
-
-class PairformGenerationMixin(GenerationMixin):
-    """transformers' `generate` with a cache of pairform's. transformers knows such classes by the end of this name."""
-
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any, **named: Any
-    ) -> None:
-        """Put a cache into `model_kwargs`, unless none is wanted."""
-        if generation_config.cache_implementation not in (None, "dynamic"):
-            found = repr(generation_config.cache_implementation)
-            raise InputError(Problem("cache_implementation", found, "none: pairform's models have one kind of cache"))
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache:
-            model_kwargs["past_key_values"] = PairformCache()
 
 
 class PairformForConditionalGeneration(PairformGenerationMixin, PairformPreTrainedModel):
