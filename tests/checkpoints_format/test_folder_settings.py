@@ -65,7 +65,7 @@ def test_without_arguments_the_tokens_are_those_of_transformers(make: Make, sett
     assert torch.equal(ours(folder), expected)
     for format in ("pairform", "transformers"):
         out = tmp_path / format
-        pairform.save(pairform.load(folder), out, format=format)  # type: ignore[arg-type]
+        pairform.save(pairform.load(folder), out, format=format)
         assert torch.equal(ours(out), expected)
         assert pairform.load(out).generation == pairform.load(folder).generation
     assert torch.equal(theirs(tmp_path / "transformers", make), expected)
@@ -99,7 +99,7 @@ def test_settings_that_are_changed_in_memory_are_saved(tmp_path: Path) -> None:
     model.generation = model.generation.updated(pairform.GenerationSpec(max_new_tokens=3, eos_token_id=5, do_sample=False))
     assert model.generate(IDS).shape == (2, 4)
     for format in ("pairform", "transformers"):
-        pairform.save(model, tmp_path / format, format=format)  # type: ignore[arg-type]
+        pairform.save(model, tmp_path / format, format=format)
         written = json.loads((tmp_path / format / GENERATION).read_text())
         assert (written["max_new_tokens"], written["top_k"], written["do_sample"]) == (3, 7, False)
         assert torch.equal(ours(tmp_path / format), model.generate(IDS, torch.ones_like(IDS)))
