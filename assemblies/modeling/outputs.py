@@ -121,6 +121,7 @@ def restored(parts: Any, names: Any) -> ModelOutput:
 
 pytree.register_pytree_node(ModelOutput, flattened, restored, serialized_type_name="pairform.ModelOutput")
 
+
 @dataclass
 class GenerationOutput:
     """The output of `generate` with `return_dict_in_generate=True`, with the names of transformers.

@@ -14,11 +14,13 @@ from pairform.assemblies.checkpoints.writing.shards import write_json
 from pairform.assemblies.modeling.model import Model
 from pairform.blocks.feedforward import WideLinear
 from pairform.blocks.functional.initializers import Constant, initial_of
+from pairform.blocks.heads.token_heads import LMHead
 from pairform.interop.transformers.cache import PairformCache
 from pairform.interop.transformers.configuration import PairformConfig
 from pairform.interop.transformers.encoder import EncoderOf, encoder_output
 from pairform.interop.transformers.generation import PairformGenerationMixin
 from pairform.interop.transformers.outputs import PairformOutput, output_of
+from pairform.interop.transformers.projection import OutputProjection
 from pairform.registry import InputError, Problem
 
 
@@ -132,7 +134,22 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         return next(stack for stack in (self.encoder, self.decoder) if stack is not None).embedding
 
     def get_output_embeddings(self) -> nn.Module | None:
-        return None  # the head computes the logits, with a tied table or its own
+        """The projection of a language model's head, for libraries that compute a loss themselves."""
+        return OutputProjection(self, self.head) if isinstance(self.head, LMHead) else None
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """The embeddings, which keep their size: it is a part of the spec.
+
+        Raises:
+            InputError: another size is asked for.
+        """
+        size = self.config.vocab_size
+        if new_num_tokens not in (None, size) or size % (pad_to_multiple_of or 1):
+            remedy = "`pairform convert --tokenizer` and `--vocabulary` write a model with another vocabulary."
+            raise InputError(Problem("new_num_tokens", str(new_num_tokens), f"{size}, the vocabulary of the spec", remedy))
+        return self.get_input_embeddings()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """The labels shifted right, as collators of transformers ask for them."""
