@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.checkpoints.writing.companions import resolved, tokenizer_file
 from pairform.registry import Problem, SpecError, read_json, read_text
 
 TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
@@ -22,6 +21,9 @@ def read_model_template(folder: Path, part: str, file: Path | None = None) -> tu
         SpecError: there is no template, or it cannot be read.
         CheckpointError: a link out of the folder.
     """
+    # here, since it imports torch, which the processes that encode a corpus do without
+    from pairform.assemblies.checkpoints.writing.companions import resolved, tokenizer_file
+
     home = Path(tokenizer_file(folder, part)).parent
     settings = resolved(folder, str(home / TOKENIZER_CONFIG))
     config = {} if settings is None else read_json(settings)
