@@ -17,8 +17,12 @@ class ChatRenderer:
     """
 
     def __init__(self, text: str, special: Mapping[str, str]) -> None:
+        self.template = text, dict(special)
+        self.start()
+
+    def start(self) -> None:
         self.process = WorkerProcess(serve, "chat_template", "one that renders conversations")
-        self.process.send((text, dict(special)))
+        self.process.send(self.template)
 
     def __enter__(self) -> "ChatRenderer":
         return self
@@ -33,8 +37,13 @@ class ChatRenderer:
             SpecError: the template is none, refuses the conversation or exceeds a limit.
             InputError: the process ended.
         """
-        self.process.send((list(messages), begin_answer))
-        found: Any = self.process.receive()
+        try:
+            self.process.send((list(messages), begin_answer))
+            found: Any = self.process.receive()
+        except KeyboardInterrupt:  # the answer would be taken for that of the next conversation
+            self.process.stop()
+            self.start()
+            raise
         if isinstance(found, str):
             return found
         raise SpecError(found)

@@ -1,30 +1,46 @@
 """The command `generate`."""
 
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pairform.cli.options import Folder, Json, print_json, torch_device, torch_dtype
-from pairform.registry.errors import shown
+from pairform.cli.generation.settings import check_sampling, flag, parsed, with_settings
+from pairform.cli.generation.text_stream import TextStream
+from pairform.cli.interruption import stop_message
+from pairform.cli.options import Folder, Json, escaped, given_path, print_json, torch_device, torch_dtype
+from pairform.registry import OutputError, Problem, output_path, shown, write_text
+
+if TYPE_CHECKING:
+    from pairform.cli.text import TextModel
+
+BATCH = 8
 
 
+@with_settings(without=("num_return_sequences",))
 def generate(
     directory: Folder,
     text: Annotated[str | None, typer.Option(help="Input as text, for the folder's tokenizer.")] = None,
     ids: Annotated[str | None, typer.Option(help="Input as token ids, as in '5 17 3'.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens to generate.")] = 64,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample tokens; by default, decoding is greedy.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="With --do-sample: higher is more random.  [default: 1]")] = None,
-    top_k: Annotated[int | None, typer.Option(help="With --do-sample: sample from the k most probable tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="With --do-sample: sample from the most probable tokens of total probability p.")
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=given_path, help="Many inputs as JSONL: a text or input_ids a line."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=given_path, help="JSONL to write, with --inputs.  [default: standard output]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Inputs of one batch, with --inputs.  [default: 8]")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", parser=given_path, help="Picture for a model with vision. Repeatable."),
+    ] = None,
+    stream: Annotated[
+        bool | None, typer.Option("--stream/--no-stream", help="Print while generating.  [default: if a terminal shows it]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With --do-sample: random seed.")] = None,
-    forced_bos: Annotated[
-        int | None, typer.Option(min=0, help="First token id to generate, such as the target language.  [default: the model's]")
-    ] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 disables beam search.")] = 1,
     device: Annotated[str, typer.Option(help="Device to run on: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Dtype to compute in; by default, that of the weights.")] = None,
     quantise: Annotated[
@@ -34,35 +50,110 @@ def generate(
         bool, typer.Option("--prepack", help="Repack weights for the CPU once: faster steps for batches.")
     ] = False,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """Generate text or token ids with a model."""
-    if (text is None) == (ids is None):
-        raise typer.BadParameter("found both or neither, expected one of --text and --ids")
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    check_sampling(do_sample, sampling)
+    """Generate text or token ids with a model. The settings of its folder are the defaults."""
+    if sum(given is not None for given in (text, ids, inputs)) != 1:
+        raise typer.BadParameter("found none or several, expected one of --text and --ids, or --inputs")
+    chosen = parsed(settings) | ({} if seed is None else {"seed": seed})
+    if inputs is None:
+        check_apart("--inputs", out=out, overwrite=overwrite, batch_size=batch_size)
+    else:
+        check_apart("--text or --ids", image=image, stream=stream, json=as_json)
+        check_out(out, overwrite)
     given = [] if ids is None else parse_ids(ids)
     from pairform.cli.text import TextModel
 
-    chosen = torch_dtype(dtype) if dtype else None
-    model = TextModel(directory, device=torch_device(device), dtype=chosen, quantise=quantise, prepack=prepack)
-    input_ids = given if text is None else model.encode(text)
-    options = {**sampling, "forced_bos_token_id": forced_bos}
-    output_ids = model.generate(input_ids, max_new_tokens=max_new_tokens, do_sample=do_sample, num_beams=beams, **options)
-    output = model.decode(output_ids) if text is not None else None
-    if as_json:
-        print_json({"input_ids": input_ids, "output_ids": output_ids, "text": output})
+    kind = torch_dtype(dtype) if dtype else None
+    model = TextModel(directory, device=torch_device(device), dtype=kind, quantise=quantise, prepack=prepack)
+    check_sampling(chosen, model.setting("do_sample", chosen))
+    if inputs is not None:
+        generate_many(model, inputs, out, batch_size or BATCH, chosen)
         return
-    numbers = " ".join(map(str, output_ids))
-    print(numbers if output is None else shown(output))
-    if output is not None and not output.strip():
-        print(f"note: wrote no text, only special tokens: {numbers}", file=sys.stderr)
+    if text is not None:
+        given = model.encode(text)
+    if image:
+        given, chosen["pixels"] = model.with_pictures(given, image)
+    if not given:
+        raise typer.BadParameter("found a text without tokens, expected at least one", param_hint="--text")
+    live = streams(stream, as_json, model.setting("num_beams", chosen))
+    output_ids, output = generate_one(model, given, chosen, text is not None, live)
+    if as_json:
+        print_json({"input_ids": given, "output_ids": output_ids, "text": output})
+    elif output is not None and not output.strip():
+        print(f"note: wrote no text, only special tokens: {' '.join(map(str, output_ids))}", file=sys.stderr)
 
 
-def check_sampling(do_sample: bool, sampling: dict[str, Any]) -> None:
-    """Sampling options without --do-sample are wrong usage, since greedy decoding would ignore them."""
-    given = [f"--{name.replace('_', '-')}" for name, value in sampling.items() if value is not None]
-    if given and not do_sample:
-        raise typer.BadParameter(f"found {', '.join(given)} alone, expected --do-sample beside it")
+def generate_one(
+    model: "TextModel", input_ids: list[int], options: dict[str, Any], as_text: bool, live: bool | None
+) -> tuple[list[int], str | None]:
+    """Generate from one input. Prints the output, with `live` while it is generated, and with None not at all.
+
+    Returns the tokens, and with `as_text` their text.
+    """
+    stream = TextStream(model.decode)
+    count = 0
+
+    def put(token: int) -> None:
+        nonlocal count
+        piece = stream.put(token) if as_text else f"{' ' if count else ''}{token}"
+        count += 1
+        print(shown(piece), end="", flush=True)
+
+    (output_ids,) = model.generate([input_ids], streamer=put if live else None, **options)
+    output = model.decode(output_ids) if as_text else None
+    if live:
+        print(shown(stream.end()))
+    elif live is not None:
+        print(" ".join(map(str, output_ids)) if output is None else shown(output))
+    return output_ids, output
+
+
+def streams(asked: bool | None, as_json: bool, beams: int) -> bool | None:
+    """Whether the output is printed while it is generated; None for JSON."""
+    if asked and (as_json or beams > 1):
+        found = "--json" if as_json else f"{beams} beams, whose output is known at the end"
+        raise typer.BadParameter(f"found {found}, expected --no-stream beside it", param_hint="--stream")
+    if as_json:
+        return None
+    return beams == 1 and (sys.stdout.isatty() if asked is None else asked)
+
+
+def generate_many(model: "TextModel", inputs: Path, out: Path | None, size: int, options: dict[str, Any]) -> None:
+    """Generate from all inputs of a file, and write the results in their order at the end, whole or not at all."""
+    with stop_message("interrupted; nothing was written"):
+        from pairform.cli.display.printing import count_progress
+        from pairform.cli.generation.many_inputs import as_lines, generate_all, read_inputs
+
+        read = read_inputs(inputs, model)
+        with count_progress("inputs", len(read)) as progress:
+            lines = as_lines(generate_all(model, read, size, options, progress))
+        if out is None:
+            print("\n".join(map(escaped, lines.split("\n"))), end="")
+        else:
+            write_text(out, lines)
+
+
+def check_out(path: Path | None, overwrite: bool) -> None:
+    """`OutputError` for a file that cannot be written, before any work is done."""
+    if path is None:
+        if overwrite:
+            raise typer.BadParameter("found --overwrite alone, expected --out beside it")
+        return
+    target = output_path(path)
+    if target.is_dir():
+        raise OutputError(Problem(str(path), "a folder", "the path of a file"))
+    if target.is_file() and not overwrite:
+        raise OutputError(Problem(str(path), "a file that exists", "a new file", "Use --overwrite to replace it."))
+    if not target.parent.is_dir():
+        raise OutputError(Problem(str(target.parent), "no such folder", "a folder to write into"))
+
+
+def check_apart(needed: str, **options: Any) -> None:
+    """Options that another kind of input would ignore are wrong usage."""
+    given = [flag(name) for name, value in options.items() if value not in (None, False, [])]
+    if given:
+        raise typer.BadParameter(f"found {', '.join(given)}, expected {needed} beside it")
 
 
 def parse_ids(text: str) -> list[int]:

@@ -12,6 +12,7 @@ import typer
 
 from pairform.cli.adapt import adapt
 from pairform.cli.blocks import blocks
+from pairform.cli.chat import chat
 from pairform.cli.convert import convert, plan
 from pairform.cli.data import data
 from pairform.cli.generate import generate
@@ -38,6 +39,7 @@ COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
     export: ("pairform export pair --out pair-transformers",),
     extract: ("pairform extract pair --part encoder --out encoder",),
     generate: ('pairform generate pair --text "the quick brown fox"', 'pairform generate pair --ids "5 17 3"'),
+    chat: ("echo hello | pairform chat pair",),
     carry: ("pairform carry pair --set decoder.layer.branches.feed_forward.name=mlp --out pair-mlp",),
 }
 """Every command, in the order of `--help`, with the examples at the end of its own help; a test runs them in this order."""

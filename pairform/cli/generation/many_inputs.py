@@ -1,0 +1,86 @@
+"""Many inputs: lines of JSONL, in batches of similar length, and their results."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pairform.registry import Problem, SpecError, shorten
+
+if TYPE_CHECKING:
+    from pairform.cli.text import TextModel
+
+TEXT, IDS = "text", "input_ids"
+OUTPUT_TEXT, OUTPUT_IDS = "output_text", "output_ids"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A line of the file: its fields, and the token IDs of its input."""
+
+    fields: dict[str, Any]
+    ids: list[int]
+
+
+def read_inputs(file: Path, model: "TextModel") -> list[Input]:
+    """The inputs in a JSONL file, each with a text or token IDs.
+
+    Raises:
+        SpecError: the file cannot be read, or a line is no input; it names the line.
+    """
+    from pairform.training.data.files import read_lines
+
+    return [Input(fields, ids_of(fields, where, model)) for where, fields in read_lines(file)]
+
+
+def ids_of(fields: dict[str, Any], where: str, model: "TextModel") -> list[int]:
+    from pairform.training.data.files import text_at
+
+    if (TEXT in fields) == (IDS in fields):
+        names = ", ".join(shorten(name, 40) for name in list(fields)[:20]) or "none"
+        raise SpecError(Problem(where, f"the fields {names}", f"one of {TEXT!r} and {IDS!r}"))
+    if TEXT in fields:
+        ids = model.encode(text_at(where, fields, TEXT))
+        if not ids:
+            raise SpecError(Problem(where, f"a text without tokens in the field {TEXT!r}", "at least one"))
+        return ids
+    ids, most = fields[IDS], model.vocabulary - 1
+    fits = isinstance(ids, list) and ids and all(type(token) is int and 0 <= token <= most for token in ids)
+    if not fits:
+        raise SpecError(Problem(f"{where}: {IDS}", shorten(ids), f"a list of token ids from 0 to {most}"))
+    return list(ids)
+
+
+def batches(lengths: Sequence[int], size: int, *, equal: bool) -> Iterator[list[int]]:
+    """The numbers of the inputs in batches of at most `size`, the longest first: memory that suffices once suffices to the end.
+
+    equal: only inputs of equal length share a batch.
+    """
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        if batch and (len(batch) == size or (equal and lengths[batch[0]] != lengths[number])):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def generate_all(
+    model: "TextModel", inputs: Sequence[Input], size: int, options: dict[str, Any], report: Callable[[int], object]
+) -> list[dict[str, Any]]:
+    """The fields of each input with its output, in the order of the inputs. report: is called with the number just done."""
+    equal = model.counts_prompt(options)
+    found: list[dict[str, Any]] = [{}] * len(inputs)
+    for batch in batches([len(each.ids) for each in inputs], size, equal=equal):
+        for number, ids in zip(batch, model.generate([inputs[number].ids for number in batch], **options), strict=True):
+            fields = inputs[number].fields
+            text = {OUTPUT_TEXT: model.decode(ids)} if TEXT in fields else {}
+            found[number] = {**fields, OUTPUT_IDS: ids, **text}
+        report(len(batch))
+    return found
+
+
+def as_lines(rows: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
