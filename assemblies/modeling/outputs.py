@@ -54,6 +54,27 @@ class ModelOutput:
         return None if self.prediction is None else self.prediction.logits
 
 
+@dataclass
+class GenerationOutput:
+    """The output of `generate` with `return_dict_in_generate=True`, with the names of transformers.
+
+    Attributes:
+        sequences: the prompt and the generated tokens, `[rows, length]`.
+        scores: with `output_scores`, the scores of each step after all processing, `[rows, vocabulary]`: of beam search the
+            log-probabilities of every beam, `[batch * beams, vocabulary]`.
+        logits: with `output_logits`, the model's logits of each step, in float32.
+        sequences_scores: of beam search with `output_scores`, the score of each returned sequence.
+        beam_indices: of beam search, the row of `scores` that each token of a returned sequence was chosen from, -1 after its
+            end, `[rows, generated]`.
+    """
+
+    sequences: Tensor
+    scores: tuple[Tensor, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
+    sequences_scores: Tensor | None = None
+    beam_indices: Tensor | None = None
+
+
 EncoderOutputs: TypeAlias = Tensor | ModelOutput | tuple[Any, ...] | None
 """What `encoder_outputs` may be."""
 
