@@ -32,7 +32,7 @@ def read_model_template(folder: Path, part: str, file: Path | None = None) -> tu
     text = template_in(config) if chosen is None else read_template(chosen)
     if text is None:
         expected = f"{TEMPLATE} or a template in {TOKENIZER_CONFIG}"
-        remedy = "Give the template of the model that was trained on conversations with --template FILE."
+        remedy = "Give one with --template FILE."
         raise SpecError(Problem(str(folder / home), "no chat template", expected, remedy))
     return text, special_tokens(config)
 

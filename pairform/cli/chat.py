@@ -44,12 +44,12 @@ def chat(
     from pairform.cli.generation.conversation import Conversation
     from pairform.cli.text import TextModel
 
-    chosen = parsed(settings) | ({} if seed is None else {"seed": seed})
+    chosen = parsed(settings)
     kind = torch_dtype(dtype) if dtype else None
     model = TextModel(directory, device=torch_device(device), dtype=kind, quantise=quantise)
-    check_sampling(chosen, model.setting("do_sample", chosen))
+    check_sampling(chosen, seed, model.settings(chosen).do_sample)
     with ChatRenderer(*read_model_template(model.folder, model.reads, template)) as renderer:
-        conversation = Conversation(model, renderer, system, chosen)
+        conversation = Conversation(model, renderer, system, model.settings(chosen), seed)
         renderer.render([*conversation.messages, {"role": "user", "content": "?"}])  # a broken template fails before a message
         talk(conversation)
 

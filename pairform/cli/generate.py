@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pairform.cli.generation.many_inputs import as_lines, generate_all, read_inputs, several
 from pairform.cli.generation.settings import check_sampling, flag, parsed, with_settings
 from pairform.cli.generation.text_stream import TextStream
 from pairform.cli.interruption import stop_message
@@ -13,12 +14,13 @@ from pairform.cli.options import Folder, Json, escaped, given_path, print_json, 
 from pairform.registry import OutputError, Problem, output_path, shown, write_text
 
 if TYPE_CHECKING:
+    from pairform.assemblies.specs.generation import GenerationSpec
     from pairform.cli.text import TextModel
 
 BATCH = 8
 
 
-@with_settings(without=("num_return_sequences",))
+@with_settings()
 def generate(
     directory: Folder,
     text: Annotated[str | None, typer.Option(help="Input as text, for the folder's tokenizer.")] = None,
@@ -55,7 +57,7 @@ def generate(
     """Generate text or token ids with a model. The settings of its folder are the defaults."""
     if sum(given is not None for given in (text, ids, inputs)) != 1:
         raise typer.BadParameter("found none or several, expected one of --text and --ids, or --inputs")
-    chosen = parsed(settings) | ({} if seed is None else {"seed": seed})
+    chosen = parsed(settings)
     if inputs is None:
         check_apart("--inputs", out=out, overwrite=overwrite, batch_size=batch_size)
     else:
@@ -66,68 +68,73 @@ def generate(
 
     kind = torch_dtype(dtype) if dtype else None
     model = TextModel(directory, device=torch_device(device), dtype=kind, quantise=quantise, prepack=prepack)
-    check_sampling(chosen, model.setting("do_sample", chosen))
+    check_sampling(chosen, seed, model.settings(chosen).do_sample)
+    chosen = model.settings(chosen)
     if inputs is not None:
-        generate_many(model, inputs, out, batch_size or BATCH, chosen)
+        generate_many(model, inputs, out, batch_size or BATCH, chosen, seed)
         return
     if text is not None:
         given = model.encode(text)
     if image:
-        given, chosen["pixels"] = model.with_pictures(given, image)
+        given, pixels = model.with_pictures(given, image)
+    else:
+        pixels = None
     if not given:
         raise typer.BadParameter("found a text without tokens, expected at least one", param_hint="--text")
-    live = streams(stream, as_json, model.setting("num_beams", chosen))
-    output_ids, output = generate_one(model, given, chosen, text is not None, live)
+    put = None
+    if streams(stream, as_json, chosen):
+        put = Printer(model, as_text=text is not None)
+    rows = model.generate([given], chosen, seed=seed, pixels=pixels, streamer=put)
+    output = None if text is None else [model.decode(row) for row in rows]
     if as_json:
-        print_json({"input_ids": given, "output_ids": output_ids, "text": output})
-    elif output is not None and not output.strip():
-        print(f"note: wrote no text, only special tokens: {' '.join(map(str, output_ids))}", file=sys.stderr)
+        print_json({"input_ids": given, "output_ids": several(rows), "text": output and several(output)})
+        return
+    if put is not None:
+        put.end()
+    else:
+        for row in map(numbers, rows) if output is None else map(shown, output):
+            print(row)
+    for row, words in zip(rows, output or (), strict=False):
+        if not words.strip():
+            print(f"note: wrote no text, only special tokens: {numbers(row)}", file=sys.stderr)
 
 
-def generate_one(
-    model: "TextModel", input_ids: list[int], options: dict[str, Any], as_text: bool, live: bool | None
-) -> tuple[list[int], str | None]:
-    """Generate from one input. Prints the output, with `live` while it is generated, and with None not at all.
+class Printer:
+    """Prints the output while it is generated."""
 
-    Returns the tokens, and with `as_text` their text.
-    """
-    stream = TextStream(model.decode)
-    count = 0
+    def __init__(self, model: "TextModel", *, as_text: bool) -> None:
+        self.stream = TextStream(model.decode if as_text else numbers)
 
-    def put(token: int) -> None:
-        nonlocal count
-        piece = stream.put(token) if as_text else f"{' ' if count else ''}{token}"
-        count += 1
-        print(shown(piece), end="", flush=True)
+    def __call__(self, token: int) -> None:
+        print(shown(self.stream.put(token)), end="", flush=True)
 
-    (output_ids,) = model.generate([input_ids], streamer=put if live else None, **options)
-    output = model.decode(output_ids) if as_text else None
-    if live:
-        print(shown(stream.end()))
-    elif live is not None:
-        print(" ".join(map(str, output_ids)) if output is None else shown(output))
-    return output_ids, output
+    def end(self) -> None:
+        print(shown(self.stream.end()))
 
 
-def streams(asked: bool | None, as_json: bool, beams: int) -> bool | None:
-    """Whether the output is printed while it is generated; None for JSON."""
-    if asked and (as_json or beams > 1):
-        found = "--json" if as_json else f"{beams} beams, whose output is known at the end"
+def numbers(ids: list[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+def streams(asked: bool | None, as_json: bool, settings: "GenerationSpec") -> bool:
+    """Whether the output is printed while it is generated."""
+    single = settings.num_beams == 1 and settings.num_return_sequences == 1
+    if asked and (as_json or not single):
+        found = "--json" if as_json else "several beams or sequences, whose output is known at the end"
         raise typer.BadParameter(f"found {found}, expected --no-stream beside it", param_hint="--stream")
-    if as_json:
-        return None
-    return beams == 1 and (sys.stdout.isatty() if asked is None else asked)
+    return single and not as_json and (sys.stdout.isatty() if asked is None else asked)
 
 
-def generate_many(model: "TextModel", inputs: Path, out: Path | None, size: int, options: dict[str, Any]) -> None:
+def generate_many(
+    model: "TextModel", inputs: Path, out: Path | None, size: int, settings: "GenerationSpec", seed: int | None
+) -> None:
     """Generate from all inputs of a file, and write the results in their order at the end, whole or not at all."""
     with stop_message("interrupted; nothing was written"):
         from pairform.cli.display.printing import count_progress
-        from pairform.cli.generation.many_inputs import as_lines, generate_all, read_inputs
 
         read = read_inputs(inputs, model)
         with count_progress("inputs", len(read)) as progress:
-            lines = as_lines(generate_all(model, read, size, options, progress))
+            lines = as_lines(generate_all(model, read, size, settings, seed, progress))
         if out is None:
             print("\n".join(map(escaped, lines.split("\n"))), end="")
         else:

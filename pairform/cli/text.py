@@ -1,10 +1,10 @@
 """Text generation with a checkpoint's model and tokenizers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pairform.registry import CheckpointError, InputError, Problem, not_installed, read_bytes
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
+    from pairform.assemblies.generation.options import CallTokens
+    from pairform.assemblies.specs.generation import GenerationSpec
     from pairform.blocks.cache import Cache
 
 TOKENIZER = "tokenizer.json"
@@ -46,16 +48,18 @@ class TextModel:
         """The number of token IDs of the input."""
         return self.model.spec.vocabulary_of(self.reads)
 
-    def setting(self, name: str, options: Mapping[str, Any]) -> Any:
-        """A setting of generation: that of `options`, else that of the model's folder."""
-        return options.get(name, getattr(self.model.generation, name))
+    def settings(self, given: "GenerationSpec") -> "GenerationSpec":
+        """The settings of generation: those of the model's folder, with those that are given."""
+        return self.model.generation.updated(given)
 
-    def ends(self, options: Mapping[str, Any]) -> tuple[int, ...]:
+    def ends(self, settings: "GenerationSpec") -> tuple[int, ...]:
         """The tokens that end an output."""
-        chosen = self.setting("eos_token_id", options)
-        if chosen is None:
-            return self.model.spec.tokens.ends
-        return (chosen,) if isinstance(chosen, int) else tuple(chosen)
+        return self.call_tokens(settings).ends
+
+    def call_tokens(self, settings: "GenerationSpec") -> "CallTokens":
+        from pairform.assemblies.generation.options import CallTokens
+
+        return CallTokens.of(settings, self.model.spec.tokens)
 
     @cached_property
     def input_tokenizer(self) -> "Tokenizer":
@@ -97,15 +101,16 @@ class TextModel:
     def generate(
         self,
         rows: Sequence[list[int]],
+        settings: "GenerationSpec",
         *,
+        seed: int | None = None,
         pixels: "torch.Tensor | None" = None,
         cache: "Cache | None" = None,
         streamer: Callable[[int], object] | None = None,
-        **options: Any,
     ) -> list[list[int]]:
         """The generated token ids of each row, up to its end token, without the prompt.
 
-        streamer: called with each new token, of a single row.
+        Of `num_return_sequences`, those of one row are together. streamer: called with each new token, of a single row.
         """
         import torch
 
@@ -117,25 +122,31 @@ class TextModel:
         input_ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = (torch.arange(width, device=self.device) < lengths[:, None]).long()
-        given = {name: value for name, value in (("pixel_values", pixels), ("cache", cache)) if value is not None}
-        if streamer is not None:
-            put = streamer
-            options["streamer"] = lambda tokens: put(int(tokens[0]))
-        if self.setting("stop_strings", options):
-            options["tokenizer"] = self.output_tokenizer
-        output_ids = self.model.generate(input_ids, mask, **given, **options)
+        output_ids = self.model.generate(
+            input_ids,
+            mask,
+            generation_config=settings,
+            seed=seed,
+            pixel_values=pixels,
+            cache=cache,
+            streamer=None if streamer is None else lambda tokens: streamer(int(tokens[0])),
+            tokenizer=self.output_tokenizer if settings.stop_strings else None,
+        )
         prompt = width if self.model.encoder is None else 1
-        return [self.cut(row, options) for row in output_ids[:, prompt:].tolist()]
+        return [self.cut(row, settings) for row in output_ids[:, prompt:].tolist()]
 
-    def cut(self, row: list[int], options: Mapping[str, Any]) -> list[int]:
+    def cut(self, row: list[int], settings: "GenerationSpec") -> list[int]:
         """A row without the padding after its end."""
-        ends = self.ends(options)
-        return row[: next((place + 1 for place, token in enumerate(row) if token in ends), len(row))]
+        tokens = self.call_tokens(settings)
+        length = next((place + 1 for place, token in enumerate(row) if token in tokens.ends), len(row))
+        while settings.stop_strings and length and row[length - 1] == tokens.filler not in tokens.ends:
+            length -= 1  # such a row ends with any token
+        return row[:length]
 
-    def counts_prompt(self, options: Mapping[str, Any]) -> bool:
+    def counts_prompt(self, settings: "GenerationSpec") -> bool:
         """Whether a limit counts the tokens of the prompt, its padding included."""
-        total = self.setting("max_length", options) is not None and self.setting("max_new_tokens", options) is None
-        return self.model.encoder is None and (total or self.setting("min_length", options) > 0)
+        total = settings.max_length is not None and settings.max_new_tokens is None
+        return self.model.encoder is None and (total or settings.min_length > 0)
 
     def with_pictures(self, ids: list[int], files: Sequence[Path]) -> "tuple[list[int], torch.Tensor]":
         """The ids with the tokens of pictures, and the pictures' pixels."""

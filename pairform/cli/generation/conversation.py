@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.cli.generation.text_stream import TextStream
 from pairform.registry import InputError, Problem
 
@@ -47,14 +48,16 @@ class Conversation:
     the encoder of others reads the whole conversation at each turn.
 
     system:  the text of a system message.
-    options: of `TextModel.generate`.
     """
 
-    def __init__(self, model: "TextModel", renderer: "ChatRenderer", system: str | None, options: dict[str, Any]) -> None:
+    def __init__(
+        self, model: "TextModel", renderer: "ChatRenderer", system: str | None, settings: "GenerationSpec", seed: int | None
+    ) -> None:
         self.model, self.renderer = model, renderer
         self.first = [] if system is None else [message("system", system)]
-        self.max_new_tokens = model.setting("max_new_tokens", options) or MAX_NEW_TOKENS
-        self.options, self.ends = options, model.ends(options)
+        self.settings, self.seed = settings, seed
+        self.max_new_tokens = settings.max_new_tokens or MAX_NEW_TOKENS
+        self.ends = model.ends(settings)
         self.reset()
 
     def reset(self) -> None:
@@ -117,7 +120,7 @@ class Conversation:
         """The largest number of tokens of the stack that reads the conversation, or by the settings."""
         largest = [self.model.model.spec.stacks[self.model.reads].max_length]
         if self.own_prompt:
-            largest.append(self.model.setting("max_length", self.options))
+            largest.append(self.settings.max_length)
         return min((length for length in largest if length is not None), default=None)
 
     def reserved(self, limit: int) -> int:
@@ -125,7 +128,8 @@ class Conversation:
         return min(self.max_new_tokens, max(1, limit // SHARE)) if self.own_prompt else 0
 
     def answer(self, ids: list[int], dropped: int, write: Callable[[str], object], stopping: Callable[[], bool]) -> Answer:
-        longest = self.limit if self.own_prompt else self.model.model.spec.stacks["decoder"].max_length
+        decoder = self.model.model.spec.decoder
+        longest = self.limit if self.own_prompt or decoder is None else decoder.max_length
         room = self.max_new_tokens if longest is None else longest - (len(ids) if self.own_prompt else 1)
         most = max(1, min(self.max_new_tokens, room))
         stream = TextStream(self.model.decode)
@@ -138,19 +142,18 @@ class Conversation:
             if stopping():
                 raise StoppedTurnError
 
-        options = {**self.options, "max_new_tokens": most, "cache": self.kept(ids)}
+        settings = self.settings.updated(GenerationSpec(max_new_tokens=most, num_return_sequences=1))
+        streamer = put if settings.num_beams == 1 else None
         stopped = False
-        if self.model.setting("num_beams", options) == 1:
-            options["streamer"] = put
         try:
-            generated = self.model.generate([ids], **options)[0]
+            (generated,) = self.model.generate([ids], settings, seed=self.seed, cache=self.kept(ids), streamer=streamer)
         except StoppedTurnError:
             generated, stopped = new, True
             self.record([*ids, *new])
         ended = bool(generated) and generated[-1] in self.ends
         said = generated[:-1] if ended else generated
         text = self.model.decode(said)
-        write(stream.end() if "streamer" in options else text)
+        write(stream.end() if streamer else text)
         return Answer(generated, text, stopped, not ended and not stopped and len(generated) >= most, dropped)
 
     def kept(self, ids: list[int]) -> "Cache | None":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pairform.registry import Problem, SpecError, shorten
 
 if TYPE_CHECKING:
+    from pairform.assemblies.specs.generation import GenerationSpec
     from pairform.cli.text import TextModel
 
 TEXT, IDS = "text", "input_ids"
@@ -21,6 +22,10 @@ class Input:
 
     fields: dict[str, Any]
     ids: list[int]
+
+    @property
+    def is_text(self) -> bool:
+        return TEXT in self.fields
 
 
 def read_inputs(file: Path, model: "TextModel") -> list[Input]:
@@ -68,18 +73,32 @@ def batches(lengths: Sequence[int], size: int, *, equal: bool) -> Iterator[list[
 
 
 def generate_all(
-    model: "TextModel", inputs: Sequence[Input], size: int, options: dict[str, Any], report: Callable[[int], object]
+    model: "TextModel",
+    inputs: Sequence[Input],
+    size: int,
+    settings: "GenerationSpec",
+    seed: int | None,
+    report: Callable[[int], object],
 ) -> list[dict[str, Any]]:
-    """The fields of each input with its output, in the order of the inputs. report: is called with the number just done."""
-    equal = model.counts_prompt(options)
+    """The fields of each input with its output, in the order of the inputs. report: is called with the number just done.
+
+    With several sequences for an input, its output is a list of them.
+    """
+    count = settings.num_return_sequences
     found: list[dict[str, Any]] = [{}] * len(inputs)
-    for batch in batches([len(each.ids) for each in inputs], size, equal=equal):
-        for number, ids in zip(batch, model.generate([inputs[number].ids for number in batch], **options), strict=True):
-            fields = inputs[number].fields
-            text = {OUTPUT_TEXT: model.decode(ids)} if TEXT in fields else {}
-            found[number] = {**fields, OUTPUT_IDS: ids, **text}
+    for batch in batches([len(each.ids) for each in inputs], size, equal=model.counts_prompt(settings)):
+        rows = model.generate([inputs[number].ids for number in batch], settings, seed=seed)
+        for place, number in enumerate(batch):
+            outputs = rows[place * count : (place + 1) * count]
+            fields = {OUTPUT_IDS: outputs} | ({OUTPUT_TEXT: list(map(model.decode, outputs))} if inputs[number].is_text else {})
+            found[number] = inputs[number].fields | {name: several(values) for name, values in fields.items()}
         report(len(batch))
     return found
+
+
+def several(values: list[Any]) -> Any:
+    """One value as itself, several as a list."""
+    return values[0] if len(values) == 1 else values
 
 
 def as_lines(rows: Sequence[dict[str, Any]]) -> str:

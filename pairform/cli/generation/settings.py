@@ -15,8 +15,6 @@ from pairform.registry.errors import Problem, SpecError
 Command = TypeVar("Command", bound=Callable[..., None])
 RETURNED = ("return_dict_in_generate", "output_scores", "output_logits")
 """Settings of what a call returns."""
-SAMPLING = "With `do_sample`:"
-"""Begins the description of settings that have no effect on greedy decoding."""
 
 
 def flag(name: str) -> str:
@@ -74,11 +72,11 @@ def described(name: str) -> str:
     return text if "Default:" in text else f"{text}  [default: the folder's{default}]"
 
 
-def parsed(settings: Mapping[str, Any]) -> dict[str, Any]:
+def parsed(settings: Mapping[str, Any]) -> GenerationSpec:
     """The settings that are given, validated. Invalid ones are wrong usage."""
     document = {name: value_of(value) for name, value in settings.items() if value not in (None, [], ())}
     try:
-        return GenerationSpec.from_document(document).given()
+        return GenerationSpec.from_document(document)
     except SpecError as error:
         problem = error.problems[0]
         name = re.split(r"[.\[]", problem.where)[0]
@@ -96,9 +94,10 @@ def value_of(value: Any) -> Any:
         return value
 
 
-def check_sampling(given: Mapping[str, Any], do_sample: bool) -> None:
+def check_sampling(given: GenerationSpec, seed: int | None, do_sample: bool) -> None:
     """Options of sampling are wrong usage for greedy decoding, which would ignore them."""
-    fields = GenerationSpec.model_fields
-    unused = [name for name in given if name == "seed" or (fields[name].description or "").startswith(SAMPLING)]
+    from pairform.assemblies.generation.options import OF_SAMPLING
+
+    unused = [name for name in OF_SAMPLING if name in given.model_fields_set] + ([] if seed is None else ["seed"])
     if unused and not do_sample:
         raise typer.BadParameter(f"found {', '.join(map(flag, unused))} alone, expected --do-sample beside it")
