@@ -1,10 +1,7 @@
 """The command `chat`."""
 
-import contextlib
 import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,32 +56,32 @@ def talk(conversation: "Conversation") -> None:
     terminal = sys.stdin.isatty()
     if terminal:
         note("/help shows the commands, Ctrl-C stops an answer, Ctrl-D ends")
-    while (line := read_line(terminal)) is not None:
-        command = line.rstrip()
-        if command == "/exit":
-            return
-        if command == "/reset":
-            conversation.reset()
-            note("the conversation is empty")
-        elif command == "/help":
-            print(HELP, file=sys.stderr)
-        elif command.startswith("/"):
-            note(f"no command {printable(command.split()[0][:40])}; /help shows the commands")
-        elif command:
-            turn(conversation, line.strip(), terminal)
+    with Interrupts(terminal) as interrupts:
+        while (line := interrupts.read_line()) is not None:
+            command = line.rstrip()
+            if command == "/exit":
+                return
+            if command == "/reset":
+                conversation.reset()
+                note("the conversation is empty")
+            elif command == "/help":
+                print(HELP, file=sys.stderr)
+            elif command.startswith("/"):
+                note(f"no command {printable(command.split()[0][:40])}; /help shows the commands")
+            elif command:
+                turn(conversation, line.strip(), interrupts)
 
 
-def turn(conversation: "Conversation", text: str, terminal: bool) -> None:
+def turn(conversation: "Conversation", text: str, interrupts: "Interrupts") -> None:
     """One message and its answer; an error is shown, and the conversation goes on."""
     try:
-        with stoppable(terminal) as stopped:
-            answer = conversation.say(text, write, stopped.is_set)
+        answer = conversation.say(text, write, lambda: interrupts.asked)
     except PairformError as error:
         for line in error.lines():
             print(f"error: {line}", file=sys.stderr)
         return
     except KeyboardInterrupt:
-        if not terminal:
+        if not interrupts.terminal:
             raise
         print()
         note("stopped; the message was not added")
@@ -112,39 +109,45 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def read_line(terminal: bool) -> str | None:
-    """The next line of the input; None at its end."""
-    if not terminal:
-        return sys.stdin.readline() or None
-    import readline  # noqa: F401, which lets `input` edit lines
+class Interrupts:
+    """What Ctrl-C does in a terminal: during an answer the first one asks it to stop, and the second one raises
+    `KeyboardInterrupt`; at the prompt it discards the line. Without a terminal it ends the program."""
 
-    while True:
-        try:
-            return input("> ")
-        except EOFError:
-            print()
-            return None
-        except KeyboardInterrupt:
-            print()
-            note("Ctrl-D or /exit ends the chat")
+    def __init__(self, terminal: bool) -> None:
+        self.terminal = terminal
+        self.asked = self.reading = False
+        self.before: Any = None
 
+    def __enter__(self) -> "Interrupts":
+        if self.terminal:
+            self.before = signal.signal(signal.SIGINT, self.handle)
+        return self
 
-@contextlib.contextmanager
-def stoppable(terminal: bool) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one raises `KeyboardInterrupt`. Without a terminal, or outside the main
-    thread, nothing changes."""
-    asked = threading.Event()
-    if not terminal or threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+    def __exit__(self, *_: object) -> None:
+        if self.terminal:
+            signal.signal(signal.SIGINT, self.before)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.reading or self.asked:
             raise KeyboardInterrupt
-        asked.set()
+        self.asked = True
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def read_line(self) -> str | None:
+        """The next line of the input; None at its end."""
+        if not self.terminal:
+            return sys.stdin.readline() or None
+        import readline  # noqa: F401, which lets `input` edit lines
+
+        while True:
+            self.asked = False  # one after the last line stops the next answer
+            try:
+                self.reading = True
+                line = input("> ")
+                self.reading = False
+                return line
+            except EOFError:
+                print()
+                return None
+            except KeyboardInterrupt:
+                print()
+                note("Ctrl-D or /exit ends the chat")
