@@ -13,11 +13,13 @@ from pairform.assemblies.checkpoints.sharded import is_sharded_model, load_shard
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
+from pairform.assemblies.checkpoints.writing.companions import Companions
 from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.assemblies.modeling.build import check_place, skeleton
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.registry import InputError, OutputError, Problem, shorten
 
 if TYPE_CHECKING:  # torch.distributed takes as long to import as all of ours
@@ -68,6 +70,8 @@ def load(
         raise InputError(Problem("prepack", shorten(prepack), "true or false"))
     checkpoint = open_checkpoint(path_or_repo, revision=revision, patch=patch)
     model = skeleton(checkpoint.spec, checkpoint.dtype if dtype is None else dtype)
+    if model.decoder is not None and checkpoint.spec.head.name == "lm":
+        model.generation = checkpoint.files.settings
     if prepack and quantise is not None:
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     if precision is not None and mesh is None:
@@ -130,10 +134,12 @@ def save(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
     output = Output(directory, format, max_shard_size, overwrite)
+    beside = Companions(settings=GenerationSpec.of(model.generation))
     if sharded:
-        save_sharded(output, model.spec, tensors)
+        save_sharded(output, model.spec, tensors, beside)
     else:
-        output.write(model.spec, [tensor_entry(name, tensor) for name, tensor in tensors.items()], {"origin": "save"})
+        entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
+        output.write(model.spec, entries, {"origin": "save"}, beside)
 
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:

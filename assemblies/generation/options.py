@@ -11,7 +11,7 @@ from pairform.assemblies.generation.decoding import cacheable
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import described, flag, integer, number
 from pairform.assemblies.modeling.generate_arguments import GenerateArguments
-from pairform.assemblies.specs.generation import LONGEST, GenerationSpec
+from pairform.assemblies.specs.generation import LONGEST, GenerationSpec, plain
 from pairform.assemblies.specs.generation_names import UNSUPPORTED
 from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.registry import InputError, Problem, SpecError
@@ -38,7 +38,8 @@ def settings_of(model: ModelParts, arguments: GenerateArguments, as_output: bool
     given = {name: plain(value) for name, value in named.items() if name in GenerationSpec.model_fields and value is not None}
     try:
         by_name = GenerationSpec.read(given)
-        settings = model.generation.updated(from_config(arguments.get("generation_config"))).updated(by_name)
+        config = GenerationSpec.of(arguments.get("generation_config"))
+        settings = GenerationSpec.of(model.generation).updated(config).updated(by_name)
     except SpecError as error:
         raise InputError(error.problems) from None
     if unsupported := settings.unsupported:
@@ -46,24 +47,6 @@ def settings_of(model: ModelParts, arguments: GenerateArguments, as_output: bool
         raise InputError(Problem(unsupported[0], UNSUPPORTED[unsupported[0]].why, "a supported setting", remedy))
     check(settings, given, model)
     return settings
-
-
-def from_config(config: Any) -> GenerationSpec:
-    """What `generation_config` may be, as settings."""
-    if config is None or isinstance(config, GenerationSpec):
-        return config or GenerationSpec()
-    if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
-        expected = "a GenerationSpec, a dict, or a GenerationConfig of transformers"
-        raise InputError(Problem("generation_config", described(config), expected))
-    document = config if isinstance(config, Mapping) else config.to_dict()
-    return GenerationSpec.from_document({name: plain(value) for name, value in document.items()})
-
-
-def plain(value: Any) -> Any:
-    """Tensors, arrays, numpy's numbers, sets and ranges as Python's numbers and lists; other values as they are."""
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [plain(each) for each in value]
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def check(settings: GenerationSpec, given: Mapping[str, Any], model: ModelParts) -> None:
@@ -149,7 +132,7 @@ def new_tokens(settings: GenerationSpec, prompt: int) -> int:
         return settings.max_new_tokens
     if settings.max_length is None:
         return DEFAULT_NEW_TOKENS
-    return integer("max_length", settings.max_length, prompt + 1, LONGEST) - prompt
+    return integer("max_length", settings.max_length, prompt + 1, prompt + LONGEST) - prompt
 
 
 def random_generator(seed: int | None, do_sample: bool, device: torch.device) -> torch.Generator | None:

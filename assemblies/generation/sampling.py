@@ -46,12 +46,20 @@ def largest(scores: Float[Tensor, "rows vocabulary"], count: int) -> Float[Tenso
     return scores.topk(min(count, scores.shape[-1])).values[:, -1:]
 
 
+def log_chances(scores: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows vocabulary"]:
+    return scores - scores.logsumexp(-1, keepdim=True)
+
+
+def entropy(scores: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 1"]:
+    logs = log_chances(scores)
+    return -(logs.clamp(min=torch.finfo(logs.dtype).min) * logs.softmax(-1)).sum(-1, keepdim=True)
+
+
 def high_entropy(scores: Tensor, share: float) -> Bool[Tensor, "rows vocabulary"]:
     """All but the most probable tokens that make up `share` of the entropy of the `MOST_BY_ENTROPY` most probable ones."""
     top, order = scores.topk(min(MOST_BY_ENTROPY, scores.shape[-1]))
-    chosen = torch.distributions.Categorical(logits=top)
-    terms = -chosen.probs * chosen.probs.log()
-    kept = terms.cumsum(-1) <= (chosen.entropy() * share)[:, None]
+    chances = log_chances(top).softmax(-1)
+    kept = (-chances * chances.log()).cumsum(-1) <= entropy(top) * share
     kept[:, 0] = True
     return ~torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, kept)
 
@@ -74,8 +82,8 @@ def improbable(scores: Tensor, share: float, keep: int) -> Bool[Tensor, "rows vo
 def untypical(scores: Tensor, mass: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
     """Tokens whose information differs most from the entropy, up to a total of `1 - mass` (arXiv 2202.00666, section 3)."""
     logs = scores.log_softmax(-1)
-    entropy = -(logs * logs.exp()).nansum(-1, keepdim=True)
-    ascending, order = (-logs - entropy).abs().sort()
+    information = -(logs * logs.exp()).nansum(-1, keepdim=True)
+    ascending, order = (-logs - information).abs().sort()
     total = scores.gather(-1, order).softmax(-1).cumsum(-1)
     last = (total < mass).sum(1).clamp(max=ascending.shape[-1] - 1)
     removed = ascending > ascending.gather(1, last[:, None])
@@ -91,6 +99,5 @@ def below_epsilon(scores: Tensor, epsilon: float, keep: int) -> Bool[Tensor, "ro
 def below_eta(scores: Tensor, epsilon: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
     """Tokens of a probability below epsilon and below `sqrt(epsilon) * exp(-entropy)` (arXiv 2210.15191, section 4)."""
     limit = torch.tensor(epsilon, device=scores.device)
-    entropy = torch.distributions.Categorical(logits=scores).entropy()
-    eta = torch.min(limit, limit.sqrt() * (-entropy).exp())[:, None]
+    eta = torch.min(limit, limit.sqrt() * (-entropy(scores)).exp())
     return (scores.softmax(-1) < eta) & (scores < largest(scores, keep))

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from pairform.assemblies.specs.generation_names import HARMLESS, UNSUPPORTED
 from pairform.assemblies.specs.tokens import MOST_ENDS, TokenId
-from pairform.registry import Problem, Spec, nested, shorten, suggest
+from pairform.registry import LIMIT, Problem, Spec, SpecError, nested, shorten, suggest
 
 LONGEST = 1 << 20
 """The largest number of new tokens in one call. Their memory is allocated before the first step."""
@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 TokenIds = Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_SEQUENCES)]
 Sequence = Annotated[tuple[TokenId, ...], Strict(False), Field(min_length=1, max_length=LONGEST)]
 Sequences = Annotated[tuple[Sequence, ...], Strict(False), Field(max_length=MOST_SEQUENCES)]
-BiasedSequence = Annotated[tuple[Sequence, float], Strict(False)]
+BiasedSequence = Annotated[tuple[Sequence, Finite], Strict(False)]
 Biases = Annotated[
     tuple[BiasedSequence, ...],
     Strict(False),
@@ -38,6 +38,15 @@ TOKENS = (
     "forced_eos_token_id",
 )
 """The settings that a model's spec has too, in `tokens`."""
+OUTPUTS = ("return_dict_in_generate", "output_scores", "output_logits")
+"""The settings of what a call returns."""
+
+
+def plain(value: Any) -> Any:
+    """Tensors, arrays, numpy's numbers, sets and ranges as Python's numbers and lists; other values as they are."""
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class GenerationSpec(Spec):
@@ -52,7 +61,7 @@ class GenerationSpec(Spec):
     max_new_tokens: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
         default=None, description="Largest number of new tokens. Default: 20, unless `max_length` is given."
     )
-    max_length: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
+    max_length: Annotated[int, Field(ge=1, lt=LIMIT)] | None = Field(
         default=None, description="Largest number of tokens with the prompt. `max_new_tokens` takes precedence."
     )
     min_new_tokens: Count | None = Field(default=None, description="Smallest number of new tokens before an end token.")
@@ -171,12 +180,27 @@ class GenerationSpec(Spec):
         kept = {}
         for name, value in document.items():
             known = name in cls.model_fields or name in UNSUPPORTED
+            value = plain(value)
             if value is None or name in HARMLESS or (lenient and not known) or (name in TOKENS and value == -1):
                 continue
             if name in UNSUPPORTED and value == UNSUPPORTED[name].neutral:
                 continue
             kept[name] = value
         return cls.read(kept)
+
+    @classmethod
+    def of(cls, config: Any) -> "GenerationSpec":
+        """What `generation_config` may be: settings, a dict, an object with `to_dict` as in transformers, or None.
+
+        Raises:
+            SpecError: it is something else, or contains an invalid value or an unknown name.
+        """
+        if config is None or isinstance(config, GenerationSpec):
+            return config or cls()
+        if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+            expected = "a GenerationSpec, a dict, or a GenerationConfig of transformers"
+            raise SpecError(Problem("generation_config", f"a value of type {type(config).__name__}", expected))
+        return cls.from_document(config if isinstance(config, Mapping) else config.to_dict())
 
     def given(self) -> dict[str, Any]:
         """The settings that are given, as JSON data."""

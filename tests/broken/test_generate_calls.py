@@ -1,7 +1,7 @@
 """A call of `generate` that cannot be done is an error that names the argument."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -108,10 +108,12 @@ def test_no_token_is_chosen_from_logits_that_are_no_numbers(value: float, option
 
 def test_what_says_the_same_in_another_form_is_taken() -> None:
     greedy = PAIR.generate(IDS, max_new_tokens=9, eos_token_id=[1, 40])
-    for ends in (torch.tensor([1, 40]), np.array([1, 40]), (1, np.int64(40)), {1, 40}):
-        assert torch.equal(PAIR.generate(IDS, max_new_tokens=np.int64(9), eos_token_id=ends), greedy)
-    one = PAIR.generate(IDS, max_new_tokens=9, eos_token_id=40)
-    assert torch.equal(PAIR.generate(IDS, max_new_tokens=9, eos_token_id=torch.tensor(40)), one)
+    forms: tuple[Any, ...] = (torch.tensor([1, 40]), np.array([1, 40]), (1, np.int64(40)), {1, 40})
+    nine: Any = np.int64(9)
+    for ends in forms:
+        assert torch.equal(PAIR.generate(IDS, max_new_tokens=nine, eos_token_id=ends), greedy)
+    one, end = PAIR.generate(IDS, max_new_tokens=9, eos_token_id=40), cast(Any, torch.tensor(40))
+    assert torch.equal(PAIR.generate(IDS, max_new_tokens=9, eos_token_id=end), one)
 
 
 def test_top_k_of_zero_keeps_all_tokens() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.families.tokens import GENERATION
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.registry import CheckpointError, Problem, open_regular
 
 TOKENIZER = "tokenizer.json"
@@ -34,6 +35,7 @@ ENCODER_TOKENIZER = "encoder_tokenizer"
 ENCODER_COMPANIONS = tuple(f"{ENCODER_TOKENIZER}/{name}" for name in COMPANIONS)
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
+NO_SETTINGS = GenerationSpec()
 COPY = "If you trust the file behind the link, replace the link by a copy."
 
 
@@ -92,11 +94,13 @@ class Companions:
         files: tokenizer and chat template.
         generation: the content of generation_config.json.
         folders: those of all sources.
+        settings: the settings of generation, of a model that is saved from memory.
     """
 
     files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
+    settings: GenerationSpec = NO_SETTINGS
 
     @property
     def size(self) -> int:

@@ -7,16 +7,14 @@ import numbers
 import operator
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 
 from pairform.assemblies.specs.generation_names import UNSUPPORTED
 from pairform.registry import InputError, Problem, shorten
 
-M = TypeVar("M")
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 ELSEWHERE = {
     "use_cache": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
     "past_key_values": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
@@ -28,16 +26,14 @@ ELSEWHERE = {
 """Arguments of transformers that this library does not have, with the replacement for each."""
 
 
-def checked(
-    check: Callable[[Any, Mapping[str, Any]], None],
-) -> Callable[[Callable[Concatenate[M, P], R]], Callable[Concatenate[M, P], R]]:
+def checked(check: Callable[[Any, Mapping[str, Any]], None]) -> Callable[[F], F]:
     """Decorator that checks the names of a method's arguments, then calls `check(self, given)`, then runs the method.
 
     `given` maps the name of each argument that is not None to its value. An unknown or surplus argument raises
     `InputError`. The method keeps its signature. Compiled and exported code contains no check.
     """
 
-    def decorate(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    def decorate(method: F) -> F:
         parameters = [*inspect.signature(method).parameters.values()][1:]
         names = []
         for parameter in parameters:
@@ -49,7 +45,7 @@ def checked(
         positional = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
         @wraps(method)
-        def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if not torch.compiler.is_compiling():
                 for name in kwargs:
                     if name not in known:
@@ -65,7 +61,7 @@ def checked(
                 check(self, given)
             return method(self, *args, **kwargs)
 
-        return call
+        return cast(F, call)
 
     return decorate
 
