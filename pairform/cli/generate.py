@@ -73,30 +73,24 @@ def generate(
     if inputs is not None:
         generate_many(model, inputs, out, batch_size or BATCH, chosen, seed)
         return
-    if text is not None:
-        given = model.encode(text)
+    input_ids, pixels = given if text is None else model.encode(text), None
     if image:
-        given, pixels = model.with_pictures(given, image)
-    else:
-        pixels = None
-    if not given:
+        input_ids, pixels = model.with_pictures(input_ids, image)
+    if not input_ids:
         raise typer.BadParameter("found a text without tokens, expected at least one", param_hint="--text")
-    put = None
-    if streams(stream, as_json, chosen):
-        put = Printer(model, as_text=text is not None)
-    rows = model.generate([given], chosen, seed=seed, pixels=pixels, streamer=put)
-    output = None if text is None else [model.decode(row) for row in rows]
+    printer = Printer(model, as_text=text is not None) if streams(stream, as_json, chosen) else None
+    rows = model.generate([input_ids], chosen, seed=seed, pixels=pixels, streamer=printer)
+    output = None if text is None else list(map(model.decode, rows))
     if as_json:
-        print_json({"input_ids": given, "output_ids": several(rows), "text": output and several(output)})
+        print_json({"input_ids": input_ids, "output_ids": several(rows), "text": output and several(output)})
         return
-    if put is not None:
-        put.end()
+    if printer is None:
+        print("\n".join(map(numbers, rows) if output is None else map(shown, output)))
     else:
-        for row in map(numbers, rows) if output is None else map(shown, output):
-            print(row)
-    for row, words in zip(rows, output or (), strict=False):
-        if not words.strip():
-            print(f"note: wrote no text, only special tokens: {numbers(row)}", file=sys.stderr)
+        printer.end()
+    for ids_of_row, written in zip(rows, output or (), strict=False):
+        if not written.strip():
+            print(f"note: wrote no text, only special tokens: {numbers(ids_of_row)}", file=sys.stderr)
 
 
 class Printer:

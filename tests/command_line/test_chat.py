@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 import pairform
@@ -70,12 +70,14 @@ def answers(
     model, tokenizer = pairform.load(folder), AutoTokenizer.from_pretrained(folder)
     talk = [] if system is None else [{"role": "system", "content": system}]
     talk += [{"role": ("user", "assistant")[turn % 2], "content": text} for turn, text in enumerate(past)]
-    chosen = {"max_new_tokens": 6, "repetition_penalty": 5.0, "use_cache": False} | settings
+    chosen = {"max_new_tokens": 6, "repetition_penalty": 5.0} | settings
     found = []
     for message in messages:
         talk.append({"role": "user", "content": message})
         ids = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_tensors="pt")["input_ids"]
-        output = model.generate(ids, **chosen)[0, ids.shape[1] if model.encoder is None else 1 :]  # type: ignore[arg-type]
+        output = model.generate(ids, generation_config=chosen, use_cache=False)[
+            0, ids.shape[1] if model.encoder is None else 1 :
+        ]
         found.append(tokenizer.decode(output, skip_special_tokens=True))
         talk.append({"role": "assistant", "content": found[-1]})
     return found
@@ -99,11 +101,11 @@ def test_a_decoder_alone_processes_new_tokens_only(chat: Chat, alone: Path, monk
     lengths: list[int] = []
     forward = pairform.Model.generate
 
-    def generate(model: pairform.Model, ids: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
+    def generate(model: pairform.Model, *inputs: Any, **options: Any) -> Any:
         assert model.decoder is not None
         hook = model.decoder.embedding.register_forward_hook(lambda _, given, __: lengths.append(given[0].shape[1]))
         try:
-            return forward(model, ids, *rest, **options)  # type: ignore[arg-type]
+            return forward(model, *inputs, **options)
         finally:
             hook.remove()
 

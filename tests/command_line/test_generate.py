@@ -136,15 +136,17 @@ def test_settings_are_options(run: CommandLine, sources: tuple[Path, Path], pair
     folder = Path(shutil.copytree(sources[1] if alone else pair, tmp_path / "model"))
     model, ids = pairform.load(folder), torch.tensor([[2, 4, 5, 6]])
     start = 4 if alone else 1
-    for words, settings in (
-        (["--no-repeat-ngram-size", 2, "--min-new-tokens", 4], {"no_repeat_ngram_size": 2, "min_new_tokens": 4}),
-        (["--bad-words-ids", "[[5], [6, 6]]"], {"bad_words_ids": [[5], [6, 6]]}),
-        (["--num-beams", 3, "--early-stopping", "never"], {"num_beams": 3, "early_stopping": "never"}),
-        (["--eos-token-id", "[1, 6]"], {"eos_token_id": [1, 6]}),
-        (["--do-sample", "--top-k", 5, "--min-p", 0.1, "--seed", 3], {"do_sample": True, "top_k": 5, "min_p": 0.1, "seed": 3}),
-    ):
+    chosen: tuple[tuple[list[object], dict[str, object], int | None], ...] = (
+        (["--no-repeat-ngram-size", 2, "--min-new-tokens", 4], {"no_repeat_ngram_size": 2, "min_new_tokens": 4}, None),
+        (["--bad-words-ids", "[[5], [6, 6]]"], {"bad_words_ids": [[5], [6, 6]]}, None),
+        (["--num-beams", 3, "--early-stopping", "never"], {"num_beams": 3, "early_stopping": "never"}, None),
+        (["--eos-token-id", "[1, 6]"], {"eos_token_id": [1, 6]}, None),
+        (["--do-sample", "--top-k", 5, "--min-p", 0.1, "--seed", 3], {"do_sample": True, "top_k": 5, "min_p": 0.1}, 3),
+    )
+    for words, settings, seed in chosen:
         out = run("generate", folder, "--ids", "2 4 5 6", "--max-new-tokens", 9, *words).out
-        assert list(map(int, out.split())) == model.generate(ids, max_new_tokens=9, **settings)[0, start:].tolist()
+        output_ids = model.generate(ids, max_new_tokens=9, seed=seed, generation_config=settings)
+        assert list(map(int, out.split())) == output_ids[0, start:].tolist()
     edit_json(folder / "generation_config.json", lambda found: found.update(no_repeat_ngram_size=1, max_new_tokens=7))
     assert len(set(run("generate", folder, "--ids", "2 4 5 6").out.split())) == 7
     stop = run("generate", folder, "--text", TEXT).out.split()[2]

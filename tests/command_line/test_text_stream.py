@@ -1,6 +1,7 @@
 """Text appears while it is generated, in whole characters, and is the same in the end."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -43,9 +44,10 @@ def word_piece() -> Tokenizer:
 
 @pytest.mark.parametrize("make", [byte_level, byte_fallback, word_piece])
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_pieces_are_the_text(make: type[Tokenizer], text: str) -> None:
+def test_the_pieces_are_the_text(make: Callable[[], Tokenizer], text: str) -> None:
     tokenizer = make()
     end = tokenizer.token_to_id("<eos>")
+    assert end is not None
     ids = tokenizer.encode(text).ids
     for generated in (ids, [*ids[: len(ids) // 2], end, *ids[len(ids) // 2 :], end], [end, end, *ids]):
         stream = TextStream(lambda some: tokenizer.decode(some, skip_special_tokens=True))
