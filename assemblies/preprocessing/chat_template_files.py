@@ -27,8 +27,7 @@ def read_model_template(folder: Path, part: str, file: Path | None = None) -> tu
     home = Path(tokenizer_file(folder, part)).parent
     settings = resolved(folder, str(home / TOKENIZER_CONFIG))
     config = {} if settings is None else read_json(settings)
-    beside = resolved(folder, str(home / TEMPLATE))
-    chosen = file or beside
+    chosen = file or resolved(folder, str(home / TEMPLATE))
     text = template_in(config) if chosen is None else read_template(chosen)
     if text is None:
         expected = f"{TEMPLATE} or a template in {TOKENIZER_CONFIG}"

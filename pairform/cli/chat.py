@@ -1,10 +1,12 @@
 """The command `chat`."""
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -75,7 +77,8 @@ def talk(conversation: "Conversation") -> None:
 def turn(conversation: "Conversation", text: str, interrupts: "Interrupts") -> None:
     """One message and its answer; an error is shown, and the conversation goes on."""
     try:
-        answer = conversation.say(text, write, lambda: interrupts.asked)
+        with interrupts.answering():
+            answer = conversation.say(text, write, lambda: interrupts.asked)
     except PairformError as error:
         for line in error.lines():
             print(f"error: {line}", file=sys.stderr)
@@ -111,11 +114,15 @@ def note(text: str) -> None:
 
 class Interrupts:
     """What Ctrl-C does in a terminal: during an answer the first one asks it to stop, and the second one raises
-    `KeyboardInterrupt`; at the prompt it discards the line. Without a terminal it ends the program."""
+    `KeyboardInterrupt`; at the prompt it discards the line. Without a terminal it ends the program.
+
+    asked: whether there was one since the last prompt. One between the prompt and the answer stops the answer.
+    """
 
     def __init__(self, terminal: bool) -> None:
         self.terminal = terminal
-        self.asked = self.reading = False
+        self.asked = False
+        self.state: Literal["reading", "answering"] | None = None
         self.before: Any = None
 
     def __enter__(self) -> "Interrupts":
@@ -128,9 +135,18 @@ class Interrupts:
             signal.signal(signal.SIGINT, self.before)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.reading or self.asked:
+        if self.state == "reading" or (self.state == "answering" and self.asked):
+            self.state = None
             raise KeyboardInterrupt
         self.asked = True
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        self.state = "answering"
+        try:
+            yield
+        finally:
+            self.state = None
 
     def read_line(self) -> str | None:
         """The next line of the input; None at its end."""
@@ -139,11 +155,11 @@ class Interrupts:
         import readline  # noqa: F401, which lets `input` edit lines
 
         while True:
-            self.asked = False  # one after the last line stops the next answer
+            self.asked = False
             try:
-                self.reading = True
+                self.state = "reading"
                 line = input("> ")
-                self.reading = False
+                self.state = None
                 return line
             except EOFError:
                 print()

@@ -20,6 +20,7 @@ import pairform
 from pairform.assemblies.preprocessing import worker_process
 from pairform.assemblies.preprocessing.chat_renderer import ChatRenderer
 from pairform.assemblies.specs.generation import GenerationSpec
+from pairform.cli.chat import Interrupts
 from pairform.cli.generation.conversation import Conversation
 from pairform.cli.text import TextModel
 from tests.broken.damage import edit_json
@@ -199,6 +200,19 @@ def test_what_was_said_before_a_stop_is_kept(folder: Path) -> None:
     assert first.text == " ".join(whole.split()[:3])
     assert second.text == answers(folder, "a dog", past=("the fox", first.text))[0]
     assert not second.stopped
+
+
+def test_a_second_ctrl_c_interrupts_an_answer_and_nothing_else() -> None:
+    with Interrupts(terminal=True) as interrupts:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.asked
+        with pytest.raises(KeyboardInterrupt), interrupts.answering():
+            os.kill(os.getpid(), signal.SIGINT)
+        interrupts.asked = False
+        with interrupts.answering():
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 class Terminal:
