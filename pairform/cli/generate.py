@@ -73,9 +73,8 @@ def generate(
     if inputs is not None:
         generate_many(model, inputs, out, batch_size or BATCH, chosen, seed)
         return
-    input_ids, pixels = given if text is None else model.encode(text), None
-    if image:
-        input_ids, pixels = model.with_pictures(input_ids, image)
+    pixels = model.read_pictures(image or [])
+    input_ids = model.place_pictures(given if text is None else model.encode(text), len(image or []))
     if not input_ids:
         raise typer.BadParameter("found a text without tokens, expected at least one", param_hint="--text")
     printer = Printer(model, as_text=text is not None) if streams(stream, as_json, chosen) else None

@@ -148,10 +148,15 @@ class TextModel:
         total = settings.max_length is not None and settings.max_new_tokens is None
         return self.model.encoder is None and (total or settings.min_length > 0)
 
-    def with_pictures(self, ids: list[int], files: Sequence[Path]) -> "tuple[list[int], torch.Tensor]":
-        """The ids with the tokens of pictures, and the pictures' pixels."""
-        from pairform.assemblies.preprocessing.images import place_pictures, read_pictures
+    def place_pictures(self, ids: list[int], count: int) -> list[int]:
+        """The ids with the tokens of `count` pictures."""
+        from pairform.assemblies.preprocessing.images import place_pictures
+
+        return place_pictures(ids, count, self.model) if count else ids
+
+    def read_pictures(self, files: Sequence[Path]) -> "torch.Tensor | None":
+        """The pixels of pictures; None without any."""
+        from pairform.assemblies.preprocessing.images import read_pictures
 
         weight = next(self.model.parameters())
-        pixels = read_pictures(files, self.model)
-        return place_pictures(ids, len(files), self.model), pixels.to(weight.device, weight.dtype)
+        return read_pictures(files, self.model).to(weight.device, weight.dtype) if files else None

@@ -8,9 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from tokenizers.processors import TemplateProcessing
 
 import pairform
 from pairform.cli.generation.text_stream import TextStream
@@ -165,17 +162,9 @@ def test_several_sequences_of_one_input(run: CommandLine, pair: Path) -> None:
     assert run("generate", pair, *words).out.splitlines() == found["text"]
 
 
-@pytest.mark.parametrize("assembly", ["encoder_decoder", "decoder_only"])
-def test_pictures(run: CommandLine, assembly: str, tmp_path: Path) -> None:
+def test_pictures(run: CommandLine, seeing: Path, tmp_path: Path) -> None:
     """Their places are where the text has the begin token, else in front; ids may hold all tokens."""
-    spec = small_vision.document(assembly, begin_token=4, end_token=5)
-    model = pairform.build(spec, seed=0)
-    pairform.save(model, tmp_path / "model")
-    vocabulary = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<image>": 4, "the": 7, "fox": 8}
-    words = Tokenizer(WordLevel(vocabulary | {f"word{token}": token for token in range(9, 32)}, "<pad>"))
-    words.pre_tokenizer = WhitespaceSplit()
-    words.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
-    words.save(str(tmp_path / "model" / "tokenizer.json"))
+    model = pairform.load(seeing)
     files = [tmp_path / "one.png", tmp_path / "two.png"]
     for file, colour in zip(files, ("red", "blue"), strict=True):
         Image.new("RGB", (20, 16), colour).save(file)
@@ -186,13 +175,13 @@ def test_pictures(run: CommandLine, assembly: str, tmp_path: Path) -> None:
         (["--text", "the fox"], [2, *picture, *picture, 7, 8]),
         (["--ids", " ".join(map(str, [7, *picture, *picture]))], [7, *picture, *picture]),
     ):
-        found = document(run("generate", tmp_path / "model", *words_given, *images, *VARIED, "--json"))
+        found = document(run("generate", seeing, *words_given, *images, *VARIED, "--json"))
         assert found["input_ids"] == ids
         pixels = pairform.read_pictures(files, model)
         expected = model.generate(torch.tensor([ids]), pixel_values=pixels, repetition_penalty=5.0, max_new_tokens=8)
         assert found["output_ids"] == expected[0, len(ids) if model.encoder is None else 1 :].tolist()
-    refused(run("generate", tmp_path / "model", "--text", "the <image> fox", *images), 1, "1 places", "2 places")
-    refused(run("generate", tmp_path / "model", "--text", "the fox", "--image", tmp_path / "none.png"), 1, "none.png")
+    refused(run("generate", seeing, "--text", "the <image> fox", *images), 1, "1 places", "2 places")
+    refused(run("generate", seeing, "--text", "the fox", "--image", tmp_path / "none.png"), 1, "none.png")
 
 
 def test_a_model_without_vision_reads_no_pictures(run: CommandLine, pair: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import pairform
 from pairform.cli.generation.many_inputs import batches
@@ -61,6 +62,28 @@ def test_batches_give_what_each_input_gives_alone(
     assert len({tuple(line["output_ids"]) for line in found}) > len(found) // 2
 
 
+def test_lines_with_pictures(run: CommandLine, seeing: Path, tmp_path: Path) -> None:
+    """Relative to the file's folder, and any number a line."""
+    for colour in ("red", "blue", "green"):
+        Image.new("RGB", (20, 16), colour).save(tmp_path / f"{colour}.png")
+    given: list[dict[str, Any]] = [
+        {"text": "the <image> fox", "images": ["red.png"]},
+        {"text": "the fox the fox"},
+        {"text": "<image> the <image>", "images": ["blue.png", "green.png"]},
+        {"input_ids": [7, 8, 9], "images": ["green.png"]},
+    ]
+    words = ["generate", seeing, "--max-new-tokens", 6, "--repetition-penalty", 5.0]
+    found = lines_of(run(*words, "--inputs", written(tmp_path / "in.jsonl", given)))
+    for row, line in zip(given, found, strict=True):
+        own = ["--text", row["text"]] if "text" in row else ["--ids", "7 8 9"]
+        images = [part for name in row.get("images", []) for part in ("--image", tmp_path / name)]
+        assert line["output_ids"] == document(run(*words, *own, *images, "--json"))["output_ids"]
+    assert len({tuple(line["output_ids"]) for line in found}) == 4
+    for images, message in (("red.png", "a list"), (["none.png"], "no file 'none.png'"), (["red.png"] * 2, "1 places")):
+        file = written(tmp_path / "in.jsonl", [{"text": "the <image>", "images": images}])
+        refused(run(*words, "--inputs", file), 1, "in.jsonl: line 1: i", message)
+
+
 def test_inputs_of_similar_length_share_a_batch() -> None:
     lengths = [3, 9, 3, 1, 9, 2]
     assert list(batches(lengths, 2, equal=False)) == [[1, 4], [0, 2], [5, 3]]
@@ -96,6 +119,7 @@ BROKEN = {
     "half of a character": ('{"text": "\\ud800"}', ("line 2", "surrogate")),
     "no ids": ('{"input_ids": []}', ("line 2: input_ids", "[]", "from 0 to 95")),
     "an id beyond the vocabulary": ('{"input_ids": [4, 96]}', ("line 2: input_ids", "96")),
+    "pictures for a model without vision": ('{"text": "a", "images": ["in.jsonl"]}', ("line 2: encoder.vision", "no pictures")),
     "no numbers": ('{"input_ids": [true]}', ("line 2: input_ids", "True")),
 }
 

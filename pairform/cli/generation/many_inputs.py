@@ -6,22 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pairform.registry import Problem, SpecError, shorten
+from pairform.registry import PairformError, Problem, SpecError, in_file, shorten
 
 if TYPE_CHECKING:
     from pairform.assemblies.specs.generation import GenerationSpec
     from pairform.cli.text import TextModel
 
-TEXT, IDS = "text", "input_ids"
+TEXT, IDS, IMAGES = "text", "input_ids", "images"
 OUTPUT_TEXT, OUTPUT_IDS = "output_text", "output_ids"
 
 
 @dataclass(frozen=True)
 class Input:
-    """A line of the file: its fields, and the token IDs of its input."""
+    """A line of the file: its fields, the token IDs of its input, and its pictures."""
 
     fields: dict[str, Any]
     ids: list[int]
+    images: list[Path]
 
     @property
     def is_text(self) -> bool:
@@ -29,32 +30,50 @@ class Input:
 
 
 def read_inputs(file: Path, model: "TextModel") -> list[Input]:
-    """The inputs in a JSONL file, each with a text or token IDs.
+    """The inputs in a JSONL file, each with a text or token IDs, and perhaps with pictures in the file's folder.
 
     Raises:
         SpecError: the file cannot be read, or a line is no input; it names the line.
     """
     from pairform.training.data.files import read_lines
 
-    return [Input(fields, ids_of(fields, where, model)) for where, fields in read_lines(file)]
+    found = []
+    for where, fields in read_lines(file):
+        try:
+            images = images_of(fields, file.parent)
+            found.append(Input(fields, model.place_pictures(ids_of(fields, model), len(images)), images))
+        except PairformError as error:
+            raise SpecError(in_file(where, error)) from None
+    return found
 
 
-def ids_of(fields: dict[str, Any], where: str, model: "TextModel") -> list[int]:
+def ids_of(fields: dict[str, Any], model: "TextModel") -> list[int]:
     from pairform.training.data.files import text_at
 
     if (TEXT in fields) == (IDS in fields):
         names = ", ".join(shorten(name, 40) for name in list(fields)[:20]) or "none"
-        raise SpecError(Problem(where, f"the fields {names}", f"one of {TEXT!r} and {IDS!r}"))
+        raise SpecError(Problem("", f"the fields {names}", f"one of {TEXT!r} and {IDS!r}"))
     if TEXT in fields:
-        ids = model.encode(text_at(where, fields, TEXT))
+        ids = model.encode(text_at("", fields, TEXT))
         if not ids:
-            raise SpecError(Problem(where, f"a text without tokens in the field {TEXT!r}", "at least one"))
+            raise SpecError(Problem(TEXT, "a text without tokens", "at least one"))
         return ids
     ids, most = fields[IDS], model.vocabulary - 1
     fits = isinstance(ids, list) and ids and all(type(token) is int and 0 <= token <= most for token in ids)
     if not fits:
-        raise SpecError(Problem(f"{where}: {IDS}", shorten(ids), f"a list of token ids from 0 to {most}"))
+        raise SpecError(Problem(IDS, shorten(ids), f"a list of token ids from 0 to {most}"))
     return list(ids)
+
+
+def images_of(fields: dict[str, Any], folder: Path) -> list[Path]:
+    """The files of a line's pictures."""
+    names = fields.get(IMAGES, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise SpecError(Problem(IMAGES, shorten(names), "a list of the names of image files"))
+    missing = next((name for name in names if not (folder / name).is_file()), None)
+    if missing is not None:
+        raise SpecError(Problem(IMAGES, f"no file {shorten(missing)}", "image files, relative to the folder of the lines"))
+    return [folder / name for name in names]
 
 
 def batches(lengths: Sequence[int], size: int, *, equal: bool) -> Iterator[list[int]]:
@@ -87,7 +106,8 @@ def generate_all(
     count = settings.num_return_sequences
     found: list[dict[str, Any]] = [{}] * len(inputs)
     for batch in batches([len(each.ids) for each in inputs], size, equal=model.counts_prompt(settings)):
-        rows = model.generate([inputs[number].ids for number in batch], settings, seed=seed)
+        pixels = model.read_pictures([image for number in batch for image in inputs[number].images])
+        rows = model.generate([inputs[number].ids for number in batch], settings, seed=seed, pixels=pixels)
         for place, number in enumerate(batch):
             outputs = rows[place * count : (place + 1) * count]
             fields = {OUTPUT_IDS: outputs} | ({OUTPUT_TEXT: list(map(model.decode, outputs))} if inputs[number].is_text else {})
