@@ -28,13 +28,12 @@ def beam_search(
     logits, images = decoding(prompt, images), None if decoding.cache is not None else images
     logits = logits.repeat_interleave(beams, 0)
     prompt, images = decoding.spread(beams, prompt, images)
-    # [batch, beams, prompt + most]
-    running = functional.pad(prompt, (0, most), value=search.tokens.filler).view(batch, beams, -1)
+    # the tokens of each beam, and the row of the scores that each was chosen from, [batch, beams, 2, prompt + most]
+    filled = functional.pad(prompt, (0, most), value=search.tokens.filler)
+    running = torch.stack((filled, torch.full_like(filled, -1)), 1).view(batch, beams, 2, -1)
     # all beams of a row are equal at first: only the first may be extended, or all would yield the same candidates
     scores = torch.tensor([0.0] + [NEVER] * (beams - 1), device=prompt.device).repeat(batch, 1)
-    finished = Finished.none(running, most)
-    # the rows of the scores that the tokens were chosen from, [batch, beams, most]
-    chosen_from = finished.chosen_from
+    finished = Finished.none(running)
     improvable = torch.ones(batch, 1, dtype=torch.bool, device=prompt.device)
     # the number of each input's first row among all beams
     rows = torch.arange(batch, device=prompt.device)[:, None] * beams
@@ -44,7 +43,7 @@ def beam_search(
     for generated in range(1, most + 1):
         end = length + generated
         # the scores of all continuations, [batch, beams, vocabulary]
-        following = search.processed(running[:, :, : end - 1].flatten(0, 1), logits.float().log_softmax(-1))
+        following = search.processed(running[:, :, 0, : end - 1], logits.float().log_softmax(-1))
         kept.add(logits, following)
         extended = (following.view(batch, beams, -1) + scores[:, :, None]).flatten(1)
         best, index = extended.topk(count)
@@ -54,32 +53,30 @@ def beam_search(
             best = extended.gather(1, index)
         # the beam that each candidate extends, and its new token, both [batch, candidates]
         origin, token = index // following.shape[-1], index % following.shape[-1]
-        candidates, candidates_from = gather_rows(running, origin), gather_rows(chosen_from, origin)
-        candidates[:, :, end - 1] = token
-        candidates_from[:, :, generated - 1] = origin + rows
+        candidates = gather_rows(running, origin)
+        candidates[:, :, 0, end - 1], candidates[:, :, 1, end - 1] = token, origin + rows
         # at the limit every candidate counts as finished
         ended = torch.ones_like(token, dtype=torch.bool)
         if generated < most:
             returned = tuple(kept.scores) if kept.keeps_scores else None
-            ended = search.stopping(candidates[:, :, :end].flatten(0, 1), returned).view_as(token)
+            ended = search.stopping(candidates[:, :, 0, :end], returned)
 
         # the unfinished sequences of the next step
         scores, next_ones = (best + ended * NEVER).topk(beams)
-        running, chosen_from = gather_rows(candidates, next_ones), gather_rows(candidates_from, next_ones)
-        origin = gather_rows(origin, next_ones)
+        running, origin = gather_rows(candidates, next_ones), gather_rows(origin, next_ones)
         # the finished ones
         eligible = ended.clone()
         eligible[:, beams:] = False  # lower candidates only replace, as unfinished ones, those that have ended
         closed = ~improvable | (finished.full if settings.early_stopping is True else False)
         candidate_scores = best / generated**settings.length_penalty + closed * NEVER + ~eligible * NEVER
-        finished = finished.best_with(candidates, candidates_from, candidate_scores, eligible)
+        finished = finished.best_with(candidates, candidate_scores, eligible)
 
         improvable &= may_improve(settings, scores, finished, generated, most)
         stop = ended.all() | ~improvable.any() | (finished.full.all() if settings.early_stopping is True else False)
         if decoding.stops(stop):
             break
         decoding.reorder((rows + origin).flatten())
-        logits = decoding(running[:, :, :end].flatten(0, 1), images)
+        logits = decoding(running[:, :, 0, :end].flatten(0, 1), images)
     return finished.results(kept, length)
 
 
@@ -97,41 +94,38 @@ def may_improve(
 class Finished:
     """The best finished sequences of each row so far; `real` is False at empty places.
 
-    chosen_from: the row of the scores that each token was chosen from; -1 after the end.
+    sequences: tokens, and the row of the scores that each was chosen from, -1 in the prompt and after the end.
     """
 
-    tokens: Int[Tensor, "batch beams length"]
+    sequences: Int[Tensor, "batch beams 2 length"]
     scores: Float[Tensor, "batch beams"]
     real: Bool[Tensor, "batch beams"]
-    chosen_from: Int[Tensor, "batch beams generated"]
 
     @staticmethod
-    def none(running: Int[Tensor, "batch beams length"], most: int) -> "Finished":
+    def none(running: Int[Tensor, "batch beams 2 length"]) -> "Finished":
         scores = torch.full(running.shape[:2], NEVER, device=running.device)
-        chosen_from = torch.full((*running.shape[:2], most), -1, device=running.device)
-        return Finished(running, scores, torch.zeros_like(scores, dtype=torch.bool), chosen_from)
+        return Finished(running, scores, torch.zeros_like(scores, dtype=torch.bool))
 
     @property
     def full(self) -> Bool[Tensor, "batch 1"]:
         """Whether a row has as many as there are beams."""
         return self.real.all(1, keepdim=True)
 
-    def best_with(self, tokens: Tensor, chosen_from: Tensor, scores: Tensor, real: Tensor) -> "Finished":
+    def best_with(self, sequences: Tensor, scores: Tensor, real: Tensor) -> "Finished":
         """The best of these and of new ones; `real` is False at ineligible ones."""
         best, index = torch.cat((self.scores, scores), 1).topk(self.scores.shape[1])
         return Finished(
-            gather_rows(torch.cat((self.tokens, tokens), 1), index),
+            gather_rows(torch.cat((self.sequences, sequences), 1), index),
             best,
             gather_rows(torch.cat((self.real, real), 1), index),
-            gather_rows(torch.cat((self.chosen_from, chosen_from), 1), index),
         )
 
     def results(self, kept: Kept, prompt: int) -> GenerationOutput:
         """The generated tokens of the best sequences of each row, as long as the longest of them."""
         count = kept.search.settings.num_return_sequences
-        chosen_from = self.chosen_from[:, :count].flatten(0, 1)
+        tokens, chosen_from = self.sequences[:, :count, :, prompt:].flatten(0, 1).unbind(1)
         longest = int((chosen_from >= 0).sum(1).max())
-        made = kept.output(self.tokens[:, :count, prompt : prompt + longest].flatten(0, 1))
+        made = kept.output(tokens[:, :longest])
         made.beam_indices = chosen_from[:, :longest]
         made.sequences_scores = self.scores[:, :count].flatten() if kept.keeps_scores else None
         return made

@@ -43,7 +43,9 @@ class Search:
     generator: torch.Generator | None
     streamer: Callable[[Tensor], object] | None
 
-    def processed(self, tokens: Int[Tensor, "rows length"], scores: Float[Tensor, "rows vocabulary"]) -> Tensor:
+    def processed(self, tokens: Int[Tensor, "*rows length"], scores: Float[Tensor, "all_rows vocabulary"]) -> Tensor:
+        if self.processors:
+            tokens = tokens.flatten(0, -2)
         for processor in self.processors:
             scores = processor(tokens, scores)
         return scores

@@ -27,11 +27,12 @@ class Stopping:
         """Whether a row can end before the largest length."""
         return len(self.ends) > 0 or bool(self.functions)
 
-    def __call__(self, tokens: Int[Tensor, "rows length"], scores: Any = None) -> Bool[Tensor, " rows"]:
+    def __call__(self, tokens: Int[Tensor, "*rows length"], scores: Any = None) -> Bool[Tensor, "*rows"]:
         """Whether each row ends with its last token. scores: those of all steps, if they are returned."""
-        ended = torch.isin(tokens[:, -1], self.ends)
+        ended = torch.isin(tokens[..., -1], self.ends)
         for function in self.functions:
-            ended = ended | torch.as_tensor(function(tokens, scores), device=tokens.device).bool()
+            found = torch.as_tensor(function(tokens.flatten(0, -2), scores), device=tokens.device).bool()
+            ended = ended | (found.view_as(ended) if found.ndim else found)
         return ended
 
 

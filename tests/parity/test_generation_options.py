@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 import pairform
-from tests.parity import test_t5, test_t5gemma2
+from tests.checkpoints import t5gemma2
+from tests.parity import pictures, test_t5
 from tests.parity.compare import FLOAT32, Batch, batch, create, reference
 
 NEW = 12
@@ -34,11 +35,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[pa
     def both(kind: str) -> tuple[pairform.Model, Any]:
         folder = tmp_path_factory.mktemp(kind) / "model"
         if kind == "t5gemma2":
-            test_t5gemma2.t5gemma2(folder, tie_word_embeddings=False)
-            return pairform.load(folder), test_t5gemma2.reference(folder).eval()
+            t5gemma2(folder, tie_word_embeddings=False)
+            return pairform.load(folder), pictures.reference(folder).eval()
         if kind == "t5":
             test_t5.create(folder, "t5", own_head=True)
-            return pairform.load(folder), test_t5.reference(folder).eval()
+            return pairform.load(folder), reference(folder).eval()
         name = "T5GemmaForConditionalGeneration" if kind == "t5gemma" else "Gemma2ForCausalLM"
         create(folder, name, tie_word_embeddings=False)
         return pairform.load(folder), reference(folder).eval()
@@ -58,7 +59,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def read(kind: str) -> Batch:
     if kind == "t5gemma2":
-        return test_t5gemma2.text(length=14, padding="left")
+        return pictures.text(length=14, padding="left")
     return batch(3, padding="left") if kind == "t5" else batch(padding="left", vocabulary=80)
 
 
