@@ -79,7 +79,12 @@ def test_lines_with_pictures(run: CommandLine, seeing: Path, tmp_path: Path) -> 
         images = [part for name in row.get("images", []) for part in ("--image", tmp_path / name)]
         assert line["output_ids"] == document(run(*words, *own, *images, "--json"))["output_ids"]
     assert len({tuple(line["output_ids"]) for line in found}) == 4
-    for images, message in (("red.png", "a list"), (["none.png"], "no file 'none.png'"), (["red.png"] * 2, "1 places")):
+    wrong: tuple[tuple[Any, str], ...] = (
+        ("red.png", "a list"),
+        (["none.png"], "no file 'none.png'"),
+        (["red.png"] * 2, "1 places"),
+    )
+    for images, message in wrong:
         file = written(tmp_path / "in.jsonl", [{"text": "the <image>", "images": images}])
         refused(run(*words, "--inputs", file), 1, "in.jsonl: line 1: i", message)
 
