@@ -45,11 +45,11 @@ def chat(
 
     chosen = parsed(settings)
     kind = torch_dtype(dtype) if dtype else None
-    model = TextModel(directory, device=torch_device(device), dtype=kind, quantise=quantise)
+    model = TextModel(directory, device=torch_device(device), dtype=kind, quantise=quantise, remedy="")
     check_sampling(chosen, seed, model.settings(chosen).do_sample)
     with ChatRenderer(*read_model_template(model.folder, model.reads, template)) as renderer:
         conversation = Conversation(model, renderer, system, model.settings(chosen), seed)
-        renderer.render([*conversation.messages, {"role": "user", "content": "?"}])  # a broken template fails before a message
+        conversation.check()
         talk(conversation)
 
 

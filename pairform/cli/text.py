@@ -30,13 +30,15 @@ class TextModel:
         dtype: "torch.dtype | None" = None,
         quantise: str | None = None,
         prepack: bool = False,
+        remedy: str = "Give token ids with --ids.",
     ) -> None:
+        """remedy: what to do if there is no tokenizer."""
         from pairform import load
         from pairform.assemblies.checkpoints.reading.hub import find_folder
 
         self.folder = find_folder(ref)
         self.model = load(self.folder, device=device, dtype=dtype, quantise=quantise, prepack=prepack)
-        self.device = device
+        self.device, self.remedy = device, remedy
 
     @property
     def reads(self) -> str:
@@ -87,14 +89,14 @@ class TextModel:
 
             from pairform.assemblies.preprocessing.tokenizers import whole_texts
         except ImportError:
-            missing = not_installed("--text", "tokenizers", "tokenizers")
-            raise InputError(replace(missing, remedy=f"{missing.remedy}, or give token ids with --ids")) from None
+            missing = not_installed("tokenizer", "tokenizers", "tokenizers")
+            raise InputError(replace(missing, remedy=f"{missing.remedy}. {self.remedy}".rstrip())) from None
         path = self.folder / name
         try:
             return whole_texts(Tokenizer.from_buffer(read_bytes(path, COMPANION_BYTES)))
         except OSError as error:
             found = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-            raise CheckpointError(Problem(str(path), found, "a tokenizer", "Give token ids with --ids.")) from None
+            raise CheckpointError(Problem(str(path), found, "a tokenizer", self.remedy)) from None
         except Exception as error:  # the library raises plain Exception
             raise CheckpointError(Problem(str(path), str(error), "a file that the tokenizers library can read")) from None
 

@@ -149,6 +149,18 @@ def test_where_a_template_is(place: str, chat: Chat, alone: Path, tmp_path: Path
     )
 
 
+def test_a_folder_without_a_tokenizer(chat: Chat, alone: Path) -> None:
+    (alone / "tokenizer.json").unlink()
+    result = chat(alone, lines=("the",))
+    refused(result, 1, "tokenizer.json", "no such file")
+    assert "--ids" not in result.err
+
+
+def test_a_model_that_generates_nothing(chat: Chat, alone: Path, tmp_path: Path) -> None:
+    pairform.save(pairform.load(alone, patch={"head": {"name": "none"}}), tmp_path / "none")
+    refused(chat(tmp_path / "none", "--template", alone / "chat_template.jinja", lines=("the",)), 1, "'none'", "LM head")
+
+
 def test_a_template_that_refuses(chat: Chat, alone: Path) -> None:
     (alone / "chat_template.jinja").write_text(GEMMA)
     refused(chat(alone, "--system", "x", lines=("the",)), 1, "System role not supported")

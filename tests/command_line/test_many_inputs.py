@@ -97,7 +97,8 @@ def test_inputs_of_similar_length_share_a_batch() -> None:
 
 def test_the_output_file(run: CommandLine, pair: Path, tmp_path: Path) -> None:
     """It appears whole at the end, and replaces another only if asked."""
-    file, out = written(tmp_path / "in.jsonl", rows(2)), tmp_path / "out.jsonl"
+    half = {"input_ids": [7], "of a character": "\ud83d"}
+    file, out = written(tmp_path / "in.jsonl", [*rows(2), half]), tmp_path / "out.jsonl"
     words = ["generate", pair, "--inputs", file, "--max-new-tokens", 3]
     printed = lines_of(run(*words))
     result = run(*words, "--out", out)

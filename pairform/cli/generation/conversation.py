@@ -60,6 +60,16 @@ class Conversation:
         self.ends = model.ends(settings)
         self.reset()
 
+    def check(self) -> None:
+        """Raise `PairformError` for what would fail at every message: the template, the tokenizers, a model that generates
+        nothing."""
+        spec = self.model.model.spec
+        if spec.decoder is None or spec.head.name != "lm":
+            found = f"a {spec.assembly} model with the head {spec.head.name!r}"
+            raise InputError(Problem(str(self.model.folder), found, "a decoder with an LM head"))
+        self.model.encode(self.renderer.render([*self.messages, message("user", "?")]), special=False)
+        self.model.decode([])
+
     def reset(self) -> None:
         """Forget all messages but the system's."""
         self.messages = list(self.first)
@@ -128,8 +138,7 @@ class Conversation:
         return min(self.max_new_tokens, max(1, limit // SHARE)) if self.own_prompt else 0
 
     def answer(self, ids: list[int], dropped: int, write: Callable[[str], object], stopping: Callable[[], bool]) -> Answer:
-        decoder = self.model.model.spec.decoder
-        longest = self.limit if self.own_prompt or decoder is None else decoder.max_length
+        longest = self.limit if self.own_prompt else self.model.model.spec.stacks["decoder"].max_length
         room = self.max_new_tokens if longest is None else longest - (len(ids) if self.own_prompt else 1)
         most = max(1, min(self.max_new_tokens, room))
         stream = TextStream(self.model.decode)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairform.registry import PairformError, Problem, SpecError, in_file, shorten
+from pairform.registry.json_values import writable
 
 if TYPE_CHECKING:
     from pairform.assemblies.specs.generation import GenerationSpec
@@ -122,4 +123,7 @@ def several(values: list[Any]) -> Any:
 
 
 def as_lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """JSONL in Unicode, with escapes in a row that UTF-8 cannot write, since it has half of a character in some field."""
+    texts = (json.dumps(row, ensure_ascii=False) for row in rows)
+    lines = (text if writable(text) else json.dumps(row) for text, row in zip(texts, rows, strict=True))
+    return "".join(f"{line}\n" for line in lines)
