@@ -70,8 +70,7 @@ def load(
         raise InputError(Problem("prepack", shorten(prepack), "true or false"))
     checkpoint = open_checkpoint(path_or_repo, revision=revision, patch=patch)
     model = skeleton(checkpoint.spec, checkpoint.dtype if dtype is None else dtype)
-    if model.decoder is not None and checkpoint.spec.head.name == "lm":
-        model.generation = checkpoint.files.settings
+    model.generation = checkpoint.files.settings
     if prepack and quantise is not None:
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     if precision is not None and mesh is None:

@@ -43,7 +43,8 @@ def generate(
     # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default; the padding of
     # an encoder with special tokens of its own has nothing to do with the decoder's end tokens
     own_tokens = model.encoder is not None and model.encoder.spec.tokens is not None
-    padding = None if model.padding in tokens.ends and not own_tokens else model.padding
+    padding = model.padding if model.encoder is not None or settings.pad_token_id is None else settings.pad_token_id
+    padding = None if padding in tokens.ends and not own_tokens else padding
     with evaluating(model):
         # the source, and the tokens that the decoder begins with
         source, images = None, inputs.pixel_values

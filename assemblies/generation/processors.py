@@ -11,9 +11,9 @@ from torch import Tensor
 from pairform.assemblies.generation.options import CallTokens
 from pairform.assemblies.generation.phrases import Biases, NoEncoderNgram, NoNgram
 from pairform.assemblies.generation.sampling import sampling_processors
-from pairform.assemblies.modeling.checks.arguments import described
+from pairform.assemblies.modeling.checks.arguments import described, integer
 from pairform.assemblies.modeling.generate_arguments import GenerateArguments, ScoreFunction
-from pairform.assemblies.specs.generation import GenerationSpec
+from pairform.assemblies.specs.generation import GenerationSpec, plain
 from pairform.registry import InputError, Problem
 
 NONE = -torch.inf
@@ -48,7 +48,7 @@ def processors(
     return [
         *penalties(settings, tokens, sequences),
         *limits(settings, tokens, sequences, arguments.get("prefix_allowed_tokens_fn")),
-        *functions("logits_processor", arguments.get("logits_processor")),
+        *map(Given, functions("logits_processor", arguments.get("logits_processor"))),
         *sampling_processors(settings, max(2, len(tokens.ends) + 1) if settings.num_beams > 1 else 1),
         *((lambda _, scores: scores.log_softmax(-1),) if settings.renormalize_logits else ()),
     ]
@@ -104,6 +104,20 @@ def functions(name: str, given: Any) -> list[Any]:
         if not callable(each):
             raise InputError(Problem(name, described(each), "a function, or a list of them"))
     return several
+
+
+@dataclass(frozen=True)
+class Given:
+    """A function of the call's `logits_processor`, with a check of what it returns."""
+
+    function: ScoreFunction
+
+    def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        found: Any = self.function(tokens, scores)
+        if not isinstance(found, Tensor) or found.shape != scores.shape:
+            what = f"the shape {list(found.shape)}" if isinstance(found, Tensor) else described(found)
+            raise InputError(Problem("logits_processor", what, f"scores of the shape {list(scores.shape)}"))
+        return found
 
 
 def source_of(name: str, sequences: Sequences) -> Tensor:
@@ -189,10 +203,11 @@ class Allowed:
     def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
         mask = torch.full_like(scores, NONE)
         for row, sequence in enumerate(tokens):
-            allowed = self.function(row // self.beams, sequence)
-            if len(allowed) == 0:
-                raise InputError(Problem("prefix_allowed_tokens_fn", f"no token for row {row}", "one or more token IDs"))
-            mask[row, allowed] = 0
+            allowed = plain(self.function(row // self.beams, sequence))
+            if not isinstance(allowed, list) or not allowed:
+                found = f"no token for row {row}" if allowed == [] else described(allowed)
+                raise InputError(Problem("prefix_allowed_tokens_fn", found, "one or more token IDs"))
+            mask[row, [integer("prefix_allowed_tokens_fn", token, 0, scores.shape[1] - 1) for token in allowed]] = 0
         allowed_scores = scores + mask
         # where all of a row's allowed tokens are impossible, they are forced
         impossible: Bool[Tensor, "batch 1"] = allowed_scores.amax(-1).isneginf().view(-1, self.beams).all(-1, keepdim=True)
@@ -212,7 +227,8 @@ class RisingEnds:
         if after <= 0:
             return scores
         ends = scores[:, list(self.ends)]
-        rise = (ends.abs() * (self.factor**after - 1)).masked_fill(~ends.isfinite(), 0.0)
+        factor = torch.tensor(self.factor, dtype=torch.float64) ** after  # a float of Python raises where this is infinite
+        rise = (ends.abs() * (float(factor) - 1)).masked_fill(~ends.isfinite(), 0.0)
         scores = scores.clone()
         scores[:, list(self.ends)] = ends + rise
         return scores

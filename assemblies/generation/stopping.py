@@ -31,8 +31,14 @@ class Stopping:
         """Whether each row ends with its last token. scores: those of all steps, if they are returned."""
         ended = torch.isin(tokens[..., -1], self.ends)
         for function in self.functions:
-            found = torch.as_tensor(function(tokens.flatten(0, -2), scores), device=tokens.device).bool()
-            ended = ended | (found.view_as(ended) if found.ndim else found)
+            found = function(tokens.flatten(0, -2), scores)
+            if isinstance(found, Tensor) and found.numel() == ended.numel():
+                ended = ended | found.to(ended.device).bool().view_as(ended)
+            elif isinstance(found, bool):
+                ended = ended | found
+            else:
+                what = f"the shape {list(found.shape)}" if isinstance(found, Tensor) else described(found)
+                raise InputError(Problem("stopping_criteria", what, f"a bool, or a tensor of {ended.numel()}"))
         return ended
 
 

@@ -173,6 +173,13 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no function": ({"logits_processor": [5]}, ("logits_processor", "5", "a function")),
     "no function that ends": ({"stopping_criteria": 5}, ("stopping_criteria", "5")),
     "no function of prefixes": ({"prefix_allowed_tokens_fn": [5]}, ("prefix_allowed_tokens_fn", "list")),
+    "scores of no shape": ({"logits_processor": lambda tokens, scores: None}, ("logits_processor", "nothing")),
+    "scores of another shape": (
+        {"logits_processor": lambda tokens, scores: scores[:1]},
+        ("logits_processor", "[1, 97]", "[2, 97]"),
+    ),
+    "ends of no kind": ({"stopping_criteria": lambda tokens, scores: None}, ("stopping_criteria", "nothing")),
+    "allowed beyond": ({"prefix_allowed_tokens_fn": lambda row, tokens: [97]}, ("prefix_allowed_tokens_fn", "97")),
     "nothing allowed": (
         {"prefix_allowed_tokens_fn": lambda row, tokens: []},
         ("prefix_allowed_tokens_fn", "no token for row 0"),

@@ -109,7 +109,8 @@ class ModelFolder:
         Raises:
             CheckpointError: they are invalid; it names the file.
         """
-        if self.generation is None and self.family is None:
+        generates = self.spec.decoder is not None and self.spec.head.name == "lm"
+        if not generates or (self.generation is None and self.family is None):
             return GenerationSpec()
         path = self.path / (CONFIG if self.generation is None else GENERATION)
         with errors_of(path):
