@@ -70,7 +70,7 @@ class GenerationSpec(Spec):
         Annotated[str, Field(min_length=1)]
         | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(max_length=MOST_ENDS)]
         | None
-    ) = Field(default=None, description="Strings that end a row. They need the call's `tokenizer`.")
+    ) = Field(default=None, description="Strings that end a row.")
     max_time: Positive | None = Field(default=None, description="Seconds after which the current step is the last.")
 
     do_sample: bool = Field(default=False, description="Draw tokens instead of taking the highest-scoring one.")
