@@ -145,7 +145,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         Raises:
             InputError: another size is asked for.
         """
-        size = self.config.vocab_size
+        size: int = self.config.vocab_size  # type: ignore[union-attr, assignment, unused-ignore]
         if new_num_tokens not in (None, size) or size % (pad_to_multiple_of or 1):
             remedy = "`pairform convert --tokenizer` and `--vocabulary` write a model with another vocabulary."
             raise InputError(Problem("new_num_tokens", str(new_num_tokens), f"{size}, the vocabulary of the spec", remedy))

@@ -13,9 +13,12 @@ from pairform.registry import InputError, Problem
 class OutputProjection(nn.Module):
     """The projection of a model's last hidden states to its logits. Holds no weights of its own.
 
-    The configuration's `logit_scale` and `final_logit_softcapping` say what remains to be done with the product. `weight` raises
-    `InputError` if these three are not all that the head, or the loss, computes.
+    The configuration's `logit_scale` and `final_logit_softcapping` say what is done with the product. Reading `weight` raises
+    `InputError` if the head, or the loss, computes more than that.
     """
+
+    model: ModelParts
+    head: LMHead
 
     def __init__(self, model: ModelParts, head: LMHead) -> None:
         super().__init__()
@@ -25,7 +28,8 @@ class OutputProjection(nn.Module):
     def weight(self) -> Tensor:
         """`[vocabulary, width]`"""
         model, head = self.model, self.head
-        weight: Tensor = head.weight if model.tie is None else model.tied()
+        weight = head.weight if model.tie is None else model.tied()
+        assert weight is not None
         mixtures = (module.spec for module in model.modules() if isinstance(module, MixtureOfExperts))
         problems = {
             "a dense layer before the projection": head.transform is not None,
@@ -41,7 +45,8 @@ class OutputProjection(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        return self.head.bias
+        bias: Tensor | None = self.head.bias
+        return bias
 
     def forward(self, hidden: Tensor) -> Any:
         """The product, and the bias if there is one."""

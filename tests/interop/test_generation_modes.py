@@ -72,7 +72,7 @@ def test_assisted_decoding_of_a_pair(tmp_path: Path) -> None:
 def test_what_cannot_be_taken_back_is_refused(name: str, tmp_path: Path) -> None:
     causal = decoder(tmp_path, name)
     for mode in modes(tmp_path):
-        with pytest.raises(pairform.PairformError, match="removed one|prefix"):
+        with pytest.raises(pairform.PairformError, match=r"removed one|prefix"):
             causal.generate(IDS[:1], max_new_tokens=12, do_sample=False, **mode)
 
 

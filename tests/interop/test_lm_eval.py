@@ -19,8 +19,12 @@ QUESTIONS = ["the", "a", "the cat and the", "a dog", "the bird sings ? a cat", "
 DOCUMENTS = [{"question": question, "answer": place % len(CHOICES)} for place, question in enumerate(QUESTIONS)]
 
 
-def evaluated(language_model: Any, folder: Path) -> dict[str, float]:
-    """The results of a task of multiple choice on `DOCUMENTS`."""
+Scores = tuple[float, list[list[float]]]
+"""The accuracy, and the log-probability of each choice after each question."""
+
+
+def evaluated(language_model: Any, folder: Path) -> Scores:
+    """Of a task of multiple choice on `DOCUMENTS`."""
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, DOCUMENTS)))
     task = {
         "task": "choices",
@@ -35,12 +39,11 @@ def evaluated(language_model: Any, folder: Path) -> dict[str, float]:
     }
     found = lm_eval.simple_evaluate(model=language_model, tasks=[task], log_samples=True, bootstrap_iters=0)
     sums = [[float(answer[0]) for answer in sample["filtered_resps"]] for sample in found["samples"]["choices"]]
-    return {"acc": found["results"]["choices"]["acc,none"], "sums": sums}  # type: ignore[dict-item]
+    return found["results"]["choices"]["acc,none"], sums
 
 
 @torch.no_grad()
-def by_hand(folder: Path) -> tuple[float, list[list[float]]]:
-    """The accuracy, and the log-probability of each choice after each question."""
+def by_hand(folder: Path) -> Scores:
     ours, words = pairform.load(folder), tokenizer()
     sums = []
     for document in DOCUMENTS:
@@ -68,5 +71,5 @@ def test_a_task_of_multiple_choice(assembly: str, tmp_path: Path) -> None:
     loaded = kind.from_pretrained(tmp_path / "model")
     found = evaluated(HFLM(pretrained=loaded, tokenizer=tokenizer(), backend=backend, batch_size=4), tmp_path)
     accuracy, sums = by_hand(tmp_path / "model")
-    torch.testing.assert_close(torch.tensor(found["sums"]), torch.tensor(sums), rtol=1e-5, atol=1e-5)
-    assert found["acc"] == accuracy
+    torch.testing.assert_close(torch.tensor(found[1]), torch.tensor(sums), rtol=1e-5, atol=1e-5)
+    assert found[0] == accuracy
