@@ -75,6 +75,8 @@ def generate(
             generator,
             arguments.get("streamer"),
         )
+        if model.agree is not None:  # every process must run the decoder as often
+            model.agree("max_new_tokens, num_beams, end tokens", (most, settings.num_beams, int(search.stopping.any)))
         decoding = Decoding(model, source, cache, first, length=longest, compile=compiled)
         # the loop over new tokens
         if settings.num_beams == 1:

@@ -62,11 +62,14 @@ class ModelParts(nn.Module):
                    Compiled code checks nothing.
     generation:    the settings of generation, by default those of the folder that the model was loaded from.
     all_finished:  from whether generation has finished here, `[]`, to whether it has in all processes that share this model.
+    agree:         raises `InputError` unless all processes that share this model pass the same numbers. Its first argument is
+                   what they are.
     """
 
     check_inputs: bool = False
     generation: GenerationSpec = GenerationSpec()
     all_finished: Callable[[Tensor], Tensor] | None = None
+    agree: Callable[[str, tuple[int, ...]], None] | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -71,6 +71,20 @@ def test_without_arguments_the_tokens_are_those_of_transformers(make: Make, sett
     assert torch.equal(theirs(tmp_path / "transformers", make), expected)
 
 
+def test_the_pad_token_of_the_settings_is_padding_in_a_prompt_without_a_mask(tmp_path: Path) -> None:
+    folder = published(gemma2, tmp_path / "model", {"pad_token_id": 3, "max_new_tokens": 6})
+    ids = torch.cat((torch.tensor([[3, 3], [2, 17]]), IDS), 1)
+    expected = AutoModelForCausalLM.from_pretrained(folder).generate(ids)
+    assert torch.equal(pairform.load(folder).generate(ids), expected)
+    asked: dict[str, Any] = {"output_logits": True, "max_new_tokens": 1}
+    found = [
+        pairform.load(folder).generate(ids, mask, return_dict_in_generate=True, **asked).logits for mask in (None, ids > 0)
+    ]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert not torch.allclose(found[0][0], found[1][0]), "the padding matters"
+
+
 def test_settings_of_an_older_folder_are_those_at_the_top_of_its_config(tmp_path: Path) -> None:
     folder = t5gemma(tmp_path / "model")
     (folder / GENERATION).unlink()

@@ -170,4 +170,7 @@ def test_settings_together(kind: str, seed: int, models: Any) -> None:
         given["num_return_sequences"] = given["num_beams"]
     if not given.get("do_sample"):
         given.setdefault("num_beams", rng.choice([1, 1, 2, 4]))
-    check(kind, models, given)
+    found, _ = check(kind, models, given)
+    torch.manual_seed(3)
+    options = {"max_new_tokens": NEW, "pad_token_id": PAD, "eos_token_id": [], **given, "use_cache": False}
+    assert torch.equal(models(kind)[0].generate(**read(kind).inputs, **options), found.sequences)
