@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pairform.cli.generation.settings import check_sampling, parsed, with_settings
+from pairform.cli.generation.settings import ANSWER, check_sampling, parsed, with_settings
 from pairform.cli.options import Folder, given_path, torch_device, torch_dtype
 from pairform.registry.errors import PairformError, printable, shown
 
@@ -23,7 +23,7 @@ HELP = """/reset  forget the conversation
 Ctrl-C stops an answer. To send a line that begins with a slash, put a space before it."""
 
 
-@with_settings(without=("num_return_sequences",))
+@with_settings(without=("num_return_sequences",), max_new_tokens=ANSWER)
 def chat(
     directory: Folder,
     system: Annotated[str | None, typer.Option(help="Text of the system message, if the template has one.")] = None,

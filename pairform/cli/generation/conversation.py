@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pairform.assemblies.specs.generation import GenerationSpec
+from pairform.cli.generation.settings import ANSWER
 from pairform.cli.generation.text_stream import TextStream
 from pairform.registry import InputError, Problem
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from pairform.blocks.cache import Cache
     from pairform.cli.text import TextModel
 
-MAX_NEW_TOKENS = 1024
-"""The limit of an answer if neither the call nor the model's folder has one."""
 SHARE = 4
 """At least this part of the model's `max_length` is left for an answer."""
 
@@ -56,7 +55,7 @@ class Conversation:
         self.model, self.renderer = model, renderer
         self.first = [] if system is None else [message("system", system)]
         self.settings, self.seed = settings, seed
-        self.max_new_tokens = settings.max_new_tokens or MAX_NEW_TOKENS
+        self.max_new_tokens = settings.max_new_tokens or ANSWER
         self.ends = model.ends(settings)
         self.reset()
 

@@ -13,6 +13,8 @@ from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.registry.errors import Problem, SpecError
 
 Command = TypeVar("Command", bound=Callable[..., None])
+ANSWER = 1024
+"""The largest number of new tokens in an answer of `chat`, if neither the call nor the folder has a limit."""
 RETURNED = ("return_dict_in_generate", "output_scores", "output_logits")
 """Settings of what a call returns."""
 
@@ -21,13 +23,19 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Add an option for each setting to a command, which gets those that are given in its `**settings`, the others as None."""
+def with_settings(*, without: tuple[str, ...] = (), **defaults: object) -> Callable[[Command], Command]:
+    """Add an option for each setting to a command, which gets those that are given in its `**settings`, the others as None.
+
+    defaults: what the command uses if neither the call nor the folder has a setting, where that is not the setting's default.
+    """
 
     def decorate(command: Command) -> Command:
         own = [each for each in signature(command).parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-        names = [name for name in GenerationSpec.model_fields if name not in (*RETURNED, *without)]
-        options = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option(name)) for name in names]
+        options = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option(name, defaults.get(name)))
+            for name in GenerationSpec.model_fields
+            if name not in (*RETURNED, *without)
+        ]
         command.__signature__ = Signature([*own, *options])  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in (*own, *options)} | {"return": None}
         return command
@@ -35,17 +43,17 @@ def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Command], Comma
     return decorate
 
 
-def option(name: str) -> Any:
+def option(name: str, default: object) -> Any:
     """The type of a setting's option, with its help."""
     kinds = set(types_in(GenerationSpec.model_fields[name].annotation))
     plain: Any = next((kind for kind in (bool, int, float) if kinds == {kind}), str)
     words = flag(name)
     if plain is bool:
-        return Annotated[bool | None, typer.Option(f"{words}/--no-{words[2:]}", help=described(name))]
+        return Annotated[bool | None, typer.Option(f"{words}/--no-{words[2:]}", help=described(name, default))]
     if str in kinds and kinds <= {str, tuple}:
-        return Annotated[list[str] | None, typer.Option(words, help=f"{described(name)} Repeatable.")]
+        return Annotated[list[str] | None, typer.Option(words, help=described(name, default, "Repeatable."))]
     metavar = "JSON" if plain is str else None
-    return Annotated[plain | None, typer.Option(words, metavar=metavar, help=described(name))]
+    return Annotated[plain | None, typer.Option(words, metavar=metavar, help=described(name, default))]
 
 
 def types_in(annotation: Any) -> Iterator[Any]:
@@ -60,16 +68,16 @@ def types_in(annotation: Any) -> Iterator[Any]:
         yield origin or annotation
 
 
-def described(name: str) -> str:
-    """A setting's description, with the names of other settings as options."""
+def described(name: str, default: object, more: str = "") -> str:
+    """A setting's description, with the names of other settings as options, and its default."""
     field = GenerationSpec.model_fields[name]
-    text = re.sub(
-        r"`(\w+)`",
-        lambda found: flag(found[1]) if found[1] in GenerationSpec.model_fields else found[0],
-        field.description or "",
-    )
-    default = "" if field.default is None else f", else {json.dumps(field.default)}"
-    return text if "Default:" in text else f"{text}  [default: the folder's{default}]"
+    known = GenerationSpec.model_fields
+    text = re.sub(r"`(\w+)`", lambda found: flag(found[1]) if found[1] in known else found[0], field.description or "")
+    if default is None and "Default:" in text:
+        return text
+    default = field.default if default is None else default
+    text = " ".join(filter(None, (text.partition(" Default:")[0], more)))
+    return f"{text}  [default: the folder's{'' if default is None else f', else {json.dumps(default)}'}]"
 
 
 def parsed(settings: Mapping[str, Any]) -> GenerationSpec:
