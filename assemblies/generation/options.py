@@ -11,7 +11,7 @@ from pairform.assemblies.generation.decoding import cacheable
 from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import described, flag, integer, number
 from pairform.assemblies.modeling.generate_arguments import GenerateArguments
-from pairform.assemblies.specs.generation import LONGEST, GenerationSpec, plain
+from pairform.assemblies.specs.generation import LONGEST, TOKENS, GenerationSpec
 from pairform.assemblies.specs.generation_names import UNSUPPORTED
 from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.registry import InputError, Problem, SpecError
@@ -35,15 +35,15 @@ def settings_of(model: ModelParts, arguments: GenerateArguments, as_output: bool
         InputError: settings of the wrong type, out of range, that exclude each other, or that are not supported.
     """
     named: Mapping[str, Any] = {**arguments, "return_dict_in_generate": as_output}
-    given = {name: plain(value) for name, value in named.items() if name in GenerationSpec.model_fields and value is not None}
+    given = {name: value for name, value in named.items() if name in GenerationSpec.model_fields and value is not None}
     try:
-        by_name = GenerationSpec.read(given)
+        by_name = GenerationSpec(**given)
         config = GenerationSpec.of(arguments.get("generation_config"))
         settings = GenerationSpec.of(model.generation).updated(config).updated(by_name)
     except SpecError as error:
         raise InputError(error.problems) from None
     if unsupported := settings.unsupported:
-        remedy = "Set it to null in the model's `generation`, or pass another `generation_config`."
+        remedy = "Leave it out: `without` gives settings, such as the model's `generation`, without some of them."
         raise InputError(Problem(unsupported[0], UNSUPPORTED[unsupported[0]].why, "a supported setting", remedy))
     check(settings, given, model)
     return settings
@@ -79,10 +79,8 @@ def check_length_penalty(settings: GenerationSpec, most: int) -> None:
 
 def tokens_in(settings: GenerationSpec) -> Iterator[tuple[str, int]]:
     """Every token ID in the settings, with the name of its setting."""
-    for name in settings.model_fields_set:
-        if name.endswith(("_token_id", "_tokens")) and name not in ("max_new_tokens", "min_new_tokens"):
-            value = getattr(settings, name)
-            yield from ((name, token) for token in (value if isinstance(value, tuple) else () if value is None else (value,)))
+    for name in settings.model_fields_set.intersection((*TOKENS, "suppress_tokens", "begin_suppress_tokens")):
+        yield from ((name, token) for token in as_tuple(getattr(settings, name)) if token is not None)
     for word in settings.bad_words_ids or ():
         yield from (("bad_words_ids", token) for token in word)
     for word, _ in settings.sequence_bias or ():

@@ -48,7 +48,7 @@ def processors(
     return [
         *penalties(settings, tokens, sequences),
         *limits(settings, tokens, sequences, arguments.get("prefix_allowed_tokens_fn")),
-        *map(Given, functions("logits_processor", arguments.get("logits_processor"))),
+        *map(GivenFunction, functions("logits_processor", arguments.get("logits_processor"))),
         *sampling_processors(settings, max(2, len(tokens.ends) + 1) if settings.num_beams > 1 else 1),
         *((lambda _, scores: scores.log_softmax(-1),) if settings.renormalize_logits else ()),
     ]
@@ -107,7 +107,7 @@ def functions(name: str, given: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenFunction:
     """A function of the call's `logits_processor`, with a check of what it returns."""
 
     function: ScoreFunction

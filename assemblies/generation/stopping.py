@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -85,7 +86,9 @@ class StopStrings:
         ended = []
         for row in tokens[:, -self.longest - 1 :].tolist():
             before, text = self.text(row[:-1]), self.text(row)
-            ended.append(any(text.count(string) > before.count(string) for string in self.strings))
+            # a last token may complete a character of several bytes, so that the texts differ before it
+            begin = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, text, strict=False)))
+            ended.append(any(string in text[max(0, begin - len(string) + 1) :] for string in self.strings))
         return torch.tensor(ended, device=tokens.device)
 
     def text(self, tokens: list[int]) -> str:

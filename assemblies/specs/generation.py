@@ -1,13 +1,14 @@
 """Settings of generation, with the names, defaults and bounds of transformers' `GenerationConfig`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from pairform.assemblies.specs.generation_names import HARMLESS, UNSUPPORTED
 from pairform.assemblies.specs.tokens import MOST_ENDS, TokenId
 from pairform.registry import LIMIT, Problem, Spec, SpecError, nested, shorten, suggest
+from pairform.registry.validation import problems_in
 
 LONGEST = 1 << 20
 """The largest number of new tokens in one call. Their memory is allocated before the first step."""
@@ -18,9 +19,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 TokenIds = Annotated[tuple[TokenId, ...], Strict(False), Field(max_length=MOST_SEQUENCES)]
-Sequence = Annotated[tuple[TokenId, ...], Strict(False), Field(min_length=1, max_length=LONGEST)]
-Sequences = Annotated[tuple[Sequence, ...], Strict(False), Field(max_length=MOST_SEQUENCES)]
-BiasedSequence = Annotated[tuple[Sequence, Finite], Strict(False)]
+TokenSequence = Annotated[tuple[TokenId, ...], Strict(False), Field(min_length=1, max_length=LONGEST)]
+Sequences = Annotated[tuple[TokenSequence, ...], Strict(False), Field(max_length=MOST_SEQUENCES)]
+BiasedSequence = Annotated[tuple[TokenSequence, Finite], Strict(False)]
 Biases = Annotated[
     tuple[BiasedSequence, ...],
     Strict(False),
@@ -156,20 +157,28 @@ class GenerationSpec(Spec):
     def known_names(self) -> Self:
         names = self.model_extra or {}
         if unknown := [name for name in names if name not in UNSUPPORTED]:
-            expected = "a setting of generation"
+            expected, known = "a setting of generation", tuple(type(self).model_fields)
             raise nested(
-                Problem(name, f"an unknown field with value {shorten(names[name])}", expected, suggest(name, self.names()))
+                Problem(name, f"an unknown field with value {shorten(names[name])}", expected, suggest(name, known))
                 for name in unknown
             )
         return self
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(cls.model_fields)
+    def __init__(self, **settings: Any) -> None:
+        """Settings by name; None is one that is not given.
+
+        Raises:
+            SpecError: an invalid value, or an unknown name.
+        """
+        given = {name: plain(value) for name, value in settings.items() if value is not None}
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise SpecError(list(problems_in(error, given, type(self)))) from None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], *, lenient: bool = False) -> Self:
-        """The settings in a document of transformers: null is a setting that is not given, as is -1 for a token.
+        """The settings in a document of transformers, without those that change no tokens: -1 is a token that is not given.
 
         Args:
             lenient: ignore unknown names, as in files, which may contain any.
@@ -177,16 +186,13 @@ class GenerationSpec(Spec):
         Raises:
             SpecError: an invalid value, or an unknown name.
         """
-        kept = {}
-        for name, value in document.items():
-            known = name in cls.model_fields or name in UNSUPPORTED
-            value = plain(value)
-            if value is None or name in HARMLESS or (lenient and not known) or (name in TOKENS and value == -1):
-                continue
-            if name in UNSUPPORTED and value == UNSUPPORTED[name].neutral:
-                continue
-            kept[name] = value
-        return cls.read(kept)
+        known = cls.model_fields.keys() | UNSUPPORTED.keys()
+        kept = {
+            name: None if name in TOKENS and plain(value) == -1 else value
+            for name, value in document.items()
+            if (name in known if lenient else name not in HARMLESS)
+        }
+        return cls(**kept)
 
     @classmethod
     def of(cls, config: Any) -> "GenerationSpec":
@@ -211,12 +217,12 @@ class GenerationSpec(Spec):
         changed = {name: getattr(other, name) for name in other.model_fields_set}
         return self.model_copy(update=changed) if changed else self
 
-    def without(self, names: tuple[str, ...]) -> "GenerationSpec":
+    def without(self, names: Iterable[str]) -> "GenerationSpec":
         """These settings with defaults for `names`."""
-        kept = {name: getattr(self, name) for name in self.model_fields_set if name not in names}
+        kept = {name: getattr(self, name) for name in self.model_fields_set - set(names)}
         return GenerationSpec().model_copy(update=kept)
 
     @property
     def unsupported(self) -> list[str]:
         """The given settings of transformers that pairform does not support."""
-        return list(self.model_extra or {})
+        return [name for name, value in (self.model_extra or {}).items() if value != UNSUPPORTED[name].neutral]

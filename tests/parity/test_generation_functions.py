@@ -1,5 +1,6 @@
 """Functions that a call passes to `generate`, its outputs, and settings that are refused."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -7,12 +8,14 @@ from typing import Any, cast
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from transformers import LogitsProcessorList, MaxTimeCriteria, StoppingCriteriaList
 
 import pairform
+from pairform.assemblies.generation.stopping import StopStrings
 from pairform.assemblies.modeling.generate_arguments import SettingArguments
 from pairform.assemblies.specs.generation_names import HARMLESS, UNSUPPORTED
 from tests.broken.damage import refused
@@ -100,6 +103,32 @@ def test_stop_strings_need_a_tokenizer_of_any_library(models: Any) -> None:
     end = next(place for place in range(3, NEW) if row[place] not in row[:place])
     given = {"stop_strings": [f" w{row[end]}", "?"], "tokenizer": words}
     assert torch.equal(ours.generate(source, max_new_tokens=NEW, eos_token_id=(), **given), free[:, : end + 1])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "metaspace"])
+def test_stop_strings_end_rows_where_transformers_ends_them(kind: str) -> None:
+    """Random tokens of a trained tokenizer, with characters of several bytes, and strings that overlap themselves."""
+    words = Tokenizer(BPE(unk_token="?", byte_fallback=kind == "metaspace"))
+    texts = ["a cat, a cat and a hat; ééé aa aaa stop.\n\nstop. the end"] * 3
+    if kind == "bytes":
+        words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        alphabet = list("abcdef")  # transformers measures prefixes of words with this text
+    words.train_from_iterator(
+        texts, BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["?"], show_progress=False)
+    )
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    strings = ("stop.", "aa", "é", " a", "cat, a", "the end")
+    rows = [
+        random.Random(seed).choices([*words.encode(texts[0]).ids, *range(1, words.get_vocab_size())], k=40)
+        for seed in range(40)
+    ]
+    found, expected = StopStrings(strings, words), transformers.StopStringCriteria(theirs, list(strings))
+    for length in range(2, 41):
+        tokens = torch.tensor(rows)[:, :length]
+        assert torch.equal(found(tokens, None), expected(tokens, None)), length
 
 
 def test_the_output_has_what_was_asked_for() -> None:
@@ -190,6 +219,21 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "min_p without sampling": ({"min_p": 0.1}, ("min_p", "do_sample")),
 }
+
+
+def test_invalid_settings_are_refused_when_they_are_made() -> None:
+    refused(lambda: pairform.GenerationSpec(top_p=1.5), "top_p", "1.5")
+    refused(lambda: pairform.GenerationSpec(num_beam=2), "num_beam", "Did you mean 'num_beams'")
+    assert pairform.GenerationSpec(top_k=None, eos_token_id=torch.tensor([1, 2])).given() == {"eos_token_id": [1, 2]}
+
+
+def test_a_call_can_turn_an_unsupported_setting_off() -> None:
+    model = pairform.build(small_pair(), seed=0)
+    model.generation = pairform.GenerationSpec(guidance_scale=2.0, max_new_tokens=3)
+    refused(lambda: model.generate(IDS), "guidance_scale", "`without`")
+    assert model.generate(IDS, generation_config={"guidance_scale": 1.0}).shape == (2, 4)
+    model.generation = model.generation.without(["guidance_scale"])
+    assert model.generate(IDS).shape == (2, 4)
 
 
 @pytest.mark.parametrize("name", REFUSED)
