@@ -42,11 +42,11 @@ def load(
     """Load a model from a folder or hub repository, in pairform's format or transformers', in eval mode.
 
     Args:
-        path_or_repo: a folder, or a hub id `owner/name`.
+        path_or_repo: a folder, or a hub id `owner/name` or `owner/name@revision`.
         device: where to put the weights. With a mesh, they are on the mesh's devices.
         dtype: None keeps the stored one. If the tensors have several, it is the one that config.json names, else the narrowest
             that holds all of them.
-        revision: of a hub repository: a branch, tag or commit.
+        revision: of a hub id that does not say it itself: a branch, tag or commit.
         kernel: the attention kernel of every block; "auto" leaves the choice to the spec.
         patch: a JSON merge patch on the spec, to run the same weights in another way (with another window, say). The patched
             spec must have exactly the stored tensors; `carry` makes a model with others.

@@ -15,23 +15,13 @@ from types import MappingProxyType
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
+from pairform.assemblies.checkpoints.reading.file_names import COMPANIONS as COMPANIONS
+from pairform.assemblies.checkpoints.reading.file_names import ENCODER_COMPANIONS as ENCODER_COMPANIONS
+from pairform.assemblies.checkpoints.reading.file_names import ENCODER_TOKENIZER as ENCODER_TOKENIZER
+from pairform.assemblies.checkpoints.reading.file_names import TOKENIZER as TOKENIZER
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.registry import CheckpointError, Problem, open_regular
 
-TOKENIZER = "tokenizer.json"
-COMPANIONS = (
-    TOKENIZER,
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""Names of the files that are copied from a source. generation_config.json is copied too if the new model generates."""
-ENCODER_TOKENIZER = "encoder_tokenizer"
-"""The folder of the encoder's tokenizer if it differs from the decoder's."""
-ENCODER_COMPANIONS = tuple(f"{ENCODER_TOKENIZER}/{name}" for name in COMPANIONS)
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
 COPY = "If you trust the file behind the link, replace the link by a copy."
