@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.sharded import is_sharded_model, load_shard
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
+from pairform.assemblies.checkpoints.writing.companions import companions_in
 from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry
@@ -103,6 +104,7 @@ def save(
     format: Format = "pairform",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
+    companions: str | Path | None = None,
 ) -> None:
     """Write a model's folder. It appears whole or not at all.
 
@@ -113,8 +115,11 @@ def save(
         format: "pairform", or "transformers" for a folder that transformers loads strictly.
         max_shard_size: of each weight file, in bytes or as "5GB".
         overwrite: replace a model in `directory`.
+        companions: a folder or hub id whose tokenizers, chat template and generation settings are copied, such as the one that
+            the model was loaded from. The provenance names it as a base of the model.
 
     Raises:
+        CheckpointError: the companions cannot be read.
         InputError: another wrapper, an adapter that is not merged, or tensors that are not those of the model's spec.
         SpecError: transformers cannot express the spec.
         OutputError: the folder cannot be written.
@@ -130,10 +135,12 @@ def save(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
     output = Output(directory, format, max_shard_size, overwrite)
+    beside = None if companions is None else companions_in(companions)
     if sharded:
-        save_sharded(output, model.spec, tensors)
+        save_sharded(output, model.spec, tensors, beside)
     else:
-        output.write(model.spec, [tensor_entry(name, tensor) for name, tensor in tensors.items()], {"origin": "save"})
+        entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
+        output.write(model.spec, entries, {"origin": "save"}, beside)
 
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:

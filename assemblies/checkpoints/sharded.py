@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
+from pairform.assemblies.checkpoints.writing.companions import Companions
 from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, arranged
@@ -107,7 +108,7 @@ def follow() -> None:
         raise PeerError(Problem("save", "an error in process 0", "no error in any process"))
 
 
-def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor], beside: Companions | None = None) -> None:
     """Process 0 writes the folder; the others gather each tensor with it. Every process calls this.
 
     Raises:
@@ -119,7 +120,7 @@ def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor])
     entries = [gathered_entry(name, tensor) for name, tensor in tensors.items()]
     if distributed.get_rank() == 0:
         with writing():
-            output.write(spec, after(go_on, entries), {"origin": "save"})
+            output.write(spec, after(go_on, entries), {"origin": "save"}, beside)
     else:
         take_part(output.named(spec, after(follow, entries)), output.max_shard_size)
 

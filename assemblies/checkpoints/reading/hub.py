@@ -26,7 +26,7 @@ def find_folder(ref: str | Path, revision: str | None = None, *, weights: bool =
     weights:  whether weights and tokenizers are needed, or configurations alone.
     """
     if not isinstance(ref, str | Path) or ref == "":
-        raise CheckpointError(Problem("", shorten(ref), KNOWN))
+        raise CheckpointError(Problem("", "an empty path" if ref == "" else shorten(ref), KNOWN))
     try:
         folder = Path(ref).expanduser()
         folder.stat()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pairform.registry import CheckpointError, PairformError, Problem, shorten
+from pairform.registry import CheckpointError, OutputError, PairformError, Problem, shorten
 
 LOGIN = "log in with `hf auth login`"
 
@@ -36,11 +36,11 @@ def hub_errors(repository: Repository, kind: type[PairformError] = CheckpointErr
     except PairformError:
         raise
     except (HTTPError, OfflineModeIsEnabled, OSError, ValueError, RuntimeError) as error:
-        raise kind(problem(repository, error)) from None
+        raise kind(problem(repository, error, writing=kind is OutputError)) from None
 
 
-def problem(repository: Repository, error: BaseException) -> Problem:
-    """What a call of huggingface_hub that raised `error` says about a repository."""
+def problem(repository: Repository, error: BaseException, *, writing: bool = False) -> Problem:
+    """What a call of huggingface_hub that raised `error` says about a repository, which it reads or writes."""
     from huggingface_hub import errors
 
     where, at = repository.name, f" at {repository.revision!r}" if repository.revision else ""
@@ -51,6 +51,9 @@ def problem(repository: Repository, error: BaseException) -> Problem:
         return Problem(where, "a gated repository that you may not read yet", "one whose terms you accepted", remedy)
     if isinstance(error, errors.DisabledRepoError):
         return Problem(where, "a repository that the hub has disabled", "one that can be read")
+    if isinstance(error, errors.RepositoryNotFoundError) and writing:
+        remedy = f"Check the name, and {LOGIN}, with a token that may write there."
+        return Problem(where, "no hub repository that you may write to", "one of yours, or of an organisation's", remedy)
     if isinstance(error, errors.RepositoryNotFoundError):
         remedy = f"Check the name. If the repository is private, {LOGIN}."
         return Problem(where, "no such folder, and no such hub repository that you may read", "one of them", remedy)

@@ -19,8 +19,11 @@ from pairform.assemblies.checkpoints.reading.file_names import COMPANIONS as COM
 from pairform.assemblies.checkpoints.reading.file_names import ENCODER_COMPANIONS as ENCODER_COMPANIONS
 from pairform.assemblies.checkpoints.reading.file_names import ENCODER_TOKENIZER as ENCODER_TOKENIZER
 from pairform.assemblies.checkpoints.reading.file_names import TOKENIZER as TOKENIZER
+from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
+from pairform.assemblies.checkpoints.writing.bases import Base, bases_in, bases_of
 from pairform.assemblies.families.tokens import GENERATION
-from pairform.registry import CheckpointError, Problem, open_regular
+from pairform.registry import CheckpointError, Problem, open_regular, read_bytes
 
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
@@ -82,11 +85,13 @@ class Companions:
         files: tokenizer and chat template.
         generation: the content of generation_config.json.
         folders: those of all sources.
+        bases: the models that the weights come from.
     """
 
     files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
+    bases: tuple[Base, ...] = ()
 
     @property
     def size(self) -> int:
@@ -132,7 +137,21 @@ def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str
         digests = [each.digest for each in (*files, *own) if each.name in (TOKENIZER, ENCODER_COMPANIONS[0])]
         files += own if len(set(digests)) == 2 else []
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
-    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()))
+    bases = bases_of(source.files for source in sources.values())
+    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()), bases)
+
+
+def companions_in(folder: str | Path) -> Companions:
+    """All companions of a folder or hub id, which may hold a tokenizer alone.
+
+    Raises:
+        CheckpointError: there is no such folder, or a companion is outside the folder, no regular file, or too large.
+    """
+    folder = find_folder(folder)
+    files = present(folder, {name: name for name in (*COMPANIONS, *ENCODER_COMPANIONS)})
+    generation = resolved(folder, GENERATION)
+    settings = None if generation is None else read_bytes(generation)
+    return Companions(tuple(files), settings, (folder,), bases_in(ModelFolder(folder)))
 
 
 def replaced(made: Mapping[str, bytes], names: Mapping[str, str]) -> list[Companion | MadeCompanion]:
