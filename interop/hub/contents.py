@@ -52,13 +52,17 @@ def uploads(folder: Path, repository: str, license: str | None, replace_card: bo
     if PROVENANCE in found:
         found[PROVENANCE] = provenance_bytes(model)
     if CARD in found and not replace_card and license is not None:
-        found_card = f"a licence, and {CARD}, which is kept"
-        raise InputError(Problem("license", found_card, "one of them", "Write the licence there, or replace the card."))
+        raise kept_card(str(folder / CARD))
     if replace_card or CARD not in found:
         found[CARD] = card_of(model, repository, license).encode()
     if licences.under_gemma(published_bases(model)):
         check_notice(found, folder)
     return [Upload(name, content) for name, content in sorted(found.items())]
+
+
+def kept_card(card: str) -> InputError:
+    found = f"a licence, and a model card that is kept, {card}"
+    return InputError(Problem("license", found, "one of them", "Write the licence into the card, or replace the card."))
 
 
 def published_names(folder: Path) -> list[str]:

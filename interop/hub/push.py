@@ -1,7 +1,7 @@
 """Publishing a model's folder as one commit on the Hugging Face hub."""
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pairform.assemblies.checkpoints.reading.file_names import CARD
 from pairform.assemblies.checkpoints.reading.hub import local_folder, repository
 from pairform.assemblies.checkpoints.reading.hub_errors import Repository, hub_errors
-from pairform.interop.hub.contents import Upload, obsolete, uploads
+from pairform.interop.hub.contents import Upload, kept_card, obsolete, uploads
 from pairform.interop.hub.licences import check_license
 from pairform.registry import PATH, CheckpointError, InputError, OutputError, Problem, shorten
 
@@ -89,59 +89,37 @@ def push(
     sizes = {name: each.size for name, each in files.items()}
     if dry_run:
         return Published(target.name, target.revision or MAIN, None, target.url, sizes)
-    # a card that was written here does not replace one of the repository
-    kept = CARD if card == "keep" and license is None and not (source / CARD).exists() else None
+    made_card = card == "keep" and not (source / CARD).exists()
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="pairform")
     with hub_errors(target, OutputError):
-        return Push(api, target, kept).send(files, private, message or f"Publish {target.name}")
+        push = Push(api, target)
+        push.open(private)
+        if made_card and CARD in push.there:
+            if license is not None:
+                raise kept_card(f"{target.url}/blob/{push.branch}/{CARD}")
+            del files[CARD]
+        return push.send(files, message or f"Publish {target.name}")
 
 
 class Push:
-    """One push. kept: a file that stays as it is if the repository has one."""
+    """One push.
 
-    def __init__(self, api: "HfApi", target: Repository, kept: str | None) -> None:
-        self.api, self.target, self.kept = api, target, kept
+    heads: the last commit of each branch, after `open`.
+    start: the commit that the new one follows; None in a repository without commits.
+    there: the repository's files at `start`.
+    """
+
+    def __init__(self, api: "HfApi", target: Repository) -> None:
+        self.api, self.target = api, target
         self.name, self.branch = target.name, target.revision or MAIN
-
-    def send(self, files: dict[str, Upload], private: bool | None, message: str) -> Published:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-        self.open(private)
-        heads = self.heads()
-        start = heads.get(self.branch, heads.get(MAIN))
-        there = self.listing(start)
-        if self.kept in there:
-            files.pop(self.kept or "", None)
-        additions = [
-            CommitOperationAdd(each.name, each.content if isinstance(each.content, bytes) else str(each.content))
-            for each in files.values()
-        ]
-        removed = obsolete([*there], files)
-        base = self.branch if self.branch in heads else MAIN
-        # without the repository's .gitignore, which would leave files out in silence
-        self.api.preupload_lfs_files(self.name, additions, revision=base, gitignore_content="", free_memory=False)
-        operations = [*additions, *(CommitOperationDelete(name) for name in removed)]
-        created = self.branch not in heads and start is not None
-        if created:
-            self.api.create_branch(self.name, branch=self.branch, revision=start)
-        try:
-            commit = self.api.create_commit(
-                self.name, operations, commit_message=message, revision=self.branch, parent_commit=start
-            )
-        except BaseException:
-            if created:
-                with suppress(Exception):
-                    self.api.delete_branch(self.name, branch=self.branch)
-            raise
-        self.check(files, commit.oid)
-        sizes = {name: each.size for name, each in files.items()}
-        url = f"{self.target.url}/tree/{commit.oid}"
-        return Published(self.name, self.branch, commit.oid, url, sizes, tuple(removed))
+        self.heads: dict[str, str] = {}
+        self.start: str | None = None
+        self.there: dict[str, RepoFile] = {}
 
     def open(self, private: bool | None) -> None:
-        """Create the repository unless it exists. Its visibility is checked before anything is sent."""
+        """Look at the repository, which is created unless it exists. Its visibility is checked before anything is sent."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
@@ -153,13 +131,53 @@ class Push:
             kinds = {True: "a private repository", False: "a public repository"}
             remedy = f"Nothing was sent. Change it at {self.target.url}/settings, or ask for {kinds[not private]}."
             raise OutputError(Problem(self.name, kinds[not private], kinds[private], remedy))
-
-    def heads(self) -> dict[str, str]:
-        """The last commit of each branch."""
         refs = self.api.list_repo_refs(self.name)
         if self.branch in {tag.name for tag in refs.tags}:
             raise OutputError(Problem(self.name, f"the tag {self.branch!r}", "a branch", "Choose another revision."))
-        return {branch.name: branch.target_commit for branch in refs.branches}
+        self.heads = {branch.name: branch.target_commit for branch in refs.branches}
+        self.start = self.heads.get(self.branch, self.heads.get(MAIN))
+        self.there = self.listing(self.start)
+
+    def send(self, files: dict[str, Upload], message: str) -> Published:
+        """Send the files, then make one commit of them."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        additions = [
+            CommitOperationAdd(each.name, each.content if isinstance(each.content, bytes) else str(each.content))
+            for each in files.values()
+        ]
+        removed = obsolete([*self.there], files)
+        known = self.branch in self.heads
+        # without the repository's .gitignore, which would leave files out in silence
+        self.api.preupload_lfs_files(
+            self.name, additions, revision=self.branch if known else MAIN, gitignore_content="", free_memory=False
+        )
+        with self.new_branch(known):
+            commit = self.api.create_commit(
+                self.name,
+                [*additions, *(CommitOperationDelete(name) for name in removed)],
+                commit_message=message,
+                revision=self.branch,
+                parent_commit=self.start,
+            )
+        self.check(files, commit.oid)
+        sizes = {name: each.size for name, each in files.items()}
+        url = f"{self.target.url}/tree/{commit.oid}"
+        return Published(self.name, self.branch, commit.oid, url, sizes, tuple(removed))
+
+    @contextmanager
+    def new_branch(self, known: bool) -> Iterator[None]:
+        """The branch, which is removed again if it is new and the block fails."""
+        if known or self.start is None:
+            yield
+            return
+        self.api.create_branch(self.name, branch=self.branch, revision=self.start)
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):
+                self.api.delete_branch(self.name, branch=self.branch)
+            raise
 
     def listing(self, commit: str | None) -> "dict[str, RepoFile]":
         """The files of the repository at a commit."""

@@ -15,6 +15,7 @@ from pairform.cli.blocks import blocks
 from pairform.cli.convert import convert, plan
 from pairform.cli.data import data
 from pairform.cli.generate import generate
+from pairform.cli.hub import card, push
 from pairform.cli.specs import diff, inspect, presets, schema, show
 from pairform.cli.study import study
 from pairform.cli.weights import carry, export, extract, verify
@@ -38,6 +39,8 @@ COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
     export: ("pairform export pair --out pair-transformers",),
     extract: ("pairform extract pair --part encoder --out encoder",),
     generate: ('pairform generate pair --text "the quick brown fox"', 'pairform generate pair --ids "5 17 3"'),
+    card: ("pairform card pair --license gemma",),
+    push: ("pairform push pair owner/pair --private --dry-run",),
     carry: ("pairform carry pair --set decoder.layer.branches.feed_forward.name=mlp --out pair-mlp",),
 }
 """Every command, in the order of `--help`, with the examples at the end of its own help; a test runs them in this order."""
