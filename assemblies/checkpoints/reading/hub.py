@@ -82,7 +82,8 @@ def download(source: Repository, *, weights: bool = True) -> Path:
     wanted = [*CONFIGURATION, *(BESIDE if weights else ())]
     with hub_errors(source):
         folder = Path(snapshot_download(source.name, revision=source.revision, allow_patterns=wanted))
-        if weights:
+    if weights:
+        with hub_errors(source, cached=True):
             # at the commit that was just found, whatever the branch is by now
             snapshot_download(source.name, revision=folder.name, allow_patterns=weight_files(folder))
     return folder

@@ -27,16 +27,20 @@ class Repository:
 
 
 @contextmanager
-def hub_errors(repository: Repository, kind: type[PairformError] = CheckpointError) -> Iterator[None]:
-    """Report what a call of huggingface_hub raises as an error of `kind`."""
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+def hub_errors(repository: Repository, kind: type[PairformError] = CheckpointError, *, cached: bool = False) -> Iterator[None]:
+    """Report what a call of huggingface_hub raises as an error of `kind`.
+
+    cached: whether some files of the repository are known to be in the cache.
+    """
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
     except PairformError:
         raise
     except (HTTPError, OfflineModeIsEnabled, OSError, ValueError, RuntimeError) as error:
-        raise kind(problem(repository, error, writing=kind is OutputError)) from None
+        incomplete = cached and isinstance(error, LocalEntryNotFoundError)
+        raise kind(partly(repository) if incomplete else problem(repository, error, writing=kind is OutputError)) from None
 
 
 def problem(repository: Repository, error: BaseException, *, writing: bool = False) -> Problem:
@@ -60,8 +64,7 @@ def problem(repository: Repository, error: BaseException, *, writing: bool = Fal
     if isinstance(error, errors.RevisionNotFoundError):
         return Problem(where, f"no revision {repository.revision!r}", "a branch, tag or commit", f"See {repository.url}.")
     if isinstance(error, errors.IncompleteSnapshotError):
-        found = f"only some of the files{at} in the cache, and no hub in reach"
-        return Problem(where, found, "the whole model", "Download it once with a connection.")
+        return partly(repository)
     if isinstance(error, errors.OfflineModeIsEnabled) or isinstance(error.__cause__, errors.OfflineModeIsEnabled):
         found = f"no such folder, and no such hub repository{at} cached; HF_HUB_OFFLINE keeps the hub from being in reach"
         return Problem(where, found, "one of them", "Check the name, or download it once without HF_HUB_OFFLINE.")
@@ -77,6 +80,12 @@ def problem(repository: Repository, error: BaseException, *, writing: bool = Fal
         return Problem(where, found, "a hub in reach", "Check the connection, and try again.")
     found = getattr(error, "strerror", None) or f"{type(error).__name__} while talking to the hub: {shorten(str(error))}"
     return Problem(where, found, "a hub repository in reach, and room for its files")
+
+
+def partly(repository: Repository) -> Problem:
+    """Some files are in the cache, and the others cannot be downloaded."""
+    found = "only some of the files in the cache, and no hub in reach"
+    return Problem(str(repository), found, "the whole model", "Download it once with a connection.")
 
 
 def answered(where: str, status: int) -> Problem:
