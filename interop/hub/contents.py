@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import checkpoint_in
-from pairform.assemblies.checkpoints.reading.file_names import CARD, ENCODER_TOKENIZER, NOTICES, OTHERS, PROVENANCE
-from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
+from pairform.assemblies.checkpoints.reading.file_names import (
+    CARD,
+    COMPANIONS,
+    ENCODER_COMPANIONS,
+    ENCODER_TOKENIZER,
+    NOTICES,
+    OTHERS,
+    PROVENANCE,
+)
+from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC, ModelFolder
+from pairform.assemblies.checkpoints.reading.weights import INDEX
 from pairform.assemblies.checkpoints.verify import differences, missing
-from pairform.assemblies.checkpoints.writing.companions import resolved
-from pairform.assemblies.checkpoints.writing.contents import files_beside, foreign_files, model_files, read_record
+from pairform.assemblies.checkpoints.writing.companions import resolved, unreadable
+from pairform.assemblies.checkpoints.writing.contents import WEIGHTS, files_beside, foreign_files, model_files, read_record
 from pairform.assemblies.checkpoints.writing.folder import NAMED
+from pairform.assemblies.families.tokens import GENERATION
 from pairform.interop.hub import licences
 from pairform.interop.hub.card import card_of, published_bases, published_provenance
-from pairform.registry import InputError, OutputError, Problem, read_bytes
+from pairform.registry import InputError, OutputError, Problem, open_regular, read_bytes
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,10 @@ def uploads(folder: Path, repository: str, license: str | None, replace_card: bo
     for name in names:
         real = resolved(folder, name)
         if real is not None:
+            try:
+                open_regular(real).close()
+            except OSError as error:
+                raise unreadable(folder / name, error) from None
             found[name] = real
     if PROVENANCE in found:
         found[PROVENANCE] = provenance_bytes(model)
@@ -122,11 +136,5 @@ def check_notice(found: dict[str, Path | bytes], folder: Path) -> None:
 
 def obsolete(names: list[str], wanted: Mapping[str, Upload]) -> list[str]:
     """Of the names in a repository, the files of the model that is replaced which the new one has not."""
-    from pairform.assemblies.checkpoints.reading.file_names import COMPANIONS, ENCODER_COMPANIONS
-    from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
-    from pairform.assemblies.checkpoints.reading.weights import INDEX
-    from pairform.assemblies.checkpoints.writing.contents import WEIGHTS
-    from pairform.assemblies.families.tokens import GENERATION
-
     known = {SPEC, CONFIG, GENERATION, INDEX, PROVENANCE, *COMPANIONS, *ENCODER_COMPANIONS, *OTHERS}
     return [name for name in names if name not in wanted and (name in known or WEIGHTS.fullmatch(name))]

@@ -1,6 +1,7 @@
 """Text from files inside Markdown: nothing in it becomes markup, a link or a new line."""
 
 import re
+from collections.abc import Sequence
 
 from pairform.registry import printable
 from pairform.registry.errors import cut_end
@@ -19,7 +20,7 @@ def code(text: object) -> str:
     return f"`{printable(cut_end(str(text), LONGEST)).replace('`', chr(39)).replace('|', '/') or ' '}`"
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table of cells that are escaped already; all but the first column are numbers or short words."""
     lines = [header, ("---", *("---:" for _ in header[1:])), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -24,15 +24,18 @@ def card(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="File to write; by default the card is printed.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write the model card of a folder.
 
     It says what the model is, how to load it, how it was made, and its licence.
     """
     from pairform import model_card
-    from pairform.registry import write_text
+    from pairform.registry import OutputError, Problem, write_text
     from pairform.registry.errors import shown
 
+    if out is not None and out.exists() and not overwrite:
+        raise OutputError(Problem(str(out), "a file that exists", "a new one", "Add --overwrite to replace it."))
     text = model_card(directory, repository=repository, license=license_)
     if out is None:
         print(shown(text), end="")

@@ -11,7 +11,7 @@ import pairform
 from tests.broken.damage import refused
 from tests.checkpoints import gemma2
 from tests.hub.repositories import Repository
-from tests.hub.server import READER, Hub
+from tests.hub.server import READER, Answer, Handler, Hub
 from tests.hub.weights import same_weights
 
 ENDPOINTS = ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE")
@@ -114,6 +114,29 @@ def test_only_the_files_of_the_model_are_downloaded(hub: Hub, tmp_path: Path) ->
     pairform.load("lab/gemma")
     fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.requests if "/resolve/" in path}
     assert fetched == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"siblings": 3}', b'{"id": 5}', b"null"])
+def test_answers_that_are_not_the_hubs(body: bytes, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(handler: Handler, name: str, rest: list[str]) -> None:
+        raise Answer(200, body)
+
+    monkeypatch.setattr(Handler, "api", answer)
+    refused(lambda: pairform.load("lab/gemma"), "lab/gemma")
+
+
+def test_the_servers_text_is_escaped(hub: Hub, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batch(handler: Handler, name: str) -> None:
+        objects = [
+            each | {"error": {"code": 500, "message": "\x1b[31m\u202e" + "x" * 5000}} for each in handler.json()["objects"]
+        ]
+        raise Answer(200, {"objects": objects})
+
+    monkeypatch.setattr(Handler, "batch", batch)
+    message = refused(lambda: pairform.push(pair, "lab/pair"), "lab/pair")
+    assert "\x1b" not in message
+    assert "\u202e" not in message
+    assert len(message) < 1000
 
 
 def test_an_index_names_no_file_elsewhere(hub: Hub, tmp_path: Path) -> None:

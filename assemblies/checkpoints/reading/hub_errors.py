@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pairform.registry import CheckpointError, OutputError, PairformError, Problem, shorten
 
+MALFORMED = (LookupError, TypeError, AttributeError, AssertionError)
+"""What huggingface_hub raises for answers of another form than the hub's."""
 LOGIN = "log in with `hf auth login`"
 
 
@@ -32,15 +34,24 @@ def hub_errors(repository: Repository, kind: type[PairformError] = CheckpointErr
 
     cached: whether some files of the repository are known to be in the cache.
     """
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
     except PairformError:
         raise
-    except (HTTPError, OfflineModeIsEnabled, OSError, ValueError, RuntimeError) as error:
+    except (http_error(), OfflineModeIsEnabled, OSError, ValueError, RuntimeError, *MALFORMED) as error:
+        if isinstance(error, MALFORMED) and kind is not CheckpointError:
+            raise  # of our own code
         incomplete = cached and isinstance(error, LocalEntryNotFoundError)
         raise kind(partly(repository) if incomplete else problem(repository, error, writing=kind is OutputError)) from None
+
+
+def http_error() -> type[Exception]:
+    """The base of the errors of HTTP. It is of the package that huggingface_hub uses for HTTP, which its version decides."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # type: ignore[attr-defined]
 
 
 def problem(repository: Repository, error: BaseException, *, writing: bool = False) -> Problem:
@@ -75,10 +86,10 @@ def problem(repository: Repository, error: BaseException, *, writing: bool = Fal
         return answered(where, error.response.status_code)
     if isinstance(error, errors.HFValidationError):
         return Problem(where, shorten(str(repository)), "a hub id: owner/name, or owner/name@revision")
-    if isinstance(error, errors.HTTPError):
+    if isinstance(error, http_error()):
         found = f"no connection to the hub ({type(error).__name__})"
         return Problem(where, found, "a hub in reach", "Check the connection, and try again.")
-    found = getattr(error, "strerror", None) or f"{type(error).__name__} while talking to the hub: {shorten(str(error))}"
+    found = getattr(error, "strerror", None) or f"{type(error).__name__} while talking to the hub: {shorten(str(error), 300)}"
     return Problem(where, found, "a hub repository in reach, and room for its files")
 
 
