@@ -243,14 +243,17 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running() -> Iterator[Hub]:
     """A hub on a free port of this machine."""
-    handler = type("HubHandler", (Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    class Own(Handler):
+        """The handler of this hub alone."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
     server.daemon_threads = True
-    handler.hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
+    Own.hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield handler.hub
+        yield Own.hub
     finally:
         server.shutdown()
         server.server_close()

@@ -24,7 +24,7 @@ GEMMA_NOTICE = "Gemma is provided under and subject to the Gemma Terms of Use fo
 def parsed(folder: Path | str, **options: Any) -> tuple[dict[str, Any], str]:
     """Metadata and text of a card, as huggingface_hub reads them."""
     card = ModelCard(pairform.model_card(folder, **options))
-    return card.data.to_dict(), card.text
+    return card.data.to_dict(), card.text  # type: ignore[no-untyped-call]
 
 
 def llama(folder: Path, license: str | None) -> Path:

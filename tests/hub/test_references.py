@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,15 @@ from tests.hub.repositories import Repository
 from tests.hub.server import READER, Answer, Handler, Hub
 from tests.hub.weights import same_weights
 
+EMPTY: Mapping[str, bytes] = {}
 ENDPOINTS = ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE")
 
 
-def publish(hub: Hub, name: str, folder: Path, branch: str = "main", **extra: bytes) -> Repository:
+def publish(hub: Hub, name: str, folder: Path, branch: str = "main", extra: Mapping[str, bytes] = EMPTY) -> Repository:
     """Put a folder on the hub as it is."""
     found = hub.repositories.setdefault(name, Repository())
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    found.commit(branch, files | extra)
+    found.commit(branch, files | dict(extra))
     return found
 
 
@@ -108,7 +109,7 @@ def test_the_cache_serves_without_a_connection(gemma: dict[str, Path], hub: Hub,
 def test_only_the_files_of_the_model_are_downloaded(hub: Hub, tmp_path: Path) -> None:
     folder = gemma2(tmp_path / "gemma", shard="60KB")
     others = ("onnx/model.safetensors", "onnx/config.json", "consolidated.safetensors", "pytorch_model.bin", "run.py", "a.json")
-    publish(hub, "lab/gemma", folder, **dict.fromkeys(others, b"not asked for"))
+    publish(hub, "lab/gemma", folder, extra=dict.fromkeys(others, b"not asked for"))
     pairform.load_spec("lab/gemma")
     assert not any(path.endswith(".safetensors") for path in hub.requests)
     pairform.load("lab/gemma")
@@ -151,7 +152,8 @@ def test_an_index_names_no_file_elsewhere(hub: Hub, tmp_path: Path) -> None:
 def test_save_carries_tokenizer_and_settings(hub: Hub, pair: Path, tmp_path: Path) -> None:
     pairform.push(pair, "lab/pair")
     model = pairform.load("lab/pair")
-    for name, source in {"folder": pair, "hub": "lab/pair"}.items():
+    sources: dict[str, str | Path] = {"folder": pair, "hub": "lab/pair"}
+    for name, source in sources.items():
         pairform.save(model, tmp_path / name, companions=source)
         for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
             assert (tmp_path / name / file).read_bytes() == (pair / file).read_bytes()
