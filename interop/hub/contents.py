@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ from pairform.assemblies.checkpoints.writing.folder import NAMED
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.interop.hub import licences
 from pairform.interop.hub.card import card_of, published_bases, published_provenance
-from pairform.registry import InputError, OutputError, Problem, open_regular, read_bytes
+from pairform.interop.hub.paths import without_path_fields
+from pairform.registry import InputError, OutputError, Problem, open_regular, read_bytes, read_json
+
+CONFIGURATIONS = frozenset(
+    {CONFIG, GENERATION, *(name for name in (*COMPANIONS, *ENCODER_COMPANIONS) if name.endswith("tokenizer_config.json"))}
+)
+"""JSON files in which transformers may have recorded where files were."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Upload:
 def uploads(folder: Path, repository: str, license: str | None, replace_card: bool) -> list[Upload]:
     """The files of a folder as they are published, in order of their names.
 
-    The card is written unless there is one or `replace_card` is set; provenance.json is without local paths; a NOTICE is added
+    The card is written unless there is one or `replace_card` is set. Local paths are left out of JSON files. A NOTICE is added
     where Gemma's terms ask for it.
 
     Raises:
@@ -63,8 +70,12 @@ def uploads(folder: Path, repository: str, license: str | None, replace_card: bo
             except OSError as error:
                 raise unreadable(folder / name, error) from None
             found[name] = real
+    for name in CONFIGURATIONS & found.keys():
+        document = read_json(folder / name)
+        if (published := without_path_fields(document)) != document:
+            found[name] = json_bytes(published)
     if PROVENANCE in found:
-        found[PROVENANCE] = provenance_bytes(model)
+        found[PROVENANCE] = provenance_bytes(model, found)
     if CARD in found and not replace_card and license is not None:
         raise kept_card(str(folder / CARD))
     if replace_card or CARD not in found:
@@ -113,11 +124,16 @@ def recorded_problems(model: ModelFolder) -> Iterator[Problem]:
         yield from differences(record["files"], present, model.path)
 
 
-def provenance_bytes(model: ModelFolder) -> bytes:
-    """provenance.json without local paths; files that were added, such as a tokenizer, are recorded."""
+def provenance_bytes(model: ModelFolder, found: Mapping[str, Path | bytes]) -> bytes:
+    """provenance.json without local paths. It records the files as they are published, with those that were added."""
     document: dict[str, Any] = published_provenance(model)
     if "files" in document:
-        document["files"] = files_beside(model.path)
+        changed = {name: sha256(content).hexdigest() for name, content in found.items() if isinstance(content, bytes)}
+        document["files"] = {name: changed.get(name, digest) for name, digest in files_beside(model.path).items()}
+    return json_bytes(document)
+
+
+def json_bytes(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 

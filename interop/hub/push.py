@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 MAIN = "main"
+IGNORE_NOTHING = "# all files are sent\n"
+"""In the place of the repository's .gitignore, which would leave files out in silence."""
 Card = Literal["keep", "replace"]
 
 
@@ -63,7 +65,8 @@ def push(
     Args:
         folder: a model's folder, in pairform's format or transformers'.
         repo: the hub id `owner/name`. A repository that does not exist is created.
-        private: whether the repository is private. Default: as it is; a new one is public.
+        private: whether the repository is private. Default: as it is; a new one is public, unless its organisation has another
+            default.
         revision: the branch; one that does not exist is created from `main`. Default: `main`.
         message: of the commit.
         license: as for `model_card`.
@@ -125,7 +128,7 @@ class Push:
         try:
             found = self.api.model_info(self.name)
         except RepositoryNotFoundError:
-            self.api.create_repo(self.name, private=bool(private))
+            self.api.create_repo(self.name, private=private)
             found = self.api.model_info(self.name)
         if private is not None and bool(found.private) != private:
             kinds = {True: "a private repository", False: "a public repository"}
@@ -148,10 +151,11 @@ class Push:
         ]
         removed = obsolete([*self.there], files)
         known = self.branch in self.heads
-        # without the repository's .gitignore, which would leave files out in silence
-        self.api.preupload_lfs_files(
-            self.name, additions, revision=self.branch if known else MAIN, gitignore_content="", free_memory=False
-        )
+        base = self.branch if known else MAIN
+        self.api.preupload_lfs_files(self.name, additions, revision=base, gitignore_content=IGNORE_NOTHING, free_memory=False)
+        if left_out := [each.path_in_repo for each in additions if each._should_ignore]:
+            found = f"a .gitignore that leaves out {', '.join(left_out[:8])}"
+            raise OutputError(Problem(self.name, found, "one that leaves out no file of a model", "Remove it there."))
         with self.new_branch(known):
             commit = self.api.create_commit(
                 self.name,

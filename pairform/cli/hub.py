@@ -48,7 +48,7 @@ def push(
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Hub id. A new repository is created.")],
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Who sees the repository; by default as it is, and a new one is public."),
+        typer.Option("--private/--public", help="Visibility of the repository; by default as it is, or the hub's default."),
     ] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="BRANCH", help="Branch, created if it does not exist.")

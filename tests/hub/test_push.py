@@ -14,7 +14,7 @@ import pytest
 
 import pairform
 from pairform.assemblies.checkpoints.verify import verify
-from tests.broken.damage import refused
+from tests.broken.damage import edit_json, refused
 from tests.checkpoints import gemma2
 from tests.hub.repositories import Repository
 from tests.hub.server import OWNER, READER, Hub, error
@@ -230,6 +230,24 @@ def test_places_on_this_machine_are_not_published(hub: Hub, tmp_path: Path) -> N
         assert not any(b"private-home" in content for content in hub.repositories[f"lab/{name}"].main.values())
     provenance = json.loads(hub.repositories["lab/pair"].main["provenance.json"])
     assert provenance["sources"]["encoder"]["path"] == "large"
+
+
+def test_paths_that_transformers_recorded_are_not_published(hub: Hub, pair: Path, tmp_path: Path) -> None:
+    source = copytree(pair, tmp_path / "pair")
+    edit_json(source / "tokenizer_config.json", lambda fields: fields.update(name_or_path="/home/me/x", sep_token="/s/"))
+    (source / "provenance.json").unlink()
+    pairform.export(source, tmp_path / "again", format="pairform")
+    pairform.push(tmp_path / "again", "lab/pair")
+    fields = json.loads(hub.repositories["lab/pair"].main["tokenizer_config.json"])
+    assert (fields["name_or_path"], fields["sep_token"]) == ("x", "/s/")
+    assert verify("lab/pair").ok
+
+
+def test_a_hub_that_insists_on_its_gitignore(hub: Hub, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repositories["lab/pair"] = Repository()
+    monkeypatch.setattr("tests.hub.server.ignored", lambda path, gitignore: path == "spec.json")
+    refused(lambda: pairform.push(pair, "lab/pair"), ".gitignore", "spec.json")
+    assert list(hub.repositories["lab/pair"].main) == [".gitattributes"]
 
 
 def test_a_dry_run_asks_nobody(hub: Hub, pair: Path) -> None:

@@ -53,6 +53,8 @@ def test_every_function_takes_a_revision(gemma: dict[str, Path], tmp_path: Path)
         assert same_weights(pairform.load(tmp_path / name), pairform.load(gemma["v1"]))
     assert pairform.carry("lab/gemma@v1")[0].spec == old
     refused(lambda: pairform.load("lab/gemma@v1", revision="main"), "one revision")
+    for odd in ("../../x", "", "a b", "-x", 5):
+        refused(lambda odd=odd: pairform.load("lab/gemma", revision=odd), "lab/gemma", "a branch, tag or commit")  # type: ignore[misc]
     refused(lambda: pairform.load_spec(old, revision="v1"), "revision", "only a hub id")
 
 

@@ -11,7 +11,8 @@ from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, read_
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.registry import PATH, CheckpointError, Problem, shorten
 
-REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.][\w./-]*))?", re.ASCII)
+REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
+REPOSITORY = re.compile(rf"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>{REVISION.pattern}))?", re.ASCII)
 """A hub id, which may say at which branch, tag or commit: `owner/name@revision`."""
 # names, not patterns, which would match in subfolders too; no pickles, which could run code and are not read
 CONFIGURATION = (SPEC, CONFIG, GENERATION, INDEX, PROVENANCE, CARD)
@@ -69,6 +70,8 @@ def repository(ref: object, revision: str | None = None) -> Repository:
     found = REPOSITORY.fullmatch(ref) if isinstance(ref, str) else None
     if found is None:
         raise CheckpointError(Problem("", shorten(ref), "a hub id: owner/name, or owner/name@revision"))
+    if revision is not None and (not isinstance(revision, str) or not REVISION.fullmatch(revision)):
+        raise CheckpointError(Problem(shorten(ref, PATH), f"the revision {shorten(revision)}", "a branch, tag or commit"))
     if revision is not None and found["revision"] not in (None, revision):
         where = shorten(ref, PATH)
         raise CheckpointError(Problem(where, f"the revision {shorten(revision)} beside it", "one revision of a hub id"))
