@@ -10,7 +10,7 @@ from pairform.assemblies.checkpoints.reading.file_names import PROVENANCE
 from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
 from pairform.assemblies.checkpoints.reading.weights import exists
-from pairform.assemblies.checkpoints.writing.bases import Base, bases_in, joint_license, recorded_bases
+from pairform.assemblies.checkpoints.writing.bases import WORD, Base, bases_in, joint_license, recorded_bases
 from pairform.assemblies.checkpoints.writing.config_file import class_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.interop.hub import licences, origin
@@ -27,6 +27,8 @@ AUTO = {
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
 """The Auto class for the end of a class's name; AutoModel for others."""
+DIAGRAM = 50_000
+"""Characters of a diagram that Mermaid refuses to draw."""
 TASKS = {
     "lm": "text-generation",
     "masked_lm": "fill-mask",
@@ -61,7 +63,7 @@ def card_of(model: ModelFolder, repository: str | None, license: str | None) -> 
     parts = [(code(part), f"{count:,}") for part, count in counts.items() if count]
     sections = {
         "Use": usage(model, spec, name),
-        "Architecture": [f"```mermaid\n{diagram(spec, 'mermaid')}```", table(("part", "parameters"), parts)],
+        "Architecture": [drawing(spec), table(("part", "parameters"), parts)],
         "How it was made": origin.section(provenance, recorded_bases(model) or [base for base in bases if base.revision]),
         "Licence": licences.section(bases, license),
     }
@@ -69,6 +71,11 @@ def card_of(model: ModelFolder, repository: str | None, license: str | None) -> 
     for title, paragraphs in sections.items():
         text += [f"## {title}", *paragraphs]
     return f"---\n{metadata(model, spec, bases, license)}\n---\n\n" + "\n\n".join(text) + "\n"
+
+
+def drawing(spec: ModelSpec) -> str:
+    drawn = diagram(spec, "mermaid")
+    return f"```mermaid\n{drawn}```" if len(drawn) < DIAGRAM else "Its layers differ too much for a diagram here."
 
 
 def published_bases(model: ModelFolder) -> tuple[Base, ...]:
@@ -111,6 +118,10 @@ def usage(model: ModelFolder, spec: ModelSpec, name: str) -> list[str]:
     """How to load the model."""
     ending = class_of(spec).removeprefix("Pairform")
     auto = AUTO.get(ending, "AutoModel")
+    if model.family is not None:  # the class that wrote the folder, or would have
+        architectures = model.config.get("architectures")
+        named = architectures[0] if isinstance(architectures, list) and architectures else None
+        auto = named if isinstance(named, str) and WORD.fullmatch(named) and named.isidentifier() else auto
     ours = f"```python\nimport pairform\n\nmodel = pairform.load({json.dumps(name)})\n```"
     registering = ["", "import pairform.interop.transformers  # registers the classes"] if model.family is None else []
     lines = [f"from transformers import {auto}", *registering, "", f"model = {auto}.from_pretrained({json.dumps(name)})"]

@@ -32,7 +32,7 @@ class Published:
         revision: the branch.
         commit: None if nothing was sent, as asked.
         url: of the model at that commit, or of the repository.
-        files: name -> size in bytes, of the files that the model has there.
+        files: name -> size in bytes, of the files that were sent or there already; without a card that was kept there.
         removed: files of the model that was replaced which the new one has not.
     """
 
@@ -77,7 +77,8 @@ def push(
 
     Raises:
         CheckpointError, SpecError: the folder holds no model.
-        OutputError: its files are not a model's, or the hub does not take them; the branch is then as it was.
+        OutputError: its files are not a model's, or the hub does not take them; the branch is then as it was,
+            unless the error names the new commit.
         InputError: another argument is invalid.
     """
     source = local_folder(folder)
@@ -87,6 +88,8 @@ def push(
         raise InputError(Problem("card", shorten(card), "keep or replace"))
     if message is not None and (not isinstance(message, str) or not message.strip()):
         raise InputError(Problem("message", shorten(message), "a commit message"))
+    if private is not None and not isinstance(private, bool):
+        raise InputError(Problem("private", shorten(private), "true, false or nothing"))
     target = repository(repo, revision)
     files = {each.name: each for each in uploads(source, target.name, check_license(license), card == "replace")}
     sizes = {name: each.size for name, each in files.items()}
@@ -134,10 +137,7 @@ class Push:
             kinds = {True: "a private repository", False: "a public repository"}
             remedy = f"Nothing was sent. Change it at {self.target.url}/settings, or ask for {kinds[not private]}."
             raise OutputError(Problem(self.name, kinds[not private], kinds[private], remedy))
-        refs = self.api.list_repo_refs(self.name)
-        if self.branch in {tag.name for tag in refs.tags}:
-            raise OutputError(Problem(self.name, f"the tag {self.branch!r}", "a branch", "Choose another revision."))
-        self.heads = {branch.name: branch.target_commit for branch in refs.branches}
+        self.heads = self.branches()
         self.start = self.heads.get(self.branch, self.heads.get(MAIN))
         self.there = self.listing(self.start)
 
@@ -171,7 +171,7 @@ class Push:
 
     @contextmanager
     def new_branch(self, known: bool) -> Iterator[None]:
-        """The branch, which is removed again if it is new and the block fails."""
+        """The branch, which is removed again if it is new, the block fails, and nobody has committed to it."""
         if known or self.start is None:
             yield
             return
@@ -180,8 +180,16 @@ class Push:
             yield
         except BaseException:
             with suppress(Exception):
-                self.api.delete_branch(self.name, branch=self.branch)
+                if self.branches()[self.branch] == self.start:
+                    self.api.delete_branch(self.name, branch=self.branch)
             raise
+
+    def branches(self) -> dict[str, str]:
+        """The last commit of each branch; `OutputError` if a tag has the name of ours."""
+        refs = self.api.list_repo_refs(self.name)
+        if self.branch in {tag.name for tag in refs.tags}:
+            raise OutputError(Problem(self.name, f"the tag {self.branch!r}", "a branch", "Choose another revision."))
+        return {branch.name: branch.target_commit for branch in refs.branches}
 
     def listing(self, commit: str | None) -> "dict[str, RepoFile]":
         """The files of the repository at a commit."""

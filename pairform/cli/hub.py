@@ -81,6 +81,8 @@ def push(
     width = max(map(len, done.files))
     for name, size in done.files.items():
         print(f"{name.ljust(width)}  {size:>15,} bytes")
+    if "README.md" not in done.files:
+        print(f"{'README.md'.ljust(width)}  kept as it is there; --card replace writes a new one")
     for name in done.removed:
         print(f"{name.ljust(width)}  removed")
     print(f"{done.url}: {'not sent' if done.commit is None else 'published'} ({sum(done.files.values()):,} bytes)")

@@ -36,7 +36,7 @@ class Hub:
         self.requests: list[str] = []
         self.uploads: list[str] = []
         self.on_upload: Callable[[str], int | None] = lambda sha: None
-        self.on_commit: Callable[[Repository], None] = lambda repository: None
+        self.on_commit: Callable[[Repository], object] = lambda repository: None
 
 
 class Answer(Exception):  # noqa: N818

@@ -64,9 +64,11 @@ def test_a_pair_of_the_hub(hub: Hub, pair: Path, tmp_path: Path) -> None:
         assert (data["base_model"], data["library_name"], data["license"]) == (["lab/gemma-base"], library, "gemma")
 
 
-def test_the_code_in_a_card_runs(pair: Path, tmp_path: Path) -> None:
+def test_the_code_in_a_card_runs(hub: Hub, pair: Path, tmp_path: Path) -> None:
     pairform.export(pair, tmp_path / "export")
-    for folder in (pair, tmp_path / "export"):
+    pairform.extract(pair, tmp_path / "part", part="decoder", format="transformers")
+    pairform.push(pair, "lab/pair")
+    for folder in ("lab/pair", tmp_path / "export", tmp_path / "part"):
         blocks = re.findall(r"```python\n(.*?)```", pairform.model_card(folder, repository=str(folder)), re.DOTALL)
         assert len(blocks) == 2
         for block in blocks:

@@ -24,6 +24,7 @@ def test_push_and_use(run: CommandLine, hub: Hub, pair: Path, tmp_path: Path) ->
     assert done["commit"] == hub.repositories["lab/pair"].branches["trial"]
     assert hub.repositories["lab/pair"].private
     assert hub.repositories["lab/pair"].messages[-1] == "First"
+    assert "README.md" in run("push", pair, "lab/pair@trial").out
     refused(run("push", pair, "lab/pair", "--public"), 1, "a private repository")
     assert "ok" in run("verify", "lab/pair@trial").out
     assert document(run("inspect", "lab/pair@trial", "--json")) == document(run("inspect", pair, "--json"))

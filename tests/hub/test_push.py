@@ -118,6 +118,9 @@ def test_a_branch_is_made_with_its_commit_or_not_at_all(hub: Hub, pair: Path) ->
     hub.on_commit = broken
     refused(lambda: pairform.push(pair, "lab/pair", revision="trial"), "500")
     assert list(hub.repositories["lab/pair"].branches) == ["main"]
+    hub.on_commit = lambda repository: repository.commit("trial", {"notes.txt": b"theirs"})
+    refused(lambda: pairform.push(pair, "lab/pair", revision="trial"), "412")
+    assert hub.repositories["lab/pair"].files[hub.repositories["lab/pair"].branches.pop("trial")] == {"notes.txt": b"theirs"}
     hub.on_commit = lambda repository: None
     assert pairform.push(pair, "lab/pair@trial").revision == "trial"
     assert list(hub.repositories["lab/pair"].main) == [".gitattributes"]
@@ -263,6 +266,7 @@ def test_a_dry_run_asks_nobody(hub: Hub, pair: Path) -> None:
         ({"repo": "pair"}, "hub id"),
         ({"repo": "a/b/c"}, "hub id"),
         ({"revision": "other"}, "one revision"),
+        ({"private": "yes"}, "true, false or nothing"),
         ({"card": "drop"}, "keep or replace"),
         ({"message": " "}, "a commit message"),
         ({"license": "MIT\nbase_model: x"}, "the hub's name of a licence"),

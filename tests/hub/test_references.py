@@ -85,6 +85,7 @@ READERS: list[Callable[[str], object]] = [pairform.load, pairform.load_spec, pai
 def test_missing(gemma: dict[str, Path], hub: Hub) -> None:
     for read in READERS:
         refused(lambda read=read: read("lab/none"), "lab/none", "no such hub repository", "Check the name")  # type: ignore[misc]
+        refused(lambda read=read: read("lab/a--b"), "a hub id: owner/name")  # type: ignore[misc]
         refused(lambda read=read: read("lab/gemma@v9"), "lab/gemma", "no revision 'v9'", "branch, tag or commit")  # type: ignore[misc]
 
 

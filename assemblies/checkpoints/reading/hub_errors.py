@@ -1,4 +1,4 @@
-"""Errors of the Hugging Face hub as ours: what is wrong, and what to do. The server's own words are not repeated."""
+"""Errors of the Hugging Face hub as ours: what is wrong, and what to do. The server's words are repeated in part at most."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +74,7 @@ def problem(repository: Repository, error: BaseException, *, writing: bool = Fal
         return Problem(where, "no such folder, and no such hub repository that you may read", "one of them", remedy)
     if isinstance(error, errors.RevisionNotFoundError):
         return Problem(where, f"no revision {repository.revision!r}", "a branch, tag or commit", f"See {repository.url}.")
-    if isinstance(error, errors.IncompleteSnapshotError):
+    if isinstance(error, getattr(errors, "IncompleteSnapshotError", ())):  # of later versions
         return partly(repository)
     if isinstance(error, errors.OfflineModeIsEnabled) or isinstance(error.__cause__, errors.OfflineModeIsEnabled):
         found = f"no such folder, and no such hub repository{at} cached; HF_HUB_OFFLINE keeps the hub from being in reach"
@@ -83,7 +83,7 @@ def problem(repository: Repository, error: BaseException, *, writing: bool = Fal
         found = f"no such folder, and no such hub repository{at} in reach or cached"
         return Problem(where, found, "one of them", "Check the name and the connection, or download it first.")
     if isinstance(error, errors.HfHubHTTPError):
-        return answered(where, error.response.status_code)
+        return answered(where, error.response.status_code, writing)
     if isinstance(error, errors.HFValidationError):
         return Problem(where, shorten(str(repository)), "a hub id: owner/name, or owner/name@revision")
     if isinstance(error, http_error()):
@@ -99,11 +99,11 @@ def partly(repository: Repository) -> Problem:
     return Problem(str(repository), found, "the whole model", "Download it once with a connection.")
 
 
-def answered(where: str, status: int) -> Problem:
+def answered(where: str, status: int, writing: bool) -> Problem:
     """The hub's answer was an error."""
     remedies = {
-        401: f"Your token is not valid: {LOGIN}.",
-        403: "Your token may not do this: use one with the right to write to this repository.",
+        401: f"There is no token, or none that is valid: {LOGIN}.",
+        403: f"Your token may not do this: use one with the right to {'write to' if writing else 'read'} this repository.",
         409: "Something else is changing the repository: try again.",
         412: "Someone else changed the branch meanwhile: look at it, and try again.",
         429: "Too many requests: wait, and try again.",
