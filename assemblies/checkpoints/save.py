@@ -135,10 +135,10 @@ def save(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
     output = Output(directory, format, max_shard_size, overwrite)
-    beside = None if companions is None else companions_in(companions)
     if sharded:
-        save_sharded(output, model.spec, tensors, beside)
+        save_sharded(output, model.spec, tensors, companions)
     else:
+        beside = None if companions is None else companions_in(companions)
         entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
         output.write(model.spec, entries, {"origin": "save"}, beside)
 
