@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from pairform.blocks import blocks as blocks
     from pairform.blocks.cache import Cache as Cache
     from pairform.blocks.context import Context as Context
+    from pairform.interop.hub.card import model_card as model_card
+    from pairform.interop.hub.push import push as push
     from pairform.registry import BlockSpec as BlockSpec
     from pairform.registry import PairformError as PairformError
     from pairform.registry import Sizes as Sizes
@@ -80,6 +82,8 @@ _MODULES = {
     "assemblies.specs.model": ("ModelSpec",),
     "blocks.cache": ("Cache",),
     "blocks.context": ("Context",),
+    "interop.hub.card": ("model_card",),
+    "interop.hub.push": ("push",),
     "training.adaptation.run": ("adapt",),
     "registry": ("BlockSpec", "PairformError", "Sizes", "presets", "register"),
 }

@@ -58,6 +58,7 @@ def inspect(
     target_length: int = 128,
     pictures: int = 0,
     dtype: torch.dtype = torch.bfloat16,
+    revision: str | None = None,
 ) -> Inspection:
     """Compute the parameters, FLOPs and cache bytes of a spec on the meta device.
 
@@ -68,12 +69,13 @@ def inspect(
         target_length: tokens that a decoder reads.
         pictures: images in the batch. Their tokens count among those of the text.
         dtype: of the weights and the cache.
+        revision: as for `load_spec`.
 
     Raises:
         SpecError: the spec is invalid.
         InputError: a length is below 1, or the tokens of all pictures do not fit.
     """
-    read = load_spec(spec)
+    read = load_spec(spec, revision=revision)
     check_request(read, batch, source_length, target_length, pictures)
     spec, counts = one_of_each(read)
     model = skeleton(spec, dtype)

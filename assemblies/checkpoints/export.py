@@ -22,16 +22,18 @@ def export(
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
     progress: Progress = silent,
+    revision: str | None = None,
 ) -> int:
     """Write a checkpoint in another format. The tensors are the same bytes; memory does not grow with the model.
 
     Args:
-        path_or_repo: a folder, or a hub id.
+        path_or_repo: a folder, or a hub id `owner/name` or `owner/name@revision`.
         out: a new or empty folder; it appears whole or not at all.
         format: "transformers", or "pairform".
         max_shard_size: of each weight file, in bytes or as "5GB".
         overwrite: replace a model in `out`.
         progress: called with the bytes just written and the bytes in all.
+        revision: of a hub id that does not say it itself.
 
     Returns:
         The number of bytes of the weights.
@@ -41,7 +43,7 @@ def export(
         SpecError: the format cannot express the spec.
         OutputError: `out` cannot be written.
     """
-    checkpoint = open_checkpoint(path_or_repo)
+    checkpoint = open_checkpoint(path_or_repo, revision=revision)
     provenance = {"origin": "export", "source": str(path_or_repo)}
     output = Output(out, format, max_shard_size, overwrite, progress)
     beside = companions({"model": checkpoint})

@@ -29,6 +29,7 @@ def extract(
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
     progress: Progress = silent,
+    revision: str | None = None,
 ) -> int:
     """Write one stack of a checkpoint as a model of its own.
 
@@ -42,7 +43,7 @@ def extract(
 
     Args:
         part: the stack.
-        path_or_repo, out, format, max_shard_size, overwrite, progress: as for `export`.
+        path_or_repo, out, format, max_shard_size, overwrite, progress, revision: as for `export`.
 
     Returns:
         The number of bytes of the weights.
@@ -52,7 +53,7 @@ def extract(
         CheckpointError, SpecError: as for `export`.
         OutputError: the stack cannot be used alone, or `out` cannot be written.
     """
-    checkpoint = open_checkpoint(path_or_repo)
+    checkpoint = open_checkpoint(path_or_repo, revision=revision)
     spec = part_spec(checkpoint.spec, part)
     entries = copies(checkpoint, parameters_of(spec))
     if format != OURS:

@@ -13,7 +13,7 @@ from pairform.assemblies.checkpoints.sharded import is_sharded_model, load_shard
 from pairform.assemblies.checkpoints.transforms.prepacking import prepacker
 from pairform.assemblies.checkpoints.transforms.quantisation import quantiser
 from pairform.assemblies.checkpoints.unwrapping import spec_tensors, unwrapped
-from pairform.assemblies.checkpoints.writing.companions import Companions
+from pairform.assemblies.checkpoints.writing.companions import companions_in
 from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry
@@ -44,11 +44,11 @@ def load(
     """Load a model from a folder or hub repository, in pairform's format or transformers', in eval mode.
 
     Args:
-        path_or_repo: a folder, or a hub id `owner/name`.
+        path_or_repo: a folder, or a hub id `owner/name` or `owner/name@revision`.
         device: where to put the weights. With a mesh, they are on the mesh's devices.
         dtype: None keeps the stored one. If the tensors have several, it is the one that config.json names, else the narrowest
             that holds all of them.
-        revision: of a hub repository: a branch, tag or commit.
+        revision: of a hub id that does not say it itself: a branch, tag or commit.
         kernel: the attention kernel of every block; "auto" leaves the choice to the spec.
         patch: a JSON merge patch on the spec, to run the same weights in another way (with another window, say). The patched
             spec must have exactly the stored tensors; `carry` makes a model with others.
@@ -106,6 +106,7 @@ def save(
     format: Format = "pairform",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
+    companions: str | Path | None = None,
 ) -> None:
     """Write a model's folder. It appears whole or not at all.
 
@@ -116,8 +117,11 @@ def save(
         format: "pairform", or "transformers" for a folder that transformers loads strictly.
         max_shard_size: of each weight file, in bytes or as "5GB".
         overwrite: replace a model in `directory`.
+        companions: a folder or hub id whose tokenizers, chat template and generation settings are copied, such as the one that
+            the model was loaded from. The provenance names it as a base of the model.
 
     Raises:
+        CheckpointError: the companions cannot be read.
         InputError: another wrapper, an adapter that is not merged, or tensors that are not those of the model's spec.
         SpecError: transformers cannot express the spec.
         OutputError: the folder cannot be written.
@@ -133,10 +137,11 @@ def save(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
     output = Output(directory, format, max_shard_size, overwrite)
-    beside = Companions(settings=GenerationSpec.of(model.generation))
+    settings = GenerationSpec.of(model.generation)
     if sharded:
-        save_sharded(output, model.spec, tensors, beside)
+        save_sharded(output, model.spec, tensors, companions, settings)
     else:
+        beside = companions_in(companions, settings)
         entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
         output.write(model.spec, entries, {"origin": "save"}, beside)
 

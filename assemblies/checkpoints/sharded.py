@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
 from pairform.assemblies.checkpoints.reading.safetensors_file import CheckpointTensor
-from pairform.assemblies.checkpoints.writing.companions import Companions
+from pairform.assemblies.checkpoints.writing.companions import companions_in
 from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, arranged
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem
 
@@ -108,18 +110,26 @@ def follow() -> None:
         raise PeerError(Problem("save", "an error in process 0", "no error in any process"))
 
 
-def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor], beside: Companions) -> None:
+def save_sharded(
+    output: Output,
+    spec: ModelSpec,
+    tensors: Mapping[str, Tensor],
+    companions: str | Path | None,
+    settings: GenerationSpec,
+) -> None:
     """Process 0 writes the folder; the others gather each tensor with it. Every process calls this.
 
     Raises:
         SpecError: transformers cannot express the spec.
-        OutputError: the folder cannot be written; in the other processes a `PeerError`.
+        CheckpointError, OutputError: the companions cannot be read, or the folder cannot be written; in the other processes a
+            `PeerError`.
     """
     from torch import distributed
 
     entries = [gathered_entry(name, tensor) for name, tensor in tensors.items()]
     if distributed.get_rank() == 0:
         with writing():
+            beside = companions_in(companions, settings)
             output.write(spec, after(go_on, entries), {"origin": "save"}, beside)
     else:
         take_part(output.named(spec, after(follow, entries)), output.max_shard_size)

@@ -51,7 +51,9 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: str | Path, *, digest: str | None = None, progress: Progress = silent) -> Verification:
+def verify(
+    folder: str | Path, *, digest: str | None = None, progress: Progress = silent, revision: str | None = None
+) -> Verification:
     """Check that a folder holds a model and is as it was written.
 
     Names and shapes are compared with the spec; each tensor's checksum, dtype and shape, and the other files of the model
@@ -59,9 +61,10 @@ def verify(folder: str | Path, *, digest: str | None = None, progress: Progress 
     folder: this finds damage, not a change by someone who rewrote both.
 
     Args:
-        folder: a path, or a hub id.
+        folder: a path, or a hub id `owner/name` or `owner/name@revision`.
         digest: "sha256" adds each file's digest, to be compared with one from a trusted source.
         progress: called as in `convert`, with bytes read.
+        revision: of a hub id that does not say it itself.
 
     Returns:
         What was found; `ok` if nothing is wrong.
@@ -72,7 +75,7 @@ def verify(folder: str | Path, *, digest: str | None = None, progress: Progress 
     """
     if digest is not None and digest not in DIGESTS:
         raise InputError(Problem("digest", shorten(digest), f"{' or '.join(DIGESTS)}, or nothing"))
-    model = ModelFolder(find_folder(folder))
+    model = ModelFolder(find_folder(folder, revision))
     folder = model.path
     problems: list[Problem] = []
     stored: dict[str, StoredTensor] = {}

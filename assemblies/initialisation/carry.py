@@ -72,7 +72,7 @@ def carry(
     with the reason why it has none.
 
     Args:
-        source: a model, which is not changed, or a folder or hub id.
+        source: a model, which is not changed, or a folder or hub id, `owner/name` or `owner/name@revision`.
         spec: the new spec; None keeps the source's.
         patch: a JSON merge patch on it.
         seed: of newly drawn weights.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.reading.hub import local_folder
+from pairform.assemblies.checkpoints.reading.hub import is_remote, local_folder, repository
 from pairform.assemblies.checkpoints.reading.load_spec import Ref, load_spec
 from pairform.assemblies.initialisation.options import Options, dtype_name, read_options
 from pairform.assemblies.initialisation.pairing.compatibility import CROSS
@@ -129,7 +129,7 @@ def plan_by(
     targets = tuple(in_vocabulary(row, last.target, changes) for row in target_rows(rules, sources))
     folders = {
         role: SourceFolder(
-            path=str(refs[role]),
+            path=name_of(refs[role]),
             revision=commit(refs[role], checkpoint),
             layers=next((rule.layers for rule in rules.values() if rule.role == role != "model"), ()),
         )
@@ -144,6 +144,11 @@ def plan_by(
         edits=(*edits(rules), *dtype_edits(sources, targets)),
         vocabularies=dict(changes),
     )
+
+
+def name_of(ref: object) -> str:
+    """How `execute` finds a source: a hub id without its revision, which is recorded as a commit."""
+    return repository(ref).name if is_remote(ref) else str(ref)
 
 
 def commit(ref: object, checkpoint: Checkpoint) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, get_args
 import torch
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
-from pairform.assemblies.checkpoints.reading.hub import REPOSITORY, download, find_folder
+from pairform.assemblies.checkpoints.reading.hub import download, find_folder, is_remote, repository
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.reading.model_folder import SPEC
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE
@@ -163,12 +163,8 @@ def is_checkpoint(ref: str, folder: Path) -> bool:
         path = folder / Path(ref).expanduser()
         if path.is_dir():
             return not (path / SPEC).is_file() or any((path / name).exists() for name in (SINGLE, INDEX))
-        return not path.exists() and is_repository(ref)
+        return is_remote(ref, folder)
     return False
-
-
-def is_repository(ref: str) -> bool:
-    return REPOSITORY.fullmatch(ref) is not None and not ref.endswith(".json")
 
 
 def find_source(ref: str, folder: Path, revision: str | None = None) -> Path:
@@ -176,6 +172,6 @@ def find_source(ref: str, folder: Path, revision: str | None = None) -> Path:
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         if ref and (path := folder / Path(ref).expanduser()).exists():
             return find_folder(path, revision)
-        if is_repository(ref):
-            return download(ref, revision)
+        if is_remote(ref, folder):
+            return download(repository(ref, revision))
     return find_folder(folder / ref if ref else ref, revision)

@@ -24,10 +24,12 @@ from pairform.cli.options import (
 
 def shared(
     encoder: Annotated[
-        str | None, typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id.")
+        str | None,
+        typer.Option("--encoder", metavar="SRC", help="Source of the encoder: a folder or hub id, as in owner/name@revision."),
     ] = None,
     decoder: Annotated[
-        str | None, typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id.")
+        str | None,
+        typer.Option("--decoder", metavar="SRC", help="Source of the decoder: a folder or hub id, as in owner/name@revision."),
     ] = None,
     vision: Annotated[
         str | None,

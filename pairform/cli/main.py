@@ -16,6 +16,7 @@ from pairform.cli.chat import chat
 from pairform.cli.convert import convert, plan
 from pairform.cli.data import data
 from pairform.cli.generate import generate
+from pairform.cli.hub import card, push
 from pairform.cli.specs import diff, inspect, presets, schema, show
 from pairform.cli.study import study
 from pairform.cli.weights import carry, export, extract, verify
@@ -44,6 +45,8 @@ COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
         "pairform generate pair --inputs questions.jsonl --out answers.jsonl",
     ),
     chat: ("pairform chat pair --max-new-tokens 200",),
+    card: ("pairform card pair --license gemma",),
+    push: ("pairform push pair owner/pair --private --dry-run",),
     carry: ("pairform carry pair --set decoder.layer.branches.feed_forward.name=mlp --out pair-mlp",),
 }
 """Every command, in the order of `--help`, with the examples at the end of its own help; a test runs them in this order."""

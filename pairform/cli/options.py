@@ -17,7 +17,9 @@ def complete_spec(incomplete: str) -> list[str]:
 
 Spec = Annotated[
     str,
-    typer.Argument(metavar="SPEC", help="A preset's name, a JSON file or a model's folder.", autocompletion=complete_spec),
+    typer.Argument(
+        metavar="SPEC", help="A preset's name, a JSON file, a model's folder or a hub id.", autocompletion=complete_spec
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rows = Annotated[bool, typer.Option("--rows", help="Show one row per tensor instead of a summary.")]
@@ -26,7 +28,7 @@ Settings = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the spec, as in decoder.depth=4. Repeatable."),
 ]
 Drawn = Annotated[str | None, typer.Option("--diagram", metavar="FORM", help="Print a diagram instead: svg or mermaid.")]
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id such as owner/name.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A model's folder, or a hub id: owner/name or owner/name@revision.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")]
 OutFormat = Annotated[str, typer.Option("--format", help="Layout of the folder: pairform or transformers.")]
 ShardSize = Annotated[str, typer.Option("--max-shard-size", help="Size limit of one weights file, as in 500MB or 5GB.")]

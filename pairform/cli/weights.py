@@ -17,7 +17,6 @@ from pairform.cli.options import (
     Settings,
     ShardSize,
     check_format,
-    given_path,
     one_of,
     parse_set,
     print_json,
@@ -25,7 +24,7 @@ from pairform.cli.options import (
 
 
 def verify(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="A model's folder.")],
+    directory: Folder,
     digest: Annotated[str | None, typer.Option("--digest", help="Also print each file's digest: sha256.")] = None,
     as_json: Json = False,
 ) -> None:

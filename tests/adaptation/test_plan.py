@@ -239,7 +239,8 @@ def test_only_the_configuration_of_a_hub_model_is_downloaded(tmp_path: Path, mon
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", downloaded)
     plan_run(json.loads(recipe.read_text()) | {"model": "google/gemma-2-2b"})
-    assert asked == [("google/gemma-2-2b", ["*.json"])]
+    assert [repository for repository, _ in asked] == ["google/gemma-2-2b"]
+    assert not any("tokenizer" in name or name.endswith(".safetensors") for name in asked[0][1])
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,17 @@
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
+from pairform.assemblies.checkpoints.reading.file_names import PROVENANCE
 from pairform.assemblies.checkpoints.writing.companions import (
-    COMPANIONS,
-    ENCODER_COMPANIONS,
     TOKENIZER,
     Companion,
     Companions,
     companions,
-    present,
-    resolved,
+    companions_in,
 )
 from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.families.tokens import GENERATION
-from pairform.registry import read_bytes
+from pairform.registry.run_folders import write_json
 
 FOLDER = "companions"
 """The folder of these files in a run's folder."""
@@ -37,11 +35,10 @@ def keep(run: Path, weights: Path | None, tokenizer: Path | None) -> None:
         found.copy(folder)
         if found.generation is not None:
             (folder / GENERATION).write_bytes(found.generation)
+        if found.bases:
+            write_json(folder / PROVENANCE, {"bases": [base.document() for base in found.bases]})
 
 
 def kept(run: Path) -> Companions:
     """The companions in the folder of a run."""
-    folder = run / FOLDER
-    files = present(folder, {name: name for name in (*COMPANIONS, *ENCODER_COMPANIONS)})
-    generation = resolved(folder, GENERATION)
-    return Companions(tuple(files), None if generation is None else read_bytes(generation), (folder,))
+    return companions_in(run / FOLDER)

@@ -1,6 +1,7 @@
 """The model of a run as a folder: a checkpoint's weights or an average, with the tokenizer that training started from."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,10 @@ from pairform.assemblies.modeling.model import Model
 from pairform.registry import OutputError, Problem
 from pairform.training.adaptation.companions import kept
 from pairform.training.adaptation.recipe import Recipe
-from pairform.training.adaptation.run_folder import CHECKPOINTS, SPEC, recorded_recipe
+from pairform.training.adaptation.run_folder import CHECKPOINTS, SPEC, lines, recorded_recipe
 from pairform.training.checkpoints import load_weights
 from pairform.training.checkpoints.folders import steps
+from pairform.training.metrics import METRICS
 from pairform.training.optimization.averaging import mean
 
 AVERAGE = "state.average"
@@ -58,9 +60,18 @@ def export(
     model = build(load_spec(folder / SPEC), dtype=torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32)
     load_averaged(model, folder / CHECKPOINTS, recipe if average else None, found)
     entries = [tensor_entry(name, tensor) for name, tensor in spec_tensors(model).items()]
-    origin = {"origin": "adapt", "step": found[-1], "recipe": recipe.document()}
+    origin = {"origin": "adapt", "step": found[-1], "recipe": recipe.document(), "metrics": last_metrics(folder, found[-1])}
     Output(out, format, overwrite=overwrite).write(model.spec, entries, origin, kept(folder))
     return Path(out)
+
+
+def last_metrics(run: Path, step: int) -> list[dict[str, Any]]:
+    """The last line of training and of each evaluation up to a step."""
+    last: dict[object, dict[str, Any]] = {}
+    for line in lines(run / METRICS):
+        if isinstance(at := line.get("step"), int) and at <= step:
+            last[line.get("split"), str(line.get("objective"))] = line
+    return list(last.values())
 
 
 def load_averaged(model: Model, checkpoints: Path, recipe: Recipe | None, found: list[int]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.assemblies.checkpoints.reading.hub import CONFIGURATION, find_folder
+from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.assemblies.checkpoints.writing.companions import (
     ENCODER_COMPANIONS,
@@ -156,7 +156,7 @@ def spec_of(recipe: Recipe) -> ModelSpec:
 
 def spec_in(ref: str, revision: str | None = None) -> ModelSpec:
     """The spec of a folder or hub repository, of which only the configuration is downloaded."""
-    return load_spec(find_folder(ref, revision, CONFIGURATION))
+    return load_spec(find_folder(ref, revision, weights=False))
 
 
 def open_held_out(

@@ -71,8 +71,8 @@ def open_checkpoint(ref: str | Path, *, revision: str | None = None, patch: Mapp
     """Open a checkpoint and check its spec and the names, shapes and dtypes of its tensors.
 
     Args:
-        ref: a folder, or a hub id `owner/name`.
-        revision: of a hub id.
+        ref: a folder, or a hub id `owner/name` or `owner/name@revision`.
+        revision: of a hub id that does not say it itself.
         patch: a JSON merge patch on the spec.
 
     Raises:

@@ -2,29 +2,38 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
+from pairform.assemblies.checkpoints.reading.file_names import CARD, COMPANIONS, ENCODER_COMPANIONS, NOTICES, OTHERS, PROVENANCE
+from pairform.assemblies.checkpoints.reading.hub_errors import Repository, hub_errors
+from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
+from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, read_weight_map
+from pairform.assemblies.families.tokens import GENERATION
 from pairform.registry import PATH, CheckpointError, Problem, shorten
 
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-# no pickles, which could run code and are not read
-WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
-CONFIGURATION = ("*.json",)
-KNOWN = "a folder, or a hub id owner/name"
+REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
+REPOSITORY = re.compile(rf"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>{REVISION.pattern}))?", re.ASCII)
+"""A hub id, which may say at which branch, tag or commit: `owner/name@revision`."""
+# names, not patterns, which would match in subfolders too; no pickles, which could run code and are not read
+CONFIGURATION = (SPEC, CONFIG, GENERATION, INDEX, PROVENANCE, CARD)
+BESIDE = (*COMPANIONS, *ENCODER_COMPANIONS, *OTHERS, *NOTICES)
+KNOWN = "a folder, or a hub id owner/name or owner/name@revision"
 
 
-def find_folder(ref: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Path:
-    """The folder that `ref` names. Of a hub id, the `wanted` files are downloaded, or taken from the cache if the hub cannot be
-    reached."""
+def find_folder(ref: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+    """The folder that `ref` names. The files of a hub id are downloaded, or taken from the cache if the hub cannot be reached.
+
+    revision: of a hub id that does not say it itself.
+    weights:  whether weights and tokenizers are needed, or configurations alone.
+    """
     if not isinstance(ref, str | Path) or ref == "":
-        raise CheckpointError(Problem("", shorten(ref), KNOWN))
+        raise CheckpointError(Problem("", "an empty path" if ref == "" else shorten(ref), KNOWN))
     try:
         folder = Path(ref).expanduser()
         folder.stat()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home folder of no user
-        if isinstance(ref, str) and REPOSITORY.fullmatch(ref):
-            return download(ref, revision, wanted)
+        if is_remote(ref):
+            return download(repository(ref, revision), weights=weights)
         found = "no such folder" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
         raise CheckpointError(Problem(shorten(str(ref), PATH), found, KNOWN)) from None
     if not folder.is_dir():
@@ -43,17 +52,58 @@ def local_folder(ref: object) -> Path | None:
     return None
 
 
-def download(repository: str, revision: str | None, wanted: Sequence[str] = WANTED) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def is_remote(ref: object, folder: Path = Path()) -> bool:
+    """Whether a name can only be a hub id: there is no file or folder of that name, relative to `folder`."""
+    if not isinstance(ref, str) or REPOSITORY.fullmatch(ref) is None or ref.endswith(".json"):
+        return False
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        return not (folder / Path(ref).expanduser()).exists()
+    return False
 
-    at = f" at {revision!r}" if revision else ""
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(wanted)))
-    except LocalEntryNotFoundError:
-        found = f"no such folder, and no such hub repository{at} in reach or cached"
-        remedy = "Check the name and the connection, or download it first."
-        raise CheckpointError(Problem(repository, found, "one of them", remedy)) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        found = str(error).strip().splitlines()[0]
-        raise CheckpointError(Problem(repository, found, f"a hub repository in reach{at}")) from None
+
+def repository(ref: object, revision: str | None = None) -> Repository:
+    """The repository that a hub id names.
+
+    Raises:
+        CheckpointError: it is none, or the id and `revision` differ.
+    """
+    found = REPOSITORY.fullmatch(ref) if isinstance(ref, str) else None
+    if found is None:
+        raise CheckpointError(Problem("", shorten(ref), "a hub id: owner/name, or owner/name@revision"))
+    if revision is not None and (not isinstance(revision, str) or not REVISION.fullmatch(revision)):
+        raise CheckpointError(Problem(shorten(ref, PATH), f"the revision {shorten(revision)}", "a branch, tag or commit"))
+    if revision is not None and found["revision"] not in (None, revision):
+        where = shorten(ref, PATH)
+        raise CheckpointError(Problem(where, f"the revision {shorten(revision)} beside it", "one revision of a hub id"))
+    return Repository(found["name"], found["revision"] if revision is None else revision)
+
+
+def download(source: Repository, *, weights: bool = True) -> Path:
+    """The snapshot of a repository in the hub's cache, with the files that a model needs and no others."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [*CONFIGURATION, *(BESIDE if weights else ())]
+    with hub_errors(source):
+        folder = Path(snapshot_download(source.name, revision=source.revision, allow_patterns=wanted))
+    if weights:
+        with hub_errors(source, cached=True):
+            # at the commit that was just found, whatever the branch is by now
+            snapshot_download(source.name, revision=folder.name, allow_patterns=weight_files(folder))
+    return folder
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Patterns of the weight files of a snapshot whose other files are there."""
+    names = {SINGLE}
+    if (folder / INDEX).exists():
+        with contextlib.suppress(CheckpointError):  # reported when the folder is read
+            names |= {name for name in map(str, read_weight_map(folder / INDEX).values()) if name.endswith(".safetensors")}
+    return [re.sub(r"[*?[]", r"[\g<0>]", name) for name in sorted(names) if Path(name).name == name]
+
+
+def source_repository(folder: Path) -> Repository | None:
+    """The repository and commit of a snapshot in the hub's cache; None for any other folder."""
+    home = folder.parent.parent
+    if folder.parent.name != "snapshots" or not home.name.startswith("models--"):
+        return None
+    return Repository(home.name.removeprefix("models--").replace("--", "/", 1), folder.name)

@@ -4,34 +4,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pairform.assemblies.checkpoints.reading.hub import find_folder, is_remote
 from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder, read_document
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import SPEC_BYTES, Problem, SpecError, apply_patch, difference, locate, read_json, shorten
 
 Ref: TypeAlias = str | Path | Mapping[str, Any] | ModelSpec
-"""A reference to a spec: a preset's name, a path, a document, or a spec."""
+"""A reference to a spec: a preset's name, a path, a hub id, a document, or a spec."""
 
 
-def load_spec(ref: Ref, patch: Mapping[str, Any] | None = None) -> ModelSpec:
+def load_spec(ref: Ref, patch: Mapping[str, Any] | None = None, *, revision: str | None = None) -> ModelSpec:
     """Read and validate a spec.
 
     Args:
-        ref: a preset's name, a JSON file, a model's folder (pairform's format or transformers'), a document, or a `ModelSpec`.
+        ref: a preset's name, a JSON file, a model's folder (pairform's format or transformers'), a hub id `owner/name` or
+            `owner/name@revision`, of which only configurations are downloaded, a document, or a `ModelSpec`.
         patch: a JSON merge patch (RFC 7386), applied before validation.
+        revision: of a hub id that does not say it itself: a branch, tag or commit.
 
     Returns:
         The spec; of a `ModelSpec` without a patch, itself.
 
     Raises:
         SpecError: the reference, the document or the patch is invalid; it names the file and the JSON path.
-        CheckpointError: the folder holds no model of a known format.
+        CheckpointError: the folder holds no model of a known format, or the hub has none of that name.
     """
+    if revision is not None and isinstance(ref, ModelSpec | Mapping):
+        raise SpecError(Problem("revision", shorten(revision), "none: only a hub id has revisions"))
     if isinstance(ref, ModelSpec):
         return ref if patch is None else patch_spec(ref, patch)
     if isinstance(ref, Mapping):
         return read_document(ref, Path(), "", patch)
     if not isinstance(ref, str | Path):
         raise SpecError(Problem("", shorten(ref), "a preset's name, a path or a document"))
+    if revision is not None or is_remote(ref):
+        return load_spec(ModelFolder(find_folder(ref, revision, weights=False)).spec, patch)
     path = locate(str(ref), Path())
     if path.is_dir():
         return load_spec(ModelFolder(path).spec, patch)

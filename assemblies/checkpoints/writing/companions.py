@@ -15,24 +15,17 @@ from types import MappingProxyType
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint
+from pairform.assemblies.checkpoints.reading.file_names import COMPANIONS as COMPANIONS
+from pairform.assemblies.checkpoints.reading.file_names import ENCODER_COMPANIONS as ENCODER_COMPANIONS
+from pairform.assemblies.checkpoints.reading.file_names import ENCODER_TOKENIZER as ENCODER_TOKENIZER
+from pairform.assemblies.checkpoints.reading.file_names import TOKENIZER as TOKENIZER
+from pairform.assemblies.checkpoints.reading.hub import find_folder
+from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
+from pairform.assemblies.checkpoints.writing.bases import Base, bases_in, bases_of
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.assemblies.specs.generation import GenerationSpec
-from pairform.registry import CheckpointError, Problem, open_regular
+from pairform.registry import CheckpointError, Problem, open_regular, read_bytes
 
-TOKENIZER = "tokenizer.json"
-COMPANIONS = (
-    TOKENIZER,
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""Names of the files that are copied from a source. generation_config.json is copied too if the new model generates."""
-ENCODER_TOKENIZER = "encoder_tokenizer"
-"""The folder of the encoder's tokenizer if it differs from the decoder's."""
-ENCODER_COMPANIONS = tuple(f"{ENCODER_TOKENIZER}/{name}" for name in COMPANIONS)
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
 NO_SETTINGS = GenerationSpec()
@@ -95,12 +88,14 @@ class Companions:
         generation: the content of generation_config.json.
         folders: those of all sources.
         settings: the settings of generation, of a model that is saved from memory.
+        bases: the models that the weights come from.
     """
 
     files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
     settings: GenerationSpec = NO_SETTINGS
+    bases: tuple[Base, ...] = ()
 
     @property
     def size(self) -> int:
@@ -146,7 +141,23 @@ def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str
         digests = [each.digest for each in (*files, *own) if each.name in (TOKENIZER, ENCODER_COMPANIONS[0])]
         files += own if len(set(digests)) == 2 else []
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
-    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()))
+    bases = bases_of(source.files for source in sources.values())
+    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()), bases=bases)
+
+
+def companions_in(folder: str | Path | None, settings: GenerationSpec) -> Companions:
+    """All companions of a folder or hub id, which may hold a tokenizer alone, and the settings of a model in memory.
+
+    Raises:
+        CheckpointError: there is no such folder, or a companion is outside the folder, no regular file, or too large.
+    """
+    if folder is None:
+        return Companions(settings=settings)
+    folder = find_folder(folder)
+    files = present(folder, {name: name for name in (*COMPANIONS, *ENCODER_COMPANIONS)})
+    generation = resolved(folder, GENERATION)
+    content = None if generation is None else read_bytes(generation)
+    return Companions(tuple(files), content, (folder,), settings, bases_in(ModelFolder(folder)))
 
 
 def replaced(made: Mapping[str, bytes], names: Mapping[str, str]) -> list[Companion | MadeCompanion]:

@@ -11,26 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pairform.assemblies.checkpoints.reading.file_names import COMPANIONS, ENCODER_TOKENIZER, OTHERS
+from pairform.assemblies.checkpoints.reading.file_names import PROVENANCE as PROVENANCE
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
 from pairform.assemblies.checkpoints.reading.safetensors_file import DTYPE_NAMES
 from pairform.assemblies.checkpoints.reading.weights import INDEX, exists
-from pairform.assemblies.checkpoints.writing.companions import COMPANIONS, ENCODER_TOKENIZER
 from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.registry import CheckpointError, Problem, SpecError, open_regular, read_json, shorten
 
-PROVENANCE = "provenance.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-OTHERS = (
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "spiece.model",
-    "video_preprocessor_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
-"""Files of tokenizers and processors that transformers writes and pairform does not."""
 Record = dict[str, dict[str, Any]]
 """By field: the tensors or files, each with what was recorded of it."""
 TENSOR_FIELDS = {"tensors": "checksum", "dtypes": "dtype", "shapes": "shape"}

@@ -74,7 +74,8 @@ class Output:
                 write_json(folder / file, document, sort_keys=file == CONFIG)
             checksums = write_tensors(folder, entries, max_shard_size=self.max_shard_size, progress=self.progress)
             # last, since it has the digests of the other files
-            write_json(folder / PROVENANCE, {**provenance, **record_of(folder, entries, checksums)})
+            bases = {"bases": [base.document() for base in beside.bases]} if beside.bases else {}
+            write_json(folder / PROVENANCE, {**provenance, **bases, **record_of(folder, entries, checksums)})
         return size
 
     def named(self, spec: ModelSpec, entries: Sequence[Entry]) -> list[Entry]:
