@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pairform.assemblies.analysis.inspection import inspect as inspect
     from pairform.assemblies.analysis.parallel_plan import parallel_plan as parallel_plan
     from pairform.assemblies.checkpoints.build import build as build
-    from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.reading.load_spec import diff as diff
     from pairform.assemblies.checkpoints.reading.load_spec import load_spec as load_spec
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from pairform.blocks import blocks as blocks
     from pairform.blocks.cache import Cache as Cache
     from pairform.blocks.context import Context as Context
+    from pairform.interop.export import export as export
     from pairform.registry import BlockSpec as BlockSpec
     from pairform.registry import PairformError as PairformError
     from pairform.registry import Sizes as Sizes
@@ -55,7 +55,6 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "assemblies.checkpoints.build": ("build",),
-    "assemblies.checkpoints.export": ("export",),
     "assemblies.checkpoints.extract": ("extract",),
     "assemblies.checkpoints.save": ("load", "save"),
     "assemblies.checkpoints.verify": ("verify",),
@@ -77,6 +76,7 @@ _MODULES = {
     "assemblies.specs.model": ("ModelSpec",),
     "blocks.cache": ("Cache",),
     "blocks.context": ("Context",),
+    "interop.export": ("export",),
     "training.adaptation.run": ("adapt",),
     "registry": ("BlockSpec", "PairformError", "Sizes", "presets", "register"),
 }
