@@ -59,9 +59,10 @@ def compare(model: Model, translator: Any, vocabulary: Sequence[str], most: int 
     start = model.spec.tokens.first
     largest = scale = 0.0
     texts = equal = 0
+    new = NEW if most is None else min(NEW, most)
     for length, begun in LENGTHS:
         if most is not None:
-            length, begun = min(length, most), max(min(begun, most - NEW - 1), 0)
+            length, begun = min(length, most), max(min(begun, most - new - 1), 0)
         source = random_tokens(model, len(vocabulary), rows, length, generator)
         prefix = random_tokens(model, len(vocabulary), rows, begun, generator)
         found = translator.translate_batch(
@@ -69,11 +70,11 @@ def compare(model: Model, translator: Any, vocabulary: Sequence[str], most: int 
             target_prefix=[[vocabulary[token] for token in row] for row in prefix.tolist()],
             beam_size=1,
             max_input_length=0,
-            max_decoding_length=begun + NEW,
+            max_decoding_length=begun + new,
             return_logits_vocab=True,
         )
         prompt = torch.cat((torch.full((rows, 1), start), prefix), 1)
-        ours = model.generate(source, torch.ones_like(source), decoder_input_ids=prompt, max_new_tokens=NEW)
+        ours = model.generate(source, torch.ones_like(source), decoder_input_ids=prompt, max_new_tokens=new)
         for row, result in enumerate(found):
             tokens = [numbers[token] for token in result.hypotheses[0]][begun:]
             read = torch.cat((prompt[row], torch.tensor(tokens, dtype=torch.long)))[None]

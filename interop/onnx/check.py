@@ -1,5 +1,6 @@
 """Comparing ONNX files with our model, in onnxruntime."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ SIZES = ((1, 1, 1), (2, 5, 3), (3, 17, 9), (1, 40, 21), (4, 8, 33))
 """Rows, tokens of the source and of the target."""
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest value if that is above 1."""
+ROUNDED = 1e-2
+"""Larger differences are no rounding, in whatever model."""
 NEW = 6
 Session = Any
 
@@ -57,7 +60,7 @@ def check(folder: Path, model: Model, made: Mapping[str, Program]) -> str:
         else:
             errors = of_pair(sessions, model, ids, mask, tokens(model, (rows, target), generator))
         worst = max(worst, *errors)
-    if not worst <= TOLERANCE:
+    if not worst <= max(TOLERANCE, rounding(model) if worst <= ROUNDED else 0.0):
         raise OutputError(Problem("onnx", f"outputs that differ by {worst:.2g}", f"at most {TOLERANCE} of the largest value"))
     if model.decoder is None:
         return f"onnxruntime's outputs differ by at most {worst:.1g} of the largest value, at {len(SIZES)} sizes"
@@ -67,6 +70,19 @@ def check(folder: Path, model: Model, made: Mapping[str, Program]) -> str:
     if not torch.equal(found, expected):
         raise OutputError(Problem("onnx", "other greedy tokens than pairform's", "the same"))
     return f"onnxruntime's logits differ by at most {worst:.1g} of the largest one, at {len(SIZES)} sizes; greedy tokens are equal"
+
+
+def rounding(model: Model) -> float:
+    """How far the logits of `model` in float32 are from those in float64, at the same sizes, with room for another order of
+    operations: models with wide weights amplify rounding beyond `TOLERANCE`."""
+    wide = copy.deepcopy(model).double()
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for rows, length, target in SIZES:
+        read = [tokens(model, (rows, length), generator)]
+        read += [torch.ones_like(read[0]), *([tokens(model, (rows, target), generator)] if len(model.spec.stacks) > 1 else [])]
+        worst = max(worst, error(model(*read).logits.numpy(), wide(*read).logits))
+    return 4 * worst
 
 
 def tokens(model: Model, shape: tuple[int, int], generator: torch.Generator) -> Int[Tensor, "rows length"]:
