@@ -86,7 +86,7 @@ def compare(model: Model, translator: Any, vocabulary: Sequence[str], most: int 
             largest = max(largest, float(((theirs - mine) * seen)[seen].abs().max()))
             scale = max(scale, float(mine.abs().max()))
             ends = set(model.spec.tokens.ends)
-            expected = [token for token in ours[row, begun + 1 :].tolist()]
+            expected: list[int] = ours[row, begun + 1 :].tolist()
             stop = next((place for place, token in enumerate(expected) if token in ends), len(expected))
             texts, equal = texts + 1, equal + (tokens == expected[:stop])
     return Comparison(largest, scale, texts, equal)

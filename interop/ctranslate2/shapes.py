@@ -76,7 +76,9 @@ def of_attention(block: BlockSpec, family: str) -> Iterator[Problem]:
     assert attention.head_dim is not None, "transformers' Gemma always has it"
     usual = attention.head_dim**-0.5
     if not isclose(fields.get("scale") or usual, usual, rel_tol=1e-6):
-        yield Problem("scale", str(fields["scale"]), f"head_dim ** -0.5, {usual:.6g}: CTranslate2 ignores query_pre_attn_scalar")
+        yield Problem(
+            "scale", str(fields["scale"]), f"head_dim ** -0.5, {usual:.6g}: CTranslate2 ignores query_pre_attn_scalar"
+        )
     rope = attention.position
     if family == "t5gemma" and isinstance(rope, RotaryPosition.Spec) and rope.theta != ROPE_BASE:
         yield Problem("position.theta", str(rope.theta), f"{ROPE_BASE}, which CTranslate2 gives every T5Gemma")

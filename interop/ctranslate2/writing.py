@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +126,9 @@ def bound(spec: ModelSpec, max_length: int | None) -> int | None:
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
     if not (checkpoint.folder / TOKENIZER).exists():
-        raise InputError(Problem(str(checkpoint.folder / TOKENIZER), "no such file", "a tokenizer, which has the tokens' texts"))
+        raise InputError(
+            Problem(str(checkpoint.folder / TOKENIZER), "no such file", "a tokenizer, which has the tokens' texts")
+        )
     if (own := checkpoint.folder / ENCODER_COMPANIONS[0]).exists():
         raise InputError(Problem(str(own), "a tokenizer of the encoder's own", "one tokenizer for both stacks"))
 
@@ -146,8 +149,6 @@ def convert(source: Path, out: Path, quantization: str | None) -> list[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    import json
-
     return json.loads(path.read_bytes())
 
 

@@ -69,7 +69,9 @@ def check(folder: Path, model: Model, made: Mapping[str, Program]) -> str:
     found = greedy(sessions, model, made, ids, NEW)
     if not torch.equal(found, expected):
         raise OutputError(Problem("onnx", "other greedy tokens than pairform's", "the same"))
-    return f"onnxruntime's logits differ by at most {worst:.1g} of the largest one, at {len(SIZES)} sizes; greedy tokens are equal"
+    return (
+        f"onnxruntime's logits differ by at most {worst:.1g} of the largest one, at {len(SIZES)} sizes; greedy tokens are equal"
+    )
 
 
 def rounding(model: Model) -> float:

@@ -17,6 +17,7 @@ from pairform.blocks.key_values import KeyValues, OwnKeys, Place
 Axes = dict[int, str]
 """The names of the axes of a tensor whose sizes vary."""
 TOKENS: Axes = {0: "batch", 1: "sequence"}
+EARLIER: Axes = {0: "batch", 2: "past_sequence"}
 
 
 class GrownKeys(OwnKeys):
@@ -174,7 +175,7 @@ def programs(model: ModelParts, own: Sequence[Place], source: Sequence[Place]) -
             "model.onnx": Program(
                 lone,
                 example | dict(zip(names, past, strict=True)),
-                axes | dict.fromkeys(names, {0: "batch", 2: "past_sequence"}),
+                axes | {name: EARLIER for name in names},
                 ["logits", *key_names("present", own, "")],
             )
         }
@@ -184,7 +185,7 @@ def programs(model: ModelParts, own: Sequence[Place], source: Sequence[Place]) -
     hidden = torch.randn((2, 7, width), generator=generator)
     earlier, theirs = (key_names("past_key_values", places, kind) for places, kind in ((own, ".decoder"), (source, ".encoder")))
     past = [*examples(model, own, 3), *examples(model, source, 7)]
-    axes = dict.fromkeys(earlier, {0: "batch", 2: "past_sequence"}) | dict.fromkeys(theirs, {0: "batch", 2: "encoder_sequence"})
+    axes = {name: EARLIER for name in earlier} | {name: {0: "batch", 2: "encoder_sequence"} for name in theirs}
     own_keys, source_keys = key_names("present", own, ".decoder"), key_names("present", source, ".encoder")
     return {
         "encoder_model.onnx": encoder_program(model, ids, mask),
@@ -210,7 +211,9 @@ def encoder_program(model: ModelParts, ids: Tensor, mask: Tensor) -> Program:
         example |= {"token_type_ids": torch.zeros_like(ids)}
     made = "sentence_embedding" if model.spec.head.name in ("sentence_embedding", "contrastive") else "logits"
     headless = model.decoder is not None or model.spec.head.name == "none"
-    return Program(Encoder(model), example, dict.fromkeys(example, TOKENS), ["last_hidden_state", *([] if headless else [made])])
+    return Program(
+        Encoder(model), example, dict.fromkeys(example, TOKENS), ["last_hidden_state", *([] if headless else [made])]
+    )
 
 
 def key_names(prefix: str, places: Sequence[Place], kind: str) -> list[str]:

@@ -3,23 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from pairform.assemblies.checkpoints.reading.sentence_modules import ACTIVATIONS, LEGACY_POOLING, POOLING
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.heads.pooled_heads import SentenceEmbeddingSpec
 from pairform.registry import Problem, SpecError
-
-PACKAGE = "sentence_transformers.models."
-POOLING = {"mean": "mean", "first": "cls", "last": "lasttoken"}
-LEGACY_POOLING = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
-"""The fields of sentence-transformers before 5.5, which 6 still reads."""
-IDENTITY = "torch.nn.modules.linear.Identity"
-ACTIVATIONS = {
-    "gelu": "torch.nn.modules.activation.GELU",
-    "relu": "torch.nn.modules.activation.ReLU",
-    "sigmoid": "torch.nn.modules.activation.Sigmoid",
-    "silu": "torch.nn.modules.activation.SiLU",
-    "tanh": "torch.nn.modules.activation.Tanh",
-}
-"""Classes that it makes without arguments, by our names."""
 
 
 class Module(NamedTuple):
@@ -40,7 +27,8 @@ def embedding_head(spec: ModelSpec) -> SentenceEmbeddingSpec:
 
 def dimensions(spec: ModelSpec) -> int:
     """The length of a model's embeddings."""
-    return embedding_head(spec).projection or spec.last.width
+    head = embedding_head(spec)
+    return head.projection or (spec.last.width if head.transform is None else head.transform.out(spec.head_sizes))
 
 
 def modules_of(spec: ModelSpec, *, projected: bool) -> Iterator[Module]:
@@ -72,9 +60,11 @@ def dense_layers(head: SentenceEmbeddingSpec, width: int) -> Iterator[Module]:
             raise SpecError(Problem("head.transform.activation", repr(transform.activation), expected))
         tensors = {"head.transform.dense.weight": "linear.weight"}
         tensors |= {"head.transform.dense.bias": "linear.bias"} if transform.bias else {}
-        yield dense(width, width, ACTIVATIONS[transform.activation], tensors)
+        out = transform.width or width
+        yield dense(width, out, ACTIVATIONS[transform.activation], tensors)
+        width = out
     if head.projection is not None:
-        yield dense(width, head.projection, IDENTITY, {"head.proj.weight": "linear.weight"})
+        yield dense(width, head.projection, ACTIVATIONS["identity"], {"head.proj.weight": "linear.weight"})
 
 
 def dense(width: int, out: int, activation: str, tensors: Mapping[str, str]) -> Module:

@@ -9,6 +9,8 @@ from typing import Any
 from pairform.assemblies.checkpoints.export import copies
 from pairform.assemblies.checkpoints.extract import as_written, expressible
 from pairform.assemblies.checkpoints.reading.checkpoint import Checkpoint, open_checkpoint
+from pairform.assemblies.checkpoints.reading.model_folder import PROJECTING
+from pairform.assemblies.checkpoints.reading.sentence_modules import MODULES, PACKAGE
 from pairform.assemblies.checkpoints.writing.companions import TOKENIZER
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Progress, silent, write_json, write_tensors
@@ -16,12 +18,10 @@ from pairform.assemblies.families import nearest_family
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.interop.runtime_folder import Tell, runtime_folder, unheard, write_model
-from pairform.interop.sentence_transformers.modules import PACKAGE, Module, dimensions, embedding_head, modules_of
+from pairform.interop.sentence_transformers.modules import Module, dimensions, embedding_head, modules_of
 from pairform.registry import InputError, Problem, read_json, shorten
 
 SETTINGS = "config_sentence_transformers.json"
-PROJECTS = ("embedding_gemma2_text",)
-"""Families whose transformers class projects each token, so that pooling and normalisation alone follow."""
 UNREGISTERED = (
     "transformers has no class for this encoder: `import pairform.interop.transformers` registers one, which must come before "
     "SentenceTransformer(folder)"
@@ -70,7 +70,7 @@ def export(
         expected = "a tokenizer: sentence-transformers reads texts"
         raise InputError(Problem(str(checkpoint.folder / TOKENIZER), "no such file", expected))
     settings = settings_of(checkpoint, prompts, default_prompt, truncate_dim)
-    projected = expressible(spec) and nearest_family(spec).model_type in PROJECTS
+    projected = expressible(spec) and nearest_family(spec).model_type in PROJECTING
     body = spec if projected else ModelSpec.read(spec.document() | {"head": {"name": "none"}})
     later = list(modules_of(spec, projected=projected))
     with runtime_folder(out, "sentence-transformers", checkpoint, overwrite=overwrite) as (folder, _):
@@ -93,7 +93,7 @@ def export(
             {"idx": number, "name": str(number), "path": path, "type": PACKAGE + kind}
             for number, (path, kind) in enumerate(zip(paths, kinds, strict=True))
         ]
-        (folder / "modules.json").write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+        (folder / MODULES).write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
         size += sum(write_module(folder / path, module, checkpoint) for path, module in zip(paths[1:], later, strict=True))
     return size
 
