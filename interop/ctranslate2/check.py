@@ -57,6 +57,7 @@ def compare(model: Model, translator: Any, vocabulary: Sequence[str], most: int 
     generator = torch.Generator().manual_seed(SEEDED)
     numbers = {token: number for number, token in enumerate(vocabulary)}
     start = model.spec.tokens.first
+    assert start is not None, "checked: the tokenizer's is the same"
     largest = scale = 0.0
     texts = equal = 0
     new = NEW if most is None else min(NEW, most)
@@ -70,6 +71,7 @@ def compare(model: Model, translator: Any, vocabulary: Sequence[str], most: int 
             target_prefix=[[vocabulary[token] for token in row] for row in prefix.tolist()],
             beam_size=1,
             max_input_length=0,
+            min_decoding_length=0,
             max_decoding_length=begun + new,
             return_logits_vocab=True,
         )

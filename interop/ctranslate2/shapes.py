@@ -52,7 +52,7 @@ def differences(spec: ModelSpec, family: str) -> Iterator[Problem]:
     if family == "t5gemma" and head.tie != "decoder":
         yield Problem("head.tie", repr(head.tie), "'decoder', whose embeddings CTranslate2 takes for the head of T5Gemma")
     epsilons = {eps_of(norm) for stack in spec.stacks.values() for norm in (stack.norm, stack.layer.norm)}
-    if len(epsilons) > 1 or (family in ("t5", "umt5") and not isclose(*epsilons, EPS)):
+    if len(epsilons) > 1 or (family in ("t5", "umt5") and not isclose(next(iter(epsilons)), EPS)):
         expected = "one for all norms" if len(epsilons) > 1 else f"{EPS}, which CTranslate2 gives every T5"
         yield Problem("layer.norm.eps", " and ".join(map(str, sorted(epsilons))), expected)
     found: dict[Problem, None] = {}  # layers repeat each other's

@@ -175,7 +175,7 @@ def programs(model: ModelParts, own: Sequence[Place], source: Sequence[Place]) -
             "model.onnx": Program(
                 lone,
                 example | dict(zip(names, past, strict=True)),
-                axes | {name: EARLIER for name in names},
+                axes | dict.fromkeys(names, EARLIER),
                 ["logits", *key_names("present", own, "")],
             )
         }
@@ -185,7 +185,7 @@ def programs(model: ModelParts, own: Sequence[Place], source: Sequence[Place]) -
     hidden = torch.randn((2, 7, width), generator=generator)
     earlier, theirs = (key_names("past_key_values", places, kind) for places, kind in ((own, ".decoder"), (source, ".encoder")))
     past = [*examples(model, own, 3), *examples(model, source, 7)]
-    axes = {name: EARLIER for name in earlier} | {name: {0: "batch", 2: "encoder_sequence"} for name in theirs}
+    axes = dict.fromkeys(earlier, EARLIER) | {name: {0: "batch", 2: "encoder_sequence"} for name in theirs}
     own_keys, source_keys = key_names("present", own, ".decoder"), key_names("present", source, ".encoder")
     return {
         "encoder_model.onnx": encoder_program(model, ids, mask),
