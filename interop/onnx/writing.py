@@ -68,7 +68,7 @@ def export(
     beside = companions({"model": checkpoint})
     with runtime_folder(out, "onnx", checkpoint, overwrite=overwrite, copies=4) as (folder, record):
         beside.copy(folder)
-        Output(folder, "transformers").write_generation(folder / GENERATION, spec, beside.generation)
+        Output(folder, "transformers").write_generation(folder / GENERATION, spec, beside)
         try:
             config = family_of_spec(spec)[1]
         except SpecError:

@@ -65,7 +65,8 @@ def test_three_files_of_a_pair(spec: pairform.ModelSpec, tmp_path: Path) -> None
     read = np.full((2, 1), spec.tokens.first)
     outputs = first.run(None, {**given, "input_ids": read, "encoder_hidden_states": hidden})
     names = [each.name for each in first.get_outputs()]
-    found, past = [read], {}
+    found = [read]
+    past: dict[str, Any] = {}
     for _ in range(9):
         past |= {name.replace("present", "past_key_values"): value for name, value in zip(names[1:], outputs[1:], strict=True)}
         found.append(outputs[0][:, -1:].argmax(-1))
