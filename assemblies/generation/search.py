@@ -73,11 +73,11 @@ class Kept:
         self.finite, self.possible = Finite(self.device), Finite(self.device, NO_TOKEN)
 
     def add(self, logits: Float[Tensor, "rows vocabulary"], scores: Float[Tensor, "rows vocabulary"]) -> None:
-        """Add those of one step."""
+        """Add copies of those of one step: a CUDA graph writes its logits into the same tensor at every step."""
         if self.keeps_scores:
-            self.scores.append(scores.float())
+            self.scores.append(scores.to(torch.float32, copy=True))
         if self.keeps_logits:
-            self.logits.append(logits.float())
+            self.logits.append(logits.to(torch.float32, copy=True))
 
     def check(self, logits: Float[Tensor, "rows vocabulary"], best: Float[Tensor, "..."]) -> None:
         """Check one step. best: the largest processed scores; without processors they show whether the logits were finite."""

@@ -12,6 +12,7 @@ import torch
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.registry import PairformError, Problem, output_path
 from pairform.training.adaptation.checking import check_run
 from pairform.training.adaptation.evaluation import evaluate
@@ -179,6 +180,7 @@ def open_model(prepared: Prepared, folder: Path, world: World) -> Model:
         model = shard(load(weights), None, recipe.precision)
     else:
         model = load(weights, mesh=world.mesh, precision=recipe.precision)
+    model.generation = GenerationSpec()  # samples of held-out sources are greedy, whatever the folder says
     if recipe.activation_checkpointing != "none":
         model.checkpoint_layers(recipe.activation_checkpointing)
     if recipe.compile:
