@@ -12,7 +12,7 @@ from tests.reader import ROOT, Reader, clone, told_by_a_shell
 from tests.registries import forget_new_blocks
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-NEEDS = {"quantise.md": "torchao", "transformers.md": "peft"}
+NEEDS = {"quantise.md": "torchao", "runtimes.md": "ctranslate2", "transformers.md": "peft"}
 """Pages that are about an optional package."""
 LANGUAGES = ("console", "bash", "sh", "python", "json", "toml", "text")
 

@@ -24,9 +24,6 @@ from pairform.interop.runtime_folder import Tell, runtime_folder, unheard, write
 from pairform.registry import InputError, OutputError, Problem, SpecError, not_installed, read_json, shorten
 
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
-TOLERANCE = 1e-3
-"""Largest difference of a logit in float32, relative to the largest logit. Rounding makes less than 3e-4 in small models with
-wide weights; what CTranslate2 computes otherwise (a softcap, a window, a base of rotations) made at least 1e-2 in them."""
 
 
 def export(
@@ -75,7 +72,10 @@ def export(
         vocabulary = convert(source, plain, None)
         check_special(spec, read_json(plain / "config.json"), vocabulary)
         found = measured(ctranslate2, model, plain, vocabulary, most, "float32")
-        if found.largest > TOLERANCE * found.scale or found.equal < found.texts:
+        if not found.same:
+            exact = load(checkpoint.folder, dtype=torch.float64)
+            found = measured(ctranslate2, model, plain, vocabulary, most, "float32", exact)
+        if not found.same:
             expected = "the logits and greedy tokens of pairform: nothing was written"
             raise OutputError(Problem(f"{family} in CTranslate2", str(found), expected))
         record["check"] = {"float32": str(found)}
@@ -167,10 +167,16 @@ def check_special(spec: ModelSpec, config: dict[str, Any], vocabulary: Sequence[
 
 
 def measured(
-    ctranslate2: Any, model: Model, folder: Path, vocabulary: Sequence[str], most: int | None, compute: str
+    ctranslate2: Any,
+    model: Model,
+    folder: Path,
+    vocabulary: Sequence[str],
+    most: int | None,
+    compute: str,
+    exact: Model | None = None,
 ) -> Comparison:
     translator = ctranslate2.Translator(str(folder), device="cpu", compute_type=compute)
-    return compare(model, translator, vocabulary, most)
+    return compare(model, translator, vocabulary, most, exact=exact)
 
 
 def warnings_for(spec: ModelSpec, most: int | None) -> list[str]:
