@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from pairform.assemblies.initialisation.planning import plan as plan
     from pairform.assemblies.initialisation.resize import resize_vocabulary as resize_vocabulary
     from pairform.assemblies.modeling.model import Model as Model
+    from pairform.assemblies.modeling.outputs import GenerationOutput as GenerationOutput
     from pairform.assemblies.modeling.outputs import ModelOutput as ModelOutput
     from pairform.assemblies.modeling.sharding import shard as shard
     from pairform.assemblies.preprocessing.images import picture_tokens as picture_tokens
     from pairform.assemblies.preprocessing.images import read_pictures as read_pictures
+    from pairform.assemblies.specs.generation import GenerationSpec as GenerationSpec
     from pairform.assemblies.specs.model import ModelSpec as ModelSpec
     from pairform.assemblies.specs.schema import schema as schema
     from pairform.blocks import blocks as blocks
@@ -71,11 +73,12 @@ _MODULES = {
     "assemblies.analysis.diagrams": ("diagram",),
     "assemblies.checkpoints.reading.load_spec": ("diff", "load_spec", "patch"),
     "assemblies.modeling.model": ("Model",),
-    "assemblies.modeling.outputs": ("ModelOutput",),
+    "assemblies.modeling.outputs": ("GenerationOutput", "ModelOutput"),
     "assemblies.modeling.sharding": ("shard",),
     "assemblies.preprocessing.images": ("picture_tokens", "read_pictures"),
     "assemblies.initialisation.resize": ("resize_vocabulary",),
     "assemblies.specs.schema": ("schema",),
+    "assemblies.specs.generation": ("GenerationSpec",),
     "assemblies.specs.model": ("ModelSpec",),
     "blocks.cache": ("Cache",),
     "blocks.context": ("Context",),

@@ -12,6 +12,7 @@ import pairform
 from pairform.blocks.heads import linear_cross_entropy as chunks
 from pairform.blocks.heads.labels import IGNORED
 from pairform.blocks.heads.loss_terms import LossParts, LossTerms, Teacher
+from pairform.blocks.heads.prediction import Prediction
 from tests.small_pairs import small_pair, tokens
 
 VOCABULARY, WIDTH, WIDER = 40, 8, 11
@@ -182,7 +183,7 @@ def model_and_teacher(**settings: Any) -> tuple[pairform.Model, Tensor, Tensor, 
     labels = labels.masked_fill(torch.arange(9) > 2 * torch.arange(4)[:, None], IGNORED)
     with torch.no_grad():
         output = other(source, decoder_input_ids=other.shift_right(labels), output_logits=False)
-    assert output.prediction is not None
+    assert isinstance(output.prediction, Prediction)
     assert output.prediction.made is None, "logits were computed"
     return model, source, labels, other.head.as_teacher(output.prediction, **settings)  # type: ignore[operator, unused-ignore]
 

@@ -14,6 +14,7 @@ from pairform.assemblies.checkpoints.save import load
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.sharding import Precision
 from pairform.blocks.heads.loss_terms import LossTerms, Teacher
+from pairform.blocks.heads.prediction import Prediction
 from pairform.blocks.heads.token_heads import LMHead
 from pairform.registry import PositiveFloat, Spec
 from pairform.training.data.stream import MicroBatch, as_text
@@ -88,7 +89,7 @@ def prediction(teacher: Model, micro: MicroBatch, spec: DistillationSpec, device
     output = teacher(**{name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}, output_logits=False)
     head: Any = teacher.head
     assert isinstance(head, LMHead), "checked by check_teacher"
-    assert output.prediction is not None
+    assert isinstance(output.prediction, Prediction)
     made = head.as_teacher(output.prediction, spec.weight, spec.temperature)
     return made if places is None else replace(made, hidden=made.hidden.flatten(0, 1)[places.to(device)])
 

@@ -19,6 +19,7 @@ from pairform.assemblies.checkpoints.writing.output import Format, Output
 from pairform.assemblies.checkpoints.writing.shards import Entry
 from pairform.assemblies.modeling.build import check_place, skeleton
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.registry import InputError, OutputError, Problem, shorten
 
 if TYPE_CHECKING:  # torch.distributed takes as long to import as all of ours
@@ -69,6 +70,7 @@ def load(
         raise InputError(Problem("prepack", shorten(prepack), "true or false"))
     checkpoint = open_checkpoint(path_or_repo, revision=revision, patch=patch)
     model = skeleton(checkpoint.spec, checkpoint.dtype if dtype is None else dtype)
+    model.generation = checkpoint.files.settings
     if prepack and quantise is not None:
         raise InputError(Problem("prepack", f"prepack with quantise={quantise!r}", "one of them"))
     if precision is not None and mesh is None:
@@ -135,12 +137,12 @@ def save(
             Problem(odd[0] if odd else "model", "a dtype or device without data to save", "floating-point weights")
         )
     output = Output(directory, format, max_shard_size, overwrite)
+    settings = GenerationSpec.of(model.generation)
     if sharded:
-        save_sharded(output, model.spec, tensors, companions)
+        save_sharded(output, model.spec, tensors, settings, companions)
     else:
-        beside = None if companions is None else companions_in(companions)
         entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
-        output.write(model.spec, entries, {"origin": "save"}, beside)
+        output.write(model.spec, entries, {"origin": "save"}, companions_in(companions, settings))
 
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:

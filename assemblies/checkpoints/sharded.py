@@ -16,6 +16,7 @@ from pairform.assemblies.checkpoints.writing.finite import cast
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, arranged
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem
 
@@ -109,7 +110,13 @@ def follow() -> None:
         raise PeerError(Problem("save", "an error in process 0", "no error in any process"))
 
 
-def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor], companions: str | Path | None = None) -> None:
+def save_sharded(
+    output: Output,
+    spec: ModelSpec,
+    tensors: Mapping[str, Tensor],
+    settings: GenerationSpec,
+    companions: str | Path | None = None,
+) -> None:
     """Process 0 writes the folder; the others gather each tensor with it. Every process calls this.
 
     Raises:
@@ -122,7 +129,7 @@ def save_sharded(output: Output, spec: ModelSpec, tensors: Mapping[str, Tensor],
     entries = [gathered_entry(name, tensor) for name, tensor in tensors.items()]
     if distributed.get_rank() == 0:
         with writing():
-            beside = None if companions is None else companions_in(companions)
+            beside = companions_in(companions, settings)
             output.write(spec, after(go_on, entries), {"origin": "save"}, beside)
     else:
         take_part(output.named(spec, after(follow, entries)), output.max_shard_size)

@@ -1,14 +1,15 @@
 """Special tokens of transformers' config.json and generation_config.json, and of specs.
 
 `from_pretrained` followed by `generate` takes the tokens of generated text from generation_config.json, else from the top of
-config.json, else from the configuration of the stack that generates (transformers 5). The other settings of
-generation_config.json (sampling, beams, penalties) are arguments of `generate` here and are not read.
+config.json, else from the configuration of the stack that generates (transformers 5). The other settings of generation
+(sampling, beams, penalties) are read from generation_config.json, or without one from the top of config.json.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from pairform.assemblies.families.config import Config, EndTokens, Token, checked
+from pairform.assemblies.specs.generation import OUTPUTS, GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.tokens import TokenSpec
 
@@ -69,6 +70,15 @@ def with_tokens(tokens: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 def with_generation_tokens(tokens: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """`with_tokens` for a generation_config.json: beside one, transformers forces no tokens of config.json."""
     return with_tokens({name: token for name, token in tokens.items() if name not in FORCED}, settings)
+
+
+def generation_settings(settings: Mapping[str, Any], spec: ModelSpec) -> GenerationSpec:
+    """The settings in a generation_config.json or config.json, without the tokens that the spec has too, and without those of
+    a call's output."""
+    found = GenerationSpec.from_document(settings, lenient=True)
+    tokens = spec.tokens.model_dump()
+    same = [theirs for ours, theirs in FIELDS.items() if getattr(found, theirs) == tokens[ours]]
+    return found.without((*same, *OUTPUTS))
 
 
 def with_spec_tokens(settings: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:

@@ -23,6 +23,13 @@ from pairform.registry import InputError, Problem
 PIECE = 4096
 """The largest number of prompt tokens in one forward pass, if the prompt can be split: it limits the memory of activations."""
 
+NOT_FINITE = Problem(
+    "model",
+    "NaN or infinite logits",
+    "finite logits",
+    "The weights may contain such values, or the dtype may overflow: the largest float16 number is 65504.",
+)
+
 
 class Decoding:
     """Computes next-token logits of growing sequences.
@@ -105,20 +112,29 @@ class Decoding:
         whole = torch.full((rows,), self.prompt, device=self.places.device)
         return whole if self.first is None else whole - self.first[:, 0]
 
-    def spread(self, beams: int) -> None:
-        """Repeat each row `beams` times. Beams share the source's keys and values if all kernels support it."""
+    def spread(
+        self, times: int, prompt: Int[Tensor, "batch prompt"], pixels: Tensor | None
+    ) -> tuple[Int[Tensor, "rows prompt"], Tensor | None]:
+        """Repeat each row `times` times; returns the prompt and its images with repeated rows.
+
+        The repeated rows share the source's keys and values if all kernels support it.
+        """
         assert self.model.decoder is not None
         if self.cache is not None:
             blocks = (module for module in self.model.decoder.modules() if isinstance(module, AttentionHeads))
-            self.cache = self.cache.spread(beams, share=all(block.kernel in ("auto", "eager") for block in blocks))
+            self.cache = self.cache.spread(times, share=all(block.kernel in ("auto", "eager") for block in blocks))
         if self.source is not None:
             if self.cache is None:  # with a cache they are not read again
-                self.source = self.source.each(lambda hidden: hidden.repeat_interleave(beams, 0))
-            valid = None if self.source.valid is None else self.source.valid.repeat_interleave(beams, 0)
+                self.source = self.source.each(lambda hidden: hidden.repeat_interleave(times, 0))
+            valid = None if self.source.valid is None else self.source.valid.repeat_interleave(times, 0)
             self.source = replace(self.source, valid=valid)
         if self.first is not None:
-            self.first = self.first.repeat_interleave(beams, 0)
+            self.first = self.first.repeat_interleave(times, 0)
             self.valid = self.places >= self.first
+        vision = self.model.decoder.vision
+        if pixels is not None and vision is not None:
+            pixels = vision.repeated(pixels, prompt, times)
+        return prompt.repeat_interleave(times, 0), pixels
 
     def reorder(self, rows: Int[Tensor, " batch"]) -> None:
         """Continue with these rows, in this order."""
@@ -129,8 +145,8 @@ class Decoding:
 class Finite:
     """Rejects NaN and infinite scores: at each step on a CPU, elsewhere only in `check`, which needs a synchronisation."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.total = torch.zeros((), device=device)
+    def __init__(self, device: torch.device, problem: Problem = NOT_FINITE) -> None:
+        self.total, self.problem = torch.zeros((), device=device), problem
 
     def add(self, best: Float[Tensor, " batch"]) -> None:
         """Add the scores of one step. best: the largest score of each row."""
@@ -143,9 +159,7 @@ class Finite:
 
     def check(self) -> None:
         if not math.isfinite(self.total.item()):
-            found = "NaN or infinite logits"
-            remedy = "The weights may contain such values, or the dtype may overflow: the largest float16 number is 65504."
-            raise InputError(Problem("model", found, "finite logits", remedy))
+            raise InputError(self.problem)
 
 
 def divisible(model: ModelParts) -> bool:

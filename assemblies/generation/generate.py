@@ -1,4 +1,4 @@
-"""Generation: greedy decoding, sampling or beam search, with or without a cache."""
+"""Generation: the source, the prompt and the settings of a call, then a search."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,15 +8,19 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.nn import functional
 
+from pairform.assemblies.generation.beam_search import beam_search
 from pairform.assemblies.generation.compiled_step import in_bucket
-from pairform.assemblies.generation.decoding import Decoding, Finite, cacheable
-from pairform.assemblies.generation.options import GenerationOptions, ResolvedOptions, Streamer
+from pairform.assemblies.generation.decoding import Decoding, cacheable
+from pairform.assemblies.generation.options import CallTokens, check_arguments, new_tokens, random_generator, settings_of
+from pairform.assemblies.generation.processors import Sequences, processors
+from pairform.assemblies.generation.search import Search, sample
+from pairform.assemblies.generation.stopping import stopping
 from pairform.assemblies.modeling.checks.caches import check_same_beginning
+from pairform.assemblies.modeling.generate_arguments import GenerateArguments
 from pairform.assemblies.modeling.inputs import StackInputs, as_mask, mask_padding, real_tokens
 from pairform.assemblies.modeling.model import Model
-from pairform.assemblies.modeling.outputs import EncoderOutputs, kept_mask, kept_output
+from pairform.assemblies.modeling.outputs import EncoderOutputs, GenerationOutput, kept_mask, kept_output
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem
@@ -24,51 +28,67 @@ from pairform.registry import InputError, Problem
 
 @torch.no_grad()
 def generate(
-    model: Model,
-    options: GenerationOptions,
-    inputs: StackInputs,
-    decoder_input_ids: Int[Tensor, "batch prompt"] | None,
-    decoder_attention_mask: Tensor | None,
-    encoder_outputs: EncoderOutputs,
-    cache: Cache | None,
-) -> Int[Tensor, "batch total_length"]:
-    """`Model.generate`, which documents the arguments. `inputs` are the encoder's, or the prompt of a decoder-only model."""
-    resolved = options.checked(model, cache)
+    model: Model, inputs: StackInputs, arguments: GenerateArguments, as_output: bool | None
+) -> Tensor | GenerationOutput:
+    """`Model.generate`, which documents the arguments. `inputs` are the encoder's, or the prompt of a decoder-only model.
+
+    as_output: `return_dict_in_generate`.
+    """
+    settings = settings_of(model, arguments, as_output)
+    check_arguments(settings, arguments, model)
+    tokens = CallTokens.of(settings, model.spec.tokens)
+    device = next(model.parameters()).device
+    generator = random_generator(arguments.get("seed"), settings.do_sample, device)
+    cache, compiled = arguments.get("cache"), arguments.get("compile") or False
     # a pad token that also ends sequences may be an ordinary part of the input, so it is not masked by default; the padding of
     # an encoder with special tokens of its own has nothing to do with the decoder's end tokens
     own_tokens = model.encoder is not None and model.encoder.spec.tokens is not None
-    padding = None if model.padding in resolved.ends and not own_tokens else model.padding
+    padding = model.padding if model.encoder is not None or settings.pad_token_id is None else settings.pad_token_id
+    padding = None if padding in tokens.ends and not own_tokens else padding
     with evaluating(model):
         # the source, and the tokens that the decoder begins with
         source, images = None, inputs.pixel_values
         prompt, mask = inputs.ids, inputs.valid
         if model.encoder is not None:
-            source = encode(model, inputs, encoder_outputs, cache, padding)
-            prompt, mask, images = decoder_input_ids, decoder_attention_mask, None
-        prompt, valid = starting_point(model, prompt, mask, source, padding)
-        longest = prompt.shape[1] + resolved.max_new_tokens
+            source = encode(model, inputs, arguments.get("encoder_outputs"), cache, padding)
+            prompt, mask, images = arguments.get("decoder_input_ids"), arguments.get("decoder_attention_mask"), None
+        prompt, valid = starting_point(prompt, mask, source, padding, tokens.first)
+        most = new_tokens(settings, prompt.shape[1])
+        longest = prompt.shape[1] + most
         warn_if_long(model, longest)
         aligned, valid = padded_left(prompt, valid)
         if cache is not None:
             check_same_beginning(model, cache, aligned, valid)
-        elif options.use_cache and cacheable(model):
+        elif arguments.get("use_cache", True) and cacheable(model):
             cache = Cache()
-        if options.compile and source is not None:  # sources of other lengths in the bucket share the compiled step
+        if compiled and source is not None:  # sources of other lengths in the bucket share the compiled step
             source = in_bucket(source)
         # with all padding on the left, its length is the place of the first real token
         first = None if valid is None else (~valid).sum(1, keepdim=True)
-        decoding = Decoding(model, source, cache, first, length=longest, compile=options.compile)
+        sequences = Sequences(prompt.shape[1], most, first, inputs.ids, device)
+        search = Search(
+            settings,
+            processors(settings, tokens, sequences, arguments),
+            stopping(settings, tokens.ends, arguments, device),
+            tokens,
+            most,
+            generator,
+            arguments.get("streamer"),
+        )
+        if model.agree is not None:  # every process must run the decoder as often
+            model.agree("max_new_tokens, num_beams, end tokens", (most, settings.num_beams, int(search.stopping.any)))
+        decoding = Decoding(model, source, cache, first, length=longest, compile=compiled)
         # the loop over new tokens
-        if resolved.search is None:
-            new = sample(decoding, aligned, images, resolved, options.streamer)
+        if settings.num_beams == 1:
+            made = sample(decoding, aligned, images, search)
         else:
-            ends = torch.tensor(resolved.ends, device=prompt.device)
-            new, _ = resolved.search(decoding, aligned, images, ends, resolved.filler, resolved.forced)
-            prompt = prompt.repeat_interleave(options.num_return_sequences, 0)
-            if cache is not None:
-                cache.tokens = aligned
+            made = beam_search(decoding, aligned, images, search)
+        if cache is not None and decoding.cache is not cache:
+            cache.tokens = aligned
         # the prompt as it was given, with padding where it was
-        return torch.cat((prompt, new), dim=1)
+        prompt = prompt.repeat_interleave(settings.num_return_sequences, 0)
+        made.sequences = torch.cat((prompt, made.sequences), dim=1)
+        return made if settings.return_dict_in_generate else made.sequences
 
 
 @contextmanager
@@ -94,42 +114,6 @@ def padded_left(
     return prompt.gather(1, order), valid.gather(1, order)
 
 
-def sample(
-    decoding: Decoding,
-    prompt: Int[Tensor, "batch prompt"],
-    images: Tensor | None,
-    resolved: ResolvedOptions,
-    streamer: Streamer | None,
-) -> Int[Tensor, "batch new"]:
-    """The loop of greedy decoding and sampling: compute logits and choose tokens until every row has ended.
-
-    Returns the generated tokens; a row that has ended is filled with `resolved.filler`.
-    """
-    length = prompt.shape[1]
-    running = functional.pad(prompt, (0, resolved.max_new_tokens), value=resolved.filler)
-    end_ids = torch.tensor(resolved.ends, device=prompt.device, dtype=prompt.dtype)
-    finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
-    finite = Finite(prompt.device)
-    for end in range(length, length + resolved.max_new_tokens):
-        logits = decoding(running[:, :end], images)
-        images = images if decoding.cache is None else None  # cached with the prompt; without a cache needed again
-        token, best = resolved.choose(resolved.forced(logits, length, end - length))
-        finite.add(best)
-        if resolved.ends:
-            token = token.masked_fill(finished, resolved.filler)
-        running[:, end] = token
-        if streamer is not None:
-            streamer(token)
-        if resolved.ends:
-            finished |= torch.isin(token, end_ids)
-            if decoding.stops(finished):
-                break
-    finite.check()
-    if decoding.cache is not None:
-        decoding.cache.tokens = running[:, : decoding.cache.length].clone()
-    return running[:, length : end + 1]
-
-
 def encode(model: Model, inputs: StackInputs, outputs: EncoderOutputs, cache: Cache | None, padding: int | None) -> Source:
     """The source of the decoder: the encoder's output, computed unless it is given, after the bridge."""
     assert model.encoder is not None
@@ -142,20 +126,21 @@ def encode(model: Model, inputs: StackInputs, outputs: EncoderOutputs, cache: Ca
 
 
 def starting_point(
-    model: Model, prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None
+    prompt: Tensor | None, mask: Tensor | None, source: Source | None, padding: int | None, first: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """The prompt of the decoder and its mask, False at padding (None: there is no padding).
+
+    first: the start token, if there is one.
 
     Raises:
         InputError: there is neither a prompt nor a start token.
     """
-    tokens = model.spec.tokens
     if prompt is None:
-        if source is None or tokens.first is None:
+        if source is None or first is None:
             raise InputError(
                 Problem("input_ids", "no tokens to start from", "input_ids, or a bos (or start) token in the spec")
             )
-        return torch.full((len(source.hidden), 1), tokens.first, device=source.hidden.device), None
+        return torch.full((len(source.hidden), 1), first, device=source.hidden.device), None
     valid = as_mask(mask)
     if valid is None and source is None:
         valid = real_tokens(prompt, padding)

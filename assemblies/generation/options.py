@@ -1,122 +1,159 @@
-"""The options of `generate`, and their validation."""
+"""The settings of one call of `generate`, and their validation."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from torch import Tensor
+import torch
 
-from pairform.assemblies.generation.beam_search import BeamSearch
 from pairform.assemblies.generation.decoding import cacheable
-from pairform.assemblies.generation.forced_tokens import ForcedTokens
-from pairform.assemblies.generation.sampling import Choose, chooser
 from pairform.assemblies.modeling.base import ModelParts
-from pairform.assemblies.modeling.checks.arguments import described, flag, integer
+from pairform.assemblies.modeling.checks.arguments import described, flag, integer, number
+from pairform.assemblies.modeling.generate_arguments import GenerateArguments
+from pairform.assemblies.specs.generation import LONGEST, TOKENS, GenerationSpec
+from pairform.assemblies.specs.generation_names import UNSUPPORTED
 from pairform.assemblies.specs.tokens import TokenSpec
-from pairform.blocks.cache import Cache
-from pairform.registry import InputError, Problem
+from pairform.registry import InputError, Problem, SpecError
 
-LONGEST = 1 << 20
-"""The largest number of new tokens in one call. Their memory is allocated before the first step."""
-Streamer: TypeAlias = Callable[[Tensor], object]
-"""Called with the new token of every row, `[batch]`, after each step."""
+DEFAULT_NEW_TOKENS = 20
+POWER = 30
+"""The largest power of ten for `length ** length_penalty`, to stay in float32's range."""
+COLDEST = 1e-6
+"""The lowest temperature. Dividing logits by much less would exceed float32's range."""
+SEEDS = (-(1 << 63), (1 << 64) - 1)
+"""The smallest and the largest seed that torch accepts."""
+OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
-@dataclass(frozen=True)
-class GenerationOptions:
-    """The options of `Model.generate`, which documents them."""
+def settings_of(model: ModelParts, arguments: GenerateArguments, as_output: bool | None) -> GenerationSpec:
+    """The settings of a call: those given by name, else in `generation_config`, else the model's, else the defaults.
 
-    max_new_tokens: int
-    do_sample: bool
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    seed: int | None
-    eos_token_id: int | Sequence[int] | None
-    use_cache: bool
-    streamer: Streamer | None
-    compile: bool
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    num_return_sequences: int
-    forced_bos_token_id: int | None
-    forced_eos_token_id: int | Sequence[int] | None
+    as_output: `return_dict_in_generate`.
 
-    def checked(self, model: ModelParts, cache: Cache | None) -> "ResolvedOptions":
-        """The options resolved for a model.
+    Raises:
+        InputError: settings of the wrong type, out of range, that exclude each other, or that are not supported.
+    """
+    named: Mapping[str, Any] = {**arguments, "return_dict_in_generate": as_output}
+    given = {name: value for name, value in named.items() if name in GenerationSpec.model_fields and value is not None}
+    try:
+        by_name = GenerationSpec(**given)
+        config = GenerationSpec.of(arguments.get("generation_config"))
+        settings = GenerationSpec.of(model.generation).updated(config).updated(by_name)
+    except SpecError as error:
+        raise InputError(error.problems) from None
+    if unsupported := settings.unsupported:
+        remedy = "Leave it out: `without` gives settings, such as the model's `generation`, without some of them."
+        raise InputError(Problem(unsupported[0], UNSUPPORTED[unsupported[0]].why, "a supported setting", remedy))
+    check(settings, given, model)
+    return settings
 
-        Raises:
-            InputError: options of the wrong type, out of range, or that exclude each other.
-        """
-        vocabulary, tokens = model.spec.vocabulary_of("decoder"), model.spec.tokens
-        longest = integer("max_new_tokens", self.max_new_tokens, 1, LONGEST)
-        ends = tokens.ends if self.eos_token_id is None else token_ids("eos_token_id", self.eos_token_id, vocabulary)
-        search = BeamSearch(self.num_beams, self.length_penalty, self.early_stopping, self.num_return_sequences)
-        search.check_size(vocabulary, longest)
-        for name in ("use_cache", "do_sample", "compile"):
-            flag(name, getattr(self, name))
-        self.check_streamer()
-        self.check_cache(model, cache)
-        device = next(model.parameters()).device
-        choose = chooser(self.do_sample, self.temperature, self.top_k, self.top_p, self.seed, device)
-        # without end tokens no row ends early, and the filler is never visible
-        filler = tokens.pad if tokens.pad is not None else (ends[0] if ends else 0)
-        forced = self.forced(tokens, vocabulary)
-        return ResolvedOptions(longest, ends, filler, search if self.num_beams > 1 else None, choose, forced)
 
-    def forced(self, tokens: TokenSpec, vocabulary: int) -> ForcedTokens:
-        """The tokens that are forced: those of the call, else those of the spec."""
-        first, last = self.forced_bos_token_id, self.forced_eos_token_id
-        return ForcedTokens(
-            tokens.forced_bos if first is None else integer("forced_bos_token_id", first, 0, vocabulary - 1),
-            tokens.forced_ends if last is None else token_ids("forced_eos_token_id", last, vocabulary),
-            self.max_new_tokens,
-        )
+def check(settings: GenerationSpec, given: Mapping[str, Any], model: ModelParts) -> None:
+    """Raise `InputError` for settings that do not fit the model or each other.
 
-    def check_streamer(self) -> None:
-        if self.streamer is not None and not callable(self.streamer):
-            expected = "a function that is called with each step's tokens, `[batch]`"
-            remedy = "For a streamer of transformers pass its `.put`."
-            raise InputError(Problem("streamer", described(self.streamer), expected, remedy))
-        if self.num_beams > 1:
-            for name, given in (("do_sample", self.do_sample), ("streamer", self.streamer)):
-                if given:
-                    raise InputError(Problem(name, f"{name} with num_beams={self.num_beams}", "one or the other"))
+    given: those that were given by name.
+    """
+    vocabulary = model.spec.vocabulary_of("decoder")
+    for name, token in tokens_in(settings):
+        integer(name, token, 0, vocabulary - 1)
+    if not settings.do_sample:
+        if unused := [name for name in OF_SAMPLING if name in given]:
+            raise InputError(Problem(unused[0], f"{described(given[unused[0]])} without do_sample", "do_sample=True with it"))
+    else:
+        expected = f"a finite number, {COLDEST:g} or more"
+        remedy = "do_sample=False takes the highest-scoring token."
+        number("temperature", settings.temperature, COLDEST, math.inf, expected, remedy)
+        number("top_p", settings.top_p, math.nextafter(0, 1), 1, "a probability above 0 and at most 1")
+    if settings.num_beams > 1 or not settings.do_sample:
+        integer("num_beams", settings.num_beams, 1, vocabulary)
+        integer("num_return_sequences", settings.num_return_sequences, 1, settings.num_beams)
 
-    def check_cache(self, model: ModelParts, cache: Cache | None) -> None:
-        if cache is not None and not self.use_cache:
-            raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
-        if cache is not None and not cacheable(model):
-            found = "a decoder whose tokens attend to later ones, so that every step recomputes all of them"
-            raise InputError(Problem("cache", found, "no cache, or a causal mask"))
+
+def check_length_penalty(settings: GenerationSpec, most: int) -> None:
+    """Raise `InputError` for a length penalty whose powers exceed float32's range. most: the largest number of new tokens."""
+    largest = POWER / max(1, math.log10(most))
+    expected = f"a number from {-largest:.3g} to {largest:.3g}, for {most} tokens"
+    number("length_penalty", settings.length_penalty, -largest, largest, expected)
+
+
+def tokens_in(settings: GenerationSpec) -> Iterator[tuple[str, int]]:
+    """Every token ID in the settings, with the name of its setting."""
+    for name in settings.model_fields_set.intersection((*TOKENS, "suppress_tokens", "begin_suppress_tokens")):
+        yield from ((name, token) for token in as_tuple(getattr(settings, name)) if token is not None)
+    for word in settings.bad_words_ids or ():
+        yield from (("bad_words_ids", token) for token in word)
+    for word, _ in settings.sequence_bias or ():
+        yield from (("sequence_bias", token) for token in word)
 
 
 @dataclass(frozen=True)
-class ResolvedOptions:
-    """`GenerationOptions` for one model.
+class CallTokens:
+    """The special tokens of a call: those of its settings, else those of the model's spec.
 
-    ends:   end-of-sequence tokens.
-    filler: the token that fills a row after its end.
-    search: beam search; None for greedy decoding or sampling.
-    choose: chooses the next tokens from logits.
-    forced: the tokens that are generated whatever their scores.
+    ends:        end-of-sequence tokens.
+    filler:      fills a row after its end.
+    first:       the start token of a decoder with an encoder; None: there is none.
+    forced_bos:  the first token to generate after a prompt of one token, if any.
+    forced_ends: the tokens of which one is the last at the largest length.
     """
 
-    max_new_tokens: int
     ends: tuple[int, ...]
     filler: int
-    search: BeamSearch | None
-    choose: Choose
-    forced: ForcedTokens
+    first: int | None
+    forced_bos: int | None
+    forced_ends: tuple[int, ...]
+
+    @staticmethod
+    def of(settings: GenerationSpec, tokens: TokenSpec) -> "CallTokens":
+        ends = tokens.ends if settings.eos_token_id is None else as_tuple(settings.eos_token_id)
+        pad = tokens.pad if settings.pad_token_id is None else settings.pad_token_id
+        starts = (settings.decoder_start_token_id, tokens.start, settings.bos_token_id, tokens.bos)
+        bos, last = settings.forced_bos_token_id, settings.forced_eos_token_id
+        return CallTokens(
+            ends,
+            # without end tokens no row ends early, and the filler is never visible
+            pad if pad is not None else (ends[0] if ends else 0),
+            next((token for token in starts if token is not None), None),
+            tokens.forced_bos if bos is None else bos,
+            tokens.forced_ends if last is None else as_tuple(last),
+        )
 
 
-def token_ids(name: str, ids: Any, vocabulary: int) -> tuple[int, ...]:
-    """The option `name`, one ID, several or a tensor of them, as a tuple."""
-    if isinstance(ids, str | bytes):
-        raise InputError(Problem(name, described(ids), "a token id, or a list of them"))
-    try:
-        values = [ids] if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0 else [*ids]
-    except TypeError:
-        values = [ids]
-    return tuple(integer(name, value, 0, vocabulary - 1) for value in values)
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def new_tokens(settings: GenerationSpec, prompt: int) -> int:
+    """The largest number of new tokens after a prompt of this length."""
+    if settings.max_new_tokens is not None:
+        return settings.max_new_tokens
+    if settings.max_length is None:
+        return DEFAULT_NEW_TOKENS
+    return integer("max_length", settings.max_length, prompt + 1, prompt + LONGEST) - prompt
+
+
+def random_generator(seed: int | None, do_sample: bool, device: torch.device) -> torch.Generator | None:
+    """The generator of a call with a seed; None uses torch's random state."""
+    if seed is None:
+        return None
+    if not do_sample:
+        raise InputError(Problem("seed", f"{described(seed)} without do_sample", "do_sample=True with it"))
+    return torch.Generator(device).manual_seed(integer("seed", seed, *SEEDS))
+
+
+def check_arguments(settings: GenerationSpec, arguments: GenerateArguments, model: ModelParts) -> None:
+    """Raise `InputError` for arguments besides the settings of the wrong type, or that exclude each other."""
+    for name in ("use_cache", "compile"):
+        flag(name, arguments.get(name, False))
+    streamer, cache = arguments.get("streamer"), arguments.get("cache")
+    if streamer is not None and not callable(streamer):
+        expected = "a function that is called with each step's tokens, `[batch]`"
+        raise InputError(Problem("streamer", described(streamer), expected, "For a streamer of transformers pass its `.put`."))
+    if settings.num_beams > 1 and streamer is not None:
+        raise InputError(Problem("streamer", f"streamer with num_beams={settings.num_beams}", "one or the other"))
+    if cache is not None and arguments.get("use_cache") is False:
+        raise InputError(Problem("cache", "a cache with use_cache=False", "one or the other"))
+    if cache is not None and not cacheable(model):
+        found = "a decoder whose tokens attend to later ones, so that every step recomputes all of them"
+        raise InputError(Problem("cache", found, "no cache, or a causal mask"))

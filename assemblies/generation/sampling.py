@@ -1,97 +1,103 @@
-"""The choice of the next token from logits, `[batch, vocabulary]`."""
+"""Processors that decide from which tokens one is drawn, as transformers' warpers and in their order."""
 
-import math
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pairform.assemblies.modeling.checks.arguments import described, integer, number
-from pairform.registry import InputError, Problem
+from pairform.assemblies.modeling.generate_arguments import ScoreFunction
+from pairform.assemblies.specs.generation import GenerationSpec
 
-COLDEST = 1e-6
-"""The lowest temperature. Dividing logits by much less would exceed float32's range."""
-SEEDS = (-(1 << 63), (1 << 64) - 1)
-"""The smallest and the largest seed that torch accepts."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The options of sampling.
-
-    temperature: divides the logits.
-    top_k:       keep only the k most probable tokens; 0 or None keeps all, as in transformers.
-    top_p:       keep only the smallest set of most probable tokens whose total probability reaches p (nucleus sampling).
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        expected = f"a finite number, {COLDEST:g} or more"
-        number("temperature", self.temperature, COLDEST, math.inf, expected, "do_sample=False takes the highest-scoring token.")
-        if self.top_k is not None:
-            integer("top_k", self.top_k, 0)
-        if self.top_p is not None:
-            number("top_p", self.top_p, math.nextafter(0, 1), 1, "a probability above 0 and at most 1")
-
-    def probabilities(self, logits: Float[Tensor, "batch vocabulary"]) -> Float[Tensor, "batch vocabulary"]:
-        """The distribution to draw from, `[batch, vocabulary]` in float32."""
-        logits = logits.float() / self.temperature
-        if self.top_k and self.top_k < logits.shape[-1]:
-            smallest = logits.topk(self.top_k).values[:, -1:]
-            logits = logits.masked_fill(logits < smallest, -torch.inf)
-        if self.top_p is not None and self.top_p < 1:
-            ascending, order = logits.sort(dim=-1)
-            # as in transformers: drop the least probable tokens, up to a total of 1 - p
-            unlikely = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
-            unlikely[:, -1] = False  # the most probable token always stays
-            logits = logits.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
-        return logits.softmax(-1)
-
-    def draw(
-        self, logits: Float[Tensor, "batch vocabulary"], generator: torch.Generator | None = None
-    ) -> Int[Tensor, " batch"]:
-        return torch.multinomial(self.probabilities(logits), 1, generator=generator)[:, 0]
+MOST_BY_ENTROPY = 100
+"""The most tokens that `top_h` keeps."""
+Removed = Callable[[Tensor], Tensor]
+"""From scores to True at tokens that are not drawn, both `[rows, vocabulary]`."""
 
 
-class Choose(Protocol):
-    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The next token and the largest logit of each row."""
+def sampling_processors(settings: GenerationSpec, keep: int) -> Iterator[ScoreFunction]:
+    """The processors of sampling. keep: the smallest number of tokens that stay."""
+    if not settings.do_sample:
+        return
+    if settings.temperature != 1:
+        yield lambda _, scores: scores / settings.temperature
+    if settings.top_h is not None:
+        yield without(lambda scores: high_entropy(scores, settings.top_h or 1))
+    if settings.top_k:
+        yield without(lambda scores: scores < largest(scores, max(settings.top_k, keep)))
+    if settings.top_p < 1:
+        yield without(lambda scores: outside_nucleus(scores, settings.top_p, keep))
+    if settings.min_p is not None:
+        yield without(lambda scores: improbable(scores, settings.min_p or 0, keep))
+    if settings.typical_p < 1:
+        yield without(lambda scores: untypical(scores, settings.typical_p, keep))
+    if settings.epsilon_cutoff > 0:
+        yield without(lambda scores: below_epsilon(scores, settings.epsilon_cutoff, keep))
+    if settings.eta_cutoff > 0:
+        yield without(lambda scores: below_eta(scores, settings.eta_cutoff, keep))
 
 
-def greedy(logits: Float[Tensor, "batch vocabulary"]) -> tuple[Tensor, Tensor]:
-    best, token = logits.max(-1)
-    return token, best
+def without(removed: Removed) -> ScoreFunction:
+    return lambda _, scores: scores.masked_fill(removed(scores), -torch.inf)
 
 
-def chooser(
-    do_sample: bool,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-    device: torch.device,
-) -> Choose:
-    """The function that chooses the next token: `greedy`, or one that draws with `Sampling`.
+def largest(scores: Float[Tensor, "rows vocabulary"], count: int) -> Float[Tensor, "rows 1"]:
+    """The smallest of the `count` largest scores."""
+    return scores.topk(min(count, scores.shape[-1])).values[:, -1:]
 
-    Raises:
-        InputError: options of sampling without `do_sample`, or out of range.
-    """
-    if not do_sample:
-        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        if unused := [name for name, value in given.items() if value is not None]:
-            raise InputError(Problem(unused[0], f"{described(given[unused[0]])} without do_sample", "do_sample=True with it"))
-        return greedy
-    sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
-    generator = None if seed is None else torch.Generator(device).manual_seed(integer("seed", seed, *SEEDS))
 
-    def draw(logits: Tensor) -> tuple[Tensor, Tensor]:
-        best = logits.amax(-1)
-        drawable = logits.masked_fill(~best.isfinite()[:, None], 0)  # drawing from NaN would abort a CUDA program
-        return sampling.draw(drawable, generator), best
+def log_chances(scores: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows vocabulary"]:
+    return scores - scores.logsumexp(-1, keepdim=True)
 
-    return draw
+
+def entropy(scores: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 1"]:
+    logs = log_chances(scores)
+    return -(logs.clamp(min=torch.finfo(logs.dtype).min) * logs.softmax(-1)).sum(-1, keepdim=True)
+
+
+def high_entropy(scores: Tensor, share: float) -> Bool[Tensor, "rows vocabulary"]:
+    """All but the most probable tokens that make up `share` of the entropy of the `MOST_BY_ENTROPY` most probable ones."""
+    top, order = scores.topk(min(MOST_BY_ENTROPY, scores.shape[-1]))
+    chances = log_chances(top).softmax(-1)
+    kept = (-chances * chances.log()).cumsum(-1) <= entropy(top) * share
+    kept[:, 0] = True
+    return ~torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, kept)
+
+
+def outside_nucleus(scores: Tensor, probability: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
+    """The least probable tokens up to a total of `1 - probability` (arXiv 1904.09751, section 3.1)."""
+    ascending, order = scores.sort(dim=-1)
+    removed = ascending.softmax(-1).cumsum(-1) <= 1 - probability
+    removed[:, -keep:] = False
+    return removed.scatter(1, order, removed)
+
+
+def improbable(scores: Tensor, share: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
+    """Tokens of less than `share` of the largest probability (arXiv 2407.01082)."""
+    chances = scores.softmax(-1)
+    removed = chances < share * chances.amax(-1, keepdim=True)
+    return removed.scatter(1, chances.topk(min(keep, chances.shape[-1])).indices, False)
+
+
+def untypical(scores: Tensor, mass: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
+    """Tokens whose information differs most from the entropy, up to a total of `1 - mass` (arXiv 2202.00666, section 3)."""
+    logs = scores.log_softmax(-1)
+    information = -(logs * logs.exp()).nansum(-1, keepdim=True)
+    ascending, order = (-logs - information).abs().sort()
+    total = scores.gather(-1, order).softmax(-1).cumsum(-1)
+    last = (total < mass).sum(1).clamp(max=ascending.shape[-1] - 1)
+    removed = ascending > ascending.gather(1, last[:, None])
+    removed[:, :keep] = False
+    return removed.scatter(1, order, removed)
+
+
+def below_epsilon(scores: Tensor, epsilon: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
+    """Tokens of a probability below epsilon (arXiv 2210.15191)."""
+    return (scores.softmax(-1) < epsilon) & (scores < largest(scores, keep))
+
+
+def below_eta(scores: Tensor, epsilon: float, keep: int) -> Bool[Tensor, "rows vocabulary"]:
+    """Tokens of a probability below epsilon and below `sqrt(epsilon) * exp(-entropy)` (arXiv 2210.15191, section 4)."""
+    limit = torch.tensor(epsilon, device=scores.device)
+    eta = torch.min(limit, limit.sqrt() * (-entropy(scores)).exp())
+    return (scores.softmax(-1) < eta) & (scores < largest(scores, keep))

@@ -101,7 +101,9 @@ def carry(
         write_plan(plan, {"model": checkpoint}, Output(out, "pairform", max_shard_size, overwrite, progress))
         return load(out), plan
     device = next(source.parameters()).device if isinstance(source, Model) else torch.device("cpu")
-    return build_planned(plan, {"model": checkpoint}, device), plan
+    model = build_planned(plan, {"model": checkpoint}, device)
+    model.generation = source.generation if isinstance(source, Model) else checkpoint.files.settings
+    return model, plan
 
 
 def in_memory(model: Model) -> Checkpoint:

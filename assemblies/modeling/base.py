@@ -12,6 +12,7 @@ from pairform.assemblies.modeling.adapters import embedding_inside, table_of
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, constant_weights
 from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.stack import Stack
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem, build_block
@@ -59,11 +60,16 @@ class ModelParts(nn.Module):
     check_inputs:  check the values of inputs (IDs, masks, positions) on every device, for debugging. By default they are
                    checked on a CPU only, since elsewhere that needs a synchronisation. Types and shapes are always checked.
                    Compiled code checks nothing.
+    generation:    the settings of generation, by default those of the folder that the model was loaded from.
     all_finished:  from whether generation has finished here, `[]`, to whether it has in all processes that share this model.
+    agree:         raises `InputError` unless all processes that share this model pass the same numbers. Its first argument is
+                   what they are.
     """
 
     check_inputs: bool = False
+    generation: GenerationSpec = GenerationSpec()
     all_finished: Callable[[Tensor], Tensor] | None = None
+    agree: Callable[[str, tuple[int, ...]], None] | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
 """The model: forward pass, loss and generation."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Unpack, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -12,8 +11,9 @@ from pairform.assemblies.modeling.base import ModelParts
 from pairform.assemblies.modeling.checks.arguments import checked
 from pairform.assemblies.modeling.checks.caches import check_same_source
 from pairform.assemblies.modeling.checks.calls import check_forward, check_generate
+from pairform.assemblies.modeling.generate_arguments import GenerateArguments
 from pairform.assemblies.modeling.inputs import StackInputs, as_mask, check_packing, decoder_inputs, mask_padding
-from pairform.assemblies.modeling.outputs import EncoderOutputs, ModelOutput, kept_mask, kept_output
+from pairform.assemblies.modeling.outputs import EncoderOutputs, GenerationOutput, ModelOutput, kept_mask, kept_output
 from pairform.assemblies.modeling.prediction_and_loss import LossArguments, predict
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
@@ -142,88 +142,77 @@ class Model(ModelParts):
             cache=cache,
         )
 
+    @overload
+    def generate(
+        self,
+        input_ids: Int[Tensor, "batch length"] | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        return_dict_in_generate: Literal[True],
+        **arguments: Unpack[GenerateArguments],
+    ) -> GenerationOutput: ...
+
+    @overload
+    def generate(
+        self,
+        input_ids: Int[Tensor, "batch length"] | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        return_dict_in_generate: Literal[False] | None = None,
+        **arguments: Unpack[GenerateArguments],
+    ) -> Tensor: ...
+
     @checked(check_generate)
     def generate(
         self,
         input_ids: Int[Tensor, "batch length"] | None = None,
         attention_mask: Tensor | None = None,
         *,
-        max_new_tokens: int,
-        do_sample: bool = False,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        eos_token_id: int | Sequence[int] | None = None,
-        decoder_input_ids: Int[Tensor, "batch prompt"] | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        token_type_ids: Int[Tensor, "batch length"] | None = None,
-        pixel_values: Tensor | None = None,
-        encoder_outputs: EncoderOutputs = None,
-        use_cache: bool = True,
-        cache: Cache | None = None,
-        streamer: Callable[[Tensor], object] | None = None,
-        compile: bool = False,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        early_stopping: bool | Literal["never"] = False,
-        num_return_sequences: int = 1,
-        forced_bos_token_id: int | None = None,
-        forced_eos_token_id: int | Sequence[int] | None = None,
-    ) -> Int[Tensor, "batch total_length"]:
-        """Generate tokens. Returns the decoder's prompt, followed by at most `max_new_tokens` generated tokens.
+        return_dict_in_generate: bool | None = None,
+        **arguments: Unpack[GenerateArguments],
+    ) -> Tensor | GenerationOutput:
+        """Generate tokens. Returns the decoder's prompt, followed by the generated tokens, `[batch, length]`.
+
+        The settings of generation are the fields of `GenerationSpec`. One that is given by name takes precedence over one in
+        `generation_config`, that over one in `generation` of the model (its folder's settings), and that over the default of
+        transformers; None is a setting that is not given.
 
         Args:
             input_ids: the encoder's input; the prompt of a decoder-only model. Prompts may be padded on either side.
             attention_mask: 1 at tokens and 0 at padding, as in `forward`.
-            do_sample: draw tokens instead of taking the highest-scoring one, with `temperature`, `top_k` and `top_p`.
+            return_dict_in_generate: return a `GenerationOutput`, which has the scores too.
+            generation_config: a `GenerationSpec`, a dict, or a `GenerationConfig` of transformers.
             seed: makes sampling reproducible; None uses torch's random state.
-            eos_token_id: the end-of-sequence tokens; by default those of the spec. A row that has ended is filled with pad, and
-                generation stops when all rows have ended.
             decoder_input_ids: the prompt of a decoder with an encoder; by default the start token.
             decoder_attention_mask: the mask of `decoder_input_ids`.
             token_type_ids: as in `forward`, for an encoder.
             pixel_values, encoder_outputs: as in `forward`.
             use_cache: keep keys and values from step to step. A decoder whose tokens attend to later ones never does.
             cache: keys and values of the beginning of the prompt, from an earlier call. Afterwards it holds all tokens but the
-                last; after beam search only the prompt.
+                last; after beam search, or with several sequences per row, only the prompt.
             streamer: called with the new token of every row, `[batch]`, after each step.
             compile: compile the decoding step at its first use, and again only for buckets of lengths and for batch sizes that
                 are new to this model. It pays for long outputs.
-            num_beams, length_penalty, early_stopping, num_return_sequences: beam search as in transformers, see `BeamSearch`.
-                The output then has `batch * num_return_sequences` rows, those of one input together, the best first.
-            forced_bos_token_id: the first token to generate after the start token, such as the target language of mBART-50 or
-                NLLB; by default that of the spec, if any.
-            forced_eos_token_id: the last token, or the tokens to choose it from, of rows that reach `max_new_tokens`; by
-                default those of the spec, if any.
+            tokenizer: decodes tokens for `stop_strings`.
+            logits_processor: one or several functions from tokens so far and scores of the next to other scores, such as those
+                of transformers. They run after the settings' own and before those of sampling.
+            stopping_criteria: one or several functions from tokens so far and scores to whether rows end.
+            prefix_allowed_tokens_fn: from the number of the row in the batch and its tokens so far to the tokens that may
+                follow.
 
         Raises:
             InputError: arguments that do not fit the model or each other, or NaN or infinite logits.
         """
         from pairform.assemblies.generation.generate import generate
-        from pairform.assemblies.generation.options import GenerationOptions
 
         self.share_embedding()
-        options = GenerationOptions(
-            max_new_tokens,
-            do_sample,
-            temperature,
-            top_k,
-            top_p,
-            seed,
-            eos_token_id,
-            use_cache,
-            streamer,
-            compile,
-            num_beams,
-            length_penalty,
-            early_stopping,
-            num_return_sequences,
-            forced_bos_token_id,
-            forced_eos_token_id,
+        source = StackInputs(
+            input_ids,
+            valid=as_mask(attention_mask),
+            pixel_values=arguments.get("pixel_values"),
+            token_types=arguments.get("token_type_ids"),
         )
-        source = StackInputs(input_ids, valid=as_mask(attention_mask), pixel_values=pixel_values, token_types=token_type_ids)
-        return generate(self, options, source, decoder_input_ids, decoder_attention_mask, encoder_outputs, cache)
+        return generate(self, source, arguments, return_dict_in_generate)
 
     def decoder_source(self, encoded: StackOutput, inputs: StackInputs, cache: Cache | None) -> Source:
         """The source of the decoder. The bridge is skipped if the cache already holds the source's keys and values."""

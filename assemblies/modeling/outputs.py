@@ -1,10 +1,11 @@
 """The output of a model, and access to an earlier output that a caller passes in again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from pairform.assemblies.modeling.stack import StackOutput
 from pairform.blocks.cache import Cache
@@ -13,12 +14,22 @@ from pairform.blocks.heads.prediction import Prediction
 from pairform.registry import InputError, Problem
 
 
+@dataclass(frozen=True)
+class KnownLogits:
+    """Logits that have been computed."""
+
+    logits: Tensor
+
+
 @dataclass
 class ModelOutput:
     """The output of a forward pass. Parts that the model lacks or that were not requested are None.
 
     A decoder-only or encoder-only model fills `last_hidden_state`, `hidden_states` and `attentions`. In an encoder-decoder the
     decoder's are `decoder_hidden_states`, `decoder_attentions` and `cross_attentions`, as in transformers.
+
+    It can also be read as outputs of transformers are: by name, `output["loss"]`, by place among the parts that are not None,
+    `output[0]`, or as a mapping of names to these parts. It is a pytree.
 
     Attributes:
         prediction: computes `logits`, which are None without a head. The loss of a language model does not need them: with
@@ -32,7 +43,7 @@ class ModelOutput:
         loss_parts: with `loss_terms`, the cross-entropy and the other terms, without gradients.
     """
 
-    prediction: Prediction | None = None
+    prediction: Prediction | KnownLogits | None = None
     loss: Tensor | None = None
     auxiliary_loss: Tensor | None = None
     loss_parts: LossParts | None = None
@@ -52,6 +63,84 @@ class ModelOutput:
     @property
     def logits(self) -> Tensor | None:
         return None if self.prediction is None else self.prediction.logits
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the parts that are not None, the loss and the logits first."""
+        present = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        named = ["logits" if name == "prediction" else name for name in present]
+        return tuple(sorted(named, key=lambda name: {"loss": 0, "logits": 1}.get(name, 2)))
+
+    def values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        return tuple(zip(self.keys(), self.values(), strict=True))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name) if name in self.keys() else default
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return self.values()
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        names = self.keys()
+        if isinstance(key, slice):
+            return tuple(getattr(self, name) for name in names[key])
+        if isinstance(key, str) and key not in names:
+            raise KeyError(key)
+        return getattr(self, key if isinstance(key, str) else names[key])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def flattened(output: ModelOutput) -> tuple[list[Any], list[str]]:
+    """The parts and their names. Logits that have not been computed are not computed here: they stay a `Prediction`."""
+    parts = {field.name: getattr(output, field.name) for field in fields(output)}
+    if isinstance(parts["prediction"], Prediction) and parts["prediction"].made is not None:
+        parts["prediction"] = parts["prediction"].made
+    present = {name: part for name, part in parts.items() if part is not None}
+    return [*present.values()], [*present]
+
+
+def restored(parts: Any, names: Any) -> ModelOutput:
+    given = dict(zip(names, parts, strict=True))
+    if "prediction" in given and not isinstance(given["prediction"], Prediction):
+        given["prediction"] = KnownLogits(given["prediction"])
+    return ModelOutput(**given)
+
+
+pytree.register_pytree_node(ModelOutput, flattened, restored, serialized_type_name="pairform.ModelOutput")
+
+
+@dataclass
+class GenerationOutput:
+    """The output of `generate` with `return_dict_in_generate=True`, with the names of transformers.
+
+    Attributes:
+        sequences: the prompt and the generated tokens, `[rows, length]`.
+        scores: with `output_scores`, the scores of each step after all processing, `[rows, vocabulary]`: of beam search the
+            log-probabilities of every beam, `[batch * beams, vocabulary]`.
+        logits: with `output_logits`, the model's logits of each step, in float32.
+        sequences_scores: of beam search with `output_scores`, the score of each returned sequence.
+        beam_indices: of beam search, the row of `scores` that each token of a returned sequence was chosen from, -1 after its
+            end, `[rows, generated]`.
+    """
+
+    sequences: Tensor
+    scores: tuple[Tensor, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
+    sequences_scores: Tensor | None = None
+    beam_indices: Tensor | None = None
 
 
 EncoderOutputs: TypeAlias = Tensor | ModelOutput | tuple[Any, ...] | None

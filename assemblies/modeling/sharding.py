@@ -114,20 +114,18 @@ def shared_by_layers(model: Model) -> set[nn.Parameter]:
 def gather_to_generate(model: Any, mesh: DeviceMesh) -> None:
     """Let `model.generate` gather what the model's forward pass gathers, and go on until every process has finished.
 
-    Every process must call it, with inputs of the same kind and the same `max_new_tokens`.
+    Every process must call it, with inputs of the same kind and the same largest number of new tokens.
     """
     register_fsdp_forward_method(model, "generate")
     generate = model.generate
     model.all_finished = lambda finished: all_true(finished, mesh)
+    model.agree = lambda names, numbers: check_equal(names, numbers, mesh)
 
     @wraps(generate)
     def gathered(*args: Any, **options: Any) -> Tensor:
         if options.get("compile"):
             remedy = "Save the model, load it in one process, and generate there."
             raise InputError(Problem("compile", "compilation of a sharded model's steps", "compile=False", remedy))
-        limit, beams = (options.get(name) for name in ("max_new_tokens", "num_beams"))
-        numbers = tuple(number if isinstance(number, int) else -1 for number in (limit, beams))
-        check_equal("max_new_tokens, num_beams", numbers, mesh)
         check_equal("encoder_outputs", (int(options.get("encoder_outputs") is not None),), mesh)
         try:
             generated: Tensor = generate(*args, **options)

@@ -73,6 +73,32 @@ def picture_tokens(model: Declared) -> list[int]:
     return [token for token in ids if token is not None]
 
 
+def place_pictures(ids: Sequence[int], count: int, model: Declared) -> list[int]:
+    """A text's token ids with the tokens of `count` pictures.
+
+    A text marks the place of a picture with the spec's begin token, or its image token if there is no begin token. Without
+    such places, the pictures come first, after the begin-of-sequence token. Ids that hold the tokens of all pictures stay.
+
+    Raises:
+        InputError: another number of places than of pictures, or a model without vision.
+    """
+    vision = vision_of(model)
+    spec = model.spec if isinstance(model, Model) else load_spec(model)
+    images = sum(token == vision.image_token for token in ids)
+    if images == count * vision.tokens and (images > count or vision.tokens == 1):
+        return list(ids)
+    mark = vision.image_token if vision.begin_token is None else vision.begin_token
+    places = [place for place, token in enumerate(ids) if token == mark]
+    picture = picture_tokens(model)
+    if not places and not images:
+        first = 1 if ids and ids[0] == spec.tokens_of(next(iter(spec.stacks))).bos else 0
+        return [*ids[:first], *picture * count, *ids[first:]]
+    if len(places) != count or (mark != vision.image_token and images):
+        found = f"{len(places)} places of pictures (token {mark}) and {images} image tokens (token {vision.image_token})"
+        raise InputError(Problem("input_ids", found, f"{count} places, one for each picture, or none"))
+    return [token for each in ids for token in (picture if each == mark else (each,))]
+
+
 def vision_of(model: Declared) -> VisionSpec:
     """The vision of the first stack, which reads the pictures."""
     spec = model.spec if isinstance(model, Model) else load_spec(model)

@@ -35,7 +35,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "gemma2-gemma2": {"encoder": "gemma2", "decoder": "gemma2"},
     "modernbert-gemma3": {"encoder": "modernbert", "decoder": "gemma3", "cross_attention": "zero_output"},
 }
-STEPS, PRETRAINING, FEW = 512, 600, 80
+STEPS, PRETRAINING, FEW = 1920, 600, 80
 """Steps of adaptation and of pretraining, and the files of a quick run."""
 READ, WRITTEN, ROWS, TEXTS = 256, 192, 25, 200
 """To measure the use of the source: characters of a source and of the text that follows it, rows of a batch, texts."""

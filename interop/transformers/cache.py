@@ -41,14 +41,17 @@ class PairformCache(TransformersCache):
         return not self.cache.states and all(part.window is None for part in self.cache.own.values())
 
     def crop(self, tokens_to_remove: int) -> None:
+        """Remove the newest tokens, whose number is given as a negative one, as transformers does."""
         if tokens_to_remove == 0:
             return
+        if tokens_to_remove > 0:
+            raise InputError(Problem("tokens_to_remove", str(tokens_to_remove), "0, or a negative number of tokens"))
         if not self.is_croppable:
             found = "a decoder with windows or recurrent states, which do not keep the tokens before a removed one"
             raise InputError(Problem("past_key_values", found, "a decoder that keeps all tokens to remove some of them"))
         for part in self.cache.own.values():
-            part.end -= tokens_to_remove
-        self.cache.length -= tokens_to_remove
+            part.end += tokens_to_remove
+        self.cache.length += tokens_to_remove
 
     def activate_past_recording(self) -> None:
         """Nothing to record: `crop` refuses what it cannot undo."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
@@ -14,10 +14,13 @@ from pairform.assemblies.checkpoints.writing.shards import write_json
 from pairform.assemblies.modeling.model import Model
 from pairform.blocks.feedforward import WideLinear
 from pairform.blocks.functional.initializers import Constant, initial_of
+from pairform.blocks.heads.token_heads import LMHead
 from pairform.interop.transformers.cache import PairformCache
 from pairform.interop.transformers.configuration import PairformConfig
 from pairform.interop.transformers.encoder import EncoderOf, encoder_output
+from pairform.interop.transformers.generation import PairformGenerationMixin
 from pairform.interop.transformers.outputs import PairformOutput, output_of
+from pairform.interop.transformers.projection import OutputProjection
 from pairform.registry import InputError, Problem
 
 
@@ -43,6 +46,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             found = f"the head {spec.head.name!r} in the assembly {spec.assembly}, for {type(self).__name__}"
             raise InputError(Problem("config.spec", found, f"what this class computes; this spec is a {class_of(spec)}"))
         self.assemble(spec)
+        self._frozen = [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
         if self.encoder is not None:
             vars(self.encoder)["main_input_name"] = self.main_input_name  # asked of it by `generate`
         if spec.tie_embeddings:
@@ -73,6 +77,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         decoder_position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        prefix_lengths: Tensor | None = None,
         encoder_outputs: Any = None,
         past_key_values: PairformCache | None = None,
         use_cache: bool | None = None,
@@ -106,6 +111,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             decoder_position_ids=decoder_position_ids,
             token_type_ids=token_type_ids,
             pixel_values=pixel_values,
+            prefix_lengths=prefix_lengths,
             encoder_outputs=encoder_output(encoder_outputs),
             cache=None if past_key_values is None else past_key_values.cache,
             output_hidden_states=self.asked("output_hidden_states", output_hidden_states),
@@ -128,7 +134,22 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         return next(stack for stack in (self.encoder, self.decoder) if stack is not None).embedding
 
     def get_output_embeddings(self) -> nn.Module | None:
-        return None  # the head computes the logits, with a tied table or its own
+        """The projection of a language model's head, for libraries that compute a loss themselves."""
+        return OutputProjection(self, self.head) if isinstance(self.head, LMHead) else None
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """The embeddings, which keep their size: it is a part of the spec.
+
+        Raises:
+            InputError: another size is asked for.
+        """
+        size: int = self.config.vocab_size  # type: ignore[union-attr, assignment, unused-ignore]
+        if new_num_tokens not in (None, size) or size % (pad_to_multiple_of or 1):
+            remedy = "`pairform convert --tokenizer` and `--vocabulary` write a model with another vocabulary."
+            raise InputError(Problem("new_num_tokens", str(new_num_tokens), f"{size}, the vocabulary of the spec", remedy))
+        return self.get_input_embeddings()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """The labels shifted right, as collators of transformers ask for them."""
@@ -150,6 +171,8 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         """
         loaded = super().from_pretrained(path, *arguments, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name in model._frozen:  # transformers makes every weight that it reads trainable
+            model.get_parameter(name).requires_grad_(False)
         file = Path(path) / SPEC
         if file.is_file() and load_spec(file) != model.spec:
             remedy = "Load it with pairform.load, and save it again; pairform.load(patch=...) loads a changed spec."
@@ -165,20 +188,6 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
 
 class PairformModel(PairformPreTrainedModel):
     """A model of any head: hidden states, and logits if it has a head."""
-
-
-class PairformGenerationMixin(GenerationMixin):
-    """transformers' `generate` with a cache of pairform's. transformers knows such classes by the end of this name."""
-
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *arguments: Any, **named: Any
-    ) -> None:
-        """Put a cache into `model_kwargs`, unless none is wanted."""
-        if generation_config.cache_implementation not in (None, "dynamic"):
-            found = repr(generation_config.cache_implementation)
-            raise InputError(Problem("cache_implementation", found, "none: pairform's models have one kind of cache"))
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache:
-            model_kwargs["past_key_values"] = PairformCache()
 
 
 class PairformForConditionalGeneration(PairformGenerationMixin, PairformPreTrainedModel):

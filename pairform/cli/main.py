@@ -12,6 +12,7 @@ import typer
 
 from pairform.cli.adapt import adapt
 from pairform.cli.blocks import blocks
+from pairform.cli.chat import chat
 from pairform.cli.convert import convert, plan
 from pairform.cli.data import data
 from pairform.cli.generate import generate
@@ -38,7 +39,12 @@ COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
     verify: ("pairform verify pair",),
     export: ("pairform export pair --out pair-transformers",),
     extract: ("pairform extract pair --part encoder --out encoder",),
-    generate: ('pairform generate pair --text "the quick brown fox"', 'pairform generate pair --ids "5 17 3"'),
+    generate: (
+        'pairform generate pair --text "the quick brown fox"',
+        'pairform generate pair --ids "5 17 3" --do-sample --top-p 0.9 --seed 1',
+        "pairform generate pair --inputs questions.jsonl --out answers.jsonl",
+    ),
+    chat: ("pairform chat pair --max-new-tokens 200",),
     card: ("pairform card pair --license gemma",),
     push: ("pairform push pair owner/pair --private --dry-run",),
     carry: ("pairform carry pair --set decoder.layer.branches.feed_forward.name=mlp --out pair-mlp",),

@@ -1,7 +1,10 @@
 """What `--help`, `--version` and shell completion say, and that the examples in help texts work."""
 
+import io
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,13 +42,16 @@ def test_examples_in_help_texts_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, source in zip(("gemma-large", "gemma-small"), sources, strict=True):
-        (tmp_path / name).symlink_to(source)
+        shutil.copytree(source, tmp_path / name)
+    (tmp_path / "gemma-small" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
+    (tmp_path / "questions.jsonl").write_text('{"text": "the quick brown fox"}\n')
     examples = {command.__name__: list(lines) for command, lines in command_line.COMMANDS.items()}
     assert list(examples) == COMMANDS
     for command in COMMANDS:
         lines = [line.strip() for line in run(command, "--help").out.partition("Examples:")[2].splitlines() if line.strip()]
         assert lines == examples[command]
         for line in lines:
+            monkeypatch.setattr(sys, "stdin", io.StringIO("the fox\n"))
             result = run(*shlex.split(line)[1:])
             assert result.code == 0, (line, result.err)
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from pairform.training.data.corpus import chat, workers
-from pairform.training.data.corpus.chat import ChatTemplate
+from pairform.assemblies.preprocessing import chat_template, worker_process
+from pairform.assemblies.preprocessing.chat_template import ChatTemplate
+from pairform.training.data.corpus.chat import pairs as pairs_of
 from pairform.training.data.corpus.prepare import prepare
 from tests.broken.damage import refused
 from tests.corpus.small import pairs, word_tokenizer, write_corpus
@@ -44,7 +45,7 @@ def test_a_conversation_is_rendered_as_transformers_does(style: str, tmp_path: P
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), **SPECIAL)
     template = ChatTemplate(style, SPECIAL)
     for messages in (TALK[:2], TALK):
-        ((source, target),) = template.pairs(messages, "", every=False)
+        ((source, target),) = pairs_of(template, messages, "", every=False)
         options: dict[str, Any] = {"tokenize": False, "chat_template": style}
         assert source == tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, **options)
         assert source + target == tokenizer.apply_chat_template(messages, **options)
@@ -126,13 +127,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("style", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_template_is_refused_in_time(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "SECONDS", 1.0)
-    refused(lambda: ChatTemplate(style, SPECIAL).pairs(TALK, "here", every=False), "template")
+    monkeypatch.setattr(chat_template, "SECONDS", 1.0)
+    refused(lambda: pairs_of(ChatTemplate(style, SPECIAL), TALK, "here", every=False), "template")
 
 
 def test_a_template_runs_in_a_process_with_little_memory(tmp_path: Path) -> None:
     """Where a value that it makes does not fit, also if one process was asked for."""
-    (tmp_path / "t.jinja").write_text(f"{{{{ messages[0].content|center({workers.ROOM}) }}}}")
+    (tmp_path / "t.jinja").write_text(f"{{{{ messages[0].content|center({worker_process.MEMORY}) }}}}")
     source = {"files": ["corpus.jsonl"], "messages": "chat"}
     corpus = write_corpus(tmp_path, [{"chat": talk("a", "b")}], sources=[source], chat_template="t.jinja")
     refused(lambda: prepare(corpus, tmp_path / "out"), "corpus.jsonl: line 1: chat", "too much memory")

@@ -95,7 +95,8 @@ NUMBERS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "eos_token
 GENERATE: tuple[str, ...] = (
     *(*NUMBERS, *NUMBERS, "num_return_sequences", "early_stopping", "do_sample", "use_cache", "streamer"),
     *("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask", "encoder_outputs", "cache"),
-    *("pixel_values", "max_tokens"),
+    *("pixel_values", "max_tokens", "generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"),
+    *(name for name in pairform.GenerationSpec.model_fields if name != "return_dict_in_generate"),
 )
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, 2, -1, 5, 96, 97, 1e-40, 0.5, 1.0, 1.5, 1e12, float("nan"), float("inf"), -0.0, 10**12, 2**70),

@@ -163,6 +163,9 @@ def test_save_carries_tokenizer_and_settings(hub: Hub, pair: Path, tmp_path: Pat
     assert pairform.verify(tmp_path / "hub").ok
     bases = json.loads((tmp_path / "hub" / "provenance.json").read_text())["bases"]
     assert [base["name"] for base in bases] == ["lab/pair"]
+    model.generation = pairform.GenerationSpec(top_k=7)
+    pairform.save(model, tmp_path / "changed", companions=pair)
+    assert json.loads((tmp_path / "changed" / "generation_config.json").read_text())["top_k"] == 7
     refused(lambda: pairform.save(model, tmp_path / "no", companions=tmp_path / "none"), "no such folder")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "tokenizer.json").symlink_to(Path(os.devnull))

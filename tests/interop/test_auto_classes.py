@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from hypothesis import Phase, given, seed, settings
+from torch.nn import functional
 
 import pairform
 import pairform.interop.transformers as bridge
@@ -43,21 +44,42 @@ def check(spec: pairform.ModelSpec, folder: Path) -> None:
     ours = pairform.build(spec, seed=0)
     pairform.save(ours, folder / "ours")
     theirs, batch = loaded(folder / "ours", spec), inputs(spec)
+    if spec.encoder is not None and spec.encoder.token_types:
+        batch["token_type_ids"] = batch["input_ids"] % spec.encoder.token_types
     theirs.save_pretrained(folder / "theirs", max_shard_size="3KB")
     for model in (theirs, loaded(folder / "theirs", spec), pairform.load(folder / "theirs")):
         weights, expected = model.state_dict(), ours.state_dict()
         assert weights.keys() == expected.keys()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
+        trained = [{name for name, each in both.named_parameters() if each.requires_grad} for both in (model, ours)]
+        assert trained[0] == trained[1]
     # the same memory too: products of matrices that lie elsewhere may be summed in another order
     ours.load_state_dict(theirs.state_dict(), assign=True)
     with torch.no_grad():
         assert torch.equal(answer(theirs, batch), answer(ours, batch))
     if theirs.can_generate():
         batch.pop("decoder_input_ids", None)
-        given: list[dict[str, Any]] = [{}, {"num_beams": 3}]
-        for options in given:
-            written = ours.generate(**batch, max_new_tokens=4, **options)
-            assert torch.equal(theirs.generate(**batch, max_new_tokens=4, do_sample=False, **options), written)
+        # transformers continues a decoder-only prompt after its last column, even if that is padding
+        right = [slice(-2, None)] if spec.encoder is not None else []
+        for padding in (slice(0, 0), slice(0, 2), *right):
+            mask = torch.ones_like(batch["input_ids"])
+            mask[0, padding] = 0
+            check_generation(ours, theirs, batch | {"attention_mask": mask}, {"do_sample": False})
+            check_generation(ours, theirs, batch | {"attention_mask": mask}, {"do_sample": False, "num_beams": 4})
+            check_generation(ours, theirs, batch | {"attention_mask": mask}, {"do_sample": True, "top_k": 20})
+
+
+def check_generation(ours: pairform.Model, theirs: Any, batch: dict[str, Any], options: dict[str, Any]) -> None:
+    """transformers' `generate` over the bridge writes the tokens of pairform's."""
+    torch.manual_seed(3)
+    expected = ours.generate(**batch, **options, max_new_tokens=4)
+    torch.manual_seed(3)
+    written = theirs.generate(**batch, **options, max_new_tokens=4)
+    # where pad is 0, transformers puts the end token after the end of a beam
+    end, begin = ours.spec.tokens.ends[0], 1 if ours.encoder is not None else batch["input_ids"].shape[1]
+    ended = (written[:, begin:] == end).cumsum(1)
+    after = functional.pad(ended[:, :-1], (1 + begin, 0)) > 0
+    assert torch.equal(written.masked_fill(after, 0), expected), options
 
 
 @pytest.mark.parametrize("assembly", ["encoder_decoder", "decoder_only", "encoder_only"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import pairform
 import pairform.interop.transformers as bridge
+from tests.forked import PATIENCE, fork, free_port
 from tests.small_pairs import small_pair
 
 pytest.importorskip("accelerate", reason="Trainer needs accelerate")
@@ -101,6 +102,31 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(folder: Path, tmp_pa
         ends.append(weights(run.model))
     for name, tensor in ends[0].items():
         torch.testing.assert_close(ends[1][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
+    """Distributed data parallel over gloo: each process has half of the rows of a step."""
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = [
+        fork(train_distributed, folder, tmp_path / "two", RANK=str(rank), LOCAL_RANK=str(rank), **together) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    one = trainer(folder, tmp_path / "one", per_device_train_batch_size=4, **PLAIN)
+    one.train()
+    two = pairform.load(tmp_path / "two" / "checkpoint-4").state_dict()
+    for name, tensor in weights(one.model).items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+PLAIN: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0.0}
+"""Adam would enlarge rounding in gradients near zero."""
+
+
+def train_distributed(folder: Path, out: Path) -> None:
+    trainer(folder, out, ddp_backend="gloo", per_device_train_batch_size=2, **PLAIN).train()
+    torch.distributed.destroy_process_group()
 
 
 def test_predictions_are_generated(folder: Path, tmp_path: Path) -> None:

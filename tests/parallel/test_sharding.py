@@ -138,6 +138,9 @@ def check_generation_needs_no_forward_pass_before(world: World, folder: Path) ->
             found = model.generate(source, max_new_tokens=8, eos_token_id=ends, num_beams=beams)
             assert torch.equal(found[:, : expected.shape[1]], expected), (kind, beams)
     refused(lambda: model.generate(source, max_new_tokens=3 + world.rank), "max_new_tokens")
+    refused(lambda: model.generate(source, max_new_tokens=3, eos_token_id=[1] * world.rank), "end tokens")
+    prompt = tokens(1, rows=2, length=3 + world.rank)
+    refused(lambda: model.generate(source, max_length=8, decoder_input_ids=prompt), "max_new_tokens")
     refused(lambda: model.generate(source, max_new_tokens=3, compile=True), "compile")
     refused(lambda: model.generate(source.float(), max_new_tokens=3), "input_ids")
     model.generate(source, max_new_tokens=2)
@@ -185,9 +188,11 @@ def check_a_sharded_model_is_saved_as_itself(world: World, folder: Path) -> None
     for kind, format_ in (("t5gemma", "transformers"), ("t5gemma2", "pairform"), ("t5", "pairform"), ("pictures", "pairform")):
         alone = pairform.build(SPECS[kind](), seed=0)
         options: dict[str, Any] = {"format": format_, "max_shard_size": "30KB", "companions": tokens}
+        alone.generation = pairform.GenerationSpec(top_k=7)
         if world.first:
             pairform.save(alone, folder / kind / "alone", **options)
         sharded = pairform.shard(pairform.build(SPECS[kind](), seed=0), world.mesh)
+        sharded.generation = alone.generation
         pairform.save(sharded, folder / kind / "sharded", **options)
         names = sorted(path.name for path in (folder / kind / "alone").iterdir())
         assert names == sorted(path.name for path in (folder / kind / "sharded").iterdir())

@@ -115,7 +115,6 @@ def test_beams_hold_their_source_once() -> None:
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences"),
         ({"num_return_sequences": 2}, "num_return_sequences"),
         ({"num_beams": 2, "early_stopping": "always"}, "early_stopping"),
-        ({"num_beams": 2, "do_sample": True}, "do_sample"),
         ({"num_beams": 2, "streamer": print}, "streamer"),
     ],
 )

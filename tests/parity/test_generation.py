@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import pairform
-from pairform.assemblies.generation.sampling import Sampling
+from pairform.assemblies.generation.sampling import sampling_processors
 from tests.parity.compare import FLOAT32, PADDINGS, Batch, batch, create, error, random_gemma2, random_t5gemma, reference
 
 NEW = 32
@@ -198,7 +198,12 @@ def test_sampling_filters(filters: dict[str, Any]) -> None:
     for name, warper in (("temperature", TemperatureLogitsWarper), ("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper)):
         if name in filters and not (name == "top_p" and filters[name] == 1.0):
             expected = warper(filters[name])(torch.empty(0), expected)
-    assert torch.equal(Sampling(**filters).probabilities(logits), expected.softmax(-1))
+    scores = logits
+    for processor in sampling_processors(
+        pairform.GenerationSpec(do_sample=True, top_k=0).updated(pairform.GenerationSpec(**filters)), 1
+    ):
+        scores = processor(torch.empty(0), scores)
+    assert torch.equal(scores, expected)
 
 
 @pytest.mark.parametrize("build", [decoder_only, encoder_decoder])

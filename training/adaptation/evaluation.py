@@ -73,6 +73,6 @@ def samples(model: Model, prepared: Prepared, settings: SampleSpec, world: World
     for source, target in [row[0] for row in rows[: settings.prompts] if row]:
         prompt = source if model.spec.encoder is not None else source[: int((target != IGNORED).argmax())]
         ids = torch.tensor(prompt[None], device=world.device, dtype=torch.long)
-        made = model.generate(ids, torch.ones_like(ids), max_new_tokens=settings.max_new_tokens)[0]
+        made = model.generate(ids, torch.ones_like(ids), max_new_tokens=settings.max_new_tokens, do_sample=False)[0]
         new = made[1:] if model.spec.encoder is not None else made[len(prompt) :]
         yield prepared.sources.decode(prompt.tolist()), prepared.tokens.decode(new.tolist())

@@ -76,4 +76,4 @@ def writing_seconds(model: Model, source: list[int], lengths: Lengths) -> float:
 
 def write(model: Model, ids: Tensor, length: int) -> None:
     """Generate `length` tokens. No token ends the text, so that every model generates as many."""
-    model.generate(ids, torch.ones_like(ids), max_new_tokens=length, eos_token_id=())
+    model.generate(ids, torch.ones_like(ids), max_new_tokens=length, eos_token_id=(), do_sample=False, num_beams=1)

@@ -11,7 +11,8 @@ from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTenso
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists, same_values, stored_tensors
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.family import Family
-from pairform.assemblies.families.tokens import GENERATION, with_generation_tokens
+from pairform.assemblies.families.tokens import GENERATION, generation_settings, with_generation_tokens
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.assemblies.specs.tokens import TokenSpec
 from pairform.registry import (
@@ -100,6 +101,21 @@ class ModelFolder:
                 if problems := list(replaced.check_tokens()):
                     raise SpecError(problems)
         return spec
+
+    @cached_property
+    def settings(self) -> GenerationSpec:
+        """The settings of generation: those of generation_config.json, else of config.json in transformers' format.
+
+        Raises:
+            CheckpointError: they are invalid; it names the file.
+        """
+        generates = self.spec.decoder is not None and self.spec.head.name == "lm"
+        if not generates or (self.generation is None and self.family is None):
+            return GenerationSpec()
+        path = self.path / (CONFIG if self.generation is None else GENERATION)
+        with errors_of(path):
+            found = self.config if self.generation is None else read_json(path, content=self.generation)
+            return generation_settings(found, self.spec)
 
     def _untying(self, document: Mapping[str, Any], family: Family) -> dict[str, Any]:
         """A merge patch for a configuration that ties tables of which the file holds two that differ, or that does not say

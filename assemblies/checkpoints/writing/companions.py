@@ -23,10 +23,12 @@ from pairform.assemblies.checkpoints.reading.hub import find_folder
 from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder
 from pairform.assemblies.checkpoints.writing.bases import Base, bases_in, bases_of
 from pairform.assemblies.families.tokens import GENERATION
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.registry import CheckpointError, Problem, open_regular, read_bytes
 
 COMPANION_BYTES = 128 << 20
 """The largest companion that is read; Gemma 3's tokenizer.json takes 33 MB."""
+NO_SETTINGS = GenerationSpec()
 COPY = "If you trust the file behind the link, replace the link by a copy."
 
 
@@ -86,12 +88,14 @@ class Companions:
         generation: the content of generation_config.json.
         folders: those of all sources.
         bases: the models that the weights come from.
+        settings: the settings of generation, of a model that is saved from memory.
     """
 
     files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
     bases: tuple[Base, ...] = ()
+    settings: GenerationSpec = NO_SETTINGS
 
     @property
     def size(self) -> int:
@@ -141,17 +145,19 @@ def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str
     return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()), bases)
 
 
-def companions_in(folder: str | Path) -> Companions:
-    """All companions of a folder or hub id, which may hold a tokenizer alone.
+def companions_in(folder: str | Path | None, settings: GenerationSpec = NO_SETTINGS) -> Companions:
+    """All companions of a folder or hub id, which may hold a tokenizer alone, for a model with these settings of generation.
 
     Raises:
         CheckpointError: there is no such folder, or a companion is outside the folder, no regular file, or too large.
     """
+    if folder is None:
+        return Companions(settings=settings)
     folder = find_folder(folder)
     files = present(folder, {name: name for name in (*COMPANIONS, *ENCODER_COMPANIONS)})
     generation = resolved(folder, GENERATION)
-    settings = None if generation is None else read_bytes(generation)
-    return Companions(tuple(files), settings, (folder,), bases_in(ModelFolder(folder)))
+    content = None if generation is None else read_bytes(generation)
+    return Companions(tuple(files), content, (folder,), bases_in(ModelFolder(folder)), settings)
 
 
 def replaced(made: Mapping[str, bytes], names: Mapping[str, str]) -> list[Companion | MadeCompanion]:

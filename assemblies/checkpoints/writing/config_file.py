@@ -4,6 +4,7 @@ from typing import Any
 
 from pairform.assemblies.families.tokens import tokens_config
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.heads.token_heads import LMHead
 from pairform.blocks.spec_fields import HeadSpec
 
 MODEL_TYPE = "pairform"
@@ -45,9 +46,19 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
         "initializer_range": spec.initializer_range,
         "tie_word_embeddings": spec.head_tie is not None or spec.tie_embeddings,
         **({"max_position_embeddings": min(lengths)} if lengths else {}),
+        **projection_config(spec),
         **tokens_config(spec),
         **({"id2label": numbered, "label2id": {name: int(number) for number, name in numbered.items()}} if names else {}),
     }
+
+
+def projection_config(spec: ModelSpec) -> dict[str, Any]:
+    """What is done with the product of hidden states and the matrix of a language model's head."""
+    if not isinstance(spec.head, LMHead.Spec):
+        return {}
+    factor = spec.last.width**-0.5 if spec.head.scale == "inverse_sqrt_width" else spec.head.scale
+    found = {"logit_scale": factor, "final_logit_softcapping": spec.head.softcap}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def config_document(spec: ModelSpec, dtype: str | None) -> dict[str, Any]:

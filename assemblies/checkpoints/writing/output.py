@@ -69,7 +69,7 @@ class Output:
         room = size + beside.size
         with new_folder(self.path, overwrite=self.overwrite, sources=beside.folders, size=room) as folder:
             beside.copy(folder)
-            self.write_generation(folder / GENERATION, spec, beside.generation)
+            self.write_generation(folder / GENERATION, spec, beside)
             for file, document in documents.items():
                 write_json(folder / file, document, sort_keys=file == CONFIG)
             checksums = write_tensors(folder, entries, max_shard_size=self.max_shard_size, progress=self.progress)
@@ -87,13 +87,15 @@ class Output:
         family, _ = family_of_spec(spec)
         return joined(entries, family, spec)
 
-    def write_generation(self, path: Path, spec: ModelSpec, source: bytes | None) -> None:
-        """Write generation settings with the spec's tokens; the other settings are the source's, if any.
+    def write_generation(self, path: Path, spec: ModelSpec, beside: Companions) -> None:
+        """Write generation settings: those of a model in memory, then the spec's tokens, then the source's, if any.
 
-        transformers takes tokens from this file, and from config.json only without it. Our format takes them from spec.json
-        alone: there a source's file is copied unless its tokens differ.
+        transformers takes tokens from this file, and from config.json only without it. In our format they are in spec.json too:
+        there a source's file is copied unless its tokens or the settings of a model in memory differ, and without other settings
+        there is no file.
         """
-        if spec.decoder is None or spec.head.name != "lm" or (source is None and self.format == OURS):
+        source, own = beside.generation, beside.settings.given()
+        if spec.decoder is None or spec.head.name != "lm" or (source is None and not own and self.format == OURS):
             return
         try:
             settings = {} if source is None else read_json(path, content=source)
@@ -101,7 +103,8 @@ class Output:
             problem = error.problems[0]
             raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
         tokens = spec.tokens.document()
-        if source is None or self.format != OURS or with_generation_tokens(tokens, settings) != tokens:
-            write_json(path, with_spec_tokens(settings, spec), sort_keys=True)
+        replaced = with_generation_tokens(tokens, settings) != tokens or settings != settings | own
+        if source is None or self.format != OURS or replaced:
+            write_json(path, with_spec_tokens(settings, spec) | own, sort_keys=True)
         else:
             path.write_bytes(source)

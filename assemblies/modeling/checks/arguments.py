@@ -7,44 +7,45 @@ import numbers
 import operator
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 
+from pairform.assemblies.specs.generation_names import UNSUPPORTED
 from pairform.registry import InputError, Problem, shorten
 
-M = TypeVar("M")
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 ELSEWHERE = {
     "use_cache": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
     "past_key_values": "Pass `cache=pairform.Cache()` to keep keys and values between calls.",
     "return_dict": "Outputs always have named fields.",
     "num_items_in_batch": "`loss_tokens` is the number that the summed loss is divided by.",
-    "max_length": "`max_new_tokens` counts the tokens after the prompt.",
-    "generation_config": "Pass each option as an argument.",
+    "assistant_model": "The tokens are the same without it.",
+    **{name: f"It is for {unsupported.why}." for name, unsupported in UNSUPPORTED.items()},
 }
 """Arguments of transformers that this library does not have, with the replacement for each."""
 
 
-def checked(
-    check: Callable[[Any, Mapping[str, Any]], None],
-) -> Callable[[Callable[Concatenate[M, P], R]], Callable[Concatenate[M, P], R]]:
+def checked(check: Callable[[Any, Mapping[str, Any]], None]) -> Callable[[F], F]:
     """Decorator that checks the names of a method's arguments, then calls `check(self, given)`, then runs the method.
 
-    `given` maps the name of each argument that is not None to its value. An unknown, missing or surplus argument raises
+    `given` maps the name of each argument that is not None to its value. An unknown or surplus argument raises
     `InputError`. The method keeps its signature. Compiled and exported code contains no check.
     """
 
-    def decorate(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    def decorate(method: F) -> F:
         parameters = [*inspect.signature(method).parameters.values()][1:]
-        names = [parameter.name for parameter in parameters]
+        names = []
+        for parameter in parameters:
+            if parameter.kind is parameter.VAR_KEYWORD:  # Unpack[a TypedDict]
+                names += get_args(parameter.annotation)[0].__annotations__
+            else:
+                names.append(parameter.name)
         known = frozenset(names)
-        positional = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
-        needed = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+        positional = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
         @wraps(method)
-        def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if not torch.compiler.is_compiling():
                 for name in kwargs:
                     if name not in known:
@@ -57,13 +58,10 @@ def checked(
                 if twice := unnamed.keys() & kwargs.keys():
                     raise InputError(Problem(min(twice), "the argument twice, with and without its name", "it once"))
                 given = {name: value for name, value in (unnamed | kwargs).items() if value is not None}
-                for name in needed:
-                    if name not in given:
-                        raise InputError(Problem(name, "nothing", f"a value: {method.__name__} needs it"))
                 check(self, given)
             return method(self, *args, **kwargs)
 
-        return call
+        return cast(F, call)
 
     return decorate
 

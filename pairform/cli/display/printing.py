@@ -143,3 +143,15 @@ def byte_progress(*, shown: bool = True) -> Iterator[Callable[[int, int], object
     finally:
         if progress.tasks:
             progress.stop()
+
+
+@contextlib.contextmanager
+def count_progress(what: str, whole: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar of things done on standard error, if that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    errors = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(what, total=whole)
+        yield lambda count: progress.update(task, advance=count)

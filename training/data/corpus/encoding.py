@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pairform.assemblies.preprocessing.chat_template import ChatTemplate
 from pairform.assemblies.preprocessing.tokenizers import parsed_tokenizer
-from pairform.training.data.corpus.chat import ChatTemplate
+from pairform.training.data.corpus.chat import pairs
 from pairform.training.data.corpus.documents import Batch, cut
 from pairform.training.data.corpus.manifest import token_dtype
 from pairform.training.data.corpus.setup import Setup
@@ -69,7 +70,7 @@ class Encoder:
         """The documents in an object."""
         if self.template is not None and source.messages is not None:
             place = f"{where}: {source.messages}"
-            return self.template.pairs(row.get(source.messages), place, every=source.answers == "all")
+            return pairs(self.template, row.get(source.messages), place, every=source.answers == "all")
         return [tuple(text_at(where, row, name) for name in source.fields)]
 
     def tokens(self, texts: Sequence[str], special: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""What `generate` and `chat` share: streams of text, many inputs, conversations."""
