@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pairform.assemblies.analysis.inspection import inspect as inspect
     from pairform.assemblies.analysis.parallel_plan import parallel_plan as parallel_plan
     from pairform.assemblies.checkpoints.build import build as build
-    from pairform.assemblies.checkpoints.export import export as export
     from pairform.assemblies.checkpoints.extract import extract as extract
     from pairform.assemblies.checkpoints.reading.load_spec import diff as diff
     from pairform.assemblies.checkpoints.reading.load_spec import load_spec as load_spec
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from pairform.blocks import blocks as blocks
     from pairform.blocks.cache import Cache as Cache
     from pairform.blocks.context import Context as Context
+    from pairform.interop.export import export as export
     from pairform.interop.hub.card import model_card as model_card
     from pairform.interop.hub.push import push as push
     from pairform.registry import BlockSpec as BlockSpec
@@ -59,7 +59,6 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "assemblies.checkpoints.build": ("build",),
-    "assemblies.checkpoints.export": ("export",),
     "assemblies.checkpoints.extract": ("extract",),
     "assemblies.checkpoints.save": ("load", "save"),
     "assemblies.checkpoints.verify": ("verify",),
@@ -82,6 +81,7 @@ _MODULES = {
     "assemblies.specs.model": ("ModelSpec",),
     "blocks.cache": ("Cache",),
     "blocks.context": ("Context",),
+    "interop.export": ("export",),
     "interop.hub.card": ("model_card",),
     "interop.hub.push": ("push",),
     "training.adaptation.run": ("adapt",),

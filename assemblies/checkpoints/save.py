@@ -139,8 +139,9 @@ def save(
     output = Output(directory, format, max_shard_size, overwrite)
     settings = GenerationSpec.of(model.generation)
     if sharded:
-        save_sharded(output, model.spec, tensors, settings, companions)
+        save_sharded(output, model.spec, tensors, companions, settings)
     else:
+        beside = companions_in(companions, settings)
         entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
         output.write(model.spec, entries, {"origin": "save"}, companions_in(companions, settings))
 

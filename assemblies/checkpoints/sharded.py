@@ -114,8 +114,8 @@ def save_sharded(
     output: Output,
     spec: ModelSpec,
     tensors: Mapping[str, Tensor],
+    companions: str | Path | None,
     settings: GenerationSpec,
-    companions: str | Path | None = None,
 ) -> None:
     """Process 0 writes the folder; the others gather each tensor with it. Every process calls this.
 

@@ -14,7 +14,7 @@ from pairform.blocks.functional.dtypes import wide
 from pairform.blocks.functional.initializers import Constant, Initial
 from pairform.blocks.heads.labels import IGNORED, averaged, check_classes
 from pairform.blocks.heads.prediction import Prediction
-from pairform.blocks.heads.transform import TransformSpec, transform_of
+from pairform.blocks.heads.transform import WideTransformSpec, transform_of
 from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
 
 
@@ -43,9 +43,10 @@ class SentenceEmbeddingSpec(BlockSpec):
         "arXiv 1908.10084, section 3): their mean, the first or the last.",
     )
     projection: PositiveInt | None = Field(
-        default=None, description="Width of the embedding. Default: the stack's width, without a projection."
+        default=None,
+        description="Width of the embedding. Default: that of the stack or of the transform, without a projection.",
     )
-    transform: TransformSpec | None = Field(
+    transform: WideTransformSpec | None = Field(
         default=None,
         description="Dense layer, activation and norm after pooling. With the first token and tanh this is BERT's pooler. "
         "Default: none.",
@@ -69,7 +70,8 @@ class SentenceEmbeddingHead(nn.Module):
         super().__init__()
         self.spec = spec
         self.transform = transform_of(spec.transform, sizes)
-        self.proj = None if spec.projection is None else nn.Linear(sizes.width, spec.projection, bias=False)
+        width = sizes.width if spec.transform is None else spec.transform.out(sizes)
+        self.proj = None if spec.projection is None else nn.Linear(width, spec.projection, bias=False)
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Bool[Tensor, "batch length"] | None, tied: Tensor | None

@@ -61,14 +61,53 @@ def verify(
 def export(
     directory: Folder,
     out: Out,
-    format_: OutFormat = "transformers",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="Layout: transformers, pairform; for other programs sentence-transformers, ctranslate2, onnx."
+        ),
+    ] = "transformers",
     max_shard_size: ShardSize = "5GB",
     overwrite: Overwrite = False,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="Of ctranslate2, as in int8; its difference is measured.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", help="Of ctranslate2: the longest text in tokens, if below the spec's.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", metavar="NAME=TEXT", help="Of sentence-transformers: a text before inputs. Repeatable."),
+    ] = None,
+    default_prompt: Annotated[
+        str | None, typer.Option("--default-prompt", help="Of sentence-transformers: the prompt to use if none is named.")
+    ] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option("--truncate-dim", help="Of sentence-transformers: keep only so many dimensions.")
+    ] = None,
 ) -> None:
-    """Write a model in another layout, with the same tensors."""
+    """Write a model in another layout, or for another program."""
     from pairform import export as run
+    from pairform.interop.export import FORMATS
 
-    write(run, directory, out, format=check_format(format_), max_shard_size=max_shard_size, overwrite=overwrite)
+    given: dict[str, Any] = {
+        "quantization": quantization,
+        "max_length": max_length,
+        "prompts": None if prompt is None else dict(map(named_text, prompt)),
+        "default_prompt": default_prompt,
+        "truncate_dim": truncate_dim,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    form = one_of(format_, FORMATS, "--format")
+    write(run, directory, out, format=form, max_shard_size=max_shard_size, overwrite=overwrite, tell=print, **options)
+
+
+def named_text(given: str) -> tuple[str, str]:
+    """The name and the text of a --prompt option."""
+    name, equals, text = given.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter("expected NAME=TEXT", param_hint="--prompt")
+    return name, text
 
 
 def extract(

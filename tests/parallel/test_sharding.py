@@ -187,8 +187,8 @@ def check_a_sharded_model_is_saved_as_itself(world: World, folder: Path) -> None
         (tokens / "tokenizer.json").write_text("{}")
     for kind, format_ in (("t5gemma", "transformers"), ("t5gemma2", "pairform"), ("t5", "pairform"), ("pictures", "pairform")):
         alone = pairform.build(SPECS[kind](), seed=0)
-        options: dict[str, Any] = {"format": format_, "max_shard_size": "30KB", "companions": tokens}
         alone.generation = pairform.GenerationSpec(top_k=7)
+        options: dict[str, Any] = {"format": format_, "max_shard_size": "30KB", "companions": tokens}
         if world.first:
             pairform.save(alone, folder / kind / "alone", **options)
         sharded = pairform.shard(pairform.build(SPECS[kind](), seed=0), world.mesh)

@@ -5,6 +5,7 @@ from pathlib import Path
 from pairform.assemblies.checkpoints.reading.checkpoint import open_checkpoint
 from pairform.assemblies.checkpoints.reading.file_names import PROVENANCE
 from pairform.assemblies.checkpoints.writing.companions import (
+    NO_SETTINGS,
     TOKENIZER,
     Companion,
     Companions,
@@ -41,4 +42,4 @@ def keep(run: Path, weights: Path | None, tokenizer: Path | None) -> None:
 
 def kept(run: Path) -> Companions:
     """The companions in the folder of a run."""
-    return companions_in(run / FOLDER)
+    return companions_in(run / FOLDER, NO_SETTINGS)

@@ -85,7 +85,7 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
     """The checkpoint in a folder, as `open_checkpoint`."""
     spec, family = folder.spec, folder.family
     if family is not None:
-        family = family.reading(spec)
+        family = family.reading(folder.stored_spec)
         refuse_quantised(folder.config, folder.path / CONFIG)
     if folder.tensors:
         refuse_wrapped([*folder.tensors], next(iter(folder.tensors.values())).file.path)
@@ -111,12 +111,15 @@ def checkpoint_in(folder: ModelFolder, patch: Mapping[str, Any] | None = None) -
         if not named:
             problems.append(unknown_tensor(tensor))
         for ours, part in named.items():
+            if ours.startswith("head.") and folder.modules is not None and not folder.projects:
+                continue  # the head of the stack's class, which sentence-transformers does not read
             if is_tied(ours, spec):
                 continue  # some writers store tied tensors a second time
             if ours in tensors:
                 problems.append(Problem(tensor.place, f"{ours} a second time", "each tensor once"))
             else:
                 tensors[ours] = part
+    tensors |= {} if folder.modules is None else folder.modules.tensors
     for name, tensor in spares.items():
         tensors.setdefault(name, tensor)
     # their names and shapes against those of the model

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor
+from pairform.assemblies.checkpoints.reading.sentence_modules import MODULES, SentenceModules, sentence_modules
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, exists, same_values, stored_tensors
 from pairform.assemblies.families import family_of_config
 from pairform.assemblies.families.family import Family
@@ -29,6 +30,8 @@ from pairform.registry import (
     resolve,
 )
 
+PROJECTING = ("embedding_gemma2_text", "embedding_gemma2")
+"""Families whose class in transformers projects each token, so that pooling and normalisation alone follow."""
 SPEC, CONFIG = "spec.json", "config.json"
 OURS = "pairform"
 """The name of pairform's own format."""
@@ -71,8 +74,39 @@ class ModelFolder:
         return stored_tensors(self.path)
 
     @cached_property
+    def modules(self) -> SentenceModules | None:
+        """What follows the stack in a folder of sentence-transformers; None for other folders."""
+        return sentence_modules(self.path)
+
+    @cached_property
     def spec(self) -> ModelSpec:
-        """The spec. Special tokens are those of generation_config.json, else of config.json, as in transformers.
+        """The spec, with the head that `modules` compute, if there are any."""
+        spec = self.stored_spec
+        if self.modules is None:
+            return spec
+        if spec.assembly == "encoder_decoder":
+            found = "an encoder-decoder, of which sentence-transformers reads the encoder"
+            raise CheckpointError(Problem(str(self.path / CONFIG), found, "the encoder alone, which `extract` writes"))
+        head = self.modules.head
+        if self.projects:
+            head = head | {"projection": spec.head.document().get("projection")}
+            if self.modules.tensors:
+                raise CheckpointError(
+                    Problem(str(self.path / MODULES), "a Dense", "none: the stack's class projects each token")
+                )
+        with errors_of(self.path / MODULES):
+            return ModelSpec.read(spec.document() | {"head": head})
+
+    @property
+    def projects(self) -> bool:
+        """Whether the stack's class projects each token, so that the projection is among its tensors."""
+        return self.family is not None and self.family.model_type in PROJECTING
+
+    @cached_property
+    def stored_spec(self) -> ModelSpec:
+        """The spec without `modules`.
+
+        Special tokens are those of generation_config.json, else of config.json, as in transformers.
 
         Raises:
             CheckpointError: a configuration of transformers' cannot be read as a spec; it names the file.

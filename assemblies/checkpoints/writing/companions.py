@@ -87,15 +87,15 @@ class Companions:
         files: tokenizer and chat template.
         generation: the content of generation_config.json.
         folders: those of all sources.
-        bases: the models that the weights come from.
         settings: the settings of generation, of a model that is saved from memory.
+        bases: the models that the weights come from.
     """
 
     files: tuple[Companion | MadeCompanion, ...] = ()
     generation: bytes | None = None
     folders: tuple[Path, ...] = ()
-    bases: tuple[Base, ...] = ()
     settings: GenerationSpec = NO_SETTINGS
+    bases: tuple[Base, ...] = ()
 
     @property
     def size(self) -> int:
@@ -142,11 +142,11 @@ def companions(sources: Mapping[Any, Checkpoint], made: Mapping[Any, Mapping[str
         files += own if len(set(digests)) == 2 else []
     generation = None if resolved(last.folder, GENERATION) is None else last.files.generation
     bases = bases_of(source.files for source in sources.values())
-    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()), bases)
+    return Companions(tuple(files), generation, tuple(source.folder for source in sources.values()), bases=bases)
 
 
-def companions_in(folder: str | Path | None, settings: GenerationSpec = NO_SETTINGS) -> Companions:
-    """All companions of a folder or hub id, which may hold a tokenizer alone, for a model with these settings of generation.
+def companions_in(folder: str | Path | None, settings: GenerationSpec) -> Companions:
+    """All companions of a folder or hub id, which may hold a tokenizer alone, and the settings of a model in memory.
 
     Raises:
         CheckpointError: there is no such folder, or a companion is outside the folder, no regular file, or too large.
@@ -157,7 +157,7 @@ def companions_in(folder: str | Path | None, settings: GenerationSpec = NO_SETTI
     files = present(folder, {name: name for name in (*COMPANIONS, *ENCODER_COMPANIONS)})
     generation = resolved(folder, GENERATION)
     content = None if generation is None else read_bytes(generation)
-    return Companions(tuple(files), content, (folder,), bases_in(ModelFolder(folder)), settings)
+    return Companions(tuple(files), content, (folder,), settings, bases_in(ModelFolder(folder)))
 
 
 def replaced(made: Mapping[str, bytes], names: Mapping[str, str]) -> list[Companion | MadeCompanion]:

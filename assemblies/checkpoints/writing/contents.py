@@ -23,6 +23,8 @@ from pairform.registry import CheckpointError, Problem, SpecError, open_regular,
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 Record = dict[str, dict[str, Any]]
 """By field: the tensors or files, each with what was recorded of it."""
+EXPORTED = "exported"
+"""The field of provenance.json in a folder for another program: the SHA-256 of each of its files, by relative path."""
 TENSOR_FIELDS = {"tensors": "checksum", "dtypes": "dtype", "shapes": "shape"}
 """The fields by tensor, and what they hold. Folders of earlier versions may lack all but the first, and `files`."""
 
@@ -40,11 +42,17 @@ def model_files(folder: Path) -> list[str]:
 def holds_model(folder: Path) -> bool:
     """Whether a folder is a model's. Many other programs have a config.json too, but no weights beside it."""
     files = [path.name for path in folder.iterdir() if path.is_file()]
-    return SPEC in files or (CONFIG in files and any(WEIGHTS.fullmatch(name) for name in files))
+    return (
+        exported_files(folder) is not None
+        or SPEC in files
+        or (CONFIG in files and any(WEIGHTS.fullmatch(name) for name in files))
+    )
 
 
 def foreign_files(folder: Path) -> list[str]:
     """The names in a folder that are not of a model's files: everything but regular files and links of known names."""
+    if (exported := exported_files(folder)) is not None:
+        return [name for name, digest in digests_below(folder).items() if digest is None or exported.get(name) != digest]
     known = {*model_files(folder), *OTHERS}
     found = []
     for path in folder.iterdir():
@@ -54,6 +62,25 @@ def foreign_files(folder: Path) -> list[str]:
         elif path.name not in known or is_folder(path):
             found.append(path.name)
     return sorted(found)
+
+
+def exported_files(folder: Path) -> dict[str, Any] | None:
+    """What the record of a folder for another program says of its files; None for other folders."""
+    try:
+        exported = read_json(folder / PROVENANCE).get(EXPORTED) if exists(folder / PROVENANCE) else None
+    except SpecError:
+        return None
+    return exported if isinstance(exported, dict) else None
+
+
+def digests_below(folder: Path) -> dict[str, str | None]:
+    """The SHA-256 of each file in a folder and those below but its provenance, by relative path; None for what is no file."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name != PROVENANCE and not is_folder(path):
+            found[name] = digest_of(path) if path.is_file() and not path.is_symlink() else None
+    return found
 
 
 def is_folder(path: Path) -> bool:

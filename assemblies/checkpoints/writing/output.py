@@ -103,8 +103,7 @@ class Output:
             problem = error.problems[0]
             raise OutputError(Problem(f"{GENERATION} of the source", problem.found, problem.expected)) from None
         tokens = spec.tokens.document()
-        replaced = with_generation_tokens(tokens, settings) != tokens or settings != settings | own
-        if source is None or self.format != OURS or replaced:
+        if own or source is None or self.format != OURS or with_generation_tokens(tokens, settings) != tokens:
             write_json(path, with_spec_tokens(settings, spec) | own, sort_keys=True)
         else:
             path.write_bytes(source)

@@ -37,6 +37,9 @@ def lowest(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def by_distance(numbers: Float[Tensor, "heads distances"], queries: int, keys: int) -> Float[Tensor, "heads queries keys"]:
     """Numbers by distance, laid out as scores: query i and key j get number `j - i + queries - 1` of `queries + keys - 1`, so
     that each diagonal has one number."""
+    if torch.compiler.is_exporting():  # which would fix the size of `unfold`
+        places = torch.arange(keys, device=numbers.device) - torch.arange(queries, device=numbers.device)[:, None]
+        return numbers[:, places + queries - 1]
     # row r of `unfold` begins at number r, and query i at number queries - 1 - i: the same rows in reverse
     return numbers.unfold(-1, keys, 1).flip(-2)
 
