@@ -143,7 +143,7 @@ def save(
     else:
         beside = companions_in(companions, settings)
         entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
-        output.write(model.spec, entries, {"origin": "save"}, companions_in(companions, settings))
+        output.write(model.spec, entries, {"origin": "save"}, beside)
 
 
 def tensor_entry(name: str, tensor: Tensor) -> Entry:

@@ -143,6 +143,19 @@ def test_the_servers_text_is_escaped(hub: Hub, pair: Path, monkeypatch: pytest.M
     assert len(message) < 1000
 
 
+def test_the_modules_of_sentence_transformers_are_part_of_a_model(hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    from tests.interop.test_sentence_transformers import HEADS, embedder
+
+    source = embedder(tmp_path / "source", HEADS[1])
+    pairform.export(source, tmp_path / "out", format="sentence-transformers")
+    publish(hub, "lab/embedder", tmp_path / "out")
+    assert pairform.load_spec("lab/embedder") == pairform.load_spec(tmp_path / "out")
+    assert same_weights(pairform.load("lab/embedder"), pairform.load(tmp_path / "out"))
+    fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.requests if "/resolve/" in path}
+    assert {path for path in fetched if "/" in path} >= {"1_Pooling/config.json", "2_Dense/model.safetensors"}
+
+
 def test_an_index_names_no_file_elsewhere(hub: Hub, tmp_path: Path) -> None:
     folder = gemma2(tmp_path / "gemma", shard="60KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
