@@ -149,11 +149,15 @@ def test_the_modules_of_sentence_transformers_are_part_of_a_model(hub: Hub, tmp_
 
     source = embedder(tmp_path / "source", HEADS[1])
     pairform.export(source, tmp_path / "out", format="sentence-transformers")
-    publish(hub, "lab/embedder", tmp_path / "out")
+    done = pairform.push(tmp_path / "out", "lab/embedder")
+    assert "2_Dense/model.safetensors" in done.files
+    assert "library_name: sentence-transformers" in hub.repositories["lab/embedder"].main["README.md"].decode()
     assert pairform.load_spec("lab/embedder") == pairform.load_spec(tmp_path / "out")
     assert same_weights(pairform.load("lab/embedder"), pairform.load(tmp_path / "out"))
     fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.requests if "/resolve/" in path}
     assert {path for path in fetched if "/" in path} >= {"1_Pooling/config.json", "2_Dense/model.safetensors"}
+    (tmp_path / "out" / "1_Pooling" / "notes").write_text("secret")
+    refused(lambda: pairform.push(tmp_path / "out", "lab/embedder"), "1_Pooling")
 
 
 def test_an_index_names_no_file_elsewhere(hub: Hub, tmp_path: Path) -> None:

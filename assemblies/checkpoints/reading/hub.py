@@ -4,7 +4,15 @@ import contextlib
 import re
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.reading.file_names import CARD, COMPANIONS, ENCODER_COMPANIONS, NOTICES, OTHERS, PROVENANCE
+from pairform.assemblies.checkpoints.reading.file_names import (
+    CARD,
+    COMPANIONS,
+    ENCODER_COMPANIONS,
+    NOTICES,
+    OTHERS,
+    PROVENANCE,
+    SENTENCE_SETTINGS,
+)
 from pairform.assemblies.checkpoints.reading.hub_errors import Repository, hub_errors
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
 from pairform.assemblies.checkpoints.reading.sentence_modules import MODULES, module_folders
@@ -16,7 +24,7 @@ REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 REPOSITORY = re.compile(rf"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>{REVISION.pattern}))?", re.ASCII)
 """A hub id, which may say at which branch, tag or commit: `owner/name@revision`."""
 # names, not patterns, which would match in subfolders too; no pickles, which could run code and are not read
-CONFIGURATION = (SPEC, CONFIG, GENERATION, INDEX, MODULES, "config_sentence_transformers.json", PROVENANCE, CARD)
+CONFIGURATION = (SPEC, CONFIG, GENERATION, INDEX, MODULES, *SENTENCE_SETTINGS, PROVENANCE, CARD)
 BESIDE = (*COMPANIONS, *ENCODER_COMPANIONS, *OTHERS, *NOTICES)
 KNOWN = "a folder, or a hub id owner/name or owner/name@revision"
 
