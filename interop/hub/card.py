@@ -27,6 +27,7 @@ AUTO = {
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
 """The Auto class for the end of a class's name; AutoModel for others."""
+PAIRFORM = "With pairform (`pip install pairform`):"
 DIAGRAM = 50_000
 """Characters of a diagram that Mermaid refuses to draw."""
 TASKS = {
@@ -97,13 +98,20 @@ def metadata(model: ModelFolder, spec: ModelSpec, bases: tuple[Base, ...], licen
     stack = next(iter(spec.stacks.values()))
     task = TASKS.get(spec.head.name, "feature-extraction")
     data = ModelCardData(
-        library_name="pairform" if model.family is None else "transformers",
+        library_name=library(model),
         license=license or joint_license(bases),
         base_model=[base.name for base in bases if base.revision] or None,
         pipeline_tag="image-text-to-text" if task == "text-generation" and stack.vision is not None else task,
         tags=["pairform", spec.assembly.replace("_", "-"), *types],
     )
     return data.to_yaml().strip()
+
+
+def library(model: ModelFolder) -> str:
+    """The library in whose layout a folder is."""
+    if model.modules is not None:
+        return "sentence-transformers"
+    return "pairform" if model.family is None else "transformers"
 
 
 def summary(spec: ModelSpec, parameters: int) -> str:
@@ -116,15 +124,19 @@ def summary(spec: ModelSpec, parameters: int) -> str:
 
 def usage(model: ModelFolder, spec: ModelSpec, name: str) -> list[str]:
     """How to load the model."""
+    ours = f"```python\nimport pairform\n\nmodel = pairform.load({json.dumps(name)})\n```"
+    if model.modules is not None:
+        sentences = f"from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({json.dumps(name)})"
+        register = "" if model.family is not None else "import pairform.interop.transformers  # registers the classes\n"
+        return [PAIRFORM, ours, "With sentence-transformers:", f"```python\n{register}{sentences}\n```"]
     ending = class_of(spec).removeprefix("Pairform")
     auto = AUTO.get(ending, "AutoModel")
     if model.family is not None:  # the class that wrote the folder, or would have
         architectures = model.config.get("architectures")
         named = architectures[0] if isinstance(architectures, list) and architectures else None
         auto = named if isinstance(named, str) and WORD.fullmatch(named) and named.isidentifier() else auto
-    ours = f"```python\nimport pairform\n\nmodel = pairform.load({json.dumps(name)})\n```"
     registering = ["", "import pairform.interop.transformers  # registers the classes"] if model.family is None else []
     lines = [f"from transformers import {auto}", *registering, "", f"model = {auto}.from_pretrained({json.dumps(name)})"]
     theirs = "\n".join(lines)
     needs = "with `pip install 'pairform[transformers]'`" if model.family is None else "without pairform"
-    return ["With pairform (`pip install pairform`):", ours, f"With transformers, {needs}:", f"```python\n{theirs}\n```"]
+    return [PAIRFORM, ours, f"With transformers, {needs}:", f"```python\n{theirs}\n```"]

@@ -16,9 +16,12 @@ from pairform.assemblies.checkpoints.reading.file_names import (
     NOTICES,
     OTHERS,
     PROVENANCE,
+    SENTENCE_SETTINGS,
 )
+from pairform.assemblies.checkpoints.reading.hub import module_files
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC, ModelFolder
-from pairform.assemblies.checkpoints.reading.weights import INDEX
+from pairform.assemblies.checkpoints.reading.sentence_modules import MODULES
+from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE
 from pairform.assemblies.checkpoints.verify import differences, missing
 from pairform.assemblies.checkpoints.writing.companions import resolved, unreadable
 from pairform.assemblies.checkpoints.writing.contents import WEIGHTS, files_beside, foreign_files, model_files, read_record
@@ -92,15 +95,24 @@ def kept_card(card: str) -> InputError:
 
 def published_names(folder: Path) -> list[str]:
     """The names of a model's files, of its card and of its licences. Any other file is an error: it may be private."""
-    allowed = {CARD, *NOTICES}
-    if foreign := [name for name in foreign_files(folder) if name not in allowed or (folder / name).is_dir()]:
+    allowed = {CARD, *NOTICES, MODULES, *SENTENCE_SETTINGS}
+    modules = [each for each in map(Path, module_files(folder)) if (folder / each).exists()]
+    whole = {each.parts[0] for each in modules if only_holds(folder / each.parts[0], {CONFIG, SINGLE})}
+    if foreign := [
+        name for name in foreign_files(folder) if name not in whole and (name not in allowed or (folder / name).is_dir())
+    ]:
         more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
         found = f"{', '.join(foreign[:NAMED])}{more} beside the model"
         expected = "a folder that holds a model, its card and its licence"
         raise OutputError(Problem(str(folder), found, expected, "Nothing was sent. Move them elsewhere."))
     own = folder / ENCODER_TOKENIZER
     inner = [f"{own.name}/{path.name}" for path in own.iterdir() if path.name in OTHERS] if own.is_dir() else []
+    inner += map(str, modules)
     return [*model_files(folder), *inner, *(path.name for path in folder.iterdir() if path.name in {*OTHERS, *allowed})]
+
+
+def only_holds(folder: Path, names: set[str]) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and {path.name for path in folder.iterdir()} <= names
 
 
 def check_model(model: ModelFolder) -> None:
@@ -152,5 +164,16 @@ def check_notice(found: dict[str, Path | bytes], folder: Path) -> None:
 
 def obsolete(names: list[str], wanted: Mapping[str, Upload]) -> list[str]:
     """Of the names in a repository, the files of the model that is replaced which the new one has not."""
-    known = {SPEC, CONFIG, GENERATION, INDEX, PROVENANCE, *COMPANIONS, *ENCODER_COMPANIONS, *OTHERS}
+    known = {
+        SPEC,
+        CONFIG,
+        GENERATION,
+        INDEX,
+        MODULES,
+        *SENTENCE_SETTINGS,
+        PROVENANCE,
+        *COMPANIONS,
+        *ENCODER_COMPANIONS,
+        *OTHERS,
+    }
     return [name for name in names if name not in wanted and (name in known or WEIGHTS.fullmatch(name))]

@@ -143,6 +143,23 @@ def test_the_servers_text_is_escaped(hub: Hub, pair: Path, monkeypatch: pytest.M
     assert len(message) < 1000
 
 
+def test_the_modules_of_sentence_transformers_are_part_of_a_model(hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    from tests.interop.test_sentence_transformers import HEADS, embedder
+
+    source = embedder(tmp_path / "source", HEADS[1])
+    pairform.export(source, tmp_path / "out", format="sentence-transformers")
+    done = pairform.push(tmp_path / "out", "lab/embedder")
+    assert "2_Dense/model.safetensors" in done.files
+    assert "library_name: sentence-transformers" in hub.repositories["lab/embedder"].main["README.md"].decode()
+    assert pairform.load_spec("lab/embedder") == pairform.load_spec(tmp_path / "out")
+    assert same_weights(pairform.load("lab/embedder"), pairform.load(tmp_path / "out"))
+    fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.requests if "/resolve/" in path}
+    assert {path for path in fetched if "/" in path} >= {"1_Pooling/config.json", "2_Dense/model.safetensors"}
+    (tmp_path / "out" / "1_Pooling" / "notes").write_text("secret")
+    refused(lambda: pairform.push(tmp_path / "out", "lab/embedder"), "1_Pooling")
+
+
 def test_an_index_names_no_file_elsewhere(hub: Hub, tmp_path: Path) -> None:
     folder = gemma2(tmp_path / "gemma", shard="60KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
@@ -163,6 +180,9 @@ def test_save_carries_tokenizer_and_settings(hub: Hub, pair: Path, tmp_path: Pat
     assert pairform.verify(tmp_path / "hub").ok
     bases = json.loads((tmp_path / "hub" / "provenance.json").read_text())["bases"]
     assert [base["name"] for base in bases] == ["lab/pair"]
+    model.generation = pairform.GenerationSpec(top_k=7)
+    pairform.save(model, tmp_path / "changed", companions=pair)
+    assert json.loads((tmp_path / "changed" / "generation_config.json").read_text())["top_k"] == 7
     refused(lambda: pairform.save(model, tmp_path / "no", companions=tmp_path / "none"), "no such folder")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "tokenizer.json").symlink_to(Path(os.devnull))

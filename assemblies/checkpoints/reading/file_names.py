@@ -24,6 +24,8 @@ OTHERS = (
     "vocab.txt",
 )
 """Files of tokenizers and processors that transformers writes and pairform does not."""
+SENTENCE_SETTINGS = ("config_sentence_transformers.json", "sentence_bert_config.json")
+"""Settings of sentence-transformers."""
 PROVENANCE = "provenance.json"
 CARD = "README.md"
 """The model card."""

@@ -4,9 +4,18 @@ import contextlib
 import re
 from pathlib import Path
 
-from pairform.assemblies.checkpoints.reading.file_names import CARD, COMPANIONS, ENCODER_COMPANIONS, NOTICES, OTHERS, PROVENANCE
+from pairform.assemblies.checkpoints.reading.file_names import (
+    CARD,
+    COMPANIONS,
+    ENCODER_COMPANIONS,
+    NOTICES,
+    OTHERS,
+    PROVENANCE,
+    SENTENCE_SETTINGS,
+)
 from pairform.assemblies.checkpoints.reading.hub_errors import Repository, hub_errors
 from pairform.assemblies.checkpoints.reading.model_folder import CONFIG, SPEC
+from pairform.assemblies.checkpoints.reading.sentence_modules import MODULES, module_folders
 from pairform.assemblies.checkpoints.reading.weights import INDEX, SINGLE, read_weight_map
 from pairform.assemblies.families.tokens import GENERATION
 from pairform.registry import PATH, CheckpointError, Problem, shorten
@@ -15,7 +24,7 @@ REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 REPOSITORY = re.compile(rf"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>{REVISION.pattern}))?", re.ASCII)
 """A hub id, which may say at which branch, tag or commit: `owner/name@revision`."""
 # names, not patterns, which would match in subfolders too; no pickles, which could run code and are not read
-CONFIGURATION = (SPEC, CONFIG, GENERATION, INDEX, PROVENANCE, CARD)
+CONFIGURATION = (SPEC, CONFIG, GENERATION, INDEX, MODULES, *SENTENCE_SETTINGS, PROVENANCE, CARD)
 BESIDE = (*COMPANIONS, *ENCODER_COMPANIONS, *OTHERS, *NOTICES)
 KNOWN = "a folder, or a hub id owner/name or owner/name@revision"
 
@@ -85,11 +94,16 @@ def download(source: Repository, *, weights: bool = True) -> Path:
     wanted = [*CONFIGURATION, *(BESIDE if weights else ())]
     with hub_errors(source):
         folder = Path(snapshot_download(source.name, revision=source.revision, allow_patterns=wanted))
-    if weights:
+    if later := [*module_files(folder), *(weight_files(folder) if weights else ())]:
         with hub_errors(source, cached=True):
             # at the commit that was just found, whatever the branch is by now
-            snapshot_download(source.name, revision=folder.name, allow_patterns=weight_files(folder))
+            snapshot_download(source.name, revision=folder.name, allow_patterns=later)
     return folder
+
+
+def module_files(folder: Path) -> list[str]:
+    """The files of sentence-transformers' modules, which say what head a model has; their weights are small."""
+    return [f"{module}/{name}" for module in module_folders(folder) for name in (CONFIG, SINGLE)]
 
 
 def weight_files(folder: Path) -> list[str]:

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.safetensors_file import StoredTensor
 from pairform.assemblies.checkpoints.reading.weights import exists, stored_tensors
-from pairform.registry import CheckpointError, Problem, read_bytes, read_json, shorten
+from pairform.registry import CheckpointError, Problem, SpecError, read_bytes, read_json, shorten
 
 MODULES = "modules.json"
 PACKAGE = "sentence_transformers.models."
@@ -24,6 +25,8 @@ ACTIVATIONS = {
     "tanh": "torch.nn.modules.activation.Tanh",
 }
 """Classes that it makes without arguments, by our names."""
+MOST = 8
+"""More modules than a folder that can be read has."""
 FOLDER = re.compile(r"\d{1,3}_\w{1,40}", re.ASCII)
 """What the folder of a module is called; a path could lead elsewhere."""
 USUAL = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding", "use_residual": False}
@@ -49,7 +52,7 @@ def sentence_modules(folder: Path) -> SentenceModules | None:
     file = folder / MODULES
     if not exists(file):
         return None
-    listed = read_json(file, content=b'{"modules": ' + read_bytes(file) + b"}")["modules"]
+    listed = listed_modules(file)
     kinds: list[tuple[str, Path]] = []
     for number, entry in enumerate(listed if isinstance(listed, list) else []):
         where = f"{file}: {number}"
@@ -82,6 +85,20 @@ def sentence_modules(folder: Path) -> SentenceModules | None:
         head["transform"] = layer
         tensors |= {f"head.transform.dense.{name.removeprefix('linear.')}": tensor for name, tensor in found.items()}
     return SentenceModules(head, tensors)
+
+
+def listed_modules(file: Path) -> object:
+    """The content of modules.json, a list at its top."""
+    return read_json(file, content=b'{"modules": ' + read_bytes(file) + b"}")["modules"]
+
+
+def module_folders(folder: Path) -> list[str]:
+    """The folders of the modules after the stack. `sentence_modules` reports what is wrong with modules.json."""
+    listed: object = None
+    with suppress(SpecError, OSError):
+        listed = listed_modules(folder / MODULES)
+    paths = [entry.get("path") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return [path for path in paths[:MOST] if isinstance(path, str) and FOLDER.fullmatch(path)]
 
 
 def pooling_of(file: Path) -> str:

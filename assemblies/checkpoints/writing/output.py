@@ -91,7 +91,8 @@ class Output:
         """Write generation settings: those of a model in memory, then the spec's tokens, then the source's, if any.
 
         transformers takes tokens from this file, and from config.json only without it. In our format they are in spec.json too:
-        there a source's file is copied unless its tokens differ, and without other settings there is no file.
+        there a source's file is copied unless its tokens or the settings of a model in memory differ, and without settings
+        there is no file.
         """
         source, own = beside.generation, beside.settings.given()
         if spec.decoder is None or spec.head.name != "lm" or (source is None and not own and self.format == OURS):
