@@ -1,6 +1,6 @@
 """A dense layer of the width, an activation and a norm between a stack and a head's projection."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ from pairform.blocks.feedforward import ACTIVATIONS, Activation
 from pairform.blocks.functional.linear import Linear
 from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, Spec, build_block
 
-TRANSFORM_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+TRANSFORM_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     **ACTIVATIONS,
     "tanh": torch.tanh,
     "identity": lambda rows: rows,
