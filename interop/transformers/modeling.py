@@ -46,6 +46,8 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             found = f"the head {spec.head.name!r} in the assembly {spec.assembly}, for {type(self).__name__}"
             raise InputError(Problem("config.spec", found, f"what this class computes; this spec is a {class_of(spec)}"))
         self.assemble(spec)
+        causal = self.encoder is None and isinstance(self.head, LMHead)
+        self.output_projection = OutputProjection(self, self.head) if causal else None
         self._frozen = [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
         if self.encoder is not None:
             vars(self.encoder)["main_input_name"] = self.main_input_name  # asked of it by `generate`
@@ -134,8 +136,8 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         return next(stack for stack in (self.encoder, self.decoder) if stack is not None).embedding
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """The projection of a language model's head, for libraries that compute a loss themselves."""
-        return OutputProjection(self, self.head) if isinstance(self.head, LMHead) else None
+        """The projection of a decoder-only model's head, for libraries that compute a loss themselves."""
+        return self.output_projection
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

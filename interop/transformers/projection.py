@@ -10,11 +10,15 @@ from pairform.blocks.mixture import MixtureOfExperts
 from pairform.registry import InputError, Problem
 
 
+class NoMatrixError(InputError, AttributeError):
+    """The head is more than a matrix. An `AttributeError` to libraries that ask whether there is a `weight`."""
+
+
 class OutputProjection(nn.Module):
     """The projection of a model's last hidden states to its logits. Holds no weights of its own.
 
-    The configuration's `logit_scale` and `final_logit_softcapping` say what is done with the product. Reading `weight` raises
-    `InputError` if the head, or the loss, computes more than that.
+    weight: `[vocabulary, width]`. Reading it raises `NoMatrixError` if the head, or the loss, computes more than the product
+            with it, the bias, and the configuration's `logit_scale` and `final_logit_softcapping`.
     """
 
     model: ModelParts
@@ -24,9 +28,16 @@ class OutputProjection(nn.Module):
         super().__init__()
         vars(self).update(model=model, head=head)  # not as submodules
 
+    def __getattr__(self, name: str) -> Any:
+        # no property: nn.Module replaces the message of its AttributeError
+        return self.matrix() if name == "weight" else super().__getattr__(name)
+
     @property
-    def weight(self) -> Tensor:
-        """`[vocabulary, width]`"""
+    def bias(self) -> Tensor | None:
+        bias: Tensor | None = self.head.bias
+        return bias
+
+    def matrix(self) -> Tensor:
         model, head = self.model, self.head
         weight = head.weight if model.tie is None else model.tied()
         assert weight is not None
@@ -40,14 +51,9 @@ class OutputProjection(nn.Module):
         if found := [name for name, there in problems.items() if there]:
             remedy = "Train it with transformers' Trainer, which takes the loss that the model computes."
             expected = "a head that is one matrix, for a loss that is computed outside of the model"
-            raise InputError(Problem("get_output_embeddings", " and ".join(found), expected, remedy))
+            raise NoMatrixError(Problem("get_output_embeddings", " and ".join(found), expected, remedy))
         return weight
 
-    @property
-    def bias(self) -> Tensor | None:
-        bias: Tensor | None = self.head.bias
-        return bias
-
-    def forward(self, hidden: Tensor) -> Any:
+    def forward(self, hidden: Tensor) -> Tensor:
         """The product, and the bias if there is one."""
         return nn.functional.linear(hidden, self.weight, self.bias)

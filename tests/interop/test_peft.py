@@ -9,6 +9,7 @@ import transformers
 
 import pairform
 import pairform.interop.transformers as bridge
+from tests.catalogue.places import model as decoder_only
 from tests.small_pairs import small_pair
 
 peft = pytest.importorskip("peft", reason="adapters need peft")
@@ -77,6 +78,21 @@ def test_an_adapted_model_generates_as_the_merged_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"input_ids": IDS, "max_new_tokens": 6, "do_sample": False}
     written = model.generate(**options)
     assert torch.equal(model.merge_and_unload().generate(**options), written)
+
+
+@pytest.mark.parametrize("head", [{}, {"tie": "decoder"}, {"transform": {"bias": True}}], ids=["own head", "tied", "dense"])
+def test_adapters_on_all_linear_layers_of_a_decoder_only_model(head: dict[str, Any], tmp_path: Path) -> None:
+    document = decoder_only("decoder_only") | {"head": {"name": "lm", **head}}
+    pairform.save(pairform.build(pairform.load_spec(document), seed=0, dtype=torch.float64), tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config)
+    ids = IDS % 22
+    expected = adapted(input_ids=ids).logits
+    merged = adapted.merge_and_unload()
+    assert merged.config.tie_word_embeddings == ("tie" in head)
+    pairform.save(merged, tmp_path / "merged")
+    torch.testing.assert_close(pairform.load(tmp_path / "merged")(ids).logits, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_virtual_tokens_are_trained(tmp_path: Path) -> None:
