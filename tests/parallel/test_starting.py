@@ -15,7 +15,6 @@ from pairform.training.parallel import TIMEOUT, VARIABLES, computing, start
 from tests.broken.damage import refused
 from tests.forked import ended, fork, free_port
 
-
 SOON = timedelta(seconds=20)
 """In which a process notices that another is gone."""
 
