@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+gc.disable()  # until all is collected: of the imports' objects nearly all stay, and each pass looks through them
+
 for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which warns of kernels for other machines
     logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -36,6 +38,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

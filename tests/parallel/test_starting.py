@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from pairform.assemblies.modeling.processes import PeerError
 from pairform.training.parallel import TIMEOUT, VARIABLES, computing, start
 from tests.broken.damage import refused
 from tests.forked import ended, fork, free_port
+
+SOON = timedelta(seconds=20)
+"""In which a process notices that another is gone."""
 
 
 def began(*arguments: Any, **options: Any) -> Any:
@@ -77,7 +81,7 @@ def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
     for number, port in enumerate(ports):
         os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE=str(number < 2))
         try:
-            with start(device="cpu") as world:
+            with start(device="cpu", timeout=SOON) as world:
                 if rank == 0 and number == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if number == 1 or (rank == 1 and number == 0):
