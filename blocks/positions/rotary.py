@@ -73,8 +73,7 @@ class RotaryPosition(nn.Module):
         whole = self.channels == heads.shape[-1]
         rotated = heads if whole else heads[..., : self.channels]
         swapped = rotated.roll(self.channels // 2, -1)
-        # (first, second) -> (first cos - second sin, second cos + first sin), in place where a tensor is ours: allocation takes
-        # longer than the products
+        # (first, second) -> (first cos - second sin, second cos + first sin), in place where a tensor has no other user
         rotated = (rotated * cos).add_(swapped.mul_(sin))
         return rotated if whole else torch.cat((rotated, heads[..., self.channels :]), dim=-1)
 

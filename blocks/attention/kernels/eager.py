@@ -38,7 +38,7 @@ def eager(
     if len(keys) > 1:
         scores = torch.cat([scores, *(product(rows, part.transpose(-1, -2)) for part in keys[1:])], -1)
     # scale, softcap, mask, softmax in float32, rounding: in transformers' order, to give the same bits. In place where the
-    # backward pass does not need what is overwritten, since allocation takes longer than the arithmetic
+    # backward pass does not need what is overwritten
     scores = scores.mul_(rest)
     if queries.dtype == torch.float16:
         scores = bounded(scores, queries.dtype)
