@@ -9,7 +9,21 @@ import subprocess
 import sys
 import time
 
-ORDER = ("rates", "start", "inspect", "load", "forward", "merged", "decode", "train", "adapt", "loop", "convert", "latency")
+ORDER = (
+    "rates",
+    "start",
+    "inspect",
+    "load",
+    "small",
+    "forward",
+    "merged",
+    "decode",
+    "train",
+    "adapt",
+    "loop",
+    "convert",
+    "latency",
+)
 
 
 ON_A_CPU = ("start", "inspect", "convert")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional import blocked_ops
-from pairform.blocks.functional.dtypes import narrower, wide
+from pairform.blocks.functional.dtypes import cast, narrower, wide, wide_dtype
 from pairform.blocks.functional.initializers import Constant, Initial
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
@@ -45,14 +45,17 @@ class RMSNorm(nn.Module):
         return Constant(value=0.0 if self.spec.unit_offset else 1.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        weight, dtype = self.weight, torch.promote_types(hidden.dtype, torch.float32)
+        weight, dtype = self.weight, wide_dtype(hidden.dtype)
         if weight is None:
-            return torch.rms_norm(hidden.to(dtype), (self.width,), None, self.spec.eps).to(hidden.dtype)
+            return cast(torch.rms_norm(cast(hidden, dtype), (self.width,), None, self.spec.eps), hidden.dtype)
         # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
-        scale = 1 + weight.to(dtype) if self.spec.unit_offset else weight.to(dtype)
+        scale = cast(weight, dtype)
+        scale = 1 + scale if self.spec.unit_offset else scale
 
         def norm(rows: Tensor) -> Tensor:
-            return torch.rms_norm(rows.to(dtype), scale.shape, scale, self.spec.eps).to(rows.dtype)
+            if rows.dtype == dtype:
+                return torch.rms_norm(rows, (self.width,), scale, self.spec.eps)
+            return torch.rms_norm(rows.to(dtype), (self.width,), scale, self.spec.eps).to(rows.dtype)
 
         # norms are a fifth of the modules that a forward pass calls, so the call of `by_rows` is saved where it does nothing
         few = hidden.numel() <= blocked_ops.AT_ONCE

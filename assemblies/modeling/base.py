@@ -132,7 +132,8 @@ class ModelParts(nn.Module):
         Raises:
             InputError: the weights are quantised or prepacked, and get no gradient.
         """
-        if mode and (problem := constant_weights(self, "train", why=", which get no gradient")) is not None:
+        switches = mode and not self.training  # else the search through all modules would run in each training step
+        if switches and (problem := constant_weights(self, "train", why=", which get no gradient")) is not None:
             raise InputError(problem)
         return super().train(mode)
 

@@ -39,9 +39,10 @@ class Branch(nn.Module):
     ) -> Float[Tensor, "batch length width"]:
         """`hidden` after this branch. `read`: the input of the block, if it is not `hidden` (parallel branches)."""
         read = hidden if read is None else read
-        added = self.block(read if self.pre_norm is None else self.pre_norm(read), context)
-        if self.post_norm is not None and not self.post:
-            added = self.post_norm(added)
+        pre_norm, post_norm = self.pre_norm, self.post_norm  # read once: torch looks modules up in a dict, in Python
+        added = self.block(read if pre_norm is None else pre_norm(read), context)
+        if post_norm is not None and not self.post:
+            added = post_norm(added)
         if self.dropout and self.training:
             added = functional.dropout(added, self.dropout)
         if self.drop_path and self.training:  # stochastic depth: drops the whole branch, row by row
@@ -50,7 +51,7 @@ class Branch(nn.Module):
         joined: Tensor = self.residual(hidden, added)
         if self.clamps:
             joined = clamped(joined)
-        return self.post_norm(joined) if self.post_norm is not None and self.post else joined
+        return post_norm(joined) if post_norm is not None and self.post else joined
 
 
 class Layer(nn.Module):

@@ -70,23 +70,23 @@ class RotaryPosition(nn.Module):
     ) -> Float[Tensor, "batch heads length head_dim"]:
         # once per pass for all layers with an equal spec, for queries and keys
         cos, sin = context.once((*self.key, heads.dtype), lambda: self._tables(heads, context))
-        rest = heads[..., self.channels :]
-        rotated = heads[..., : self.channels]
-        # (first, second) -> (first cos - second sin, second cos + first sin)
-        first, second = rotated.chunk(2, dim=-1)
-        rotated = rotated * cos + torch.cat((-second, first), dim=-1) * sin
-        return rotated if rest.shape[-1] == 0 else torch.cat((rotated, rest), dim=-1)
+        whole = self.channels == heads.shape[-1]
+        rotated = heads if whole else heads[..., : self.channels]
+        swapped = rotated.roll(self.channels // 2, -1)
+        # (first, second) -> (first cos - second sin, second cos + first sin), in place where a tensor has no other user
+        rotated = (rotated * cos).add_(swapped.mul_(sin))
+        return rotated if whole else torch.cat((rotated, heads[..., self.channels :]), dim=-1)
 
     def _tables(self, heads: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, `[batch, 1, length, channels]`, computed in float32 and rounded to the dtype of `heads`."""
+        """Cosines, and sines with the sign of each channel's product, `[batch, 1, length, channels]`, computed in float32 and
+        rounded to the dtype of `heads`."""
         scaling = self.spec.scaling
         positions = context.positions
         lengths = context.lengths if scaling.by_length else None
         frequencies = scaling.frequencies(self.spec.theta, self.channels, positions.device, lengths)
         # [batch, 1, length, pairs]; frequencies that depend on lengths are [batch, 1 or length, pairs], others [pairs]
         angles = positions[:, None, :, None].float() * (frequencies if lengths is None else frequencies[:, None])
-        # both channels of a pair have the same angle
-        angles = torch.cat((angles, angles), dim=-1)
         factor = scaling.attention_factor
         cos, sin = (angles.cos(), angles.sin()) if factor == 1.0 else (angles.cos() * factor, angles.sin() * factor)
-        return cos.to(heads.dtype), sin.to(heads.dtype)
+        # both channels of a pair have the same angle; the second one is subtracted from the first
+        return torch.cat((cos, cos), dim=-1).to(heads.dtype), torch.cat((-sin, sin), dim=-1).to(heads.dtype)

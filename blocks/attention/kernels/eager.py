@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
-from pairform.blocks.functional.dtypes import bounded, split_scale
+from pairform.blocks.functional.dtypes import bounded, cast, split_scale, wide_dtype
 
 
 def eager(
@@ -37,18 +37,19 @@ def eager(
     scores = product(rows, keys[0].transpose(-1, -2))
     if len(keys) > 1:
         scores = torch.cat([scores, *(product(rows, part.transpose(-1, -2)) for part in keys[1:])], -1)
-    # scale, softcap, mask, softmax in float32, rounding: in transformers' order, to give the same bits
-    scores = scores * rest
+    # scale, softcap, mask, softmax in float32, rounding: in transformers' order, to give the same bits. In place where the
+    # backward pass does not need what is overwritten
+    scores = scores.mul_(rest)
     if queries.dtype == torch.float16:
         scores = bounded(scores, queries.dtype)
     if call.softcap is not None:
-        scores = torch.tanh(scores / call.softcap) * call.softcap
+        scores = scores.div_(call.softcap).tanh_() * call.softcap
     if scores.dtype == torch.float16:
         scores = scores.float()  # a sum with float16's lowest number may be -inf: NaN at fully masked queries
     bias = grouped_bias(call, scores, heads, length)
     if bias is not None:
-        scores = scores + bias
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(queries.dtype)
+        scores = scores.add_(bias)
+    weights = cast(scores.softmax(-1, dtype=wide_dtype(scores.dtype)), queries.dtype)
     if call.dropout:
         weights = functional.dropout(weights, call.dropout)
     if length > 1 and len(values) > 1:

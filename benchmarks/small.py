@@ -1,0 +1,111 @@
+"""A small model in eager mode, as in ablations, compared with transformers: forward pass, training step, greedy decoding.
+
+The model has T5Gemma's blocks at a width of 64, 4 layers in each stack, and random weights. A call repeats its work, since one
+pass takes milliseconds. Run it with one thread: more only add noise at this size.
+
+    python -m benchmarks.small [--only CASE ...] [--runs N] [--threads 1] [--device cpu] [--quick]
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pairform
+from benchmarks import models
+from benchmarks.cases import Benchmark, Case
+from benchmarks.compare import Call, Make
+from benchmarks.options import Options
+from benchmarks.train import step
+from pairform.assemblies.specs.model import ModelSpec
+
+VOCABULARY = 1000
+SHAPE: Case = {"vocabulary": VOCABULARY, "source": 32, "target": 32, "batch": 8, "dtype": "float32", "runs": 15}
+CASES: list[Case] = [SHAPE | {"work": work, "times": times} for work, times in (("forward", 20), ("step", 10), ("decode", 3))]
+QUICK: list[Case] = [case | {"source": 6, "target": 4, "batch": 2, "times": 1} for case in CASES]
+
+
+def spec() -> ModelSpec:
+    heads = {"heads": 4, "kv_heads": 2, "head_dim": 16}
+    branches = {"self_attention": heads | {"mask": {"window": [255, 255]}}, "feed_forward": {"hidden": 256}}
+    stack = {"width": 64, "depth": 4, "cycle": [{}]}
+    patch = {"vocabulary": VOCABULARY, "encoder": stack | {"layer": {"branches": branches}}}
+    patch["decoder"] = stack | {"layer": {"branches": branches | {"cross_attention": heads}}}
+    return pairform.patch(pairform.load_spec("t5gemma-s-s"), patch)
+
+
+def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
+    """Both libraries load the same weights. All windows are longer than the sequences."""
+    work, device = WORK[case["work"]], options.device
+
+    def ours() -> Call:
+        return repeated(work(models.ours(folder, device, patch=None), case, device, {"eos_token_id": ()}), case)
+
+    def theirs() -> Call:
+        return repeated(work(endless(models.theirs(folder, device)), case, device, {"do_sample": False}), case)
+
+    return {"pairform": ours, "transformers": theirs}
+
+
+def endless(model: Any) -> Any:
+    """transformers' model without an end-of-sequence token: random weights may end anywhere."""
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def repeated(call: Call, case: Case) -> Call:
+    def calls() -> Tensor:
+        return [call() for _ in range(case["times"])][-1]
+
+    return calls
+
+
+def passes(model: Any, case: Case, device: str, options: Mapping[str, Any]) -> Call:
+    inputs = {name: ids % VOCABULARY for name, ids in models.inputs(case, device).items()}
+
+    @torch.no_grad()
+    def call() -> Tensor:
+        logits: Tensor = model(**inputs).logits
+        return logits
+
+    return call
+
+
+def steps(model: Any, case: Case, device: str, options: Mapping[str, Any]) -> Call:
+    return step(model, model, case, device)
+
+
+def decodes(model: Any, case: Case, device: str, options: Mapping[str, Any]) -> Call:
+    read = models.tokens(case["batch"], case["source"], device, 0, VOCABULARY)
+
+    def call() -> Tensor:
+        written: Tensor = model.generate(read, attention_mask=torch.ones_like(read), max_new_tokens=case["target"], **options)
+        return written.float()
+
+    return call
+
+
+WORK: Mapping[str, Callable[[Any, Case, str, Mapping[str, Any]], Call]] = {
+    "forward": passes,
+    "step": steps,
+    "decode": decodes,
+}
+
+BENCHMARK = Benchmark(
+    module="benchmarks.small",
+    cases=CASES,
+    quick=QUICK,
+    write=lambda folder, case: models.write(spec(), folder, case["dtype"]),
+    settings=settings,
+    name=lambda case: f"small-{case['work']}",
+    what=lambda case: (
+        f"T5Gemma's blocks, width 64, 4 + 4 layers, source {case['source']}, target {case['target']}, batch {case['batch']}, "
+        f"{case['dtype']}, eager: {case['work']}, {case['times']} times"
+    ),
+    memory=False,
+)
+
+if __name__ == "__main__":
+    BENCHMARK.run(__doc__)
