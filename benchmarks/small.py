@@ -1,6 +1,7 @@
 """A small model in eager mode, as in ablations, compared with transformers: forward pass, training step, greedy decoding.
 
-The model has T5Gemma's blocks at a width of 64, 4 layers in each stack, and random weights. A call repeats its work, since one
+The model has T5Gemma's blocks at a width of 64, 4 layers in each stack, and random weights. It also runs as a class of
+transformers, over the bridge. A call repeats its work, since one
 pass takes milliseconds. Run it with one thread: more only add noise at this size.
 
     python -m benchmarks.small [--only CASE ...] [--runs N] [--threads 1] [--device cpu] [--quick]
@@ -20,6 +21,7 @@ from benchmarks.compare import Call, Make
 from benchmarks.options import Options
 from benchmarks.train import step
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.interop.transformers import PairformConfig, PairformForConditionalGeneration
 
 VOCABULARY = 1000
 SHAPE: Case = {"vocabulary": VOCABULARY, "source": 32, "target": 32, "batch": 8, "dtype": "float32", "runs": 15}
@@ -46,7 +48,13 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     def theirs() -> Call:
         return repeated(work(endless(models.theirs(folder, device)), case, device, {"do_sample": False}), case)
 
-    return {"pairform": ours, "transformers": theirs}
+    def bridged() -> Call:
+        model = models.ours(folder, device, patch=None)
+        same = PairformForConditionalGeneration(PairformConfig(model.spec))
+        same.load_state_dict(model.state_dict())
+        return repeated(work(endless(same.to(device)), case, device, {"do_sample": False}), case)
+
+    return {"pairform": ours, "pairform in transformers": bridged, "transformers": theirs}
 
 
 def endless(model: Any) -> Any:

@@ -148,12 +148,19 @@ def test_a_recipe_that_cannot_run_is_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_samples_of_a_model_without_a_decoder_are_refused(tmp_path: Path) -> None:
-    encoder = {"assembly": "encoder_only", "decoder": None, "tie_embeddings": False, "head": {"name": "lm", "tie": "encoder"}}
-    recipe = write_run(tmp_path, EVALUATION | {"data": RECIPE["data"] | {"objective": {"name": "masked", "window": 32}}})
+@pytest.mark.parametrize(
+    ("patch", "head", "said"),
+    [
+        (EVALUATION, "lm", r"evaluation.generate: .*a model with a decoder"),
+        ({"z_loss": 1e-4}, "masked_lm", r"z_loss: .*the head lm"),
+    ],
+)
+def test_what_an_encoder_lacks_is_refused(tmp_path: Path, patch: dict[str, Any], head: str, said: str) -> None:
+    encoder = {"assembly": "encoder_only", "decoder": None, "tie_embeddings": False, "head": {"name": head, "tie": "encoder"}}
+    recipe = write_run(tmp_path, patch | {"data": RECIPE["data"] | {"objective": {"name": "masked", "window": 32}}})
     spec = pairform.patch(pairform.load_spec(tmp_path / "spec.json"), encoder)
     (tmp_path / "spec.json").write_text(json.dumps(spec.document()))
-    with pytest.raises(SpecError, match=r"evaluation.generate: .*a model with a decoder"):
+    with pytest.raises(SpecError, match=said):
         adapt(recipe, tmp_path / "run")
 
 

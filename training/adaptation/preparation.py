@@ -189,3 +189,5 @@ def check_model(recipe: Recipe, spec: ModelSpec) -> Iterator[Problem]:
     yield from check_phases(recipe.phases, recipe.frozen, names)
     if recipe.evaluation is not None and recipe.evaluation.generate is not None and spec.decoder is None:
         yield Problem("evaluation.generate", f"samples of a model of the assembly {spec.assembly}", "a model with a decoder")
+    if recipe.z_loss and spec.head.name != "lm":
+        yield Problem("z_loss", f"{recipe.z_loss:g} for the head {spec.head.name!r}", "0, or the head lm")
