@@ -42,8 +42,8 @@ def head_document(
     name = next((name for name, architecture in architectures.items() if current == [architecture]), None)
     if name is None:
         raise SpecError(Problem("architectures", repr(named), f"one of {', '.join(architectures.values())}"))
-    if name == "none":
-        return {"name": "none"}
+    if name in ("none", "span"):
+        return {"name": name}
     if name == "lm":
         tied = config.get("tie_word_embeddings", True)
         return {"name": "lm", "softcap": softcap} | ({"tie": tie} if tied else {})

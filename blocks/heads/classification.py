@@ -1,5 +1,6 @@
 """Heads that classify tokens, spans or whole sequences."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -16,12 +17,9 @@ from pairform.blocks.heads.transform import TransformSpec, transform_of
 from pairform.registry import BlockSpec, PositiveInt, Probability, Problem, Sizes
 
 
-class ClassificationSpec(BlockSpec):
-    """Options of classification heads."""
+class ProjectionSpec(BlockSpec):
+    """Options of heads that project hidden states."""
 
-    labels: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)] = Field(
-        default=2, description="Number of labels, or a list of their names."
-    )
     dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
     bias: bool = Field(default=True, description="Add a learned bias to the projection.")
     transform: TransformSpec | None = Field(
@@ -31,21 +29,34 @@ class ClassificationSpec(BlockSpec):
     )
 
     @property
+    @abstractmethod
     def count(self) -> int:
-        return self.labels if isinstance(self.labels, int) else len(self.labels)
+        """The number of outputs."""
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
         if self.transform is not None:
             yield from self.transform.check(sizes)
 
 
+class ClassificationSpec(ProjectionSpec):
+    """Options of classification heads."""
+
+    labels: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)] = Field(
+        default=2, description="Number of labels, or a list of their names."
+    )
+
+    @property
+    def count(self) -> int:
+        return self.labels if isinstance(self.labels, int) else len(self.labels)
+
+
 class ProjectionHead(nn.Module):
     """Base of heads that project hidden states after dropout."""
 
-    def __init__(self, spec: "ClassificationSpec | SpanHead.Spec", sizes: Sizes) -> None:
+    def __init__(self, spec: ProjectionSpec, sizes: Sizes) -> None:
         super().__init__()
         self.spec = spec
-        self.transform = transform_of(spec.transform, sizes) if isinstance(spec, ClassificationSpec) else None
+        self.transform = transform_of(spec.transform, sizes)
         self.proj = nn.Linear(sizes.width, spec.count, bias=spec.bias)
 
     def projected(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... outputs"]:
@@ -86,12 +97,13 @@ class SpanHead(ProjectionHead):
     sequence and -100 are ignored.
     """
 
-    class Spec(BlockSpec):
+    class Spec(ProjectionSpec):
         pools: ClassVar[bool] = True
-        count: ClassVar[int] = 2
         name: Literal["span"] = "span"
-        dropout: Probability = Field(default=0.0, description="Dropout rate before the projection.")
-        bias: bool = Field(default=True, description="Add a learned bias to the projection.")
+
+        @property
+        def count(self) -> int:
+            return 2
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None

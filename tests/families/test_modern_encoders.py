@@ -12,6 +12,7 @@ from tests.broken.damage import edit_json, refused
 from tests.families.any_family import SEEDS, Case, check_family, result, written
 from tests.made_once import made_once
 from tests.parity.compare import batch, error, reference
+from tests.parity.pictures import same_bytes
 
 CLASSES = {"modernbert": "ModernBert", "modernbert-decoder": "ModernBertDecoder", "eurobert": "EuroBert"}
 SMALL: dict[str, Any] = {
@@ -100,6 +101,18 @@ def test_other_heads(family: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("family", "pooling"), [("modernbert", "mean"), ("eurobert", "mean"), ("eurobert", "bos")])
 def test_pooling(family: str, pooling: str, tmp_path: Path) -> None:
     check(family, "ForSequenceClassification", 2, tmp_path, classifier_pooling=pooling)
+
+
+@torch.no_grad()
+def test_a_span_head(tmp_path: Path) -> None:
+    folder = create(tmp_path / "model", "modernbert", "ForQuestionAnswering", classifier_bias=True, classifier_dropout=0.1)
+    ours, read = pairform.load(folder), batch(padding="right")
+    expected = reference(folder)(**read.inputs)
+    logits = torch.stack((expected.start_logits, expected.end_logits), -1)
+    assert error(ours(**read.inputs).logits, logits, read.real) <= 1e-5
+    pairform.save(ours, tmp_path / "back", format="transformers")
+    assert same_bytes(folder, tmp_path / "back")
+    assert pairform.load_spec(tmp_path / "back") == ours.spec
 
 
 @torch.no_grad()

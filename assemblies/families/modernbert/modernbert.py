@@ -20,6 +20,7 @@ ENCODERS = {
     "masked_lm": "ModernBertForMaskedLM",
     "sequence_classification": "ModernBertForSequenceClassification",
     "token_classification": "ModernBertForTokenClassification",
+    "span": "ModernBertForQuestionAnswering",
     "none": "ModernBertModel",
 }
 DECODERS = {
@@ -67,7 +68,7 @@ def with_transform(head: dict[str, Any], config: Mapping[str, Any]) -> dict[str,
         return head
     activation = activation_named(config["classifier_activation"], "classifier_activation")
     transform = {"activation": activation, "bias": config["classifier_bias"], "norm": norm_document(config)}
-    dropout = {"dropout": config["classifier_dropout"] or 0.0} if "labels" in head else {}
+    dropout = {} if head["name"] in ("lm", "masked_lm") else {"dropout": config["classifier_dropout"] or 0.0}
     return head | dropout | {"transform": transform}
 
 
@@ -79,10 +80,10 @@ def to_config(spec: ModelSpec) -> dict[str, Any]:
     config |= head_config(spec, DECODERS if causal else ENCODERS)
     if head.name in ("lm", "masked_lm"):
         config |= {"decoder_bias": bool(head.bias), "tie_word_embeddings": head.tie is not None}
-    if head.labels:
+    if head.labels or head.name == "span":
         config["classifier_dropout"] = head.dropout
-        if not causal:
-            config["classifier_pooling"] = next((theirs for theirs, ours in POOLING.items() if ours == head.pooling), "cls")
+    if head.labels and not causal:
+        config["classifier_pooling"] = next((theirs for theirs, ours in POOLING.items() if ours == head.pooling), "cls")
     if head.transform is not None:
         transform = head.transform.document()
         activation = transform.get("activation", "gelu")
