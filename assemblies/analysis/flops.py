@@ -118,6 +118,7 @@ SHAPES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.argmax.default: partial(reduced, dtype=torch.long),
     torch.ops.aten.cumsum.default: alike,
     torch.ops.aten.flip.default: alike,
+    torch.ops.aten.roll.default: alike,
     torch.ops.aten.masked_scatter.default: alike,
     torch.ops.aten.constant_pad_nd.default: padded,
     torch.ops.aten.convolution.default: convolved,

@@ -22,7 +22,10 @@ SEEDS = range(int(os.environ.get("PAIRFORM_SEEDS", "6")))
 EQUAL = 1e-5
 """Largest difference in float32, over the largest value, unless transformers itself is further from its float64 results."""
 ROUNDING = 4.0
-"""How many times transformers' own distance from its float64 results ours may be, in float32 and in bfloat16."""
+"""How many times transformers' own distance from its float64 results ours may be in float32."""
+MEDIAN, LARGEST = 2.0, 16.0
+"""The same in bfloat16, of the median token and of all. Models with wide weights amplify the rounding of single tokens: in 24
+random ones the ratio of the medians was 0.8 to 1.2, that of the largest 0.6 to 4.9, depending on the processor."""
 TOKENS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 Kind = Literal["encoder", "decoder", "encoder_decoder"]
 
@@ -96,10 +99,13 @@ def same_outputs(folder: Path, ours: pairform.Model, theirs: Any, inputs: dict[s
     ours.use_kernel("eager")
     assert error(result(ours(**inputs)), expected, real) <= bound
     ours.use_kernel("auto")
-    apart_in_half = median_error if routed else error
-    half = apart_in_half(result(pairform.load(folder, dtype=torch.bfloat16)(**inputs)).float(), exact, real)
-    half_theirs = apart_in_half(result(reference(folder).to(torch.bfloat16)(**inputs)).float(), exact, real)
-    assert half <= max(ROUNDING * half_theirs, 0.02), (half, half_theirs)
+    ours_in_half = result(pairform.load(folder, dtype=torch.bfloat16)(**inputs)).float()
+    theirs_in_half = result(reference(folder).to(torch.bfloat16)(**inputs)).float()
+    half, half_theirs = (median_error(outputs, exact, real) for outputs in (ours_in_half, theirs_in_half))
+    assert half <= MEDIAN * half_theirs, (half, half_theirs)
+    if not routed:  # another expert is another function
+        largest, largest_theirs = (error(outputs, exact, real) for outputs in (ours_in_half, theirs_in_half))
+        assert largest <= LARGEST * largest_theirs, (largest, largest_theirs)
     return Figures(apart, rounding, half, half_theirs)
 
 
