@@ -102,7 +102,8 @@ def same_outputs(folder: Path, ours: pairform.Model, theirs: Any, inputs: dict[s
     ours_in_half = result(pairform.load(folder, dtype=torch.bfloat16)(**inputs)).float()
     theirs_in_half = result(reference(folder).to(torch.bfloat16)(**inputs)).float()
     half, half_theirs = (median_error(outputs, exact, real) for outputs in (ours_in_half, theirs_in_half))
-    assert half <= MEDIAN * half_theirs, (half, half_theirs)
+    if real is not None:  # a classifier of sequences has too few outputs
+        assert half <= MEDIAN * half_theirs, (half, half_theirs)
     if not routed:  # another expert is another function
         largest, largest_theirs = (error(outputs, exact, real) for outputs in (ours_in_half, theirs_in_half))
         assert largest <= LARGEST * largest_theirs, (largest, largest_theirs)
