@@ -1,6 +1,7 @@
 """The processes of a run: their group and mesh from torchrun's environment, sums over them, and one voice for errors."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -177,6 +178,10 @@ def device_of(local: int, device: str | None) -> torch.device:
     return torch.device("cuda", local)
 
 
+COUNTING = 1.0
+"""Seconds that process 0 waits for the failures of others."""
+
+
 def first_error(rank: int, error: BaseException, failures: str) -> BaseException:
     """`error`, if this process is the first that fails; else a `PeerError`, since the first one reports its own.
 
@@ -188,6 +193,10 @@ def first_error(rank: int, error: BaseException, failures: str) -> BaseException
     try:
         store = distributed.distributed_c10d._get_default_store()
         first = store.add(failures, 1) == 1
+        # the store ends with process 0: others that fail at the same time count their failures before
+        end = time.monotonic() + COUNTING
+        while rank == 0 and store.add(failures, 0) < distributed.get_world_size() and time.monotonic() < end:
+            time.sleep(0.02)
     except Exception:
         first = rank <= 1 or not lost
     if first and not lost:

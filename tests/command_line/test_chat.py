@@ -275,6 +275,7 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_ends(terminal: Terminal) -> None:
         os.kill(terminal.process.pid, signal.SIGINT)
         terminal.until("note: stopped; what was said is kept")
     terminal.until("> ")
+    time.sleep(0.5)  # Python handles a signal before readline waits only at the next key
     os.kill(terminal.process.pid, signal.SIGINT)
     terminal.until("Ctrl-D or /exit ends the chat")
     terminal.until("> ")
