@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pairform.assemblies.checkpoints.writing.folder import new_folder
 from pairform.assemblies.checkpoints.writing.output import Output
 from pairform.assemblies.checkpoints.writing.shards import Entry, write_json
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.registry import read_json
+from pairform.registry import InputError, not_installed, read_json
 
 Tell = Callable[[str], object]
 """Called with a sentence that the user should read: a bound, a measured difference."""
@@ -20,6 +21,15 @@ Tell = Callable[[str], object]
 
 def unheard(sentence: str) -> None:
     """Tell nobody."""
+
+
+def check_installed(extra: str, *packages: str) -> None:
+    """Raise `InputError` if one of the packages that an extra of pairform installs is missing."""
+    for name in packages:
+        try:
+            import_module(name)
+        except ModuleNotFoundError:
+            raise InputError(not_installed("export", name, extra)) from None
 
 
 @contextmanager

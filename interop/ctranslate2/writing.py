@@ -20,8 +20,8 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.interop.ctranslate2.check import Comparison, compare
 from pairform.interop.ctranslate2.shapes import family_for, longest
-from pairform.interop.runtime_folder import Tell, runtime_folder, unheard, write_model
-from pairform.registry import InputError, OutputError, Problem, SpecError, not_installed, read_json, shorten
+from pairform.interop.runtime_folder import Tell, check_installed, runtime_folder, unheard, write_model
+from pairform.registry import InputError, OutputError, Problem, SpecError, read_json, shorten
 
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
 
@@ -100,11 +100,7 @@ def export(
 
 
 def library() -> Any:
-    for name, extra in (("ctranslate2", "ctranslate2"), ("transformers", "ctranslate2")):
-        try:
-            __import__(name)
-        except ModuleNotFoundError:
-            raise InputError(not_installed("export", name, extra)) from None
+    check_installed("ctranslate2", "ctranslate2", "transformers")
     import ctranslate2
 
     return ctranslate2

@@ -26,11 +26,10 @@ from pairform.blocks.key_values import Place
 from pairform.blocks.positions.rotary import RotaryPosition
 from pairform.interop.onnx.check import check
 from pairform.interop.onnx.programs import Program, programs
-from pairform.interop.runtime_folder import Tell, runtime_folder, unheard
-from pairform.registry import InputError, OutputError, Problem, SpecError, not_installed, shorten
+from pairform.interop.runtime_folder import Tell, check_installed, runtime_folder, unheard
+from pairform.registry import OutputError, Problem, SpecError, shorten
 
 FOLDER = "onnx"
-NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export(
@@ -56,11 +55,7 @@ def export(
         InputError: onnx, onnxscript or onnxruntime is not installed.
         OutputError: torch cannot export the model, or the files compute something else.
     """
-    for name in NEEDS:
-        try:
-            __import__(name)
-        except ModuleNotFoundError:
-            raise InputError(not_installed("export", name, "onnx")) from None
+    check_installed("onnx", "onnx", "onnxscript", "onnxruntime")
     checkpoint = open_checkpoint(path_or_repo)
     spec = checkpoint.spec
     model = load(checkpoint.folder, dtype=torch.float32, kernel="eager")
