@@ -76,35 +76,40 @@ def started_on(device: str) -> None:
         pass
 
 
-def fail(rank: int, folder: Path, ports: tuple[int, ...]) -> None:
+def fail(rank: int, folder: Path, number: int) -> None:
     """First process 1 raises an error, then both do. Then process 0 is killed, which has the store, as without torchrun."""
-    for number, port in enumerate(ports):
-        os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE=str(number < 2))
-        try:
-            with start(device="cpu", timeout=SOON) as world:
-                if rank == 0 and number == 2:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if number == 1 or (rank == 1 and number == 0):
-                    raise KeyError(f"of process {rank}")
-                for _ in range(2):
-                    world.sum(torch.ones(1))
-        except Exception as error:
-            (folder / f"{rank}-{number}").write_text(f"{type(error).__name__}: {error}")
+    try:
+        with start(device="cpu", timeout=SOON) as world:
+            if rank == 0 and number == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if number == 1 or (rank == 1 and number == 0):
+                raise KeyError(f"of process {rank}")
+            for _ in range(2):
+                world.sum(torch.ones(1))
+    except Exception as error:
+        (folder / str(rank)).write_text(f"{type(error).__name__}: {error}")
+
+
+def said_by_two(folder: Path, number: int) -> dict[str, str]:
+    """The errors of two processes that fail, by rank."""
+    folder.mkdir()
+    torchs: Any = distributed  # which does not export it to type checkers
+    store = torchs.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    of_torchrun = number < 2
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": str(of_torchrun)}
+    shared["MASTER_PORT"] = str(store.port if of_torchrun else free_port())
+    processes = [fork(fail, rank, folder, number, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    for process in processes:
+        ended(process)
+    return {path.name: path.read_text() for path in folder.iterdir()}
 
 
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 def test_one_process_speaks(tmp_path: Path) -> None:
-    torchs: Any = distributed  # which does not export it to type checkers
-    stores = [torchs.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(2)]
-    ports = stores[0].port, stores[1].port, free_port()
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    processes = [fork(fail, rank, tmp_path, ports, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    for process in processes:
-        ended(process)
-    said = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert said.pop("1-0") == "KeyError: 'of process 1'"
-    assert said.pop("0-0").startswith(PeerError.__name__)
-    assert sorted(said.pop(f"{rank}-1").partition(":")[0] for rank in range(2)) == ["KeyError", PeerError.__name__]
-    assert said.pop("1-2").startswith("PairformError: process 1: found a process that died or stopped answering")
-    assert said == {}
+    one, both, killed = (said_by_two(tmp_path / str(number), number) for number in range(3))
+    assert one.pop("1") == "KeyError: 'of process 1'"
+    assert one.pop("0").startswith(PeerError.__name__)
+    assert sorted(said.partition(":")[0] for said in both.values()) == ["KeyError", PeerError.__name__]
+    assert killed.pop("1").startswith("PairformError: process 1: found a process that died or stopped answering")
+    assert one == killed == {}
     assert TIMEOUT.seconds <= 60
