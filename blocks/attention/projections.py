@@ -68,7 +68,9 @@ class AttentionSpec(BlockSpec):
     )
     dropout: Probability = Field(default=0.0, description="Dropout rate on the attention weights.")
     kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = Field(
-        default="auto", description="Implementation. auto: the fastest one that supports the options and the device."
+        default="auto",
+        description="Implementation. auto: the fastest one that supports the options and the device. xformers and flash have "
+        "never run on a GPU, so auto does not choose them.",
     )
 
     @model_validator(mode="after")

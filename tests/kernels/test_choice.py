@@ -116,13 +116,19 @@ def test_what_is_measured_on_the_meta_device_needs_no_gpu() -> None:
     assert plain.flops == flash.flops
 
 
+def test_a_kernel_that_never_ran_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatch.load("flash")
+    monkeypatch.setitem(dispatch.LACKS, "flash", {}.get)
+    with pytest.warns(UserWarning, match="flash has never run on a GPU"):
+        choose("flash", Demand(device="cuda", dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize(
     ("device", "installed", "softcap", "expected"),
     [
         ("cpu", {"flex", "flash"}, 50.0, ["eager", "chunked"]),
         ("cpu", {"flex", "flash"}, None, ["sdpa", "chunked"]),
-        ("cuda", {"flex", "flash"}, 50.0, ["eager", "flash"]),
-        ("cuda", {"flex"}, 50.0, ["eager", "flex"]),
+        ("cuda", {"flex", "flash"}, 50.0, ["eager", "flex"]),
         ("cuda", set(), 50.0, ["eager", "chunked"]),
         ("cuda", {"flex", "flash"}, None, ["sdpa", "sdpa"]),
     ],

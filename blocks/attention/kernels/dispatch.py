@@ -1,6 +1,7 @@
 """The attention kernels: what each supports, and the choice of one for a call. `eager` is the reference; `auto` takes the
 fastest for the call."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,7 @@ class Kernel:
     devices, dtypes: None for all.
     elsewhere: why a kernel that could run on other devices is not allowed to.
     narrowest, widest: the smallest and the largest head dimension; None for no limit.
+    untested: whether it has never run on a device that it supports. `auto` does not choose it then, and its first use warns.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Kernel:
     dtypes: frozenset[torch.dtype] | None = None
     narrowest: int = 1
     widest: int | None = None
+    untested: bool = False
 
     @property
     def run(self) -> Run:
@@ -123,8 +126,8 @@ KERNELS: Mapping[str, Kernel] = {
             dtypes=HALF | {torch.float32},
             narrowest=16,  # flex_attention's own limit
         ),
-        Kernel("xformers", softcap=False, dropout=True, devices=CUDA, dtypes=HALF | {torch.float32}),
-        Kernel("flash", merged=False, pictures=False, devices=CUDA, dtypes=HALF, widest=256),
+        Kernel("xformers", softcap=False, dropout=True, devices=CUDA, dtypes=HALF | {torch.float32}, untested=True),
+        Kernel("flash", merged=False, pictures=False, devices=CUDA, dtypes=HALF, widest=256, untested=True),
     )
 }
 """In order of speed on short sequences, the fastest first."""
@@ -179,6 +182,8 @@ def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Ker
         raise InputError(Problem("kernel", repr(name), f"auto or one of {', '.join(KERNELS)}"))
     for known in preferred if name == "auto" else (name,):
         if (reason := KERNELS[known].refuses(demand)) is None:
+            if KERNELS[known].untested and demand.device is not None and not torch.compiler.is_compiling():
+                warnings.warn(f"the kernel {known} has never run on a GPU: compare its results with eager's", stacklevel=2)
             return KERNELS[known]
     raise InputError(Problem("kernel", f"{name!r}, which {reason}", f"auto or one of {', '.join(able(demand))}"))
 
@@ -196,8 +201,8 @@ def able(demand: Demand) -> list[str]:
 
 
 def preferred(demand: Demand, queries: Tensor, call: AttentionCall) -> tuple[str, ...]:
-    """Names of kernels to try, the fastest first. flash and flex on a GPU and chunked on a CPU do not hold the scores, and skip
-    keys outside a window; flex first has to compile."""
+    """Names of kernels to try, the fastest first. flex on a GPU and chunked on a CPU do not hold the scores, and skip keys that
+    are outside a window; flex first has to compile."""
     if queries.shape[2] == 1:
         return ("eager",)  # does not copy keys to join parts or to repeat them for beams; on a CPU sdpa takes ten times as long
     short = ("sdpa", "eager")
@@ -205,7 +210,7 @@ def preferred(demand: Demand, queries: Tensor, call: AttentionCall) -> tuple[str
         return short  # one exported graph serves all lengths, so the choice cannot depend on them
     if demand.device != "cuda":
         return ("chunked", *short)
-    return ("flash" if flash_serves(demand, queries, call) else "flex", "flex", "chunked", *short)
+    return ("flex", "chunked", *short)
 
 
 def chunks_pay(call: AttentionCall, device: str | None) -> bool:
@@ -217,12 +222,3 @@ def chunks_pay(call: AttentionCall, device: str | None) -> bool:
     if queries * keys < (LONG if call.softcap is None else LONG_CAPPED):
         return False
     return device == "cpu" or call.softcap is not None or 2 * call.mask.seen_by(FEWEST) <= keys
-
-
-def flash_serves(demand: Demand, queries: Tensor, call: AttentionCall) -> bool:
-    """Whether flash-attn is installed and can represent this mask."""
-    from pairform.blocks.attention.kernels.variable_length import runs_of
-
-    if KERNELS["flash"].refuses(demand):
-        return False
-    return call.mask.once("runs", lambda: runs_of(call.mask, len(queries), queries.device)) is not None
