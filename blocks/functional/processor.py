@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from pairform.blocks.functional.constants import constant
 from pairform.registry.files import read_text
 
 FLAGS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "amx_fp16", "bf16", "i8mm", "sve")
@@ -13,6 +14,8 @@ FLAGS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "a
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 """Environment variables that restrict libraries to fewer instruction sets. torch's level reflects its ATEN_CPU_CAPABILITY."""
 HALVES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
+"""The instruction sets with products in bfloat16. With AVX-512 alone oneDNN emulates them, and calls that support."""
 
 
 def name() -> str:
@@ -49,6 +52,22 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@constant
+def slow_halves(device: str) -> frozenset[torch.dtype]:
+    """The dtypes of half precision in which products take much longer than in float32, on a device of this type: on CPUs
+    without instructions for them; nowhere else."""
+    if device != "cpu":
+        return frozenset()
+    return frozenset(dtype for dtype in HALVES if not onednn_multiplies(dtype) or emulates(dtype))
+
+
+def emulates(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in bfloat16 by instructions for float32, as far as the CPU and the environment tell."""
+    there = {flag for line in described("flags")[:1] for flag in line.split()}  # of x86: on Arm oneDNN does not emulate
+    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("AVX512_CORE", "AVX512_CORE_VNNI")
+    return dtype == torch.bfloat16 and bool(there) and (limited or not there & BFLOAT16)
 
 
 def described(field: str) -> list[str]:
