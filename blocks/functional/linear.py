@@ -1,16 +1,16 @@
 """Linear layers, `[..., in]` times a weight `[out, in]`."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to
-from pairform.blocks.functional.processor import slow_halves
+from pairform.blocks.functional.processor import wide_rows
 from pairform.blocks.functional.wide_products import wide_product
 
-FEW = 4
-"""Rows up to which a product in half precision is limited by reading the weight, whatever the CPU multiplies in."""
 PLAIN = (Tensor, nn.Parameter)
 """The classes of tensors that `wide_product` takes: not those of quantised or sharded weights, nor an export's."""
 
@@ -18,27 +18,30 @@ PLAIN = (Tensor, nn.Parameter)
 def linear(
     hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "... out"]:
-    """`functional.linear`, faster on CPUs in half precision: for one token, as in decoding, and for many tokens if the CPU has no
-    instructions for such products.
+    """`functional.linear`, faster on CPUs in half precision: for one token, as in decoding, and for many tokens where such
+    products are slow.
     """
-    if (slow := slow_halves(hidden.device.type)) and (dtype := cast_to("cpu") or hidden.dtype) in slow:
-        if takes_wide(hidden, weight, bias, dtype):
-            rows, *others = (None if each is None else each.to(dtype) for each in (hidden, weight, bias))
-            return wide_product(rows.reshape(-1, weight.shape[1]), *others).view(*hidden.shape[:-1], -1)
+    if (least := wide_rows(hidden.device.type)) and takes_wide(hidden, weight, bias, least):
+        dtype = cast_to("cpu") or hidden.dtype
+        rows, columns = hidden.to(dtype).reshape(-1, weight.shape[1]), weight.to(dtype)
+        product = wide_product(rows, columns, None if bias is None else bias.to(dtype))
+        return product.view(*hidden.shape[:-1], -1)
     one = hidden.numel() == weight.shape[1] and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
     if not one or (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
         return functional.linear(hidden, weight, bias)
     return one_row(hidden, weight, bias)
 
 
-def takes_wide(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> bool:
-    """Whether `wide_product` computes this product, which is in `dtype` after autocast; torch rejects what does not fit."""
-    given = (hidden, weight) if bias is None else (hidden, weight, bias)
+def takes_wide(hidden: Tensor, weight: Tensor, bias: Tensor | None, least: Mapping[torch.dtype, int]) -> bool:
+    """Whether `wide_product` computes a product on a CPU, where `wide_rows` are `least`; torch rejects what does not match."""
+    cast, given = cast_to("cpu"), (hidden, weight) if bias is None else (hidden, weight, bias)
+    dtype = cast or hidden.dtype
     return (
-        not torch.compiler.is_exporting()  # the exported program is for all CPUs
+        dtype in least
+        and hidden.numel() >= least[dtype] * weight.shape[1]
         and hidden.shape[-1] == weight.shape[1]
-        and hidden.numel() > FEW * weight.shape[1]
-        and all(type(each) in PLAIN and (each.dtype == dtype or cast_to("cpu") is not None) for each in given)
+        and all(type(each) in PLAIN and (each.dtype == dtype or cast is not None) for each in given)
+        and not torch.compiler.is_exporting()  # an exported program is for all CPUs
     )
 
 
@@ -61,6 +64,6 @@ class Linear(nn.Linear):
     """`nn.Linear` that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if input.dtype == torch.bfloat16 or slow_halves(input.device.type):  # else `linear` does nothing else
+        if input.dtype == torch.bfloat16 or wide_rows(input.device.type):  # else `linear` does nothing else
             return linear(input, self.weight, self.bias)
         return functional.linear(input, self.weight, self.bias)

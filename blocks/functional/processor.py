@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -15,7 +16,12 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 """Environment variables that restrict libraries to fewer instruction sets. torch's level reflects its ATEN_CPU_CAPABILITY."""
 HALVES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
-"""The instruction sets with products in bfloat16. With AVX-512 alone oneDNN emulates them, and calls that support."""
+"""The instruction sets of x86 with products in bfloat16."""
+EMULATED = ("AVX512_CORE", "AVX512_CORE_VNNI")
+"""The limits of oneDNN that leave it none of them, but AVX-512, with which it emulates them."""
+FEW, MANY = 5, 128
+"""Rows from which a product is faster in float32: on CPUs without products in half precision, and on Intel's with avx512_bf16
+but without AMX, which multiply bfloat16 at half to two thirds of float32's rate. AMD's multiply it at twice that rate."""
 
 
 def name() -> str:
@@ -55,19 +61,20 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
 
 
 @constant
-def slow_halves(device: str) -> frozenset[torch.dtype]:
-    """The dtypes of half precision in which products take much longer than in float32, on a device of this type: on CPUs
-    without instructions for them; nowhere else."""
+def wide_rows(device: str) -> Mapping[torch.dtype, int]:
+    """The dtypes of half precision in which products take longer than in float32 on a device of this type, and from how many
+    rows: on CPUs whose instructions for them are slower or missing; none elsewhere."""
     if device != "cpu":
-        return frozenset()
-    return frozenset(dtype for dtype in HALVES if not onednn_multiplies(dtype) or emulates(dtype))
-
-
-def emulates(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies in bfloat16 by instructions for float32, as far as the CPU and the environment tell."""
-    there = {flag for line in described("flags")[:1] for flag in line.split()}  # of x86: on Arm oneDNN does not emulate
-    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("AVX512_CORE", "AVX512_CORE_VNNI")
-    return dtype == torch.bfloat16 and bool(there) and (limited or not there & BFLOAT16)
+        return {}
+    least = {dtype: FEW for dtype in HALVES if not onednn_multiplies(dtype)}
+    names, flags = described("vendor_id")[:1], {flag for line in described("flags")[:1] for flag in line.split()}
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if flags and torch.bfloat16 not in least:  # of x86: oneDNN also says that it multiplies where it emulates
+        if not flags & BFLOAT16 or limit in EMULATED:
+            least[torch.bfloat16] = FEW
+        elif names == ["GenuineIntel"] and ("amx_bf16" not in flags or (limit and "AMX" not in limit)):
+            least[torch.bfloat16] = MANY
+    return least
 
 
 def described(field: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Products in half precision on CPUs without instructions for them, computed in float32.
+"""Products in half precision on CPUs with slow or no instructions for them, computed in float32.
 
-There oneDNN and torch multiply bfloat16 and float16 ten to thirty times as slowly as float32. Tiles of both matrices are
-widened to float32 and multiplied, and sums are rounded once, at the end: weights stay in half precision, and at most three
-tiles are in float32. For a few rows, which are limited by reading the weight, torch's own product is faster.
+Without instructions, oneDNN and torch multiply bfloat16 and float16 ten to thirty times as slowly as float32. Here tiles of
+both matrices are widened to float32 and multiplied, and sums are rounded once, at the end: weights stay in half precision, and
+at most three tiles are in float32. For a few rows, which are limited by reading the weight, torch's own product is faster.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-ROWS, COLUMNS, INNER = 512, 512, 1024
+ROWS, COLUMNS, INNER = 512, 512, 2048
 """The largest tile: of rows, of columns, and of the products that one sum adds up. Larger ones are no faster."""
 
 
@@ -76,6 +76,6 @@ register_flop_formula(torch.ops.pairform.wide_product)(lambda rows, columns, *_,
 def wide_product(
     rows: Float[Tensor, "rows inner"], columns: Float[Tensor, "columns inner"], bias: Float[Tensor, " columns"] | None = None
 ) -> Float[Tensor, "rows columns"]:
-    """`rows @ columns^T + bias` on a CPU in the dtype of `rows`, differentiable; a custom operator, which compiled code calls."""
+    """`rows @ columns^T + bias` on a CPU in the dtype of `rows`, differentiable; a custom operator."""
     product: Tensor = torch.ops.pairform.wide_product(rows, columns, bias)
     return product

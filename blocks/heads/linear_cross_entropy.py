@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pairform.blocks.functional.dtypes import cast_to, wide
 from pairform.blocks.functional.linear import linear
-from pairform.blocks.functional.processor import slow_halves
+from pairform.blocks.functional.processor import wide_rows
 from pairform.blocks.heads.labels import IGNORED, check_values
 from pairform.blocks.heads.loss_terms import Factors, LossParts, LossTerms
 from pairform.blocks.heads.tile_losses import loss_of_tile
@@ -159,8 +159,8 @@ def add_product(
     hidden: Float[Tensor, "rows width"],
     factor: float,
 ) -> None:
-    """Add `factor * gradients @ hidden` to `total`, in float32 where products in half precision are slow or sums are rounded."""
-    if total.dtype == hidden.dtype and hidden.dtype not in slow_halves(hidden.device.type):
+    """Add `factor * gradients @ hidden` to `total`, in float32 where that is faster or else sums are rounded."""
+    if total.dtype == hidden.dtype and hidden.dtype not in wide_rows(hidden.device.type):
         total.addmm_(gradients, hidden, alpha=factor)
         return
     hidden = hidden.float()

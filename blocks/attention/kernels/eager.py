@@ -10,8 +10,7 @@ from torch.nn import functional
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
 from pairform.blocks.functional.dtypes import bounded, cast, split_scale, wide, wide_dtype
-from pairform.blocks.functional.linear import FEW
-from pairform.blocks.functional.processor import slow_halves
+from pairform.blocks.functional.processor import wide_rows
 
 
 def eager(
@@ -28,8 +27,8 @@ def eager(
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
-    slow = queries.dtype in slow_halves(queries.device.type) and not torch.compiler.is_exporting()
-    if slow and heads // kv_heads * length > FEW:
+    least = None if torch.compiler.is_exporting() else wide_rows(queries.device.type).get(queries.dtype)
+    if least is not None and heads // kv_heads * length >= least:
         return widened(queries, keys, values, call)
     # rows: [batch, kv_heads, groups * q, head_dim]
     rows, rest = queries, call.scale

@@ -12,7 +12,7 @@ from pairform.blocks.attention.kernels.tiles.buffers import Buffers
 from pairform.blocks.attention.kernels.tiles.softcap import cap_scores
 from pairform.blocks.attention.kernels.tiles.tiling import Tile, tiles_of
 from pairform.blocks.functional.dtypes import bounded, cast, split_scale
-from pairform.blocks.functional.processor import slow_halves
+from pairform.blocks.functional.processor import wide_rows
 
 
 class Tiles:
@@ -25,8 +25,8 @@ class Tiles:
         self.kv_heads = keys[0].shape[1]
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
-        # of the products: where the CPU has none in half precision, tiles are widened
-        self.dtype = self.wide if queries.dtype in slow_halves(queries.device.type) else queries.dtype
+        # of the products: tiles are widened where the CPU multiplies float32 faster
+        self.dtype = self.wide if queries.dtype in wide_rows(queries.device.type) else queries.dtype
         self.biases = {place: bias.to(self.wide) for place, bias in enumerate(call.biases) if bias is not None}
         self.count = sum(part.shape[2] for part in keys)
         self.buffer = Buffers(queries.device)
