@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pairform.blocks.functional.initializers import Constant, Initial, Normal
+from pairform.blocks.functional.linear import linear
 from pairform.blocks.spec_fields import BridgeSpec
 from pairform.registry import PositiveFloat, Sizes
 
@@ -71,4 +71,4 @@ class LinearBridge(nn.Module):
         return Constant() if parameter == "bias" else Normal(std=self.spec.std or self.weight.shape[1] ** -0.5)
 
     def forward(self, hidden: Float[Tensor, "batch length source_width"]) -> Float[Tensor, "batch length width"]:
-        return functional.linear(hidden, self.weight, self.bias)
+        return linear(hidden, self.weight, self.bias)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.functional.linear import linear
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
 
 
@@ -119,11 +120,11 @@ class FactorisedEmbedding(TableEmbedding):
     def finished(
         self, rows: Float[Tensor, "batch length rank"], token_ids: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        return self.normed(self.scaled(functional.linear(rows, self.projection)))
+        return self.normed(self.scaled(linear(rows, self.projection)))
 
     def lower(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... rank"]:
         """The hidden states in the rank of the table, for a tied head to multiply with it."""
-        return hidden @ self.projection
+        return linear(hidden, self.projection.T)
 
 
 class TokenTypes(nn.Module):

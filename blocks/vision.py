@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.functional.linear import linear
 from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
 from pairform.registry import BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, build_block
 
@@ -86,5 +87,5 @@ class AveragePoolProjector(nn.Module):
         side, kept = isqrt(hidden.shape[1]), isqrt(self.spec.tokens)
         # rows and columns of `kept` windows, each of p times q patches
         pooled = reduce(hidden, "n (h p w q) d -> n (h w) d", "mean", h=kept, w=kept, p=side // kept, q=side // kept)
-        projected: Tensor = self.norm(pooled) @ self.weight
+        projected: Tensor = linear(self.norm(pooled), self.weight.T)
         return projected

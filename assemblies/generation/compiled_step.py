@@ -108,7 +108,7 @@ def step(
     """The next-token logits after one token of each row, whose keys and values are written to `cache` at `slots`."""
     assert model.decoder is not None
     context = Context(position, source=source, cache=cache, slots=slots)
-    return logits_of(model, model.decoder.run(model.decoder.tokens(token), context, token)[-1])
+    return logits_of(model, model.decoder.run(model.decoder.tokens(token), context, token)[0])
 
 
 def compiled_step(model: ModelParts) -> Step:

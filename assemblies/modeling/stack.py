@@ -133,36 +133,49 @@ class Stack(nn.Module):
         )
         if vision_loss is not None:
             context.add_auxiliary_loss(lambda: vision_loss)
-        states = self.run(embedded, context, inputs.ids)
+        last = len(self.layers)
+        wanted = range(last + 1) if hidden_states else [index + 1 for index in layers]
+        output, states = self.run(embedded, context, inputs.ids, wanted)
         if cache is not None:
             # not before: all layers append their tokens at the same offset
             cache.length = total
-        last = len(self.layers) - 1  # a truncated stack, built to count costs, returns its last layer for later ones
         return StackOutput(
-            states[-1],
-            tuple(states) if hidden_states else None,
+            output,
+            tuple(states.values()) if hidden_states else None,
             by_reading(context.weights) if context.weights else {},
             torch.stack([*context.losses.values()]).sum() if context.losses else None,
-            # states begin with the embeddings, and the final norm has been applied to the last one already
-            {index: self.last(states[index + 1]) if index < last else states[-1] for index in layers},
+            # the final norm has been applied to the last one already; a truncated stack, built to count costs, returns its last
+            # layer for later ones
+            {index: self.last(states[index + 1]) if index + 1 < last else output for index in layers},
         )
 
     def run(
-        self, embedded: Float[Tensor, "batch length width"], context: Context, ids: Int[Tensor, "batch length"] | None
-    ) -> list[Tensor]:
-        """The embeddings of `ids` with their positions and norm, then each layer's output, the last after the final norm."""
+        self,
+        embedded: Float[Tensor, "batch length width"],
+        context: Context,
+        ids: Int[Tensor, "batch length"] | None,
+        wanted: Collection[int] = (),
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The output of the stack, and the hidden states whose numbers are `wanted`: 0 is that of the embeddings of `ids` with
+        their positions and norm, the others are those of the layers, the last one after the final norm."""
         # unbound once: the gradient of an index is as large as the inputs of all layers
         own = () if self.layer_inputs is None else self.layer_inputs(embedded, ids).unbind(2)
         hidden = embedded if self.position is None else self.position(embedded, context.positions)
         hidden = hidden if self.embedding_norm is None else self.embedding_norm(hidden)
-        states = [self.dropped(hidden, self.spec.dropout)]
+        hidden = self.dropped(hidden, self.spec.dropout)
+        states = {0: hidden} if 0 in wanted else {}
         # a recomputed layer would append to a cache twice
         recomputed = self.checkpointed if self.training and torch.is_grad_enabled() and context.cache is None else ()
         for index, layer in enumerate(self.layers):
-            given = states[-1], context, index, *own[index : index + 1]
-            states.append(checkpoint(layer, *given, use_reentrant=False) if index in recomputed else layer(*given))
-        states[-1] = self.last(states[-1])
-        return states
+            given = hidden, context, index, *own[index : index + 1]
+            hidden = checkpoint(layer, *given, use_reentrant=False) if index in recomputed else layer(*given)
+            del given  # which would keep the previous state
+            if index + 1 in wanted:
+                states[index + 1] = hidden
+        hidden = self.last(hidden)
+        if len(self.layers) in wanted:
+            states[len(self.layers)] = hidden
+        return hidden, states
 
     def last(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """A layer's output as the stack returns it: after the final norm and, in training, dropout."""

@@ -23,12 +23,15 @@ def by_rows(
     """
     first = tensors[0]
     whole = first.numel() <= AT_ONCE or first.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if whole or not all(tensor.is_contiguous() for tensor in tensors):
+    if whole or any(tensor.stride() != first.stride() for tensor in tensors):
+        return function(*tensors)
+    # rows in the order of memory: queries by head are rows of a projection by token
+    order = sorted(range(first.ndim - 1), key=first.stride, reverse=True)
+    if not first.permute(*order, -1).is_contiguous():
         return function(*tensors)
     output = first if over else torch.empty_like(first)
     rows = max(AT_ONCE // first.shape[-1], 1)
-    for part, *parts in zip(
-        *(torch.split(tensor.view(-1, tensor.shape[-1]), rows) for tensor in (output, *tensors)), strict=True
-    ):
+    flat = (tensor.permute(*order, -1).view(-1, tensor.shape[-1]) for tensor in (output, *tensors))
+    for part, *parts in zip(*(torch.split(tensor, rows) for tensor in flat), strict=True):
         part.copy_(function(*parts))
     return output

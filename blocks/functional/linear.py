@@ -1,20 +1,53 @@
 """Linear layers, `[..., in]` times a weight `[out, in]`."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.functional.dtypes import cast_to
+from pairform.blocks.functional.processor import wide_rows
+from pairform.blocks.functional.wide_products import wide_product
+
+PLAIN = (Tensor, nn.Parameter)
+"""The classes of tensors that `wide_product` takes: not those of quantised or sharded weights, nor an export's."""
+
 
 def linear(
     hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "... out"]:
-    """`functional.linear`, faster for one token in bfloat16 on a CPU, as in decoding: there oneDNN takes two to four times as
-    long as torch's own matrix-vector product, which is limited by memory bandwidth. Compiled code needs neither library.
+    """`functional.linear`, faster on CPUs in half precision: for one token, as in decoding, and for many tokens where such
+    products are slow.
     """
+    if (least := wide_rows(hidden.device.type)) and takes_wide(hidden, weight, bias, least):
+        dtype = cast_to("cpu") or hidden.dtype
+        rows, columns = hidden.to(dtype).reshape(-1, weight.shape[1]), weight.to(dtype)
+        product = wide_product(rows, columns, None if bias is None else bias.to(dtype))
+        return product.view(*hidden.shape[:-1], -1)
     one = hidden.numel() == weight.shape[1] and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
     if not one or (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
         return functional.linear(hidden, weight, bias)
+    return one_row(hidden, weight, bias)
+
+
+def takes_wide(hidden: Tensor, weight: Tensor, bias: Tensor | None, least: Mapping[torch.dtype, int]) -> bool:
+    """Whether `wide_product` computes a product on a CPU, where `wide_rows` are `least`; torch rejects what does not match."""
+    cast, given = cast_to("cpu"), (hidden, weight) if bias is None else (hidden, weight, bias)
+    dtype = cast or hidden.dtype
+    return (
+        dtype in least
+        and hidden.numel() >= least[dtype] * weight.shape[1]
+        and hidden.shape[-1] == weight.shape[1]
+        and all(type(each) in PLAIN and (each.dtype == dtype or cast is not None) for each in given)
+        and not torch.compiler.is_exporting()  # an exported program is for all CPUs
+    )
+
+
+def one_row(hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Tensor | None) -> Float[Tensor, "... out"]:
+    """The product with one token in bfloat16, without gradients. oneDNN takes two to four times as long as torch's own
+    matrix-vector product, which is limited by memory bandwidth. Compiled code needs neither library."""
     if torch.compiler.is_compiling():
         product = (weight.float() * hidden.reshape(-1).float()).sum(-1).reshape(*hidden.shape[:-1], -1)
         return (product if bias is None else product + bias.float()).to(hidden.dtype)
@@ -31,6 +64,6 @@ class Linear(nn.Linear):
     """`nn.Linear` that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if input.dtype == torch.bfloat16:  # the only dtype in which `linear` does anything else
+        if input.dtype == torch.bfloat16 or wide_rows(input.device.type):  # else `linear` does nothing else
             return linear(input, self.weight, self.bias)
         return functional.linear(input, self.weight, self.bias)

@@ -2,10 +2,12 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 
 import torch
 
+from pairform.blocks.functional.constants import constant
 from pairform.registry.files import read_text
 
 FLAGS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "amx_fp16", "bf16", "i8mm", "sve")
@@ -13,6 +15,13 @@ FLAGS = ("avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "a
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 """Environment variables that restrict libraries to fewer instruction sets. torch's level reflects its ATEN_CPU_CAPABILITY."""
 HALVES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
+"""The instruction sets of x86 with products in bfloat16."""
+EMULATED = ("AVX512_CORE", "AVX512_CORE_VNNI")
+"""The limits of oneDNN that leave it none of them, but AVX-512, with which it emulates them."""
+FEW, MANY = 5, 128
+"""Rows from which a product is faster in float32: on CPUs without products in half precision, and on Intel's with avx512_bf16
+but without AMX, which multiply bfloat16 at half to two thirds of float32's rate. AMD's multiply it at twice that rate."""
 
 
 def name() -> str:
@@ -49,6 +58,23 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@constant
+def wide_rows(device: str) -> Mapping[torch.dtype, int]:
+    """The dtypes of half precision in which products take longer than in float32 on a device of this type, and from how many
+    rows: on CPUs whose instructions for them are slower or missing; none elsewhere."""
+    if device != "cpu":
+        return {}
+    least = {dtype: FEW for dtype in HALVES if not onednn_multiplies(dtype)}
+    names, flags = described("vendor_id")[:1], {flag for line in described("flags")[:1] for flag in line.split()}
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if flags and torch.bfloat16 not in least:  # of x86: oneDNN also says that it multiplies where it emulates
+        if not flags & BFLOAT16 or limit in EMULATED:
+            least[torch.bfloat16] = FEW
+        elif names == ["GenuineIntel"] and ("amx_bf16" not in flags or (limit and "AMX" not in limit)):
+            least[torch.bfloat16] = MANY
+    return least
 
 
 def described(field: str) -> list[str]:

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pairform.blocks.functional.dtypes import cast_to, wide
+from pairform.blocks.functional.linear import linear
+from pairform.blocks.functional.processor import wide_rows
 from pairform.blocks.heads.labels import IGNORED, check_values
 from pairform.blocks.heads.loss_terms import Factors, LossParts, LossTerms
 from pairform.blocks.heads.tile_losses import loss_of_tile
@@ -23,6 +25,8 @@ gradient, which is kept in its own dtype. In bfloat16, where each sum is rounded
 from 1.9e-3 to 2.6e-3 without a softcap, and from 4.1e-3 to 3.2e-3 with one, since that is no longer rounded."""
 TILE = 1 << 20
 """Logits that a CPU converts to float32 at a time: few enough to stay in its caches."""
+AT_ONCE = 1024
+"""Rows of the weight whose gradient is widened at a time."""
 FEW = 64
 """The divisor of sums over tokens in float16 in the forward pass; the backward pass divides by the rest. Dividing by the number
 of tokens at once would underflow, since a loss scale applies only in the backward pass."""
@@ -129,18 +133,17 @@ def loss_and_gradients(
     rows = max(1, HELD // (vocabulary * itemsize))
     for begin in range(0, len(kept), rows):
         chunk = slice(begin, begin + rows)
-        logits = projected(kept[chunk], weight, bias)
+        logits = linear(kept[chunk], weight, bias)
         given = logits, labels[chunk], None if ignored is None else ignored[chunk], softcap
         of_teacher = None
         if theirs is not None and teacher_table is not None:
-            of_teacher = projected(theirs[chunk], teacher_table, teacher_bias)
+            of_teacher = linear(theirs[chunk], teacher_table, teacher_bias)
         total += losses(*given, terms, of_teacher, gradients=hidden_wanted or weight_wanted or bias_wanted)
         if hidden_wanted:
             # `logits` now hold their gradient
-            of_kept[chunk] = (logits @ weight).mul_(1 / divisor)
+            of_kept[chunk] = linear(logits, weight.T).mul_(1 / divisor)
         if weight_wanted:
-            operands = (each.to(of_weight.dtype) for each in (logits.T, kept[chunk]))
-            of_weight.addmm_(*operands, alpha=1 / divisor)  # [vocabulary, rows] times [rows, width]
+            add_product(of_weight, logits.T, kept[chunk], 1 / divisor)
         if bias_wanted:
             of_bias += logits.sum(0, dtype=of_bias.dtype) / divisor
     if hidden_wanted and dropped:
@@ -150,9 +153,19 @@ def loss_and_gradients(
     return *summed_up(total / number, terms), of_kept, of_weight.to(weight.dtype), of_bias.to(hidden.dtype), still
 
 
-def projected(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tensor, "tokens vocabulary"]:
-    """Logits in memory of their own, which a gradient may overwrite."""
-    return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
+def add_product(
+    total: Float[Tensor, "vocabulary width"],
+    gradients: Float[Tensor, "vocabulary rows"],
+    hidden: Float[Tensor, "rows width"],
+    factor: float,
+) -> None:
+    """Add `factor * gradients @ hidden` to `total`, in float32 where that is faster or else sums are rounded."""
+    if total.dtype == hidden.dtype and hidden.dtype not in wide_rows(hidden.device.type):
+        total.addmm_(gradients, hidden, alpha=factor)
+        return
+    hidden = hidden.float()
+    for part, some in zip(total.split(AT_ONCE), gradients.split(AT_ONCE), strict=True):
+        part.copy_(part.float().addmm_(some.float(), hidden, alpha=factor))
 
 
 def summed_up(means: Tensor, terms: Factors | None) -> tuple[Tensor, Tensor]:

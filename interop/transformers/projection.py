@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pairform.assemblies.modeling.base import ModelParts
+from pairform.blocks.functional.linear import linear
 from pairform.blocks.heads.token_heads import LMHead
 from pairform.blocks.mixture import MixtureOfExperts
 from pairform.registry import InputError, Problem
@@ -56,4 +57,4 @@ class OutputProjection(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The product, and the bias if there is one."""
-        return nn.functional.linear(hidden, self.weight, self.bias)
+        return linear(hidden, self.weight, self.bias)

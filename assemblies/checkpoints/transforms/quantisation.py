@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, put_constant
+from pairform.blocks.functional.linear import linear
 from pairform.registry import InputError, Problem, shorten
 
 SCHEMES = ("int8",)
@@ -65,7 +65,7 @@ def many_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
         some = widened[: len(part)].copy_(part)
         if narrow:
             some.mul_(scale[begin : begin + ROWS, None])
-        product[:, begin : begin + ROWS] = functional.linear(rows, some)
+        product[:, begin : begin + ROWS] = linear(rows, some)
     return product if narrow else product.mul_(scale)
 
 

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, Parts
 from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
-from pairform.blocks.functional.dtypes import bounded, cast, split_scale, wide_dtype
+from pairform.blocks.functional.dtypes import bounded, cast, split_scale, wide, wide_dtype
+from pairform.blocks.functional.processor import wide_rows
 
 
 def eager(
@@ -26,6 +27,9 @@ def eager(
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
+    least = None if torch.compiler.is_exporting() else wide_rows(queries.device.type).get(queries.dtype)
+    if least is not None and heads // kv_heads * length >= least:
+        return widened(queries, keys, values, call)
     # rows: [batch, kv_heads, groups * q, head_dim]
     rows, rest = queries, call.scale
     if heads != kv_heads:  # `reshape` would guard the strides of every length, which torch.export cannot
@@ -62,6 +66,12 @@ def eager(
     if heads != kv_heads:  # in two steps, of which torch.export can follow each at any length
         mixed = mixed.view(batch, kv_heads, heads // kv_heads, length, values[0].shape[-1]).flatten(1, 2)
     return mixed, weights.reshape(batch, heads, length, weights.shape[-1]) if call.weights else None
+
+
+def widened(queries: Tensor, keys: Parts, values: Parts, call: AttentionCall) -> Output:
+    """`eager` in float32, for CPUs that multiply it faster than half precision; scores and weights are not rounded between."""
+    mixed, weights = eager(wide(queries), tuple(map(wide, keys)), tuple(map(wide, values)), call)
+    return mixed.to(queries.dtype), None if weights is None else weights.to(queries.dtype)
 
 
 def product(rows: Float[Tensor, "batch kv_heads r x"], part: Float[Tensor, "sources kv_heads x y"]) -> Tensor:

@@ -11,7 +11,8 @@ from pairform.blocks.attention.kernels.biases import by_distance, of_diagonals
 from pairform.blocks.attention.kernels.tiles.buffers import Buffers
 from pairform.blocks.attention.kernels.tiles.softcap import cap_scores
 from pairform.blocks.attention.kernels.tiles.tiling import Tile, tiles_of
-from pairform.blocks.functional.dtypes import bounded, split_scale
+from pairform.blocks.functional.dtypes import bounded, cast, split_scale
+from pairform.blocks.functional.processor import wide_rows
 
 
 class Tiles:
@@ -24,6 +25,8 @@ class Tiles:
         self.kv_heads = keys[0].shape[1]
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
+        # of the products: tiles are widened where the CPU multiplies float32 faster
+        self.dtype = self.wide if queries.dtype in wide_rows(queries.device.type) else queries.dtype
         self.biases = {place: bias.to(self.wide) for place, bias in enumerate(call.biases) if bias is not None}
         self.count = sum(part.shape[2] for part in keys)
         self.buffer = Buffers(queries.device)
@@ -84,9 +87,9 @@ class Tiles:
         the scores with respect to the products of queries and keys.
         """
         # in float16 a part of the scale is applied before the product, which might overflow otherwise
-        power, rest = split_scale(self.call.scale, queries.dtype)
+        power, rest = split_scale(self.call.scale, self.dtype)
         scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.keys, tile))
-        scores = bounded(scores, queries.dtype)
+        scores = bounded(scores, self.dtype)
         bent = None
         cap = self.call.softcap
         if cap is None:
@@ -118,14 +121,14 @@ class Tiles:
     def scores(self, name: str, queries: Tensor, keys: Parts) -> Tensor:
         """Queries times keys `[kv_heads, groups * queries, keys of all parts]`, in a buffer, at least in float32."""
         rows = tuple(queries.shape[:2])
-        if len(keys) == 1 and self.wide == self.queries.dtype:
+        if len(keys) == 1 and self.wide == self.dtype:
             return torch.bmm(queries, keys[0].mT, out=self.buffer(name, (*rows, keys[0].shape[1]), self.wide))
         scores = self.buffer(name, (*rows, sum(part.shape[1] for part in keys)), self.wide)
         begin = 0
         for part in keys:
             end = begin + part.shape[1]
             # bmm has no output in another dtype, so the product is widened by a copy
-            product = self.buffer("product", (*rows, end - begin), self.queries.dtype)
+            product = self.buffer("product", (*rows, end - begin), self.dtype)
             (scores if len(keys) == 1 else scores[..., begin:end]).copy_(torch.bmm(queries, part.mT, out=product))
             begin = end
         return scores
@@ -152,14 +155,14 @@ class Tiles:
         return kept.div_(1 - self.call.dropout)
 
     def narrow(self, weights: Tensor) -> Tensor:
-        """`weights` in the dtype of the queries."""
-        if weights.dtype == self.queries.dtype:
+        """`weights` in the dtype of the products."""
+        if weights.dtype == self.dtype:
             return weights
-        return self.buffer("narrow", tuple(weights.shape), self.queries.dtype).copy_(weights)
+        return self.buffer("narrow", tuple(weights.shape), self.dtype).copy_(weights)
 
     def of_queries(self, whole: Tensor, tile: Tile) -> Tensor:
-        """The tile's part of `[batch, heads, q, head_dim]`, as `[kv_heads, groups * queries, head_dim]`."""
-        part = whole[tile.row, tile.heads, tile.queries]
+        """The tile's part of `[batch, heads, q, head_dim]`, as `[kv_heads, groups * queries, head_dim]`, to be multiplied."""
+        part = cast(whole[tile.row, tile.heads, tile.queries], self.dtype)
         return part if self.groups == 1 else part.reshape(len(part) // self.groups, -1, part.shape[-1])
 
     def write(self, whole: Tensor, tile: Tile, part: Tensor) -> None:
@@ -168,8 +171,14 @@ class Tiles:
         place.copy_(part.view(place.shape))
 
     def of_keys(self, parts: Parts, tile: Tile) -> Parts:
-        """The keys of each part that the tile attends to, `[kv_heads, keys, head_dim]`."""
-        return tuple(part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True))
+        """The keys of each part that the tile attends to, `[kv_heads, keys, head_dim]`, to be multiplied before the next call:
+        tiles that are widened share memory."""
+        keys = [part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True)]
+        if keys[0].dtype == self.dtype:
+            return tuple(keys)
+        return tuple(
+            self.buffer(f"part {number}", tuple(part.shape), self.dtype).copy_(part) for number, part in enumerate(keys)
+        )
 
     def by_group(self, part: Tensor) -> Tensor:
         """A tile's `[kv_heads, groups * queries, x]` as `[kv_heads, groups, queries, x]`."""
