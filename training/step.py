@@ -37,6 +37,15 @@ class Computation:
     terms: MakeTerms = no_terms
 
 
+def deterministic() -> None:
+    """Let torch use deterministic algorithms, and warn where it has none.
+
+    torch then fills all new memory, so that code that reads it before it is written repeats its result too. No code here does.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 @dataclass
 class Measured:
     """Of a step, over the global batch and before its update.

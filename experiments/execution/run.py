@@ -180,7 +180,7 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
 def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
     known = known.at("planned") if retry and known.status == "failed" else known
-    return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources")})
+    return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources", "costs")})
 
 
 def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:

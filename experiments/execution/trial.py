@@ -22,7 +22,7 @@ from pairform.training.optimization.optimizers import Optimizers, make_optimizer
 from pairform.training.optimization.spikes import DivergedError
 from pairform.training.parallel import ALONE
 from pairform.training.settings import TrainingSpec
-from pairform.training.step import Computation, gradients
+from pairform.training.step import Computation, deterministic, gradients
 from pairform.training.step import update as apply
 
 
@@ -46,6 +46,7 @@ def train(
     initial: Callable[[str], Model] | None = None,
     checkpoints: Path | None = None,
     begin: int = 0,
+    counted: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Build a model, train it and measure it. Equal arguments give equal losses and accuracies, also with another `begin`.
 
@@ -57,6 +58,7 @@ def train(
         initial: Makes the model on a device. Default: a model with new weights.
         checkpoints: Folder of checkpoints, written every `checkpoint_every` steps of the settings. Default: none is written.
         begin: Step of the checkpoint in that folder to resume from; 0: the beginning.
+        counted: The costs of the model, if they are known.
 
     Returns:
         Results by name: loss, accuracies, costs, tokens per second, and bytes and seconds taken; None if not measurable here.
@@ -68,14 +70,14 @@ def train(
     """
     settings, seed = run.training, run.seed
     torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic()
     torch.manual_seed(seed)
     start = time.perf_counter()
     held_out = examples.validation()
     memory = memory_in_use(settings.device)
     made = build(dict(run.spec), device=settings.device, seed=seed) if initial is None else initial(settings.device)
     model, every = made.train(), settings.checkpoint_every
-    optimizer = make_optimizer(model, settings.optimizer)
+    optimizer = make_optimizer(model, settings.optimizer, fused=True)
     earlier: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizer.each) if checkpoints and begin else {}
     restore_random(earlier, settings.device)
 
@@ -114,7 +116,7 @@ def train(
     log(final)
     used = spent()
     results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
-    results |= costs(model.spec, examples.lengths, settings.dtype)
+    results |= costs(model.spec, examples.lengths, settings.dtype) if counted is None else counted
     results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
     results["peak_bytes"] = used["peak_bytes"]
     if latency:

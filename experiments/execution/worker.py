@@ -79,7 +79,8 @@ def measured(work: Work, trial: Trial, folder: TrialFolder) -> dict[str, Any]:
         cut_lines(folder.path / METRICS, begin)
     try:
         with open_log(folder.path, work.tensorboard, begin) as log:
-            result = train(trial, examples, study.latency, log, initial=initial, checkpoints=folder.checkpoints, begin=begin)
+            options: dict[str, Any] = {"checkpoints": folder.checkpoints, "begin": begin, "counted": trial.costs or None}
+            result = train(trial, examples, study.latency, log, initial=initial, **options)
     except CheckpointError:  # a damaged checkpoint is not resumed from again
         if begin:
             shutil.rmtree(folder.checkpoints, ignore_errors=True)

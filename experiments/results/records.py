@@ -103,6 +103,7 @@ class Trial(Spec):
         default=None,
         description="How close its size is to the first variant's, in a study that scales variants; the last patch did that.",
     )
+    costs: Patch = Field(default={}, description="Parameters, FLOPs and cache bytes at the longest lengths of the data.")
     status: Status = Field(default="planned", description="Progress.")
     error: str | None = Field(default=None, description="Message of a failed trial.")
     attempts: int = Field(default=0, description="How often it was started: more than once if a run was interrupted.")
@@ -110,7 +111,7 @@ class Trial(Spec):
     @property
     def plan(self) -> dict[str, Any]:
         """What was decided before it started."""
-        progress: dict[str, Any] = dict.fromkeys(("number", "point", "status", "error", "attempts"), True)
+        progress: dict[str, Any] = dict.fromkeys(("number", "point", "costs", "status", "error", "attempts"), True)
         progress |= {"match": {"tolerance"}, "training": {"checkpoint_every"}, "sources": {"__all__": {"modified"}}}
         return self.model_dump(mode="json", exclude=progress)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from pairform.assemblies.analysis.inspection import inspect
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
@@ -32,6 +31,7 @@ from pairform.registry import (
     shorten,
     thaw,
 )
+from pairform.training.costs.trials import costs
 from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
@@ -102,7 +102,7 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
                     wanted[each.shown] = count(variant.spec)
                 elif each.shown in wanted:
                     variant = matched(study, variant, folder, wanted[each.shown], count)
-            variants.append(variant)
+            variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
             problems += [
@@ -138,6 +138,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             carried=variant.carried,
             sources=sources[variant.name],
             match=variant.match,
+            costs=freeze(variant.costs),
         )
         for seed in study.seeds
         for variant in variants
@@ -172,12 +173,12 @@ def check_variant(variant: Variant, contents: Contents) -> Lengths:
     examples = contents.open(variant.spec)
     if problems := list(check_lengths(examples, variant.training.batch)):
         raise SpecError(problems)
-    source, target = lengths_read(variant.spec, examples.lengths)
     try:
-        inspect(variant.spec, source_length=source, target_length=target)
+        costs(variant.spec, examples.lengths, variant.training.dtype)
     except PairformError:
         raise
     except Exception as error:  # whatever a block raises for lengths that it does not support
+        source, target = lengths_read(variant.spec, examples.lengths)
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
     return examples.lengths

@@ -62,6 +62,7 @@ class Variant(Combination):
     weights: where they come from.
     carried: how much of them comes from there; None: they are new.
     files:   the weight files of the source by name.
+    costs:   of its model at the longest lengths of the data.
     """
 
     spec: ModelSpec
@@ -70,6 +71,7 @@ class Variant(Combination):
     carried: Carried | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     match: Match | None = None
+    costs: Mapping[str, int] = field(default_factory=dict)
 
 
 def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combination:

@@ -28,7 +28,7 @@ from pairform.training.optimization.averaging import MovingAverage
 from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import Spikes
 from pairform.training.parallel import World, computing, environment, one_voice, shard, start
-from pairform.training.step import Computation, MakeTerms, no_terms
+from pairform.training.step import Computation, MakeTerms, deterministic, no_terms
 
 
 class InterruptedRunError(PairformError):
@@ -85,14 +85,16 @@ def adapt(
 def torch_settings(world: World, threads: int | None) -> Iterator[None]:
     """torch's settings while a run trains: threads, and on a CPU deterministic algorithms, to resume bit for bit."""
     before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     try:
         torch.set_num_threads(threads or before)
         if world.device.type == "cpu":
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            deterministic()
         yield
     finally:
         torch.set_num_threads(before)
         torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def train(prepared: Prepared, folder: Path, world: World, interruption: Interruption) -> None:

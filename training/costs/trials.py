@@ -1,8 +1,11 @@
 """Costs of a trial: parameters, FLOPs, bytes and seconds."""
 
+import functools
 import itertools
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,12 +22,13 @@ RESET = "5"
 """Written to `MARK`, it resets Linux's peak resident size of this process to the current size."""
 
 
-def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> dict[str, int]:
+@functools.lru_cache(maxsize=256)  # trials that differ in their settings or seeds share a model
+def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> Mapping[str, int]:
     """Parameters, and the FLOPs and cache bytes of a forward pass over one source and target of these lengths."""
     source, target = lengths_read(spec, lengths)
     found = inspect(spec, source_length=source, target_length=target, dtype=getattr(torch, dtype))
     totals = {"parameters": found.parameters, "flops": found.flops, "cache_bytes": found.cache_bytes}
-    return {name: parts["total"] for name, parts in totals.items()}
+    return MappingProxyType({name: parts["total"] for name, parts in totals.items()})
 
 
 def memory_in_use(device: str) -> int | None:
