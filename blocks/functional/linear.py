@@ -1,14 +1,12 @@
 """Linear layers, `[..., in]` times a weight `[out, in]`."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to
-from pairform.blocks.functional.processor import wide_rows
+from pairform.blocks.functional.processor import wide_rows, widens
 from pairform.blocks.functional.wide_products import wide_product
 
 PLAIN = (Tensor, nn.Parameter)
@@ -21,7 +19,7 @@ def linear(
     """`functional.linear`, faster on CPUs in half precision: for one token, as in decoding, and for many tokens where such
     products are slow.
     """
-    if (least := wide_rows(hidden.device.type)) and takes_wide(hidden, weight, bias, least):
+    if widens(hidden.device.type) and takes_wide(hidden, weight, bias):
         dtype = cast_to("cpu") or hidden.dtype
         rows, columns = hidden.to(dtype).reshape(-1, weight.shape[1]), weight.to(dtype)
         product = wide_product(rows, columns, None if bias is None else bias.to(dtype))
@@ -32,13 +30,14 @@ def linear(
     return one_row(hidden, weight, bias)
 
 
-def takes_wide(hidden: Tensor, weight: Tensor, bias: Tensor | None, least: Mapping[torch.dtype, int]) -> bool:
-    """Whether `wide_product` computes a product on a CPU, where `wide_rows` are `least`; torch rejects what does not match."""
+def takes_wide(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether `wide_product` computes a product on a CPU; torch rejects operands that do not match."""
     cast, given = cast_to("cpu"), (hidden, weight) if bias is None else (hidden, weight, bias)
     dtype = cast or hidden.dtype
+    least = wide_rows("cpu", dtype)
     return (
-        dtype in least
-        and hidden.numel() >= least[dtype] * weight.shape[1]
+        least is not None
+        and hidden.numel() >= least * weight.shape[1]
         and hidden.shape[-1] == weight.shape[1]
         and all(type(each) in PLAIN and (each.dtype == dtype or cast is not None) for each in given)
         and not torch.compiler.is_exporting()  # an exported program is for all CPUs
@@ -64,6 +63,6 @@ class Linear(nn.Linear):
     """`nn.Linear` that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if input.dtype == torch.bfloat16 or wide_rows(input.device.type):  # else `linear` does nothing else
+        if input.dtype == torch.bfloat16 or widens(input.device.type):  # else `linear` does nothing else
             return linear(input, self.weight, self.bias)
         return functional.linear(input, self.weight, self.bias)

@@ -61,19 +61,33 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
 
 
 @constant
-def wide_rows(device: str) -> Mapping[torch.dtype, int]:
-    """The dtypes of half precision in which products take longer than in float32 on a device of this type, and from how many
-    rows: on CPUs whose instructions for them are slower or missing; none elsewhere."""
-    if device != "cpu":
-        return {}
-    least = {dtype: FEW for dtype in HALVES if not onednn_multiplies(dtype)}
+def widens(device: str) -> bool:
+    """Whether some products in half precision take longer than in float32 on a device of this type: on CPUs whose instructions
+    for them are slower or missing."""
+    return device == "cpu" and bool(least_rows())
+
+
+def wide_rows(device: str, dtype: torch.dtype) -> int | None:
+    """From how many rows products in `dtype` take longer than in float32; None if they do not."""
+    return of_cpu(str(dtype)) if device == "cpu" else None
+
+
+@constant
+def of_cpu(dtype: str) -> int | None:
+    return least_rows().get(dtype)
+
+
+@cache
+def least_rows() -> Mapping[str, int]:
+    """From how many rows products in half precision take longer than in float32 on this CPU, by the names of dtypes."""
+    least = {str(dtype): FEW for dtype in HALVES if not onednn_multiplies(dtype)}
     names, flags = described("vendor_id")[:1], {flag for line in described("flags")[:1] for flag in line.split()}
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if flags and torch.bfloat16 not in least:  # of x86: oneDNN also says that it multiplies where it emulates
+    if flags and (name := str(torch.bfloat16)) not in least:  # of x86: oneDNN also says that it multiplies where it emulates
         if not flags & BFLOAT16 or limit in EMULATED:
-            least[torch.bfloat16] = FEW
+            least[name] = FEW
         elif names == ["GenuineIntel"] and ("amx_bf16" not in flags or (limit and "AMX" not in limit)):
-            least[torch.bfloat16] = MANY
+            least[name] = MANY
     return least
 
 

@@ -16,7 +16,7 @@ ROWS, COLUMNS, INNER = 512, 512, 2048
 """The largest tile: of rows, of columns, and of the products that one sum adds up. Larger ones are no faster."""
 
 
-def multiply(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
+def multiply(rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
     """`rows @ columns^T + bias` by tiles."""
     (count, inner), width = rows.shape, len(columns)
     product = rows.new_empty(count, width)
@@ -47,7 +47,7 @@ def widened(memory: Float[Tensor, " elements"], tile: Float[Tensor, "rows inner"
     return memory[: tile.numel()].view(tile.shape).copy_(tile)
 
 
-def shape_of_product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
+def shape_of_product(rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
     return rows.new_empty(rows.shape[0], columns.shape[0])
 
 
@@ -66,7 +66,7 @@ def differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 # not a custom_op, which costs as much time as a small product
-torch.library.define("pairform::wide_product", "(Tensor rows, Tensor columns, Tensor? bias=None) -> Tensor")
+torch.library.define("pairform::wide_product", "(Tensor rows, Tensor columns, Tensor? bias) -> Tensor")
 torch.library.impl("pairform::wide_product", "CPU", multiply)
 torch.library.register_fake("pairform::wide_product", shape_of_product)
 torch.library.register_autograd("pairform::wide_product", differentiate, setup_context=remember)

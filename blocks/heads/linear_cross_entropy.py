@@ -160,7 +160,7 @@ def add_product(
     factor: float,
 ) -> None:
     """Add `factor * gradients @ hidden` to `total`, in float32 where that is faster or else sums are rounded."""
-    if total.dtype == hidden.dtype and hidden.dtype not in wide_rows(hidden.device.type):
+    if total.dtype == hidden.dtype and wide_rows(hidden.device.type, hidden.dtype) is None:
         total.addmm_(gradients, hidden, alpha=factor)
         return
     hidden = hidden.float()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import pairform
+from pairform.blocks.functional.processor import FEW, wide_rows
 from tests.parity.compare import PADDINGS, batch, create, error, random_gemma2, random_t5gemma, reference
 
 WORSE = 2.0
@@ -50,7 +51,8 @@ def test_half_precision(architecture: str, dtype: torch.dtype, tmp_path: Path) -
         assert error(eager, exact) <= WORSE * rounding, seed
         assert error(fastest, exact) <= WORSE * rounding, seed
         same += torch.equal(eager, expected)
-    assert same >= SAME
+    # where products in half precision are slow, ours are through float32: as exact, but summed in another order
+    assert same >= SAME or wide_rows("cpu", dtype) == FEW
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def eager(
     """
     batch, heads, length, head_dim = queries.shape
     kv_heads = keys[0].shape[1]
-    least = None if torch.compiler.is_exporting() else wide_rows(queries.device.type).get(queries.dtype)
+    least = None if torch.compiler.is_exporting() else wide_rows(queries.device.type, queries.dtype)
     if least is not None and heads // kv_heads * length >= least:
         return widened(queries, keys, values, call)
     # rows: [batch, kv_heads, groups * q, head_dim]

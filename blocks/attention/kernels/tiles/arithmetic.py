@@ -26,7 +26,7 @@ class Tiles:
         self.groups = queries.shape[1] // self.kv_heads
         self.wide = torch.promote_types(queries.dtype, torch.float32)
         # of the products: tiles are widened where the CPU multiplies float32 faster
-        self.dtype = self.wide if queries.dtype in wide_rows(queries.device.type) else queries.dtype
+        self.dtype = queries.dtype if wide_rows(queries.device.type, queries.dtype) is None else self.wide
         self.biases = {place: bias.to(self.wide) for place, bias in enumerate(call.biases) if bias is not None}
         self.count = sum(part.shape[2] for part in keys)
         self.buffer = Buffers(queries.device)
