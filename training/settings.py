@@ -84,6 +84,10 @@ class TrainingSpec(Spec):
         default=None,
         description="Steps between checkpoints, from which an interrupted trial resumes. Default: it starts again.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile each layer for training. Batches are then padded to the longest lengths of the data.",
+    )
     threads: Threads = Field(
         default=1,
         description="Torch's CPU threads per trial. Floating-point sums depend on it, so it is not taken from the machine.",

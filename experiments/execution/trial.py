@@ -1,5 +1,6 @@
 """Training of one trial of a study: a model, trained, validated and measured."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
+from pairform.experiments.execution.compilation import compile_layers, uncompiled
 from pairform.training.checkpoints import load_checkpoint, prune, save_checkpoint
 from pairform.training.costs.trials import costs, memory_in_use, peak_memory, writing_seconds
-from pairform.training.data.batches import Example, Examples, collate
+from pairform.training.data.batches import Example, Examples, Lengths, collate
 from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.loop import Clock, Loop
 from pairform.training.metrics import Log
@@ -77,6 +79,9 @@ def train(
     memory = memory_in_use(settings.device)
     made = build(dict(run.spec), device=settings.device, seed=seed) if initial is None else initial(settings.device)
     model, every = made.train(), settings.checkpoint_every
+    lengths = examples.lengths if settings.compile else None
+    if settings.compile:
+        compile_layers(model)
     optimizer = make_optimizer(model, settings.optimizer, fused=True)
     earlier: dict[str, Any] = load_checkpoint(checkpoints, begin, model, optimizer.each) if checkpoints and begin else {}
     restore_random(earlier, settings.device)
@@ -93,12 +98,18 @@ def train(
         used = None if memory is None or peak is None else max(0, peak - memory, before or 0)
         return {"peak_bytes": used, "elapsed": earlier.get("elapsed", 0.0) + time.perf_counter() - start}
 
+    def validated(done: int) -> dict[str, Any]:
+        with uncompiled() if settings.compile else contextlib.nullcontext():
+            return validation_line(model, held_out, settings, done, loop.clock)
+
     loop = Loop(
         model,
         optimizer,
         settings.steps,
         settings.schedule,
-        batches=lambda begin, end: (batch_of(examples.train(seed, step, settings.batch), model) for step in range(begin, end)),
+        batches=lambda begin, end: (
+            batch_of(examples.train(seed, step, settings.batch), model, lengths) for step in range(begin, end)
+        ),
         log=log,
         computation=computation(settings),
         clock=Clock(earlier.get("seconds", 0.0), earlier.get("tokens", 0)),
@@ -107,12 +118,12 @@ def train(
         frozen=settings.frozen,
         log_every=settings.log_every,
         evaluate_every=settings.evaluate_every,
-        evaluate=lambda done: log(validation_line(model, held_out, settings, done, loop.clock)),
+        evaluate=lambda done: log(validated(done)),
         after=after,
     )
     loop.run(begin)
     clock = loop.clock
-    final = validation_line(model, held_out, settings, settings.steps, clock)
+    final = validated(settings.steps)
     log(final)
     used = spent()
     results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
@@ -144,11 +155,11 @@ def computation(settings: TrainingSpec) -> Computation:
     return Computation(settings.device, partial(torch.autocast, torch.device(settings.device).type, torch.bfloat16))
 
 
-def batch_of(examples: list[Example], model: Model) -> Batch:
-    """A batch that one forward pass computes."""
+def batch_of(examples: list[Example], model: Model, lengths: Lengths | None = None) -> Batch:
+    """A batch that one forward pass computes. lengths: to pad to."""
     labels = sum(len(target) for _, target in examples)
     tokens = labels + sum(len(source) for source, _ in examples)
-    inputs = collate(examples, model.spec)
+    inputs = collate(examples, model.spec, lengths)
     padded = sum(tensor.numel() for name, tensor in inputs.items() if name in ("input_ids", "labels"))
     return Batch([MicroBatch(inputs, (), labels, tokens, padded)], labels, tokens, len(examples), 0)
 

@@ -159,10 +159,12 @@ def start(spec: ModelSpec) -> int:
     return spec.tokens.first
 
 
-def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
+def collate(examples: Sequence[Example], spec: ModelSpec, lengths: Lengths | None = None) -> dict[str, Tensor]:
     """The arguments of a model's forward pass, `[batch, length]`, padded on the right.
 
     A decoder-only model reads source, start token and target as one text; only the target has labels.
+
+    lengths: of the source and target to pad to. Default: the longest of the examples.
     """
     rows = [prompt(source, spec) for source, _ in examples]
     labels = [target for _, target in examples]
@@ -171,12 +173,14 @@ def collate(examples: Sequence[Example], spec: ModelSpec) -> dict[str, Tensor]:
         rows = [row + target for row, (_, target) in zip(rows, examples, strict=True)]
     pad = spec.tokens_of(next(iter(spec.stacks))).pad
     assert pad is not None, "checked by check_spec"
-    ids = padded(rows, pad)
+    source, target = (0, 0) if lengths is None else lengths_read(spec, lengths)
+    ids = padded(rows, pad, source if spec.encoder is not None else target)
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
-    return {"input_ids": ids, "attention_mask": mask, "labels": padded(labels, IGNORED)}
+    return {"input_ids": ids, "attention_mask": mask, "labels": padded(labels, IGNORED, target)}
 
 
-def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    longest = max(len(row) for row in rows)
+def padded(rows: Sequence[Sequence[int]], filler: int, length: int) -> Tensor:
+    """Rows of equal length: that of the longest, and at least `length`."""
+    longest = max(length, *(len(row) for row in rows))
     return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
