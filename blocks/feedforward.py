@@ -1,7 +1,6 @@
 """Feed-forward blocks, from `[batch, length, width]` to the same shape."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -12,12 +11,13 @@ from torch.nn import functional
 
 from pairform.blocks.context import Context
 from pairform.blocks.functional.blocked_ops import by_rows
+from pairform.blocks.functional.gelu import gelu_tanh
 from pairform.blocks.functional.linear import Linear
 from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
-    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "silu": functional.silu,
     "relu": functional.relu,
     "relu_squared": lambda tensor: functional.relu(tensor).square(),  # So et al. 2021, arXiv 2109.08668

@@ -14,6 +14,7 @@ from torch.nn import functional
 from pairform.blocks.functional import blocked_ops
 from pairform.blocks.functional.dtypes import cast, narrower, wide, wide_dtype
 from pairform.blocks.functional.initializers import Constant, Initial
+from pairform.blocks.functional.rms_norm import rms_norm
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
@@ -47,15 +48,15 @@ class RMSNorm(nn.Module):
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         weight, dtype = self.weight, wide_dtype(hidden.dtype)
         if weight is None:
-            return cast(torch.rms_norm(cast(hidden, dtype), (self.width,), None, self.spec.eps), hidden.dtype)
+            return cast(rms_norm(cast(hidden, dtype), None, self.spec.eps), hidden.dtype)
         # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
         scale = cast(weight, dtype)
         scale = 1 + scale if self.spec.unit_offset else scale
 
         def norm(rows: Tensor) -> Tensor:
             if rows.dtype == dtype:
-                return torch.rms_norm(rows, (self.width,), scale, self.spec.eps)
-            return torch.rms_norm(rows.to(dtype), (self.width,), scale, self.spec.eps).to(rows.dtype)
+                return rms_norm(rows, scale, self.spec.eps)
+            return rms_norm(rows.to(dtype), scale, self.spec.eps).to(rows.dtype)
 
         # norms are a fifth of the modules that a forward pass calls, so the call of `by_rows` is saved where it does nothing
         few = hidden.numel() <= blocked_ops.AT_ONCE

@@ -19,6 +19,7 @@ from torch.nn import functional
 from pairform.blocks.functional.blocked_ops import by_rows
 from pairform.blocks.functional.dtypes import is_sharded
 from pairform.blocks.functional.linear import linear
+from pairform.blocks.functional.softcap import softcapped
 from pairform.blocks.heads.labels import IGNORED
 from pairform.blocks.heads.linear_cross_entropy import linear_losses
 from pairform.blocks.heads.loss_terms import LossParts, LossTerms, Teacher
@@ -74,7 +75,7 @@ class LMHead(nn.Module):
         logits = linear(self.scaled(hidden), self.projection(tied, hidden), self.bias)
         cap = self.spec.softcap
         # in place: nothing else holds the logits before the softcap
-        return logits if cap is None else by_rows(lambda rows: torch.tanh(rows / cap) * cap, logits, over=True)
+        return logits if cap is None else by_rows(lambda rows: softcapped(rows, cap), logits, over=True)
 
     def scaled(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """The input of the projection: after the transform and the factor."""

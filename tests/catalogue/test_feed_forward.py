@@ -15,6 +15,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBl
 
 import pairform
 from pairform.assemblies.modeling.inputs import StackInputs
+from pairform.blocks.functional.gelu import gelu_tanh
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3], [9, 3, 4, 8, 2, 2]])
 EXPERT = {"name": "gated", "hidden": 12, "activation": "silu"}
@@ -310,3 +311,13 @@ def test_inspect_counts_what_a_token_goes_through() -> None:
 def test_what_does_not_fit_is_refused(fields: dict[str, Any], where: str) -> None:
     with pytest.raises(pairform.PairformError, match=rf"decoder\.layer\.branches\.feed_forward\.{where}: found"):
         pairform.load_spec(document(mixture(**fields)))
+
+
+def test_gelu_tanh_without_gradients_is_more_exact_than_torchs() -> None:
+    """Many elements have operators of their own in float32; float64 judges. Few and differentiable ones have torch's kernel."""
+    hidden = torch.cat([torch.randn(20_000) * 2, torch.tensor([0.0, 1e30, -1e30, float("inf")])])
+    exact, torchs = (functional.gelu(each, approximate="tanh") for each in (hidden.double(), hidden))
+    torch.testing.assert_close(gelu_tanh(hidden).double(), exact, rtol=4e-6, atol=1e-12)
+    assert not torch.allclose(torchs.double(), exact, rtol=4e-6, atol=1e-12)
+    assert torch.equal(gelu_tanh(hidden[:9]), functional.gelu(hidden[:9], approximate="tanh"))
+    assert torch.equal(gelu_tanh(hidden.requires_grad_()), torchs)

@@ -11,6 +11,7 @@ from pairform.blocks.attention.kernels.arguments import AttentionCall, Output, P
 from pairform.blocks.attention.kernels.biases import mask_bias, with_bias
 from pairform.blocks.functional.dtypes import bounded, cast, split_scale, wide, wide_dtype
 from pairform.blocks.functional.processor import wide_rows
+from pairform.blocks.functional.softcap import softcapped
 
 
 def eager(
@@ -47,7 +48,7 @@ def eager(
     if queries.dtype == torch.float16:
         scores = bounded(scores, queries.dtype)
     if call.softcap is not None:
-        scores = scores.div_(call.softcap).tanh_() * call.softcap
+        scores = softcapped(scores, call.softcap)
     if scores.dtype == torch.float16:
         scores = scores.float()  # a sum with float16's lowest number may be -inf: NaN at fully masked queries
     bias = grouped_bias(call, scores, heads, length)

@@ -1,0 +1,15 @@
+"""Where operators may be composed by hand: in eager mode on a CPU."""
+
+import torch
+from torch import Tensor, nn
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether this is a tensor on a CPU, and nothing traces, transforms, shards or wraps the operators on it."""
+    kind = type(tensor)
+    return (
+        (kind is Tensor or kind is nn.Parameter)
+        and tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
