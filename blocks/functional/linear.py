@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pairform.blocks.functional.packing import COPIES, packed_linear
+
 
 def linear(
     hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
@@ -12,6 +14,9 @@ def linear(
     """`functional.linear`, faster for one token in bfloat16 on a CPU, as in decoding: there oneDNN takes two to four times as
     long as torch's own matrix-vector product, which is limited by memory bandwidth. Compiled code needs neither library.
     """
+    copies = None if torch.compiler.is_compiling() or torch.is_grad_enabled() else COPIES.get()
+    if copies is not None and (blocks := copies.of(hidden, weight)) is not None:
+        return packed_linear(hidden, blocks, bias)
     one = hidden.numel() == weight.shape[1] and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
     if not one or (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
         return functional.linear(hidden, weight, bias)
@@ -31,6 +36,4 @@ class Linear(nn.Linear):
     """`nn.Linear` that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if input.dtype == torch.bfloat16:  # the only dtype in which `linear` does anything else
-            return linear(input, self.weight, self.bias)
-        return functional.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
