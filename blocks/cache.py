@@ -53,6 +53,12 @@ class Cache(KeyValueCache):
         self.states.clear()
         self.length = 0
 
+    def crop(self, length: int) -> None:
+        """Remove all tokens after the first `length`: see `OwnKeys.crop`. There must be no states, which cannot go back."""
+        for part in self.own.values():
+            part.crop(self.length - length)
+        self.length = length
+
     def rows(self, index: Tensor) -> "Cache":
         """A cache of the batch rows in `index`, to reorder beams or drop finished sequences.
 

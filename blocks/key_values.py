@@ -121,6 +121,14 @@ class OwnKeys:
         if self.window is not None and (excess := self.end - self.begin - self.window) > 0:
             self.begin, self.start = self.begin + excess, self.start + excess
 
+    def crop(self, count: int) -> None:
+        """Remove the newest `count` tokens. With a window, all of them must be of the last `write`, and at most `BUCKET`: then
+        the tokens before the window are still in the buffers."""
+        self.end -= count
+        if self.window is not None:
+            begin = min(self.begin, max(self.end - self.window, 0))
+            self.begin, self.start = begin, self.start - (self.begin - begin)
+
     def advance(self) -> int:
         """Reserve a slot for one token, and return its index in the buffers, for `put`."""
         if self.end == self.capacity:

@@ -84,6 +84,9 @@ class Decoding:
             begin = end
         return logits_of(self.model, hidden)
 
+    def finish(self, length: int) -> None:
+        """Prepare the cache for another call, after a sequence whose first `length` tokens were processed."""
+
     def stops(self, finished: Bool[Tensor, "..."]) -> bool:
         """Whether everything has finished, in all processes that share the model: each takes part in every step."""
         every = self.model.all_finished

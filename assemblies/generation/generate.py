@@ -12,6 +12,7 @@ from torch import Tensor
 from pairform.assemblies.generation.beam_search import beam_search
 from pairform.assemblies.generation.compiled_step import in_bucket
 from pairform.assemblies.generation.decoding import Decoding, cacheable
+from pairform.assemblies.generation.lookup import Lookup, LookupDecoding, check_lookup
 from pairform.assemblies.generation.options import CallTokens, check_arguments, new_tokens, random_generator, settings_of
 from pairform.assemblies.generation.processors import Sequences, processors
 from pairform.assemblies.generation.search import Search, sample
@@ -23,7 +24,11 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.modeling.outputs import EncoderOutputs, GenerationOutput, kept_mask, kept_output
 from pairform.blocks.cache import Cache
 from pairform.blocks.context import Source
+from pairform.blocks.functional.packing import packing
 from pairform.registry import InputError, Problem
+
+FEWEST = 16
+"""The number of new tokens from which it pays to copy weights into a faster layout."""
 
 
 @torch.no_grad()
@@ -77,12 +82,18 @@ def generate(
         )
         if model.agree is not None:  # every process must run the decoder as often
             model.agree("max_new_tokens, num_beams, end tokens", (most, settings.num_beams, int(search.stopping.any)))
-        decoding = Decoding(model, source, cache, first, length=longest, compile=compiled)
-        # the loop over new tokens
-        if settings.num_beams == 1:
-            made = sample(decoding, aligned, images, search)
+        if settings.prompt_lookup_num_tokens is None:
+            decoding = Decoding(model, source, cache, first, length=longest, compile=compiled)
         else:
-            made = beam_search(decoding, aligned, images, search)
+            cache = check_lookup(settings, model, cache, len(prompt))
+            lookup = Lookup.of(settings, None if model.encoder is None else inputs.ids)
+            decoding = LookupDecoding(model, source, cache, first, lookup, length=longest, compile=compiled)
+        # the loop over new tokens. Compiled steps have copies of no weights, nor have weights that processes share
+        with packing(most >= FEWEST and not compiled and model.all_finished is None):
+            if settings.num_beams == 1:
+                made = sample(decoding, aligned, images, search)
+            else:
+                made = beam_search(decoding, aligned, images, search)
         if cache is not None and decoding.cache is not cache:
             cache.tokens = aligned
         # the prompt as it was given, with padding where it was

@@ -132,6 +132,7 @@ def sample(decoding: Decoding, prompt: Int[Tensor, "batch prompt"], images: Tens
             if decoding.stops(finished):
                 break
     made = kept.output(running[:, length : end + 1])
+    decoding.finish(end)
     if decoding.cache is not None:
         decoding.cache.tokens = running[:, : decoding.cache.length].clone()
     return made

@@ -50,6 +50,8 @@ class SettingArguments(TypedDict, total=False):
     length_penalty: float | None
     early_stopping: bool | Literal["never"] | None
     num_return_sequences: int | None
+    prompt_lookup_num_tokens: int | None
+    max_matching_ngram_size: int | None
     pad_token_id: int | None
     bos_token_id: int | None
     eos_token_id: Ids

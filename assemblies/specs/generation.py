@@ -136,6 +136,15 @@ class GenerationSpec(Spec):
         default=1, description="Sequences returned per row, of beam search the best first."
     )
 
+    prompt_lookup_num_tokens: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
+        default=None,
+        description="Tokens to copy from the text so far or the encoder's input, and to verify in one pass. The result is the "
+        "same. Default: none.",
+    )
+    max_matching_ngram_size: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
+        default=None, description="Last tokens that must have occurred before those that are copied; else fewer. Default: 2."
+    )
+
     pad_token_id: TokenId | None = Field(default=None, description="Fills a row after its end. Default: the model's.")
     bos_token_id: TokenId | None = Field(default=None, description="Start token, if no other is given. Default: the model's.")
     eos_token_id: Ends | None = Field(default=None, description="Tokens that end a row; [] for none. Default: the model's.")

@@ -39,8 +39,8 @@ HARMLESS = frozenset(
         *("output_attentions", "output_hidden_states"),
         # assisted decoding gives the same tokens
         *("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
-        *("prompt_lookup_num_tokens", "max_matching_ngram_size", "assistant_early_exit", "assistant_lookbehind"),
-        *("target_lookbehind", "assistant_ensemble_weight", "speculation_type", "use_mtp"),
+        *("assistant_early_exit", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight"),
+        *("speculation_type", "use_mtp"),
     }
 )
 """Names of settings that do not change the tokens: those of caches, compilation, assistants and other outputs."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.context import Context
+from pairform.blocks.functional.processor import onednn_multiplies
 from pairform.blocks.key_values import KeyValues
 from pairform.registry import InputError, Problem, Sizes
 
@@ -31,9 +33,7 @@ def source_keys(project: Callable[[Tensor], tuple[Tensor, Tensor]], context: Con
     if held is None:
         held = KeyValues(*project(context.source.hidden if layer is None else context.source.layers[layer]))
         if context.cache is not None:
-            # stored in the layout that the products of every decoding step read fastest
-            held = KeyValues(held.keys.contiguous(), in_rows(held.values))
-            context.cache.source[context.place] = held
+            held = context.cache.source[context.place] = stored(held)
     return held
 
 
@@ -63,11 +63,28 @@ def source_mask(queries: int, length: int, context: Context) -> JoinedMask:
     return JoinedMask((mask,))
 
 
-def in_rows(values: Float[Tensor, "batch kv_heads length head_dim"]) -> Float[Tensor, "batch kv_heads length head_dim"]:
-    """The same values in the memory layout that is fastest for a single query. On a CPU the tokens of one channel are
-    contiguous, since the product with one row of attention weights sums over tokens for each channel.
+def stored(held: KeyValues) -> KeyValues:
+    """The same keys and values in the memory layout that the products of every decoding step read fastest.
+
+    On a CPU that multiplies in their dtype, a product with one row is fastest as a sum of rows of the other matrix: keys by
+    channel and values by token. Otherwise it is fastest as scalar products: keys by token and values by channel.
     """
-    return values.mT.contiguous().mT if values.device.type == "cpu" else values.contiguous()
+    if held.keys.device.type != "cpu":
+        return KeyValues(held.keys.contiguous(), held.values.contiguous())
+    if onednn_multiplies(held.keys.dtype):
+        return KeyValues(by_channel(held.keys), held.values.contiguous())
+    return KeyValues(held.keys.contiguous(), by_channel(held.values))
+
+
+def by_channel(heads: Float[Tensor, "batch kv_heads length head_dim"]) -> Float[Tensor, "batch kv_heads length head_dim"]:
+    """A copy in which the tokens of each channel are contiguous."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return heads.mT.contiguous().mT
+    batch, kv_heads, length, head_dim = heads.shape
+    copied = heads.new_empty(batch, kv_heads * head_dim, length)
+    for row, copy in zip(heads.transpose(1, 2).flatten(2), copied, strict=True):
+        copy.copy_(row.t())  # torch transposes matrices in blocks, but not batches of them
+    return copied.view(batch, kv_heads, head_dim, length).mT
 
 
 def check_source(name: str, sizes: Sizes) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to
+from pairform.blocks.functional.packing import COPIES, packed_linear
 from pairform.blocks.functional.processor import wide_rows, widens
 from pairform.blocks.functional.wide_products import wide_product
 
@@ -19,6 +20,9 @@ def linear(
     """`functional.linear`, faster on CPUs in half precision: for one token, as in decoding, and for many tokens where such
     products are slow.
     """
+    copies = None if torch.compiler.is_compiling() or torch.is_grad_enabled() else COPIES.get()
+    if copies is not None and (blocks := copies.of(hidden, weight)) is not None:
+        return packed_linear(hidden, blocks, bias)
     if widens(hidden.device.type) and takes_wide(hidden, weight, bias):
         dtype = cast_to("cpu") or hidden.dtype
         rows, columns = hidden.to(dtype).reshape(-1, weight.shape[1]), weight.to(dtype)
@@ -63,6 +67,4 @@ class Linear(nn.Linear):
     """`nn.Linear` that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if input.dtype == torch.bfloat16 or widens(input.device.type):  # else `linear` does nothing else
-            return linear(input, self.weight, self.bias)
-        return functional.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)

@@ -49,9 +49,7 @@ class PairformCache(TransformersCache):
         if not self.is_croppable:
             found = "a decoder with windows or recurrent states, which do not keep the tokens before a removed one"
             raise InputError(Problem("past_key_values", found, "a decoder that keeps all tokens to remove some of them"))
-        for part in self.cache.own.values():
-            part.end += tokens_to_remove
-        self.cache.length += tokens_to_remove
+        self.cache.crop(self.cache.length + tokens_to_remove)
 
     def activate_past_recording(self) -> None:
         """Nothing to record: `crop` refuses what it cannot undo."""

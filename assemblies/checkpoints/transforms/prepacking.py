@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, put_constant
+from pairform.blocks.functional.packing import packed, packed_linear
 from pairform.blocks.functional.processor import has_onednn, instructions, onednn_multiplies
 from pairform.registry import InputError, Problem, shorten
-
-ROWS = 8
-"""Rows of input that the layout is chosen for. The layouts for 1 and for 1000 rows are the same or equally fast."""
 
 
 class PrepackedLinear(ConstantLinear):
@@ -61,18 +59,7 @@ class PrepackedLinear(ConstantLinear):
         if torch.compiler.is_compiling():  # which knows how to lower oneDNN's product only for constants of a graph
             product: Tensor = torch.ops.pairform.prepacked_linear(input, self.weight, self.bias)
             return product
-        return prepacked_linear(input, self.weight, self.bias)
-
-
-def packed(weight: Float[Tensor, "out in"]) -> Tensor:
-    """The weight in oneDNN's blocks."""
-    blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-    return blocks
-
-
-def prepacked_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
-    return product
+        return packed_linear(input, self.weight, self.bias)
 
 
 def shape_of_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -82,7 +69,7 @@ def shape_of_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 # not a custom_op, which costs as much time as a small product
 torch.library.define("pairform::prepacked_linear", "(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
 # torch dispatches on the packed weight, whose key is MkldnnCPU
-torch.library.impl("pairform::prepacked_linear", ("CPU", "MkldnnCPU"), prepacked_linear)
+torch.library.impl("pairform::prepacked_linear", ("CPU", "MkldnnCPU"), packed_linear)
 torch.library.register_fake("pairform::prepacked_linear", shape_of_product)
 
 
