@@ -17,8 +17,8 @@ PLAIN = (Tensor, nn.Parameter)
 def linear(
     hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "... out"]:
-    """`functional.linear`, faster on CPUs in half precision: for one token, as in decoding, and for many tokens where such
-    products are slow.
+    """`functional.linear`, faster on CPUs: with packed weights in decoding steps, for one token in bfloat16, and for many
+    tokens in half precision where such products are slow.
     """
     copies = None if torch.compiler.is_compiling() or torch.is_grad_enabled() else COPIES.get()
     if copies is not None and (blocks := copies.of(hidden, weight)) is not None:

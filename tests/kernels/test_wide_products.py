@@ -1,5 +1,5 @@
-"""Products in half precision through float32, as on CPUs without instructions for them, against float64 and against torch's own;
-`make test-portable` runs whole models through them."""
+"""Products in half precision through float32, as on CPUs without instructions for them, against float64 and against torch's
+own; `make test-portable` runs whole models through them."""
 
 import pytest
 import torch
