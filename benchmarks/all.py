@@ -21,12 +21,13 @@ ORDER = (
     "train",
     "adapt",
     "loop",
+    "study",
     "convert",
     "latency",
 )
 
 
-ON_A_CPU = ("start", "inspect", "convert")
+ON_A_CPU = ("start", "inspect", "convert", "study")
 """Benchmarks that never use a GPU."""
 
 

@@ -60,6 +60,13 @@ def loop(found: Results) -> Row:
             yield what, f"{result['overhead']:+.1%} time, compared with a loop by hand", "loop"
 
 
+def study(found: Results) -> Row:
+    for name, result in found.items():
+        if name == "study":
+            what = f"study of {result['trials']} trials of {result['parameters']:,} parameters, {result['steps']} steps"
+            yield what, f"{result['ratio']:.2f} x the time of their bare loops", "study"
+
+
 def compared(kind: str, what: str) -> Callable[[Results], Row]:
     """A row for each case: our fastest setting relative to transformers' default and best, and our lowest memory."""
 
@@ -98,4 +105,5 @@ ROWS: tuple[Callable[[Results], Row], ...] = (
     compared("train", "training step, vocabulary 256000, T5Gemma B-B shapes"),
     compared("adapt", "step of adapt with AdamW, vocabulary 256000, T5Gemma B-B shapes"),
     loop,
+    study,
 )

@@ -95,6 +95,15 @@ def loop(found: Results) -> str:
     return "\n".join(rows) if len(rows) > 2 else "Not measured."
 
 
+def study(found: Results) -> str:
+    rows = ["| trials | parameters | steps | bare loops, seconds | study, seconds | ratio |", "|---|---|---|---|---|---|"]
+    for result in of_kind(found, "study").values():
+        bare, ours = (result["settings"][name]["median_seconds"] for name in ("bare loops", "study"))
+        sizes = f"{result['trials']} | {result['parameters']:,} | {result['steps']}"
+        rows.append(f"| {sizes} | {bare} | {ours} | {result['ratio']} |")
+    return "\n".join(rows) if len(rows) > 2 else "Not measured."
+
+
 def machines(found: Results) -> str:
     """The machines of the results, whether a GPU is among them, and a warning if instruction sets differ."""
     cpus = {cpu(host) for host in hosts(found) if "gpu" not in host}
@@ -178,6 +187,7 @@ REGIONS: Mapping[str, Callable[[Results], str]] = {
     **{kind: partial(page_part, kind=kind) for kind in KINDS},
     "latency": latency,
     "loop": loop,
+    "study": study,
     "machines": machines,
     "summary": summary,
 }

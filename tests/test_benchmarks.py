@@ -23,6 +23,7 @@ from benchmarks import (
     rates,
     small,
     start,
+    study,
     tables,
     train,
 )
@@ -48,7 +49,7 @@ def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "main", [convert.main, inspect.main, latency.main, loop.main, start.main], ids=lambda main: main.__module__
+    "main", [convert.main, inspect.main, latency.main, loop.main, start.main, study.main], ids=lambda main: main.__module__
 )
 def test_a_script_runs(main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]) -> None:
     main(["--quick"])

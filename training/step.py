@@ -1,8 +1,9 @@
 """One step of training: the gradients of the global batch, over micro-batches and processes, and the update."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +38,21 @@ class Computation:
     terms: MakeTerms = no_terms
 
 
-def deterministic() -> None:
-    """Let torch use deterministic algorithms, and warn where it has none.
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """In this block torch uses deterministic algorithms, and warns where it has none.
 
-    torch then fills all new memory, so that code that reads it before it is written repeats its result too. No code here does.
+    By default it then also fills all new memory, which makes errors repeat in code that reads memory before writing it.
     """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory: Any = torch.utils.deterministic  # whose attribute torch adds at run time
+    mode, filled = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        memory.fill_uninitialized_memory = filled
 
 
 @dataclass

@@ -39,6 +39,7 @@ class Run(Protocol):
     def seed(self) -> int: ...
 
 
+@deterministic()
 def train(
     run: Run,
     examples: Examples,
@@ -72,7 +73,6 @@ def train(
     """
     settings, seed = run.training, run.seed
     torch.set_num_threads(settings.threads)
-    deterministic()
     torch.manual_seed(seed)
     start = time.perf_counter()
     held_out = examples.validation()

@@ -42,14 +42,11 @@ def trained(trial: Trial, examples: Examples, *, latency: bool = False) -> tuple
 @contextmanager
 def kept_settings() -> Iterator[None]:
     """Put back the settings of torch that a trial changes in its process."""
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    threads = torch.get_num_threads()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def schedule(optimizer: torch.optim.Optimizer, spec: ScheduleSpec, steps: int) -> lr_scheduler.LRScheduler:

@@ -156,6 +156,17 @@ def test_a_decoder_alone_is_asked_for_the_target_behind_the_source() -> None:
     assert torch.equal(made["attention_mask"].sum(1), torch.tensor([6, 3]))
 
 
+def test_batches_are_padded_to_given_lengths() -> None:
+    some: list[Example] = [([5, 6, 7], [8, 1]), ([9], [1])]
+    made = collate(some, pairform.load_spec("t5gemma-s-s"), (4, 3))
+    assert made["input_ids"].tolist() == [[5, 6, 7, 0], [9, 0, 0, 0]]
+    assert made["labels"].tolist() == [[8, 1, -100], [1, -100, -100]]
+    made = collate(some, pairform.load_spec("gemma-2-2b"), (4, 3))
+    assert made["input_ids"].tolist() == [[5, 6, 7, 2, 8, 1, 0, 0], [9, 2, 1, 0, 0, 0, 0, 0]]
+    assert made["labels"].shape == made["attention_mask"].shape == (2, 8)
+    assert made["attention_mask"].sum(1).tolist() == [6, 3]
+
+
 def text(folder: Path, **fields: Any) -> dict[str, Any]:
     (folder / "train.txt").write_text("".join(f"{number} is a number. " for number in range(200)))
     (folder / "held.jsonl").write_text("".join(json.dumps({"body": f"Zahl {number} ü"}) + "\n" for number in range(60)))

@@ -44,6 +44,7 @@ def test_costs_are_those_of_the_longest_batch(variant: str, tmp_path: Path) -> N
     assert found["flops"] == counter.get_total_flops() > 0
     assert found["cache_bytes"] == cache.bytes
     assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert trial.costs == found, "counted when the trial was planned"
 
 
 LETTERS = "abcdefghij"

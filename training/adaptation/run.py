@@ -84,17 +84,13 @@ def adapt(
 @contextlib.contextmanager
 def torch_settings(world: World, threads: int | None) -> Iterator[None]:
     """torch's settings while a run trains: threads, and on a CPU deterministic algorithms, to resume bit for bit."""
-    before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads or before)
-        if world.device.type == "cpu":
-            deterministic()
-        yield
+        with deterministic() if world.device.type == "cpu" else contextlib.nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)
-        torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def train(prepared: Prepared, folder: Path, world: World, interruption: Interruption) -> None:
