@@ -1,4 +1,4 @@
-"""Products in half precision through float32, as on CPUs without instructions for them, against float64 and against torch's own;
+"""Products in half precision through float32, as on CPUs without instructions for them, against float64 and torch's own;
 `make test-portable` runs whole models through them."""
 
 import pytest
