@@ -164,7 +164,7 @@ def add_product(
         total.addmm_(gradients, hidden, alpha=factor)
         return
     hidden = hidden.float()
-    for part, some in zip(total.split(AT_ONCE), gradients.split(AT_ONCE), strict=True):
+    for part, some in zip(torch.split(total, AT_ONCE), torch.split(gradients, AT_ONCE), strict=True):
         part.copy_(part.float().addmm_(some.float(), hidden, alpha=factor))
 
 

@@ -1,5 +1,5 @@
-"""Products in half precision through float32, as on CPUs without instructions for them, against float64 and against torch's
-own; `make test-portable` runs whole models through them."""
+"""Products in half precision through float32, as on CPUs without instructions for them, against float64 and torch's own;
+`make test-portable` runs whole models through them."""
 
 import pytest
 import torch
@@ -68,9 +68,12 @@ def test_operator_is_registered_as_torch_asks(dtype: torch.dtype) -> None:
 @pytest.mark.usefixtures("slow")
 def test_linear_layers_use_it_for_many_rows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[int] = []
-    monkeypatch.setattr(
-        linear_layers, "wide_product", lambda rows, *others: called.append(len(rows)) or wide_product(rows, *others)
-    )
+
+    def counted(rows: Tensor, *others: Tensor) -> Tensor:
+        called.append(len(rows))
+        return wide_product(rows, *others)
+
+    monkeypatch.setattr(linear_layers, "wide_product", counted)
     layer = Linear(12, 9).to(dtype)
     for rows in (1, 4, 5, 30):
         hidden = drawn(dtype, 1, rows, 12)
