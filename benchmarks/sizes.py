@@ -23,7 +23,16 @@ HEADS = {64: (4, 2, 16), 256: (4, 2, 64), 768: (12, 4, 64)}
 """Query heads, key heads and head dimension by width."""
 LENGTHS = (32, 128, 512)
 CASES: list[Case] = [
-    {"work": work, "width": width, "source": length, "target": length, "batch": 2, "dtype": dtype, "runs": 9}
+    {
+        "work": work,
+        "width": width,
+        "source": length,
+        "target": length,
+        "batch": 2,
+        "vocabulary": VOCABULARY,
+        "dtype": dtype,
+        "runs": 9,
+    }
     | {"times": max(1, 2**14 // (width * length)), "folder": f"{width}-{dtype}"}
     for work, width, length, dtype in product(("forward", "step"), HEADS, LENGTHS, ("float32", "bfloat16"))
 ]

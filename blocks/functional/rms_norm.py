@@ -38,7 +38,7 @@ class RMSNormFunction(torch.autograd.Function):
         return torch.mul(hidden, factor).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden, scale, factor = ctx.saved_tensors
         width = hidden.shape[-1]
         if torch.is_grad_enabled():  # a gradient of the gradient
