@@ -15,6 +15,7 @@ ORDER = (
     "inspect",
     "load",
     "small",
+    "sizes",
     "forward",
     "merged",
     "decode",

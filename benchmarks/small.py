@@ -1,4 +1,5 @@
-"""A small model in eager mode, as in ablations, compared with transformers: forward pass, training step, greedy decoding.
+"""A small model, as in ablations, compared with transformers: forward pass, training step, greedy decoding; the first two also
+compiled.
 
 The model has T5Gemma's blocks at a width of 64, 4 layers in each stack, and random weights. It also runs as a class of
 transformers, over the bridge. A call repeats its work, since one
@@ -54,7 +55,16 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         same.load_state_dict(model.state_dict())
         return repeated(work(endless(same.to(device)), case, device, {"do_sample": False}), case)
 
-    return {"pairform": ours, "pairform in transformers": bridged, "transformers": theirs}
+    def compiled(load: Callable[[], Any]) -> Call:
+        return repeated(work(torch.compile(load()), case, device, {}), case)
+
+    table: dict[str, Make] = {"pairform": ours, "pairform in transformers": bridged, "transformers": theirs}
+    if case["work"] == "decode" or options.quick:
+        return table
+    return table | {
+        "pairform compiled": lambda: compiled(lambda: models.ours(folder, device, patch=None)),
+        "transformers compiled": lambda: compiled(lambda: models.theirs(folder, device)),
+    }
 
 
 def endless(model: Any) -> Any:
@@ -110,7 +120,7 @@ BENCHMARK = Benchmark(
     name=lambda case: f"small-{case['work']}",
     what=lambda case: (
         f"T5Gemma's blocks, width 64, 4 + 4 layers, source {case['source']}, target {case['target']}, batch {case['batch']}, "
-        f"{case['dtype']}, eager: {case['work']}, {case['times']} times"
+        f"{case['dtype']}: {case['work']}, {case['times']} times"
     ),
     memory=False,
 )

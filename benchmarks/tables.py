@@ -104,6 +104,26 @@ def study(found: Results) -> str:
     return "\n".join(rows) if len(rows) > 2 else "Not measured."
 
 
+def sizes(found: Results) -> str:
+    """Speed relative to transformers' default, by width and length, with a column for each work and dtype."""
+    cells = {
+        tuple(result["case"][key] for key in ("width", "source", "work", "dtype")): result["speedup"]["pairform"]["default"]
+        for result in of_kind(found, "sizes").values()
+    }
+    if not cells:
+        return "Not measured."
+    columns = sorted({cell[2:] for cell in cells})
+    rows = [
+        "| width | length | " + " | ".join(f"{work}, {dtype}" for work, dtype in columns) + " |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
+    for width, length in sorted({cell[:2] for cell in cells}):
+        speeds = [cells.get((width, length, *column)) for column in columns]
+        shown = ("" if speed is None else f"{speed:.2f}" for speed in speeds)
+        rows.append(f"| {width} | {length} | {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
 def machines(found: Results) -> str:
     """The machines of the results, whether a GPU is among them, and a warning if instruction sets differ."""
     cpus = {cpu(host) for host in hosts(found) if "gpu" not in host}
@@ -188,6 +208,7 @@ REGIONS: Mapping[str, Callable[[Results], str]] = {
     "latency": latency,
     "loop": loop,
     "study": study,
+    "sizes": sizes,
     "machines": machines,
     "summary": summary,
 }

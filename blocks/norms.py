@@ -46,21 +46,20 @@ class RMSNorm(nn.Module):
         return Constant(value=0.0 if self.spec.unit_offset else 1.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        weight, dtype = self.weight, wide_dtype(hidden.dtype)
+        weight, eps = self.weight, self.spec.eps
+        dtype = wide_dtype(hidden.dtype)
         if weight is None:
-            return cast(rms_norm(cast(hidden, dtype), None, self.spec.eps), hidden.dtype)
+            return cast(rms_norm(cast(hidden, dtype), None, eps), hidden.dtype)
         # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
         scale = cast(weight, dtype)
         scale = 1 + scale if self.spec.unit_offset else scale
-
-        def norm(rows: Tensor) -> Tensor:
-            if rows.dtype == dtype:
-                return rms_norm(rows, scale, self.spec.eps)
-            return rms_norm(rows.to(dtype), scale, self.spec.eps).to(rows.dtype)
-
-        # norms are a fifth of the modules that a forward pass calls, so the call of `by_rows` is saved where it does nothing
-        few = hidden.numel() <= blocked_ops.AT_ONCE
-        normed = norm(hidden) if few else blocked_ops.by_rows(norm, hidden)
+        # norms are a fifth of the modules that a forward pass calls, so calls are saved where they do nothing
+        if hidden.numel() > blocked_ops.AT_ONCE:
+            normed = blocked_ops.by_rows(lambda rows: cast(rms_norm(cast(rows, dtype), scale, eps), rows.dtype), hidden)
+        elif hidden.dtype == dtype:
+            normed = rms_norm(hidden, scale, eps)
+        else:
+            normed = rms_norm(hidden.to(dtype), scale, eps).to(hidden.dtype)
         return normed if weight.dtype == hidden.dtype else normed.to(narrower(hidden.dtype, weight.dtype))
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     measure,
     merged,
     rates,
+    sizes,
     small,
     start,
     study,
@@ -40,7 +41,9 @@ def nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert {path: path.read_bytes() for path in measure.RESULTS.iterdir()} == before
 
 
-@pytest.mark.parametrize("module", [forward, merged, decode, train, load, adapt, small], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [forward, merged, decode, train, load, adapt, small, sizes], ids=lambda module: module.__name__
+)
 def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     module.BENCHMARK.run(None, ["--quick"])
     printed = capsys.readouterr().out

@@ -13,7 +13,7 @@ def rms_norm(
     hidden: Float[Tensor, "... width"], scale: Float[Tensor, " width"] | None, eps: float
 ) -> Float[Tensor, "... width"]:
     """`torch.rms_norm` along the width."""
-    if scale is None or hidden.dtype != torch.float32 or not plain(hidden) or not plain(scale):
+    if scale is None or hidden.dtype != torch.float32 or not plain(hidden, scale):
         return torch.rms_norm(hidden, hidden.shape[-1:], scale, eps)
     if torch.is_grad_enabled() and (hidden.requires_grad or scale.requires_grad):
         normed: Tensor = RMSNormFunction.apply(hidden, scale, eps)  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class RMSNormFunction(torch.autograd.Function):
         return torch.mul(hidden, factor).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden, scale, factor = ctx.saved_tensors
         width = hidden.shape[-1]
         if torch.is_grad_enabled():  # a gradient of the gradient
