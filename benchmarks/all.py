@@ -18,6 +18,7 @@ ORDER = (
     "forward",
     "merged",
     "decode",
+    "ctranslate2",
     "train",
     "adapt",
     "loop",
@@ -26,7 +27,7 @@ ORDER = (
 )
 
 
-ON_A_CPU = ("start", "inspect", "convert")
+ON_A_CPU = ("start", "inspect", "convert", "ctranslate2")
 """Benchmarks that never use a GPU."""
 
 

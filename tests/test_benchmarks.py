@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 from benchmarks import (
     adapt,
     convert,
+    ctranslate2,
     decode,
     forward,
     inspect,
@@ -39,7 +40,9 @@ def nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert {path: path.read_bytes() for path in measure.RESULTS.iterdir()} == before
 
 
-@pytest.mark.parametrize("module", [forward, merged, decode, train, load, adapt, small], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [forward, merged, decode, ctranslate2, train, load, adapt, small], ids=lambda module: module.__name__
+)
 def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     module.BENCHMARK.run(None, ["--quick"])
     printed = capsys.readouterr().out
