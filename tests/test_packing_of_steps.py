@@ -12,22 +12,17 @@ from pairform.blocks.functional.processor import onednn_multiplies
 from tests.merged.pairs import pair, wide
 
 SOURCE = torch.randint(3, 96, (3, 40), generator=torch.Generator().manual_seed(0))
-ENDLESS = 20
+STEPS = 20
 
 
 def dtypes() -> list[torch.dtype]:
     return [dtype for dtype in (torch.float32, torch.bfloat16, torch.float16) if onednn_multiplies(dtype)]
 
 
-def logits(model: pairform.Model, rows: int, **given: object) -> torch.Tensor:
+def logits(model: pairform.Model, rows: int) -> torch.Tensor:
     """The logits of each step, `[steps, rows, vocabulary]`."""
     made = model.generate(
-        SOURCE[:rows],
-        eos_token_id=(),
-        max_new_tokens=ENDLESS,
-        return_dict_in_generate=True,
-        output_logits=True,
-        **given,  # type: ignore[arg-type]
+        SOURCE[:rows], eos_token_id=(), max_new_tokens=STEPS, return_dict_in_generate=True, output_logits=True
     )
     assert made.logits is not None
     return torch.stack(made.logits)
@@ -38,7 +33,12 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The weights that were copied."""
     weights: list[torch.Tensor] = []
     original = packing.packed
-    monkeypatch.setattr(packing, "packed", lambda weight: (weights.append(weight), original(weight))[1])
+
+    def packed(weight: torch.Tensor) -> torch.Tensor:
+        weights.append(weight)
+        return original(weight)
+
+    monkeypatch.setattr(packing, "packed", packed)
     return weights
 
 
@@ -90,7 +90,7 @@ def test_another_thread_has_no_copies(copied: list[torch.Tensor]) -> None:
         thread.start()
         thread.join()
 
-    model.generate(SOURCE, max_new_tokens=ENDLESS, eos_token_id=(), streamer=stream)
+    model.generate(SOURCE, max_new_tokens=STEPS, eos_token_id=(), streamer=stream)
     assert copied
     assert seen
     assert all(each is None for each in seen)
