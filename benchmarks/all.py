@@ -19,6 +19,7 @@ ORDER = (
     "forward",
     "merged",
     "decode",
+    "ctranslate2",
     "train",
     "adapt",
     "loop",
@@ -28,7 +29,7 @@ ORDER = (
 )
 
 
-ON_A_CPU = ("start", "inspect", "convert", "study")
+ON_A_CPU = ("start", "inspect", "convert", "study", "ctranslate2")
 """Benchmarks that never use a GPU."""
 
 

@@ -160,6 +160,7 @@ KINDS = {
     "forward": "Forward of encoder and decoder",
     "merged": "Forward of T5Gemma 2 shapes, text",
     "decode": "Greedy decoding of 128 tokens",
+    "translate": "Encoder and greedy decoding of 48 tokens",
     "train": "Training step, vocabulary 256000",
     "adapt": "Step of adapt, vocabulary 256000",
     "load": "Loading a folder of 1.2 GB",

@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 from benchmarks import (
     adapt,
     convert,
+    ctranslate2,
     decode,
     forward,
     inspect,
@@ -42,7 +43,9 @@ def nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    "module", [forward, merged, decode, train, load, adapt, small, sizes], ids=lambda module: module.__name__
+    "module",
+    [forward, merged, decode, ctranslate2, train, load, adapt, small, sizes],
+    ids=lambda module: module.__name__,
 )
 def test_a_comparison_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     module.BENCHMARK.run(None, ["--quick"])

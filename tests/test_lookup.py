@@ -31,7 +31,7 @@ def passes(model: pairform.Model, source: Tensor, **settings: Any) -> tuple[Tens
     ran: list[object] = []
     assert model.decoder is not None
     handle = model.decoder.register_forward_hook(lambda *_: ran.append(None))
-    written: Tensor = model.generate(source, **{"max_new_tokens": NEW, "eos_token_id": ()} | settings)
+    written: Tensor = model.generate(source, max_new_tokens=NEW, eos_token_id=(), **settings)
     handle.remove()
     return written, len(ran)
 
