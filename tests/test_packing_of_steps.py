@@ -39,6 +39,7 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
         return original(weight)
 
     monkeypatch.setattr(packing, "packed", packed)
+    monkeypatch.setattr(packing, "LEAST", 0)
     return weights
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to
 from pairform.blocks.functional.packing import COPIES, packed_linear
-from pairform.blocks.functional.processor import wide_rows, widens
+from pairform.blocks.functional.processor import HALVES, wide_rows, widens
 from pairform.blocks.functional.wide_products import wide_product
 
 PLAIN = (Tensor, nn.Parameter)
@@ -23,6 +23,8 @@ def linear(
     copies = None if torch.compiler.is_compiling() or torch.is_grad_enabled() else COPIES.get()
     if copies is not None and (blocks := copies.of(hidden, weight)) is not None:
         return packed_linear(hidden, blocks, bias)
+    if hidden.dtype not in HALVES and not torch.is_autocast_enabled("cpu"):
+        return functional.linear(hidden, weight, bias)
     if widens(hidden.device.type) and takes_wide(hidden, weight, bias):
         dtype = cast_to("cpu") or hidden.dtype
         rows, columns = hidden.to(dtype).reshape(-1, weight.shape[1]), weight.to(dtype)

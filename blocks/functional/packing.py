@@ -19,6 +19,8 @@ ROWS = 8
 """Rows of input that the layout is chosen for. The layouts for 1 and for 1000 rows are the same or equally fast."""
 FEW = 32
 """The largest number of rows of a product whose weight is copied."""
+LEAST = 1 << 19
+"""The size of the smallest weight that is copied, in bytes: smaller ones stay in the processor's caches."""
 LIMIT = 1 << 30
 """The largest size of all copies together, in bytes. Further weights are used as they are."""
 
@@ -42,6 +44,8 @@ class Packed:
 
     def pays(self, hidden: Float[Tensor, "... in"], weight: Float[Tensor, "out in"]) -> bool:
         """Whether to copy a weight."""
+        if weight.nbytes < LEAST:
+            return False
         # a shard or a view may be another object in the next step
         whole = type(weight) is nn.Parameter and weight.layout == torch.strided and weight.device.type == "cpu"
         rows = hidden.numel() // weight.shape[1]

@@ -175,8 +175,8 @@ def collate(examples: Sequence[Example], spec: ModelSpec, lengths: Lengths | Non
     assert pad is not None, "checked by check_spec"
     source, target = (0, 0) if lengths is None else lengths_read(spec, lengths)
     ids = padded(rows, pad, source if spec.encoder is not None else target)
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    real = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(ids.shape[1]) < real[:, None]
     return {"input_ids": ids, "attention_mask": mask, "labels": padded(labels, IGNORED, target)}
 
 
