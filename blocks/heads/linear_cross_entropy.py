@@ -23,8 +23,11 @@ HELD = 1 << 28
 """Bytes of logits in memory at a time: enough rows for products at full speed, and few enough sums in the weight's
 gradient, which is kept in its own dtype. In bfloat16, where each sum is rounded, four chunks put its error against float64
 from 1.9e-3 to 2.6e-3 without a softcap, and from 4.1e-3 to 3.2e-3 with one, since that is no longer rounded."""
-TILE = 1 << 20
-"""Logits that a CPU converts to float32 at a time: few enough to stay in its caches."""
+TILE = 1 << 16
+"""Logits whose losses a CPU computes at a time: few enough to stay in its caches, and in memory that is not returned to the
+system after each tile."""
+LEAST = 4
+"""Rows of logits that a CPU computes at a time at least, since the threads share rows."""
 AT_ONCE = 1024
 """Rows of the weight whose gradient is widened at a time."""
 FEW = 64
@@ -189,7 +192,7 @@ def losses(
 ) -> Tensor:
     """The summed losses of `logits` before the softcap, `[tokens, vocabulary]`, as of `loss_of_tile`, over tiles."""
     total = wide(logits.new_zeros(1 if terms is None else 3))
-    rows = max(1, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    rows = max(LEAST, TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     for begin in range(0, len(logits), rows):
         tile = slice(begin, begin + rows)
         of_teacher, skipped = (None if each is None else each[tile] for each in (theirs, ignored))
