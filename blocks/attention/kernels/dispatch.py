@@ -183,7 +183,7 @@ def choose(name: str, demand: Demand, preferred: Iterable[str] = KERNELS) -> Ker
     for known in preferred if name == "auto" else (name,):
         if (reason := KERNELS[known].refuses(demand)) is None:
             if KERNELS[known].untested and demand.device is not None and not torch.compiler.is_compiling():
-                warnings.warn(f"the kernel {known} has not been tested on a GPU: compare its results with those of eager", stacklevel=2)
+                warnings.warn(f"the kernel {known} has not been tested on a GPU: compare it with eager", stacklevel=2)
             return KERNELS[known]
     raise InputError(Problem("kernel", f"{name!r}, which {reason}", f"auto or one of {', '.join(able(demand))}"))
 
