@@ -20,7 +20,7 @@ def linear(
     """`functional.linear`, faster on CPUs: with packed weights in decoding steps, for one token in bfloat16, and for many
     tokens in half precision where such products are slow.
     """
-    copies = None if torch.compiler.is_compiling() or torch.is_grad_enabled() else COPIES.get()
+    copies = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else COPIES.get()
     if copies is not None and (blocks := copies.of(hidden, weight)) is not None:
         return packed_linear(hidden, blocks, bias)
     if hidden.dtype not in HALVES and not torch.is_autocast_enabled("cpu"):
