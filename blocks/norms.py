@@ -14,7 +14,6 @@ from torch.nn import functional
 from pairform.blocks.functional import blocked_ops
 from pairform.blocks.functional.dtypes import cast, narrower, wide, wide_dtype
 from pairform.blocks.functional.initializers import Constant, Initial
-from pairform.blocks.functional.rms_norm import rms_norm
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
@@ -46,20 +45,19 @@ class RMSNorm(nn.Module):
         return Constant(value=0.0 if self.spec.unit_offset else 1.0)
 
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        weight, eps = self.weight, self.spec.eps
-        dtype = wide_dtype(hidden.dtype)
+        weight, dtype = self.weight, wide_dtype(hidden.dtype)
         if weight is None:
-            return cast(rms_norm(cast(hidden, dtype), None, eps), hidden.dtype)
+            return cast(torch.rms_norm(cast(hidden, dtype), (self.width,), None, self.spec.eps), hidden.dtype)
         # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
-        scale = cast(weight, dtype)
+        scale = weight if weight.dtype == dtype else weight.to(dtype)
         scale = 1 + scale if self.spec.unit_offset else scale
         # norms are a fifth of the modules that a forward pass calls, so calls are saved where they do nothing
-        if hidden.numel() > blocked_ops.AT_ONCE:
-            normed = blocked_ops.by_rows(lambda rows: cast(rms_norm(cast(rows, dtype), scale, eps), rows.dtype), hidden)
-        elif hidden.dtype == dtype:
-            normed = rms_norm(hidden, scale, eps)
+        if hidden.dtype == dtype and hidden.numel() <= blocked_ops.AT_ONCE:
+            normed = torch.rms_norm(hidden, (self.width,), scale, self.spec.eps)
         else:
-            normed = rms_norm(hidden.to(dtype), scale, eps).to(hidden.dtype)
+            normed = blocked_ops.by_rows(
+                lambda rows: cast(torch.rms_norm(rows.to(dtype), (self.width,), scale, self.spec.eps), rows.dtype), hidden
+            )
         return normed if weight.dtype == hidden.dtype else normed.to(narrower(hidden.dtype, weight.dtype))
 
 

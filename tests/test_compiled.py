@@ -45,8 +45,7 @@ def check_close(got: list[Tensor], expected: list[Tensor]) -> None:
 @pytest.mark.parametrize(("preset", "kinds"), [("t5gemma-b-b", 2), ("t5gemma2-270m-270m", 2), ("sharing", 10), ("merged", 10)])
 def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(preset: str, kinds: int) -> None:
     """Attention to the source apart and merged; with padding in the encoder and without in the decoder."""
-    # in float64: eager mode has operators of its own for float32, and gradients of random layers magnify their rounding
-    compiled, model = pair(preset, depth=3).double(), pair(preset, depth=3).double()
+    compiled, model = pair(preset, depth=3), pair(preset, depth=3)
     graphs = CompileCounterWithBackend("eager")
     compiled.compile_layers(fullgraph=True, backend=graphs)
     compiled.checkpoint_layers(2)
@@ -59,7 +58,7 @@ def test_layers_train_compiled_at_any_length_also_where_they_are_computed_again(
 
 @pytest.mark.parametrize(("preset", "labels"), [("t5gemma-b-b", True), ("t5gemma2-270m-270m", False), ("merged", True)])
 def test_a_whole_model_compiles_without_a_break(preset: str, labels: bool) -> None:
-    model = pair(preset).double()
+    model = pair(preset)
     graphs = CompileCounterWithBackend("eager")
     compiled: Any = torch.compile(model, fullgraph=True, backend=graphs, dynamic=True)
     for target, source in LENGTHS:
@@ -88,7 +87,7 @@ class Logits(nn.Module):
 
 @pytest.mark.parametrize("preset", ["sharing", "merged"])
 def test_a_model_is_exported_for_any_number_of_rows_and_any_length(preset: str) -> None:
-    model = Logits(pair(preset).eval().double())
+    model = Logits(pair(preset).eval())
     rows, *lengths = (torch.export.Dim(name, min=2, max=512) for name in ("rows", "source", "target"))
     shapes = [{0: rows, 1: length} for length in (lengths[0], *lengths)]
 

@@ -33,9 +33,9 @@ def operators(call: Step) -> int:
     return sum(event.count for event in profiled.key_averages() if event.key.startswith("aten::"))
 
 
-def test_a_step_takes_four_fifths_of_the_operators_of_transformers(steps: tuple[Step, Step]) -> None:
+def test_a_step_takes_fewer_operators_than_that_of_transformers(steps: tuple[Step, Step]) -> None:
     ours, theirs = map(operators, steps)
-    assert ours < 0.8 * theirs
+    assert ours < theirs
 
 
 def test_they_compute_the_same(steps: tuple[Step, Step]) -> None:

@@ -20,7 +20,7 @@ def gelu_tanh(hidden: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     of negative numbers to cancellation.
     """
     differentiable = torch.is_grad_enabled() and hidden.requires_grad
-    if hidden.numel() <= FEW or hidden.dtype != torch.float32 or differentiable or not plain(hidden):
+    if hidden.dtype != torch.float32 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
         return functional.gelu(hidden, approximate="tanh")
     inner = torch.mul(hidden, hidden)
     inner = torch.addcmul(hidden, inner, hidden, value=0.044715, out=inner)

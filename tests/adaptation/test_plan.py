@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import pairform
 from pairform.assemblies.analysis.activations import measure_activations
+from pairform.blocks.functional import processor
 from pairform.registry import CheckpointError, InputError, SpecError
 from pairform.training.adaptation.planning import RunPlan, plan_run
 from pairform.training.costs.accelerators import accelerator_of, peak_flops
@@ -34,6 +35,12 @@ PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
     "bfloat16": (torch.bfloat16, False),
     "mixed": (torch.float32, True),
 }
+
+
+@pytest.fixture(autouse=True)
+def plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products through float32, on some CPUs, keep other tensors."""
+    monkeypatch.setattr(processor, "of_cpu", lambda dtype: None)
 
 
 def spec_of(width: int, depth: int) -> pairform.ModelSpec:

@@ -12,7 +12,7 @@ from pairform.assemblies.modeling.base import Layers, layer_numbers
 from pairform.assemblies.modeling.build import Parameter, parameters_of
 from pairform.assemblies.modeling.sharding import Precision
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.blocks.heads.linear_cross_entropy import HELD, TILE
+from pairform.blocks.heads.linear_cross_entropy import HELD, LEAST, TILE
 from pairform.training.data.objectives import Lengths
 from pairform.training.optimization.optimizers import suits_muon
 from pairform.training.optimization.phases import matches
@@ -156,12 +156,14 @@ def teacher_bytes(spec: ModelSpec, setting: Setting) -> int:
 
 
 def largest(spec: ModelSpec, setting: Setting, measured: Sequence[Activations]) -> tuple[int, int]:
-    """Bytes of activations, and bytes used beside them, for the rows for which both together are the most."""
+    """Bytes of activations, and bytes used beside them, where both together are the most: at the loss or in the backward
+    pass."""
     found = []
     for (source, target), activations in zip(setting.lengths, measured, strict=True):
         loss = loss_bytes(spec, setting, target if spec.decoder is not None else source)
-        kept = kept_bytes(spec, setting, activations, setting.checkpointed)
-        found.append((kept, max(activations.working(setting.checkpointed), loss)))
+        found.append((kept_bytes(spec, setting, activations, setting.checkpointed), loss))
+        # autocast drops its copies of weights at the end of the forward pass
+        found.append((activations.kept(setting.checkpointed), activations.working(setting.checkpointed)))
     return max(found, key=lambda pair: pair[0] + pair[1])
 
 
@@ -175,7 +177,7 @@ def measured_activations(spec: ModelSpec, setting: Setting) -> list[Activations]
 
 
 def kept_bytes(spec: ModelSpec, setting: Setting, activations: Activations, checkpointed: Layers) -> int:
-    """Bytes from the end of the forward pass on, with activation checkpointing of these layers."""
+    """Bytes at the end of the forward pass, with activation checkpointing of these layers."""
     return activations.kept(checkpointed) + recast(spec, setting, checkpointed)
 
 
@@ -203,7 +205,7 @@ def loss_bytes(spec: ModelSpec, setting: Setting, length: int) -> int:
     table = max(map(prod, shapes), default=0)
     computed, tokens = setting.computed_bytes, setting.rows * length
     logits = min(HELD // computed, tokens * spec.vocabulary)
-    wide = COPIES * FLOAT32 * (logits if setting.cuda else min(logits, TILE))
+    wide = COPIES * FLOAT32 * (logits if setting.cuda else min(logits, max(TILE, LEAST * spec.vocabulary)))
     gradients = (table + tokens * table // spec.vocabulary) * computed
     cast = table * (BFLOAT16 + FLOAT32) if setting.arithmetic == "autocast" else 0
     return logits * computed + wide + gradients + cast
