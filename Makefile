@@ -51,7 +51,7 @@ format: install ## rewrite the sources as lint wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-schema: install ## rewrite the committed JSON Schema, the presets' expanded forms, docs/blocks.md and docs/config-fields.md (a minute)
+schema: install ## rewrite the committed JSON Schema, the presets' expanded forms, docs/blocks.md and docs/config-fields.md (four minutes)
 	$(BIN)/python -m tests.golden
 
 bench: install ## measure everything against transformers (about half an hour); BENCH="--only forward" or "--device cuda"
