@@ -70,7 +70,7 @@ class AttentionSpec(BlockSpec):
     kernel: Literal["auto", "eager", "sdpa", "chunked", "flex", "xformers", "flash"] = Field(
         default="auto",
         description="Implementation. auto: the fastest one that supports the options and the device. xformers and flash have "
-        "never run on a GPU, so auto does not choose them.",
+        "not been tested on a GPU, so auto does not choose them.",
     )
 
     @model_validator(mode="after")
