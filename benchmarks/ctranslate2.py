@@ -67,9 +67,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         return make
 
     def theirs() -> Any:
-        model = models.theirs(folder, "cpu")
-        model.generation_config.eos_token_id = None  # random weights may end anywhere
-        return model
+        return models.endless(models.theirs(folder, "cpu"))
 
     def translates(name: str) -> Make:
         def make() -> Callable[[], Tensor]:
@@ -115,9 +113,8 @@ def difference(folder: Path, case: Case, options: Options) -> Difference:
     def below(reference: Tensor, written: Tensor) -> float:
         if written.shape != reference.shape:
             return float("inf")
-        logits = model()(read, attention_mask=torch.ones_like(read), decoder_input_ids=written[:, :-1], use_cache=False).logits
-        taken = logits.gather(-1, written[:, 1:, None])[..., 0]
-        return float((logits.max(-1).values - taken).max() / logits.abs().max())
+        ran = model()(read, attention_mask=torch.ones_like(read), decoder_input_ids=written[:, :-1], use_cache=False)
+        return models.shortfall(ran.logits, written[:, 1:])
 
     return below
 

@@ -70,8 +70,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         return call
 
     def peer(**given: Any) -> Callable[[], Tensor]:
-        model = default()
-        model.generation_config.eos_token_id = None  # random weights may end anywhere
+        model = models.endless(default())
         return generate(lambda: model, BaseModelOutput(last_hidden_state=hidden), do_sample=False, **given)
 
     def static() -> Callable[[], Tensor]:
@@ -103,9 +102,7 @@ def difference(folder: Path, case: Case, options: Options) -> Difference:
             return float("inf")
         encoded = BaseModelOutput(last_hidden_state=hidden)
         ran = model()(attention_mask=mask, encoder_outputs=encoded, decoder_input_ids=written[:, :-1], use_cache=False)
-        logits = ran.logits.float()
-        taken = logits.gather(-1, written[:, 1:, None])[..., 0]
-        return float((logits.max(-1).values - taken).max() / logits.abs().max())
+        return models.shortfall(ran.logits, written[:, 1:])
 
     return below
 

@@ -54,6 +54,19 @@ def theirs(folder: Path, device: str, attention: str | None = None) -> Any:
     return getattr(transformers, kind).from_pretrained(folder, dtype="auto", **given).to(device).eval()
 
 
+def endless(model: Any) -> Any:
+    """transformers' model without an end-of-sequence token: random weights may end anywhere."""
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def shortfall(logits: Tensor, taken: Tensor) -> float:
+    """How far the logits of the tokens `taken` are below the largest logits, relative to the largest of all."""
+    logits = logits.float()
+    found = logits.gather(-1, taken[..., None])[..., 0]
+    return float((logits.max(-1).values - found).max() / logits.abs().max())
+
+
 def tokens(batch: int, length: int, device: str, seed: int, vocabulary: int = VOCABULARY) -> Tensor:
     """Random token IDs, `[batch, length]`, without the special tokens at both ends of the vocabulary."""
     generator = torch.Generator().manual_seed(seed)

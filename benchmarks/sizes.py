@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
-import pairform
 from benchmarks import models
 from benchmarks.cases import Benchmark, Case
 from benchmarks.compare import Make, relative
 from benchmarks.options import Options
-from benchmarks.small import VOCABULARY, WORK, repeated
+from benchmarks.small import VOCABULARY, WORK, repeated, spec
 from benchmarks.train import largest_relative
-from pairform.assemblies.specs.model import ModelSpec
 
 HEADS = {64: (4, 2, 16), 256: (4, 2, 64), 768: (12, 4, 64)}
 """Query heads, key heads and head dimension by width."""
@@ -39,15 +37,6 @@ CASES: list[Case] = [
 QUICK: list[Case] = [case | {"source": 6, "target": 4} for case in CASES if (case["width"], case["source"]) == (64, 32)]
 
 
-def spec(width: int) -> ModelSpec:
-    heads = dict(zip(("heads", "kv_heads", "head_dim"), HEADS[width], strict=True))
-    branches = {"self_attention": heads | {"mask": {"window": [1023, 1023]}}, "feed_forward": {"hidden": 4 * width}}
-    stack = {"width": width, "depth": 2, "cycle": [{}]}
-    patch = {"vocabulary": VOCABULARY, "encoder": stack | {"layer": {"branches": branches}}}
-    patch["decoder"] = stack | {"layer": {"branches": branches | {"cross_attention": heads}}}
-    return pairform.patch(pairform.load_spec("t5gemma-s-s"), patch)
-
-
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
     """Both libraries load the same weights. All windows are longer than the sequences."""
     work, device = WORK[case["work"]], options.device
@@ -61,7 +50,7 @@ BENCHMARK = Benchmark(
     module="benchmarks.sizes",
     cases=CASES,
     quick=QUICK,
-    write=lambda folder, case: models.write(spec(case["width"]), folder, case["dtype"]),
+    write=lambda folder, case: models.write(spec(case["width"], 2, HEADS[case["width"]], 1023), folder, case["dtype"]),
     settings=settings,
     name=lambda case: f"sizes-{case['work']}-{case['width']}-{case['source']}-{case['dtype']}",
     what=lambda case: (

@@ -30,12 +30,13 @@ CASES: list[Case] = [SHAPE | {"work": work, "times": times} for work, times in (
 QUICK: list[Case] = [case | {"source": 6, "target": 4, "batch": 2, "times": 1} for case in CASES]
 
 
-def spec() -> ModelSpec:
-    heads = {"heads": 4, "kv_heads": 2, "head_dim": 16}
-    branches = {"self_attention": heads | {"mask": {"window": [255, 255]}}, "feed_forward": {"hidden": 256}}
-    stack = {"width": 64, "depth": 4, "cycle": [{}]}
+def spec(width: int = 64, depth: int = 4, heads: tuple[int, int, int] = (4, 2, 16), window: int = 255) -> ModelSpec:
+    """T5Gemma's blocks. `heads` are the numbers of query and key heads, and the head dimension."""
+    sizes = dict(zip(("heads", "kv_heads", "head_dim"), heads, strict=True))
+    branches = {"self_attention": sizes | {"mask": {"window": [window, window]}}, "feed_forward": {"hidden": 4 * width}}
+    stack = {"width": width, "depth": depth, "cycle": [{}]}
     patch = {"vocabulary": VOCABULARY, "encoder": stack | {"layer": {"branches": branches}}}
-    patch["decoder"] = stack | {"layer": {"branches": branches | {"cross_attention": heads}}}
+    patch["decoder"] = stack | {"layer": {"branches": branches | {"cross_attention": sizes}}}
     return pairform.patch(pairform.load_spec("t5gemma-s-s"), patch)
 
 
@@ -47,13 +48,13 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         return repeated(work(models.ours(folder, device, patch=None), case, device, {"eos_token_id": ()}), case)
 
     def theirs() -> Call:
-        return repeated(work(endless(models.theirs(folder, device)), case, device, {"do_sample": False}), case)
+        return repeated(work(models.endless(models.theirs(folder, device)), case, device, {"do_sample": False}), case)
 
     def bridged() -> Call:
         model = models.ours(folder, device, patch=None)
         same = PairformForConditionalGeneration(PairformConfig(model.spec))
         same.load_state_dict(model.state_dict())
-        return repeated(work(endless(same.to(device)), case, device, {"do_sample": False}), case)
+        return repeated(work(models.endless(same.to(device)), case, device, {"do_sample": False}), case)
 
     def compiled(load: Callable[[], Any]) -> Call:
         return repeated(work(torch.compile(load()), case, device, {}), case)
@@ -65,12 +66,6 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         "pairform compiled": lambda: compiled(lambda: models.ours(folder, device, patch=None)),
         "transformers compiled": lambda: compiled(lambda: models.theirs(folder, device)),
     }
-
-
-def endless(model: Any) -> Any:
-    """transformers' model without an end-of-sequence token: random weights may end anywhere."""
-    model.generation_config.eos_token_id = None
-    return model
 
 
 def repeated(call: Call, case: Case) -> Call:

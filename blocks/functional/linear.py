@@ -7,11 +7,9 @@ from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to
 from pairform.blocks.functional.packing import COPIES, packed_linear
+from pairform.blocks.functional.plain import PLAIN
 from pairform.blocks.functional.processor import HALVES, wide_rows, widens
 from pairform.blocks.functional.wide_products import wide_product
-
-PLAIN = (Tensor, nn.Parameter)
-"""The classes of tensors that `wide_product` takes: not those of quantised or sharded weights, nor an export's."""
 
 
 def linear(

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor, nn
 
 PLAIN = (Tensor, nn.Parameter)
+"""The classes of tensors that are not quantised, sharded or otherwise wrapped, nor an export's."""
 
 
-def plain(tensor: Tensor, other: Tensor | None = None) -> bool:
-    """Whether these are tensors on a CPU, and nothing traces, transforms, shards or wraps the operators on them."""
+def plain(tensor: Tensor) -> bool:
+    """Whether this is a tensor on a CPU, and nothing traces, transforms, shards or wraps the operators on it."""
     return (
         type(tensor) in PLAIN
-        and (other is None or type(other) in PLAIN)
         and tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
