@@ -111,11 +111,11 @@ class Loop:
         self.optimizers.zero_grad()
         if self.seed is not None:
             torch.manual_seed(generator(DROPOUT, self.seed, step, self.world.rank).integers(1 << 63).item())
-        measured = gradients(self.model, batch, self.computation, self.world)
+        measured = gradients(self.model, self.optimizers.parameters, batch, self.computation, self.world)
         self.clock.tokens += batch.tokens
         skipped = self.spikes is not None and self.spikes.skips(measured.loss.item(), measured.norm.item())
         if not skipped:
-            update(self.model, self.optimizers, measured, self.clip)
+            update(self.optimizers, measured, self.clip)
             if self.average is not None:
                 self.average.update(self.model)
         if (step + 1) % self.log_every and step + 1 < self.steps:

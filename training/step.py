@@ -1,7 +1,7 @@
 """One step of training: the gradients of the global batch, over micro-batches and processes, and the update."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +69,13 @@ class Measured:
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
-def gradients(model: Model, batch: Batch, computation: Computation, world: World) -> Measured:
-    """Add the gradients of the mean loss over the label tokens of the global batch, of which this process has a part."""
+def gradients(
+    model: Model, parameters: Iterable[nn.Parameter], batch: Batch, computation: Computation, world: World
+) -> Measured:
+    """Add the gradients of the mean loss over the label tokens of the global batch, of which this process has a part.
+
+    parameters: of the model, whose gradients are measured.
+    """
     labels = torch.tensor(batch.labels, device=computation.device)  # as a number, compiled code would be made for each
     share = 1 / (len(batch.micro) * world.size)
     total: dict[str, Tensor] = {}
@@ -88,7 +93,7 @@ def gradients(model: Model, batch: Batch, computation: Computation, world: World
     names = sorted(total)
     summed = world.sum(torch.stack([total[name].float() for name in names]))
     extra = dict(zip(names, summed, strict=True))
-    return Measured(extra.pop("loss"), gradient_norm(model), extra)
+    return Measured(extra.pop("loss"), gradient_norm(parameters), extra)
 
 
 def named(parts: LossParts | None, terms: LossTerms | None) -> dict[str, Tensor]:
@@ -101,14 +106,14 @@ def named(parts: LossParts | None, terms: LossTerms | None) -> dict[str, Tensor]
     return found if terms.teacher is None else found | {"distillation_loss": parts.distillation_loss}
 
 
-def gradient_norm(model: nn.Module) -> Tensor:
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The norm of all gradients, over all processes that have parts of them."""
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def update(model: Model, optimizers: Optimizers, measured: Measured, clip: float | None) -> None:
+def update(optimizers: Optimizers, measured: Measured, clip: float | None) -> None:
     """Change the weights by the gradients that they have, clipped to a norm."""
     if clip is not None:
-        nn.utils.clip_grads_with_norm_(model.parameters(), clip, measured.norm)
+        nn.utils.clip_grads_with_norm_(optimizers.parameters, clip, measured.norm)
     optimizers.step()

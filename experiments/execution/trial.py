@@ -172,8 +172,8 @@ def update(model: Model, examples: list[Example], optimizer: Optimizers, setting
         norm of the gradients before clipping.
     """
     optimizer.zero_grad()
-    measured = gradients(model, batch_of(examples, model), computation(settings), ALONE)
-    apply(model, optimizer, measured, settings.clip)
+    measured = gradients(model, optimizer.parameters, batch_of(examples, model), computation(settings), ALONE)
+    apply(optimizer, measured, settings.clip)
     return measured.loss, measured.norm
 
 

@@ -58,7 +58,7 @@ def test_gradients_are_those_of_whole_logits_of_texts_alone(kind: str) -> None:
     assert batch.examples > 2 * len(batch.micro) > 2
     settings = DistillationSpec(teacher="in memory", weight=0.3, temperature=2.0)
     terms = Terms(torch.device("cpu"), 0.01, settings, teacher)
-    measured = gradients(model.train(), batch, Computation(terms=terms.of), ONE_PROCESS)
+    measured = gradients(model.train(), model.parameters(), batch, Computation(terms=terms.of), ONE_PROCESS)
     found = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
     parts = torch.zeros(3, dtype=torch.float64)

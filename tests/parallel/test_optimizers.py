@@ -50,7 +50,7 @@ def stepped(world: World, spec: OptimizerSpec) -> tuple[dict[str, Tensor], dict[
         loss = model(**part(whole, rows_of(world)), loss_tokens=count(whole)).loss
         assert loss is not None
         loss.backward()
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), 0.5, gradient_norm(model))
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), 0.5, gradient_norm(optimizers.parameters))
         optimizers.step()
         average.update(model)
     weights = {name: full(parameter.detach()) for name, parameter in model.named_parameters()}

@@ -24,11 +24,16 @@ def suits_muon(name: str, parameter: Tensor) -> bool:
 
 
 class Optimizers:
-    """Optimisers of disjoint parameters, stepped together. `rates` are the peak learning rates of their groups."""
+    """Optimisers of disjoint parameters, stepped together.
+
+    rates:      the peak learning rates of their groups.
+    parameters: all of them, listed once: a walk over the modules of a small model takes 3 % of a step.
+    """
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.each = optimizers
         self.rates = [group["lr"] for group in self.groups()]
+        self.parameters: list[nn.Parameter] = [each for group in self.groups() for each in group["params"]]
 
     def groups(self) -> Iterator[dict[str, Any]]:
         for optimizer in self.each:
