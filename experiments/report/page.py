@@ -72,6 +72,8 @@ def render(found: Report) -> str:
         report=found,
         study=found.study,
         counts=counts(found),
+        findings=[variant for variant in found.variants if variant.findings],
+        rules=found.study.comparison.explanation,
         failed=[trial for trial in found.trials if trial.status == "failed"],
         columns=shown,
         rows=rows(found.variants, shown),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.experiments.statistics.rules import ComparisonSpec
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
@@ -112,6 +113,7 @@ class StudySpec(Spec):
     match: MatchSpec | None = Field(
         default=None, description="Scale variants to the size of the first. Default: none is scaled."
     )
+    comparison: ComparisonSpec = Field(default=ComparisonSpec(), description="How variants are compared with the first one.")
     latency: bool = Field(
         default=False,
         description="Also measure the seconds in which a trained model generates. Trials that run at the same time distort it.",

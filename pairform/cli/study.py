@@ -87,7 +87,7 @@ def report(directory: Folder) -> None:
 
 
 def show(directory: Path, as_json: bool) -> None:
-    from pairform.experiments.results.summary import caution, summarise
+    from pairform.experiments.results.summary import summarise
 
     rows = summarise(directory)
     if as_json:
@@ -100,8 +100,9 @@ def show(directory: Path, as_json: bool) -> None:
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
-    if note := caution(rows):
-        print(note)
+    for row in rows:
+        if "loss" in row.get("difference", {}):
+            print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
