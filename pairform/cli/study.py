@@ -1,4 +1,4 @@
-"""The commands of `study`: run, status and report."""
+"""The commands of `study`: run, status, report and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pairform.cli.interruption import stop_message
-from pairform.cli.options import Json, Slurm, given_path, parse_named, parse_slurm, print_json
+from pairform.cli.options import FieldPath, Json, Slurm, given_path, parse_named, parse_slurm, print_json
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
@@ -84,6 +84,15 @@ def report(directory: Folder) -> None:
     from pairform.experiments.report import report as write
 
     print(write(directory))
+
+
+@study.command()
+def fields(path: FieldPath = None, as_json: Json = False) -> None:
+    """List the fields of a study file: type, default and meaning."""
+    from pairform.cli.fields import show_fields
+    from pairform.experiments.study.spec import StudySpec
+
+    show_fields(StudySpec, path, as_json)
 
 
 def show(directory: Path, as_json: bool) -> None:
