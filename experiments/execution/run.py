@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
+from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
@@ -48,6 +48,7 @@ def run_study(
     source: Path,
     jobs: int = 1,
     retry: bool = False,
+    only: Collection[str] | None = None,
     executor: str = "local",
     cluster: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
@@ -65,6 +66,7 @@ def run_study(
         source: Folder to which the data's paths are relative.
         jobs: Largest number of trials that run at once.
         retry: Run trials again that failed in an earlier run.
+        only: Names of variants: the trials of all others wait for a later run. Default: all variants.
         executor: local, slurm or submitit.
         cluster: Slurm settings such as `partition`.
         tensorboard: Also log metrics for TensorBoard, into each trial's folder.
@@ -93,6 +95,8 @@ def run_study(
 
         search = Search(study, study.search, source, contents, out)
     planned = plan_trials(study, source, contents) if search is None else search.planned
+    if only is not None:
+        check_only(study, only)
     check_folder(out, study, planned, contents.digests)
     check_room(out, planned if search is None else search.most, jobs)
     # nothing is written until all checks have passed
@@ -102,7 +106,8 @@ def run_study(
         prepare(out, study, planned, retry)
         write_json(out / DATA, contents.digests)
         write_json(out / ENVIRONMENT, environment(source, command or []))
-        waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
+        chosen = [trial for trial in planned if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
+        waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
         queue = iter(waiting) if search is None else search.queue(waiting)
 
         def ended(trial: Trial) -> None:
@@ -118,6 +123,15 @@ def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executo
     """The executor that `kind` names; `InputError` if its package or the cluster is missing."""
     cluster = cluster_of(kind, settings)
     return Processes(work) if cluster is None else Jobs(work, settings, cluster)
+
+
+def check_only(study: StudySpec, only: Collection[str]) -> None:
+    """Raise `InputError` unless `only` names variants of a study that is not a search."""
+    if study.search is not None:
+        raise InputError(Problem("only", "a study with a search", "a study without one, in which variants can be chosen"))
+    for name in only:
+        if name not in study.variants:
+            raise InputError(Problem("only", shorten(name), "a variant of the study", suggest(name, study.variants)))
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:

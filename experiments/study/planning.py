@@ -200,15 +200,19 @@ def check_device(name: str) -> None:
 
 
 def check_room(out: Path, trials: list[Trial], jobs: int) -> None:
-    """Check that the disk has space for the trials' files, `jobs` trials with checkpoints at a time."""
+    """Check that the disk has space for the trials' files."""
+    check_space(out.absolute() / TRIALS, room(trials, jobs), f"for {len(trials)} trials")
+
+
+def room(trials: list[Trial], jobs: int) -> int:
+    """Upper bound of the bytes of the trials' files, `jobs` trials with checkpoints at a time."""
     needed = sum(
         BYTES + len(str(trial.spec)) + LINE * 2 * (1 + trial.training.steps // trial.training.log_every) for trial in trials
     )
     largest = max(
         (checkpoint_bytes(spec) for spec in {trial.spec for trial in trials if trial.training.checkpoint_every}), default=0
     )
-    needed += KEPT * min(jobs, len(trials)) * largest
-    check_space(out.absolute() / TRIALS, needed, f"for {len(trials)} trials")
+    return needed + KEPT * min(jobs, len(trials)) * largest
 
 
 def checkpoint_bytes(spec: Mapping[str, Any]) -> int:

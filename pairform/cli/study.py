@@ -1,4 +1,4 @@
-"""The commands of `study`: run, status, report and fields."""
+"""The commands of `study`: run, plan, status, report and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,24 +17,29 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the study, as in training.steps=100. Repeatable."),
 ]
+File = Annotated[Path, typer.Argument(metavar="FILE", parser=given_path, help="The study as JSON.")]
+StudyFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", parser=given_path, help="Folder of the study; by default, FILE without .json."),
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="Folder of a study.")]
 
 
 @study.command()
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", parser=given_path, help="The study as JSON.")],
+    file: File,
     settings: Settings = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of trials to run at once, in separate processes.")] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", parser=given_path, help="Folder to write; by default, FILE without .json."),
-    ] = None,
+    out: StudyFolder = None,
     executor: Annotated[str, typer.Option(help="local (processes), slurm, or submitit (its jobs on this machine).")] = "local",
     slurm: Slurm = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into the trials' folders.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run trials again that failed in an earlier run.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="VARIANT", help="Run only this variant's trials. Repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the trials that are not done. After an interruption, run the same command to continue."""
@@ -61,6 +66,7 @@ def run(
             source=file.parent,
             jobs=jobs,
             retry=retry,
+            only=only or None,
             executor=executor,
             cluster=cluster,
             tensorboard=tensorboard,
@@ -70,6 +76,33 @@ def run(
     show(target, as_json)
     if any(trial.status == "failed" for trial in trials):
         raise typer.Exit(1)
+
+
+@study.command()
+def plan(
+    file: File,
+    settings: Settings = None,
+    out: StudyFolder = None,
+    difference: Annotated[
+        float | None, typer.Option(min=0, help="A difference of loss: how many seeds it needs to be found.")
+    ] = None,
+    timed: Annotated[bool, typer.Option("--time/--no-time", help="Build each model and time a step of its training.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Show what a study would take, and the smallest difference that it could find.
+
+    The latter needs three finished trials of the first variant: run `study run FILE --only VARIANT` before.
+    """
+    from pairform.cli.display.forecast import forecast_rows, print_forecast
+    from pairform.experiments.execution.forecast import forecast
+    from pairform.experiments.study.planning import read_study
+
+    target = file.with_suffix("") if out is None else out
+    found = forecast(read_study(file, parse_named(settings, "--set", "training.steps=100")), file.parent, target, timed)
+    if as_json:
+        print_json(forecast_rows(found, difference))
+    else:
+        print_forecast(found, difference)
 
 
 @study.command()
