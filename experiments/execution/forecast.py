@@ -12,6 +12,8 @@ from pairform.experiments.execution.trial import update
 from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
 from pairform.experiments.results.records import NEW, STUDY, Trial
+from pairform.experiments.statistics.factorial import alias_groups
+from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, Problem
@@ -69,6 +71,12 @@ class Forecast:
         return sum(known) if len(known) == len(self.variants) else None
 
     @property
+    def aliases(self) -> list[list[str]]:
+        """Factors and interactions that a fractional design cannot tell apart."""
+        design = self.study.design
+        return alias_groups(list(self.study.factors), design.resolution) if isinstance(design, FractionalDesign) else []
+
+    @property
     def detectable(self) -> float | None:
         """The smallest difference that the study's seeds show; None if that is not known."""
         return (
@@ -116,7 +124,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
         for name, trials in by_variant.items()
     ]
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
-    comparisons = len(variants) - len(variants) // len(study.variants)
+    comparisons = len(variants) - len(variants) // len(study.arms)
     return Forecast(study, variants, room(planned, 1), comparisons, known)
 
 

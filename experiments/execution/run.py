@@ -130,8 +130,8 @@ def check_only(study: StudySpec, only: Collection[str]) -> None:
     if study.search is not None:
         raise InputError(Problem("only", "a study with a search", "a study without one, in which variants can be chosen"))
     for name in only:
-        if name not in study.variants:
-            raise InputError(Problem("only", shorten(name), "a variant of the study", suggest(name, study.variants)))
+        if name not in study.arms:
+            raise InputError(Problem("only", shorten(name), "a variant of the study", suggest(name, study.arms)))
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:

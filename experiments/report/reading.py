@@ -111,7 +111,7 @@ class Report:
     @property
     def first(self) -> str:
         """Name of the variant that the others are compared with."""
-        return next(iter(self.study.variants))
+        return next(iter(self.study.arms))
 
     @property
     def unread(self) -> dict[str, int]:

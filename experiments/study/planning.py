@@ -80,7 +80,7 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    combinations = [combination(study, name, point) for name in study.variants for point in points]
+    combinations = [combination(study, name, point) for name in study.arms for point in points]
     return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 
 
@@ -98,7 +98,7 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
             lengths = check_variant(variant, contents)
             if study.match is not None:
                 count = counter(study.match.by, lengths, variant.training.dtype)
-                if each.variant == next(iter(study.variants)):
+                if each.variant == next(iter(study.arms)):
                     wanted[each.shown] = count(variant.spec)
                 elif each.shown in wanted:
                     variant = matched(study, variant, folder, wanted[each.shown], count)
@@ -129,6 +129,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             number=next(order),
             variant=variant.name,
             point=variant.shown,
+            levels=dict(variant.levels),
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),

@@ -60,8 +60,8 @@ class Search:
         self.study, self.settings, self.source, self.contents, self.out = study, settings, source, contents, out
         first = {path: values[0] for path, values in study.grid.items()}
         # every variant at the first point: errors of the base and the patches are raised before the first trial
-        self.first = make_variants(study, source, contents, [combination(study, name, first) for name in study.variants])
-        self.choices = {VARIANT: tuple(study.variants)}
+        self.first = make_variants(study, source, contents, [combination(study, name, first) for name in study.arms])
+        self.choices = {VARIANT: tuple(study.arms)}
         self.choices |= {path: tuple(json.dumps(thaw(value)) for value in values) for path, values in study.grid.items()}
         self.variants: dict[str, Variant] = {}
         self.points = [self.plan(params) for params in read_points(out, self.choices, settings.measure)]

@@ -129,11 +129,13 @@ def fields(path: FieldPath = None, as_json: Json = False) -> None:
 
 
 def show(directory: Path, as_json: bool) -> None:
+    from pairform.cli.display.factors import factor_rows, print_factors
+    from pairform.experiments.results.factors import factor_results
     from pairform.experiments.results.summary import summarise
 
-    rows = summarise(directory)
+    rows, factors = summarise(directory), factor_results(directory)
     if as_json:
-        print_json({"study": str(directory), "variants": rows})
+        print_json({"study": str(directory), "variants": rows} | ({"factors": factor_rows(factors)} if factors else {}))
         return
     table = [
         ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
@@ -142,9 +144,10 @@ def show(directory: Path, as_json: bool) -> None:
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
-    for row in rows:
+    for row in rows if not factors else ():
         if "loss" in row.get("difference", {}):
             print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
+    print_factors(factors)
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:

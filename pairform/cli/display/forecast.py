@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.printing import Sheet, console
+from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.forecast import Forecast
@@ -17,6 +18,7 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
         "seconds": found.seconds,
         "bytes": found.bytes,
         "comparisons": found.comparisons,
+        "aliases": found.aliases,
         "noise": None,
     }
     if found.noise is not None:
@@ -38,6 +40,8 @@ def print_forecast(found: "Forecast", difference: float | None) -> None:
     console.print(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
     console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
+    for group in found.aliases:
+        console.print(printable(f"Not told apart: {', '.join(group)}."))
     for line in noise_lines(found, difference):
         console.print(line)
 
@@ -48,7 +52,7 @@ def noise_lines(found: "Forecast", difference: float | None) -> list[str]:
     if not count:
         return []
     if found.noise is None:
-        first = next(iter(found.study.variants))
+        first = next(iter(found.study.arms))
         return [f"Noise: not known. Run at least 3 seeds of the first variant: pairform study run FILE --only {first!r}"]
     low, high = found.noise.interval
     lines = [
