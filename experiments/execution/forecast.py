@@ -15,6 +15,7 @@ from pairform.experiments.results.records import NEW, STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
+from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, Problem
 from pairform.training.data.batches import Contents
@@ -71,6 +72,11 @@ class Forecast:
         return sum(known) if len(known) == len(self.variants) else None
 
     @property
+    def seeds(self) -> int:
+        """Number of seeds; the largest, if it depends on the differences."""
+        return len(all_seeds(self.study.seeds))
+
+    @property
     def aliases(self) -> list[list[str]]:
         """Factors and interactions that a fractional design cannot tell apart."""
         design = self.study.design
@@ -79,11 +85,7 @@ class Forecast:
     @property
     def detectable(self) -> float | None:
         """The smallest difference that the study's seeds show; None if that is not known."""
-        return (
-            None
-            if self.noise is None
-            else self.noise.detectable(len(self.study.seeds), self.comparisons, self.study.comparison)
-        )
+        return None if self.noise is None else self.noise.detectable(self.seeds, self.comparisons, self.study.comparison)
 
     def seeds_needed(self, difference: float) -> int | None:
         """The number of seeds that show `difference`; None for more than 10,000, or if the noise is not known."""

@@ -10,8 +10,11 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.worker import Work
+from pairform.experiments.results.precision import precise
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
+from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
@@ -101,22 +104,44 @@ def run_study(
     check_room(out, planned if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
+    limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
     with lock(out / LOCK, wait=False):
         remove_partials(out)
-        prepare(out, study, planned, retry)
-        write_json(out / DATA, contents.digests)
-        write_json(out / ENVIRONMENT, environment(source, command or []))
-        chosen = [trial for trial in planned if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
-        waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
-        queue = iter(waiting) if search is None else search.queue(waiting)
+        machine = environment(source, command or [])
 
         def ended(trial: Trial) -> None:
             if search is not None:
                 search.update()
             report(trial)
 
-        run_trials(out, queue, backend, jobs, study.budget.minutes, ended)
+        for trials in rounds(out, study, planned, only):
+            prepare(out, study, trials, retry)
+            retry = False  # in later rounds
+            write_json(out / DATA, contents.digests)
+            write_json(out / ENVIRONMENT, machine)
+            chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
+            waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
+            queue = iter(waiting) if search is None else search.queue(waiting)
+            run_trials(out, queue, backend, jobs, limit, ended)
     return trials_of(out)
+
+
+def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[str] | None) -> Iterator[list[Trial]]:
+    """The trials to run, and again with one more seed after each round, as long as the study's differences need more.
+
+    Of a study whose seeds are listed, and of chosen variants, there is one round. There is no next round while trials of this
+    one are left, as after the study's minutes.
+    """
+    seeds = study.seeds
+    if not isinstance(seeds, SeedsUntil):
+        yield planned
+        return
+    for count in range(FEWEST, seeds.most + 1):
+        trials = [trial for trial in planned if trial.seed < count]
+        yield trials
+        left = any(TrialFolder(out, trial.name).read().status not in ("done", "failed") for trial in trials)
+        if left or only is not None or precise(out, seeds.until, count):
+            return
 
 
 def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:
@@ -197,12 +222,11 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources", "costs")})
 
 
-def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
-    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `minutes`."""
-    start = time.monotonic()
+def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, limit: float | None, report: Report) -> None:
+    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock."""
     try:
         while True:
-            late = minutes is not None and time.monotonic() - start > 60 * minutes
+            late = limit is not None and time.monotonic() > limit
             while len(executor.running) < jobs and not late and (name := next(queue, None)) is not None:
                 executor.start(name)
             if not executor.running:

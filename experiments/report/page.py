@@ -132,7 +132,8 @@ def counts(found: Report) -> str:
     """As in `3 variants, 2 seeds: 6 of 6 trials done`."""
     done = sum(trial.status == "done" for trial in found.trials)
     variants = number(len(found.variants), "variant")
-    return f"{variants}, {number(len(found.study.seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
+    seeds = {trial.seed for trial in found.trials}
+    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
 
 
 def number(count: int, word: str) -> str:

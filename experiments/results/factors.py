@@ -1,14 +1,14 @@
 """The effects of a study's factors, from the trials that are done."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pairform.experiments.results.records import STUDY, result_of
-from pairform.experiments.results.summary import rules_of, trials_by_variant
+from pairform.experiments.results.records import STUDY
+from pairform.experiments.results.summary import results_of, rules_of, trials_by_variant
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
 from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
@@ -39,8 +39,11 @@ class FactorResults:
         return f" It cannot be told apart from {', '.join(others)}." if others else ""
 
 
-def factor_results(study: Path) -> list[FactorResults]:
-    """The effects of a study's factors on each measure that its trials have; empty for a study without factors."""
+def factor_results(study: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
+    """The effects of a study's factors on each measure that its trials have; empty for a study without factors.
+
+    seeds: those to use; by default, all in which every combination is done.
+    """
     document = read_json(study / STUDY)
     if not document.get("factors"):
         return []
@@ -48,9 +51,7 @@ def factor_results(study: Path) -> list[FactorResults]:
     design = document.get("design", {})
     rules, groups = rules_of(study), trials_by_variant(study)
     cells = [trials[0].levels for trials in groups.values()]
-    results = [
-        {trial.seed: result_of(study, trial.name) for trial in trials if trial.status == "done"} for trials in groups.values()
-    ]
+    results = list(results_of(study, groups, seeds).values())
     aliases = alias_groups(list(factors), design["resolution"]) if design.get("name") == "fractional" else []
     pairs = [] if design.get("name") == "chosen" else distinct(list(factors), aliases)
     found = []

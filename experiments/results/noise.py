@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.records import first_variant, result_of
-from pairform.experiments.results.summary import paired, trials_by_variant
+from pairform.experiments.results.records import first_variant
+from pairform.experiments.results.summary import paired, results_of, trials_by_variant
 from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST
 from pairform.experiments.statistics.power import detectable, deviation_interval, seeds_needed
 from pairform.experiments.statistics.rules import ComparisonSpec
@@ -53,10 +53,7 @@ def error_rate(comparisons: int, rules: ComparisonSpec) -> float:
 def noise_of(study: Path) -> Noise | None:
     """The noise of a study's losses, from the trials that are done; None if no variant has three."""
     groups = trials_by_variant(study)
-    losses = {
-        variant: {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
-        for variant, own in groups.items()
-    }
+    losses = results_of(study, groups)
     first = first_variant(study)
     points = {variant: own[0].point for variant, own in groups.items()}
     others = {variant: f"{first} {point}".strip() for variant, point in points.items()}

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,7 @@ def summarise(study: Path) -> list[dict[str, Any]]:
         OutputError: `study` is not a study's folder.
     """
     groups = trials_by_variant(study)
-    results = {
-        variant: {trial.seed: result_of(study, trial.name) for trial in own if trial.status == "done"}
-        for variant, own in groups.items()
-    }
+    results = results_of(study, groups)
     rules, rank = rules_of(study), ranks(groups, results)
     found = compared(results, {variant: own[0].point for variant, own in groups.items()}, first_variant(study), rules)
     rows: list[dict[str, Any]] = []
@@ -54,6 +51,20 @@ def trials_by_variant(study: Path) -> dict[str, list[Trial]]:
     for trial in sorted(trials_of(study), key=lambda trial: trial.number):
         groups[trial.variant].append(trial)
     return groups
+
+
+def results_of(
+    study: Path, groups: Mapping[str, list[Trial]], seeds: Collection[int] | None = None
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """The results of trials that are done, by variant and seed. seeds: those to read; by default, all."""
+    return {
+        variant: {
+            trial.seed: result_of(study, trial.name)
+            for trial in own
+            if trial.status == "done" and (seeds is None or trial.seed in seeds)
+        }
+        for variant, own in groups.items()
+    }
 
 
 def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dict[str, Any]]]) -> dict[str, int]:

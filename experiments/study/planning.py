@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
+from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import Count, counter, match
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
@@ -141,7 +142,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             match=variant.match,
             costs=freeze(variant.costs),
         )
-        for seed in study.seeds
+        for seed in all_seeds(study.seeds)
         for variant in variants
     ]
 

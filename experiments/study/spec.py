@@ -20,6 +20,7 @@ from pairform.experiments.study.factors import (
     count_combinations,
     variant_name,
 )
+from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
@@ -32,7 +33,6 @@ DEEPEST = 64
 """Largest number of fields in a path of the grid."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
-Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 
 
 class BudgetSpec(Spec):
@@ -134,7 +134,10 @@ class StudySpec(Spec):
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
         description="Task or files that trials learn from."
     )
-    seeds: Seeds = Field(default=(0, 1, 2), description="Seeds of weights and data order; one trial each.")
+    seeds: Seeds = Field(
+        default=(0, 1, 2),
+        description="Seeds of weights and data order; one trial each. Or an object: as many seeds as the differences need.",
+    )
     search: SearchSpec | None = Field(default=None, description="Run only a part of a large grid. Default: the whole grid.")
     match: MatchSpec | None = Field(
         default=None, description="Scale variants to the size of the first. Default: none is scaled."
@@ -154,8 +157,11 @@ class StudySpec(Spec):
         return self
 
     def _check(self) -> Iterator[Problem]:
-        if len(set(self.seeds)) < len(self.seeds):
-            yield Problem("seeds", str(list(self.seeds)), "each seed once")
+        seeds = all_seeds(self.seeds)
+        if len(set(seeds)) < len(seeds):
+            yield Problem("seeds", str(list(seeds)), "each seed once")
+        if isinstance(self.seeds, SeedsUntil) and self.search is not None:
+            yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
         for path, values in self.grid.items():
             yield from self._check_values(path, values)
         if self.match is not None and not self.factors and len(self.variants) < 2:
@@ -227,4 +233,4 @@ class StudySpec(Spec):
     @property
     def trials(self) -> int:
         """Largest number of trials: one for each seed and point."""
-        return self.points * len(self.seeds)
+        return self.points * len(all_seeds(self.seeds))

@@ -59,7 +59,7 @@ def noise_lines(found: "Forecast", difference: float | None) -> list[str]:
         f"Noise: differences of loss vary between seeds by a standard deviation of {found.noise.deviation:.2g} "
         f"(95% interval {low:.2g} to {high:.2g}), estimated from {found.noise.source}."
     ]
-    seeds, among = len(found.study.seeds), f"among {count} comparison{'s' * (count > 1)}"
+    seeds, among = found.seeds, f"among {count} comparison{'s' * (count > 1)}"
     if (seen := found.detectable) is None:
         lines.append(f"{seeds} seed{'s' * (seeds > 1)} cannot be tested; use at least 3.")
     else:
