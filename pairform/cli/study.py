@@ -1,4 +1,4 @@
-"""The commands of `study`: run, plan, status, report and fields."""
+"""The commands of `study`: run, plan, status, report, export and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,6 +117,18 @@ def report(directory: Folder) -> None:
     from pairform.experiments.report import report as write
 
     print(write(directory))
+
+
+@study.command()
+def export(
+    directory: Folder,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", parser=given_path, help="File to write: .csv or .parquet.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a table with a row for each trial."""
+    from pairform.experiments.results.export import export as write
+
+    print(printable(str(write(directory, out, overwrite))))
 
 
 @study.command()
