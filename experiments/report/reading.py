@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.results.factors import FactorResults, factor_results
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -102,11 +103,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report."""
+    """The contents of a report. factors: their effects on each measure; none in a study without factors."""
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
+    factors: list[FactorResults]
 
     @property
     def first(self) -> str:
@@ -130,7 +132,7 @@ def read_report(folder: Path) -> Report:
     rows = summarise(folder)
     variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {})
+    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
 
 
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
