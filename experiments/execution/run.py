@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
+from pairform.experiments.execution.progress import Progress, Report
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.precision import precise
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
@@ -20,9 +21,6 @@ from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
-
-Report = Callable[[Trial], None]
-"""Callback that receives each trial as it ends."""
 
 
 class Executor(Protocol):
@@ -56,7 +54,7 @@ def run_study(
     cluster: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
     command: list[str] | None = None,
-    report: Report = lambda trial: None,
+    report: Report = lambda ended: None,
 ) -> list[Trial]:
     """Run every trial that is not done yet.
 
@@ -109,10 +107,12 @@ def run_study(
         remove_partials(out)
         machine = environment(source, command or [])
 
+        progress = Progress(out, report)
+
         def ended(trial: Trial) -> None:
             if search is not None:
                 search.update()
-            report(trial)
+            progress.ended(trial)
 
         for trials in rounds(out, study, planned, only):
             prepare(out, study, trials, retry)
@@ -121,6 +121,7 @@ def run_study(
             write_json(out / ENVIRONMENT, machine)
             chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
             waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
+            progress.expect(len(waiting) if search is None else search.left)
             queue = iter(waiting) if search is None else search.queue(waiting)
             run_trials(out, queue, backend, jobs, limit, ended)
     return trials_of(out)
@@ -222,7 +223,9 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources", "costs")})
 
 
-def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, limit: float | None, report: Report) -> None:
+def run_trials(
+    out: Path, queue: Iterator[str], executor: Executor, jobs: int, limit: float | None, ended: Callable[[Trial], None]
+) -> None:
     """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock."""
     try:
         while True:
@@ -232,7 +235,7 @@ def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, l
             if not executor.running:
                 return
             for name, outcome in executor.wait():
-                report(settle(TrialFolder(out, name), outcome))
+                ended(settle(TrialFolder(out, name), outcome))
     finally:
         executor.stop()
 

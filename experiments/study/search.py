@@ -79,6 +79,13 @@ class Search:
         """As many trials as the search can run, all like the first: an estimate of the disk space."""
         return trials_for(self.study, self.contents, self.first[:1]) * self.study.points
 
+    @property
+    def left(self) -> int:
+        """Number of trials that are not done, those of points that are not chosen yet included."""
+        known = [trial for trial in self.planned if TrialFolder(self.out, trial.name).exists]
+        ended = sum(TrialFolder(self.out, trial.name).read().status in ("done", "failed") for trial in known)
+        return self.study.trials - ended
+
     def queue(self, waiting: list[str]) -> Iterator[str]:
         """Names of the trials to run: those `waiting` of earlier points, then those of new points.
 

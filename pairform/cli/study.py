@@ -10,7 +10,7 @@ from pairform.cli.options import FieldPath, Json, Slurm, given_path, parse_named
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
-    from pairform.experiments.results.records import Trial
+    from pairform.experiments.execution.progress import Ended
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train and measure each.")
 Settings = Annotated[
@@ -47,14 +47,10 @@ def run(
 
     target = file.with_suffix("") if out is None else out
     patch, cluster = parse_named(settings, "--set", "training.steps=100"), parse_slurm(slurm)
-    ended = 0
 
-    def report(trial: "Trial") -> None:
-        nonlocal ended
-        ended += 1
+    def report(ended: "Ended") -> None:
         if not as_json:
-            error = f": {trial.error.strip().splitlines()[-1]}" if trial.error else ""
-            print(printable(f"{ended:>4}  {trial.status:<7} {trial.name}{error}"), flush=True)
+            print(printable(progress_line(ended)), flush=True)
 
     with stop_message("interrupted; run the same command to continue"):
         from pairform.experiments.execution.run import run_study
@@ -138,6 +134,18 @@ def fields(path: FieldPath = None, as_json: Json = False) -> None:
     from pairform.experiments.study.spec import StudySpec
 
     show_fields(StudySpec, path, as_json)
+
+
+def progress_line(ended: "Ended") -> str:
+    """As in `3/12  done    mqa-seed0  loss 3.1766  2 min left`."""
+    from pairform.cli.display.text import duration
+
+    width, trial = len(str(ended.total)), ended.trial
+    line = f"{ended.done:>{width}}/{ended.total}  {trial.status:<7} {trial.name}"
+    if trial.error:
+        return f"{line}: {trial.error.strip().splitlines()[-1]}"
+    line += "" if ended.loss is None else f"  loss {ended.loss:.4f}"
+    return line if ended.seconds_left is None else f"{line}  {duration(ended.seconds_left)} left"
 
 
 def show(directory: Path, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.printing import Sheet, console
+from pairform.cli.display.text import duration
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
@@ -70,11 +71,3 @@ def noise_lines(found: "Forecast", difference: float | None) -> list[str]:
         needed = found.seeds_needed(difference)
         lines.append(f"A difference of {difference:g} needs {'more than 10,000' if needed is None else needed} seeds.")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """As in `3 h 20 min`, `4 min` or `12 s`."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
