@@ -41,7 +41,7 @@ def test_a_study_from_its_file_to_its_table(tmp_path: Path, pairform_command: Co
     assert "difference" not in separate
     assert separate["results"]["parameters"]["mean"] - merged["results"]["parameters"]["mean"] == 4 * 8 * 8 + 2 * 8
     printed = pairform_command("study", "status", tmp_path / "study").out.splitlines()
-    assert [line.split()[0] for line in printed] == ["variant", "separate", "merged"]
+    assert [line.split()[0] for line in printed] == ["variant", "separate", "merged", "merged:"]
     environment = json.loads((tmp_path / "study" / "environment.json").read_text())
     assert environment["command"].startswith(f"pairform study run {file}")
     assert environment["machine"]["instructions"].startswith(torch.backends.cpu.get_cpu_capability())

@@ -16,9 +16,10 @@ def factor_rows(found: "list[FactorResults]") -> list[dict[str, Any]]:
     for each in found:
         row = asdict(each)
         row.pop("rules")
-        for effect, made in zip([*each.effects, *each.interactions], [*row["effects"], *row["interactions"]], strict=True):
-            if effect.comparison is not None:
-                made["comparison"]["finding"] = effect.comparison.sentence(each.rules)
+        comparisons = [effect.comparison for effect in each.effects] + [pair.comparison for pair in each.interactions]
+        for comparison, made in zip(comparisons, [*row["effects"], *row["interactions"]], strict=True):
+            if comparison is not None:
+                made["comparison"]["finding"] = comparison.sentence(each.rules)
         rows.append(row)
     return rows
 
