@@ -71,7 +71,7 @@ def schema(
         Path | None, typer.Option("--out", metavar="FILE", help="File to write; by default the schema is printed.")
     ] = None,
 ) -> None:
-    """Write the JSON Schema of models' specs, studies or recipes, for use in editors."""
+    """Write the JSON Schema of specs, studies or recipes, for editors."""
     from pairform import schema as model_schema
     from pairform.experiments.study.schema import study_schema
     from pairform.registry import write_text
