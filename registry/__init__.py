@@ -26,6 +26,7 @@ from pairform.registry.files import open_regular as open_regular
 from pairform.registry.files import output_path as output_path
 from pairform.registry.files import read_bytes as read_bytes
 from pairform.registry.files import read_text as read_text
+from pairform.registry.files import replace_bytes as replace_bytes
 from pairform.registry.files import replace_text as replace_text
 from pairform.registry.files import write_text as write_text
 from pairform.registry.files import writing as writing

@@ -105,9 +105,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def replace_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a UTF-8 file as `replace_bytes` does."""
+    with writing(path):
+        data = text.encode("utf-8")
+    replace_bytes(path, data, durable=durable)
+
+
+def replace_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write a file under a random name, then rename it to `path`, replacing a file or link there.
 
-    durable: whether the text must be on the disk before the file gets its name, so that a power loss leaves the old or the new.
+    durable: whether the data must be on the disk before the file gets its name, so that a power loss leaves the old or the new.
 
     Raises:
         OutputError: the file cannot be written; what was there is unchanged.
@@ -115,8 +122,8 @@ def replace_text(path: Path, text: str, *, durable: bool = False) -> None:
     partial = path.with_name(f".{path.name}{PARTIAL}{os.urandom(6).hex()}")
     with writing(path):
         try:
-            with partial.open("x", encoding="utf-8") as file:
-                file.write(text)
+            with partial.open("xb") as file:
+                file.write(data)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

@@ -1,6 +1,8 @@
 """The JSON Schema, checked with jsonschema: it takes every preset, and refuses what the specs refuse by shape."""
 
 import copy
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ from jsonschema import Draft202012Validator
 
 import pairform
 from pairform.experiments.results.records import Trial
+from pairform.experiments.study.schema import study_schema
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import locate, read_json
 from pairform.training.adaptation.recipe import Recipe
+from pairform.training.adaptation.schema import recipe_schema
 from pairform.training.data.corpus.spec import CorpusSpec
 from tests.catalogue.any_spec import documents
 from tests.documents import WRONG, broken_documents, paths
+from tests.studies.small_study import STUDY
 
 SCHEMA = Draft202012Validator(pairform.schema())
 Edit = Callable[[dict[str, Any]], object]
@@ -31,6 +36,59 @@ def test_the_schema_is_a_valid_schema() -> None:
 def test_presets_are_valid_as_written_and_expanded(name: str) -> None:
     SCHEMA.validate(read_json(locate(name, Path())))
     SCHEMA.validate(pairform.load_spec(name).document())
+
+
+STUDIES = Draft202012Validator(study_schema())
+RECIPES = Draft202012Validator(recipe_schema())
+FENCE = re.compile(r"^```json file=\S+\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def written_in(page: str) -> list[dict[str, Any]]:
+    """The documents that a page of docs/ shows."""
+    return [json.loads(text) for text in FENCE.findall(Path("docs", page).read_text("utf-8"))]
+
+
+def test_documented_studies_are_valid() -> None:
+    Draft202012Validator.check_schema(study_schema())
+    studies = [*written_in("study.md"), read_json(Path("examples/table1/study.json"))]
+    assert len(studies) > 3
+    for study in studies:
+        STUDIES.validate(study)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"seed": [0]},
+        {"training": {"steps": "many"}},
+        {"variants": {"a": {"decoder": {"dept": 2}}}},
+        {"variants": {"a": {"training": {"optimizer": {"rate": 1}}}}},
+        {"variants": {}},
+        {"base": {"extends": "t5gemma-s-s", "decoder": {"width": "wide"}}},
+        {"weights": {"convert": {"cross_attention": "guessed"}}},
+        {"comparison": {"margins": {"perplexity": 0.1}}},
+        {"data": {"name": "copied"}},
+    ],
+)
+def test_the_schema_of_studies_refuses_what_cannot_be_run(patch: dict[str, Any]) -> None:
+    assert STUDIES.is_valid(STUDY)
+    assert not STUDIES.is_valid(STUDY | patch)
+
+
+def test_a_variant_may_remove_a_block_and_change_its_training() -> None:
+    no_cross = {"decoder": {"layer": {"branches": {"cross_attention": None}}}, "training": {"clip": None}, "weights": "new"}
+    STUDIES.validate(STUDY | {"variants": {"a": {}, "b": no_cross}})
+
+
+def test_the_schema_of_recipes_takes_documented_ones_and_refuses_others() -> None:
+    Draft202012Validator.check_schema(recipe_schema())
+    recipes = [read_json(Path("examples/adaptation", name)) for name in ("adapt.json", "pretrain.json")]
+    for recipe in recipes:
+        RECIPES.validate(recipe)
+        assert not RECIPES.is_valid(recipe | {"clip": "some"})
+    RECIPES.validate({"extends": "p2-ul2", "steps": None, "tokens": 10, "skip_step": None})
+    assert not RECIPES.is_valid({"extends": "p9"})
+    assert not RECIPES.is_valid({"steps": 5})
 
 
 def undescribed(definitions: dict[str, Any]) -> list[str]:

@@ -1,12 +1,12 @@
 """The JSON Schema of spec documents, with which an editor completes and checks them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import getdoc
 from typing import Any
 
 from pairform.assemblies.specs.model import SCHEMA_ID, LayerSpec, ModelSpec, StackSpec
 from pairform.assemblies.specs.stack import Override
-from pairform.registry import KINDS, SLOT_KEY
+from pairform.registry import KINDS, SLOT_KEY, Spec
 
 Schema = dict[str, Any]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,6 +38,28 @@ def schema() -> Schema:
         **whole_or_extending(ModelSpec.__name__),
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def documents(specs: Sequence[type[Spec]], title: str, places: Mapping[tuple[type[Spec], str], Schema]) -> Schema:
+    """The JSON Schema of documents that contain those of models.
+
+    Args:
+        specs: Class of the documents, and classes that only `places` refer to.
+        title: Title of the schema.
+        places: By class and field, the schema of a field that holds documents of models or patches on them. It may refer to
+            the definitions of `schema()`, and to those of `specs` and their parts, each also as a merge patch.
+    """
+    own: dict[str, Schema] = {}
+    for spec in specs:
+        root = spec.model_json_schema()
+        own |= root.pop("$defs", {}) | {spec.__name__: root}
+    for (owner, field), value in places.items():
+        properties = own[owner.__name__]["properties"]
+        properties[field] = described(properties[field], value)
+    own = with_names(own)
+    patches = {name + PATCH: patch_of(name, definition) for name, definition in own.items()}
+    definitions = schema()["$defs"] | {name: nullable(definition) for name, definition in own.items()} | patches
+    return {"$schema": DRAFT, "title": title, **ref(specs[0].__name__), "$defs": dict(sorted(definitions.items()))}
 
 
 def whole_or_extending(name: str) -> Schema:
@@ -138,7 +160,7 @@ def redirected(value: Any) -> Any:
     if isinstance(value, Mapping):
         items = {key: redirected(item) for key, item in value.items() if key != "default"}
         target = items.get("$ref")
-        return items | {"$ref": target + PATCH} if isinstance(target, str) and not target.endswith(PATCH) else items
+        return items | {"$ref": target + PATCH} if isinstance(target, str) and ":" not in target else items
     if isinstance(value, list):
         return [redirected(item) for item in value]
     return value

@@ -2,24 +2,25 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
 from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
+from pairform.experiments.execution.progress import Progress, Report
 from pairform.experiments.execution.worker import Work
+from pairform.experiments.results.precision import precise
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
+from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten
+from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
-
-Report = Callable[[Trial], None]
-"""Callback that receives each trial as it ends."""
 
 
 class Executor(Protocol):
@@ -48,11 +49,12 @@ def run_study(
     source: Path,
     jobs: int = 1,
     retry: bool = False,
+    only: Collection[str] | None = None,
     executor: str = "local",
     cluster: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
     command: list[str] | None = None,
-    report: Report = lambda trial: None,
+    report: Report = lambda ended: None,
 ) -> list[Trial]:
     """Run every trial that is not done yet.
 
@@ -65,6 +67,7 @@ def run_study(
         source: Folder to which the data's paths are relative.
         jobs: Largest number of trials that run at once.
         retry: Run trials again that failed in an earlier run.
+        only: Names of variants: the trials of all others wait for a later run. Default: all variants.
         executor: local, slurm or submitit.
         cluster: Slurm settings such as `partition`.
         tensorboard: Also log metrics for TensorBoard, into each trial's folder.
@@ -93,31 +96,68 @@ def run_study(
 
         search = Search(study, study.search, source, contents, out)
     planned = plan_trials(study, source, contents) if search is None else search.planned
+    if only is not None:
+        check_only(study, only)
     check_folder(out, study, planned, contents.digests)
     check_room(out, planned if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
+    limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
     with lock(out / LOCK, wait=False):
         remove_partials(out)
-        prepare(out, study, planned, retry)
-        write_json(out / DATA, contents.digests)
-        write_json(out / ENVIRONMENT, environment(source, command or []))
-        waiting = [trial.name for trial in planned if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
-        queue = iter(waiting) if search is None else search.queue(waiting)
+        machine = environment(source, command or [])
+
+        progress = Progress(out, report)
 
         def ended(trial: Trial) -> None:
             if search is not None:
                 search.update()
-            report(trial)
+            progress.ended(trial)
 
-        run_trials(out, queue, backend, jobs, study.budget.minutes, ended)
+        for trials in rounds(out, study, planned, only):
+            prepare(out, study, trials, retry)
+            retry = False  # in later rounds
+            write_json(out / DATA, contents.digests)
+            write_json(out / ENVIRONMENT, machine)
+            chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
+            waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
+            progress.expect(len(waiting) if search is None else search.left)
+            queue = iter(waiting) if search is None else search.queue(waiting)
+            run_trials(out, queue, backend, jobs, limit, ended)
     return trials_of(out)
+
+
+def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[str] | None) -> Iterator[list[Trial]]:
+    """The trials to run, and again with one more seed after each round, as long as the study's differences need more.
+
+    Of a study whose seeds are listed, and of chosen variants, there is one round. There is no next round while trials of this
+    one are left, as after the study's minutes.
+    """
+    seeds = study.seeds
+    if not isinstance(seeds, SeedsUntil):
+        yield planned
+        return
+    for count in range(FEWEST, seeds.most + 1):
+        trials = [trial for trial in planned if trial.seed < count]
+        yield trials
+        left = any(TrialFolder(out, trial.name).read().status not in ("done", "failed") for trial in trials)
+        if left or only is not None or precise(out, seeds.until, count):
+            return
 
 
 def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:
     """The executor that `kind` names; `InputError` if its package or the cluster is missing."""
     cluster = cluster_of(kind, settings)
     return Processes(work) if cluster is None else Jobs(work, settings, cluster)
+
+
+def check_only(study: StudySpec, only: Collection[str]) -> None:
+    """Raise `InputError` unless `only` names variants of a study that is not a search."""
+    if study.search is not None:
+        raise InputError(Problem("only", "a study with a search", "a study without one, in which variants can be chosen"))
+    for name in only:
+        if name not in study.arms:
+            raise InputError(Problem("only", shorten(name), "a variant of the study", suggest(name, study.arms)))
 
 
 def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
@@ -183,18 +223,19 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources", "costs")})
 
 
-def run_trials(out: Path, queue: Iterator[str], executor: Executor, jobs: int, minutes: float | None, report: Report) -> None:
-    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `minutes`."""
-    start = time.monotonic()
+def run_trials(
+    out: Path, queue: Iterator[str], executor: Executor, jobs: int, limit: float | None, ended: Callable[[Trial], None]
+) -> None:
+    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock."""
     try:
         while True:
-            late = minutes is not None and time.monotonic() - start > 60 * minutes
+            late = limit is not None and time.monotonic() > limit
             while len(executor.running) < jobs and not late and (name := next(queue, None)) is not None:
                 executor.start(name)
             if not executor.running:
                 return
             for name, outcome in executor.wait():
-                report(settle(TrialFolder(out, name), outcome))
+                ended(settle(TrialFolder(out, name), outcome))
     finally:
         executor.stop()
 

@@ -12,7 +12,8 @@ from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
-from pairform.experiments.report.table import columns, rows, trial_columns, trial_rows
+from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
+from pairform.experiments.results.factors import FactorResults
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
 
@@ -72,6 +73,9 @@ def render(found: Report) -> str:
         report=found,
         study=found.study,
         counts=counts(found),
+        findings=[] if found.factors else [variant for variant in found.variants if variant.findings],
+        factors=[factor_table(each) for each in found.factors],
+        rules=found.study.comparison.explanation,
         failed=[trial for trial in found.trials if trial.status == "failed"],
         columns=shown,
         rows=rows(found.variants, shown),
@@ -130,11 +134,33 @@ def counts(found: Report) -> str:
     """As in `3 variants, 2 seeds: 6 of 6 trials done`."""
     done = sum(trial.status == "done" for trial in found.trials)
     variants = number(len(found.variants), "variant")
-    return f"{variants}, {number(len(found.study.seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
+    seeds = {trial.seed for trial in found.trials}
+    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
 
 
 def number(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def factor_table(found: FactorResults) -> dict[str, Any]:
+    """A row for each level of each factor, and what was found of factors and interactions as sentences with their subjects."""
+    rows = [
+        (each.factor, each.level, plain(each.mean), "" if each.half_width is None else plain(each.half_width))
+        for each in found.effects
+    ]
+    findings = [
+        (f"{each.factor}: {each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
+        for each in found.effects
+        if each.comparison is not None
+    ]
+    findings += [
+        (
+            " by ".join(f"{factor}: {level}" for factor, level in each.levels.items()),
+            each.comparison.sentence(found.rules) + found.aliased(list(each.levels)),
+        )
+        for each in found.interactions
+    ]
+    return {"measure": found.measure.replace("_", " "), "seeds": len(found.seeds), "rows": rows, "findings": findings}
 
 
 def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.results.factors import FactorResults, factor_results
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -16,7 +17,7 @@ from pairform.experiments.results.records import (
     measurable,
     result_of,
 )
-from pairform.experiments.results.summary import caution, summarise, trials_by_variant
+from pairform.experiments.results.summary import summarise, trials_by_variant
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 from pairform.training.metrics import METRICS
@@ -36,7 +37,7 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean of a measure over `seeds`, and half the width of its confidence interval (None for fewer than two seeds)."""
+    """Mean of a measure over `seeds`, and half the width of its confidence interval (None for fewer than three seeds)."""
 
     mean: float
     half_width: float | None
@@ -63,6 +64,7 @@ class Variant:
     seeds:       results by seed, of trials that are done.
     measured:    mean and interval of each measure.
     change:      of the loss from the first variant at the same point of the grid, paired by seed; None for the first itself.
+    findings:    what was found of each measure, as sentences without a subject.
     curves:      by split and measure.
     unread:      number of unreadable lines of metrics, by trial.
     """
@@ -75,6 +77,7 @@ class Variant:
     seeds: dict[int, dict[str, Any]]
     measured: dict[str, Measured]
     change: Measured | None
+    findings: dict[str, str]
     curves: dict[tuple[str, str], Curve]
     unread: dict[str, int]
 
@@ -100,17 +103,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report."""
+    """The contents of a report. factors: their effects on each measure; none in a study without factors."""
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
-    caution: str
+    factors: list[FactorResults]
 
     @property
     def first(self) -> str:
         """Name of the variant that the others are compared with."""
-        return next(iter(self.study.variants))
+        return next(iter(self.study.arms))
 
     @property
     def unread(self) -> dict[str, int]:
@@ -129,7 +132,7 @@ def read_report(folder: Path) -> Report:
     rows = summarise(folder)
     variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, caution(rows))
+    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
 
 
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
@@ -145,7 +148,8 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         match=trials[0].match,
         seeds={trial.seed: result_of(folder, trial.name) for trial in done},
         measured={key: Measured(**found) for key, found in row["results"].items()},
-        change=Measured(**change) if change else None,
+        change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
+        findings={measure: each["finding"] for measure, each in row.get("difference", {}).items()},
         curves=read_curves([line for lines, _ in metrics.values() for line in lines]),
         unread={name: count for name, (_, count) in metrics.items() if count},
     )

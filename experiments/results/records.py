@@ -91,6 +91,7 @@ class Trial(Spec):
     number: Annotated[int, Field(ge=0)] = Field(description="Position in the order in which trials run.")
     variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
     point: str = Field(default="", description="The grid's values alone.")
+    levels: dict[str, str] = Field(default_factory=dict, description="Level of each factor of the study.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")
@@ -188,6 +189,10 @@ def measurable(value: object) -> bool:
 
 
 def first_variant(study: Path) -> str | None:
-    """Name of the variant that the others are compared with."""
-    variants = read_json(study / STUDY).get("variants")
+    """Name of the variant that the others are compared with; None if there is none."""
+    document = read_json(study / STUDY)
+    if document.get("factors"):  # the first combination, which is the first trial's
+        first = min(trials_of(study), key=lambda trial: trial.number, default=None)
+        return None if first is None else first.variant
+    variants = document.get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None

@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
+from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import Count, counter, match
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
@@ -80,7 +81,7 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    combinations = [combination(study, name, point) for name in study.variants for point in points]
+    combinations = [combination(study, name, point) for name in study.arms for point in points]
     return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 
 
@@ -98,7 +99,7 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
             lengths = check_variant(variant, contents)
             if study.match is not None:
                 count = counter(study.match.by, lengths, variant.training.dtype)
-                if each.variant == next(iter(study.variants)):
+                if each.variant == next(iter(study.arms)):
                     wanted[each.shown] = count(variant.spec)
                 elif each.shown in wanted:
                     variant = matched(study, variant, folder, wanted[each.shown], count)
@@ -129,6 +130,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             number=next(order),
             variant=variant.name,
             point=variant.shown,
+            levels=dict(variant.levels),
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),
@@ -140,7 +142,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             match=variant.match,
             costs=freeze(variant.costs),
         )
-        for seed in study.seeds
+        for seed in all_seeds(study.seeds)
         for variant in variants
     ]
 
@@ -200,15 +202,19 @@ def check_device(name: str) -> None:
 
 
 def check_room(out: Path, trials: list[Trial], jobs: int) -> None:
-    """Check that the disk has space for the trials' files, `jobs` trials with checkpoints at a time."""
+    """Check that the disk has space for the trials' files."""
+    check_space(out.absolute() / TRIALS, room(trials, jobs), f"for {len(trials)} trials")
+
+
+def room(trials: list[Trial], jobs: int) -> int:
+    """Upper bound of the bytes of the trials' files, `jobs` trials with checkpoints at a time."""
     needed = sum(
         BYTES + len(str(trial.spec)) + LINE * 2 * (1 + trial.training.steps // trial.training.log_every) for trial in trials
     )
     largest = max(
         (checkpoint_bytes(spec) for spec in {trial.spec for trial in trials if trial.training.checkpoint_every}), default=0
     )
-    needed += KEPT * min(jobs, len(trials)) * largest
-    check_space(out.absolute() / TRIALS, needed, f"for {len(trials)} trials")
+    return needed + KEPT * min(jobs, len(trials)) * largest
 
 
 def checkpoint_bytes(spec: Mapping[str, Any]) -> int:

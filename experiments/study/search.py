@@ -60,8 +60,8 @@ class Search:
         self.study, self.settings, self.source, self.contents, self.out = study, settings, source, contents, out
         first = {path: values[0] for path, values in study.grid.items()}
         # every variant at the first point: errors of the base and the patches are raised before the first trial
-        self.first = make_variants(study, source, contents, [combination(study, name, first) for name in study.variants])
-        self.choices = {VARIANT: tuple(study.variants)}
+        self.first = make_variants(study, source, contents, [combination(study, name, first) for name in study.arms])
+        self.choices = {VARIANT: tuple(study.arms)}
         self.choices |= {path: tuple(json.dumps(thaw(value)) for value in values) for path, values in study.grid.items()}
         self.variants: dict[str, Variant] = {}
         self.points = [self.plan(params) for params in read_points(out, self.choices, settings.measure)]
@@ -78,6 +78,13 @@ class Search:
     def most(self) -> list[Trial]:
         """As many trials as the search can run, all like the first: an estimate of the disk space."""
         return trials_for(self.study, self.contents, self.first[:1]) * self.study.points
+
+    @property
+    def left(self) -> int:
+        """Number of trials that are not done, those of points that are not chosen yet included."""
+        known = [trial for trial in self.planned if TrialFolder(self.out, trial.name).exists]
+        ended = sum(TrialFolder(self.out, trial.name).read().status in ("done", "failed") for trial in known)
+        return self.study.trials - ended
 
     def queue(self, waiting: list[str]) -> Iterator[str]:
         """Names of the trials to run: those `waiting` of earlier points, then those of new points.

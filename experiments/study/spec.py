@@ -1,12 +1,26 @@
 """A study as JSON: a base model, variants of it, and how each is trained and measured."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.experiments.statistics.rules import ComparisonSpec
+from pairform.experiments.study.factors import (
+    Design,
+    Factors,
+    FullDesign,
+    Levels,
+    check_factors,
+    combinations,
+    count_combinations,
+    variant_name,
+)
+from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
@@ -19,7 +33,6 @@ DEEPEST = 64
 """Largest number of fields in a path of the grid."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
-Seeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 
 
 class BudgetSpec(Spec):
@@ -79,6 +92,14 @@ def comparable(value: Any) -> str:
     return repr(value)
 
 
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: patches on the base, and the levels of the factors that they come from."""
+
+    patches: tuple[Mapping[str, Any], ...]
+    levels: Levels = field(default_factory=dict)
+
+
 class StudySpec(Spec):
     """Everything that a study's numbers depend on. In patches and grid paths, `training` and `weights` refer to these fields of
     the study."""
@@ -99,6 +120,12 @@ class StudySpec(Spec):
         min_length=1,
         description="Merge patches on the base by name; the first is the baseline of comparisons.",
     )
+    factors: Factors = Field(
+        default_factory=dict,
+        description="Named patches, as levels of factors, in place of variants: `{factor: {level: patch}}`. A combination of "
+        "levels is a variant; that of all first levels is compared with the others.",
+    )
+    design: Design = Field(default=FullDesign(), description="Which combinations of levels are run.")
     grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(
         default_factory=dict,
         description="Paths in the model's spec, each with its values; every variant is run with every combination.",
@@ -107,11 +134,15 @@ class StudySpec(Spec):
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
         description="Task or files that trials learn from."
     )
-    seeds: Seeds = Field(default=(0, 1, 2), description="Seeds of weights and data order; one trial each.")
+    seeds: Seeds = Field(
+        default=(0, 1, 2),
+        description="Seeds of weights and data order; one trial each. Or an object: as many seeds as the differences need.",
+    )
     search: SearchSpec | None = Field(default=None, description="Run only a part of a large grid. Default: the whole grid.")
     match: MatchSpec | None = Field(
         default=None, description="Scale variants to the size of the first. Default: none is scaled."
     )
+    comparison: ComparisonSpec = Field(default=ComparisonSpec(), description="How variants are compared with the first one.")
     latency: bool = Field(
         default=False,
         description="Also measure the seconds in which a trained model generates. Trials that run at the same time distort it.",
@@ -126,20 +157,38 @@ class StudySpec(Spec):
         return self
 
     def _check(self) -> Iterator[Problem]:
-        if len(set(self.seeds)) < len(self.seeds):
-            yield Problem("seeds", str(list(self.seeds)), "each seed once")
+        seeds = all_seeds(self.seeds)
+        if len(set(seeds)) < len(seeds):
+            yield Problem("seeds", str(list(seeds)), "each seed once")
+        if isinstance(self.seeds, SeedsUntil) and self.search is not None:
+            yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
         for path, values in self.grid.items():
             yield from self._check_values(path, values)
-        if self.match is not None and len(self.variants) < 2:
+        if self.match is not None and not self.factors and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is scaled towards the first")
         if self.search is not None and not self.grid:
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
             yield Problem("match", "match and search together", "only one of the two")
+        design = list(self._check_design())
+        yield from design
+        if design:
+            return
         count = self.trials
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
             yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
+
+    def _check_design(self) -> Iterator[Problem]:
+        if not self.factors:
+            if self.design != FullDesign():
+                yield Problem("design", "no factors", "factors whose combinations it chooses")
+            return
+        yield from check_factors(self.factors, self.design)
+        if self.variants != {"base": {}}:
+            yield Problem("variants", "variants and factors together", "one of them", "Make the variants levels of a factor.")
+        if self.grid:
+            yield Problem("grid", "a grid and factors together", "one of them", "Make the grid's values levels of a factor.")
 
     def _check_values(self, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
         parts = path.split(".")
@@ -160,10 +209,21 @@ class StudySpec(Spec):
         assert not isinstance(self.base, str), "expanded when the study was read"
         return dict(thaw(self.base["spec"] if "convert" in self.base else self.base))
 
+    @functools.cached_property
+    def arms(self) -> dict[str, Arm]:
+        """The variants by name, or the combinations of factors that are run."""
+        if not self.factors:
+            return {name: Arm((patch,)) for name, patch in self.variants.items()}
+        return {
+            variant_name(levels): Arm(tuple(self.factors[factor][level] for factor, level in levels.items()), levels)
+            for levels in combinations(self.factors, self.design)
+        }
+
     @property
     def combinations(self) -> int:
         """Number of variants times number of points of the grid."""
-        return len(self.variants) * math.prod(map(len, self.grid.values()))
+        arms = count_combinations(self.factors, self.design) if self.factors else len(self.variants)
+        return arms * math.prod(map(len, self.grid.values()))
 
     @property
     def points(self) -> int:
@@ -173,4 +233,4 @@ class StudySpec(Spec):
     @property
     def trials(self) -> int:
         """Largest number of trials: one for each seed and point."""
-        return self.points * len(self.seeds)
+        return self.points * len(all_seeds(self.seeds))

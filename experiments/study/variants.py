@@ -9,6 +9,7 @@ from typing import Any
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, Carried, Match, Weights
+from pairform.experiments.study.factors import Levels
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.weights import initialise
 from pairform.registry import Problem, SpecError, merge_patch, patch_at, shorten, thaw
@@ -24,11 +25,12 @@ LONGEST = 100
 
 @dataclass(frozen=True)
 class Combination:
-    """A variant at a point of the grid, written as `depth=2` and so on, with its patches."""
+    """A variant at a point of the grid, written as `depth=2` and so on, with its patches, and the levels of its factors."""
 
     variant: str
     point: tuple[str, ...]
     patches: tuple[dict[str, Any], ...]
+    levels: Levels
 
     @property
     def shown(self) -> str:
@@ -42,7 +44,7 @@ class Combination:
     @property
     def folder(self) -> str:
         """Folder name. It depends on this name alone, so that other variants can be added or removed."""
-        parts = (self.variant, *self.point)
+        parts = (*(self.variant.split(" ") if self.levels else [self.variant]), *self.point)
         joined = "-".join(parts)
         if all(PLAIN.fullmatch(part) for part in parts) and len(joined) <= LONGEST:
             return joined
@@ -52,7 +54,9 @@ class Combination:
     @property
     def where(self) -> str:
         """Its name in errors."""
-        return f"variants.{self.variant}" + (f" with {self.shown}" if self.shown else "")
+        return (f"factors with {self.variant}" if self.levels else f"variants.{self.variant}") + (
+            f" with {self.shown}" if self.shown else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,9 @@ def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combin
     """A variant at a point of the grid."""
     short = short_names(list(study.grid))
     shown = tuple(f"{short[path]}={value}" for path, value in point.items())
-    patches = (thaw(study.variants[name]), *(patch_at(path, thaw(value)) for path, value in point.items()))
-    return Combination(name, shown, patches)
+    arm = study.arms[name]
+    patches = (*map(thaw, arm.patches), *(patch_at(path, thaw(value)) for path, value in point.items()))
+    return Combination(name, shown, patches, arm.levels)
 
 
 def short_names(paths: list[str]) -> dict[str, str]:
@@ -107,6 +112,7 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         combination.variant,
         combination.point,
         combination.patches,
+        combination.levels,
         made.spec,
         training,
         weights,

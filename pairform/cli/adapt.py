@@ -1,4 +1,4 @@
-"""The commands of `adapt`: run, plan, status and export."""
+"""The commands of `adapt`: run, plan, status, export and fields."""
 
 import time
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pairform.cli.options import (
+    FieldPath,
     Json,
     Out,
     OutFormat,
@@ -143,6 +144,15 @@ def export(
 
     write(directory, out, step=step, average=not last, format=check_format(format_), overwrite=overwrite)
     print(printable(str(out)))
+
+
+@adapt.command()
+def fields(path: FieldPath = None, as_json: Json = False) -> None:
+    """List the fields of a recipe: type, default and meaning."""
+    from pairform.cli.fields import show_fields
+    from pairform.training.adaptation.recipe import Recipe
+
+    show_fields(Recipe, path, as_json)
 
 
 def show(directory: Path, as_json: bool) -> None:

@@ -3,11 +3,12 @@
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, get_args
 
-from pairform.registry import KINDS, LIMIT, SLOT_KEY, BlockSpec, PairformError, Sizes, registry_of
+from pairform.cli.fields import Option, options
+from pairform.registry import KINDS, BlockSpec, PairformError, Sizes, registry_of
 
 PAPER = re.compile(r"arXiv (\d{4}\.\d{5})")
 OWNERS = {"ModelSpec": "the model", "StackSpec": "a stack", "LayerSpec": "a layer", "VisionSpec": "a stack's vision"}
@@ -17,17 +18,6 @@ HOSTS = {
 }
 SOURCE_DEPENDENT = ("attention", "feed_forward", "embedding")
 """Kinds whose blocks depend on whether there is a source to read."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """A field of a spec. default: as JSON; None if the field is required or absent by default."""
-
-    path: str
-    type: str
-    default: str | None
-    required: bool
-    says: str
 
 
 @dataclass(frozen=True)
@@ -124,59 +114,3 @@ def refusals(kind: str, spec: type[BlockSpec]) -> Iterator[str]:
     for host, sizes in HOSTS.items():
         for problem in block.check(sizes):
             yield f"{host} (expected {problem.expected})"
-
-
-def options(field: str, schema: Mapping[str, Any], path: str = "") -> Iterator[Option]:
-    """The field's option, then those of the object that it holds, or of each variant of it."""
-    value = schema["properties"][field]
-    default = None if value.get("default") is None else json.dumps(value["default"])
-    says = value.get("description", "")
-    objects = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in variants(value) if "$ref" in each]
-    objects = [each for each in objects if "properties" in each]
-    if len(objects) > 1:
-        names = " or ".join(json.dumps(name_of(each)) for each in objects)
-        yield Option(f"{path}{field}.name", names, json.dumps(value["default"]["name"]), False, says)
-    else:
-        required = field in schema.get("required", ())
-        yield Option(path + field, "object" if objects else words(value), None if objects else default, required, says)
-    for each in objects:
-        variant = f" ({name_of(each)})" if len(objects) > 1 else ""
-        if variant:
-            yield Option(f"{path}{field}{variant}", "object", None, False, " ".join(each.get("description", "").split()))
-        scope = {"$defs": schema.get("$defs", {})} | each
-        for inside in each["properties"]:
-            if inside != "name":
-                for option in options(inside, scope, f"{path}{field}."):
-                    yield replace(option, path=option.path + variant)
-
-
-def name_of(variant: Mapping[str, Any]) -> str:
-    """Of an object that is one of several by its name."""
-    return variant["properties"]["name"]["const"]
-
-
-def variants(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    for key in ("anyOf", "oneOf"):
-        if key in value:
-            return [inner for each in value[key] for inner in variants(each)]
-    return [value]
-
-
-def words(value: Mapping[str, Any]) -> str:
-    """A JSON Schema in words."""
-    return " or ".join(dict.fromkeys(kind for each in variants(value) if (kind := word(each)) is not None))
-
-
-def word(value: Mapping[str, Any]) -> str | None:
-    if SLOT_KEY in value:
-        return value[SLOT_KEY].removeprefix("slot.").replace("-or-", " or ")
-    if "const" in value or "enum" in value:
-        return " or ".join(json.dumps(each) for each in value.get("enum", [value.get("const")]))
-    if value.get("type") == "null":
-        return None
-    if value.get("type") == "array":
-        inner = [words(each) for each in value.get("prefixItems", ())] or [words(value.get("items", {})), "..."]
-        return f"[{', '.join(inner)}]"
-    bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    limits = [f"{sign} {value[key]:g}" for key, sign in bounds.items() if key in value and value[key] != LIMIT]
-    return " ".join([str(value.get("type", "object")), *limits])

@@ -32,7 +32,7 @@ COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
     blocks: ("pairform blocks norm", "pairform blocks norm rmsnorm"),
     show: ("pairform show t5gemma-2b-2b", "pairform show t5gemma-2b-2b --set decoder.depth=12 --json"),
     diff: ("pairform diff gemma-2-2b gemma-2-9b",),
-    schema: ("pairform schema --out pairform.schema.json",),
+    schema: ("pairform schema --out pairform.schema.json", "pairform schema study --out study.schema.json"),
     inspect: ("pairform inspect t5gemma-9b-2b --source-length 1024",),
     plan: ("pairform plan --encoder gemma-large --decoder gemma-small",),
     convert: ("pairform convert --encoder gemma-large --decoder gemma-small --out pair",),

@@ -36,6 +36,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model 
 Slurm = Annotated[
     list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="Slurm setting, as in partition=gpu. Repeatable.")
 ]
+FieldPath = Annotated[
+    str | None, typer.Argument(metavar="[PATH]", help="A field, as in training.optimizer; by default, all fields.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed for newly initialised weights.")]
 
 

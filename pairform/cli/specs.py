@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pairform.cli.options import Drawn, Json, Settings, Spec, diagram_form, parse_set, print_json, torch_dtype
+from pairform.cli.options import Drawn, Json, Settings, Spec, diagram_form, one_of, parse_set, print_json, torch_dtype
 
 
 def presets(as_json: Json = False) -> None:
@@ -66,15 +66,19 @@ def diff(old: Spec, new: Spec, drawn: Drawn = None, as_json: Json = False) -> No
 
 
 def schema(
+    of: Annotated[str, typer.Argument(metavar="[KIND]", help="What the schema is of: model, study or recipe.")] = "model",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="File to write; by default the schema is printed.")
     ] = None,
 ) -> None:
-    """Write the JSON Schema of specs, for use in editors."""
-    from pairform import schema as make
+    """Write the JSON Schema of specs, studies or recipes, for editors."""
+    from pairform import schema as model_schema
+    from pairform.experiments.study.schema import study_schema
     from pairform.registry import write_text
+    from pairform.training.adaptation.schema import recipe_schema
 
-    text = json.dumps(make(), indent=2) + "\n"
+    makers = {"model": model_schema, "study": study_schema, "recipe": recipe_schema}
+    text = json.dumps(makers[one_of(of, makers, "KIND")](), indent=2) + "\n"
     if out is None:
         print(text, end="")
     else:

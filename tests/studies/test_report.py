@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ NAME = "merged <b>&amp;"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    run(folder, {"variants": {"merged": None, NAME: MERGED, "diverges": DIVERGES}, "latency": True, "match": MATCH}, jobs=2)
+    variants = {"merged": None, NAME: MERGED, "diverges": DIVERGES}
+    run(folder, {"variants": variants, "latency": True, "match": MATCH, "seeds": [0, 1, 2]}, jobs=2)
     return folder / "study"
 
 
@@ -96,13 +98,13 @@ def test_the_table_holds_what_the_trials_measured(page: str, study: Path) -> Non
         for variant in ("separate", NAME)
     }
     for name, values in losses.items():
-        half = 12.7062047 * abs(values[0] - values[1]) / 2  # Student's t for one degree of freedom, as tables print it
-        assert rows[name]["Loss"] == f"{sum(values) / 2:.4f} ± {half:.4f}"
+        half = 4.30265273 * stdev(values) / 3**0.5  # Student's t for two degrees of freedom, as tables print it
+        assert rows[name]["Loss"] == f"{fmean(values):.4f} ± {half:.4f}"
     changes = [new - old for old, new in zip(losses["separate"], losses[NAME], strict=True)]
-    assert rows[NAME]["Loss against the first"].startswith(f"{sum(changes) / 2:+.4f} ±")
+    assert rows[NAME]["Loss against the first"].startswith(f"{fmean(changes):+.4f} ±")
     assert rows["separate"]["Loss against the first"] == ""
     assert rows["diverges"]["Loss"] == ""
-    assert rows["diverges"]["Trials"] == "2 failed"
+    assert rows["diverges"]["Trials"] == "3 failed"
 
 
 def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> None:
@@ -116,7 +118,7 @@ def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> 
     size = r"the size of the first variant: [\d,]+ parameters against [\d,]+, a difference of [+-]\d\.\d\d%, "
     assert re.search(size + r"within the study's tolerance of 10\.00%\.", read.text)
     assert "the loss is" in read.text
-    assert "3 variants, 2 seeds: 4 of 6 trials done" in read.text
+    assert "3 variants, 3 seeds: 6 of 9 trials done" in read.text
     assert read.text.count("On the front: ") == 3  # parameters, FLOPs, latency
     assert ["versions: python", platform.python_version()] in cells
 

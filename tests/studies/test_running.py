@@ -33,17 +33,15 @@ def test_a_study_from_its_file_to_its_table(tmp_path: Path, pairform_command: Co
     separate, merged = ran["variants"]
     assert (separate["variant"], merged["variant"]) == ("separate", "merged")
     assert separate["trials"] == merged["trials"] == {"done": 2}
-    assert separate["results"]["loss"]["half_width"] > 0
+    assert separate["results"]["loss"]["half_width"] is None, "of two seeds"
     losses = {trial.name: result(tmp_path, trial.name)["loss"] for trial in trials_of(tmp_path / "study")}
     differences = [losses[f"merged-seed{seed}"] - losses[f"separate-seed{seed}"] for seed in (0, 1)]
     assert merged["difference"]["loss"]["mean"] == pytest.approx(sum(differences) / 2)
-    assert merged["difference"]["loss"]["half_width"] == pytest.approx(
-        12.706 * abs(differences[0] - differences[1]) / 2, rel=1e-3
-    )
+    assert merged["difference"]["loss"]["half_width"] is None
     assert "difference" not in separate
     assert separate["results"]["parameters"]["mean"] - merged["results"]["parameters"]["mean"] == 4 * 8 * 8 + 2 * 8
     printed = pairform_command("study", "status", tmp_path / "study").out.splitlines()
-    assert [line.split()[0] for line in printed] == ["variant", "separate", "merged"]
+    assert [line.split()[0] for line in printed] == ["variant", "separate", "merged", "merged:"]
     environment = json.loads((tmp_path / "study" / "environment.json").read_text())
     assert environment["command"].startswith(f"pairform study run {file}")
     assert environment["machine"]["instructions"].startswith(torch.backends.cpu.get_cpu_capability())

@@ -59,7 +59,7 @@ def test_the_commands_jobs_are_those_of_the_run(
 ) -> None:
     most: list[int] = []
     monkeypatch.setattr(running, "Processes", lambda work: Executor(work.study))
-    monkeypatch.setattr(running, "run_trials", lambda out, queue, executor, jobs, minutes, report: most.append(jobs))
+    monkeypatch.setattr(running, "run_trials", lambda out, queue, executor, jobs, limit, report: most.append(jobs))
     for words, jobs in (([], 1), (["--jobs", 3], 3)):
         CommandLine(monkeypatch, capsys)("study", "run", write_study(tmp_path), *words)
         assert most.pop() == jobs
@@ -67,10 +67,10 @@ def test_the_commands_jobs_are_those_of_the_run(
 
 def test_no_trial_is_begun_after_the_minutes_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = write_results(tmp_path, {"a": ["planned"] * 5})
-    times = iter([0.0, 10.0, 50.0, 61.0, 70.0, 80.0, 90.0])
+    times = iter([10.0, 50.0, 61.0, 70.0, 80.0, 90.0])
     monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(times)))
     executor = Executor(out)
-    run_trials(out, (f"a-seed{seed}" for seed in range(5)), executor, 1, 1.0, lambda trial: None)
+    run_trials(out, (f"a-seed{seed}" for seed in range(5)), executor, 1, 60.0, lambda trial: None)
     assert executor.started == ["a-seed0", "a-seed1"]
 
 

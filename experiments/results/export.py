@@ -1,0 +1,70 @@
+"""A study's trials as one table, for a spreadsheet or a data frame."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from pairform.experiments.results.records import result_of, trials_of
+from pairform.registry import InputError, OutputError, Problem, not_installed, output_path, replace_bytes
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a text that a spreadsheet would run."""
+
+
+def export(study: Path, out: Path, overwrite: bool = False) -> Path:
+    """Write a row for each trial: its variant, the levels of its factors, its seed, its status and its results.
+
+    Args:
+        study: The study's folder.
+        out: A file that ends in .csv or .parquet.
+        overwrite: Replace a file that exists.
+
+    Raises:
+        OutputError: there is no study, or the file exists or cannot be written.
+        InputError: another ending, or pyarrow is not installed.
+    """
+    target = output_path(out)
+    if target.suffix not in (".csv", ".parquet"):
+        raise InputError(Problem(str(out), f"the ending {target.suffix!r}", ".csv or .parquet"))
+    if target.exists() and not overwrite:
+        raise OutputError(Problem(str(out), "a file that exists", "a new name", "Add --overwrite to replace it."))
+    rows = table(study)
+    replace_bytes(target, as_csv(rows) if target.suffix == ".csv" else as_parquet(rows))
+    return target
+
+
+def table(study: Path) -> list[dict[str, Any]]:
+    """The rows, all with the same columns: None for what a trial lacks."""
+    found = []
+    for trial in sorted(trials_of(study), key=lambda trial: trial.number):
+        row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}
+        row |= {f"factor.{factor}": level for factor, level in trial.levels.items()} | {"status": trial.status}
+        found.append(row | (result_of(study, trial.name) if trial.status == "done" else {}))
+    columns = dict.fromkeys(name for row in found for name in row)
+    return [{name: row.get(name) for name in columns} for row in found]
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    if rows:
+        writer.writerow(map(harmless, rows[0]))
+        writer.writerows([harmless(value) for value in row.values()] for row in rows)
+    return file.getvalue().encode("utf-8", "backslashreplace")
+
+
+def harmless(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula, with an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise InputError(not_installed("study export", "pyarrow", "adapt")) from None
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()

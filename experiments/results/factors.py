@@ -1,0 +1,78 @@
+"""The effects of a study's factors, from the trials that are done."""
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pairform.experiments.results.records import STUDY
+from pairform.experiments.results.summary import results_of, rules_of, trials_by_variant
+from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
+from pairform.experiments.statistics.factorial import alias_groups, effect_name
+from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
+from pairform.registry import read_json
+
+
+@dataclass(frozen=True)
+class FactorResults:
+    """The effects of factors on one measure.
+
+    seeds:        those in which every combination is done, on which all numbers are based.
+    effects:      of each level; none if the combinations cannot tell the factors apart.
+    interactions: of each two factors, of aliases only the first; none for combinations that were chosen one by one.
+    aliases:      groups of effects that a fractional design cannot tell apart.
+    """
+
+    measure: Quality
+    seeds: tuple[int, ...]
+    effects: list[Effect]
+    interactions: list[Interaction]
+    rules: ComparisonSpec
+    aliases: list[list[str]]
+
+    def aliased(self, factors: Sequence[str]) -> str:
+        """A sentence that names the effects that the design cannot tell apart from this one; empty if there is none."""
+        name = effect_name(factors)
+        others = [other for group in self.aliases if name in group for other in group if other != name]
+        return f" It cannot be told apart from {', '.join(others)}." if others else ""
+
+
+def factor_results(study: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
+    """The effects of a study's factors on each measure that its trials have; empty for a study without factors.
+
+    seeds: those to use; by default, all in which every combination is done.
+    """
+    document = read_json(study / STUDY)
+    if not document.get("factors"):
+        return []
+    factors = {factor: list(levels) for factor, levels in document["factors"].items()}
+    design = document.get("design", {})
+    rules, groups = rules_of(study), trials_by_variant(study)
+    cells = [trials[0].levels for trials in groups.values()]
+    results = list(results_of(study, groups, seeds).values())
+    aliases = alias_groups(list(factors), design["resolution"]) if design.get("name") == "fractional" else []
+    pairs = [] if design.get("name") == "chosen" else distinct(list(factors), aliases)
+    found = []
+    for measure in QUALITY:
+        complete = [seed for seed in results[0] if all(result.get(seed, {}).get(measure) is not None for result in results)]
+        if complete:
+            values = np.array([[result[seed][measure] for seed in complete] for result in results], dtype=np.float64)
+            found.append(
+                FactorResults(
+                    measure,
+                    tuple(complete),
+                    effects(factors, cells, values, measure, rules),
+                    interactions(pairs, factors, cells, values, measure, rules),
+                    rules,
+                    aliases,
+                )
+            )
+    return found
+
+
+def distinct(factors: Sequence[str], aliases: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """The pairs of factors whose interactions differ from one another and from every factor: of aliases, the first."""
+    repeated = {name for group in aliases for name in group[1:]}
+    return [pair for pair in itertools.combinations(factors, 2) if effect_name(pair) not in repeated]

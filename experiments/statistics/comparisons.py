@@ -1,0 +1,107 @@
+"""Differences of variants from a first one, paired by seed: tested, corrected for their number, and said in a sentence."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pairform.experiments.statistics.corrections import NAMES, adjust
+from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST, interval, t_test
+from pairform.experiments.statistics.power import detectable
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality
+
+Verdict = Literal["lower", "higher", "equivalent", "uncorrected", "not_found", "identical", "few_seeds"]
+"""lower, higher: found, after the correction.
+equivalent:    not found, and the interval lies within the margin.
+uncorrected:   the test alone would have found it, and the correction does not.
+not_found:     none of these.
+identical:     no seed differs.
+few_seeds:     fewer than three: there is no interval."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of one variant from the first.
+
+    mean:       of the differences over `seeds` seeds.
+    half_width: of the 95 % confidence interval of that mean; None for few seeds, as are the following.
+    p:          of a two-sided paired t-test.
+    adjusted:   p after the correction for `count` comparisons.
+    detectable: the smallest difference that this design would find with the power that the study asks for.
+    """
+
+    measure: Quality
+    verdict: Verdict
+    mean: float
+    seeds: int
+    count: int
+    half_width: float | None = None
+    p: float | None = None
+    adjusted: float | None = None
+    detectable: float | None = None
+
+    def sentence(self, rules: ComparisonSpec) -> str:
+        """What was found, as a sentence without a subject."""
+        name = self.measure.replace("_", " ")
+        if self.half_width is None or self.adjusted is None or self.detectable is None:
+            return f"{self.seeds} of at least {FEWEST} seeds that an interval of the {name} needs."
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        within = f"{CONFIDENCE:.0%} interval {digits(low)} to {digits(high)}"
+        tested = f"p = {self.adjusted:.2g}"
+        if rules.correction != "none" and self.count > 1:
+            tested += f" after {NAMES[rules.correction]} correction for {self.count} comparisons"
+        margin = rules.margins.get(self.measure)
+        match self.verdict:
+            case "identical":
+                return f"the {name} of every seed is the same."
+            case "lower" | "higher":
+                small = "" if margin is None or not inside(low, high, margin) else f", within the margin of {digits(margin)}"
+                return f"{name} {self.verdict} by {digits(abs(self.mean))}{small}: {within}, {tested}."
+            case "equivalent":
+                return f"equivalent in {name} within {digits(margin or 0.0)}: {within}."
+            case "uncorrected":
+                return f"difference of {name} not established: {within} excludes zero, but {tested}."
+        return f"no difference of {name} found: {within}; this design could see {digits(self.detectable)}."
+
+
+def compare(differences: Mapping[str, Sequence[float]], measure: Quality, rules: ComparisonSpec) -> dict[str, Comparison]:
+    """Compare variants with the first one.
+
+    Args:
+        differences: From the first variant, of each seed that both have, by variant.
+        measure: What differs.
+        rules: The study's rules.
+    """
+    tested = {name: values for name, values in differences.items() if len(values) >= FEWEST}
+    tests = {name: t_test(values) for name, values in tested.items()}
+    adjusted = dict(zip(tests, adjust(list(tests.values()), rules.correction), strict=True))
+    rate = rules.error_rate if rules.correction == "none" else rules.error_rate / max(1, len(tested))
+    found = {}
+    for name, values in differences.items():
+        mean, half = interval(values)
+        if half is None:
+            found[name] = Comparison(measure, "few_seeds", mean, len(values), len(tested))
+            continue
+        verdict: Verdict = "not_found"
+        margin = rules.margins.get(measure)
+        if not any(values):
+            verdict = "identical"
+        elif adjusted[name] < rules.error_rate:
+            verdict = "lower" if mean < 0 else "higher"
+        elif margin is not None and inside(mean - half, mean + half, margin):
+            verdict = "equivalent"
+        elif tests[name] < rules.error_rate:
+            verdict = "uncorrected"
+        seen = detectable(statistics.stdev(values), len(values), rate, rules.power)
+        found[name] = Comparison(measure, verdict, mean, len(values), len(tested), half, tests[name], adjusted[name], seen)
+    return found
+
+
+def inside(low: float, high: float, margin: float) -> bool:
+    """Whether an interval lies inside a margin around zero."""
+    return -margin < low and high < margin
+
+
+def digits(value: float) -> str:
+    """Four decimal places, or two digits of a small number."""
+    return f"{value:.4f}" if abs(value) >= 1e-3 or not value else f"{value:.2g}"

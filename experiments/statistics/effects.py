@@ -1,0 +1,110 @@
+"""Effects of factors: marginal means of levels, their differences, and interactions of two factors, paired by seed."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pairform.experiments.statistics.comparisons import Comparison, compare
+from pairform.experiments.statistics.intervals import interval
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A level of a factor.
+
+    mean:       of the measure, over the levels of all other factors alike.
+    half_width: of its 95 % confidence interval; None for fewer than three seeds.
+    comparison: with the factor's first level; None for that level.
+    """
+
+    factor: str
+    level: str
+    mean: float
+    half_width: float | None
+    seeds: int
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How much the difference between two levels of one factor changes between two levels of another.
+
+    levels: by factor, the levels that are compared with the first ones.
+    """
+
+    levels: Mapping[str, str]
+    comparison: Comparison
+
+
+def effects(
+    factors: Mapping[str, Sequence[str]],
+    cells: Sequence[Mapping[str, str]],
+    values: Values,
+    measure: Quality,
+    rules: ComparisonSpec,
+) -> list[Effect]:
+    """Marginal means and main effects, by least squares without interactions.
+
+    Args:
+        factors: Levels by factor.
+        cells: The combinations that were run.
+        values: `[cells, seeds]`.
+        measure: What was measured.
+        rules: The study's rules.
+
+    Returns:
+        One for each level; none if the combinations cannot tell the factors apart.
+    """
+    columns = [(factor, level) for factor, levels in factors.items() for level in levels[1:]]
+    design = np.array([[1.0, *(float(cell[factor] == level) for factor, level in columns)] for cell in cells])
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return []
+    fitted, *_ = np.linalg.lstsq(design, values)
+    found = {each: fitted[1 + place] for place, each in enumerate(columns)}
+    level_means = {
+        factor: sum(found[factor, level] for level in levels[1:]) / len(levels) for factor, levels in factors.items()
+    }
+    grand = fitted[0] + sum(level_means.values())
+    compared = compare({f"{factor}={level}": found[factor, level].tolist() for factor, level in columns}, measure, rules)
+    rows = []
+    for factor, levels in factors.items():
+        for level in levels:
+            own = grand - level_means[factor] + found.get((factor, level), 0.0)
+            mean, half = interval(own.tolist())
+            rows.append(Effect(factor, level, mean, half, len(own), compared.get(f"{factor}={level}")))
+    return rows
+
+
+def interactions(
+    pairs: Iterable[tuple[str, str]],
+    factors: Mapping[str, Sequence[str]],
+    cells: Sequence[Mapping[str, str]],
+    values: Values,
+    measure: Quality,
+    rules: ComparisonSpec,
+) -> list[Interaction]:
+    """Interactions of pairs of factors, of each level with the first ones, averaged over all other factors.
+
+    The other arguments are those of `effects`. Levels of which not all four combinations were run are left out.
+    """
+    differences: dict[str, list[float]] = {}
+    levels_of: dict[str, dict[str, str]] = {}
+    for one, other in pairs:
+        for level, opposite in itertools.product(factors[one][1:], factors[other][1:]):
+            corners = [
+                values[[cell[one] == a and cell[other] == b for cell in cells]]
+                for a, b in itertools.product((level, factors[one][0]), (opposite, factors[other][0]))
+            ]
+            if all(len(corner) for corner in corners):
+                both, first, second, neither = (corner.mean(axis=0) for corner in corners)
+                name = f"{one}={level} by {other}={opposite}"
+                differences[name] = ((both - first) - (second - neither)).tolist()
+                levels_of[name] = {one: level, other: opposite}
+    compared = compare(differences, measure, rules)
+    return [Interaction(levels_of[name], comparison) for name, comparison in compared.items()]

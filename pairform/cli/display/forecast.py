@@ -1,0 +1,73 @@
+"""What a study would take, on the command line."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pairform.cli.display.printing import Sheet, console
+from pairform.cli.display.text import duration
+from pairform.registry.errors import printable
+
+if TYPE_CHECKING:
+    from pairform.experiments.execution.forecast import Forecast
+
+
+def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]:
+    """The forecast as a document."""
+    rows: dict[str, Any] = {
+        "variants": [asdict(variant) | {"seconds": variant.seconds} for variant in found.variants],
+        "trials": found.trials,
+        "seconds": found.seconds,
+        "bytes": found.bytes,
+        "comparisons": found.comparisons,
+        "aliases": found.aliases,
+        "noise": None,
+    }
+    if found.noise is not None:
+        rows["noise"] = asdict(found.noise) | {"interval": found.noise.interval, "detectable": found.detectable}
+        if difference:
+            rows["noise"]["seeds_needed"] = found.seeds_needed(difference)
+    return rows
+
+
+def print_forecast(found: "Forecast", difference: float | None) -> None:
+    table = Sheet()
+    for column in ("variant", "trials", "parameters", "FLOPs", "ms a step", "time of all"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for variant in found.variants:
+        timed = (
+            ("", "") if variant.step_seconds is None else (f"{1000 * variant.step_seconds:.1f}", duration(variant.seconds or 0))
+        )
+        table.add_row(variant.name, str(variant.trials), f"{variant.parameters:,}", f"{variant.flops:,}", *timed)
+    console.print(table)
+    total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
+    console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
+    for group in found.aliases:
+        console.print(printable(f"Not told apart: {', '.join(group)}."))
+    for line in noise_lines(found, difference):
+        console.print(line)
+
+
+def noise_lines(found: "Forecast", difference: float | None) -> list[str]:
+    """What the study could find, in sentences."""
+    rules, count = found.study.comparison, found.comparisons
+    if not count:
+        return []
+    if found.noise is None:
+        first = next(iter(found.study.arms))
+        return [f"Noise: not known. Run at least 3 seeds of the first variant: pairform study run FILE --only {first!r}"]
+    low, high = found.noise.interval
+    lines = [
+        f"Noise: differences of loss vary between seeds by a standard deviation of {found.noise.deviation:.2g} "
+        f"(95% interval {low:.2g} to {high:.2g}), estimated from {found.noise.source}."
+    ]
+    seeds, among = found.seeds, f"among {count} comparison{'s' * (count > 1)}"
+    if (seen := found.detectable) is None:
+        lines.append(f"{seeds} seed{'s' * (seeds > 1)} cannot be tested; use at least 3.")
+    else:
+        lines.append(
+            f"With {seeds} seeds, a difference of {seen:.2g} is found with a probability of {rules.power:.0%} {among}."
+        )
+    if difference:
+        needed = found.seeds_needed(difference)
+        lines.append(f"A difference of {difference:g} needs {'more than 10,000' if needed is None else needed} seeds.")
+    return lines
