@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.functional.plain import plain
+from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.plain import compiled_on_cpu, plain
 
 FEW = 1 << 13
 """Up to this many elements the calls of five operators take longer than torch's own kernel."""
@@ -16,9 +17,12 @@ FEW = 1 << 13
 def gelu_tanh(hidden: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x (1 + tanh(u)) / 2` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`.
 
-    On a CPU without gradients computed as the equal `x sigmoid(2 u)`: torch's kernel takes twice as long, and loses the digits
-    of negative numbers to cancellation.
+    On a CPU computed as the equal `x sigmoid(2 u)`, if it is compiled or needs no gradients: torch's kernel takes twice as
+    long, and loses the digits of negative numbers to cancellation.
     """
+    if compiled_on_cpu(hidden):
+        inner = wide(hidden)
+        return (inner * torch.sigmoid(2 * sqrt(2 / pi) * (inner + 0.044715 * inner**3))).to(hidden.dtype)
     differentiable = torch.is_grad_enabled() and hidden.requires_grad
     if hidden.dtype != torch.float32 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
         return functional.gelu(hidden, approximate="tanh")

@@ -1,4 +1,4 @@
-"""Where operators may be composed by hand: in eager mode on a CPU."""
+"""Where operators may be composed by hand: in eager mode on a CPU, and in code that is compiled for one."""
 
 import torch
 from torch import Tensor, nn
@@ -15,3 +15,8 @@ def plain(tensor: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def compiled_on_cpu(tensor: Tensor) -> bool:
+    """Whether operators on this tensor are compiled for this CPU. An exported program is for all devices."""
+    return torch.compiler.is_compiling() and tensor.device.type == "cpu" and not torch.compiler.is_exporting()

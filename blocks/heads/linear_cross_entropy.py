@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to, wide
 from pairform.blocks.functional.linear import linear
+from pairform.blocks.functional.plain import plain
 from pairform.blocks.functional.processor import wide_rows
-from pairform.blocks.heads.labels import IGNORED, check_values
+from pairform.blocks.functional.softcap import softcapped
+from pairform.blocks.heads.labels import IGNORED, averaged, check_values
 from pairform.blocks.heads.loss_terms import Factors, LossParts, LossTerms
 from pairform.blocks.heads.tile_losses import loss_of_tile
 from pairform.registry import InputError, Problem
@@ -55,7 +58,7 @@ def linear_cross_entropy(
         InputError: labels of another shape, or on a CPU token IDs outside the vocabulary.
 
     Softcap, softmax and loss are computed in at least float32. If all labels are ignored, the loss is nan and its gradients
-    are zero, as in torch. There are no second derivatives.
+    are zero, as in torch. There are no second derivatives, except of a few logits on a CPU.
     """
     return linear_losses(hidden, weight, labels, softcap, tokens)[0]
 
@@ -79,6 +82,8 @@ def linear_losses(
         )
     if (dtype := cast_to(hidden.device.type)) is not None:  # as autocast does for the plain product
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if terms is None and labels.numel() * weight.shape[0] <= TILE and hidden.dtype != torch.float16 and plain(hidden):
+        return loss_of_few(hidden, weight, labels.flatten().long(), softcap, tokens, bias), None
     train = torch.is_grad_enabled()
     wanted = [train and each is not None and each.requires_grad for each in (hidden, weight, bias)]
     teacher = None if terms is None else terms.teacher
@@ -91,6 +96,16 @@ def linear_losses(
     tensors = hidden.flatten(0, -2), weight, bias, labels.flatten().long(), tokens
     loss, parts, *_ = apply(*tensors, *theirs, softcap, factors, *wanted)
     return loss, None if terms is None else LossParts(*parts.unbind())
+
+
+def loss_of_few(
+    hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, tokens: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """The loss of logits that fill one tile, by torch's operators: calls of many more take longer than the arithmetic."""
+    check_values(labels, weight.shape[0], f"token ids below {weight.shape[0]}")
+    logits = wide(linear(hidden.flatten(0, -2), weight, bias))
+    logits = logits if softcap is None else softcapped(logits, softcap)
+    return averaged(functional.cross_entropy, logits, labels, tokens=tokens)
 
 
 @torch.library.custom_op("pairform::linear_cross_entropy", mutates_args=())

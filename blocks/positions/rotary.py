@@ -89,4 +89,6 @@ class RotaryPosition(nn.Module):
         factor = scaling.attention_factor
         cos, sin = (angles.cos(), angles.sin()) if factor == 1.0 else (angles.cos() * factor, angles.sin() * factor)
         # both channels of a pair have the same angle; the second one is subtracted from the first
-        return torch.cat((cos, cos), dim=-1).to(heads.dtype), torch.cat((-sin, sin), dim=-1).to(heads.dtype)
+        # in one tensor: a compiler would compute the cosines again for each head of each layer
+        cosines, sines = torch.cat((cos, cos, -sin, sin), dim=-1).to(heads.dtype).chunk(2, dim=-1)
+        return cosines, sines

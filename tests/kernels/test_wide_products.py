@@ -26,7 +26,8 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU without products in half precision."""
+    """A CPU without products in half precision, on which no weight is small."""
+    monkeypatch.setattr(linear_layers, "SMALL", 0)
     monkeypatch.setattr(linear_layers, "widens", lambda device: device == "cpu")
     monkeypatch.setattr(linear_layers, "wide_rows", lambda device, dtype: 5 if dtype.itemsize == 2 else None)
 
@@ -45,6 +46,29 @@ def test_product_and_gradients_are_rounded_once(dtype: torch.dtype, sizes: tuple
     exact = [each.double().requires_grad_() for each in given]
     product, expected = wide_product(*leaves), functional.linear(*exact)
     slopes = drawn(dtype, rows, columns)
+    found = [product, *torch.autograd.grad(product, leaves, slopes)]
+    wanted = [expected, *torch.autograd.grad(expected, exact, slopes.double())]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == dtype
+        assert roundings(one, other, dtype) <= ROUNDINGS
+
+
+@half
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_small_weight_is_multiplied_in_float32(dtype: torch.dtype, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Product and gradients are rounded once, and hidden states of fewer rows or under autocast are multiplied as they are."""
+    monkeypatch.setattr(linear_layers, "SMALL", 7 * 3)
+    given = [drawn(dtype, 2, 6, 7), drawn(dtype, 3, 7)] + [drawn(dtype, 3)] * biased
+    leaves = [each.clone().requires_grad_() for each in given]
+    exact = [each.double().requires_grad_() for each in given]
+    bias = leaves[2] if biased else None
+    assert linear_layers.is_small(leaves[0], leaves[1], bias)
+    assert not linear_layers.is_small(leaves[0][:, :2], leaves[1], bias)
+    with torch.autocast("cpu", dtype):
+        assert not linear_layers.is_small(leaves[0], leaves[1], bias)
+    product, expected = linear_layers.linear(*leaves), functional.linear(*exact)
+    slopes = drawn(dtype, 2, 6, 3)
     found = [product, *torch.autograd.grad(product, leaves, slopes)]
     wanted = [expected, *torch.autograd.grad(expected, exact, slopes.double())]
     for one, other in zip(found, wanted, strict=True):
