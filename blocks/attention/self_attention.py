@@ -111,8 +111,8 @@ class OwnSequenceAttention(AttentionHeads):
         return own.whole if self.reads_whole(keys, context) else held
 
     def reads_whole(self, keys: Float[Tensor, "batch kv_heads length head_dim"], context: Context) -> bool:
-        """Whether these new keys' queries read all of the cache's buffers, whose other slots their mask excludes: in decoding
-        on a CPU, in half precision."""
+        """Whether the queries of these new keys read whole buffers of the cache, of which their mask excludes the slots of
+        other tokens: in decoding steps in half precision on a CPU (see `OwnKeys.whole`)."""
         return (
             keys.shape[2] == 1
             and self.pattern.causal
