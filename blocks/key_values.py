@@ -60,6 +60,14 @@ class OwnKeys:
         return KeyValues(self.buffers.keys[:, :, part], self.buffers.values[:, :, part], self.start)
 
     @property
+    def whole(self) -> KeyValues:
+        """The buffers, with unused slots after the tokens kept, and with a window slots of earlier tokens before them.
+
+        A product in half precision copies keys that are a part of a buffer first, which takes longer than the product itself.
+        """
+        return KeyValues(self.buffers.keys, self.buffers.values, self.start - self.begin)
+
+    @property
     def bytes(self) -> int:
         """Bytes of the tokens kept, without spare capacity."""
         return self.held.bytes

@@ -7,12 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn import functional
 
 from pairform.blocks.attention.kernels.dispatch import Demand
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask, MaskPattern
 from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec, Read
 from pairform.blocks.context import Context, TokenSlot
+from pairform.blocks.functional.processor import HALVES, onednn_multiplies
 from pairform.blocks.key_values import KeyValues, OwnKeys, Place
 from pairform.blocks.positions.base import NoPosition, PositionedSpec, ScoreBias, ScoreBiasSpec
 from pairform.registry import BlockSpec, Sizes, Slot, build_block
@@ -105,7 +107,22 @@ class OwnSequenceAttention(AttentionHeads):
         if (own := context.cache.own.get(context.place)) is None:
             own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
             context.cache.own[context.place] = own
-        return own.write(keys, values, context.cache.room)
+        held = own.write(keys, values, context.cache.room)
+        return own.whole if self.reads_whole(keys, context) else held
+
+    def reads_whole(self, keys: Float[Tensor, "batch kv_heads length head_dim"], context: Context) -> bool:
+        """Whether the queries of these new keys read whole buffers of the cache, of which their mask excludes the slots of
+        other tokens: in decoding steps in half precision on a CPU (see `OwnKeys.whole`)."""
+        return (
+            keys.shape[2] == 1
+            and self.pattern.causal
+            and keys.device.type == "cpu"
+            and keys.dtype in HALVES
+            and context.weights is None
+            and context.segments is None
+            and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+            and onednn_multiplies(keys.dtype)
+        )
 
     def read(self, held: KeyValues, context: Context) -> Read:
         """These keys and values with their mask and score bias.
@@ -121,19 +138,24 @@ class OwnSequenceAttention(AttentionHeads):
         return Read(held.keys, held.values, mask, self.score_bias(mask, context) if self.biases_scores else None)
 
     def own_mask(self, first: int, length: int, context: Context) -> JoinedMask:
-        """The mask of the new tokens over `length` keys, the first of which is at position `first`."""
+        """The mask of the new tokens over `length` keys, the first of which is at position `first`. Keys after the last new
+        token are unused slots of the cache's buffers."""
         segments, prefix = context.segments, context.prefix
         blocks = context.blocks if self.pattern.causal else None
         if self.pattern.prefix and prefix is not None:  # its tokens are one more block
             others = torch.full_like(prefix, -1, dtype=torch.long) if blocks is None else blocks
             blocks = others.masked_fill(prefix, torch.iinfo(torch.long).max)
+        queries, valid = context.positions.shape[1], context.valid
+        if valid is not None:
+            unused = first + length - valid.shape[1]
+            valid = functional.pad(valid[:, first:], (0, unused)) if unused else valid[:, first:]
         mask = Mask(
             self.pattern,
             query_start=context.offset,
-            query_length=first + length - context.offset,  # the last key is that of the last query
+            query_length=queries,
             key_start=first,
             key_length=length,
-            valid=None if context.valid is None else context.valid[:, first:],
+            valid=valid,
             blocks=blocks,
             query_segments=None if segments is None else segments[:, context.offset :],
             key_segments=None if segments is None else segments[:, first:],
