@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pairform.blocks.functional.dtypes import cast, wide
 from pairform.blocks.functional.plain import plain
 
 FEW = 1 << 13
@@ -20,8 +21,9 @@ def gelu_tanh(hidden: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     of negative numbers to cancellation.
     """
     differentiable = torch.is_grad_enabled() and hidden.requires_grad
-    if hidden.dtype != torch.float32 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
+    if hidden.dtype == torch.float64 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
         return functional.gelu(hidden, approximate="tanh")
-    inner = torch.mul(hidden, hidden)
-    inner = torch.addcmul(hidden, inner, hidden, value=0.044715, out=inner)
-    return inner.mul_(2 * sqrt(2 / pi)).sigmoid_().mul_(hidden)
+    exact = wide(hidden)
+    inner = torch.mul(exact, exact)
+    inner = torch.addcmul(exact, inner, exact, value=0.044715, out=inner)
+    return cast(inner.mul_(2 * sqrt(2 / pi)).sigmoid_().mul_(exact), hidden.dtype)
