@@ -78,10 +78,10 @@ def test_no_more_scores_are_held_than_a_chunks(monkeypatch: pytest.MonkeyPatch) 
     sizes = []
     real = Tiles.weights
 
-    def watched(self: Tiles, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
-        weights, bent = real(self, tile, queries, slope=slope)
-        sizes.append(weights.shape)
-        return weights, bent
+    def watched(self: Tiles, tile: Tile, queries: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        found = real(self, tile, queries)
+        sizes.append(found[0].shape)
+        return found
 
     monkeypatch.setattr(Tiles, "weights", watched)
     mask = JoinedMask((Mask(MaskPattern(window=(3, 2)), 0, 64, 0, 64),))
@@ -103,6 +103,40 @@ def test_dropout_is_drawn_again_for_gradients() -> None:
     (gradient,) = torch.autograd.grad(mixed.square().sum() / 2, values)
     torch.testing.assert_close((gradient * values).sum(), mixed.square().sum())
     assert not torch.allclose(mixed, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("softcap", [None, 50.0, 200.0])
+@pytest.mark.parametrize(("size", "of_values"), [(1.0, 1.0), (1.0, 1e-20), (1.0, 1e37), (6.0, 1.0)])
+def test_with_scores_and_values_of_any_size(dtype: torch.dtype, softcap: float | None, size: float, of_values: float) -> None:
+    """Exponentials of small scores are not shifted by the largest one; of others they would exceed float32."""
+    generator = torch.Generator().manual_seed(0)
+    mask = JoinedMask((Mask(MaskPattern(causal=True), 0, 40, 0, 40, padding(40, 12)),))
+    queries, keys, values = (torch.randn(ROWS, 2, 40, HEAD_DIM, generator=generator).mul(size).to(dtype) for _ in "qkv")
+    values *= of_values
+    given = [tensor.requires_grad_() for tensor in (queries, keys, values)]
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    answers = []
+    for kernel, (q, k, v) in ((chunked, given), (eager, exact)):
+        mixed, _ = kernel(q, (k,), (v,), AttentionCall(mask, 0.3, softcap))
+        masked = torch.ones(ROWS, 1, 40, 1)
+        masked[1, :, :12] = 0
+        mixed = mixed / of_values * masked
+        answers.append((mixed, *torch.autograd.grad(mixed.square().sum(), (q, k))))
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    for found, expected in zip(*answers, strict=True):
+        assert found.isfinite().all()
+        assert (found.double() - expected).norm() <= tolerance * expected.norm()
+
+
+def test_a_row_does_not_depend_on_the_values_of_others() -> None:
+    mask = JoinedMask((Mask(MaskPattern(), 0, 40, 0, 40),))
+    heads = [torch.randn(ROWS, 2, 40, HEAD_DIM) for _ in range(3)]
+    alone, _ = chunked(heads[0], (heads[1],), (heads[2],), AttentionCall(mask, 0.3))
+    for tensor in heads:
+        tensor[1] *= 1e10
+    together, _ = chunked(heads[0], (heads[1],), (heads[2],), AttentionCall(mask, 0.3))
+    assert torch.equal(alone[0], together[0])
 
 
 def test_auto_takes_chunks_where_they_pay() -> None:

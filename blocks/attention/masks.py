@@ -65,6 +65,13 @@ class Mask:
         """How many tokens to its right a query attends to within its block; None is all."""
         return self.pattern.window[1] if self.pattern.prefix and self.pattern.window is not None else None
 
+    @property
+    def place(self) -> tuple[int, int, int] | None:
+        """What the mask of this pattern depends on; None if on the tokens, too."""
+        if self.padded or self.blocks is not None:
+            return None
+        return self.query_start - self.key_start, self.query_length, self.key_length
+
     def rows(self, begin: int, end: int) -> "Mask":
         """The mask of queries `begin` to `end` on all keys."""
         segments = None if self.query_segments is None else self.query_segments[:, begin:end]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 16
 """Elements in the rows taken together: few enough for intermediate results to stay in a CPU's caches."""
 
 

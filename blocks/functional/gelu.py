@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pairform.blocks.functional.dtypes import wide
+from pairform.blocks.functional.dtypes import cast, wide
 from pairform.blocks.functional.plain import compiled_on_cpu, plain
 
 FEW = 1 << 13
@@ -24,8 +24,9 @@ def gelu_tanh(hidden: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         inner = wide(hidden)
         return (inner * torch.sigmoid(2 * sqrt(2 / pi) * (inner + 0.044715 * inner**3))).to(hidden.dtype)
     differentiable = torch.is_grad_enabled() and hidden.requires_grad
-    if hidden.dtype != torch.float32 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
+    if hidden.dtype == torch.float64 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
         return functional.gelu(hidden, approximate="tanh")
-    inner = torch.mul(hidden, hidden)
-    inner = torch.addcmul(hidden, inner, hidden, value=0.044715, out=inner)
-    return inner.mul_(2 * sqrt(2 / pi)).sigmoid_().mul_(hidden)
+    exact = wide(hidden)
+    inner = torch.mul(exact, exact)
+    inner = torch.addcmul(exact, inner, exact, value=0.044715, out=inner)
+    return cast(inner.mul_(2 * sqrt(2 / pi)).sigmoid_().mul_(exact), hidden.dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-ROWS, COLUMNS, INNER = 512, 512, 2048
+ROWS, COLUMNS, INNER = 1024, 1024, 2048
 """The largest tile: of rows, of columns, and of the products that one sum adds up. Larger ones are no faster."""
 
 
@@ -28,14 +28,15 @@ def multiply(rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
         for below in range(0, count, ROWS):
             ours = rows[below : below + ROWS]
             total = sums[: len(ours) * len(some)].view(len(ours), len(some))
-            if bias is None:
-                total.zero_()
-            else:
-                total.copy_(bias[right_of : right_of + COLUMNS])
             for begin in range(0, inner, INNER):
                 place = slice(begin, begin + INNER)
-                theirs = widened(right, some[:, place]) if held is None else held
-                total.addmm_(widened(left, ours[:, place]), theirs.T)
+                mine, theirs = widened(left, ours[:, place]), widened(right, some[:, place]) if held is None else held
+                if begin:
+                    total.addmm_(mine, theirs.T)
+                elif bias is None:
+                    torch.mm(mine, theirs.T, out=total)
+                else:
+                    torch.addmm(bias[right_of : right_of + COLUMNS].to(total.dtype), mine, theirs.T, out=total)
             product[below : below + ROWS, right_of : right_of + COLUMNS] = total
     return product
 

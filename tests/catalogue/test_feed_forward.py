@@ -321,3 +321,14 @@ def test_gelu_tanh_without_gradients_is_more_exact_than_torchs() -> None:
     assert not torch.allclose(torchs.double(), exact, rtol=4e-6, atol=1e-12)
     assert torch.equal(gelu_tanh(hidden[:9]), functional.gelu(hidden[:9], approximate="tanh"))
     assert torch.equal(gelu_tanh(hidden.requires_grad_()), torchs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_gelu_tanh_in_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    hidden = torch.linspace(-12, 12, 20_000).to(dtype)
+    exact = functional.gelu(hidden.double(), approximate="tanh")
+    # half a unit in the last place, which float16's subnormal numbers share; 1e-12: the reference's own cancellation
+    unit = torch.finfo(dtype).eps
+    least = max(0.51 * unit * torch.finfo(dtype).tiny, 1e-12)
+    torch.testing.assert_close(gelu_tanh(hidden).double(), exact, rtol=0.51 * unit, atol=least)

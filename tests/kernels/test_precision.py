@@ -50,8 +50,17 @@ def test_every_depth_of_the_fraction_reaches_as_far_as_its_table_says(largest: f
     assert ((capped - exact).abs() <= 2e-7 * exact.abs()).all()
 
 
+def test_error_of_the_softcap_of_half_precision_is_two_roundings_of_the_cap() -> None:
+    scores = torch.linspace(-200, 200, 4001)
+    exact = 50 * (scores.double() / 50).tanh()
+    cap_scores(scores, 1 / 50, 50.0, Buffers(torch.device("cpu")), half=True)
+    # of the sigmoid, which is multiplied by twice the cap, and of the result
+    assert (scores - exact).abs().max() <= 2 * 50 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_score_that_is_no_number_stays_seen(value: float) -> None:
+def test_a_score_that_is_no_number_stays_seen(value: float, half: bool) -> None:
     scores = torch.tensor([[[1.0, value]]])
-    cap_scores(scores, 1.0, 2.0, Buffers(torch.device("cpu")))
+    cap_scores(scores, 0.5, 2.0, Buffers(torch.device("cpu")), half=half)
     torch.testing.assert_close(scores, 2 * torch.tensor([[[0.5, value / 2]]]).tanh(), equal_nan=True)

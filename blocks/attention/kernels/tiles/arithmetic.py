@@ -9,7 +9,8 @@ from torch import Tensor
 from pairform.blocks.attention.kernels.arguments import AttentionCall, Parts
 from pairform.blocks.attention.kernels.biases import by_distance, of_diagonals
 from pairform.blocks.attention.kernels.tiles.buffers import Buffers
-from pairform.blocks.attention.kernels.tiles.softcap import cap_scores
+from pairform.blocks.attention.kernels.tiles.exponentials import LOG2E, exponentials, is_bounded
+from pairform.blocks.attention.kernels.tiles.softcap import cap_scores, slope
 from pairform.blocks.attention.kernels.tiles.tiling import Tile, tiles_of
 from pairform.blocks.functional.dtypes import bounded, cast, split_scale
 from pairform.blocks.functional.processor import wide_rows
@@ -19,8 +20,7 @@ class Tiles:
     """Attention of `queries` `[batch, heads, q, head_dim]` to parts of keys and values `[batch, kv_heads, k, head_dim]`."""
 
     def __init__(self, queries: Tensor, keys: Parts, values: Parts, call: AttentionCall, seed: int | None) -> None:
-        self.queries = queries
-        self.keys, self.values = (tuple(part.contiguous() for part in parts) for parts in (keys, values))
+        self.queries, self.keys, self.values = queries, keys, values
         self.call, self.seed = call, seed
         self.kv_heads = keys[0].shape[1]
         self.groups = queries.shape[1] // self.kv_heads
@@ -30,14 +30,19 @@ class Tiles:
         self.biases = {place: bias.to(self.wide) for place, bias in enumerate(call.biases) if bias is not None}
         self.count = sum(part.shape[2] for part in keys)
         self.buffer = Buffers(queries.device)
+        self.row_keys: Parts = ()
+        self.row_values: Parts = ()
+        self.bounded = False
 
     def forward(self) -> Tensor:
         """The output, `[batch, heads, q, head_dim]`; at fully masked queries the average of all values."""
         mixed = torch.empty_like(self.queries, memory_format=torch.contiguous_format)
         for tile in self.tiles():
-            weights, _ = self.weights(tile, self.of_queries(self.queries, tile))
+            weights, sums, _ = self.weights(tile, self.of_queries(self.queries, tile))
             drop(weights, self.kept(tile, weights))
-            part = self.products(self.narrow(weights), self.of_keys(self.values, tile))
+            part = self.products(self.narrow(weights), self.of_keys(self.row_values, tile))
+            if sums is not None:
+                part.div_(sums)
             if tile.hidden is not None and tile.hidden.fully_masked is not None:
                 part = torch.where(tile.hidden.fully_masked, self.average(tile), self.by_group(part))
             self.write(mixed, tile, part)
@@ -57,9 +62,9 @@ class Tiles:
             queries, given = self.of_queries(self.queries, tile), self.of_queries(gradient, tile)
             if tile.hidden is not None and tile.hidden.fully_masked is not None:
                 given = self.distribute_to_values(of_values, tile, given, tile.hidden.fully_masked)
-            weights, slope = self.weights(tile, queries, slope=True)
+            weights, _, slope = self.weights(tile, queries, backward=True)
             # the gradient of the attention weights, then in place that of the scores
-            steps = self.scores("steps", given, self.of_keys(self.values, tile))
+            steps = self.scores("steps", given, self.of_keys(self.row_values, tile))
             kept = self.kept(tile, steps)
             drop(steps, kept)
             # softmax: a weight's gradient reaches its score as weight * (gradient - the weighted mean of gradients)
@@ -74,36 +79,61 @@ class Tiles:
             self.add(of_values, tile, self.narrow(weights), given)
             narrow = self.narrow(steps)
             self.add(of_keys, tile, narrow, queries)
-            self.write(of_queries, tile, self.products(narrow, self.of_keys(self.keys, tile)))
+            self.write(of_queries, tile, self.products(narrow, self.of_keys(self.row_keys, tile)))
         gradients = [part.to(self.queries.dtype) for part in (*of_keys, *of_values)]
         biases = (bias for bias in self.call.biases if bias is not None)
         return [of_queries, *gradients, *(total.to(like.dtype) for total, like in zip(of_biases.values(), biases, strict=True))]
 
     def tiles(self) -> Iterator[Tile]:
-        return tiles_of(self.queries, self.kv_heads, self.call.mask, self.wide)
+        row = None
+        for tile in tiles_of(self.queries, self.kv_heads, self.call.mask, self.wide):
+            if tile.row != row:
+                row = tile.row
+                self.row_keys, self.row_values = self.of_row("keys", self.keys, row), self.of_row("values", self.values, row)
+                self.bounded = is_bounded(self.queries[row], self.row_keys, self.row_values, self.call)
+            yield tile
 
-    def weights(self, tile: Tile, queries: Tensor, *, slope: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Softmax of the tile's scores `[kv_heads, groups * queries, keys]`, and with `slope` and a softcap the derivative of
-        the scores with respect to the products of queries and keys.
+    def of_row(self, name: str, parts: Parts, row: int) -> Parts:
+        """The parts of one row of the batch, `[kv_heads, keys, head_dim]`, contiguous and in the dtype of the products."""
+        own = [part[row] for part in parts]
+        if own[0].dtype == self.dtype and all(part.is_contiguous() for part in own):
+            return tuple(own)
+        return tuple(
+            self.buffer(f"{name} {number}", tuple(part.shape), self.dtype).copy_(part) for number, part in enumerate(own)
+        )
+
+    def weights(self, tile: Tile, queries: Tensor, *, backward: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The tile's attention weights `[kv_heads, groups * queries, keys]`; their sums `[kv_heads, groups * queries, 1]` if
+        the products with them are still to be divided by these; for the backward pass, which needs the weights normalised,
+        with a softcap the derivative of the scores with respect to the products of queries and keys.
         """
-        # in float16 a part of the scale is applied before the product, which might overflow otherwise
+        cap, half = self.call.softcap, self.queries.dtype.itemsize < self.wide.itemsize
+        unit = LOG2E if self.bounded else 1.0  # the base of the exponentials is 2 or e
+        # in float16 a part of the scale is applied before the product, which might overflow otherwise; in float32 all that
+        # scores are multiplied by, since there are fewer queries
         power, rest = split_scale(self.call.scale, self.dtype)
-        scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.keys, tile))
+        rest *= unit if cap is None else 2 / cap
+        if self.dtype == self.wide:
+            power, rest = power * rest, 1.0
+        scores = self.scores("scores", queries if power == 1 else queries * power, self.of_keys(self.row_keys, tile))
         scores = bounded(scores, self.dtype)
         bent = None
-        cap = self.call.softcap
-        if cap is None:
+        if cap is not None:
+            cap_scores(scores, rest / 2, cap * unit, self.buffer, half=half, sloped=backward)
+            if backward:
+                bent = slope(scores, self.call.scale, cap * unit, self.buffer)
+        elif rest != 1:
             scores.mul_(rest)
-        else:
-            bent = cap_scores(scores, rest, cap, self.buffer, slope=slope)
-            if bent is not None and power != 1:
-                # the slope is with respect to the product of the scaled queries
-                bent.mul_(power)
         for numbers, own in self.biased(tile, scores, self.biases):
             own += by_distance(numbers, *own.shape[1:])
         if tile.hidden is not None:
             self.by_group(scores)[..., tile.hidden.keys].add_(tile.hidden.bias)
-        return torch.softmax(scores, -1, out=scores), bent
+        if not self.bounded:
+            return torch.softmax(scores, -1, out=scores), None, bent
+        weights, sums = exponentials(scores)
+        if not backward and self.dtype == self.wide:
+            return weights, sums, bent
+        return weights.div_(sums), None, bent
 
     def biased(self, tile: Tile, scores: Tensor, numbers: Mapping[int, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """For each part with numbers by distance: those of the tile, and its scores on this part `[heads, queries, keys]`."""
@@ -171,14 +201,8 @@ class Tiles:
         place.copy_(part.view(place.shape))
 
     def of_keys(self, parts: Parts, tile: Tile) -> Parts:
-        """The keys of each part that the tile attends to, `[kv_heads, keys, head_dim]`, to be multiplied before the next call:
-        tiles that are widened share memory."""
-        keys = [part[tile.row, tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True)]
-        if keys[0].dtype == self.dtype:
-            return tuple(keys)
-        return tuple(
-            self.buffer(f"part {number}", tuple(part.shape), self.dtype).copy_(part) for number, part in enumerate(keys)
-        )
+        """The keys of each part of a row that the tile attends to, `[kv_heads, keys, head_dim]`."""
+        return tuple([part[tile.kv_heads, place] for part, place in zip(parts, tile.keys, strict=True)])
 
     def by_group(self, part: Tensor) -> Tensor:
         """A tile's `[kv_heads, groups * queries, x]` as `[kv_heads, groups, queries, x]`."""

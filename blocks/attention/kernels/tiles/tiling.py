@@ -1,6 +1,6 @@
 """The division of chunked attention into tiles of scores, and the mask of each tile."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from math import ceil
 from typing import NamedTuple
 
@@ -55,12 +55,16 @@ def tiles_of(queries: Tensor, kv_heads: int, mask: JoinedMask, dtype: torch.dtyp
     groups = heads // kv_heads
     size, heads_at_once = sizes(queries, kv_heads, mask)
     number = 0
+    by_place: dict[Hashable, Hidden | None] = {}  # with a window, most tiles are masked alike
     for row in range(batch):
         own = of_row(mask, row)
         for begin in range(0, length, size):
             queries_of_tile = slice(begin, min(begin + size, length))
             keys, tile_mask = within(own, begin, queries_of_tile.stop)
-            hidden = hidden_by(tile_mask, queries.device, dtype)
+            place = tuple(part.place for part in tile_mask.parts)
+            if None in place or place not in by_place:
+                by_place[place] = hidden_by(tile_mask, queries.device, dtype)
+            hidden = by_place[place]
             for first in range(0, kv_heads, heads_at_once):
                 end = min(first + heads_at_once, kv_heads)
                 yield Tile(row, queries_of_tile, slice(first * groups, end * groups), slice(first, end), keys, hidden, number)
