@@ -68,6 +68,11 @@ class OwnKeys:
         return KeyValues(self.buffers.keys, self.buffers.values, self.start - self.begin)
 
     @property
+    def is_half_full(self) -> bool:
+        """Whether the tokens kept fill half of the buffers or more, so that reading the rest, too, costs little."""
+        return 2 * (self.end - self.begin) >= self.capacity
+
+    @property
     def bytes(self) -> int:
         """Bytes of the tokens kept, without spare capacity."""
         return self.held.bytes

@@ -108,7 +108,7 @@ class OwnSequenceAttention(AttentionHeads):
             own = OwnKeys(KeyValues(keys[:, :, :0], values[:, :, :0]), self.reach, start=context.offset)
             context.cache.own[context.place] = own
         held = own.write(keys, values, context.cache.room)
-        return own.whole if self.reads_whole(keys, context) else held
+        return own.whole if own.is_half_full and self.reads_whole(keys, context) else held
 
     def reads_whole(self, keys: Float[Tensor, "batch kv_heads length head_dim"], context: Context) -> bool:
         """Whether the queries of these new keys read whole buffers of the cache, of which their mask excludes the slots of
