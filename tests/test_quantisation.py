@@ -4,6 +4,7 @@ import copy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from torch.nn import functional
 
 import pairform
 from pairform import Model, PairformError
+from pairform.assemblies.checkpoints.transforms import quantisation
+from pairform.blocks.functional.processor import multiplies_int8
 
 BOUND = 0.02
 """Of the relative error of quantised weights: half a step of 1/127 of a row's largest value, spread evenly, is
@@ -47,10 +50,10 @@ def model(folder: Path) -> Model:
     return quantised(folder)
 
 
-def quantised(folder: Path, dtype: torch.dtype | None = None) -> Model:
+def quantised(folder: Path, dtype: torch.dtype | None = None, scheme: str = "int8") -> Model:
     if find_spec("torchao") is None:
         pytest.skip("pairform[quantise] is not installed")
-    return pairform.load(folder, quantise="int8", dtype=dtype)
+    return pairform.load(folder, quantise=scheme, dtype=dtype)
 
 
 def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
@@ -221,3 +224,56 @@ def test_without_torchao_it_says_what_to_install(folder: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(PairformError, match=r"Run: pip install pairform\[quantise\]"):
         pairform.load(folder, quantise="int8")
+
+
+@pytest.fixture(params=[True, False], ids=["integers", "float32"])
+def exact_sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CPUs that multiply int8 with exact sums, if this is one, and as on the others."""
+    if request.param and not multiplies_int8():
+        pytest.skip("this CPU multiplies int8 with sums that overflow")
+    monkeypatch.setattr(quantisation, "multiplies_int8", lambda: request.param)
+
+
+@pytest.mark.usefixtures("exact_sums")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("length", [1, 8, 40])
+def test_a_dynamic_product_is_that_of_quantised_tokens(folder: Path, dtype: torch.dtype, length: int) -> None:
+    layer = quantised(folder, dtype, "int8_dynamic").get_submodule("encoder.layers.0.feed_forward.block.down_proj")
+    weight = weight_of(layer)
+    given = torch.randn(2, length, 80, generator=torch.Generator().manual_seed(3)).to(dtype)
+    given[0, 0] = 0
+    given[1, 0, :5] *= 100
+    with torch.no_grad():
+        found = layer(given)
+    scale = given.double().abs().amax(-1, keepdim=True).float() / 127
+    steps = (given / scale.clamp_min(1e-30)).round().clamp(-127, 127).double()
+    expected = steps @ weight.qdata.double().T * weight.scale.double().view(-1) * scale
+    assert found.dtype == dtype
+    assert relative(found, expected) < {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}[dtype]
+    assert not found[0, 0].any()
+    assert relative(found, given.double() @ weight.dequantize().double().T) < BOUND
+
+
+@pytest.mark.usefixtures("exact_sums")
+def test_dynamic_logits_are_near_and_tokens_do_not_depend_on_others(folder: Path, whole: Model) -> None:
+    model = quantised(folder, torch.float32, "int8_dynamic")
+    source, target = tokens(4, 24), tokens(4, 16, seed=1)
+    with torch.no_grad():
+        near, exact = (each(source, decoder_input_ids=target).logits for each in (model, whole.float()))
+        layer = model.get_submodule("encoder.layers.0.feed_forward.block.down_proj")
+        given = torch.randn(6, 80)
+        assert torch.equal(layer(given)[2:3], layer(given[2:3]))
+    assert near is not None
+    assert exact is not None
+    assert relative(near, exact) < 0.1
+    assert (near.argmax(-1) == exact.argmax(-1)).float().mean() > 0.9
+    assert model.generate(source, max_new_tokens=4).shape == (4, 5)
+
+
+def test_a_dynamic_layer_refuses_gradients_and_other_devices(folder: Path) -> None:
+    model = quantised(folder, torch.float32, "int8_dynamic")
+    with pytest.raises(PairformError, match="needs a gradient"):
+        model(inputs_embeds=torch.ones(1, 5, 48, requires_grad=True), decoder_input_ids=tokens(1, 3))
+    layer: Any = model.get_submodule("encoder.layers.0.feed_forward.block.down_proj")
+    with pytest.raises(PairformError, match="int8_dynamic on xpu"):
+        layer.check_apply(lambda tensor: SimpleNamespace(device=torch.device("xpu")))

@@ -52,8 +52,9 @@ def load(
         kernel: the attention kernel of every block; "auto" leaves the choice to the spec.
         patch: a JSON merge patch on the spec, to run the same weights in another way (with another window, say). The patched
             spec must have exactly the stored tensors; `carry` makes a model with others.
-        quantise: "int8" stores each linear weight of the stacks in 8 bits, about half the memory of bfloat16. Such a model can
-            be neither trained nor saved. Needs torchao.
+        quantise: "int8" stores each linear weight of the stacks in 8 bits, about half the memory of bfloat16. "int8_dynamic",
+            for CPUs, also quantises the inputs of these layers, token by token, and multiplies integers, which is several times
+            as fast. Such a model can be neither trained nor saved. Needs torchao.
         prepack: lay out each linear weight of the stacks in the blocks that oneDNN multiplies, which is faster for few tokens,
             as in decoding. Such a model can be neither trained nor saved. For CPUs.
         mesh: shard the model over the processes of this mesh, as `pairform.shard` does. Each process calls this function and
@@ -86,7 +87,7 @@ def load(
         if kernel != "auto":
             model.use_kernel(kernel)
         return load_sharded(checkpoint, model, mesh, precision)
-    prepare = prepacker(model, device) if prepack else quantiser(model, quantise)
+    prepare = prepacker(model, device) if prepack else quantiser(model, quantise, torch.device(device))
     with torch.no_grad():
         state: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():

@@ -60,6 +60,19 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     return True
 
 
+@cache
+def multiplies_int8() -> bool:
+    """Whether oneDNN multiplies int8 matrices on this CPU with exact sums. Without instructions for it (VNNI), it adds pairs of
+    products in 16 bits, which overflow."""
+    if not has_onednn():
+        return False
+    largest = torch.full((2, 64), 127, dtype=torch.int8)
+    try:
+        return bool((torch._int_mm(largest, largest.t()) == 64 * 127**2).all())
+    except RuntimeError:
+        return False
+
+
 @constant
 def widens(device: str) -> bool:
     """Whether some products in half precision take longer than in float32 on a device of this type: on CPUs whose instructions

@@ -34,7 +34,9 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="With --do-sample: random seed.")] = None,
     device: Annotated[str, typer.Option(help="Device to run on: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Dtype to compute in; by default, that of the weights.")] = None,
-    quantise: Annotated[str | None, typer.Option(help="int8: store linear weights in eight bits.")] = None,
+    quantise: Annotated[
+        str | None, typer.Option(help="int8: store linear weights in eight bits; int8_dynamic: also multiply in eight bits.")
+    ] = None,
     **settings: Any,
 ) -> None:
     """Talk with a model, through its chat template. Reads a message a line."""

@@ -46,7 +46,8 @@ def generate(
     device: Annotated[str, typer.Option(help="Device to run on: cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Dtype to compute in; by default, that of the weights.")] = None,
     quantise: Annotated[
-        str | None, typer.Option(help="int8: store linear weights in eight bits, in half the memory of bfloat16.")
+        str | None,
+        typer.Option(help="int8: store linear weights in eight bits; int8_dynamic: also multiply in eight bits, on a CPU."),
     ] = None,
     prepack: Annotated[
         bool, typer.Option("--prepack", help="Repack weights for the CPU once: faster steps for batches.")

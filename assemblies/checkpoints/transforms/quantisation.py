@@ -1,8 +1,11 @@
 """8-bit weights, as `load(..., quantise="int8")` puts them into linear layers.
 
-Weight-only: each row of a weight is 256 steps of its own largest value over 127.5, as in torchao (symmetric; Dettmers et al.
-2022, arXiv 2208.07339, section 2.1, divide by 127). Activations and products stay in the model's dtype. torchao makes and holds
-the quantised tensors.
+Each row of a weight is 256 steps of its own largest value over 127.5, as in torchao (symmetric; Dettmers et al. 2022, arXiv
+2208.07339, section 2.1, divide by 127). torchao makes and holds the quantised tensors.
+
+int8:         weight-only: activations and products stay in the model's dtype.
+int8_dynamic: the input of each layer is quantised, too, each token by its own largest value (as in section 2.1), and integers
+              are multiplied. On a CPU alone.
 """
 
 import logging
@@ -15,9 +18,9 @@ from torch import Tensor, nn
 
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, put_constant
 from pairform.blocks.functional.linear import linear
+from pairform.blocks.functional.processor import multiplies_int8
 from pairform.registry import InputError, Problem, shorten
 
-SCHEMES = ("int8",)
 STEP = 16
 """torch's CPU product of int8 weights reads this many columns at once, past the end of a row that is no multiple of it."""
 FEW = 8
@@ -49,6 +52,45 @@ class Int8Linear(ConstantLinear):
         return (product if self.bias is None else product + self.bias).view(*input.shape[:-1], self.out_features)
 
 
+class DynamicInt8Linear(Int8Linear):
+    """A linear layer that multiplies int8 by int8. Every token has its own scale, so that none depends on the others."""
+
+    def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        if torch.is_grad_enabled() and input.requires_grad:
+            expected = "torch.no_grad(): rounding has no gradient"
+            raise InputError(Problem("quantise", "int8_dynamic with an input that needs a gradient", expected))
+        weight: Any = self.weight
+        rows = input.reshape(-1, self.in_features)
+        scales = (
+            torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(127).clamp_min_(SMALLEST)
+        )
+        steps = torch.div(rows, scales).round_().to(torch.int8)
+        product = integer_product(steps, weight.qdata) * weight.scale.view(-1).float()
+        product = product.mul_(scales).to(input.dtype)
+        return (product if self.bias is None else product + self.bias).view(*input.shape[:-1], self.out_features)
+
+    def check_apply(self, function: Callable[[Tensor], Tensor]) -> None:
+        device = function(torch.empty(0)).device
+        if device.type not in ("cpu", "meta"):
+            raise InputError(off_cpu(device))
+
+
+def integer_product(rows: Tensor, weight: Tensor) -> Tensor:
+    """`rows @ weight^T` of int8 matrices: in int32, or on a CPU without instructions for it in float32, some rows of the weight
+    at a time."""
+    if multiplies_int8():
+        return torch._int_mm(rows, weight.t())
+    exact = rows.float()
+    return torch.cat([exact @ part.t().float() for part in weight.split(ROWS)], dim=1)
+
+
+def off_cpu(device: torch.device) -> Problem:
+    return Problem("quantise", f"int8_dynamic on {device}", "a CPU", "Use int8 there, whose activations are not quantised.")
+
+
+SCHEMES: dict[str, type[Int8Linear]] = {"int8": Int8Linear, "int8_dynamic": DynamicInt8Linear}
+
+
 def few_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
     """`rows @ (scale * quantised)^T`, bound by one read of the weight."""
     return torch._weight_int8pack_mm(rows, quantised, scale)
@@ -69,7 +111,7 @@ def many_rows(rows: Tensor, quantised: Tensor, scale: Tensor) -> Tensor:
     return product if narrow else product.mul_(scale)
 
 
-def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], Tensor]:
+def quantiser(model: nn.Module, scheme: str | None, device: torch.device) -> Callable[[str, Tensor], Tensor]:
     """Prepare a skeleton. The returned function turns each `(name, tensor)` into the tensor to put in it.
 
     Every linear layer of the stacks is quantised; embeddings, a head (tied or not), norms and bridges are not, nor is a layer
@@ -79,8 +121,10 @@ def quantiser(model: nn.Module, scheme: str | None) -> Callable[[str, Tensor], T
         return lambda name, tensor: tensor
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InputError(Problem("quantise", shorten(scheme), f"{' or '.join(SCHEMES)}, or nothing"))
+    if scheme == "int8_dynamic" and device.type not in ("cpu", "meta"):
+        raise InputError(off_cpu(device))
     torchao()
-    weights = put_constant(model, Int8Linear, lambda layer: layer.in_features % STEP == 0)
+    weights = put_constant(model, SCHEMES[scheme], lambda layer: layer.in_features % STEP == 0)
     scratch = torch.empty(0)
 
     def prepare(name: str, tensor: Tensor) -> Tensor:
