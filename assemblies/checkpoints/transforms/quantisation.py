@@ -81,7 +81,7 @@ def integer_product(rows: Tensor, weight: Tensor) -> Tensor:
     if multiplies_int8():
         return torch._int_mm(rows, weight.t())
     exact = rows.float()
-    return torch.cat([exact @ part.t().float() for part in weight.split(ROWS)], dim=1)
+    return torch.cat([exact @ part.t().float() for part in torch.split(weight, ROWS)], dim=1)
 
 
 def off_cpu(device: torch.device) -> Problem:
