@@ -15,27 +15,17 @@ def isolated() -> Iterator[None]:
 
     A variable tells a new Python so. One that multiprocessing starts also gets this process's `sys.path`.
     """
-    path = list(sys.path)
+    before, path = os.environ.get(VARIABLE), list(sys.path)
+    os.environ[VARIABLE] = "1"
     sys.path[:] = safe_path(path)
-    try:
-        with variable(VARIABLE, "1"):
-            yield
-    finally:
-        sys.path[:] = path
-
-
-@contextlib.contextmanager
-def variable(name: str, value: str) -> Iterator[None]:
-    """An environment variable, for processes started in this block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
     try:
         yield
     finally:
+        sys.path[:] = path
         if before is None:
-            del os.environ[name]
+            del os.environ[VARIABLE]
         else:
-            os.environ[name] = before
+            os.environ[VARIABLE] = before
 
 
 def safe_path(path: list[str]) -> list[str]:

@@ -101,7 +101,8 @@ def linear_losses(
 def loss_of_few(
     hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, tokens: Tensor | None, bias: Tensor | None
 ) -> Tensor:
-    """The loss of logits that fill one tile, by torch's operators: calls of many more take longer than the arithmetic."""
+    """The loss of logits that fill one tile, by torch's operators: calls of many more take longer than the arithmetic. The
+    logits are kept for the backward pass, at most half a megabyte, which estimates of memory leave out."""
     check_values(labels, weight.shape[0], f"token ids below {weight.shape[0]}")
     logits = wide(linear(hidden.flatten(0, -2), weight, bias))
     logits = logits if softcap is None else softcapped(logits, softcap)

@@ -11,15 +11,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
 from pairform.experiments.execution.worker import Work, run_trial
-from pairform.training.isolation import isolated, variable
+from pairform.training.isolation import isolated
 
 BEGIN = b"begin"
 PATIENCE = 10.0
 """Seconds that a terminated process is given to exit."""
-ALLOCATOR = "GLIBC_TUNABLES"
-KEPT = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
-"""Settings of glibc's malloc, by which freed memory is kept for the next allocation, except blocks above 32 MiB, the largest
-limit that it chooses itself. By default steps of training give back much of it and take it again, page by page."""
 
 
 class Processes:
@@ -94,8 +90,7 @@ def run_attached(study: Connection, work: Work, name: str) -> None:
 def start_server() -> None:
     with isolated():
         resource_tracker.ensure_running()  # first: its start unblocks the signals that are blocked below
-        # only a new process reads the allocator's settings; of two of one name the later holds, which is the user's
-        with interrupts_blocked(), variable(ALLOCATOR, ":".join(filter(None, (KEPT, os.environ.get(ALLOCATOR))))):
+        with interrupts_blocked():
             forkserver.ensure_running()
 
 

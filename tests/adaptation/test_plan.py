@@ -48,7 +48,8 @@ def spec_of(width: int, depth: int) -> pairform.ModelSpec:
     branches = {"self_attention": attention, "feed_forward": {"hidden": 4 * width}}
     part: dict[str, Any] = {"width": width, "depth": depth, "layer": {"branches": branches}}
     decoder = part | {"layer": {"branches": branches | {"cross_attention": attention}}}
-    return pairform.load_spec({"extends": "t5gemma-s-s", "vocabulary": 1000, "encoder": part, "decoder": decoder})
+    # more logits than the loss keeps for the backward pass
+    return pairform.load_spec({"extends": "t5gemma-s-s", "vocabulary": 1100, "encoder": part, "decoder": decoder})
 
 
 class Step:
