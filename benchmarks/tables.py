@@ -104,6 +104,17 @@ def study(found: Results) -> str:
     return "\n".join(rows) if len(rows) > 2 else "Not measured."
 
 
+def small(found: Results) -> str:
+    """Milliseconds of a call of each work and setting, and its speed relative to transformers' default."""
+    rows = ["| | setting | ms | speed (default = 1) |", "|---|---|---|---|"]
+    for result in of_kind(found, "small").values():
+        default = result["settings"]["transformers"]["median_seconds"]
+        for name, setting in result["settings"].items():
+            seconds, case = setting["median_seconds"], result["case"]
+            rows.append(f"| {case['work']} | {name} | {1000 * seconds / case['times']:.3g} | {default / seconds:.2f} |")
+    return "\n".join(rows) if len(rows) > 2 else "Not measured."
+
+
 def sizes(found: Results) -> str:
     """Speed relative to transformers' default, by width and length, with a column for each work and dtype."""
     cells = {
@@ -209,6 +220,7 @@ REGIONS: Mapping[str, Callable[[Results], str]] = {
     "latency": latency,
     "loop": loop,
     "study": study,
+    "small": small,
     "sizes": sizes,
     "machines": machines,
     "summary": summary,
