@@ -11,10 +11,10 @@ from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.precision import precise
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.precision import precise
 from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest

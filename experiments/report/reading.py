@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.factors import FactorResults, factor_results
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -18,6 +17,7 @@ from pairform.experiments.results.records import (
     result_of,
 )
 from pairform.experiments.results.summary import summarise, trials_by_variant
+from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
 from pairform.training.metrics import METRICS

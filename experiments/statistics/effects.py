@@ -95,16 +95,19 @@ def interactions(
     """
     differences: dict[str, list[float]] = {}
     levels_of: dict[str, dict[str, str]] = {}
+    numbers = {factor: {level: number for number, level in enumerate(levels)} for factor, levels in factors.items()}
+    places = {factor: np.array([numbers[factor][cell[factor]] for cell in cells]) for factor in factors}
     for one, other in pairs:
-        for level, opposite in itertools.product(factors[one][1:], factors[other][1:]):
-            corners = [
-                values[[cell[one] == a and cell[other] == b for cell in cells]]
-                for a, b in itertools.product((level, factors[one][0]), (opposite, factors[other][0]))
-            ]
-            if all(len(corner) for corner in corners):
-                both, first, second, neither = (corner.mean(axis=0) for corner in corners)
-                name = f"{one}={level} by {other}={opposite}"
-                differences[name] = ((both - first) - (second - neither)).tolist()
-                levels_of[name] = {one: level, other: opposite}
+        shape, place = (len(factors[one]), len(factors[other])), (places[one], places[other])
+        sums, counts = np.zeros((*shape, values.shape[1])), np.zeros(shape)
+        np.add.at(sums, place, values)
+        np.add.at(counts, place, 1)
+        for first, second in itertools.product(range(1, shape[0]), range(1, shape[1])):
+            corners = ((first, second), (0, second), (first, 0), (0, 0))
+            if all(counts[corner] for corner in corners):
+                both, without, opposite, neither = (sums[corner] / counts[corner] for corner in corners)
+                levels = {one: factors[one][first], other: factors[other][second]}
+                name = " by ".join(f"{factor}={level}" for factor, level in levels.items())
+                differences[name], levels_of[name] = ((both - without) - (opposite - neither)).tolist(), levels
     compared = compare(differences, measure, rules)
     return [Interaction(levels_of[name], comparison) for name, comparison in compared.items()]

@@ -150,8 +150,8 @@ def progress_line(ended: "Ended") -> str:
 
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
-    from pairform.experiments.results.factors import factor_results
     from pairform.experiments.results.summary import summarise
+    from pairform.experiments.study.factor_results import factor_results
 
     rows, factors = summarise(directory), factor_results(directory)
     if as_json:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pairform.experiments.results.factors import factor_results
 from pairform.experiments.results.records import Trial
 from pairform.experiments.statistics.effects import effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, generators, runs
 from pairform.experiments.statistics.intervals import CONFIDENCE
 from pairform.experiments.statistics.rules import ComparisonSpec
+from pairform.experiments.study.factor_results import factor_results
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import SpecError, merge_patch
 from tests.command_line.runner import CommandLine, document

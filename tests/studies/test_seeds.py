@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pairform.experiments.execution import run as running
-from pairform.experiments.results.precision import precise
 from pairform.experiments.results.records import TrialFolder, trials_of
 from pairform.experiments.study.planning import read_study
+from pairform.experiments.study.precision import precise
 from pairform.registry import SpecError
 from pairform.registry.run_folders import write_json
 from tests.studies.small_study import run, write_results, write_study

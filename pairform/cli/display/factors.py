@@ -7,7 +7,7 @@ from pairform.cli.display.printing import Sheet, console
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
-    from pairform.experiments.results.factors import FactorResults
+    from pairform.experiments.study.factor_results import FactorResults
 
 
 def factor_rows(found: "list[FactorResults]") -> list[dict[str, Any]]:

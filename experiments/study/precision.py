@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pairform.experiments.results.factors import factor_results
 from pairform.experiments.results.records import first_variant
 from pairform.experiments.results.summary import compared, results_of, rules_of, trials_by_variant
+from pairform.experiments.study.factor_results import factor_results
 
 
 def precise(study: Path, half_width: float, seeds: int) -> bool:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from pairform.experiments.results.records import STUDY
-from pairform.experiments.results.summary import results_of, rules_of, trials_by_variant
+from pairform.experiments.results.summary import results_of, trials_by_variant
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
 from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
+from pairform.experiments.study.factors import ChosenDesign, FractionalDesign
+from pairform.experiments.study.spec import StudySpec
 from pairform.registry import read_json
 
 
@@ -39,21 +41,26 @@ class FactorResults:
         return f" It cannot be told apart from {', '.join(others)}." if others else ""
 
 
-def factor_results(study: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
+def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
     """The effects of a study's factors on each measure that its trials have; empty for a study without factors.
 
-    seeds: those to use; by default, all in which every combination is done.
+    Args:
+        folder: The study's folder.
+        seeds: Those to use; by default, all in which every combination is done.
+
+    Raises:
+        SpecError: the study's file is damaged.
     """
-    document = read_json(study / STUDY)
-    if not document.get("factors"):
+    study = StudySpec.read(read_json(folder / STUDY), where=str(folder / STUDY))
+    if not study.factors:
         return []
-    factors = {factor: list(levels) for factor, levels in document["factors"].items()}
-    design = document.get("design", {})
-    rules, groups = rules_of(study), trials_by_variant(study)
-    cells = [trials[0].levels for trials in groups.values()]
-    results = list(results_of(study, groups, seeds).values())
-    aliases = alias_groups(list(factors), design["resolution"]) if design.get("name") == "fractional" else []
-    pairs = [] if design.get("name") == "chosen" else distinct(list(factors), aliases)
+    factors = {factor: list(levels) for factor, levels in study.factors.items()}
+    cells = [arm.levels for arm in study.arms.values()]
+    known = results_of(folder, trials_by_variant(folder), seeds)
+    results = [known.get(name, {}) for name in study.arms]
+    design, rules = study.design, study.comparison
+    aliases = alias_groups(list(factors), design.resolution) if isinstance(design, FractionalDesign) else []
+    pairs = [] if isinstance(design, ChosenDesign) else distinct(list(factors), aliases)
     found = []
     for measure in QUALITY:
         complete = [seed for seed in results[0] if all(result.get(seed, {}).get(measure) is not None for result in results)]
