@@ -190,9 +190,13 @@ def measurable(value: object) -> bool:
 
 def first_variant(study: Path) -> str | None:
     """Name of the variant that the others are compared with; None if there is none."""
-    document = read_json(study / STUDY)
-    if document.get("factors"):  # the first combination, which is the first trial's
+    if has_factors(study):  # the first combination, which is the first trial's
         first = min(trials_of(study), key=lambda trial: trial.number, default=None)
         return None if first is None else first.variant
-    variants = document.get("variants")
+    variants = read_json(study / STUDY).get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None
+
+
+def has_factors(study: Path) -> bool:
+    """Whether the study's variants are combinations of factors."""
+    return bool(read_json(study / STUDY).get("factors"))

@@ -150,10 +150,14 @@ def progress_line(ended: "Ended") -> str:
 
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
+    from pairform.experiments.results.records import has_factors
     from pairform.experiments.results.summary import summarise
-    from pairform.experiments.study.factor_results import factor_results
 
-    rows, factors = summarise(directory), factor_results(directory)
+    rows, factors = summarise(directory), []
+    if has_factors(directory):  # whose reader imports torch
+        from pairform.experiments.study.factor_results import factor_results
+
+        factors = factor_results(directory)
     if as_json:
         print_json({"study": str(directory), "variants": rows} | ({"factors": factor_rows(factors)} if factors else {}))
         return
