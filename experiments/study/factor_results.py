@@ -38,7 +38,7 @@ class FactorResults:
         """A sentence that names the effects that the design cannot tell apart from this one; empty if there is none."""
         name = effect_name(factors)
         others = [other for group in self.aliases if name in group for other in group if other != name]
-        return f" It cannot be told apart from {', '.join(others)}." if others else ""
+        return f" It is aliased with {', '.join(others)}." if others else ""
 
 
 def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:

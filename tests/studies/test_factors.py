@@ -131,7 +131,7 @@ def test_a_fractional_design_says_what_it_cannot_tell_apart(
     found = document(command("study", "plan", file, "--no-time", "--json"))
     assert len(found["variants"]) == 4
     assert found["aliases"] == [["a", "b by c"], ["b", "a by c"], ["c", "a by b"]]
-    assert "Not told apart: a, b by c." in command("study", "plan", file, "--no-time").out
+    assert "Aliased: a, b by c." in command("study", "plan", file, "--no-time").out
 
 
 def planned(file: Path) -> list[Trial]:

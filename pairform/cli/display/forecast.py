@@ -42,7 +42,7 @@ def print_forecast(found: "Forecast", difference: float | None) -> None:
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
     console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
     for group in found.aliases:
-        console.print(printable(f"Not told apart: {', '.join(group)}."))
+        console.print(printable(f"Aliased: {', '.join(group)}."))
     for line in noise_lines(found, difference):
         console.print(line)
 
