@@ -79,10 +79,12 @@ def test_a_whole_model_compiles_without_a_break(preset: str, labels: bool) -> No
 @torch.no_grad()
 def test_compiled_layers_are_about_as_exact_as_eager_ones() -> None:
     """Against float64. Random layers multiply roundings, of which those of either may be the larger ones by chance."""
-    model, inputs = pair("t5gemma-b-b", dtype=torch.float32), (tokens(length=11), tokens(1, length=7))
-    exact, eager = copy.deepcopy(model).double()(*inputs).logits, model(*inputs).logits
-    model.compile_layers(backend="aot_eager")
-    errors = [(logits - exact).abs().max().item() for logits in (model(*inputs).logits, eager)]
+    model = pair("t5gemma-b-b", dtype=torch.float32).eval()
+    inputs = {"input_ids": tokens(length=11), "decoder_input_ids": tokens(1, length=7)}
+    exact, eager = copy.deepcopy(model).double()(**inputs).logits, model(**inputs).logits
+    model.compile_layers(backend="eager")
+    errors = [(logits - exact).abs().max().item() for logits in (model(**inputs).logits, eager)]
+    assert errors[1] > 0
     assert errors[0] <= 4 * errors[1]
 
 
