@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import first_variant
-from pairform.experiments.results.summary import paired, results_of, trials_by_variant
+from pairform.experiments.results.summary import baselines, paired, results_of, trials_by_variant
 from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST
 from pairform.experiments.statistics.power import detectable, deviation_interval, seeds_needed
 from pairform.experiments.statistics.rules import ComparisonSpec
@@ -54,9 +54,7 @@ def noise_of(study: Path) -> Noise | None:
     """The noise of a study's losses, from the trials that are done; None if no variant has three."""
     groups = trials_by_variant(study)
     losses = results_of(study, groups)
-    first = first_variant(study)
-    points = {variant: own[0].point for variant, own in groups.items()}
-    others = {variant: f"{first} {point}".strip() for variant, point in points.items()}
+    others = baselines({variant: own[0].point for variant, own in groups.items()}, first_variant(study))
     differences = [paired(losses[name], losses.get(other, {}), "loss") for name, other in others.items() if other != name]
     if (found := pooled(differences)) is not None:
         deviation, freedom = found

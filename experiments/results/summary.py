@@ -88,11 +88,16 @@ def paired(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], mea
     return [value - compared for value, compared in values if value is not None and compared is not None]
 
 
+def baselines(points: Mapping[str, str], first: str | None) -> dict[str, str]:
+    """The variant that each is compared with: the first one at the same point of the grid, which is compared with itself."""
+    return {name: f"{first} {point}".strip() for name, point in points.items()}
+
+
 def compared(
     results: Mapping[str, dict[int, dict[str, Any]]], points: Mapping[str, str], first: str | None, rules: ComparisonSpec
 ) -> dict[str, list[Comparison]]:
     """The differences of each variant from the first one at the same point of the grid, in each measure that both have."""
-    others = {name: other for name, point in points.items() if (other := f"{first} {point}".strip()) != name}
+    others = {name: other for name, other in baselines(points, first).items() if other != name}
     found: dict[str, list[Comparison]] = defaultdict(list)
     for measure in QUALITY:
         differences = {name: paired(results[name], results.get(other, {}), measure) for name, other in others.items()}
