@@ -22,9 +22,9 @@ from benchmarks.compare import (
     Make,
     Timed,
     best_of_transformers,
+    forget_peak_of_gpu,
     ratios,
     relative,
-    synchronise,
     take_turns,
     timed,
 )
@@ -45,6 +45,7 @@ class Benchmark:
     """The parts that differ between benchmarks.
 
     module:     name of the module, used to start separate processes.
+    on_a_gpu:   the cases with `--device cuda`; by default the same.
     write:      writes the checkpoint of a case into a folder. Cases with the same `folder` share it.
     settings:   by name, functions that make each setting's callable from a folder and a case.
     name, what: file name and description of the result.
@@ -57,12 +58,13 @@ class Benchmark:
     module: str
     cases: Sequence[Case]
     quick: Sequence[Case]
-    write: Callable[[Path, Case], None]
+    write: Callable[[Path, Case, Options], None]
     settings: Callable[[Path, Case, Options], Mapping[str, Make]]
     name: Callable[[Case], str]
     what: Callable[[Case], str]
     difference: Callable[[Path, Case, Options], Difference] = lambda *_: relative
     more: Callable[[Case, Options, Mapping[str, Any]], dict[str, Any]] = lambda *_: {}
+    on_a_gpu: Sequence[Case] = ()
     memory: bool = True
     others: frozenset[str] = frozenset()
     steps: Callable[[Options], int] = lambda options: 1
@@ -78,14 +80,14 @@ class Benchmark:
             found = alone(make, options, whole=options.case.get("whole", False), steps=self.steps(options))
             print(json.dumps(found))
             return
-        cases = self.quick if options.quick else self.cases
+        cases = self.quick if options.quick else (options.device != "cpu" and self.on_a_gpu) or self.cases
         with tempfile.TemporaryDirectory() as place:
             for case in cases:
                 if options.only and self.name(case) not in options.only:
                     continue
-                folder = Path(place) / str(case.get("folder", "model"))
+                folder = (options.checkpoints or Path(place)) / str(case.get("folder", "model"))
                 if not folder.exists():
-                    self.write(folder, case)
+                    self.write(folder, case, options)
                 self.run_case(folder, case, options)
 
     def run_case(self, folder: Path, case: Case, options: Options) -> None:
@@ -98,7 +100,8 @@ class Benchmark:
             found = self.take_turns_apart(settings, runs, folder, case, options, judge)
         else:
             found = take_turns(settings, runs, judge)
-            for name in measured_alone(found) if self.memory and not options.quick else ():
+            in_processes = self.memory and not options.quick and options.device == "cpu"
+            for name in measured_alone(found) if in_processes else ():
                 found[name].peak_bytes = self.process(name, folder, case, options)["peak_bytes"]
         result: dict[str, Any] = {
             "machine": peers(options.threads),
@@ -175,10 +178,8 @@ def alone(make: Make, options: Options, whole: bool = False, steps: int = 1) -> 
 
 def forget_peak(device: str) -> int:
     """Reset the peak and return the bytes in use. Freed memory goes back to the system first, so that it hides no new use."""
-    if device != "cpu":
-        synchronise()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+    if (allocated := forget_peak_of_gpu()) is not None:
+        return allocated
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
