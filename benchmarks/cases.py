@@ -33,7 +33,8 @@ from benchmarks.options import Options, parse
 
 Case = dict[str, Any]
 """Plain data: lengths, batch and dtype; `runs`; and `apart` for a case that takes minutes: every setting then runs once per
-turn in a separate process, which measures time and memory together. With `whole`, memory includes what the setting loads."""
+turn in a separate process, which measures time and memory together. With `whole`, memory includes what the setting loads.
+`tolerance`: of deep models, whose layers add up roundings."""
 ON_A_GPU = 3
 """Timed calls of a setting in a separate process."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -95,7 +96,7 @@ class Benchmark:
         begin = time.perf_counter()
         settings = self.settings(folder, case, options)
         runs = options.runs or (1 if options.quick else int(case.get("runs", 3)))
-        judge = Judge(self.difference(folder, case, options), TOLERANCE[case["dtype"]], self.others)
+        judge = Judge(self.difference(folder, case, options), case.get("tolerance", TOLERANCE[case["dtype"]]), self.others)
         if case.get("apart"):
             found = self.take_turns_apart(settings, runs, folder, case, options, judge)
         else:
@@ -106,7 +107,7 @@ class Benchmark:
         result: dict[str, Any] = {
             "machine": peers(options.threads),
             "what": self.what(case),
-            "case": {key: value for key, value in case.items() if key not in ("folder", "runs")},
+            "case": {key: value for key, value in case.items() if key not in ("folder", "runs", "tolerance")},
             "settings": {name: timed.document() for name, timed in found.items()},
             **ratios({name: timed for name, timed in found.items() if name not in self.others}),
         }

@@ -40,7 +40,8 @@ CASES: list[Case] = [
 ]
 INT8 = "pairform int8 compiled"
 ON_A_GPU: list[Case] = [
-    {"preset": preset, "source": 512, "tokens": 128, "batch": batch, "dtype": "bfloat16", "runs": 2, "folder": preset}
+    {"preset": preset, "source": 512, "tokens": 128, "batch": batch, "dtype": "bfloat16"}
+    | {"runs": 2, "folder": preset, "tolerance": 0.1}
     for preset, batch in (("t5gemma-2b-2b", 1), ("t5gemma-2b-2b", 8), ("t5gemma-9b-2b", 1))
 ]
 QUICK: list[Case] = [{"source": 12, "tokens": 6, "batch": 2, "dtype": "float32"}]

@@ -29,7 +29,16 @@ CASES: list[Case] = [
     {"source": 8192, "target": 128, "batch": 1, "dtype": "bfloat16", "runs": 1, "apart": True},
 ]
 ON_A_GPU: list[Case] = [
-    {"preset": preset, "source": 2048, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 5, "folder": preset}
+    {
+        "preset": preset,
+        "source": 2048,
+        "target": 128,
+        "batch": 2,
+        "dtype": "bfloat16",
+        "runs": 5,
+        "folder": preset,
+        "tolerance": 0.1,
+    }
     for preset in ("t5gemma-2b-2b", "t5gemma-9b-2b")
 ]
 KERNELS = "flex", "chunked", "eager"

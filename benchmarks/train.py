@@ -25,7 +25,7 @@ CASES: list[Case] = [
 """In separate processes, because transformers takes 16 GB in addition to its weights."""
 ON_A_GPU: list[Case] = [
     {"preset": "t5gemma-2b-2b", "vocabulary": 256000, "source": 512, "target": 512, "batch": 4, "dtype": "bfloat16"}
-    | {"runs": 3, "folder": "t5gemma-2b-2b"}
+    | {"runs": 3, "folder": "t5gemma-2b-2b", "tolerance": 0.1}
 ]
 QUICK: list[Case] = [{"vocabulary": 500, "source": 24, "target": 24, "batch": 2, "dtype": "float32"}]
 
