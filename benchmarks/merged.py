@@ -24,7 +24,9 @@ from pairform.assemblies.specs.model import ModelSpec
 CASES: list[Case] = [
     {"source": source, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": runs} for source, runs in ((512, 5), (2048, 3))
 ]
-ON_A_GPU: list[Case] = [{"preset": "t5gemma2-4b-4b", "source": 2048, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 5}]
+ON_A_GPU: list[Case] = [
+    {"preset": "t5gemma2-4b-4b", "source": 2048, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 5, "tolerance": 0.1}
+]
 QUICK: list[Case] = [{"source": 24, "target": 8, "batch": 2, "dtype": "float32"}]
 
 
