@@ -10,6 +10,7 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
+from pairform.experiments.execution.stopping import PAUSE, Stop, requested, withdraw
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.statistics.intervals import FEWEST
@@ -33,8 +34,8 @@ class Executor(Protocol):
 
     def start(self, name: str) -> None: ...
 
-    def wait(self) -> list[tuple[str, str]]:
-        """Wait until a trial ends. Each ended trial's name, and how its process or job ended."""
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
+        """Wait until a trial ends, at most so many seconds. Each ended trial's name, and how its process or job ended."""
         ...
 
     def stop(self) -> None:
@@ -75,7 +76,7 @@ def run_study(
         report: Called with each trial as it ends.
 
     Returns:
-        All trials of the study, by name.
+        All trials of the study, by name. Some are not done if the study's minutes are over or if the run was stopped.
 
     Raises:
         PairformError: before the first trial, if the study cannot be run or `out` holds another one.
@@ -105,6 +106,7 @@ def run_study(
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
     with lock(out / LOCK, wait=False):
         remove_partials(out)
+        withdraw(out)
         machine = environment(source, command or [])
 
         progress = Progress(out, report)
@@ -124,6 +126,7 @@ def run_study(
             progress.expect(len(waiting) if search is None else search.left)
             queue = iter(waiting) if search is None else search.queue(waiting)
             run_trials(out, queue, backend, jobs, limit, ended)
+        withdraw(out)
     return trials_of(out)
 
 
@@ -226,15 +229,16 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
 def run_trials(
     out: Path, queue: Iterator[str], executor: Executor, jobs: int, limit: float | None, ended: Callable[[Trial], None]
 ) -> None:
-    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock."""
+    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock, or
+    if the run is asked to stop."""
     try:
-        while True:
-            late = limit is not None and time.monotonic() > limit
+        while (stop := requested(out)) is not Stop.NOW:
+            late = stop is not None or (limit is not None and time.monotonic() > limit)
             while len(executor.running) < jobs and not late and (name := next(queue, None)) is not None:
                 executor.start(name)
             if not executor.running:
                 return
-            for name, outcome in executor.wait():
+            for name, outcome in executor.wait(PAUSE):
                 ended(settle(TrialFolder(out, name), outcome))
     finally:
         executor.stop()

@@ -2,6 +2,7 @@
 
 study.json, environment.json
 data.json                    the SHA-256 of each file of the data
+stop.json                    a request that the run end
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
 trials/<name>/checkpoints    what it resumes from, until it is done
@@ -21,7 +22,7 @@ from pairform.registry import CheckpointError, OutputError, Patch, Problem, Spec
 from pairform.registry.run_folders import is_locked, lock, write_json
 from pairform.training.settings import TrainingSpec
 
-STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
+STUDY, ENVIRONMENT, DATA, STOP, TRIALS = "study.json", "environment.json", "data.json", "stop.json", "trials"
 TRIAL, RESULT, LOCK, CHECKPOINTS = "trial.json", "result.json", ".lock", "checkpoints"
 NEW = "new"
 """The weights of a model that is newly initialised."""

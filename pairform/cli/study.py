@@ -1,4 +1,4 @@
-"""The commands of `study`: run, plan, status, report, export and fields."""
+"""The commands of `study`: run, plan, stop, status, report, export and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +70,9 @@ def run(
             report=report,
         )
     show(target, as_json)
+    left = sum(trial.status not in ("done", "failed") for trial in trials)
+    if left and not only:
+        print(f"{left} trials are not done; run the same command to continue", file=sys.stderr)
     if any(trial.status == "failed" for trial in trials):
         raise typer.Exit(1)
 
@@ -102,9 +105,42 @@ def plan(
 
 
 @study.command()
-def status(directory: Folder, as_json: Json = False) -> None:
+def status(
+    directory: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again whenever a trial changes, until all trials have ended.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show the status of each variant's trials, and means over finished ones."""
-    show(directory, as_json)
+    if not watch:
+        show(directory, as_json)
+        return
+    import sys
+
+    from pairform.experiments.results.following import changes
+
+    with stop_message("stopped; the study goes on"):
+        for _ in changes(directory):
+            if sys.stdout.isatty():
+                typer.clear()
+            show(directory, as_json)
+            sys.stdout.flush()
+
+
+@study.command()
+def stop(
+    directory: Folder,
+    after_trials: Annotated[
+        bool, typer.Option("--after-trials", help="Let the running trials finish, and start no others.")
+    ] = False,
+) -> None:
+    """End the study's run and wait until it has ended; run the same command again to continue it."""
+    from pairform.experiments.execution.stopping import Stop, request_stop
+
+    with stop_message("not waiting any longer; the request to stop remains"):
+        request_stop(directory, Stop.AFTER_TRIALS if after_trials else Stop.NOW)
+    show(directory, as_json=False)
 
 
 @study.command()
