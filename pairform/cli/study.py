@@ -118,12 +118,13 @@ def status(
         return
     import sys
 
+    from rich.console import Console
+
     from pairform.experiments.results.following import changes
 
     with stop_message("stopped; the study goes on"):
         for _ in changes(directory):
-            if sys.stdout.isatty():
-                typer.clear()
+            Console().clear()  # of a terminal
             show(directory, as_json)
             sys.stdout.flush()
 
