@@ -3,17 +3,18 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.analysis.diagrams import diagram
 from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.report.findings import factors, findings
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
-from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
-from pairform.experiments.study.factor_results import FactorResults
+from pairform.experiments.report.section import Section
+from pairform.experiments.report.table import results, trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
 
@@ -24,6 +25,30 @@ COSTS = {
     "latency": ("time to generate a target", "s"),
 }
 """Label and unit of each cost."""
+FRONTS = (
+    "Lower is better on both axes. Variants on the Pareto front, which no other variant beats on both, are ringed and joined "
+    "by a line. Variants are compared once all of their seeds are done. Bars are confidence intervals."
+)
+
+
+def fronts(report: Report) -> Section | None:
+    looks = styles(report.variants)
+    charts = present(draw_front(report.variants, looks, cost, *words) for cost, words in COSTS.items())
+    return Section("fronts", "Quality and cost", FRONTS, charts=charts) if charts else None
+
+
+def curves(report: Report) -> Section | None:
+    looks = styles(report.variants)
+    charts = present(draw_curves(report.variants, looks, key, title) for key, title in CURVES.items())
+    return (
+        Section("curves", "Curves", "Means over finished seeds; bands span the range over seeds.", charts=charts)
+        if charts
+        else None
+    )
+
+
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, results, fronts, curves)
+"""The sections of the page in their order; one without results is None and left out."""
 
 
 def report(directory: Path) -> Path:
@@ -64,8 +89,6 @@ def render(found: Report) -> str:
     style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
     looks = styles(found.variants)
     compared = [variant for variant in found.variants if looks[variant.name] is not None]
-    shown = columns(found.variants)
-    single = trial_columns(shown)
     return pages.get_template("report.html.jinja").render(
         policy=policy(script, (style, STYLE)),
         style=style,
@@ -73,19 +96,12 @@ def render(found: Report) -> str:
         report=found,
         study=found.study,
         counts=counts(found),
-        findings=[] if found.factors else [variant for variant in found.variants if variant.findings],
-        factors=[factor_table(each) for each in found.factors],
-        rules=found.study.comparison.explanation,
+        sections=[section for make in SECTIONS if (section := make(found)) is not None],
         failed=[trial for trial in found.trials if trial.status == "failed"],
-        columns=shown,
-        rows=rows(found.variants, shown),
-        trial_columns=single,
-        trial_rows=trial_rows(found, single),
+        trials=trials(found),
         looks=looks,
         diagrams={variant.name: compare(found.study, variant) for variant in compared},
         signs=SIGNS,
-        curves=present(draw_curves(found.variants, looks, key, title) for key, title in CURVES.items()),
-        fronts=present(draw_front(found.variants, looks, cost, *words) for cost, words in COSTS.items()),
         environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
         document=json.dumps(found.study.document(), indent=2, ensure_ascii=False),
     )
@@ -140,27 +156,6 @@ def counts(found: Report) -> str:
 
 def number(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def factor_table(found: FactorResults) -> dict[str, Any]:
-    """A row for each level of each factor, and what was found of factors and interactions as sentences with their subjects."""
-    rows = [
-        (each.factor, each.level, plain(each.mean), "" if each.half_width is None else plain(each.half_width))
-        for each in found.effects
-    ]
-    findings = [
-        (f"{each.factor}: {each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
-        for each in found.effects
-        if each.comparison is not None
-    ]
-    findings += [
-        (
-            " by ".join(f"{factor}: {level}" for factor, level in each.levels.items()),
-            each.comparison.sentence(found.rules) + found.aliased(list(each.levels)),
-        )
-        for each in found.interactions
-    ]
-    return {"measure": found.measure.replace("_", " "), "seeds": len(found.seeds), "rows": rows, "findings": findings}
 
 
 def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
