@@ -1,7 +1,8 @@
 """What was found of variants and of factors, as sentences."""
 
+from pairform.experiments.report.cells import Cell, Table
 from pairform.experiments.report.reading import Report
-from pairform.experiments.report.section import Cell, Section, Table
+from pairform.experiments.report.section import Section
 from pairform.experiments.report.table import plain
 from pairform.experiments.study.factor_results import FactorResults
 

@@ -10,45 +10,26 @@ from typing import Any
 from pairform.assemblies.analysis.diagrams import diagram
 from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.report.charts import embedded
+from pairform.experiments.report.curves import curves
 from pairform.experiments.report.findings import factors, findings
-from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
-from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
+from pairform.experiments.report.fronts import fronts
+from pairform.experiments.report.looks import looks
+from pairform.experiments.report.reading import Report, Variant, read_report
 from pairform.experiments.report.section import Section
+from pairform.experiments.report.static import svg
 from pairform.experiments.report.table import results, trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
+from pairform.registry.errors import cut_middle
 
 PAGE = "report.html"
-COSTS = {
-    "parameters": ("parameters", ""),
-    "flops": ("FLOPs of a forward pass", ""),
-    "latency": ("time to generate a target", "s"),
-}
-"""Label and unit of each cost."""
-FRONTS = (
-    "Lower is better on both axes. Variants on the Pareto front, which no other variant beats on both, are ringed and joined "
-    "by a line. Variants are compared once all of their seeds are done. Bars are confidence intervals."
-)
-
-
-def fronts(report: Report) -> Section | None:
-    looks = styles(report.variants)
-    charts = present(draw_front(report.variants, looks, cost, *words) for cost, words in COSTS.items())
-    return Section("fronts", "Quality and cost", FRONTS, charts=charts) if charts else None
-
-
-def curves(report: Report) -> Section | None:
-    looks = styles(report.variants)
-    charts = present(draw_curves(report.variants, looks, key, title) for key, title in CURVES.items())
-    return (
-        Section("curves", "Curves", "Means over finished seeds; bands span the range over seeds.", charts=charts)
-        if charts
-        else None
-    )
-
-
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, results, fronts, curves)
 """The sections of the page in their order; one without results is None and left out."""
+LIBRARY = "vendored/echarts.common.min.js"
+"""Draws charts; see the notes beside it."""
+LONGEST = 2000
+"""Characters of a value of a spec."""
 
 
 def report(directory: Path) -> Path:
@@ -86,36 +67,47 @@ def render(found: Report) -> str:
         lstrip_blocks=True,
     )
     pages.filters["as_json"] = as_json
-    style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
-    looks = styles(found.variants)
-    compared = [variant for variant in found.variants if looks[variant.name] is not None]
+    style, library, *own = map(asset, ("report.css", LIBRARY, "charts.js", "report.js"))
+    sections = [section for make in SECTIONS if (section := make(found)) is not None]
+    charts = {chart.key: chart.thinned() for section in sections for chart in section.charts}
+    marks, meaning = looks(found, (series.name for chart in charts.values() for series in chart.series))
+    scripts = [library, *own] if charts else own[1:]
     return pages.get_template("report.html.jinja").render(
-        policy=policy(script, (style, STYLE)),
+        policy=policy(scripts, (style, STYLE)),
         style=style,
-        script=script,
+        scripts=scripts,
         report=found,
         study=found.study,
         counts=counts(found),
-        sections=[section for make in SECTIONS if (section := make(found)) is not None],
+        sections=sections,
+        charts=charts,
+        stills={key: svg(chart, marks) for key, chart in charts.items()},
+        chart_data=json.dumps(embedded(charts.values(), marks)).replace("<", "\\u003c"),
+        looks=marks,
+        meaning=meaning,
+        anchors={variant.name: f"variant-{place}" for place, variant in enumerate(found.variants, 1)},
         failed=[trial for trial in found.trials if trial.status == "failed"],
         trials=trials(found),
-        looks=looks,
-        diagrams={variant.name: compare(found.study, variant) for variant in compared},
-        signs=SIGNS,
+        diagrams={variant.name: compare(found.study, variant) for variant in found.variants},
         environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
         document=json.dumps(found.study.document(), indent=2, ensure_ascii=False),
     )
 
 
-def policy(script: str, sheets: Iterable[str]) -> str:
-    """A content security policy under which a browser runs only `script`, applies only `sheets`, and loads or sends nothing.
+def asset(name: str) -> str:
+    """A file of this package."""
+    return (Path(__file__).parent / name).read_text("utf-8")
 
-    Style attributes are allowed, since matplotlib writes them.
+
+def policy(scripts: Iterable[str], sheets: Iterable[str]) -> str:
+    """A content security policy under which a browser runs only `scripts`, applies only `sheets`, and loads or sends nothing.
+
+    Style attributes are allowed, since matplotlib and ECharts write them.
     """
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {digest(script)}",
+            f"script-src {' '.join(map(digest, scripts))}",
             f"style-src-elem {' '.join(map(digest, sheets))}",
             "style-src-attr 'unsafe-inline'",
             "img-src data:",
@@ -140,10 +132,6 @@ def compare(study: StudySpec, variant: Variant) -> str | None:
     except SpecError:
         return None
     return None if old == new else diagram(new, old=old, title=f"{variant.name} against the base")
-
-
-def present(figures: Iterable[Figure | None]) -> list[Figure]:
-    return [figure for figure in figures if figure is not None]
 
 
 def counts(found: Report) -> str:
@@ -171,4 +159,4 @@ def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any
 
 def as_json(value: Any) -> str:
     """A value of a spec as JSON; empty if absent."""
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else cut_middle(json.dumps(value, ensure_ascii=False), LONGEST)

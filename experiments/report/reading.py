@@ -1,7 +1,7 @@
 """Reading a study's folder for its report."""
 
 import statistics
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure over training steps: its mean, minimum and maximum over seeds."""
+    """A measure over training steps: its mean, minimum and maximum over seeds, and the values of each seed by step."""
 
     steps: list[int]
     mean: list[float]
     low: list[float]
     high: list[float]
+    seeds: dict[int, dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def read_report(folder: Path) -> Report:
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
     """One variant. row: its row of the study's summary."""
     done = [trial for trial in trials if trial.status == "done"]
-    metrics = {trial.name: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
+    metrics = {trial.seed: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
     return Variant(
         name=row["variant"],
@@ -150,8 +151,8 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
         findings={measure: each["finding"] for measure, each in row.get("difference", {}).items()},
-        curves=read_curves([line for lines, _ in metrics.values() for line in lines]),
-        unread={name: count for name, (_, count) in metrics.items() if count},
+        curves=read_curves({seed: lines for seed, (lines, _) in metrics.items()}),
+        unread={trial.name: count for trial in done if (count := metrics[trial.seed][1])},
     )
 
 
@@ -162,19 +163,19 @@ def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
     return found | difference(thaw(study.weights or NEW), thaw(trial.weights), "weights")
 
 
-def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:
-    """Curves of the logged lines of several seeds, by split and measure."""
+def read_curves(lines: Mapping[int, list[dict[str, Any]]]) -> dict[tuple[str, str], Curve]:
+    """Curves of the logged lines of each seed, by split and measure."""
     found: dict[tuple[str, str], Curve] = {}
     for split, name in CURVES:
-        by_step: dict[int, list[float]] = defaultdict(list)
-        for line in lines:
-            if line.get("split") == split and measurable(line.get(name)):
-                by_step[line["step"]].append(line[name])
-        if by_step:
-            steps = sorted(by_step)
-            values = [by_step[step] for step in steps]
+        seeds = {
+            seed: {line["step"]: line[name] for line in logged if line.get("split") == split and measurable(line.get(name))}
+            for seed, logged in lines.items()
+        }
+        steps = sorted({step for values in seeds.values() for step in values})
+        if steps:
+            values = [[known[step] for known in seeds.values() if step in known] for step in steps]
             means = list(map(statistics.fmean, values))
-            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)))
+            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)), seeds)
     return found
 
 

@@ -1,39 +1,10 @@
 """The parts of a report: a section has a text, findings, tables and charts. The page renders every section alike."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pairform.experiments.report.plots import Figure
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell's text and the value it is sorted by: None to sort by the text, "" to come last in either direction."""
-
-    text: str
-    value: float | Literal[""] | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table whose first column names its rows.
-
-    rows:     the first cell of each is its name: the name of a variant gets the variant's mark.
-    sorts:    whether a click on a column's name sorts the rows.
-    fold:     the words that unfold the table; without any, it is always shown. It is unfolded at first if `unfolded`.
-    notes:    explanations of columns.
-    findings: sentences about the table, by subject.
-    """
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    sorts: bool = False
-    fold: str = ""
-    unfolded: bool = False
-    notes: Mapping[str, str] = field(default_factory=dict)
-    findings: Sequence[tuple[str, str]] = ()
+from pairform.experiments.report.cells import Table
+from pairform.experiments.report.charts import Chart
 
 
 @dataclass(frozen=True)
@@ -43,6 +14,7 @@ class Section:
     key:      its id in the page.
     text:     one paragraph.
     findings: a subject, such as a variant's name, and sentences about it, of which the first is shown.
+    charts:   each also has a table of its numbers, which the page adds.
     """
 
     key: str
@@ -50,4 +22,4 @@ class Section:
     text: str
     findings: Sequence[tuple[str, Sequence[str]]] = ()
     tables: Sequence[Table] = ()
-    charts: Sequence[Figure] = ()
+    charts: Sequence[Chart] = ()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pairform.experiments.report.cells import Cell, Table
 from pairform.experiments.report.reading import Report, Variant
-from pairform.experiments.report.section import Cell, Section, Table
+from pairform.experiments.report.section import Section
 
 CHANGE, STATE, RANK = "change", "state", "rank"
 """Columns that are not means over seeds."""
