@@ -1,4 +1,4 @@
-"""The commands of `study`: run, plan, status, report, export and fields."""
+"""The commands of `study`: run, plan, status, report, compare, export and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,11 +108,39 @@ def status(directory: Folder, as_json: Json = False) -> None:
 
 
 @study.command()
-def report(directory: Folder) -> None:
+def report(
+    directory: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again whenever a trial changes, until all trials have ended.")
+    ] = False,
+) -> None:
     """Write the study's report, an HTML page, into its folder."""
-    from pairform.experiments.report import report as write
+    if not watch:
+        from pairform.experiments.report import report as write
 
-    print(write(directory))
+        print(printable(str(write(directory))))
+        return
+    with stop_message("stopped; the last report remains"):
+        from pairform.experiments.report.watching import watch as follow
+
+        follow(directory, lambda page: print(printable(str(page)), flush=True))
+
+
+@study.command()
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="A", parser=given_path, help="Folder of a study.")],
+    other: Annotated[Path, typer.Argument(metavar="B", parser=given_path, help="Folder of another study.")],
+    as_json: Json = False,
+) -> None:
+    """Show how two studies differ, and the losses of the variants that both have."""
+    from pairform.cli.display.two_studies import comparison_document, print_comparison
+    from pairform.experiments.results.two_studies import compare_studies
+
+    found = compare_studies(one, other)
+    if as_json:
+        print_json(comparison_document(one, other, found))
+    else:
+        print_comparison(one, other, found)
 
 
 @study.command()
