@@ -41,11 +41,12 @@
     const quiet = { lineStyle: { color: colour("--line") } };
     const room = ({ min, max }) => (max / min) ** 0.06; // a logarithmic axis would otherwise reach from one power to another
     const bounds = { min: (range) => range.min / room(range), max: (range) => range.max * room(range), logBase: 10 };
+    const words = (value) => (whole && !Number.isInteger(value) ? "" : short(log ? Number(value.toPrecision(3)) : value, described.unit));
     return {
       ...(log ? bounds : {}), type: log ? "log" : "value", name: described.label, nameLocation: "middle", nameGap: 28, scale: true,
       minInterval: whole && !log ? 1 : undefined,
       nameTextStyle: { color: colour("--ink") }, axisLine: { ...quiet, show: true, onZero: false }, splitLine: quiet,
-      axisLabel: { color: colour("--soft"), hideOverlap: true, formatter: (value) => short(log ? Number(value.toPrecision(3)) : value, described.unit) },
+      axisLabel: { color: colour("--soft"), hideOverlap: true, formatter: words },
       axisPointer: { label: { show: false } },
     };
   }

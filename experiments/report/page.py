@@ -15,7 +15,7 @@ from pairform.experiments.report.curves import curves
 from pairform.experiments.report.findings import factors, findings
 from pairform.experiments.report.fronts import fronts
 from pairform.experiments.report.looks import looks
-from pairform.experiments.report.reading import Report, Variant, read_report
+from pairform.experiments.report.reading import LONGEST_NAME, Report, Variant, read_report
 from pairform.experiments.report.section import Section
 from pairform.experiments.report.static import svg
 from pairform.experiments.report.table import results, trials
@@ -29,7 +29,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, r
 LIBRARY = "vendored/echarts.common.min.js"
 """Draws charts; see the notes beside it."""
 LONGEST = 2000
-"""Characters of a value of a spec."""
+"""Characters of a value of a spec, or of a path to one."""
 
 
 def report(directory: Path) -> Path:
@@ -66,7 +66,7 @@ def render(found: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters["as_json"] = as_json
+    pages.filters |= {"as_json": as_json, "cut": lambda text: cut_middle(text, LONGEST)}
     style, library, *own = map(asset, ("report.css", LIBRARY, "charts.js", "report.js"))
     sections = [section for make in SECTIONS if (section := make(found)) is not None]
     charts = {chart.key: chart.thinned() for section in sections for chart in section.charts}
@@ -78,6 +78,7 @@ def render(found: Report) -> str:
         scripts=scripts,
         report=found,
         study=found.study,
+        title=cut_middle(found.study.name, LONGEST_NAME),
         counts=counts(found),
         sections=sections,
         charts=charts,
@@ -146,14 +147,14 @@ def number(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
     """Each value with its path, such as `machine: cores`, except the command, which the page shows by itself."""
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[str, str]] = []
     for name, value in environment.items():
         if isinstance(value, Mapping):
             found += facts(value, f"{path}{name}: ")
         elif value is not None and name != "command":
-            found.append((path + name, value))
+            found.append((cut_middle(path + name, LONGEST), cut_middle(str(value), LONGEST)))
     return found
 
 

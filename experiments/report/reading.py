@@ -20,10 +20,13 @@ from pairform.experiments.results.summary import summarise, trials_by_variant
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
+from pairform.registry.errors import cut_middle
 from pairform.training.metrics import METRICS
 
 LINE_BYTES = 1 << 16
 """Longest line of metrics; longer ones are skipped."""
+LONGEST_NAME = 100
+"""Characters of a variant's name in the page."""
 LAST_STEP = 1 << 53
 """Larger integers have no exact float, which plots are drawn with."""
 CURVES = {
@@ -114,7 +117,7 @@ class Report:
     @property
     def first(self) -> str:
         """Name of the variant that the others are compared with."""
-        return next(iter(self.study.arms))
+        return cut_middle(next(iter(self.study.arms)), LONGEST_NAME)
 
     @property
     def unread(self) -> dict[str, int]:
@@ -131,9 +134,22 @@ def read_report(folder: Path) -> Report:
     groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
     rows = summarise(folder)
-    variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
+    names = short_names([row["variant"] for row in rows])
+    variants = [
+        read_variant(folder, study, groups[row["variant"]], row | {"variant": name})
+        for name, row in zip(names, rows, strict=True)
+    ]
     file = folder / ENVIRONMENT
     return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Names for the page: cut where they are long, and numbered where that makes them equal."""
+    found: dict[str, None] = {}
+    for place, name in enumerate(names, 1):
+        short = cut_middle(name, LONGEST_NAME)
+        found[short if short not in found else f"{short} ({place})"] = None
+    return list(found)
 
 
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:

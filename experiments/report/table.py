@@ -106,7 +106,7 @@ def cell(variant: Variant, column: Column) -> Cell:
 def trials(report: Report) -> Table:
     """A row for each trial, in the order in which they run."""
     shown = [column for column in columns(report.variants) if column.key not in (CHANGE, STATE, RANK)]
-    seeds = {variant.name: variant.seeds for variant in report.variants}
+    seeds = {variant.trials[0].variant: variant.seeds for variant in report.variants}
     rows = []
     for trial in report.trials:
         result = seeds[trial.variant].get(trial.seed, {})

@@ -85,7 +85,7 @@ def compare_studies(one: Path, other: Path) -> TwoStudies:
     }
     found = judge(estimates, "loss", rules)
     return TwoStudies(
-        difference(*documents),
+        difference(documents[0], documents[1]),
         same_data,
         {name: Pair(losses, not reasons[name], reasons[name], found.get(name)) for name, losses in both.items()},
         ([name for name in left if name not in right], [name for name in right if name not in left]),

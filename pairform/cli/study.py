@@ -7,7 +7,7 @@ import typer
 
 from pairform.cli.interruption import stop_message
 from pairform.cli.options import FieldPath, Json, Slurm, given_path, parse_named, parse_slurm, print_json
-from pairform.registry.errors import printable
+from pairform.registry.errors import cut_end, cut_middle, printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.progress import Ended
@@ -22,6 +22,8 @@ StudyFolder = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", parser=given_path, help="Folder of the study; by default, FILE without .json."),
 ]
+LONGEST_NAME, LONGEST_LINE = 80, 1000
+"""Characters of a variant's name, and of a line about a trial."""
 Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="Folder of a study.")]
 
 
@@ -171,7 +173,7 @@ def progress_line(ended: "Ended") -> str:
     width, trial = len(str(ended.total)), ended.trial
     line = f"{ended.done:>{width}}/{ended.total}  {trial.status:<7} {trial.name}"
     if trial.error:
-        return f"{line}: {trial.error.strip().splitlines()[-1]}"
+        return cut_end(f"{line}: {trial.error.strip().splitlines()[-1]}", LONGEST_LINE)
     line += "" if ended.loss is None else f"  loss {ended.loss:.4f}"
     return line if ended.seconds_left is None else f"{line}  {duration(ended.seconds_left)} left"
 
@@ -198,7 +200,7 @@ def show(directory: Path, as_json: bool) -> None:
         print(printable("  ".join(line).rstrip()))
     for row in rows if not factors else ():
         if "loss" in row.get("difference", {}):
-            print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['difference']['loss']['finding']}"))
     print_factors(factors)
 
 
@@ -207,7 +209,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
-        printable(row["variant"]),
+        cut_middle(printable(row["variant"]), LONGEST_NAME),
         ", ".join(f"{count} {status}" for status, count in row["trials"].items()),
         with_interval(found.get("loss"), trials),
         with_interval(row.get("difference", {}).get("loss"), trials, "+"),

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.printing import Sheet, console
 from pairform.registry import shorten
-from pairform.registry.errors import printable
+from pairform.registry.errors import cut_middle, printable
 
 if TYPE_CHECKING:
     from pairform.experiments.results.two_studies import Losses, TwoStudies
+
+LONGEST_NAME = 80
+"""Characters of a variant's name, or of a path."""
 
 
 def comparison_document(one: Path, other: Path, found: "TwoStudies") -> dict[str, Any]:
@@ -45,7 +48,7 @@ def print_comparison(one: Path, other: Path, found: "TwoStudies") -> None:
     if found.differences:
         table = Sheet("path", "A", "B")
         for path, values in found.differences.items():
-            table.add_row(path, *("absent" if value is None else shorten(value) for value in values))
+            table.add_row(cut_middle(path, LONGEST_NAME), *("absent" if value is None else shorten(value) for value in values))
         console.print(table)
     else:
         console.print("The studies' files are the same.")
@@ -56,13 +59,17 @@ def print_comparison(one: Path, other: Path, found: "TwoStudies") -> None:
     for name, pair in found.variants.items():
         apart = pair.comparison
         change = "" if apart is None or apart.half_width is None else f"{apart.mean:+.4f} ±{apart.half_width:.4f}"
-        table.add_row(name, *(cell for losses in pair.losses for cell in (loss(losses), str(len(losses)))), change)
+        table.add_row(
+            cut_middle(name, LONGEST_NAME),
+            *(cell for losses in pair.losses for cell in (loss(losses), str(len(losses)))),
+            change,
+        )
     console.print(table)
     for name, pair in found.variants.items():
-        print(printable(f"{name}: {pair.sentence(found.rules)}"))
+        print(printable(f"{cut_middle(name, LONGEST_NAME)}: {pair.sentence(found.rules)}"))
     for words, names in zip("AB", found.alone, strict=True):
         if names:
-            print(printable(f"Only in {words}: {', '.join(names)}."))
+            print(printable(f"Only in {words}: {', '.join(cut_middle(name, LONGEST_NAME) for name in names)}."))
 
 
 def loss(losses: "Losses") -> str:
