@@ -5,6 +5,7 @@
   const SYMBOLS = ["circle", "rect", "triangle", "diamond", "path://M0,0L10,0L5,9Z",
     "path://M3,0H7V3H10V7H7V10H3V7H0V3H3Z", "path://M2,0L5,3L8,0L10,2L7,5L10,8L8,10L5,7L2,10L0,8L3,5L0,2Z",
     "path://M5,0L6.2,3.6L10,3.6L7,5.9L8.1,9.5L5,7.3L1.9,9.5L3,5.9L0,3.6L3.8,3.6Z"];
+  const SIGNS = [..."●■▲◆▼✚✖★"];
   const DASHES = ["solid", [7, 3], [8, 3, 2, 3], [2, 3], [12, 3], [7, 2, 2, 2, 2, 2], [2, 1.5], [14, 3, 3, 3]];
   const FEW = 12; // variants whose bands, or single seeds, can be told apart
   const NEAREST = 10; // lines in a tooltip
@@ -37,44 +38,47 @@
     return weight ? values.map((value) => (sum = weight * sum + value) / (total = weight * total + 1)) : values;
   }
 
-  function axis(described, log, whole) {
+  /** values: those that the axis must reach. place: of its name. */
+  function axis({ label, unit }, log, values, place) {
     const quiet = { lineStyle: { color: colour("--line") } };
-    const room = ({ min, max }) => (max / min) ** 0.06; // a logarithmic axis would otherwise reach from one power to another
-    const bounds = { min: (range) => range.min / room(range), max: (range) => range.max * room(range), logBase: 10 };
-    const words = (value) => (whole && !Number.isInteger(value) ? "" : short(log ? Number(value.toPrecision(3)) : value, described.unit));
+    const whole = values.every(Number.isInteger);
+    const known = values.filter((value) => value > 0 || !log);
+    const [low, high] = known.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
+    const room = (high / low) ** 0.06; // a logarithmic axis would otherwise reach from one power to another
+    const words = (value) => {
+      const round = log ? Number(value.toPrecision(3)) : value;
+      return whole && !Number.isInteger(round) ? "" : short(round, unit);
+    };
     return {
-      ...(log ? bounds : {}), type: log ? "log" : "value", name: described.label, nameLocation: "middle", nameGap: 28, scale: true,
-      minInterval: whole && !log ? 1 : undefined,
-      nameTextStyle: { color: colour("--ink") }, axisLine: { ...quiet, show: true, onZero: false }, splitLine: quiet,
+      ...(log ? { type: "log", min: low / room, max: high * room, logBase: high < 10 * low ? 2 : 10 } : { type: "value" }),
+      name: label, ...place, scale: true, minInterval: whole && !log ? 1 : undefined, axisLine: { ...quiet, show: true, onZero: false },
+      splitLine: quiet, axisPointer: { label: { show: false } },
       axisLabel: { color: colour("--soft"), hideOverlap: true, formatter: words },
-      axisPointer: { label: { show: false } },
     };
   }
 
   function lines(series, state) {
+    const fits = (x, ...values) => !(state.logX && x <= 0) && !(state.logY && Math.min(...values) <= 0);
     const [low, y, high] = [series.low, series.y, series.high].map((values) => smoothed(values, state.smoothing));
-    const fits = (x, value) => value !== undefined && !(state.logX && x <= 0) && !(state.logY && value <= 0);
-    const points = (values) => series.x.map((x, place) => [x, fits(x, values[place]) ? values[place] : null])
-      .filter(([x]) => !(state.logX && x <= 0));
+    const kept = series.x.map((x, place) => place).filter((place) => fits(series.x[place], y[place], low[place] ?? y[place]));
+    const path = (value) => kept.map((place) => [series.x[place], value(place)]);
+    const paint = { color: own(series.name) };
     const found = [];
     if (state.bands && low.length) {
       const band = { type: "line", name: series.name, stack: series.name, stackStrategy: "all", silent: true, symbol: "none",
-        lineStyle: { opacity: 0 }, itemStyle: { color: own(series.name) }, z: 1, id: undefined, tooltip: { show: false } };
-      found.push({ ...band, data: points(low) });
-      found.push({ ...band, areaStyle: { color: own(series.name), opacity: 0.14 },
-        data: series.x.map((x, place) => [x, fits(x, low[place]) ? high[place] - low[place] : null])
-          .filter(([x]) => !(state.logX && x <= 0)) });
+        lineStyle: { opacity: 0 }, itemStyle: paint };
+      found.push({ ...band, data: path((place) => low[place]) });
+      found.push({ ...band, data: path((place) => high[place] - low[place]), areaStyle: { ...paint, opacity: 0.14 } });
     }
     if (state.seeds) {
-      const data = Object.entries(series.seeds).flatMap(([seed, [xs, ys]]) =>
-        xs.map((x, place) => [x, ys[place], seed]).filter(([at, value]) => fits(at, value)));
-      found.push({ type: "scatter", name: series.name, data, symbolSize: 4, silent: true, z: 2,
-        itemStyle: { color: own(series.name), opacity: 0.45 }, tooltip: { show: false } });
+      const data = Object.values(series.seeds).flatMap(([xs, ys]) => xs.map((x, place) => [x, ys[place]]));
+      found.push({ type: "scatter", name: series.name, data: data.filter((point) => fits(...point)), symbolSize: 4, silent: true,
+        z: 2, itemStyle: { ...paint, opacity: 0.45 } });
     }
     const every = Math.max(1, Math.floor(series.x.length / 8));
-    found.push({ type: "line", name: series.name, data: points(y), z: 3, symbolSize: 6, showAllSymbol: true,
+    found.push({ type: "line", name: series.name, data: path((place) => y[place]), z: 3, symbolSize: 6, showAllSymbol: true,
       symbol: (value, at) => (at.dataIndex % every ? "none" : symbol(series.name)),
-      itemStyle: { color: own(series.name) }, lineStyle: { width: 2, type: DASHES[looks[series.name][1]] },
+      itemStyle: paint, lineStyle: { width: 2, type: DASHES[looks[series.name][1]] },
       emphasis: { focus: "series" }, blur: { lineStyle: { opacity: 0.15 } } });
     return found;
   }
@@ -108,23 +112,24 @@
       width: 150, overflow: "truncate", textBorderColor: colour("--page"), textBorderWidth: 3 };
     return names.length ? [
       { type: "line", step: "end", data: names.map((name) => at.get(name)), symbol: "none", silent: true, z: 1,
-        lineStyle: { color: ink, width: 1, opacity: 0.6 }, tooltip: { show: false } },
+        lineStyle: { color: ink, width: 1, opacity: 0.6 } },
       { type: "scatter", data: names.map((name) => at.get(name)), symbolSize: 19, silent: true, z: 4, label,
         labelLayout: { hideOverlap: true },
-        itemStyle: { color: "transparent", borderColor: ink, borderWidth: 1.2 }, tooltip: { show: false } },
+        itemStyle: { color: "transparent", borderColor: ink, borderWidth: 1.2 } },
     ] : [];
   }
 
-  /** A tooltip as elements: a heading, and a row for each name. */
-  function bubble(heading, rows) {
+  /** A tooltip as elements: a heading, a row for each name, and how many names are left out. */
+  function bubble(heading, rows, rest) {
     const box = document.createElement("div");
-    if (heading) element("div", box, { textContent: heading });
+    element("div", box, { textContent: heading });
     for (const [name, words] of rows) {
       const row = element("div", box, { className: `row series-${looks[name][0]}` });
-      element("span", row, { textContent: [..."●■▲◆▼✚✖★"][looks[name][1]] });
+      element("span", row, { textContent: SIGNS[looks[name][1]] });
       element("b", row, { textContent: name });
       element("span", row, { textContent: words });
     }
+    if (rest > 0) element("div", box, { textContent: `and ${rest} more` });
     return box;
   }
 
@@ -134,14 +139,11 @@
       textStyle: { color: colour("--ink"), fontSize: 13 } };
     if (spec.kind === "lines") {
       return { ...look, trigger: "axis", axisPointer: { type: "line", snap: true }, formatter: (found) => {
-        const cursor = item.pointer === undefined ? 0 : item.pointer;
-        const known = found.filter((each) => each.seriesType === "line" && each.value[1] !== null && state.main.has(each.seriesIndex));
-        const away = (each) => Math.abs(chart.convertToPixel({ yAxisIndex: 0 }, each.value[1]) - cursor);
+        const known = found.filter((each) => state.main.has(each.seriesIndex));
+        const away = (each) => Math.abs(chart.convertToPixel({ yAxisIndex: 0 }, each.value[1]) - (item.pointer ?? 0));
         const near = known.sort((a, b) => away(a) - away(b)).slice(0, NEAREST).sort((a, b) => b.value[1] - a.value[1]);
-        const rest = known.length - near.length;
-        const box = bubble(`${spec.x.label} ${short(found[0].axisValue)}`, near.map((each) => [each.seriesName, short(each.value[1])]));
-        if (rest > 0) element("div", box, { textContent: `and ${rest} further away` });
-        return box;
+        const rows = near.map((each) => [each.seriesName, short(each.value[1])]);
+        return bubble(`${spec.x.label} ${short(found[0].axisValue)}`, rows, known.length - near.length);
       } };
     }
     return { ...look, trigger: "item", formatter: ({ value }) => {
@@ -158,9 +160,7 @@
           rows.push([series.name, `${words ? `${words}: ` : ""}${short(x, spec.x.unit)}, ${short(y, spec.y.unit)}${bar}`]);
         }
       }
-      const box = bubble(`${spec.x.label}, ${spec.y.label}`, rows.slice(0, NEAREST));
-      if (rows.length > NEAREST) element("div", box, { textContent: `and ${rows.length - NEAREST} more here` });
-      return box;
+      return bubble(`${spec.x.label}, ${spec.y.label}`, rows.slice(0, NEAREST), rows.length - NEAREST);
     } };
   }
 
@@ -173,12 +173,15 @@
       series.push(...make(each, state));
       state.main.add(series.length - 1);
     }
-    const inside = { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, preventDefaultMouseMove: false, filterMode: "none" };
-    const whole = spec.series.every(({ x }) => x.every(Number.isInteger));
+    const inside = { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, preventDefaultMouseMove: false,
+      filterMode: "none" };
+    const all = (key) => spec.series.flatMap((each) => [...each[key], ...(key === "y" ? [...each.low, ...each.high] : [])]);
+    const nameTextStyle = { color: colour("--ink") };
     chart.setOption({
       animation: false, textStyle: { fontFamily: "system-ui, sans-serif" },
-      grid: { left: 34, right: 18, top: 24, bottom: 40, containLabel: true },
-      xAxis: axis(spec.x, state.logX, whole), yAxis: { ...axis(spec.y, state.logY, false), nameGap: 46 },
+      grid: { left: 8, right: 18, top: 34, bottom: 40, containLabel: true },
+      xAxis: axis(spec.x, state.logX, all("x"), { nameLocation: "middle", nameGap: 28, nameTextStyle }),
+      yAxis: axis(spec.y, state.logY, all("y"), { nameLocation: "end", nameGap: 12, nameTextStyle: { ...nameTextStyle, align: "left" } }),
       dataZoom: [{ ...inside, xAxisIndex: 0 }, { ...inside, yAxisIndex: 0 }],
       tooltip: tooltip(item, state), series: [...series, ...front(spec)],
     }, { replaceMerge: ["series"] });
@@ -210,8 +213,9 @@
       const range = element("input", label, { type: "range", min: 0, max: 0.98, step: 0.02, value: 0 });
       range.addEventListener("input", () => { state.smoothing = Number(range.value); draw(item); });
     }
+    const buttons = element("span", bar, { className: "zoom" });
     for (const [words, name, factor] of [["+", "Zoom in", 0.5], ["−", "Zoom out", 2], ["reset", "Reset the zoom", 0]]) {
-      const button = element("button", bar, { type: "button", textContent: words, ariaLabel: `${name}: ${spec.title}` });
+      const button = element("button", buttons, { type: "button", textContent: words, ariaLabel: `${name}: ${spec.title}` });
       button.addEventListener("click", () => zoom(item, factor));
     }
   }
