@@ -38,6 +38,10 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into the trials' folders.")
     ] = False,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Also log to this project on Weights & Biases, through the package wandb."),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run trials again that failed in an earlier run.")] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="VARIANT", help="Run only this variant's trials. Repeatable.")
@@ -68,6 +72,7 @@ def run(
             executor=executor,
             cluster=cluster,
             tensorboard=tensorboard,
+            wandb=wandb,
             command=["pairform", *sys.argv[1:]],
             report=report,
         )
