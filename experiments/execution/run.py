@@ -20,6 +20,7 @@ from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
+from pairform.training.adaptation.recipe_parts import WandbSpec
 from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
 
@@ -54,6 +55,7 @@ def run_study(
     executor: str = "local",
     cluster: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
+    wandb: str | None = None,
     command: list[str] | None = None,
     report: Report = lambda ended: None,
 ) -> list[Trial]:
@@ -72,6 +74,7 @@ def run_study(
         executor: local, slurm or submitit.
         cluster: Slurm settings such as `partition`.
         tensorboard: Also log metrics for TensorBoard, into each trial's folder.
+        wandb: A project on Weights & Biases, to which metrics go too.
         command: The command line to record with the results.
         report: Called with each trial as it ends.
 
@@ -85,8 +88,11 @@ def run_study(
         raise InputError(Problem("jobs", shorten(jobs), "a whole number, 1 or more"))
     if tensorboard:
         check_package("tensorboardX", "tensorboard")
+    if wandb is not None:
+        WandbSpec.read({"project": wandb}, where="wandb")
+        check_package("wandb", "wandb", None)
     out = output_path(out)
-    work = Work(out, source.absolute(), tensorboard)
+    work = Work(out, source.absolute(), tensorboard, wandb)
     backend = make_executor(executor, work, cluster or {})
     check_links(out)
     contents = study.data.gather(source)

@@ -1,4 +1,4 @@
-"""The commands of `study`: run, plan, stop, status, report, export and fields."""
+"""The commands of `study`: run, plan, stop, status, report, compare, export and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from pairform.cli.interruption import stop_message
 from pairform.cli.options import FieldPath, Json, Slurm, given_path, parse_named, parse_slurm, print_json
-from pairform.registry.errors import printable
+from pairform.registry.errors import cut_end, cut_middle, printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.progress import Ended
@@ -22,6 +22,8 @@ StudyFolder = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", parser=given_path, help="Folder of the study; by default, FILE without .json."),
 ]
+LONGEST_NAME, LONGEST_LINE = 80, 1000
+"""Characters of a variant's name, and of a line about a trial."""
 Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="Folder of a study.")]
 
 
@@ -36,6 +38,10 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into the trials' folders.")
     ] = False,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Also log to this project on Weights & Biases, through the package wandb."),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run trials again that failed in an earlier run.")] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="VARIANT", help="Run only this variant's trials. Repeatable.")
@@ -66,6 +72,7 @@ def run(
             executor=executor,
             cluster=cluster,
             tensorboard=tensorboard,
+            wandb=wandb,
             command=["pairform", *sys.argv[1:]],
             report=report,
         )
@@ -145,11 +152,39 @@ def stop(
 
 
 @study.command()
-def report(directory: Folder) -> None:
+def report(
+    directory: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again whenever a trial changes, until all trials have ended.")
+    ] = False,
+) -> None:
     """Write the study's report, an HTML page, into its folder."""
-    from pairform.experiments.report import report as write
+    if not watch:
+        from pairform.experiments.report import report as write
 
-    print(write(directory))
+        print(printable(str(write(directory))))
+        return
+    with stop_message("stopped; the last report remains"):
+        from pairform.experiments.report.watching import watch as follow
+
+        follow(directory, lambda page: print(printable(str(page)), flush=True))
+
+
+@study.command()
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="A", parser=given_path, help="Folder of a study.")],
+    other: Annotated[Path, typer.Argument(metavar="B", parser=given_path, help="Folder of another study.")],
+    as_json: Json = False,
+) -> None:
+    """Show how two studies differ, and the losses of the variants that both have."""
+    from pairform.cli.display.two_studies import comparison_document, print_comparison
+    from pairform.experiments.results.two_studies import compare_studies
+
+    found = compare_studies(one, other)
+    if as_json:
+        print_json(comparison_document(one, other, found))
+    else:
+        print_comparison(one, other, found)
 
 
 @study.command()
@@ -180,7 +215,7 @@ def progress_line(ended: "Ended") -> str:
     width, trial = len(str(ended.total)), ended.trial
     line = f"{ended.done:>{width}}/{ended.total}  {trial.status:<7} {trial.name}"
     if trial.error:
-        return f"{line}: {trial.error.strip().splitlines()[-1]}"
+        return cut_end(f"{line}: {trial.error.strip().splitlines()[-1]}", LONGEST_LINE)
     line += "" if ended.loss is None else f"  loss {ended.loss:.4f}"
     return line if ended.seconds_left is None else f"{line}  {duration(ended.seconds_left)} left"
 
@@ -207,7 +242,7 @@ def show(directory: Path, as_json: bool) -> None:
         print(printable("  ".join(line).rstrip()))
     for row in rows if not factors else ():
         if "loss" in row.get("difference", {}):
-            print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['difference']['loss']['finding']}"))
     print_factors(factors)
 
 
@@ -216,7 +251,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
-        printable(row["variant"]),
+        cut_middle(printable(row["variant"]), LONGEST_NAME),
         ", ".join(f"{count} {status}" for status, count in row["trials"].items()),
         with_interval(found.get("loss"), trials),
         with_interval(row.get("difference", {}).get("loss"), trials, "+"),
