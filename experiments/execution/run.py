@@ -11,12 +11,14 @@ from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
+from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, first_variant, trials_of
+from pairform.experiments.results.sweeps import recipes_of, sweeps_of
 from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.precision import precise
 from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.cluster import cluster_of
@@ -99,7 +101,7 @@ def run_study(
     if only is not None:
         check_only(study, only)
     check_folder(out, study, planned, contents.digests)
-    check_room(out, planned if search is None else search.most, jobs)
+    check_room(out, most_trials(planned, next(iter(study.arms))) if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
@@ -114,9 +116,10 @@ def run_study(
                 search.update()
             progress.ended(trial)
 
+        prepared: set[str] = set()
         for trials in rounds(out, study, planned, only):
-            prepare(out, study, trials, retry)
-            retry = False  # in later rounds
+            prepare(out, study, [trial for trial in trials if trial.name not in prepared], retry)
+            prepared |= {trial.name for trial in trials}
             write_json(out / DATA, contents.digests)
             write_json(out / ENVIRONMENT, machine)
             chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
@@ -128,17 +131,24 @@ def run_study(
 
 
 def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[str] | None) -> Iterator[list[Trial]]:
-    """The trials to run, and again with one more seed after each round, as long as the study's differences need more.
+    """The trials to run, and again with those that depend on the results of each round.
 
-    Of a study whose seeds are listed, and of chosen variants, there is one round. There is no next round while trials of this
-    one are left, as after the study's minutes.
+    If variants are tuned, the first round is the sweep, and the next ones retrain the variants whose sweep is complete. As long
+    as the study's differences need more seeds, each round has one more. Of a study whose seeds are listed, and of chosen
+    variants, there is one round apart from the sweep. There is no next round while trials of this one are left, as after the
+    study's minutes.
     """
     seeds = study.seeds
+    if study.tune:
+        swept = [trial for trial in planned if trial.stage == "sweep"]
+        yield swept
+        recipes = recipes_of(out, sweeps_of(out, trials_of(out)), first_variant(out), planned)
+        planned = [*swept, *(trial for trial in planned if recipes.get(trial.name))]
     if not isinstance(seeds, SeedsUntil):
         yield planned
         return
     for count in range(FEWEST, seeds.most + 1):
-        trials = [trial for trial in planned if trial.seed < count]
+        trials = [trial for trial in planned if trial.stage == "sweep" or trial.seed < count]
         yield trials
         left = any(TrialFolder(out, trial.name).read().status not in ("done", "failed") for trial in trials)
         if left or only is not None or precise(out, seeds.until, count):

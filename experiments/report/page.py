@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
 from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
+from pairform.experiments.report.tuning_section import tuning_table
 from pairform.experiments.study.factor_results import FactorResults
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
@@ -64,6 +65,9 @@ def render(found: Report) -> str:
     style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
     looks = styles(found.variants)
     compared = [variant for variant in found.variants if looks[variant.name] is not None]
+    tuning = None
+    if found.tuning is not None:
+        tuning = tuning_table(found.tuning) | {"factors": [factor_table(each) for each in found.tuning.factors]}
     shown = columns(found.variants)
     single = trial_columns(shown)
     return pages.get_template("report.html.jinja").render(
@@ -76,7 +80,8 @@ def render(found: Report) -> str:
         findings=[] if found.factors else [variant for variant in found.variants if variant.findings],
         factors=[factor_table(each) for each in found.factors],
         rules=found.study.comparison.explanation,
-        failed=[trial for trial in found.trials if trial.status == "failed"],
+        tuning=tuning,
+        failed=[trial for trial in (found.tuning or found).trials if trial.status == "failed"],
         columns=shown,
         rows=rows(found.variants, shown),
         trial_columns=single,

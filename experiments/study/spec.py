@@ -1,6 +1,7 @@
 """A study as JSON: a base model, variants of it, and how each is trained and measured."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.experiments.results.records import Stage
 from pairform.experiments.statistics.rules import ComparisonSpec
 from pairform.experiments.study.factors import (
     Design,
@@ -21,6 +23,7 @@ from pairform.experiments.study.factors import (
     variant_name,
 )
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
+from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, Tune, TuneSeeds, check_tuning
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
@@ -130,6 +133,15 @@ class StudySpec(Spec):
         default_factory=dict,
         description="Paths in the model's spec, each with its values; every variant is run with every combination.",
     )
+    tune: Tune = Field(
+        default_factory=dict,
+        description="Paths in `training` or in the model's spec, each with values: every variant is trained with every "
+        "combination, and that of the lowest mean validation loss is its best. Then the variants are retrained with `seeds`, "
+        "each at its own best values and all at those of the first, and compared both ways. Default: nothing is tuned.",
+    )
+    tune_seeds: TuneSeeds = Field(
+        default=TUNE_SEEDS, description="Seeds of the trials that choose the tuned values; `seeds` may have none of them."
+    )
     training: TrainingSpec = Field(default=TrainingSpec(), description="How each trial is trained.")
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
         description="Task or files that trials learn from."
@@ -163,7 +175,8 @@ class StudySpec(Spec):
         if isinstance(self.seeds, SeedsUntil) and self.search is not None:
             yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
         for path, values in self.grid.items():
-            yield from self._check_values(path, values)
+            yield from self._check_values("grid", path, values)
+        yield from self._check_tuning(seeds)
         if self.match is not None and not self.factors and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is scaled towards the first")
         if self.search is not None and not self.grid:
@@ -190,18 +203,31 @@ class StudySpec(Spec):
         if self.grid:
             yield Problem("grid", "a grid and factors together", "one of them", "Make the grid's values levels of a factor.")
 
-    def _check_values(self, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
+    def _check_tuning(self, seeds: tuple[int, ...]) -> Iterator[Problem]:
+        for path, values in self.tune.items():
+            yield from self._check_values("tune", path, values)
+        patches: dict[str, Mapping[str, Any]] = {f"variants.{name}": patch for name, patch in self.variants.items()}
+        patches |= {f"factors.{name}.{level}": patch for name, all_ in self.factors.items() for level, patch in all_.items()}
+        yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
+        if self.tune and self.search is not None:
+            yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
+        of_model = [path for path in self.tune if path.partition(".")[0] not in ("training", "weights")]
+        if self.match is not None and of_model:
+            remedy = "Tuned variants would differ in size: tune values of `training` only."
+            yield Problem(f"tune.{of_model[0]}", "match and a tuned value of the model together", "only one of the two", remedy)
+
+    def _check_values(self, field: str, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
         parts = path.split(".")
         if not all(parts) or len(parts) > DEEPEST:
-            yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
+            yield Problem(field, shorten(path), "a path in the spec, as in decoder.depth")
         if not values:
-            yield Problem(f"grid.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
+            yield Problem(f"{field}.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
         first_index: dict[str, int] = {}
         for index, value in enumerate(values):
             first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
             if first < index:
                 found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
-                yield Problem(f"grid.{path}[{index}]", found, "each value once")
+                yield Problem(f"{field}.{path}[{index}]", found, "each value once")
 
     @property
     def model(self) -> dict[str, Any]:
@@ -232,5 +258,23 @@ class StudySpec(Spec):
 
     @property
     def trials(self) -> int:
-        """Largest number of trials: one for each seed and point."""
-        return self.points * len(all_seeds(self.seeds))
+        """Largest number of trials: one for each seed and point. If variants are tuned, the sweep, and two settings of each
+        variant apart from the first."""
+        seeds = len(all_seeds(self.seeds))
+        if not self.tune:
+            return self.points * seeds
+        swept = self.points * math.prod(map(len, self.tune.values())) * len(self.tune_seeds)
+        return swept + (SETTINGS * self.points - math.prod(map(len, self.grid.values()))) * seeds
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of tuned values; an empty one if nothing is tuned."""
+        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+
+    @property
+    def stages(self) -> list[tuple[Stage, int]]:
+        """The stage and the seed of the trials of one combination."""
+        if not self.tune:
+            return [(None, seed) for seed in all_seeds(self.seeds)]
+        swept: list[tuple[Stage, int]] = [("sweep", seed) for seed in self.tune_seeds]
+        return [*swept, *(("retrain", seed) for seed in all_seeds(self.seeds))]
