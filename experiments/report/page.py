@@ -136,11 +136,12 @@ def present(figures: Iterable[Figure | None]) -> list[Figure]:
 
 
 def counts(found: Report) -> str:
-    """As in `3 variants, 2 seeds: 6 of 6 trials done`."""
-    done = sum(trial.status == "done" for trial in found.trials)
-    variants = number(len(found.variants), "variant")
+    """As in `3 variants, 2 seeds: 6 of 6 trials done`. The trials of a sweep are counted too."""
+    trials = (found.tuning or found).trials
+    done = sum(trial.status == "done" for trial in trials)
+    variants = number(len(found.tuning.sweeps if found.tuning else found.variants), "variant")
     seeds = {trial.seed for trial in found.trials}
-    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
+    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(trials), 'trial')} done"
 
 
 def number(count: int, word: str) -> str:

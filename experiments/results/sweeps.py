@@ -7,19 +7,21 @@ best setting (`tuned`), and at that of the variant that it is compared with (`sa
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 from pairform.experiments.results.records import STUDY, Trial, baselines, result_of
-from pairform.experiments.statistics.selection import edge, lowest
+from pairform.experiments.statistics.selection import close_calls, edge, lowest
 from pairform.registry import read_json, thaw
 
 Recipe = Literal["tuned", "same_recipe"]
 RECIPES: tuple[Recipe, ...] = ("tuned", "same_recipe")
 Place = tuple[int, ...]
 """A setting: the index of each value in its list in the study."""
+NAMED = 3
+"""Settings that are named; of more, their number."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Sweep:
     complete: whether all trials have ended.
     best:     index of the best setting; None while the sweep is not complete, or if every trial failed.
     edges:    tuned paths whose best value is the smallest or largest that was tried, so that a better one may lie outside.
+    close:    indices of settings that were not clearly worse than the best; None if one seed cannot tell.
     """
 
     variant: str
@@ -54,6 +57,12 @@ class Sweep:
     complete: bool
     best: int | None
     edges: dict[str, str]
+    close: list[int] | None = None
+
+    @property
+    def losses(self) -> list[list[float | None]]:
+        """By setting and seed."""
+        return [list(setting.losses.values()) for setting in self.settings]
 
     @property
     def chosen(self) -> Setting | None:
@@ -65,10 +74,17 @@ class Sweep:
         if self.chosen is None:
             return ["every trial of its sweep failed, so that it was not retrained."] if self.complete else []
         values = self.chosen.hyperparameters
-        return [
-            f"the best {path}, {json.dumps(thaw(values[path]))}, is the {which} that was tried; a better one may lie outside."
+        found = [
+            f"the best {path}, {json.dumps(values[path])}, is the {which} that was tried; a better one may lie outside."
             for path, which in self.edges.items()
         ]
+        if self.close is None:
+            found.append("one seed in its sweep cannot tell how certain the choice is.")
+        elif self.close:
+            names = [self.settings[index].name for index in self.close]
+            shown = ", ".join(names) if len(names) <= NAMED else f"{len(names)} settings"
+            found.append(f"the sweep does not distinguish {self.chosen.name} from {shown}; more `tune_seeds` could.")
+        return found
 
 
 def tuned_values(study: Path) -> dict[str, list[Any]]:
@@ -88,7 +104,10 @@ def sweeps_of(study: Path, trials: Iterable[Trial]) -> dict[str, Sweep]:
     for trial in sorted(trials, key=lambda trial: trial.number):
         if trial.stage == "sweep" and (place := place_of(values, trial)) is not None:
             groups[trial.variant][place].append(trial)
-    return {variant: sweep_of(study, values, by_place, wanted) for variant, by_place in groups.items()}
+    sweeps = {variant: sweep_of(study, values, by_place, wanted) for variant, by_place in groups.items()}
+    ended = [sweep for sweep in sweeps.values() if sweep.complete]
+    close = close_calls([sweep.losses for sweep in ended]) or [None for _ in ended]
+    return sweeps | {sweep.variant: replace(sweep, close=own) for sweep, own in zip(ended, close, strict=True)}
 
 
 def place_of(values: Mapping[str, Sequence[Any]], trial: Trial) -> Place | None:
@@ -117,14 +136,13 @@ def sweep_of(study: Path, values: Mapping[str, Sequence[Any]], by_place: Mapping
     ]
     first = by_place[places[0]][0]
     complete = sum(len(setting.losses) for setting in settings) == wanted
-    best = lowest([list(setting.losses.values()) for setting in settings]) if complete else None
-    edges = {}
-    if best is not None:
-        for (path, listed), index in zip(values.items(), places[best], strict=True):
-            if (which := edge(listed, listed[index])) is not None:
-                edges[path] = which
     states = Counter(trial.status for own in by_place.values() for trial in own)
-    return Sweep(first.variant, first.point, dict(states), settings, places, complete, best, edges)
+    sweep = Sweep(first.variant, first.point, dict(states), settings, places, complete, None, {})
+    if not complete or (best := lowest(sweep.losses)) is None:
+        return sweep
+    chosen = {path: listed[index] for (path, listed), index in zip(values.items(), places[best], strict=True)}
+    edges = {path: which for path, listed in values.items() if (which := edge(listed, chosen[path])) is not None}
+    return replace(sweep, best=best, edges=edges)
 
 
 def recipes_of(study: Path, sweeps: Mapping[str, Sweep], first: str | None, trials: Iterable[Trial]) -> dict[str, set[Recipe]]:
@@ -136,8 +154,8 @@ def recipes_of(study: Path, sweeps: Mapping[str, Sweep], first: str | None, tria
     best = {variant: sweep.places[sweep.best] for variant, sweep in sweeps.items() if sweep.best is not None}
     against = baselines({variant: sweep.point for variant, sweep in sweeps.items()}, first)
     wanted: dict[Recipe, dict[str, Place | None]] = {
-        "tuned": {variant: best.get(variant) for variant in sweeps},
-        "same_recipe": {variant: best.get(against[variant]) for variant in sweeps},
+        "tuned": dict(best),
+        "same_recipe": {variant: best.get(against[variant]) for variant in best},
     }
     return {
         trial.name: {recipe for recipe in RECIPES if wanted[recipe].get(trial.variant) == place}
