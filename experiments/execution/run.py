@@ -12,7 +12,7 @@ from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, first_variant, trials_of
-from pairform.experiments.results.sweeps import recipes_of, sweeps_of
+from pairform.experiments.results.sweeps import read_sweeps, recipes_of
 from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.precision import precise
@@ -142,7 +142,7 @@ def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[s
     if study.tune:
         swept = [trial for trial in planned if trial.stage == "sweep"]
         yield swept
-        recipes = recipes_of(out, sweeps_of(out, trials_of(out)), first_variant(out), planned)
+        recipes = recipes_of(out, read_sweeps(out), first_variant(out), planned)
         planned = [*swept, *(trial for trial in planned if recipes.get(trial.name))]
     if not isinstance(seeds, SeedsUntil):
         yield planned

@@ -12,8 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from pairform.experiments.results.records import STUDY, Trial, baselines, result_of
-from pairform.experiments.statistics.selection import close_calls, edge, lowest
+from pairform.experiments.results.records import STUDY, Status, Trial, baselines, result_of, trials_of
+from pairform.experiments.statistics.selection import Edge, close_calls, edge, lowest
 from pairform.registry import read_json, thaw
 
 Recipe = Literal["tuned", "same_recipe"]
@@ -51,12 +51,12 @@ class Sweep:
 
     variant: str
     point: str
-    trials: dict[str, int]
+    trials: Mapping[Status, int]
     settings: list[Setting]
     places: list[Place]
     complete: bool
     best: int | None
-    edges: dict[str, str]
+    edges: Mapping[str, Edge]
     close: list[int] | None = None
 
     @property
@@ -93,6 +93,11 @@ def tuned_values(study: Path) -> dict[str, list[Any]]:
     return {path: values for path, values in tune.items() if isinstance(values, list)} if isinstance(tune, dict) else {}
 
 
+def read_sweeps(study: Path) -> dict[str, Sweep]:
+    """The sweep of each variant; empty for a study that tunes nothing."""
+    return sweeps_of(study, trials_of(study)) if tuned_values(study) else {}
+
+
 def sweeps_of(study: Path, trials: Iterable[Trial]) -> dict[str, Sweep]:
     """The sweep of each variant, among the study's trials; empty for a study that tunes nothing."""
     values = tuned_values(study)
@@ -106,7 +111,8 @@ def sweeps_of(study: Path, trials: Iterable[Trial]) -> dict[str, Sweep]:
             groups[trial.variant][place].append(trial)
     sweeps = {variant: sweep_of(study, values, by_place, wanted) for variant, by_place in groups.items()}
     ended = [sweep for sweep in sweeps.values() if sweep.complete]
-    close = close_calls([sweep.losses for sweep in ended]) or [None for _ in ended]
+    if (close := close_calls([sweep.losses for sweep in ended])) is None:
+        return sweeps
     return sweeps | {sweep.variant: replace(sweep, close=own) for sweep, own in zip(ended, close, strict=True)}
 
 

@@ -156,11 +156,10 @@ def progress_line(ended: "Ended") -> str:
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
     from pairform.cli.display.tuning import print_sweeps, sweep_rows
-    from pairform.experiments.results.records import trials_of
     from pairform.experiments.results.summary import summarise
-    from pairform.experiments.results.sweeps import sweeps_of
+    from pairform.experiments.results.sweeps import read_sweeps
 
-    sweeps = sweeps_of(directory, trials_of(directory)).values()
+    sweeps = read_sweeps(directory).values()
     rows, factors = summarise(directory), effects_of(directory, "tuned")
     same = summarise(directory, "same_recipe") if sweeps else []
     same_factors = effects_of(directory, "same_recipe") if sweeps else []

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from pairform.experiments.execution.forecast import forecast
 from pairform.experiments.report.page import render
 from pairform.experiments.report.reading import read_report
 from pairform.experiments.results.export import export
-from pairform.experiments.results.records import TRIAL, TRIALS, TrialFolder, trials_of
+from pairform.experiments.results.records import TRIAL, TRIALS, Trial, TrialFolder, trials_of
 from pairform.experiments.results.summary import summarise
-from pairform.experiments.results.sweeps import Sweep, sweeps_of
+from pairform.experiments.results.sweeps import Sweep, read_sweeps
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import PairformError
 from pairform.registry.run_folders import write_json
@@ -33,7 +34,7 @@ LOSSES = {
     "norm=pre": {0.01: 2.4, 0.1: 2.1},
 }
 """Each variant has another best rate; that of `merged` is at the edge of the sweep."""
-Failing = set[tuple[str, float]]
+Failing = Collection[tuple[str, float]]
 
 
 class Executor:
@@ -71,7 +72,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a study whose trials end at once; the number of trials that it started, negative if it was ended."""
 
     def run_instantly(
-        folder: Path, patch: dict[str, Any] | None = None, most: int = 1000, failing: Failing = frozenset(), **options: Any
+        folder: Path, patch: dict[str, Any] | None = None, most: int = 1000, failing: Failing = (), **options: Any
     ) -> int:
         executor = Executor(folder / "study", most, failing)
         monkeypatch.setattr(running, "make_executor", lambda *_: executor)
@@ -85,7 +86,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def sweeps(folder: Path) -> dict[str, Sweep]:
-    return sweeps_of(folder / "study", trials_of(folder / "study"))
+    return read_sweeps(folder / "study")
 
 
 def chosen(folder: Path) -> dict[str, Any]:
@@ -138,6 +139,39 @@ def test_a_run_that_is_killed_after_any_trial_has_the_same_records(tmp_path: Pat
         assert instant(folder, patch, most) == -most
         instant(folder, patch, jobs=1 + most % 3)
         assert records(folder) == whole
+
+
+TWO, THREE = {"tune": {RATE: [0.01, 0.1]}}, {"tune": {RATE: [0.01, 0.1, 1.0]}}
+
+
+@pytest.mark.parametrize(("earlier", "patch"), [(None, TWO), (TWO, THREE)], ids=["new", "extended"])
+def test_a_run_that_is_killed_at_a_write_has_the_same_records(
+    tmp_path: Path, instant: Any, monkeypatch: pytest.MonkeyPatch, earlier: Any, patch: Any
+) -> None:
+    """As while the trials of a stage, or of values that were added, are planned."""
+
+    def run_killed(folder: Path, most: int) -> int:
+        write, left = TrialFolder.write, most
+
+        def write_some(self: TrialFolder, trial: Trial) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            write(self, trial)
+
+        if earlier is not None:
+            instant(folder, earlier)
+        with monkeypatch.context() as patched:
+            patched.setattr(TrialFolder, "write", write_some)
+            instant(folder, patch)
+        return left
+
+    writes = 1000 - run_killed(tmp_path / "whole", 1000)
+    for most in range(0, writes, 3):
+        assert run_killed(tmp_path / str(most), most) == -1
+        instant(tmp_path / str(most), patch)
+        assert records(tmp_path / str(most)) == records(tmp_path / "whole")
 
 
 def test_seeds_are_added_until_both_comparisons_are_precise(tmp_path: Path, instant: Any) -> None:
