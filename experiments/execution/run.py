@@ -10,13 +10,10 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
+from pairform.experiments.execution.rounds import rounds
 from pairform.experiments.execution.worker import Work
-from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, first_variant, trials_of
-from pairform.experiments.results.sweeps import read_sweeps, recipes_of
-from pairform.experiments.statistics.intervals import FEWEST
+from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.study.planning import check_room, plan_trials
-from pairform.experiments.study.precision import precise
-from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.tuning import most_trials
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
@@ -128,31 +125,6 @@ def run_study(
             queue = iter(waiting) if search is None else search.queue(waiting)
             run_trials(out, queue, backend, jobs, limit, ended)
     return trials_of(out)
-
-
-def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[str] | None) -> Iterator[list[Trial]]:
-    """The trials to run, and again with those that depend on the results of each round.
-
-    If variants are tuned, the first round is the sweep, and the next ones retrain the variants whose sweep is complete. As long
-    as the study's differences need more seeds, each round has one more. Of a study whose seeds are listed, and of chosen
-    variants, there is one round apart from the sweep. There is no next round while trials of this one are left, as after the
-    study's minutes.
-    """
-    seeds = study.seeds
-    if study.tune:
-        swept = [trial for trial in planned if trial.stage == "sweep"]
-        yield swept
-        recipes = recipes_of(out, read_sweeps(out), first_variant(out), planned)
-        planned = [*swept, *(trial for trial in planned if recipes.get(trial.name))]
-    if not isinstance(seeds, SeedsUntil):
-        yield planned
-        return
-    for count in range(FEWEST, seeds.most + 1):
-        trials = [trial for trial in planned if trial.stage == "sweep" or trial.seed < count]
-        yield trials
-        left = any(TrialFolder(out, trial.name).read().status not in ("done", "failed") for trial in trials)
-        if left or only is not None or precise(out, seeds.until, count):
-            return
 
 
 def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:

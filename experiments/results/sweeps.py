@@ -83,7 +83,7 @@ class Sweep:
         elif self.close:
             names = [self.settings[index].name for index in self.close]
             shown = ", ".join(names) if len(names) <= NAMED else f"{len(names)} settings"
-            found.append(f"the sweep does not distinguish {self.chosen.name} from {shown}; more `tune_seeds` could.")
+            found.append(f"the sweep does not distinguish {self.chosen.name} from {shown}; more seeds in the sweep could.")
         return found
 
 

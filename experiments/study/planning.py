@@ -83,7 +83,10 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     combinations = [
-        combination(study, name, point, setting) for name in study.arms for point in points for setting in study.settings
+        combination(study, name, point, hyperparameters=setting)
+        for name in study.arms
+        for point in points
+        for setting in study.settings
     ]
     return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 

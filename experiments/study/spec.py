@@ -23,8 +23,9 @@ from pairform.experiments.study.factors import (
     variant_name,
 )
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
-from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, Tune, TuneSeeds, check_tuning
-from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
+from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
+from pairform.experiments.study.values import Values, check_values
+from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
 from pairform.training.data.synthetic_tasks import AnyTask
@@ -32,8 +33,6 @@ from pairform.training.data.texts import Text
 from pairform.training.settings import Count, TrainingSpec
 from pairform.training.settings import OptimizerSpec as OptimizerSpec
 
-DEEPEST = 64
-"""Largest number of fields in a path of the grid."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 
@@ -84,17 +83,6 @@ class SearchSpec(Spec):
     seed: Count = Field(default=0, description="Seed of the sampler.")
 
 
-def comparable(value: Any) -> str:
-    """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {comparable(item)}' for key, item in sorted(value.items()))}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(comparable, value))}]"
-    return repr(value)
-
-
 @dataclass(frozen=True)
 class Arm:
     """What is compared: patches on the base, and the levels of the factors that they come from."""
@@ -129,11 +117,11 @@ class StudySpec(Spec):
         "levels is a variant; that of all first levels is compared with the others.",
     )
     design: Design = Field(default=FullDesign(), description="Which combinations of levels are run.")
-    grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(
+    grid: Values = Field(
         default_factory=dict,
         description="Paths in the model's spec, each with its values; every variant is run with every combination.",
     )
-    tune: Tune = Field(
+    tune: Values = Field(
         default_factory=dict,
         description="Paths in `training` or in the model's spec, each with values: every variant is trained with every "
         "combination, and that of the lowest mean validation loss is its best. Then the variants are retrained with `seeds`, "
@@ -175,7 +163,7 @@ class StudySpec(Spec):
         if isinstance(self.seeds, SeedsUntil) and self.search is not None:
             yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
         for path, values in self.grid.items():
-            yield from self._check_values("grid", path, values)
+            yield from check_values("grid", path, values)
         yield from self._check_tuning(seeds)
         if self.match is not None and not self.factors and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is scaled towards the first")
@@ -205,29 +193,16 @@ class StudySpec(Spec):
 
     def _check_tuning(self, seeds: tuple[int, ...]) -> Iterator[Problem]:
         for path, values in self.tune.items():
-            yield from self._check_values("tune", path, values)
+            yield from check_values("tune", path, values)
         patches: dict[str, Mapping[str, Any]] = {f"variants.{name}": patch for name, patch in self.variants.items()}
         patches |= {f"factors.{name}.{level}": patch for name, all_ in self.factors.items() for level, patch in all_.items()}
         yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
         if self.tune and self.search is not None:
             yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
-        of_model = [path for path in self.tune if path.partition(".")[0] not in ("training", "weights")]
+        of_model = [path for path in self.tune if path.partition(".")[0] != "training"]
         if self.match is not None and of_model:
             remedy = "Tuned variants would differ in size: tune values of `training` only."
-            yield Problem(f"tune.{of_model[0]}", "match and a tuned value of the model together", "only one of the two", remedy)
-
-    def _check_values(self, field: str, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
-        parts = path.split(".")
-        if not all(parts) or len(parts) > DEEPEST:
-            yield Problem(field, shorten(path), "a path in the spec, as in decoder.depth")
-        if not values:
-            yield Problem(f"{field}.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
-        first_index: dict[str, int] = {}
-        for index, value in enumerate(values):
-            first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
-            if first < index:
-                found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
-                yield Problem(f"{field}.{path}[{index}]", found, "each value once")
+            yield Problem(f"tune.{of_model[0]}", "match and a tuned value outside of `training`", "only one of the two", remedy)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -263,8 +238,9 @@ class StudySpec(Spec):
         seeds = len(all_seeds(self.seeds))
         if not self.tune:
             return self.points * seeds
-        swept = self.points * math.prod(map(len, self.tune.values())) * len(self.tune_seeds)
-        return swept + (SETTINGS * self.points - math.prod(map(len, self.grid.values()))) * seeds
+        swept = self.combinations * math.prod(map(len, self.tune.values())) * len(self.tune_seeds)
+        first = self.combinations // (count_combinations(self.factors, self.design) if self.factors else len(self.variants))
+        return swept + (SETTINGS * self.combinations - first) * seeds
 
     @property
     def settings(self) -> list[dict[str, Any]]:

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from pydantic import Field, Strict
 
 from pairform.experiments.results.records import Trial
+from pairform.experiments.study.values import Values
 from pairform.registry import Problem, shorten
 from pairform.training.settings import Count
 
-Tune = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
-"""Values by path."""
 TuneSeeds = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
 TUNE_SEEDS = (1000, 1001)
 """By default: above all seeds that `seeds.until` can add."""
@@ -20,7 +19,7 @@ SETTINGS = 2
 
 
 def check_tuning(
-    tune: Tune, tune_seeds: tuple[int, ...], seeds: tuple[int, ...], grid: Mapping[str, Any], patches: Mapping[str, Any]
+    tune: Values, tune_seeds: tuple[int, ...], seeds: tuple[int, ...], grid: Mapping[str, Any], patches: Mapping[str, Any]
 ) -> Iterator[Problem]:
     """What prevents the variants from being tuned. patches: those of variants and factors, by their place in the study."""
     if not tune:

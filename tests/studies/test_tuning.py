@@ -289,7 +289,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "search": (SEARCH, ["tune and search together", "Move the grid's paths"]),
     "match": (
         {"tune": {"decoder.depth": [1, 2]}, "match": {"by": "parameters"}},
-        ["tune.decoder.depth: found match and a tuned value of the model"],
+        ["tune.decoder.depth: found match and a tuned value outside"],
     ),
     "too many trials": ({"budget": {"trials": 20}}, ["budget.trials: found 21 trials"]),
 }
