@@ -181,6 +181,8 @@ def show(directory: Path, as_json: bool) -> None:
     print_findings(rows, factors)
     print_factors(factors)
     if sweeps:
+        if rows:
+            print()
         print_sweeps(sweeps)
         if same:
             print("The results above are of each variant at its own best values. At those of the first variant:")

@@ -21,7 +21,6 @@ def sweep_rows(sweeps: Iterable[Sweep]) -> list[dict[str, Any]]:
 
 def print_sweeps(sweeps: Iterable[Sweep]) -> None:
     """What each variant did best with, and what to know about that choice."""
-    print()
     table = Sheet("variant", "sweep", "best")
     for sweep in sweeps:
         states = ", ".join(f"{count} {status}" for status, count in sweep.trials.items())
