@@ -1,4 +1,4 @@
-"""The commands of `study`: run, plan, status, report, export and fields."""
+"""The commands of `study`: run, plan, status, report, compare, export and fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from pairform.cli.interruption import stop_message
 from pairform.cli.options import FieldPath, Json, Slurm, given_path, parse_named, parse_slurm, print_json
-from pairform.registry.errors import printable
+from pairform.registry.errors import cut_end, cut_middle, printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.progress import Ended
@@ -24,6 +24,8 @@ StudyFolder = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", parser=given_path, help="Folder of the study; by default, FILE without .json."),
 ]
+LONGEST_NAME, LONGEST_LINE = 80, 1000
+"""Characters of a variant's name, and of a line about a trial."""
 Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=given_path, help="Folder of a study.")]
 
 
@@ -113,11 +115,39 @@ def status(directory: Folder, as_json: Json = False) -> None:
 
 
 @study.command()
-def report(directory: Folder) -> None:
+def report(
+    directory: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again whenever a trial changes, until all trials have ended.")
+    ] = False,
+) -> None:
     """Write the study's report, an HTML page, into its folder."""
-    from pairform.experiments.report import report as write
+    if not watch:
+        from pairform.experiments.report import report as write
 
-    print(write(directory))
+        print(printable(str(write(directory))))
+        return
+    with stop_message("stopped; the last report remains"):
+        from pairform.experiments.report.watching import watch as follow
+
+        follow(directory, lambda page: print(printable(str(page)), flush=True))
+
+
+@study.command()
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="A", parser=given_path, help="Folder of a study.")],
+    other: Annotated[Path, typer.Argument(metavar="B", parser=given_path, help="Folder of another study.")],
+    as_json: Json = False,
+) -> None:
+    """Show how two studies differ, and the losses of the variants that both have."""
+    from pairform.cli.display.two_studies import comparison_document, print_comparison
+    from pairform.experiments.results.two_studies import compare_studies
+
+    found = compare_studies(one, other)
+    if as_json:
+        print_json(comparison_document(one, other, found))
+    else:
+        print_comparison(one, other, found)
 
 
 @study.command()
@@ -148,7 +178,7 @@ def progress_line(ended: "Ended") -> str:
     width, trial = len(str(ended.total)), ended.trial
     line = f"{ended.done:>{width}}/{ended.total}  {trial.status:<7} {trial.name}"
     if trial.error:
-        return f"{line}: {trial.error.strip().splitlines()[-1]}"
+        return cut_end(f"{line}: {trial.error.strip().splitlines()[-1]}", LONGEST_LINE)
     line += "" if ended.loss is None else f"  loss {ended.loss:.4f}"
     return line if ended.seconds_left is None else f"{line}  {duration(ended.seconds_left)} left"
 
@@ -205,7 +235,7 @@ def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]") -
     """What was found of each variant; in a study of factors, that is said of the factors."""
     for row in rows if not factors else ():
         if "loss" in row.get("difference", {}):
-            print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['difference']['loss']['finding']}"))
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -213,7 +243,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
-        printable(row["variant"]),
+        cut_middle(printable(row["variant"]), LONGEST_NAME),
         ", ".join(f"{count} {status}" for status, count in row["trials"].items()),
         with_interval(found.get("loss"), trials),
         with_interval(row.get("difference", {}).get("loss"), trials, "+"),
