@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import STUDY, Trial, baselines, first_variant, result_of, trials_of
-from pairform.experiments.results.sweeps import Recipe, recipes_of, sweeps_of, tuned_values
+from pairform.experiments.results.sweeps import Recipe, caution, read_sweeps, recipes_of, sweeps_of, tuned_values
 from pairform.experiments.statistics.comparisons import Comparison, compare
 from pairform.experiments.statistics.intervals import interval
 from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
@@ -47,6 +47,11 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         if (match := own[0].match) is not None:
             row["match"] = match.model_dump() | {"difference": match.difference}
         rows.append(row)
+    sweeps = read_sweeps(study) if recipe == "tuned" else {}
+    for row in rows if sweeps else ():
+        for each in row.get("difference", {}).values():
+            if each["verdict"] in ("lower", "higher"):
+                each["finding"] += caution(sweeps, first_variant(study), row["variant"])
     return rows
 
 

@@ -69,6 +69,11 @@ class Sweep:
         return None if self.best is None else self.settings[self.best]
 
     @property
+    def uncertain(self) -> bool:
+        """Whether noise may have put another setting second."""
+        return self.best is not None and self.close != []
+
+    @property
     def remarks(self) -> list[str]:
         """What to know about the choice, as sentences."""
         if self.chosen is None:
@@ -168,3 +173,15 @@ def recipes_of(study: Path, sweeps: Mapping[str, Sweep], first: str | None, tria
         for trial in trials
         if trial.stage == "retrain" and (place := place_of(values, trial)) is not None
     }
+
+
+def caution(sweeps: Mapping[str, Sweep], first: str | None, variant: str) -> str:
+    """What a difference between tuned variants may be instead; empty if the sweep settled both of their settings."""
+    own = sweeps[variant]
+    (other,) = baselines({variant: own.point}, first).values()
+    others = other in sweeps and sweeps[other].uncertain
+    if not own.uncertain and not others:
+        return ""
+    alone = "Its best setting is" if own.uncertain else f"The best setting of {other} is"
+    whose = "Both best settings are" if own.uncertain and others else alone
+    return f" {whose} uncertain, so the difference may be one of settings."

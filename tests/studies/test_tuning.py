@@ -117,6 +117,20 @@ def test_the_best_values_are_retrained_and_those_of_the_first_variant(tmp_path: 
     assert instant(tmp_path) == 0
 
 
+def test_a_finding_says_if_it_may_be_one_of_settings(tmp_path: Path, instant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two lowest losses of `merged` in the sweep are closer than its noise."""
+    instant(tmp_path / "settled")
+    monkeypatch.setitem(LOSSES, "merged", LOSSES["merged"] | {0.01: 2.1005})
+    instant(tmp_path)
+    assert sweeps(tmp_path)["merged"].close == [1]
+    (settled, uncertain) = (summarise(each / "study")[1]["difference"]["loss"] for each in (tmp_path / "settled", tmp_path))
+    assert settled["verdict"] == uncertain["verdict"] == "higher"
+    assert not settled["finding"].endswith("of settings.")
+    assert uncertain["finding"].endswith(" Its best setting is uncertain, so the difference may be one of settings.")
+    same = summarise(tmp_path / "study", "same_recipe")[1]["difference"]["loss"]["finding"]
+    assert not same.endswith("of settings.")
+
+
 def test_equal_settings_are_retrained_once(tmp_path: Path, instant: Any) -> None:
     assert instant(tmp_path, {"tune": {RATE: [0.001, 0.01]}}) == 2 * 2 * 2 + 2 * 3
     assert summarise(tmp_path / "study") == summarise(tmp_path / "study", "same_recipe")
