@@ -182,7 +182,7 @@ def test_a_run_that_is_killed_at_a_write_has_the_same_records(
         return left
 
     writes = 1000 - run_killed(tmp_path / "whole", 1000)
-    for most in range(0, writes, 3):
+    for most in range(0, writes, 5):
         assert run_killed(tmp_path / str(most), most) == -1
         instant(tmp_path / str(most), patch)
         assert records(tmp_path / str(most)) == records(tmp_path / "whole")
