@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import STUDY, Trial, baselines, first_variant, result_of, trials_of
-from pairform.experiments.results.sweeps import Recipe, caution, read_sweeps, recipes_of, sweeps_of, tuned_values
+from pairform.experiments.results.sweeps import Recipe, read_sweeps, recipes_of, sweeps_of, tuned_values, uncertainty
 from pairform.experiments.statistics.comparisons import Comparison, compare
 from pairform.experiments.statistics.intervals import interval
 from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
@@ -51,7 +51,7 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
     for row in rows if sweeps else ():
         for each in row.get("difference", {}).values():
             if each["verdict"] in ("lower", "higher"):
-                each["finding"] += caution(sweeps, first_variant(study), row["variant"])
+                each["finding"] += uncertainty(sweeps, first_variant(study), row["variant"])
     return rows
 
 
