@@ -17,6 +17,7 @@ from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import InputError, Problem
 from pairform.training.data.batches import Contents
 from pairform.training.optimization.optimizers import make_optimizer
@@ -27,10 +28,11 @@ from pairform.training.step import deterministic
 class VariantForecast:
     """One variant of a study.
 
-    trials:       one for each seed.
+    trials:       one for each seed; if variants are tuned, those of the sweep, and at most two for each seed.
     parameters:   shared ones counted once.
     flops:        of a forward pass over the longest source and target.
-    step_seconds: of one step of training, timed; None if it was not.
+    step_seconds: of one step of training, timed; None if it was not. Of tuned values, those of the costliest model and batch.
+    steps:        of one trial; all_steps: of all.
     """
 
     name: str
@@ -39,11 +41,12 @@ class VariantForecast:
     flops: int
     steps: int
     step_seconds: float | None
+    all_steps: int
 
     @property
     def seconds(self) -> float | None:
         """Of training all its trials one after another, without validation."""
-        return None if self.step_seconds is None else self.trials * self.steps * self.step_seconds
+        return None if self.step_seconds is None else self.all_steps * self.step_seconds
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Forecast:
 
     bytes:       upper bound of the size of its folder, while one trial runs.
     comparisons: variants that are compared with the first, over all points of the grid.
+    swept:       number of trials that only choose tuned values.
     noise:       of its losses, if its folder has enough trials; else None.
     """
 
@@ -59,6 +63,7 @@ class Forecast:
     variants: list[VariantForecast]
     bytes: int
     comparisons: int
+    swept: int
     noise: Noise | None
 
     @property
@@ -109,25 +114,29 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
     contents = study.data.gather(source)
-    planned = plan_trials(study, source, contents)
+    planned = most_trials(plan_trials(study, source, contents), next(iter(study.arms)))
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
     work = Work(out or source, source.absolute())
-    variants = [
-        VariantForecast(
-            name,
-            len(trials),
-            trials[0].costs["parameters"],
-            trials[0].costs["flops"],
-            trials[0].training.steps,
-            step_seconds(work, study, trials[0], contents) if timed else None,
+    variants = []
+    for name, trials in by_variant.items():
+        one = max(trials, key=lambda trial: trial.costs["flops"] * trial.training.batch)
+        variants.append(
+            VariantForecast(
+                name,
+                len(trials),
+                one.costs["parameters"],
+                one.costs["flops"],
+                one.training.steps,
+                step_seconds(work, study, one, contents) if timed else None,
+                sum(trial.training.steps for trial in trials),
+            )
         )
-        for name, trials in by_variant.items()
-    ]
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
     comparisons = len(variants) - len(variants) // len(study.arms)
-    return Forecast(study, variants, room(planned, 1), comparisons, known)
+    swept = sum(trial.stage == "sweep" for trial in planned)
+    return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 
 
 @deterministic()

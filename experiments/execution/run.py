@@ -10,14 +10,13 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
+from pairform.experiments.execution.rounds import rounds
 from pairform.experiments.execution.stopping import PAUSE, Stop, requested, withdraw
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
-from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.planning import check_room, plan_trials
-from pairform.experiments.study.precision import precise
-from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.adaptation.recipe_parts import WandbSpec
@@ -106,7 +105,7 @@ def run_study(
     if only is not None:
         check_only(study, only)
     check_folder(out, study, planned, contents.digests)
-    check_room(out, planned if search is None else search.most, jobs)
+    check_room(out, most_trials(planned, next(iter(study.arms))) if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
@@ -122,9 +121,10 @@ def run_study(
                 search.update()
             progress.ended(trial)
 
+        prepared: set[str] = set()
         for trials in rounds(out, study, planned, only):
-            prepare(out, study, trials, retry)
-            retry = False  # in later rounds
+            prepare(out, study, [trial for trial in trials if trial.name not in prepared], retry)
+            prepared |= {trial.name for trial in trials}
             write_json(out / DATA, contents.digests)
             write_json(out / ENVIRONMENT, machine)
             chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
@@ -134,24 +134,6 @@ def run_study(
             run_trials(out, queue, backend, jobs, limit, ended)
         withdraw(out)
     return trials_of(out)
-
-
-def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[str] | None) -> Iterator[list[Trial]]:
-    """The trials to run, and again with one more seed after each round, as long as the study's differences need more.
-
-    Of a study whose seeds are listed, and of chosen variants, there is one round. There is no next round while trials of this
-    one are left, as after the study's minutes.
-    """
-    seeds = study.seeds
-    if not isinstance(seeds, SeedsUntil):
-        yield planned
-        return
-    for count in range(FEWEST, seeds.most + 1):
-        trials = [trial for trial in planned if trial.seed < count]
-        yield trials
-        left = any(TrialFolder(out, trial.name).read().status not in ("done", "failed") for trial in trials)
-        if left or only is not None or precise(out, seeds.until, count):
-            return
 
 
 def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.report.tuning_reading import Tuning, read_tuning
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -107,12 +108,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. factors: their effects on each measure; none in a study without factors."""
+    """The contents of a report.
+
+    factors: their effects on each measure; none in a study without factors.
+    tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
+    """
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
     factors: list[FactorResults]
+    tuning: Tuning | None
 
     @property
     def first(self) -> str:
@@ -140,7 +146,7 @@ def read_report(folder: Path) -> Report:
         for name, row in zip(names, rows, strict=True)
     ]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
+    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder), read_tuning(folder))
 
 
 def short_names(names: list[str]) -> list[str]:

@@ -34,6 +34,10 @@ Status = Literal["planned", "running", "interrupted", "done", "failed"]
 """`interrupted` is never written: a reader finds it for a trial that was started and that no process is running."""
 
 
+Stage = Literal["sweep", "retrain"] | None
+"""Of a study that tunes its variants: the trials that choose a setting, and those that are compared."""
+
+
 class Match(Spec):
     """The size that a variant was scaled towards, and the size that it has."""
 
@@ -93,6 +97,11 @@ class Trial(Spec):
     variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
     point: str = Field(default="", description="The grid's values alone.")
     levels: dict[str, str] = Field(default_factory=dict, description="Level of each factor of the study.")
+    stage: Stage = Field(
+        default=None, description="In a study that tunes: the sweep that chooses a setting, or the training that is compared."
+    )
+    setting: str = Field(default="", description="The tuned values, as in `learning_rate=0.001`.")
+    hyperparameters: Patch = Field(default={}, description="The tuned values by path.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")
@@ -196,6 +205,11 @@ def first_variant(study: Path) -> str | None:
         return None if first is None else first.variant
     variants = read_json(study / STUDY).get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None
+
+
+def baselines(points: Mapping[str, str], first: str | None) -> dict[str, str]:
+    """The variant that each is compared with: the first one at the same point of the grid, which is compared with itself."""
+    return {name: f"{first} {point}".strip() for name, point in points.items()}
 
 
 def has_factors(study: Path) -> bool:

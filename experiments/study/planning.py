@@ -13,7 +13,6 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
-from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import Count, counter, match
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
@@ -75,13 +74,20 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
-    """Every trial of a study: every variant at every point of the grid, with every seed.
+    """Every trial of a study: every variant at every point of the grid and with all tuned values, with every seed.
+
+    Of a study that tunes, these are more than it runs: which settings are retrained depends on the sweep.
 
     Raises:
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    combinations = [combination(study, name, point) for name in study.arms for point in points]
+    combinations = [
+        combination(study, name, point, hyperparameters=setting)
+        for name in study.arms
+        for point in points
+        for setting in study.settings
+    ]
     return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 
 
@@ -92,17 +98,18 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
-    wanted: dict[str, int] = {}
+    wanted: dict[tuple[str, ...], int] = {}
     for each in combinations:
         try:
             variant = make_variant(study, each, folder)
             lengths = check_variant(variant, contents)
             if study.match is not None:
                 count = counter(study.match.by, lengths, variant.training.dtype)
+                place = (*each.point, *each.setting)
                 if each.variant == next(iter(study.arms)):
-                    wanted[each.shown] = count(variant.spec)
-                elif each.shown in wanted:
-                    variant = matched(study, variant, folder, wanted[each.shown], count)
+                    wanted[place] = count(variant.spec)
+                elif place in wanted:
+                    variant = matched(study, variant, folder, wanted[place], count)
             variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
@@ -120,10 +127,10 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
     order = itertools.count()
     names: dict[str, str] = {}
     for variant in variants:
-        if names.setdefault(variant.folder, variant.name) != variant.name:
-            found = f"{shorten(variant.name)} and {shorten(names[variant.folder])}, whose folders would share the name"
+        if names.setdefault(variant.folder, variant.full_name) != variant.full_name:
+            found = f"{shorten(variant.full_name)} and {shorten(names[variant.folder])}, whose folders would share the name"
             raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
-    sources = {variant.name: source_files(variant) for variant in variants}
+    sources = {variant.full_name: source_files(variant) for variant in variants}
     return [
         Trial(
             name=f"{variant.folder}-seed{seed}",
@@ -131,6 +138,9 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             variant=variant.name,
             point=variant.shown,
             levels=dict(variant.levels),
+            stage=stage,
+            setting=" ".join(variant.setting),
+            hyperparameters=freeze(variant.hyperparameters),
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),
@@ -138,11 +148,11 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             data=fingerprint(contents.digests),
             weights=freeze(variant.weights),
             carried=variant.carried,
-            sources=sources[variant.name],
+            sources=sources[variant.full_name],
             match=variant.match,
             costs=freeze(variant.costs),
         )
-        for seed in all_seeds(study.seeds)
+        for stage, seed in study.stages
         for variant in variants
     ]
 

@@ -11,6 +11,8 @@ from pairform.registry.errors import cut_end, cut_middle, printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.progress import Ended
+    from pairform.experiments.results.sweeps import Recipe
+    from pairform.experiments.study.factor_results import FactorResults
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train and measure each.")
 Settings = Annotated[
@@ -60,6 +62,7 @@ def run(
 
     with stop_message("interrupted; run the same command to continue"):
         from pairform.experiments.execution.run import run_study
+        from pairform.experiments.results.sweeps import sweeps_of
         from pairform.experiments.study.planning import read_study
 
         trials = run_study(
@@ -80,7 +83,9 @@ def run(
     left = sum(trial.status not in ("done", "failed") for trial in trials)
     if left and not only:
         print(f"{left} trials are not done; run the same command to continue", file=sys.stderr)
-    if any(trial.status == "failed" for trial in trials):
+    # a setting that diverges is a result of a sweep, unless a variant has no other
+    untuned = any(sweep.complete and sweep.best is None for sweep in sweeps_of(target, trials).values())
+    if untuned or any(trial.status == "failed" and trial.stage != "sweep" for trial in trials):
         raise typer.Exit(1)
 
 
@@ -222,16 +227,21 @@ def progress_line(ended: "Ended") -> str:
 
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
-    from pairform.experiments.results.records import has_factors
+    from pairform.cli.display.tuning import print_sweeps, sweep_rows
     from pairform.experiments.results.summary import summarise
+    from pairform.experiments.results.sweeps import read_sweeps
 
-    rows, factors = summarise(directory), []
-    if has_factors(directory):  # whose reader imports torch
-        from pairform.experiments.study.factor_results import factor_results
-
-        factors = factor_results(directory)
+    sweeps = read_sweeps(directory).values()
+    rows, factors = summarise(directory), effects_of(directory, "tuned")
+    same = summarise(directory, "same_recipe") if sweeps else []
+    same_factors = effects_of(directory, "same_recipe") if sweeps else []
     if as_json:
-        print_json({"study": str(directory), "variants": rows} | ({"factors": factor_rows(factors)} if factors else {}))
+        found: dict[str, Any] = {"study": str(directory), "variants": rows}
+        found |= {"factors": factor_rows(factors)} if factors else {}
+        if sweeps:
+            found["tuning"] = {"sweeps": sweep_rows(sweeps), "same_recipe": same}
+            found["tuning"] |= {"same_recipe_factors": factor_rows(same_factors)} if same_factors else {}
+        print_json(found)
         return
     table = [
         ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
@@ -240,10 +250,34 @@ def show(directory: Path, as_json: bool) -> None:
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
+    print_findings(rows, factors)
+    print_factors(factors)
+    if sweeps:
+        if rows:
+            print()
+        print_sweeps(sweeps)
+        if same:
+            print("The results above are of each variant at its own best values. At those of the first variant:")
+        print_findings(same, same_factors)
+        print_factors(same_factors)
+
+
+def effects_of(directory: Path, recipe: "Recipe") -> "list[FactorResults]":
+    """The effects of the study's factors, if it has any: their reader imports torch."""
+    from pairform.experiments.results.records import has_factors
+
+    if not has_factors(directory):
+        return []
+    from pairform.experiments.study.factor_results import factor_results
+
+    return factor_results(directory, recipe=recipe)
+
+
+def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]") -> None:
+    """What was found of each variant; in a study of factors, that is said of the factors."""
     for row in rows if not factors else ():
         if "loss" in row.get("difference", {}):
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['difference']['loss']['finding']}"))
-    print_factors(factors)
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
