@@ -13,6 +13,7 @@ from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
 from pairform.experiments.results.records import NEW, STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
@@ -108,7 +109,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
         raise InputError(
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
-    contents = study.data.gather(source)
+    contents = gather(study, source)
     planned = plan_trials(study, source, contents)
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:

@@ -13,6 +13,7 @@ from pairform.experiments.execution.progress import Progress, Report
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.statistics.intervals import FEWEST
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.precision import precise
 from pairform.experiments.study.seeds import SeedsUntil
@@ -88,7 +89,7 @@ def run_study(
     work = Work(out, source.absolute(), tensorboard)
     backend = make_executor(executor, work, cluster or {})
     check_links(out)
-    contents = study.data.gather(source)
+    contents = gather(study, source)
     search = None
     if study.search is not None:
         check_package("optuna", "search")
@@ -185,6 +186,10 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
     if found and previous.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
+    before, now = ([each for each in one.measures if each.trained] for one in (previous, study))
+    if before != now and any(trial.status == "done" for trial in found):
+        remedy = "Choose another folder with --out: the weights of finished trials are not kept."
+        raise OutputError(Problem(str(out), "trials with other measures", "this study's", remedy))
 
 
 def check_sources(out: Path, found: list[Trial], planned: Mapping[str, Trial]) -> None:

@@ -1,15 +1,19 @@
 """How a study decides whether a variant differs."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from pairform.experiments.statistics.corrections import Correction
 from pairform.experiments.statistics.power import POWER
 from pairform.registry import PositiveFloat, Spec
 
-Quality = Literal["loss", "accuracy", "exact_match"]
-QUALITY: tuple[Quality, ...] = ("loss", "accuracy", "exact_match")
+Direction = Literal["lower", "higher"]
+Quality: TypeAlias = str
+"""The name of a measure, such as `loss` or `choices.accuracy`."""
+QUALITY: Mapping[Quality, Direction] = {"loss": "lower", "accuracy": "higher", "exact_match": "higher"}
+"""What every trial measures, with the values that are better."""
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -23,6 +27,11 @@ class ComparisonSpec(Spec):
     )
     error_rate: Probability = Field(
         default=0.05, description="Probability, or for benjamini_hochberg fraction, of false findings that is allowed."
+    )
+    measures: Annotated[tuple[Quality, ...], Strict(False), Field(min_length=1)] = Field(
+        default=("loss",),
+        description="Measures of which `study status` and the first lines of the report say what was found. All others are in "
+        "`study status --json` and in the rest of the report.",
     )
     margins: dict[Quality, PositiveFloat] = Field(
         default_factory=dict,
@@ -47,3 +56,8 @@ class ComparisonSpec(Spec):
             f"are a family. {of[self.correction]} Intervals hold for one comparison each. A design could see a difference that "
             f"it would find with a probability of {self.power:.0%}."
         )
+
+
+def spoken(measure: Quality) -> str:
+    """The name of a measure in a sentence."""
+    return measure.replace("_", " ").replace(".", " ")

@@ -12,7 +12,9 @@ import torch
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.experiments.measures.gathering import check
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
+from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import Count, counter, match
 from pairform.experiments.study.spec import StudySpec
@@ -33,7 +35,7 @@ from pairform.registry import (
     thaw,
 )
 from pairform.training.costs.trials import costs
-from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
+from pairform.training.data.batches import Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
 
@@ -74,7 +76,7 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
         raise SpecError(known or in_file(str(file), error)) from None
 
 
-def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
+def plan_trials(study: StudySpec, folder: Path, contents: StudyContents) -> list[Trial]:
     """Every trial of a study: every variant at every point of the grid, with every seed.
 
     Raises:
@@ -85,7 +87,7 @@ def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Tria
     return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 
 
-def make_variants(study: StudySpec, folder: Path, contents: Contents, combinations: list[Combination]) -> list[Variant]:
+def make_variants(study: StudySpec, folder: Path, contents: StudyContents, combinations: list[Combination]) -> list[Variant]:
     """Validated variants at points of the grid. Where variants are scaled to the first one's size, it comes first.
 
     Each model is run on the meta device at the data's longest lengths. The problems of all variants are raised together.
@@ -115,7 +117,7 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
     return variants
 
 
-def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) -> list[Trial]:
+def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant]) -> list[Trial]:
     """The trials of some variants, seed by seed, so that a run that ends early leaves about as many of each."""
     order = itertools.count()
     names: dict[str, str] = {}
@@ -167,7 +169,7 @@ def matched(study: StudySpec, variant: Variant, folder: Path, wanted: int, count
     return replace(scaled, match=reached)
 
 
-def check_variant(variant: Variant, contents: Contents) -> Lengths:
+def check_variant(variant: Variant, contents: StudyContents) -> Lengths:
     """Check that the model can be trained on the data; the data's longest source and target, in tokens."""
     if problems := [*check_spec(variant.spec), *check_trained(variant.training, variant.spec)]:
         raise SpecError(problems)
@@ -183,6 +185,8 @@ def check_variant(variant: Variant, contents: Contents) -> Lengths:
         source, target = lengths_read(variant.spec, examples.lengths)
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
+    if problems := list(check(contents.measures, variant.spec, variant.training)):
+        raise SpecError(problems)
     return examples.lengths
 
 
