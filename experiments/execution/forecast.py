@@ -1,27 +1,19 @@
 """What a study would take, and what it could show, before it runs."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.execution.trial import update
-from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
-from pairform.experiments.results.records import NEW, STUDY, Trial
+from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
-from pairform.experiments.study.contents import gather
+from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.factors import FractionalDesign
-from pairform.experiments.study.planning import plan_trials, room
+from pairform.experiments.study.planning import known_matches, plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.steps import step_seconds
 from pairform.registry import InputError, Problem
-from pairform.training.data.batches import Contents
-from pairform.training.optimization.optimizers import make_optimizer
-from pairform.training.step import deterministic
 
 
 @dataclass(frozen=True)
@@ -110,11 +102,10 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
     contents = gather(study, source)
-    planned = plan_trials(study, source, contents)
+    planned = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
-    work = Work(out or source, source.absolute())
     variants = [
         VariantForecast(
             name,
@@ -122,7 +113,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
             trials[0].costs["parameters"],
             trials[0].costs["flops"],
             trials[0].training.steps,
-            step_seconds(work, study, trials[0], contents) if timed else None,
+            timed_step(trials[0], contents) if timed else None,
         )
         for name, trials in by_variant.items()
     ]
@@ -131,19 +122,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
     return Forecast(study, variants, room(planned, 1), comparisons, known)
 
 
-@deterministic()
-def step_seconds(work: Work, study: StudySpec, trial: Trial, contents: Contents) -> float:
-    """Seconds of a trial's second step: the first one also allocates memory. Layers are not compiled."""
-    settings = trial.training
-    torch.set_num_threads(settings.threads)
-    if trial.weights == NEW:
-        model = build(dict(trial.spec), device=settings.device, seed=trial.seed)
-    else:
-        model = initialised(work, study, trial).build(settings.device)
-    examples = contents.open(load_spec(dict(trial.spec)))
-    optimizer = make_optimizer(model.train(), settings.optimizer, fused=True)
-    for step in range(2):
-        start = time.perf_counter()
-        loss, _ = update(model, examples.train(trial.seed, step, settings.batch), optimizer, settings)
-        loss.item()  # waits for the device
-    return time.perf_counter() - start
+def timed_step(trial: Trial, contents: StudyContents) -> float:
+    """Seconds of a step of a trial's training."""
+    spec = load_spec(dict(trial.spec))
+    return step_seconds(spec, trial.training, contents.open(spec), trial.seed)

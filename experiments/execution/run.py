@@ -14,7 +14,7 @@ from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.contents import gather
-from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.planning import check_room, known_matches, plan_trials
 from pairform.experiments.study.precision import precise
 from pairform.experiments.study.seeds import SeedsUntil
 from pairform.experiments.study.spec import StudySpec
@@ -96,7 +96,7 @@ def run_study(
         from pairform.experiments.study.search import Search
 
         search = Search(study, study.search, source, contents, out)
-    planned = plan_trials(study, source, contents) if search is None else search.planned
+    planned = plan_trials(study, source, contents, known_matches(out, study)) if search is None else search.planned
     if only is not None:
         check_only(study, only)
     check_folder(out, study, planned, contents.digests)
@@ -105,6 +105,8 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
     with lock(out / LOCK, wait=False):
+        if study.match is not None and study.match.by == "seconds":  # another run may have chosen sizes in the meantime
+            check_folder(out, study, planned, contents.digests)
         remove_partials(out)
         machine = environment(source, command or [])
 

@@ -8,24 +8,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
 from pairform.experiments.execution.compilation import compile_layers, uncompiled
 from pairform.experiments.measures.computing import computation, validate
+from pairform.experiments.study.steps import batch_of
 from pairform.training.checkpoints import load_checkpoint, prune, save_checkpoint
 from pairform.training.costs.trials import costs, memory_in_use, peak_memory, writing_seconds
-from pairform.training.data.batches import Example, Examples, Lengths, collate
-from pairform.training.data.stream import Batch, MicroBatch
+from pairform.training.data.batches import Example, Examples
 from pairform.training.loop import Clock, Loop
 from pairform.training.metrics import Log
-from pairform.training.optimization.optimizers import Optimizers, make_optimizer
+from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import DivergedError
-from pairform.training.parallel import ALONE
 from pairform.training.settings import TrainingSpec
-from pairform.training.step import deterministic, gradients
-from pairform.training.step import update as apply
+from pairform.training.step import deterministic
 
 
 class Run(Protocol):
@@ -153,28 +150,6 @@ def restore_random(state: Mapping[str, Any], device: str) -> None:
         torch.set_rng_state(state["random"])
     if "device_random" in state:
         torch.cuda.set_rng_state(state["device_random"], device)
-
-
-def batch_of(examples: list[Example], model: Model, lengths: Lengths | None = None) -> Batch:
-    """A batch that one forward pass computes. lengths: to pad to."""
-    labels = sum(len(target) for _, target in examples)
-    tokens = labels + sum(len(source) for source, _ in examples)
-    inputs = collate(examples, model.spec, lengths)
-    padded = sum(tensor.numel() for name, tensor in inputs.items() if name in ("input_ids", "labels"))
-    return Batch([MicroBatch(inputs, (), labels, tokens, padded)], labels, tokens, len(examples), 0)
-
-
-def update(model: Model, examples: list[Example], optimizer: Optimizers, settings: TrainingSpec) -> tuple[Tensor, Tensor]:
-    """One optimiser step on a batch of examples.
-
-    Returns:
-        The loss of the target tokens before the step, without auxiliary losses, comparable with the validation loss; and the
-        norm of the gradients before clipping.
-    """
-    optimizer.zero_grad()
-    measured = gradients(model, optimizer.parameters, batch_of(examples, model), computation(settings), ALONE)
-    apply(optimizer, measured, settings.clip)
-    return measured.loss, measured.norm
 
 
 def validation_line(model: Model, held_out: list[Example], settings: TrainingSpec, step: int, clock: Clock) -> dict[str, Any]:

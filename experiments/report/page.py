@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
 from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
+from pairform.experiments.statistics.rules import spoken
 from pairform.experiments.study.factor_results import FactorResults
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
@@ -160,7 +161,7 @@ def factor_table(found: FactorResults) -> dict[str, Any]:
         )
         for each in found.interactions
     ]
-    return {"measure": found.measure.replace("_", " "), "seeds": len(found.seeds), "rows": rows, "findings": findings}
+    return {"measure": spoken(found.measure), "seeds": len(found.seeds), "rows": rows, "findings": findings}
 
 
 def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import result_of, trials_of
+from pairform.experiments.results.summary import results_of, trials_by_variant
+from pairform.experiments.results.time_to_loss import named, times_to_loss
 from pairform.registry import InputError, OutputError, Problem, not_installed, output_path, replace_bytes
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -13,7 +15,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(study: Path, out: Path, overwrite: bool = False) -> Path:
-    """Write a row for each trial: its variant, the levels of its factors, its seed, its status and its results.
+    """Write a row for each trial: its variant, the levels of its factors, its seed, its status, how its size is matched, its
+    results, and whether and when it reaches the first variant's loss.
 
     Args:
         study: The study's folder.
@@ -37,10 +40,16 @@ def export(study: Path, out: Path, overwrite: bool = False) -> Path:
 def table(study: Path) -> list[dict[str, Any]]:
     """The rows, all with the same columns: None for what a trial lacks."""
     found = []
+    groups = trials_by_variant(study)
+    times = times_to_loss(study, groups, results_of(study, groups))
     for trial in sorted(trials_of(study), key=lambda trial: trial.number):
         row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}
         row |= {f"factor.{factor}": level for factor, level in trial.levels.items()} | {"status": trial.status}
+        if trial.match is not None:
+            row |= {f"match.{name}": getattr(trial.match, name) for name in ("by", "difference", "matched")}
         found.append(row | (result_of(study, trial.name) if trial.status == "done" else {}))
+        if (own := times.get(trial.variant)) is not None and trial.seed in own.seeds:
+            found[-1] |= {f"{own.label}.reached": own.seeds[trial.seed] is not None} | named(own, trial.seed)
     columns = dict.fromkeys(name for row in found for name in row)
     return [{name: row.get(name) for name in columns} for row in found]
 

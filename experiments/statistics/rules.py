@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, WithJsonSchema
 
 from pairform.experiments.statistics.corrections import Correction
 from pairform.experiments.statistics.power import POWER
 from pairform.registry import PositiveFloat, Spec
 
 Direction = Literal["lower", "higher"]
-Quality: TypeAlias = str
-"""The name of a measure, such as `loss` or `choices.accuracy`."""
+NAMED = r"^(loss|accuracy|exact_match|latency|first_token_seconds|[a-z][a-z0-9_]*\.[a-z0-9_]+)$"
+Quality: TypeAlias = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAMED})]
+"""The name of a measure, such as `loss` or `choices.accuracy`. A study checks it against its measures."""
 QUALITY: Mapping[Quality, Direction] = {"loss": "lower", "accuracy": "higher", "exact_match": "higher"}
 """What every trial measures, with the values that are better."""
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -36,6 +37,7 @@ class ComparisonSpec(Spec):
     margins: dict[Quality, PositiveFloat] = Field(
         default_factory=dict,
         description="Differences too small to matter, by measure. A variant whose interval lies inside is called equivalent.",
+        json_schema_extra={"additionalProperties": False},
     )
     power: Probability = Field(
         default=POWER, description="Probability with which the smallest detectable difference, if it is true, is found."

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from pairform.experiments.results.records import STUDY
-from pairform.experiments.results.summary import results_of, trials_by_variant
+from pairform.experiments.results.summary import measures_in_order, results_of, trials_by_variant
+from pairform.experiments.results.time_to_loss import times_to_loss, with_times
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
-from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality
 from pairform.experiments.study.factors import ChosenDesign, FractionalDesign
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import read_json
@@ -56,13 +57,15 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[F
         return []
     factors = {factor: list(levels) for factor, levels in study.factors.items()}
     cells = [arm.levels for arm in study.arms.values()]
-    known = results_of(folder, trials_by_variant(folder), seeds)
+    groups = trials_by_variant(folder)
+    known = results_of(folder, groups, seeds)
+    known = with_times(known, times_to_loss(folder, groups, known))
     results = [known.get(name, {}) for name in study.arms]
     design, rules = study.design, study.comparison
     aliases = alias_groups(list(factors), design.resolution) if isinstance(design, FractionalDesign) else []
     pairs = [] if isinstance(design, ChosenDesign) else distinct(list(factors), aliases)
     found = []
-    for measure in QUALITY:
+    for measure in measures_in_order(rules, study.qualities):
         complete = [seed for seed in results[0] if all(result.get(seed, {}).get(measure) is not None for result in results)]
         if complete:
             values = np.array([[result[seed][measure] for seed in complete] for result in results], dtype=np.float64)

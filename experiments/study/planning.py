@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.gathering import check
-from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
+from pairform.experiments.results.records import NEW, STUDY, TRIALS, SourceFile, Trial, trials_of
 from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import Count, counter, match
@@ -76,35 +77,65 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
         raise SpecError(known or in_file(str(file), error)) from None
 
 
-def plan_trials(study: StudySpec, folder: Path, contents: StudyContents) -> list[Trial]:
+def plan_trials(
+    study: StudySpec, folder: Path, contents: StudyContents, known: Mapping[str, Trial] = MappingProxyType({})
+) -> list[Trial]:
     """Every trial of a study: every variant at every point of the grid, with every seed.
+
+    Args:
+        study: The study.
+        folder: Folder to which its paths are relative.
+        contents: Its files.
+        known: Trials whose sizes are kept, as from `known_matches`.
 
     Raises:
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     combinations = [combination(study, name, point) for name in study.arms for point in points]
-    return trials_for(study, contents, make_variants(study, folder, contents, combinations))
+    return trials_for(study, contents, make_variants(study, folder, contents, combinations, known))
 
 
-def make_variants(study: StudySpec, folder: Path, contents: StudyContents, combinations: list[Combination]) -> list[Variant]:
+def known_matches(out: Path, study: StudySpec) -> dict[str, Trial]:
+    """A trial of each variant in a study's folder that is scaled as the study asks.
+
+    Timing a model again would give another size. So the one in the trial's record, which is written before the first trial
+    starts, is kept.
+    """
+    if study.match is None or not (out / STUDY).is_file():
+        return {}
+    previous = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY)).match
+    kept = {"by", "paths", "multiple"}
+    if previous is None or previous.model_dump(include=kept) != study.match.model_dump(include=kept):
+        return {}
+    return {trial.variant: trial for trial in trials_of(out) if trial.match is not None}
+
+
+def make_variants(
+    study: StudySpec,
+    folder: Path,
+    contents: StudyContents,
+    combinations: list[Combination],
+    known: Mapping[str, Trial] = MappingProxyType({}),
+) -> list[Variant]:
     """Validated variants at points of the grid. Where variants are scaled to the first one's size, it comes first.
 
     Each model is run on the meta device at the data's longest lengths. The problems of all variants are raised together.
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
-    wanted: dict[str, int] = {}
+    wanted = {trial.point: trial.match.wanted for trial in known.values() if trial.match is not None}
     for each in combinations:
         try:
             variant = make_variant(study, each, folder)
             lengths = check_variant(variant, contents)
             if study.match is not None:
-                count = counter(study.match.by, lengths, variant.training.dtype)
+                count = counter(study.match.by, variant.training, contents)
                 if each.variant == next(iter(study.arms)):
-                    wanted[each.shown] = count(variant.spec)
+                    if each.shown not in wanted or study.match.by != "seconds":
+                        wanted[each.shown] = count(variant.spec)
                 elif each.shown in wanted:
-                    variant = matched(study, variant, folder, wanted[each.shown], count)
+                    variant = matched(study, variant, folder, wanted[each.shown], count, known.get(variant.name))
             variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
@@ -161,10 +192,16 @@ READ: dict[tuple[str, Path], SourceFile] = {}
 """The weight files that this process has read."""
 
 
-def matched(study: StudySpec, variant: Variant, folder: Path, wanted: int, count: Count) -> Variant:
-    """The variant scaled to the size `wanted`, with one more patch."""
+def matched(study: StudySpec, variant: Variant, folder: Path, wanted: float, count: Count, known: Trial | None) -> Variant:
+    """The variant scaled to the size `wanted`, with one more patch. known: an earlier trial, whose measured size is kept."""
     assert study.match is not None
-    patch, reached = match(variant.spec, wanted, study.match, count)
+    earlier = () if known is None else tuple(map(thaw, known.patches))
+    own = len(variant.patches)
+    if study.match.by == "seconds" and known is not None and known.match is not None and earlier[:own] == variant.patches:
+        patch = earlier[own] if len(earlier) > own else {}
+        reached = known.match.model_copy(update={"tolerance": study.match.allowed})
+    else:
+        patch, reached = match(variant.spec, wanted, study.match, count)
     scaled = make_variant(study, replace(variant, patches=(*variant.patches, patch)), folder) if patch else variant
     return replace(scaled, match=reached)
 

@@ -14,7 +14,8 @@ def precise(study: Path, half_width: float, seeds: int) -> bool:
     """
     among = frozenset(range(seeds))
     if found := factor_results(study, among):
-        comparisons = [effect.comparison for effect in found[0].effects if effect.comparison is not None]
+        (losses,) = (each for each in found if each.measure == "loss")
+        comparisons = [effect.comparison for effect in losses.effects if effect.comparison is not None]
     else:
         groups = trials_by_variant(study)
         sound = {name: own for name, own in groups.items() if all(trial.status != "failed" for trial in own)}

@@ -7,58 +7,65 @@ from typing import Any
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import Match
+from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.spec import MatchSpec
+from pairform.experiments.study.steps import step_seconds
 from pairform.registry import Problem, SpecError, merge_patch, patch_at
 from pairform.training.costs.trials import costs
-from pairform.training.data.batches import Lengths
+from pairform.training.settings import TrainingSpec
 
-Count = Callable[[ModelSpec], int]
+Count = Callable[[ModelSpec], int | float]
+TIMED = 8
+"""Training steps that are timed; the fastest counts, since whatever else the machine does only adds to it."""
 LARGEST_SCALE = 1000
 """A size is not scaled up beyond this factor."""
 
 
-def counter(by: str, lengths: Lengths, dtype: str) -> Count:
-    """A function that counts a model's parameters, or the FLOPs of a forward pass at these lengths."""
-    return lambda spec: costs(spec, lengths, dtype)[by]
+def counter(by: str, training: TrainingSpec, contents: StudyContents) -> Count:
+    """A function that counts a model's parameters, or FLOPs of a forward pass, or measures the seconds of a training step."""
+    if by == "seconds":
+        return lambda spec: step_seconds(spec, training, contents.open(spec), steps=TIMED)
+    return lambda spec: costs(spec, contents.open(spec).lengths, training.dtype)[by]
 
 
-def match(spec: ModelSpec, wanted: int, settings: MatchSpec, count: Count) -> tuple[dict[str, Any], Match]:
+def match(spec: ModelSpec, wanted: float, settings: MatchSpec, count: Count) -> tuple[dict[str, Any], Match]:
     """Find the patch that brings a variant's size closest to `wanted`.
 
     Returns:
         The patch, empty if the variant is closest as it is, and the size reached.
 
     Raises:
-        SpecError: the closest size is outside the tolerance, or the variant has none of the paths.
+        SpecError: the closest size is outside the tolerance, or the variant has none of the paths, unless such variants are
+            flagged.
     """
     document = spec.document()
     sizes = {path: value for path in settings.paths if isinstance(value := value_at(document, path), int)}
-    if not sizes:
+    flagged = settings.unmatched == "flag"
+    if not sizes and not flagged:
         raise SpecError(
             Problem("match.paths", f"none of {', '.join(settings.paths)} in this variant", "a whole number to change")
         )
 
     @functools.cache
-    def size_at(scale: int) -> int:
+    def size_at(scale: int) -> float:
         return count(patch_spec(spec, scaled(sizes, scale, settings.multiple)))
 
-    start = max(sizes.values()) // settings.multiple
-    candidates: list[tuple[dict[str, Any], int]] = [({}, count(spec))]
-    bracket = around(size_at, wanted, max(start, 1))
+    candidates: list[tuple[dict[str, Any], float]] = [({}, count(spec))]
+    bracket = around(size_at, wanted, max(max(sizes.values()) // settings.multiple, 1)) if sizes else ()
     candidates += [(scaled(sizes, scale, settings.multiple), size_at(scale)) for scale in bracket]
     patch, found = min(candidates, key=lambda candidate: abs(candidate[1] - wanted))
-    reached = Match(by=settings.by, wanted=wanted, found=found, tolerance=settings.tolerance)
-    if abs(reached.difference) > settings.tolerance:
-        nearest = f"{found:,} {settings.by} at the closest, {reached.difference:+.2%}"
-        remedy = "Raise match.tolerance, lower match.multiple, or name other match.paths."
-        raise SpecError(Problem("match", nearest, f"{wanted:,} within {settings.tolerance:.2%}", remedy))
+    reached = Match(by=settings.by, wanted=wanted, found=found, tolerance=settings.allowed)
+    if not reached.matched and not flagged:
+        nearest = f"{reached.size(found)} at the closest, {reached.difference:+.2%}"
+        remedy = "Raise match.tolerance, lower match.multiple, name other match.paths, or set match.unmatched to flag."
+        raise SpecError(Problem("match", nearest, f"{reached.size(wanted)} within {settings.allowed:.2%}", remedy))
     return patch, reached
 
 
-def around(count: Callable[[int], int], wanted: int, start: int) -> tuple[int, int]:
+def around(count: Callable[[int], float], wanted: float, start: int) -> tuple[int, int]:
     """Neighbouring scales between which a growing count reaches `wanted`; the closest scale twice if it never does.
 
-    Interpolates between counts, since each builds the model on the meta device.
+    Interpolates between counts, since each builds a model.
     """
     low, high, most = 1, start, LARGEST_SCALE * start
     if count(low) >= wanted:

@@ -50,18 +50,29 @@ class BudgetSpec(Spec):
 class MatchSpec(Spec):
     """Variants are scaled towards the size of the first one at the same point of the grid."""
 
-    by: Literal["parameters", "flops"] = Field(
-        description="Size to compare: parameters, or the FLOPs of a forward pass over the longest source and target."
+    by: Literal["parameters", "flops", "seconds"] = Field(
+        description="Size to compare: parameters, the FLOPs of a forward pass over the longest source and target, or the "
+        "seconds of a step of training, which are measured before the first trial."
     )
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.01,
-        description="Largest difference allowed, as a fraction of the first variant's size; a larger one is an error.",
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Largest difference allowed, as a fraction of the first variant's size. Default: 0.01, of seconds 0.05.",
+    )
+    unmatched: Literal["reject", "flag"] = Field(
+        default="reject",
+        description="What happens to a variant that remains further off: the study is rejected, or the variant is run as close "
+        "as it comes, and the difference stated wherever it is compared.",
     )
     paths: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = Field(
         default=tuple(f"{stack}.layer.branches.feed_forward.hidden" for stack in ("encoder", "decoder")),
         description="Sizes in the model's spec that are scaled together; those that a variant lacks are skipped.",
     )
     multiple: PositiveInt = Field(default=8, description="Each scaled size is a multiple of this number.")
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference allowed."""
+        return self.tolerance or (0.05 if self.by == "seconds" else 0.01)
 
 
 class SearchSpec(Spec):

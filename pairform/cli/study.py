@@ -151,9 +151,11 @@ def progress_line(ended: "Ended") -> str:
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
     from pairform.experiments.results.records import has_factors
-    from pairform.experiments.results.summary import summarise
+    from pairform.experiments.results.summary import rules_of, summarise
+    from pairform.experiments.statistics.rules import spoken
 
     rows, factors = summarise(directory), []
+    measures = rules_of(directory).measures
     if has_factors(directory):  # whose reader imports torch
         from pairform.experiments.study.factor_results import factor_results
 
@@ -161,21 +163,25 @@ def show(directory: Path, as_json: bool) -> None:
     if as_json:
         print_json({"study": str(directory), "variants": rows} | ({"factors": factor_rows(factors)} if factors else {}))
         return
+    others = [name for name in measures if name not in ("loss", "accuracy")]
     table = [
-        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
-        *map(cells, rows),
+        ("variant", "trials", "loss", "difference", "accuracy", *map(spoken, others), "parameters", "FLOPs", "size vs first"),
+        *(cells(row, others) for row in rows),
     ]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
     for row in rows if not factors else ():
-        if "loss" in row.get("difference", {}):
-            print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
+        for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
+            print(printable(f"{row['variant']}: {found['finding']}"))
+    for row in rows:
+        if "time_to_loss" in row:
+            print(printable(f"{row['variant']}: {row['time_to_loss']['finding']}"))
     print_factors(factors)
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A variant's row of the table."""
+def cells(row: dict[str, Any], others: list[str]) -> tuple[str, ...]:
+    """A variant's row of the table. others: measures besides loss and accuracy."""
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
@@ -184,6 +190,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         with_interval(found.get("loss"), trials),
         with_interval(row.get("difference", {}).get("loss"), trials, "+"),
         with_interval(found.get("accuracy"), trials),
+        *(with_interval(found.get(name), trials) for name in others),
         *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
         matched(row["match"]) if "match" in row else "",
     )
@@ -192,7 +199,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 def matched(match: dict[str, Any]) -> str:
     """As in `parameters +0.31% (tolerance 1%)`."""
     allowed = "" if match["tolerance"] is None else f" (tolerance {100 * match['tolerance']:g}%)"
-    return f"{match['by']} {match['difference']:+.2%}{allowed}"
+    return f"{match['by']} {match['difference']:+.2%}{allowed}{'' if match['matched'] else ' not matched'}"
 
 
 def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") -> str:
