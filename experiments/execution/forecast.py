@@ -9,8 +9,9 @@ from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
 from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.factors import FractionalDesign
-from pairform.experiments.study.planning import known_matches, plan_trials, room
+from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.steps import step_seconds
 from pairform.registry import InputError, Problem

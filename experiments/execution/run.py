@@ -14,9 +14,10 @@ from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.statistics.intervals import FEWEST
 from pairform.experiments.study.contents import gather
-from pairform.experiments.study.planning import check_room, known_matches, plan_trials
+from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.precision import precise
 from pairform.experiments.study.seeds import SeedsUntil
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json

@@ -1,5 +1,6 @@
 """Questions whose answers are compared by their likelihood (cloze form)."""
 
+import functools
 import statistics
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -8,11 +9,12 @@ from typing import Any
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.computing import FileLines, encoded, log_likelihoods, longest_of, text_encoding
+from pairform.experiments.measures.computing import FileLines, check_text, encoded, log_likelihoods, longest_of, text_encoding
 from pairform.experiments.measures.specs import Choices
 from pairform.registry import Problem, SpecError, shorten
 from pairform.training.data.batches import Contents, Example
 from pairform.training.data.files import text_at
+from pairform.training.data.text_encoding import TextEncoding
 from pairform.training.settings import TrainingSpec
 
 FEWEST_CHOICES = 2
@@ -32,9 +34,11 @@ class QuestionFile:
     """The questions of a file."""
 
     def __init__(self, spec: Choices, folder: Path, where: str, contents: Contents) -> None:
+        check_text(contents, where)
         found = FileLines.read(folder, spec.file, f"{where}.file")
         self.spec, self.contents, self.digests = spec, contents, found.digests
         self.questions = [self.question(line.where, line.fields) for line in found.lines]
+        self.examples = functools.cache(self.encoded)
 
     def question(self, where: str, line: dict[str, Any]) -> Question:
         spec = self.spec
@@ -49,7 +53,11 @@ class QuestionFile:
         return Question(where, text_at(where, line, spec.source), choices, answer)
 
     def open(self, spec: ModelSpec) -> "OpenedChoices":
-        encoding = text_encoding(self.contents, spec)
+        examples = self.examples(text_encoding(self.contents, spec))
+        return OpenedChoices(self.questions, examples, longest_of(spec, examples))
+
+    def encoded(self, encoding: TextEncoding) -> list[Example]:
+        """The choices of all questions, one after another, each after its source."""
         ending = [encoding.end] if self.spec.end else []
         examples: list[Example] = []
         for each in self.questions:
@@ -57,7 +65,7 @@ class QuestionFile:
             examples += [
                 (source, [*encoded(text, each.where, self.spec.choices, encoding.target), *ending]) for text in each.choices
             ]
-        return OpenedChoices(self.questions, examples, longest_of(spec, examples))
+        return examples
 
 
 @dataclass(frozen=True)

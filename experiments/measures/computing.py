@@ -73,10 +73,16 @@ class FileLines:
         return cls([Line(*line) for file in files for line in read_lines(file, allowance)], digests(folder, files))
 
 
-def text_encoding(contents: Contents, spec: ModelSpec) -> TextEncoding:
-    """How the study's data turns texts into a model's tokens; `SpecError` for data without text."""
+def check_text(contents: Contents, where: str) -> None:
+    """Raise `SpecError` for a study whose data is no text."""
     if not isinstance(contents, Texts | PairFiles):
-        raise SpecError(Problem("", "a study of a synthetic task, whose tokens are no text", "data of text or pairs"))
+        found = "a file of texts, in a study of a synthetic task"
+        raise SpecError(Problem(where, found, "data of text or pairs, whose tokens texts have"))
+
+
+def text_encoding(contents: Contents, spec: ModelSpec) -> TextEncoding:
+    """How the study's data turns texts into a model's tokens."""
+    assert isinstance(contents, Texts | PairFiles), "checked by check_text"
     return TextEncoding.of(spec, contents.files)
 
 

@@ -13,7 +13,7 @@ from pairform.experiments.measures.generation import GenerationFile
 from pairform.experiments.measures.length_extrapolation import LongerContents
 from pairform.experiments.measures.linear_probe import ProbeFiles
 from pairform.experiments.measures.specs import Choices, Generation, LengthExtrapolation, LinearProbe, Measure
-from pairform.registry import PairformError, Problem, SpecError, join_path
+from pairform.registry import PairformError, Problem, SpecError
 from pairform.training.costs.trials import costs
 from pairform.training.data.batches import MOST_TOKENS, Contents
 from pairform.training.settings import TrainingSpec
@@ -45,7 +45,10 @@ def gather_measures(measures: Sequence[Measure], folder: Path, contents: Content
     for index, spec in enumerate(measures):
         if spec.trained:
             where = f"measures[{index}]"
-            found.append(Placed(where, spec, gathered(spec, folder, where, contents)))
+            try:
+                found.append(Placed(where, spec, gathered(spec, folder, where, contents)))
+            except SpecError as error:
+                raise SpecError(list(placed(where, error))) from None
     return found
 
 
@@ -79,13 +82,10 @@ def check(measures: Sequence[Placed], spec: ModelSpec, training: TrainingSpec) -
 
 
 def placed(where: str, error: PairformError) -> Iterator[Problem]:
-    """An error's problems with the measure's place in the study, unless they name the line of a file."""
+    """An error's problems with the measure's place in the study, unless they have it, or name the line of a file."""
     for problem in error.problems:
-        yield (
-            problem
-            if ": line " in problem.where
-            else Problem(join_path(where, problem.where), problem.found, problem.expected, problem.remedy)
-        )
+        known = problem.where.startswith(where) or ": line " in problem.where
+        yield problem if known else problem.inside(where)
 
 
 def measure(measures: Sequence[Placed], spec: ModelSpec, training: TrainingSpec) -> Callable[[Model], dict[str, float | None]]:

@@ -1,15 +1,18 @@
 """Greedy generation, compared with targets."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pairform.assemblies.modeling.model import Model
+from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.computing import (
     FileLines,
     batches,
+    check_text,
     computation,
     encoded,
     longest_of,
@@ -19,6 +22,7 @@ from pairform.experiments.measures.specs import Generation
 from pairform.training.data.batches import Contents, Example, padded, prompt
 from pairform.training.data.files import text_at
 from pairform.training.data.pairs import PairFiles
+from pairform.training.data.text_encoding import TextEncoding
 from pairform.training.data.texts import Texts
 from pairform.training.data.tokens import Tokens
 from pairform.training.settings import TrainingSpec
@@ -28,7 +32,10 @@ class GenerationFile:
     """The sources and targets of a file, or the study's validation examples."""
 
     def __init__(self, spec: Generation, folder: Path, where: str, contents: Contents) -> None:
+        if spec.file is not None:
+            check_text(contents, f"{where}.file")
         self.spec, self.contents = spec, contents
+        self.examples = functools.cache(self.encoded)
         found = FileLines([], {}) if spec.file is None else FileLines.read(folder, spec.file, f"{where}.file")
         self.digests = found.digests
         self.pairs = [
@@ -37,16 +44,19 @@ class GenerationFile:
         ]
 
     def open(self, spec: ModelSpec) -> "OpenedGeneration":
-        texts = isinstance(self.contents, Texts | PairFiles)
-        encoding = text_encoding(self.contents, spec) if texts or self.spec.file is not None else None
+        encoding = text_encoding(self.contents, spec) if isinstance(self.contents, Texts | PairFiles) else None
         if self.spec.file is None or encoding is None:
             examples = self.contents.open(spec).validation()
         else:
-            examples = [
-                (encoded(source, where, self.spec.source, encoding.source), [*encoding.target(target), encoding.end])
-                for where, source, target in self.pairs
-            ]
+            examples = self.examples(encoding)
         return OpenedGeneration(examples, longest_of(spec, examples), None if encoding is None else encoding.tokens)
+
+    def encoded(self, encoding: TextEncoding) -> list[Example]:
+        """The examples of the file."""
+        return [
+            (encoded(source, where, self.spec.source, encoding.source), [*encoding.target(target), encoding.end])
+            for where, source, target in self.pairs
+        ]
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,12 @@ def greedy(model: Model, batch: list[Example], settings: TrainingSpec) -> list[l
     ids = padded(rows, pad_of(model.spec), 0)
     mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
     most = max(len(target) for _, target in batch)
-    with computation(settings).context():
-        made = model.generate(
-            ids.to(settings.device), mask.to(settings.device).long(), do_sample=False, num_beams=1, max_new_tokens=most
-        )
+    own, model.generation = model.generation, GenerationSpec()  # a checkpoint's own settings may not be greedy
+    try:
+        with computation(settings).context():
+            made = model.generate(ids.to(settings.device), mask.to(settings.device).long(), max_new_tokens=most)
+    finally:
+        model.generation = own
     begin = ids.shape[1] if model.spec.encoder is None else 1
     return made[:, begin:].tolist()
 

@@ -1,5 +1,6 @@
 """A linear classifier of a model's hidden states, which shows what they hold (Alain and Bengio 2016, arXiv 1610.01644)."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from pairform.experiments.measures.computing import (
     FileLines,
     Line,
     batches,
+    check_text,
     encoded,
     forward,
     longest_of,
@@ -47,9 +49,11 @@ class ProbeFiles:
 
     def __init__(self, spec: LinearProbe, folder: Path, where: str, contents: Contents) -> None:
         check_package("scipy", f"{where}: linear_probe")
+        check_text(contents, where)
         train, test = (FileLines.read(folder, getattr(spec, name), f"{where}.{name}") for name in ("train", "test"))
         self.spec, self.contents, self.digests = spec, contents, train.digests | test.digests
         self.train, self.test = ([self.labelled(line) for line in each.lines] for each in (train, test))
+        self.sources = functools.cache(self.encoded)
         self.classes = sorted({label for each in self.train for label in each.labels})
         if not 2 <= len(self.classes) <= MOST_CLASSES:
             found = f"{len(self.classes)} classes in {shorten(spec.train)}"
@@ -58,6 +62,11 @@ class ProbeFiles:
             if unknown := set(each.labels) - set(self.classes):
                 found = f"the class {shorten(min(unknown))}, which is not in {shorten(spec.train)}"
                 raise SpecError(Problem(f"{each.where}: {spec.target}", found, "one of the training classes"))
+
+    def encoded(self, encoding: TextEncoding) -> tuple["Sources", "Sources"]:
+        """The sources of both files."""
+        train, test = (Sources.of(each, encoding, self.classes, self.spec.source) for each in (self.train, self.test))
+        return train, test
 
     def labelled(self, line: Line) -> Labelled:
         spec, (where, fields) = self.spec, line
@@ -78,8 +87,7 @@ class ProbeFiles:
         )
 
     def open(self, spec: ModelSpec) -> "OpenedProbe":
-        encoding = text_encoding(self.contents, spec)
-        train, test = (Sources.of(each, encoding, self.classes, self.spec.source) for each in (self.train, self.test))
+        train, test = self.sources(text_encoding(self.contents, spec))
         width = next(iter(spec.stacks.values())).width
         for name, each in (("train", train), ("test", test)):
             if len(each.labels) * width > MOST_VALUES:

@@ -26,6 +26,7 @@ class FactorResults:
     effects:      of each level; none if the combinations cannot tell the factors apart.
     interactions: of each two factors, of aliases only the first; none for combinations that were chosen one by one.
     aliases:      groups of effects that a fractional design cannot tell apart.
+    unmatched:    combinations whose size differs from that of the first by more than the study allows.
     """
 
     measure: Quality
@@ -34,12 +35,15 @@ class FactorResults:
     interactions: list[Interaction]
     rules: ComparisonSpec
     aliases: list[list[str]]
+    unmatched: tuple[str, ...] = ()
 
     def aliased(self, factors: Sequence[str]) -> str:
-        """A sentence that names the effects that the design cannot tell apart from this one; empty if there is none."""
+        """Sentences that name the effects that the design cannot tell apart from this one, and the number of combinations that
+        are not matched in size; empty if there is none."""
         name = effect_name(factors)
         others = [other for group in self.aliases if name in group for other in group if other != name]
-        return f" It is aliased with {', '.join(others)}." if others else ""
+        sizes = f" Not matched in size: {len(self.unmatched)} of the combinations." if self.unmatched else ""
+        return (f" It is aliased with {', '.join(others)}." if others else "") + sizes
 
 
 def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
@@ -63,6 +67,7 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[F
     results = [known.get(name, {}) for name in study.arms]
     design, rules = study.design, study.comparison
     aliases = alias_groups(list(factors), design.resolution) if isinstance(design, FractionalDesign) else []
+    unmatched = tuple(name for name, own in groups.items() if own[0].match is not None and not own[0].match.matched)
     pairs = [] if isinstance(design, ChosenDesign) else distinct(list(factors), aliases)
     found = []
     for measure in measures_in_order(rules, study.qualities):
@@ -77,6 +82,7 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[F
                     interactions(pairs, factors, cells, values, measure, rules),
                     rules,
                     aliases,
+                    unmatched,
                 )
             )
     return found

@@ -14,10 +14,10 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.gathering import check
-from pairform.experiments.results.records import NEW, STUDY, TRIALS, SourceFile, Trial, trials_of
+from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
 from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.seeds import all_seeds
-from pairform.experiments.study.size_matching import Count, counter, match
+from pairform.experiments.study.size_matching import SizeMatching
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
 from pairform.experiments.study.weights import expand_base
@@ -40,6 +40,8 @@ from pairform.training.data.batches import Lengths, check_lengths, check_spec, f
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
 
+IN_FILE = ": line "
+"""Part of the place of problems in a line of a data file, which are the same for all variants."""
 BYTES = 20_000
 """Upper bound of the size of a trial's files, apart from its metrics."""
 KEPT = 2
@@ -96,21 +98,6 @@ def plan_trials(
     return trials_for(study, contents, make_variants(study, folder, contents, combinations, known))
 
 
-def known_matches(out: Path, study: StudySpec) -> dict[str, Trial]:
-    """A trial of each variant in a study's folder that is scaled as the study asks.
-
-    Timing a model again would give another size. So the one in the trial's record, which is written before the first trial
-    starts, is kept.
-    """
-    if study.match is None or not (out / STUDY).is_file():
-        return {}
-    previous = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY)).match
-    kept = {"by", "paths", "multiple"}
-    if previous is None or previous.model_dump(include=kept) != study.match.model_dump(include=kept):
-        return {}
-    return {trial.variant: trial for trial in trials_of(out) if trial.match is not None}
-
-
 def make_variants(
     study: StudySpec,
     folder: Path,
@@ -124,23 +111,20 @@ def make_variants(
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
-    wanted = {trial.point: trial.match.wanted for trial in known.values() if trial.match is not None}
+    match = None if study.match is None else SizeMatching(study, study.match, folder, contents, known)
     for each in combinations:
         try:
             variant = make_variant(study, each, folder)
             lengths = check_variant(variant, contents)
-            if study.match is not None:
-                count = counter(study.match.by, variant.training, contents)
-                if each.variant == next(iter(study.arms)):
-                    if each.shown not in wanted or study.match.by != "seconds":
-                        wanted[each.shown] = count(variant.spec)
-                elif each.shown in wanted:
-                    variant = matched(study, variant, folder, wanted[each.shown], count, known.get(variant.name))
+            if match is not None:
+                variant = match(variant)
             variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
             problems += [
-                problem if shared or problem.where.startswith("data") else problem.inside(each.where)
+                problem
+                if shared or problem.where.startswith("data") or IN_FILE in problem.where
+                else problem.inside(each.where)
                 for problem in error.problems
             ]
     if problems:
@@ -190,20 +174,6 @@ def source_files(variant: Variant) -> tuple[SourceFile, ...]:
 
 READ: dict[tuple[str, Path], SourceFile] = {}
 """The weight files that this process has read."""
-
-
-def matched(study: StudySpec, variant: Variant, folder: Path, wanted: float, count: Count, known: Trial | None) -> Variant:
-    """The variant scaled to the size `wanted`, with one more patch. known: an earlier trial, whose measured size is kept."""
-    assert study.match is not None
-    earlier = () if known is None else tuple(map(thaw, known.patches))
-    own = len(variant.patches)
-    if study.match.by == "seconds" and known is not None and known.match is not None and earlier[:own] == variant.patches:
-        patch = earlier[own] if len(earlier) > own else {}
-        reached = known.match.model_copy(update={"tolerance": study.match.allowed})
-    else:
-        patch, reached = match(variant.spec, wanted, study.match, count)
-    scaled = make_variant(study, replace(variant, patches=(*variant.patches, patch)), folder) if patch else variant
-    return replace(scaled, match=reached)
 
 
 def check_variant(variant: Variant, contents: StudyContents) -> Lengths:
