@@ -40,8 +40,6 @@ from pairform.training.data.batches import Lengths, check_lengths, check_spec, f
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
 
-IN_FILE = ": line "
-"""Part of the place of problems in a line of a data file, which are the same for all variants."""
 BYTES = 20_000
 """Upper bound of the size of a trial's files, apart from its metrics."""
 KEPT = 2
@@ -121,15 +119,15 @@ def make_variants(
             variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
-            problems += [
-                problem
-                if shared or problem.where.startswith("data") or IN_FILE in problem.where
-                else problem.inside(each.where)
-                for problem in error.problems
-            ]
+            problems += [problem if shared or is_of_data(problem) else problem.inside(each.where) for problem in error.problems]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return variants
+
+
+def is_of_data(problem: Problem) -> bool:
+    """Whether a problem is in the study's data or in a line of a file, and the same for all variants."""
+    return problem.where.startswith("data") or ": line " in problem.where
 
 
 def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant]) -> list[Trial]:
