@@ -14,6 +14,7 @@ from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_f
 from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
 from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
 from pairform.experiments.report.tuning_section import tuning_table
+from pairform.experiments.statistics.rules import spoken
 from pairform.experiments.study.factor_results import FactorResults
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
@@ -166,7 +167,7 @@ def factor_table(found: FactorResults) -> dict[str, Any]:
         )
         for each in found.interactions
     ]
-    return {"measure": found.measure.replace("_", " "), "seeds": len(found.seeds), "rows": rows, "findings": findings}
+    return {"measure": spoken(found.measure), "seeds": len(found.seeds), "rows": rows, "findings": findings}
 
 
 def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pairform.experiments.report.reading import Report, Variant
+from pairform.experiments.statistics.rules import spoken
 
 CHANGE, STATE, ATTEMPTS, RANK = "change", "state", "attempts", "rank"
 """Columns that are not means over seeds."""
@@ -61,6 +62,7 @@ COLUMNS = (
     Column("carried_parameters", "Carried over", "parameters that come from the checkpoints that it starts from", decimal),
     Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
     Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
+    Column("first_token_seconds", "First token, ms", "time to generate it", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),
     Column("peak_bytes", "Peak memory", "above the level before training", binary),
     Column("cache_bytes", "Cache", "keys and values of the longest source and target", binary),
@@ -74,7 +76,7 @@ def columns(variants: list[Variant]) -> list[Column]:
     keys = {STATE, RANK, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
     known = [column for column in COLUMNS if column.key in keys]
     others = [key for key in measured if key not in {column.key for column in COLUMNS}]
-    return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
+    return known + [Column(key, spoken(key).capitalize(), "", plain, cost=False) for key in others]
 
 
 def rows(variants: list[Variant], shown: list[Column]) -> dict[str, list[Cell]]:

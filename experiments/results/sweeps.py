@@ -175,7 +175,7 @@ def recipes_of(study: Path, sweeps: Mapping[str, Sweep], first: str | None, tria
     }
 
 
-def caution(sweeps: Mapping[str, Sweep], first: str | None, variant: str) -> str:
+def uncertainty(sweeps: Mapping[str, Sweep], first: str | None, variant: str) -> str:
     """What a difference between tuned variants may be instead; empty if the sweep settled both of their settings."""
     own = sweeps[variant]
     (other,) = baselines({variant: own.point}, first).values()

@@ -19,7 +19,7 @@ from pairform.experiments.results.export import export
 from pairform.experiments.results.records import TRIAL, TRIALS, Trial, TrialFolder, trials_of
 from pairform.experiments.results.summary import summarise
 from pairform.experiments.results.sweeps import Sweep, read_sweeps
-from pairform.experiments.study.planning import plan_trials, read_study
+from pairform.experiments.study.planning import read_study
 from pairform.registry import PairformError
 from pairform.registry.run_folders import write_json
 from tests.command_line.runner import CommandLine, document
@@ -273,8 +273,8 @@ def test_a_plan_counts_the_trials_that_are_run_at_most(tmp_path: Path, instant: 
     study = read_study(file)
     planned = forecast(study, tmp_path, timed=False)
     assert planned.trials == study.trials
-    assert planned.swept == sum(trial.stage == "sweep" for trial in plan_trials(study, tmp_path, study.data.gather(tmp_path)))
     assert instant(tmp_path, patch) == planned.trials
+    assert planned.swept == sum(trial.stage == "sweep" for trial in trials_of(tmp_path / "study"))
     assert planned.comparisons == sum("difference" in row for row in summarise(tmp_path / "study"))
 
 
@@ -305,6 +305,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"tune": {"decoder.depth": [1, 2]}, "match": {"by": "parameters"}},
         ["tune.decoder.depth: found match and a tuned value outside"],
     ),
+    "match by time": ({"match": {"by": "seconds"}}, ["match.by: found tune and a match by seconds"]),
     "too many trials": ({"budget": {"trials": 20}}, ["budget.trials: found 21 trials"]),
 }
 
