@@ -1,27 +1,21 @@
 """What a study would take, and what it could show, before it runs."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.execution.trial import update
-from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
-from pairform.experiments.results.records import NEW, STUDY, Trial
+from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
+from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.steps import step_seconds
 from pairform.experiments.study.tuning import most_trials
 from pairform.registry import InputError, Problem
-from pairform.training.data.batches import Contents
-from pairform.training.optimization.optimizers import make_optimizer
-from pairform.training.step import deterministic
 
 
 @dataclass(frozen=True)
@@ -113,12 +107,12 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
         raise InputError(
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
-    contents = study.data.gather(source)
-    planned = most_trials(plan_trials(study, source, contents), next(iter(study.arms)))
+    contents = gather(study, source)
+    every = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
+    planned = most_trials(every, next(iter(study.arms)))
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
-    work = Work(out or source, source.absolute())
     variants = []
     for name, trials in by_variant.items():
         one = max(trials, key=lambda trial: trial.costs["flops"] * trial.training.batch)
@@ -129,7 +123,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
                 one.costs["parameters"],
                 one.costs["flops"],
                 one.training.steps,
-                step_seconds(work, study, one, contents) if timed else None,
+                timed_step(one, contents) if timed else None,
                 sum(trial.training.steps for trial in trials),
             )
         )
@@ -139,19 +133,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
     return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 
 
-@deterministic()
-def step_seconds(work: Work, study: StudySpec, trial: Trial, contents: Contents) -> float:
-    """Seconds of a trial's second step: the first one also allocates memory. Layers are not compiled."""
-    settings = trial.training
-    torch.set_num_threads(settings.threads)
-    if trial.weights == NEW:
-        model = build(dict(trial.spec), device=settings.device, seed=trial.seed)
-    else:
-        model = initialised(work, study, trial).build(settings.device)
-    examples = contents.open(load_spec(dict(trial.spec)))
-    optimizer = make_optimizer(model.train(), settings.optimizer, fused=True)
-    for step in range(2):
-        start = time.perf_counter()
-        loss, _ = update(model, examples.train(trial.seed, step, settings.batch), optimizer, settings)
-        loss.item()  # waits for the device
-    return time.perf_counter() - start
+def timed_step(trial: Trial, contents: StudyContents) -> float:
+    """Seconds of a step of a trial's training."""
+    spec = load_spec(dict(trial.spec))
+    return step_seconds(spec, trial.training, contents.open(spec), trial.seed)

@@ -14,7 +14,9 @@ from pairform.experiments.execution.rounds import rounds
 from pairform.experiments.execution.stopping import PAUSE, Stop, requested, withdraw
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.tuning import most_trials
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
@@ -94,14 +96,14 @@ def run_study(
     work = Work(out, source.absolute(), tensorboard, wandb)
     backend = make_executor(executor, work, cluster or {})
     check_links(out)
-    contents = study.data.gather(source)
+    contents = gather(study, source)
     search = None
     if study.search is not None:
         check_package("optuna", "search")
         from pairform.experiments.study.search import Search
 
         search = Search(study, study.search, source, contents, out)
-    planned = plan_trials(study, source, contents) if search is None else search.planned
+    planned = plan_trials(study, source, contents, known_matches(out, study)) if search is None else search.planned
     if only is not None:
         check_only(study, only)
     check_folder(out, study, planned, contents.digests)
@@ -110,6 +112,8 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
     with lock(out / LOCK, wait=False):
+        if study.match is not None and study.match.by == "seconds":  # another run may have chosen sizes in the meantime
+            check_folder(out, study, planned, contents.digests)
         remove_partials(out)
         withdraw(out)
         machine = environment(source, command or [])
@@ -176,6 +180,10 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
     if found and previous.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
+    before, now = ([each for each in one.measures if each.trained] for one in (previous, study))
+    if before != now and any(trial.status == "done" for trial in found):
+        remedy = "Choose another folder with --out: the weights of finished trials are not kept."
+        raise OutputError(Problem(str(out), "trials with other measures", "this study's", remedy))
 
 
 def check_sources(out: Path, found: list[Trial], planned: Mapping[str, Trial]) -> None:

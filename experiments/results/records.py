@@ -41,15 +41,31 @@ Stage = Literal["sweep", "retrain"] | None
 class Match(Spec):
     """The size that a variant was scaled towards, and the size that it has."""
 
-    by: Literal["parameters", "flops"] = Field(description="Size compared.")
-    wanted: Annotated[int, Field(gt=0)] = Field(description="Size of the first variant.")
-    found: int = Field(description="Size of this variant.")
+    by: Literal["parameters", "flops", "seconds"] = Field(description="Size compared.")
+    wanted: Annotated[int | float, Field(gt=0)] = Field(description="Size of the first variant; seconds of a training step.")
+    found: int | float = Field(description="Size of this variant.")
     tolerance: float | None = Field(default=None, description="Largest difference that the study allows, as a fraction.")
 
     @property
     def difference(self) -> float:
         """Relative difference from the wanted size."""
         return self.found / self.wanted - 1
+
+    def size(self, value: float) -> str:
+        """A size with its unit, as in `1,024 parameters`."""
+        return f"{value:,} {self.by}" if isinstance(value, int) else f"{value:.4g} {self.by}"
+
+    @property
+    def matched(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.tolerance is None or abs(self.difference) <= self.tolerance
+
+    @property
+    def caution(self) -> str:
+        """A sentence for each comparison of a variant that is not matched, with a space before it; else empty."""
+        if self.matched:
+            return ""
+        return f" Not matched: {self.by} {self.difference:+.2%}, which may explain a difference."
 
 
 class Carried(Spec):

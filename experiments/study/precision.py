@@ -26,7 +26,8 @@ def precise(study: Path, half_width: float, seeds: int) -> bool:
 def comparisons_of(study: Path, among: Collection[int], recipe: Recipe) -> list[Comparison]:
     """The comparisons of loss, from some seeds."""
     if found := factor_results(study, among, recipe):
-        return [effect.comparison for effect in found[0].effects if effect.comparison is not None]
+        (losses,) = (each for each in found if each.measure == "loss")
+        return [effect.comparison for effect in losses.effects if effect.comparison is not None]
     groups = trials_by_variant(study, recipe)
     sound = {name: own for name, own in groups.items() if all(trial.status != "failed" for trial in own)}
     points = {name: own[0].point for name, own in sound.items()}

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.experiments.measures.specs import Measures, TimeToLoss, check_measures, qualities
 from pairform.experiments.results.records import Stage
-from pairform.experiments.statistics.rules import ComparisonSpec
+from pairform.experiments.statistics.rules import ComparisonSpec, Direction, Quality
 from pairform.experiments.study.factors import (
     Design,
     Factors,
@@ -25,7 +26,7 @@ from pairform.experiments.study.factors import (
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
 from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
 from pairform.experiments.study.values import Values, check_values
-from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, thaw
+from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, suggest, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
 from pairform.training.data.synthetic_tasks import AnyTask
@@ -51,18 +52,29 @@ class BudgetSpec(Spec):
 class MatchSpec(Spec):
     """Variants are scaled towards the size of the first one at the same point of the grid."""
 
-    by: Literal["parameters", "flops"] = Field(
-        description="Size to compare: parameters, or the FLOPs of a forward pass over the longest source and target."
+    by: Literal["parameters", "flops", "seconds"] = Field(
+        description="Size to compare: parameters, the FLOPs of a forward pass over the longest source and target, or the "
+        "seconds of a step of training, which are measured before the first trial."
     )
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.01,
-        description="Largest difference allowed, as a fraction of the first variant's size; a larger one is an error.",
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Largest difference allowed, as a fraction of the first variant's size. Default: 0.01, of seconds 0.05.",
+    )
+    unmatched: Literal["reject", "flag"] = Field(
+        default="reject",
+        description="What happens to a variant that remains further off: the study is rejected, or the variant is run as close "
+        "as it comes, and the difference stated wherever it is compared.",
     )
     paths: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = Field(
         default=tuple(f"{stack}.layer.branches.feed_forward.hidden" for stack in ("encoder", "decoder")),
         description="Sizes in the model's spec that are scaled together; those that a variant lacks are skipped.",
     )
     multiple: PositiveInt = Field(default=8, description="Each scaled size is a multiple of this number.")
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference allowed."""
+        return self.tolerance or (0.05 if self.by == "seconds" else 0.01)
 
 
 class SearchSpec(Spec):
@@ -72,8 +84,10 @@ class SearchSpec(Spec):
         description="Number of points to run, each with every seed; all if the grid has fewer. A point is a variant with one "
         "value per grid path."
     )
-    measure: Literal["loss", "accuracy", "exact_match"] = Field(
-        default="loss", description="Value to minimise (a loss) or maximise (an accuracy), averaged over seeds."
+    measure: Quality = Field(
+        default="loss",
+        description="Measure of a trial whose mean over seeds is minimised, or maximised if higher values are better: `loss`, "
+        "`accuracy`, `exact_match`, or one of `measures`, such as `choices.accuracy`.",
     )
     sampler: Literal["tpe", "random"] = Field(
         default="tpe",
@@ -143,9 +157,11 @@ class StudySpec(Spec):
         default=None, description="Scale variants to the size of the first. Default: none is scaled."
     )
     comparison: ComparisonSpec = Field(default=ComparisonSpec(), description="How variants are compared with the first one.")
+    measures: Measures = Field(default=(), description="What is measured besides the validation loss.")
     latency: bool = Field(
         default=False,
-        description="Also measure the seconds in which a trained model generates. Trials that run at the same time distort it.",
+        description="Also measure the seconds in which a trained model generates its first token, and a whole target. Trials "
+        "that run at the same time distort them.",
     )
     budget: BudgetSpec = Field(default=BudgetSpec(), description="Limits of the study.")
 
@@ -171,6 +187,7 @@ class StudySpec(Spec):
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
             yield Problem("match", "match and search together", "only one of the two")
+        yield from self._check_measures()
         design = list(self._check_design())
         yield from design
         if design:
@@ -179,6 +196,22 @@ class StudySpec(Spec):
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
             yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
+
+    def _check_measures(self) -> Iterator[Problem]:
+        yield from check_measures(self.measures)
+        for index, measure in enumerate(self.measures):
+            if isinstance(measure, TimeToLoss) and self.training.evaluate_every is None:
+                expected = "training.evaluate_every, the steps between validations"
+                yield Problem(f"measures[{index}]", "time_to_loss and no validation before the end", expected)
+        known = self.qualities
+        named = [(f"comparison.measures[{place}]", name) for place, name in enumerate(self.comparison.measures)]
+        named += [("comparison.margins", name) for name in self.comparison.margins]
+        later = {name for measure in self.measures if not measure.trained for name in measure.qualities}
+        if self.search is not None:
+            named.append(("search.measure", self.search.measure))
+        for where, name in named:
+            if name not in known or (where == "search.measure" and name in later):
+                yield Problem(where, shorten(name), f"a measure of the study: {', '.join(known)}", suggest(name, known))
 
     def _check_design(self) -> Iterator[Problem]:
         if not self.factors:
@@ -199,6 +232,9 @@ class StudySpec(Spec):
         yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
         if self.tune and self.search is not None:
             yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
+        if self.tune and self.match is not None and self.match.by == "seconds":
+            remedy = "Each setting would be scaled to a time of its own. Match by parameters or FLOPs."
+            yield Problem("match.by", "tune and a match by seconds together", "only one of the two", remedy)
         of_model = [path for path in self.tune if path.partition(".")[0] != "training"]
         if self.match is not None and of_model:
             remedy = "Tuned variants would differ in size: tune values of `training` only."
@@ -209,6 +245,11 @@ class StudySpec(Spec):
         """The document of the base, if `read_study` has expanded it."""
         assert not isinstance(self.base, str), "expanded when the study was read"
         return dict(thaw(self.base["spec"] if "convert" in self.base else self.base))
+
+    @property
+    def qualities(self) -> dict[Quality, Direction]:
+        """The measures in which variants are compared, with the values that are better."""
+        return qualities(self.measures, self.latency)
 
     @functools.cached_property
     def arms(self) -> dict[str, Arm]:

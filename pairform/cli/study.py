@@ -1,5 +1,6 @@
 """The commands of `study`: run, plan, stop, status, report, compare, export and fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,10 +229,11 @@ def progress_line(ended: "Ended") -> str:
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
     from pairform.cli.display.tuning import print_sweeps, sweep_rows
-    from pairform.experiments.results.summary import summarise
+    from pairform.experiments.results.summary import rules_of, summarise
     from pairform.experiments.results.sweeps import read_sweeps
+    from pairform.experiments.statistics.rules import spoken
 
-    sweeps = read_sweeps(directory).values()
+    sweeps, measures = read_sweeps(directory).values(), rules_of(directory).measures
     rows, factors = summarise(directory), effects_of(directory, "tuned")
     same = summarise(directory, "same_recipe") if sweeps else []
     same_factors = effects_of(directory, "same_recipe") if sweeps else []
@@ -243,14 +245,15 @@ def show(directory: Path, as_json: bool) -> None:
             found["tuning"] |= {"same_recipe_factors": factor_rows(same_factors)} if same_factors else {}
         print_json(found)
         return
+    others = [name for name in measures if name not in ("loss", "accuracy")]
     table = [
-        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
-        *map(cells, rows),
+        ("variant", "trials", "loss", "difference", "accuracy", *map(spoken, others), "parameters", "FLOPs", "size vs first"),
+        *(cells(row, others) for row in rows),
     ]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
-    print_findings(rows, factors)
+    print_findings(rows, factors, measures)
     print_factors(factors)
     if sweeps:
         if rows:
@@ -258,7 +261,7 @@ def show(directory: Path, as_json: bool) -> None:
         print_sweeps(sweeps)
         if same:
             print("The results above are of each variant at its own best values. At those of the first variant:")
-        print_findings(same, same_factors)
+        print_findings(same, same_factors, measures)
         print_factors(same_factors)
 
 
@@ -273,15 +276,18 @@ def effects_of(directory: Path, recipe: "Recipe") -> "list[FactorResults]":
     return factor_results(directory, recipe=recipe)
 
 
-def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]") -> None:
+def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", measures: Sequence[str]) -> None:
     """What was found of each variant; in a study of factors, that is said of the factors."""
     for row in rows if not factors else ():
-        if "loss" in row.get("difference", {}):
-            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['difference']['loss']['finding']}"))
+        for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {found['finding']}"))
+    for row in rows:
+        if "time_to_loss" in row:
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['time_to_loss']['finding']}"))
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A variant's row of the table."""
+def cells(row: dict[str, Any], others: list[str]) -> tuple[str, ...]:
+    """A variant's row of the table. others: measures besides loss and accuracy."""
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
@@ -290,6 +296,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         with_interval(found.get("loss"), trials),
         with_interval(row.get("difference", {}).get("loss"), trials, "+"),
         with_interval(found.get("accuracy"), trials),
+        *(with_interval(found.get(name), trials) for name in others),
         *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
         matched(row["match"]) if "match" in row else "",
     )
@@ -298,7 +305,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 def matched(match: dict[str, Any]) -> str:
     """As in `parameters +0.31% (tolerance 1%)`."""
     allowed = "" if match["tolerance"] is None else f" (tolerance {100 * match['tolerance']:g}%)"
-    return f"{match['by']} {match['difference']:+.2%}{allowed}"
+    return f"{match['by']} {match['difference']:+.2%}{allowed}{'' if match['matched'] else ' not matched'}"
 
 
 def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") -> str:
