@@ -39,6 +39,7 @@ def table(study: Path) -> list[dict[str, Any]]:
     found = []
     for trial in sorted(trials_of(study), key=lambda trial: trial.number):
         row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}
+        row |= {"rung": trial.rung} if trial.rung else {}
         row |= {f"factor.{factor}": level for factor, level in trial.levels.items()} | {"status": trial.status}
         found.append(row | (result_of(study, trial.name) if trial.status == "done" else {}))
     columns = dict.fromkeys(name for row in found for name in row)

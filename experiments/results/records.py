@@ -92,6 +92,7 @@ class Trial(Spec):
     variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
     point: str = Field(default="", description="The grid's values alone.")
     levels: dict[str, str] = Field(default_factory=dict, description="Level of each factor of the study.")
+    rung: str = Field(default="", description="Name of its size on the study's ladder.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")

@@ -13,6 +13,7 @@ from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
+from pairform.experiments.study.ladder import resolved_base
 from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import Count, counter, match
 from pairform.experiments.study.spec import StudySpec
@@ -28,11 +29,10 @@ from pairform.registry import (
     in_file,
     merge_patch,
     read_json,
-    resolve,
     shorten,
     thaw,
 )
-from pairform.training.costs.trials import costs
+from pairform.training.costs.trials import costs, training_costs
 from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
@@ -66,8 +66,7 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
             return study.model_copy(
                 update={"base": freeze(document), "weights": freeze(weights) if study.weights is None else study.weights}
             )
-        resolved = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
-        base = ModelSpec.read(resolved, where="base").document()
+        base = resolved_base(base, file.parent).document()
         return study.model_copy(update={"base": base, "weights": NEW if study.weights is None else study.weights})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
@@ -75,13 +74,14 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
 
 
 def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
-    """Every trial of a study: every variant at every point of the grid, with every seed.
+    """Every trial of a study: every variant at every size of the ladder and point of the grid, with every seed.
 
     Raises:
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    combinations = [combination(study, name, point) for name in study.arms for point in points]
+    rungs = list(study.ladder) or [""]
+    combinations = [combination(study, name, point, rung) for name in study.arms for rung in rungs for point in points]
     return trials_for(study, contents, make_variants(study, folder, contents, combinations))
 
 
@@ -103,7 +103,11 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
                     wanted[each.shown] = count(variant.spec)
                 elif each.shown in wanted:
                     variant = matched(study, variant, folder, wanted[each.shown], count)
-            variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
+            found = costs(variant.spec, lengths, variant.training.dtype)
+            if variant.rung:
+                steps = variant.training.steps * variant.training.batch
+                found = {**found, **training_costs(variant.spec, lengths, variant.training.dtype, steps)}
+            variants.append(replace(variant, costs=found))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
             problems += [
@@ -131,6 +135,7 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             variant=variant.name,
             point=variant.shown,
             levels=dict(variant.levels),
+            rung=variant.rung,
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),

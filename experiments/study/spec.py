@@ -20,6 +20,7 @@ from pairform.experiments.study.factors import (
     count_combinations,
     variant_name,
 )
+from pairform.experiments.study.ladder import Ladder, check_ladder
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
 from pairform.training.adaptation.recipe_parts import Converted
@@ -130,6 +131,11 @@ class StudySpec(Spec):
         default_factory=dict,
         description="Paths in the model's spec, each with its values; every variant is run with every combination.",
     )
+    ladder: Ladder = Field(
+        default_factory=dict,
+        description='Sizes by name: merge patches, as in `{"scale": {"width": 64, "depth": 2}, "training": {"steps": '
+        "200}}`. Every variant is run at every size, and scaling laws are fitted. Default: one size.",
+    )
     training: TrainingSpec = Field(default=TrainingSpec(), description="How each trial is trained.")
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
         description="Task or files that trials learn from."
@@ -170,7 +176,7 @@ class StudySpec(Spec):
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
             yield Problem("match", "match and search together", "only one of the two")
-        design = list(self._check_design())
+        design = [*self._check_design(), *check_ladder(self.ladder, bool(self.factors), self.search is not None)]
         yield from design
         if design:
             return
@@ -221,9 +227,9 @@ class StudySpec(Spec):
 
     @property
     def combinations(self) -> int:
-        """Number of variants times number of points of the grid."""
+        """Number of variants times number of points of the grid and of sizes of the ladder."""
         arms = count_combinations(self.factors, self.design) if self.factors else len(self.variants)
-        return arms * math.prod(map(len, self.grid.values()))
+        return arms * math.prod(map(len, self.grid.values())) * max(1, len(self.ladder))
 
     @property
     def points(self) -> int:

@@ -25,12 +25,16 @@ LONGEST = 100
 
 @dataclass(frozen=True)
 class Combination:
-    """A variant at a point of the grid, written as `depth=2` and so on, with its patches, and the levels of its factors."""
+    """A variant at a point of the grid, written as `depth=2` and so on, with its patches, and the levels of its factors.
+
+    rung: the name of its size on the study's ladder, which the point begins with; empty without a ladder.
+    """
 
     variant: str
     point: tuple[str, ...]
     patches: tuple[dict[str, Any], ...]
     levels: Levels
+    rung: str
 
     @property
     def shown(self) -> str:
@@ -78,13 +82,14 @@ class Variant(Combination):
     costs: Mapping[str, int] = field(default_factory=dict)
 
 
-def combination(study: StudySpec, name: str, point: Mapping[str, Any]) -> Combination:
-    """A variant at a point of the grid."""
+def combination(study: StudySpec, name: str, point: Mapping[str, Any], rung: str = "") -> Combination:
+    """A variant at a point of the grid and a size of the ladder. The variant is scaled, then gets the grid's values."""
     short = short_names(list(study.grid))
     shown = tuple(f"{short[path]}={value}" for path, value in point.items())
     arm = study.arms[name]
-    patches = (*map(thaw, arm.patches), *(patch_at(path, thaw(value)) for path, value in point.items()))
-    return Combination(name, shown, patches, arm.levels)
+    sizes = (thaw(study.ladder[rung]),) if rung else ()
+    patches = (*map(thaw, arm.patches), *sizes, *(patch_at(path, thaw(value)) for path, value in point.items()))
+    return Combination(name, (*((f"rung={rung}",) if rung else ()), *shown), patches, arm.levels, rung)
 
 
 def short_names(paths: list[str]) -> dict[str, str]:
@@ -113,6 +118,7 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         combination.point,
         combination.patches,
         combination.levels,
+        combination.rung,
         made.spec,
         training,
         weights,
