@@ -150,16 +150,19 @@ def progress_line(ended: "Ended") -> str:
 
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
+    from pairform.cli.display.ladder import ladder_rows, print_ladder
+    from pairform.experiments.results.ladder import ladder_results
     from pairform.experiments.results.records import has_factors
     from pairform.experiments.results.summary import summarise
 
-    rows, factors = summarise(directory), []
+    rows, factors, laws = summarise(directory), [], ladder_results(directory)
     if has_factors(directory):  # whose reader imports torch
         from pairform.experiments.study.factor_results import factor_results
 
         factors = factor_results(directory)
     if as_json:
-        print_json({"study": str(directory), "variants": rows} | ({"factors": factor_rows(factors)} if factors else {}))
+        parts = {"factors": factor_rows(factors), "ladder": ladder_rows(laws)}
+        print_json({"study": str(directory), "variants": rows} | {name: part for name, part in parts.items() if part})
         return
     table = [
         ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
@@ -172,6 +175,7 @@ def show(directory: Path, as_json: bool) -> None:
         if "loss" in row.get("difference", {}):
             print(printable(f"{row['variant']}: {row['difference']['loss']['finding']}"))
     print_factors(factors)
+    print_ladder(laws)
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
