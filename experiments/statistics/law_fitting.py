@@ -7,12 +7,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-STEPEST = 4.0
+STEEPEST = 4.0
 """Largest exponent of a fit."""
 FLATTEST = 1e-3
 """Smallest exponent of a fit, and smallest floor as a fraction of the smallest loss."""
-STEPS, TOLERANCE = 100, 1e-10
-"""Largest number of steps of a fit, and the relative improvement of the sum of losses that ends it."""
+STEPS, TOLERANCE, STUCK = 100, 1e-7, 1e6
+"""Largest number of steps of a fit; the relative improvement of the sum of losses, and the damping, that end it."""
 EFFICIENT = 1.345
 """Bound of Huber's loss in standard deviations: 95 % efficient for normal errors (Huber 1981, "Robust statistics")."""
 FLOORS, EXPONENTS = (0.05, 0.5, 0.9), (0.1, 0.4, 1.0)
@@ -63,7 +63,7 @@ class Design(NamedTuple):
         """The least and the largest value of each parameter. smallest: the smallest loss."""
         low, high = np.full(self.parameters, -60.0), np.full(self.parameters, 60.0)
         low[0], high[0] = np.log(smallest * FLATTEST), np.log(smallest * 1.2)
-        low[-self.terms :], high[-self.terms :] = FLATTEST, STEPEST
+        low[-self.terms :], high[-self.terms :] = FLATTEST, STEEPEST
         return low, high
 
     def starts(self, losses: Values) -> Values:
@@ -94,7 +94,7 @@ def fit(design: Design, losses: Values) -> tuple[Values, float]:
         freedom = max(1, losses.size - design.parameters)
         spread = 1.4826 * float(np.median(np.abs(residuals))) * np.sqrt(losses.size / freedom)
         bound = max(EFFICIENT * spread, 1e-6)
-        theta = best(design, np.concatenate((theta, design.starts(losses))), targets, bound)
+        theta = best(design, theta, targets, bound)
     return theta[0], bound
 
 
@@ -118,27 +118,30 @@ def refit(design: Design, theta: Values, targets: Values, bound: float) -> tuple
     """
     low, high = design.bounds(float(np.exp(targets.min())))
     theta = np.clip(theta, low, high)
+    targets = np.broadcast_to(targets, (len(theta), targets.shape[-1]))
     damping = np.full(len(theta), 1e-2)
     predicted, slopes = design.predict(theta)
     cost = huber(targets - predicted, bound).sum(-1)
     diagonal = np.arange(design.parameters)
+    moving = np.arange(len(theta))  # the fits that have not converged: `predicted`, `slopes` and `damping` are of these
     for _ in range(STEPS):
-        residuals = targets - predicted
+        residuals = targets[moving] - predicted
         weights = np.minimum(1.0, bound / np.maximum(np.abs(residuals), 1e-300))
         weighted = slopes * weights[..., None]
         normal = np.swapaxes(weighted, 1, 2) @ slopes
         gradient = (weighted * residuals[..., None]).sum(1)
         normal[:, diagonal, diagonal] *= 1 + damping[:, None]
         normal[:, diagonal, diagonal] += 1e-12
-        moved = np.clip(theta + np.linalg.solve(normal, gradient[..., None])[..., 0], low, high)
+        moved = np.clip(theta[moving] + np.linalg.solve(normal, gradient[..., None])[..., 0], low, high)
         moved_predicted, moved_slopes = design.predict(moved)
-        moved_cost = huber(targets - moved_predicted, bound).sum(-1)
-        better = moved_cost <= cost
-        done = not np.any(cost - np.where(better, moved_cost, cost) > TOLERANCE * cost) and np.all(better | (damping > 1e6))
-        theta, predicted = np.where(better[:, None], moved, theta), np.where(better[:, None], moved_predicted, predicted)
-        slopes, cost = np.where(better[:, None, None], moved_slopes, slopes), np.where(better, moved_cost, cost)
-        damping = np.clip(np.where(better, damping / 4, damping * 6), 1e-9, 1e9)
-        if done:
+        moved_cost = huber(targets[moving] - moved_predicted, bound).sum(-1)
+        better = moved_cost <= cost[moving]
+        left = np.where(better, cost[moving] - moved_cost > TOLERANCE * cost[moving], damping < STUCK)
+        theta[moving[better]], cost[moving[better]] = moved[better], moved_cost[better]
+        predicted[better], slopes[better] = moved_predicted[better], moved_slopes[better]
+        damping = np.clip(np.where(better, damping / 4, damping * 6), 1e-9, None)
+        moving, predicted, slopes, damping = moving[left], predicted[left], slopes[left], damping[left]
+        if not moving.size:
             break
     return theta, cost
 

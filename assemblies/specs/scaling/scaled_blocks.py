@@ -62,7 +62,7 @@ def marks_of(spec: Spec) -> dict[str, Scales]:
 
 def with_heads(spec: Spec, marks: Mapping[str, Scales], factors: Factors, width: int, sizes: Sizes) -> dict[str, Any]:
     """The patch of a block with heads: the first choice of heads with which it is valid, or the first if it never is."""
-    names = {mark.by: field for field, mark in marks.items()}
+    names: dict[str, str] = {mark.by: field for field, mark in marks.items()}
     heads = getattr(spec, names["heads"])
     old = Heads(heads, getattr(spec, names.get("kv_heads", ""), None) or heads, getattr(spec, names.get("head_dim", ""), None))
     first: dict[str, Any] | None = None
