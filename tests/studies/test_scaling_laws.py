@@ -64,7 +64,8 @@ def test_known_exponents_are_recovered_within_their_intervals(
         assert found is not None
         for name, value in truth.items():
             interval = found.parameters[name]
-            assert interval.low is not None and interval.high is not None
+            assert interval.low is not None
+            assert interval.high is not None
             hits[name] += interval.low <= value <= interval.high
             if name in widest:
                 widths[name].append(interval.high - interval.low)
@@ -91,8 +92,9 @@ def test_known_compute_multipliers_are_recovered_within_their_intervals(
         random = np.random.default_rng([12, number])
         found = multiplier(ladder(law, random, cells), ladder(variant, random, cells), RESAMPLES)
         assert found is not None
-        low, value, high = found.estimate.low, found.estimate.value, found.estimate.high
-        assert low is not None and value is not None and high is not None
+        low, high = found.estimate.low, found.estimate.high
+        assert low is not None
+        assert high is not None
         hits += low <= 1.3 * 1.2 <= high
         widths.append(math.log(high / low))
         assert found.interpolated is not None
@@ -152,26 +154,30 @@ def test_ten_seeds_are_resampled_as_seeds() -> None:
         assert found is not None
         assert found.resampled == "seeds"
         gamma = found.parameters["gamma"]
-        assert gamma.low is not None and gamma.high is not None
+        assert gamma.low is not None
+        assert gamma.high is not None
         hits += gamma.low <= GAMMA <= gamma.high
     assert hits >= 36
 
 
 def test_the_minimum_of_an_iso_flop_curve() -> None:
-    """At equal compute, the least of L(N, D) is where the derivatives by log N and log D are equal."""
-    compute = 6e15
-    sizes = np.geomspace(1e6, 4e7, 5)
-    cells = [(size, compute / 6 / size) for size in sizes]
-    best = min(np.geomspace(1e6, 4e7, 4000), key=lambda size: hoffmann(size, compute / 6 / size))
-    hits = 0
-    for number in range(LADDERS):
-        (curve,) = iso_flops(ladder(hoffmann, np.random.default_rng([14, number]), cells, 0.002), RESAMPLES)
+    """Of losses on a parabola in log N; and near the minimum of L(N, D) at equal compute, which is no parabola."""
+    compute, best = 6e15, 7e6
+    cells = [(size, compute / 6 / size) for size in np.geomspace(1e6, 4e7, 5)]
+    hits, random = 0, np.random.default_rng(14)
+    for _ in range(LADDERS):
+        (curve,) = iso_flops(ladder(lambda size, _: 2 + 0.02 * math.log(size / best) ** 2, random, cells), RESAMPLES)
         assert curve.flops == pytest.approx(compute)
         assert len(curve.sizes) == 5
-        assert curve.best.low is not None and curve.best.high is not None
+        assert curve.best.low is not None
+        assert curve.best.high is not None
         hits += curve.best.low <= best <= curve.best.high
-    assert hits >= 90, hits
-    (tilted,) = iso_flops(
-        ladder(lambda size, tokens: 3 - 0.1 * math.log(size / 1e6), np.random.default_rng(0), cells), RESAMPLES
-    )
+    assert hits >= 95
+    found = []
+    for _ in range(10):
+        (curve,) = iso_flops(ladder(hoffmann, random, cells, 0.001), RESAMPLES)
+        found.append(curve.best.value or math.nan)
+    least = min(np.geomspace(1e6, 4e7, 4000), key=lambda size: hoffmann(size, compute / 6 / size))
+    assert np.median(found) == pytest.approx(least, rel=0.3)
+    (tilted,) = iso_flops(ladder(lambda size, _: 3 - 0.1 * math.log(size / 1e6), random, cells), RESAMPLES)
     assert tilted.best.value is None
