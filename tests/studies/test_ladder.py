@@ -1,7 +1,11 @@
-"""Studies at several sizes: a base scaled by one setting, ladders, and what they record."""
+"""Studies at several sizes: a base scaled by one setting, ladders, and what they record.
+
+The normal run kills a study a few times, others as often as the environment variable PAIRFORM_KILLS says.
+"""
 
 import csv
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from tests.command_line.runner import CommandLine
 from tests.forked import ended, kill_session, start_pairform
 from tests.studies.small_study import lines, result, run, write_study
 
-KILLS, SEED = 20, 5
+KILLS, SEED = int(os.environ.get("PAIRFORM_KILLS", "5")), 5
 SIZES: dict[str, Any] = {
     "small": {"scale": {"width": 8}, "training": {"steps": 2}},
     "medium": {"scale": {"width": 16}, "training": {"steps": 4}},
@@ -126,7 +130,7 @@ def records(folder: Path) -> dict[str, Any]:
 
 
 def test_a_ladder_that_is_killed_at_random_moments_leaves_the_records_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    """Twenty kills with SIGKILL, of as many studies as they take."""
+    """SIGKILL reaches the study and its trials, of as many studies as the kills take."""
     training = {"steps": 8, "checkpoint_every": 2, "batch": 4, "log_every": 1, "evaluate_every": 4}
     sizes = {name: patch | {"training": {"steps": 2 * patch["training"]["steps"]}} for name, patch in SIZES.items()}
     patch = {"ladder": sizes, "training": training, "variants": {"merged": None}, "seeds": [0, 1]}
