@@ -119,6 +119,7 @@ class Trial(Spec):
     )
     setting: str = Field(default="", description="The tuned values, as in `learning_rate=0.001`.")
     hyperparameters: Patch = Field(default={}, description="The tuned values by path.")
+    rung: str = Field(default="", description="Name of its size on the study's ladder.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")
