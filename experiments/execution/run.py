@@ -131,7 +131,7 @@ def run_study(
             prepared |= {trial.name for trial in trials}
             write_json(out / DATA, contents.digests)
             write_json(out / ENVIRONMENT, machine)
-            chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
+            chosen = [trial for trial in trials if only is None or not trial.variants.isdisjoint(only)]
             waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
             progress.expect(len(waiting) if search is None else search.left)
             queue = iter(waiting) if search is None else search.queue(waiting)
@@ -219,7 +219,9 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
 def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
     known = known.at("planned") if retry and known.status == "failed" else known
-    return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources", "costs")})
+    return known.model_copy(
+        update={name: getattr(planned, name) for name in ("number", "also", "training", "sources", "costs")}
+    )
 
 
 def run_trials(

@@ -180,6 +180,10 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
 def findings(row: dict[str, Any]) -> dict[str, str]:
     """What was found of each measure, and of how long it takes to the first variant's loss."""
     found = {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
+    if "also" in row:
+        found["also"] = (
+            f"{', '.join(cut_middle(name, LONGEST_NAME) for name in row['also'])}: the same model, training and weights."
+        )
     return found | ({"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {})
 
 

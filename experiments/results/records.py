@@ -132,6 +132,9 @@ class Trial(Spec):
         default=None,
         description="How close its size is to the first variant's, in a study that scales variants; the last patch did that.",
     )
+    also: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="Other variants with the same model, training and weights. They have no trials of their own."
+    )
     costs: Patch = Field(default={}, description="Parameters, FLOPs and cache bytes at the longest lengths of the data.")
     status: Status = Field(default="planned", description="Progress.")
     error: str | None = Field(default=None, description="Message of a failed trial.")
@@ -140,9 +143,14 @@ class Trial(Spec):
     @property
     def plan(self) -> dict[str, Any]:
         """What was decided before it started."""
-        progress: dict[str, Any] = dict.fromkeys(("number", "point", "costs", "status", "error", "attempts"), True)
+        progress: dict[str, Any] = dict.fromkeys(("number", "point", "also", "costs", "status", "error", "attempts"), True)
         progress |= {"match": {"tolerance"}, "training": {"checkpoint_every"}, "sources": {"__all__": {"modified"}}}
         return self.model_dump(mode="json", exclude=progress)
+
+    @property
+    def variants(self) -> set[str]:
+        """Names of the study's variants whose trial this is, without the grid's values."""
+        return {name.removesuffix(f" {self.point}") for name in (self.variant, *self.also)}
 
     @property
     def digests(self) -> dict[str, str]:

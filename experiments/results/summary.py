@@ -30,8 +30,8 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         fewer than three values) and number of seeds of each measure; `rank` by loss, as in `ranks`; `difference`: of loss and
         other measures from the first variant at the same point of the grid, paired by seed, so that the noise they share
         cancels, with the fields of `Comparison`, the direction that is `better`, and what was found as a sentence, `finding`;
-        `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; and `match`: its size against the
-        first variant's, in a study that scales variants.
+        `also`: other variants that are the same, and have no rows; `time_to_loss`: how many seeds reach the first variant's
+        loss, in a study that asks; and `match`: its size against the first variant's, in a study that scales variants.
 
     Raises:
         OutputError: `study` is not a study's folder.
@@ -56,6 +56,8 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
                 each.measure: asdict(each) | {"better": better[each.measure], "finding": each.sentence(rules) + caution}
                 for each in found[variant]
             }
+        if own[0].also:
+            row["also"] = list(own[0].also)
         if variant in times:
             row["time_to_loss"] = times[variant].document()
         if match is not None:

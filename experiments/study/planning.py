@@ -131,7 +131,7 @@ def make_variants(
             variants.append(replace(variant, costs=found))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
-            problems += [problem if shared or is_of_data(problem) else problem.inside(each.where) for problem in error.problems]
+            problems += [problem if shared or is_of_data(problem) else problem.of(each.where) for problem in error.problems]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return variants
@@ -150,6 +150,7 @@ def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant
         if names.setdefault(variant.folder, variant.full_name) != variant.full_name:
             found = f"{shorten(variant.full_name)} and {shorten(names[variant.folder])}, whose folders would share the name"
             raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
+    variants = one_of_equals(study, variants)
     sources = {variant.full_name: source_files(variant) for variant in variants}
     return [
         Trial(
@@ -171,11 +172,26 @@ def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant
             carried=variant.carried,
             sources=sources[variant.full_name],
             match=variant.match,
+            also=variant.also,
             costs=freeze(variant.costs),
         )
         for stage, seed in study.stages
         for variant in variants
     ]
+
+
+def one_of_equals(study: StudySpec, variants: list[Variant]) -> list[Variant]:
+    """The variants without those that are another one under a second name, which that one lists in `also`.
+
+    Of factors and tuned values every combination is kept, since effects and choices are computed from all.
+    """
+    if study.factors or study.tune:
+        return variants
+    names: dict[str, list[str]] = {}
+    for variant in variants:
+        names.setdefault(variant.identity, []).append(variant.name)
+    first = {own[0]: tuple(own[1:]) for own in names.values()}
+    return [replace(variant, also=first[variant.name]) for variant in variants if variant.name in first]
 
 
 def source_files(variant: Variant) -> tuple[SourceFile, ...]:

@@ -1,6 +1,7 @@
 """The variants of a study: the base and the settings with patches applied, at each point of the grid."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -69,9 +70,8 @@ class Combination:
     def where(self) -> str:
         """Its name in errors."""
         values = " ".join([*self.point, *self.setting])
-        return (f"factors with {self.variant}" if self.levels else f"variants.{self.variant}") + (
-            f" with {values}" if values else ""
-        )
+        kind = "combination" if self.levels else "variant"
+        return f"{kind} {shorten(self.variant)}" + (f" with {values}" if values else "")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Variant(Combination):
     weights: where they come from.
     carried: how much of them comes from there; None: they are new.
     files:   the weight files of the source by name.
+    also:    other variants of the study that are the same.
     costs:   of its model at the longest lengths of the data.
     """
 
@@ -90,7 +91,14 @@ class Variant(Combination):
     carried: Carried | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     match: Match | None = None
+    also: tuple[str, ...] = ()
     costs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """What its results depend on besides data and seed, as JSON: the model, its training and its weights."""
+        parts = {"spec": self.spec.document(), "training": self.training.document(), "weights": thaw(self.weights)}
+        return json.dumps(parts, sort_keys=True)
 
 
 def combination(

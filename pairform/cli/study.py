@@ -287,6 +287,9 @@ def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", m
         for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {found['finding']}"))
     for row in rows:
+        if "also" in row:
+            names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row["also"])
+            print(printable(f"{names}: the same model, training and weights as {cut_middle(row['variant'], LONGEST_NAME)}."))
         if "time_to_loss" in row:
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['time_to_loss']['finding']}"))
 

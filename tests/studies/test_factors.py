@@ -163,7 +163,7 @@ def planned(file: Path) -> list[Trial]:
         ({"factors": {"a b": {"0": {}, "1": {}}}}, "factors"),
         ({"factors": {str(n): {str(level): {} for level in range(10)} for n in range(40)}}, "budget.trials: found 1"),
         ({"factors": None, "design": {"name": "fractional", "resolution": 3}}, "design: found no factors"),
-        ({"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}}, "factors with width=odd rate=high"),
+        ({"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}}, "combination 'width=odd rate=high': decoder.dept"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_path(tmp_path: Path, patch: dict[str, Any], said: str) -> None:

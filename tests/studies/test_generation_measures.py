@@ -140,7 +140,7 @@ def test_a_checkpoints_own_settings_of_generation_do_not_count(tmp_path: Path) -
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "learned positions": (
         {"variants": {"one": {"encoder": {"position": {"name": "learned", "length": 7}}}}},
-        ["variants.one.measures[1]", "found the position 7"],
+        ["variant 'one': measures[1]", "found the position 7"],
     ),
     "too few keys": ({"data": {"name": "associative_recall", "keys": 3, "values": 2, "pairs": 2}}, ["measures[1].data.pairs"]),
     "a factor twice": ({"measures": [{"name": "length_extrapolation", "factors": [2, 2]}]}, ["measures[0].factors"]),

@@ -81,16 +81,16 @@ def test_status_says_how_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "too coarse": (
         {"match": {"by": "parameters", "tolerance": 0.001, "multiple": 64}},
-        ["variants.merged.match", "at the closest", "0.10%"],
+        ["variant 'merged': match", "at the closest", "0.10%"],
     ),
     "nothing to change": (
         {"match": {"by": "flops", "paths": ["decoder.layer.branches.experts.hidden"]}},
-        ["variants.merged.match.paths", "decoder.layer.branches.experts.hidden"],
+        ["variant 'merged': match.paths", "decoder.layer.branches.experts.hidden"],
     ),
     "nothing to match": ({"match": {"by": "flops"}, "variants": {"merged": None}}, ["match: found one variant"]),
     "larger with the least feed-forward": (
         {"match": {"by": "parameters"}, "variants": {"merged": None, "deep": {"decoder": {"depth": 8}}}},
-        ["variants.deep.match", "at the closest, +"],
+        ["variant 'deep': match", "at the closest, +"],
     ),
 }
 

@@ -100,7 +100,7 @@ def test_positions_that_end_within_source_and_target_are_refused(tmp_path: Path)
         if length == 26:
             planned(tmp_path, FRESH | {"data": data}, change)
             continue
-        with pytest.raises(pairform.PairformError, match=r"variants\.one\.positions: found the position 25"):
+        with pytest.raises(pairform.PairformError, match=r"variant 'one': positions: found the position 25"):
             planned(tmp_path, FRESH | {"data": data}, change)
 
 

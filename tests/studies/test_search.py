@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no grid": ({"search": {"points": 2}}, "search: found no grid"),
     "a path that is not there": (
         {"search": {"points": 2}, "grid": {"decoder.layr.depth": [1]}},
-        r"variants\.separate with depth=1.*decoder\.layr",
+        r"variant 'separate' with depth=1.*decoder\.layr",
     ),
     "with a match": (
         {"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}},

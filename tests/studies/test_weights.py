@@ -183,22 +183,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "base": {"extends": "t5gemma-s-s", "vocabulary": 16, "encoder": {"width": 8}, "decoder": {"width": 8}},
             "weights": "pair",
         },
-        "variants.base.weights: found no tensor of 'pair' fits the model",
+        "variant 'base': weights: found no tensor of 'pair' fits the model",
     ),
     "an option that convert does not have": ({"base": {"convert": {"encoders": "large"}}}, r"base.convert.encoders"),
-    "a source that is missing": ({"weights": {"convert": {"encoder": "large"}}}, "variants.base.decoder: found no source"),
-    "a number": ({"variants": {"one": {"weights": 3}}}, "variants.one.weights: found 3"),
+    "a source that is missing": ({"weights": {"convert": {"encoder": "large"}}}, "variant 'base': decoder: found no source"),
+    "a number": ({"variants": {"one": {"weights": 3}}}, "variant 'one': weights: found 3"),
     "a phase of no parameter": (
         {"training": {"steps": 2, "phases": [{"steps": 1, "train": ["*crossattention*"]}]}},
-        r"variants.base.training.phases\[0\].train\[0\]: found '\*crossattention\*'",
+        r"variant 'base': training.phases\[0\].train\[0\]: found '\*crossattention\*'",
     ),
     "a phase in which nothing trains": (
         {"training": {"steps": 2, "phases": [{"steps": 1, "train": ["*embedding*"]}], "frozen": ["*embedding*"]}},
-        r"variants.base.training.phases\[0\].train: found no parameter that trains",
+        r"variant 'base': training.phases\[0\].train: found no parameter that trains",
     ),
     "phases that are too long": (
         {"variants": {"one": {"training": {"phases": [{"steps": 9, "train": ["*"]}]}}}},
-        "variants.one.training.phases: found 9 steps, expected at most training.steps",
+        "variant 'one': training.phases: found 9 steps, expected at most training.steps",
     ),
 }
 
