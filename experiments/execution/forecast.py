@@ -1,36 +1,32 @@
 """What a study would take, and what it could show, before it runs."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.execution.trial import update
-from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
-from pairform.experiments.results.records import NEW, STUDY, Trial
+from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
+from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.steps import step_seconds
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import InputError, Problem
-from pairform.training.data.batches import Contents
-from pairform.training.optimization.optimizers import make_optimizer
-from pairform.training.step import deterministic
 
 
 @dataclass(frozen=True)
 class VariantForecast:
     """One variant of a study.
 
-    trials:       one for each seed.
+    trials:       one for each seed; if variants are tuned, those of the sweep, and at most two for each seed.
     parameters:   shared ones counted once.
     flops:        of a forward pass over the longest source and target.
-    step_seconds: of one step of training, timed; None if it was not.
+    step_seconds: of one step of training, timed; None if it was not. Of tuned values, those of the costliest model and batch.
+    steps:        of one trial; all_steps: of all.
     """
 
     name: str
@@ -39,11 +35,12 @@ class VariantForecast:
     flops: int
     steps: int
     step_seconds: float | None
+    all_steps: int
 
     @property
     def seconds(self) -> float | None:
         """Of training all its trials one after another, without validation."""
-        return None if self.step_seconds is None else self.trials * self.steps * self.step_seconds
+        return None if self.step_seconds is None else self.all_steps * self.step_seconds
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Forecast:
 
     bytes:       upper bound of the size of its folder, while one trial runs.
     comparisons: variants that are compared with the first, over all points of the grid.
+    swept:       number of trials that only choose tuned values.
     noise:       of its losses, if its folder has enough trials; else None.
     """
 
@@ -59,6 +57,7 @@ class Forecast:
     variants: list[VariantForecast]
     bytes: int
     comparisons: int
+    swept: int
     noise: Noise | None
 
     @property
@@ -108,41 +107,33 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
         raise InputError(
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
-    contents = study.data.gather(source)
-    planned = plan_trials(study, source, contents)
+    contents = gather(study, source)
+    every = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
+    planned = most_trials(every, next(iter(study.arms)))
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
-    work = Work(out or source, source.absolute())
-    variants = [
-        VariantForecast(
-            name,
-            len(trials),
-            trials[0].costs["parameters"],
-            trials[0].costs["flops"],
-            trials[0].training.steps,
-            step_seconds(work, study, trials[0], contents) if timed else None,
+    variants = []
+    for name, trials in by_variant.items():
+        one = max(trials, key=lambda trial: trial.costs["flops"] * trial.training.batch)
+        variants.append(
+            VariantForecast(
+                name,
+                len(trials),
+                one.costs["parameters"],
+                one.costs["flops"],
+                one.training.steps,
+                timed_step(one, contents) if timed else None,
+                sum(trial.training.steps for trial in trials),
+            )
         )
-        for name, trials in by_variant.items()
-    ]
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
     comparisons = len(variants) - len(variants) // len(study.arms)
-    return Forecast(study, variants, room(planned, 1), comparisons, known)
+    swept = sum(trial.stage == "sweep" for trial in planned)
+    return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 
 
-@deterministic()
-def step_seconds(work: Work, study: StudySpec, trial: Trial, contents: Contents) -> float:
-    """Seconds of a trial's second step: the first one also allocates memory. Layers are not compiled."""
-    settings = trial.training
-    torch.set_num_threads(settings.threads)
-    if trial.weights == NEW:
-        model = build(dict(trial.spec), device=settings.device, seed=trial.seed)
-    else:
-        model = initialised(work, study, trial).build(settings.device)
-    examples = contents.open(load_spec(dict(trial.spec)))
-    optimizer = make_optimizer(model.train(), settings.optimizer, fused=True)
-    for step in range(2):
-        start = time.perf_counter()
-        loss, _ = update(model, examples.train(trial.seed, step, settings.batch), optimizer, settings)
-        loss.item()  # waits for the device
-    return time.perf_counter() - start
+def timed_step(trial: Trial, contents: StudyContents) -> float:
+    """Seconds of a step of a trial's training."""
+    spec = load_spec(dict(trial.spec))
+    return step_seconds(spec, trial.training, contents.open(spec), trial.seed)

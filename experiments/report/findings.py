@@ -4,6 +4,7 @@ from pairform.experiments.report.cells import Cell, Table
 from pairform.experiments.report.reading import Report
 from pairform.experiments.report.section import Section
 from pairform.experiments.report.table import plain
+from pairform.experiments.statistics.rules import spoken
 from pairform.experiments.study.factor_results import FactorResults
 
 FACTORS = (
@@ -30,7 +31,7 @@ def factors(report: Report) -> Section | None:
 
 def factor_table(found: FactorResults, first: bool) -> Table:
     """A row for each level of each factor, and what was found of factors and interactions."""
-    measure = found.measure.replace("_", " ")
+    measure = spoken(found.measure)
     rows = [
         [
             Cell(text)

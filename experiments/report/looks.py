@@ -33,7 +33,7 @@ def looks(report: Report, drawn: Iterable[str] = ()) -> tuple[Looks, str]:
     the colour and the point the shape. If there are too many for that, variants are numbered.
     """
     pairs = {variant.name: levels(report, variant) for variant in report.variants}
-    colours, shapes = (list(dict.fromkeys(each)) for each in zip(*pairs.values(), strict=True))
+    colours, shapes = (list(dict.fromkeys(pair[place] for pair in pairs.values())) for place in (0, 1))
     others = [name for name in drawn if name not in pairs]
     if others or not (1 < len(colours) <= COLOURS and 1 < len(shapes) <= len(SHAPES)):
         names = enumerate(dict.fromkeys([*pairs, *others]))

@@ -18,13 +18,14 @@ from pairform.experiments.report.looks import looks
 from pairform.experiments.report.reading import LONGEST_NAME, Report, Variant, read_report
 from pairform.experiments.report.section import Section
 from pairform.experiments.report.static import svg
+from pairform.experiments.report.sweep import tuning
 from pairform.experiments.report.table import results, trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
 from pairform.registry.errors import cut_middle
 
 PAGE = "report.html"
-SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, results, fronts, curves)
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, tuning, results, fronts, curves)
 """The sections of the page in their order; one without results is None and left out."""
 LIBRARY = "vendored/echarts.common.min.js"
 """Draws charts; see the notes beside it."""
@@ -87,7 +88,7 @@ def render(found: Report) -> str:
         looks=marks,
         meaning=meaning,
         anchors={variant.name: f"variant-{place}" for place, variant in enumerate(found.variants, 1)},
-        failed=[trial for trial in found.trials if trial.status == "failed"],
+        failed=[trial for trial in (found.tuning or found).trials if trial.status == "failed"],
         trials=trials(found),
         diagrams={variant.name: compare(found.study, variant) for variant in found.variants},
         environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
@@ -136,11 +137,12 @@ def compare(study: StudySpec, variant: Variant) -> str | None:
 
 
 def counts(found: Report) -> str:
-    """As in `3 variants, 2 seeds: 6 of 6 trials done`."""
-    done = sum(trial.status == "done" for trial in found.trials)
-    variants = number(len(found.variants), "variant")
+    """As in `3 variants, 2 seeds: 6 of 6 trials done`. The trials of a sweep are counted too."""
+    trials = (found.tuning or found).trials
+    done = sum(trial.status == "done" for trial in trials)
+    variants = number(len(found.tuning.sweeps if found.tuning else found.variants), "variant")
     seeds = {trial.seed for trial in found.trials}
-    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
+    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(trials), 'trial')} done"
 
 
 def number(count: int, word: str) -> str:

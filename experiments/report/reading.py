@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.report.tuning_reading import Tuning, read_tuning
+from pairform.experiments.results.metric_lines import read_metrics
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -19,16 +21,12 @@ from pairform.experiments.results.records import (
 from pairform.experiments.results.summary import summarise, trials_by_variant
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
+from pairform.registry import difference, read_json, thaw
 from pairform.registry.errors import cut_middle
 from pairform.training.metrics import METRICS
 
-LINE_BYTES = 1 << 16
-"""Longest line of metrics; longer ones are skipped."""
 LONGEST_NAME = 100
 """Characters of a variant's name in the page."""
-LAST_STEP = 1 << 53
-"""Larger integers have no exact float, which plots are drawn with."""
 CURVES = {
     ("train", "loss"): "Training loss",
     ("train", "auxiliary_loss"): "Auxiliary training loss",
@@ -100,19 +98,25 @@ class Variant:
         """Its size against the first variant's, as a sentence."""
         if self.match is None:
             return ""
-        allowed = "" if self.match.tolerance is None else f", within the study's tolerance of {self.match.tolerance:.2%}"
-        sizes = f"{self.match.found:,} {self.match.by} against {self.match.wanted:,}"
+        within = "within" if self.match.matched else "not within"
+        allowed = "" if self.match.tolerance is None else f", {within} the study's tolerance of {self.match.tolerance:.2%}"
+        sizes = f"{self.match.size(self.match.found)} against {self.match.size(self.match.wanted)}"
         return f"Scaled to the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. factors: their effects on each measure; none in a study without factors."""
+    """The contents of a report.
+
+    factors: their effects on each measure; none in a study without factors.
+    tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
+    """
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
     factors: list[FactorResults]
+    tuning: Tuning | None
 
     @property
     def first(self) -> str:
@@ -140,7 +144,7 @@ def read_report(folder: Path) -> Report:
         for name, row in zip(names, rows, strict=True)
     ]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
+    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder), read_tuning(folder))
 
 
 def short_names(names: list[str]) -> list[str]:
@@ -166,10 +170,16 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         seeds={trial.seed: result_of(folder, trial.name) for trial in done},
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
-        findings={measure: each["finding"] for measure, each in row.get("difference", {}).items()},
+        findings=findings(row),
         curves=read_curves({seed: lines for seed, (lines, _) in metrics.items()}),
         unread={trial.name: count for trial in done if (count := metrics[trial.seed][1])},
     )
+
+
+def findings(row: dict[str, Any]) -> dict[str, str]:
+    """What was found of each measure, and of how long it takes to the first variant's loss."""
+    found = {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
+    return found | ({"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {})
 
 
 def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
@@ -193,25 +203,3 @@ def read_curves(lines: Mapping[int, list[dict[str, Any]]]) -> dict[tuple[str, st
             means = list(map(statistics.fmean, values))
             found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)), seeds)
     return found
-
-
-def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines of a trial's metrics, and the number of unreadable ones, as a full disk or an interrupted copy leaves them."""
-    found: list[dict[str, Any]] = []
-    unread = 0
-    if not path.exists():
-        return found, unread
-    try:
-        with open_regular(path) as file:
-            while line := file.readline(LINE_BYTES):
-                try:
-                    value = parse_json(line.decode("utf-8"))
-                except (ValueError, RecursionError):
-                    value = None
-                if isinstance(value, dict) and type(step := value.get("step")) is int and 0 <= step <= LAST_STEP:
-                    found.append(value)
-                elif line.strip():
-                    unread += 1
-    except OSError as error:
-        raise OutputError(Problem(str(path), error.strerror or str(error), "the lines of a trial's metrics")) from None
-    return found, unread

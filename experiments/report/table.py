@@ -9,6 +9,7 @@ from typing import Any
 from pairform.experiments.report.cells import Cell, Table
 from pairform.experiments.report.reading import Report, Variant
 from pairform.experiments.report.section import Section
+from pairform.experiments.statistics.rules import spoken
 
 CHANGE, STATE, RANK = "change", "state", "rank"
 """Columns that are not means over seeds."""
@@ -55,6 +56,7 @@ COLUMNS = (
     Column("carried_parameters", "Carried over", "parameters that come from the checkpoints that it starts from", decimal),
     Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
     Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
+    Column("first_token_seconds", "First token, ms", "time to generate it", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),
     Column("peak_bytes", "Peak memory", "above the level before training", binary),
     Column("cache_bytes", "Cache", "keys and values of the longest source and target", binary),
@@ -68,7 +70,7 @@ def columns(variants: list[Variant]) -> list[Column]:
     keys = {STATE, RANK, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
     known = [column for column in COLUMNS if column.key in keys]
     others = [key for key in measured if key not in {column.key for column in COLUMNS}]
-    return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
+    return known + [Column(key, spoken(key).capitalize(), "", plain, cost=False) for key in others]
 
 
 def results(report: Report) -> Section:

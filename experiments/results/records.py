@@ -2,6 +2,7 @@
 
 study.json, environment.json
 data.json                    the SHA-256 of each file of the data
+stop.json                    a request that the run end
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
 trials/<name>/checkpoints    what it resumes from, until it is done
@@ -21,7 +22,7 @@ from pairform.registry import CheckpointError, OutputError, Patch, Problem, Spec
 from pairform.registry.run_folders import is_locked, lock, write_json
 from pairform.training.settings import TrainingSpec
 
-STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
+STUDY, ENVIRONMENT, DATA, STOP, TRIALS = "study.json", "environment.json", "data.json", "stop.json", "trials"
 TRIAL, RESULT, LOCK, CHECKPOINTS = "trial.json", "result.json", ".lock", "checkpoints"
 NEW = "new"
 """The weights of a model that is newly initialised."""
@@ -33,18 +34,38 @@ Status = Literal["planned", "running", "interrupted", "done", "failed"]
 """`interrupted` is never written: a reader finds it for a trial that was started and that no process is running."""
 
 
+Stage = Literal["sweep", "retrain"] | None
+"""Of a study that tunes its variants: the trials that choose a setting, and those that are compared."""
+
+
 class Match(Spec):
     """The size that a variant was scaled towards, and the size that it has."""
 
-    by: Literal["parameters", "flops"] = Field(description="Size compared.")
-    wanted: Annotated[int, Field(gt=0)] = Field(description="Size of the first variant.")
-    found: int = Field(description="Size of this variant.")
+    by: Literal["parameters", "flops", "seconds"] = Field(description="Size compared.")
+    wanted: Annotated[int | float, Field(gt=0)] = Field(description="Size of the first variant; seconds of a training step.")
+    found: int | float = Field(description="Size of this variant.")
     tolerance: float | None = Field(default=None, description="Largest difference that the study allows, as a fraction.")
 
     @property
     def difference(self) -> float:
         """Relative difference from the wanted size."""
         return self.found / self.wanted - 1
+
+    def size(self, value: float) -> str:
+        """A size with its unit, as in `1,024 parameters`."""
+        return f"{value:,} {self.by}" if isinstance(value, int) else f"{value:.4g} {self.by}"
+
+    @property
+    def matched(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.tolerance is None or abs(self.difference) <= self.tolerance
+
+    @property
+    def caution(self) -> str:
+        """A sentence for each comparison of a variant that is not matched, with a space before it; else empty."""
+        if self.matched:
+            return ""
+        return f" Not matched: {self.by} {self.difference:+.2%}, which may explain a difference."
 
 
 class Carried(Spec):
@@ -92,6 +113,11 @@ class Trial(Spec):
     variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
     point: str = Field(default="", description="The grid's values alone.")
     levels: dict[str, str] = Field(default_factory=dict, description="Level of each factor of the study.")
+    stage: Stage = Field(
+        default=None, description="In a study that tunes: the sweep that chooses a setting, or the training that is compared."
+    )
+    setting: str = Field(default="", description="The tuned values, as in `learning_rate=0.001`.")
+    hyperparameters: Patch = Field(default={}, description="The tuned values by path.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")
@@ -195,6 +221,11 @@ def first_variant(study: Path) -> str | None:
         return None if first is None else first.variant
     variants = read_json(study / STUDY).get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None
+
+
+def baselines(points: Mapping[str, str], first: str | None) -> dict[str, str]:
+    """The variant that each is compared with: the first one at the same point of the grid, which is compared with itself."""
+    return {name: f"{first} {point}".strip() for name, point in points.items()}
 
 
 def has_factors(study: Path) -> bool:

@@ -10,7 +10,7 @@ from pairform.experiments.statistics.corrections import NAMES, adjust
 from pairform.experiments.statistics.estimates import Estimate, of_pairs
 from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST
 from pairform.experiments.statistics.power import detectable
-from pairform.experiments.statistics.rules import ComparisonSpec, Quality
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality, spoken
 
 Verdict = Literal["lower", "higher", "equivalent", "uncorrected", "not_found", "identical", "few_seeds"]
 """lower, higher: found, after the correction.
@@ -44,7 +44,7 @@ class Comparison:
 
     def sentence(self, rules: ComparisonSpec) -> str:
         """What was found, as a sentence without a subject."""
-        name = self.measure.replace("_", " ")
+        name = spoken(self.measure)
         if self.half_width is None or self.adjusted is None or self.detectable is None:
             return f"{self.seeds} of at least {FEWEST} seeds that an interval of the {name} needs."
         low, high = self.mean - self.half_width, self.mean + self.half_width

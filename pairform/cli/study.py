@@ -1,5 +1,6 @@
-"""The commands of `study`: run, plan, status, report, compare, export and fields."""
+"""The commands of `study`: run, plan, stop, status, report, compare, export and fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,8 @@ from pairform.registry.errors import cut_end, cut_middle, printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.progress import Ended
+    from pairform.experiments.results.sweeps import Recipe
+    from pairform.experiments.study.factor_results import FactorResults
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train and measure each.")
 Settings = Annotated[
@@ -60,6 +63,7 @@ def run(
 
     with stop_message("interrupted; run the same command to continue"):
         from pairform.experiments.execution.run import run_study
+        from pairform.experiments.results.sweeps import sweeps_of
         from pairform.experiments.study.planning import read_study
 
         trials = run_study(
@@ -77,7 +81,12 @@ def run(
             report=report,
         )
     show(target, as_json)
-    if any(trial.status == "failed" for trial in trials):
+    left = sum(trial.status not in ("done", "failed") for trial in trials)
+    if left and not only:
+        print(f"{left} trials are not done; run the same command to continue", file=sys.stderr)
+    # a setting that diverges is a result of a sweep, unless a variant has no other
+    untuned = any(sweep.complete and sweep.best is None for sweep in sweeps_of(target, trials).values())
+    if untuned or any(trial.status == "failed" and trial.stage != "sweep" for trial in trials):
         raise typer.Exit(1)
 
 
@@ -109,9 +118,43 @@ def plan(
 
 
 @study.command()
-def status(directory: Folder, as_json: Json = False) -> None:
+def status(
+    directory: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again whenever a trial changes, until all trials have ended.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show the status of each variant's trials, and means over finished ones."""
-    show(directory, as_json)
+    if not watch:
+        show(directory, as_json)
+        return
+    import sys
+
+    from rich.console import Console
+
+    from pairform.experiments.results.following import changes
+
+    with stop_message("stopped; the study goes on"):
+        for _ in changes(directory):
+            Console().clear()  # of a terminal
+            show(directory, as_json)
+            sys.stdout.flush()
+
+
+@study.command()
+def stop(
+    directory: Folder,
+    after_trials: Annotated[
+        bool, typer.Option("--after-trials", help="Let the running trials finish, and start no others.")
+    ] = False,
+) -> None:
+    """End the study's run and wait until it has ended; run the same command again to continue it."""
+    from pairform.experiments.execution.stopping import Stop, request_stop
+
+    with stop_message("not waiting any longer; the request to stop remains"):
+        request_stop(directory, Stop.AFTER_TRIALS if after_trials else Stop.NOW)
+    show(directory, as_json=False)
 
 
 @study.command()
@@ -185,32 +228,66 @@ def progress_line(ended: "Ended") -> str:
 
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
-    from pairform.experiments.results.records import has_factors
-    from pairform.experiments.results.summary import summarise
+    from pairform.cli.display.tuning import print_sweeps, sweep_rows
+    from pairform.experiments.results.summary import rules_of, summarise
+    from pairform.experiments.results.sweeps import read_sweeps
+    from pairform.experiments.statistics.rules import spoken
 
-    rows, factors = summarise(directory), []
-    if has_factors(directory):  # whose reader imports torch
-        from pairform.experiments.study.factor_results import factor_results
-
-        factors = factor_results(directory)
+    sweeps, measures = read_sweeps(directory).values(), rules_of(directory).measures
+    rows, factors = summarise(directory), effects_of(directory, "tuned")
+    same = summarise(directory, "same_recipe") if sweeps else []
+    same_factors = effects_of(directory, "same_recipe") if sweeps else []
     if as_json:
-        print_json({"study": str(directory), "variants": rows} | ({"factors": factor_rows(factors)} if factors else {}))
+        found: dict[str, Any] = {"study": str(directory), "variants": rows}
+        found |= {"factors": factor_rows(factors)} if factors else {}
+        if sweeps:
+            found["tuning"] = {"sweeps": sweep_rows(sweeps), "same_recipe": same}
+            found["tuning"] |= {"same_recipe_factors": factor_rows(same_factors)} if same_factors else {}
+        print_json(found)
         return
+    others = [name for name in measures if name not in ("loss", "accuracy")]
     table = [
-        ("variant", "trials", "loss", "difference", "accuracy", "parameters", "FLOPs", "size vs first"),
-        *map(cells, rows),
+        ("variant", "trials", "loss", "difference", "accuracy", *map(spoken, others), "parameters", "FLOPs", "size vs first"),
+        *(cells(row, others) for row in rows),
     ]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     for line in zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True):
         print(printable("  ".join(line).rstrip()))
-    for row in rows if not factors else ():
-        if "loss" in row.get("difference", {}):
-            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['difference']['loss']['finding']}"))
+    print_findings(rows, factors, measures)
     print_factors(factors)
+    if sweeps:
+        if rows:
+            print()
+        print_sweeps(sweeps)
+        if same:
+            print("The results above are of each variant at its own best values. At those of the first variant:")
+        print_findings(same, same_factors, measures)
+        print_factors(same_factors)
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A variant's row of the table."""
+def effects_of(directory: Path, recipe: "Recipe") -> "list[FactorResults]":
+    """The effects of the study's factors, if it has any: their reader imports torch."""
+    from pairform.experiments.results.records import has_factors
+
+    if not has_factors(directory):
+        return []
+    from pairform.experiments.study.factor_results import factor_results
+
+    return factor_results(directory, recipe=recipe)
+
+
+def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", measures: Sequence[str]) -> None:
+    """What was found of each variant; in a study of factors, that is said of the factors."""
+    for row in rows if not factors else ():
+        for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {found['finding']}"))
+    for row in rows:
+        if "time_to_loss" in row:
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['time_to_loss']['finding']}"))
+
+
+def cells(row: dict[str, Any], others: list[str]) -> tuple[str, ...]:
+    """A variant's row of the table. others: measures besides loss and accuracy."""
     found = row["results"]
     trials = sum(row["trials"].values())
     return (
@@ -219,6 +296,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         with_interval(found.get("loss"), trials),
         with_interval(row.get("difference", {}).get("loss"), trials, "+"),
         with_interval(found.get("accuracy"), trials),
+        *(with_interval(found.get(name), trials) for name in others),
         *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
         matched(row["match"]) if "match" in row else "",
     )
@@ -227,7 +305,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 def matched(match: dict[str, Any]) -> str:
     """As in `parameters +0.31% (tolerance 1%)`."""
     allowed = "" if match["tolerance"] is None else f" (tolerance {100 * match['tolerance']:g}%)"
-    return f"{match['by']} {match['difference']:+.2%}{allowed}"
+    return f"{match['by']} {match['difference']:+.2%}{allowed}{'' if match['matched'] else ' not matched'}"
 
 
 def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") -> str:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pairform
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from tests.fuzz import calls
 from tests.fuzz.limits import WrongAnswerError
@@ -79,7 +80,7 @@ def study(random: Random, folder: Path) -> Input:
 
 def plan(file: Path) -> None:
     found = read_study(file)
-    contents = found.data.gather(file.parent)
+    contents = gather(found, file.parent)
     for trial in plan_trials(found, file.parent, contents):
         contents.open(pairform.load_spec(dict(trial.spec))).train(trial.seed, 0, trial.training.batch)
 

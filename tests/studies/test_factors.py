@@ -12,6 +12,7 @@ from pairform.experiments.statistics.effects import effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, generators, runs
 from pairform.experiments.statistics.intervals import CONFIDENCE
 from pairform.experiments.statistics.rules import ComparisonSpec
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.factor_results import factor_results
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import SpecError, merge_patch
@@ -136,7 +137,7 @@ def test_a_fractional_design_says_what_it_cannot_tell_apart(
 
 def planned(file: Path) -> list[Trial]:
     study = read_study(file)
-    return plan_trials(study, file.parent, study.data.gather(file.parent))
+    return plan_trials(study, file.parent, gather(study, file.parent))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import pairform
 from pairform.experiments.results.records import TrialFolder, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.search import Search, pick
 from pairform.registry.run_folders import write_json
@@ -149,7 +150,7 @@ def measured(folder: Path, patch: dict[str, Any], points: int) -> tuple[Search, 
     study = read_study(write_study(folder, SEARCH | patch | {"search": {"points": points, **patch.get("search", {})}}))
     assert study.search is not None
     (folder / "study").mkdir(exist_ok=True)
-    search = Search(study, study.search, folder, study.data.gather(folder), folder / "study")
+    search = Search(study, study.search, folder, gather(study, folder), folder / "study")
     names = []
     for name in search.queue([]):
         trial = TrialFolder(folder / "study", name)

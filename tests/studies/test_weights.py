@@ -14,6 +14,7 @@ from pairform.experiments.execution.trial import train
 from pairform.experiments.execution.worker import Work, run_trial
 from pairform.experiments.report.reading import read_report
 from pairform.experiments.results.records import Trial, result_of, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, PairformError, merge_patch
@@ -49,7 +50,7 @@ def planned(folder: Path, patch: dict[str, Any]) -> tuple[StudySpec, dict[str, T
     file = folder / "study.json"
     file.write_text(json.dumps(merge_patch(FRESH, patch)))
     study = read_study(file)
-    contents = study.data.gather(folder)
+    contents = gather(study, folder)
     trials = {trial.name: trial for trial in plan_trials(study, folder, contents)}
     return study, trials, contents.open(pairform.load_spec(dict(next(iter(trials.values())).spec)))
 
