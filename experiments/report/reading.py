@@ -15,6 +15,7 @@ from pairform.experiments.results.records import (
     TRIALS,
     Match,
     Trial,
+    amount,
     measurable,
     result_of,
 )
@@ -100,7 +101,7 @@ class Variant:
             return ""
         within = "within" if self.match.matched else "not within"
         allowed = "" if self.match.tolerance is None else f", {within} the study's tolerance of {self.match.tolerance:.2%}"
-        sizes = f"{self.match.size(self.match.found)} against {self.match.size(self.match.wanted)}"
+        sizes = f"{amount(self.match.found)} {self.match.by} against {amount(self.match.wanted)}"
         return f"Scaled to the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 

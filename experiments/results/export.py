@@ -49,6 +49,7 @@ def table(study: Path) -> list[dict[str, Any]]:
     compared = {trial.name for own in groups.values() for trial in own}
     for trial in trials:
         row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}
+        row |= {"rung": trial.rung} if trial.rung else {}
         row |= {f"factor.{factor}": level for factor, level in trial.levels.items()}
         if trial.stage is not None:
             row |= {"stage": trial.stage} | {recipe: recipe in recipes.get(trial.name, ()) for recipe in RECIPES}

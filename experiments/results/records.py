@@ -51,10 +51,6 @@ class Match(Spec):
         """Relative difference from the wanted size."""
         return self.found / self.wanted - 1
 
-    def size(self, value: float) -> str:
-        """A size with its unit, as in `1,024 parameters`."""
-        return f"{value:,} {self.by}" if isinstance(value, int) else f"{value:.4g} {self.by}"
-
     @property
     def matched(self) -> bool:
         """Whether the difference is within the tolerance."""
@@ -66,6 +62,11 @@ class Match(Spec):
         if self.matched:
             return ""
         return f" Not matched: {self.by} {self.difference:+.2%}, which may explain a difference."
+
+
+def amount(size: float) -> str:
+    """A number of parameters or FLOPs, or four digits of a time."""
+    return f"{size:,}" if isinstance(size, int) else f"{size:.4g}"
 
 
 class Carried(Spec):
@@ -118,6 +119,7 @@ class Trial(Spec):
     )
     setting: str = Field(default="", description="The tuned values, as in `learning_rate=0.001`.")
     hyperparameters: Patch = Field(default={}, description="The tuned values by path.")
+    rung: str = Field(default="", description="Name of its size on the study's ladder.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")

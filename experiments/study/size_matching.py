@@ -9,7 +9,7 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.results.records import STUDY, Match, Trial, trials_of
+from pairform.experiments.results.records import STUDY, Match, Trial, amount, trials_of
 from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.spec import MatchSpec, StudySpec
 from pairform.experiments.study.steps import step_seconds
@@ -142,9 +142,9 @@ def match(
         found, wanted = again(patch_spec(spec, patch))
     reached = Match(by=settings.by, wanted=wanted, found=found, tolerance=settings.allowed)
     if not reached.matched and not flagged:
-        nearest = f"{reached.size(found)} at the closest, {reached.difference:+.2%}"
+        nearest = f"{amount(found)} {settings.by} at the closest, {reached.difference:+.2%}"
         remedy = "Raise match.tolerance, lower match.multiple, name other match.paths, or set match.unmatched to flag."
-        raise SpecError(Problem("match", nearest, f"{reached.size(wanted)} within {settings.allowed:.2%}", remedy))
+        raise SpecError(Problem("match", nearest, f"{amount(wanted)} within {settings.allowed:.2%}", remedy))
     return patch, reached
 
 

@@ -23,6 +23,7 @@ from pairform.experiments.study.factors import (
     count_combinations,
     variant_name,
 )
+from pairform.experiments.study.ladder import Ladder, check_ladder
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
 from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
 from pairform.experiments.study.values import Values, check_values
@@ -144,6 +145,11 @@ class StudySpec(Spec):
     tune_seeds: TuneSeeds = Field(
         default=TUNE_SEEDS, description="Seeds of the trials that choose the tuned values; `seeds` may have none of them."
     )
+    ladder: Ladder = Field(
+        default_factory=dict,
+        description='Sizes by name: merge patches, as in `{"scale": {"width": 64, "depth": 2}, "training": {"steps": '
+        "200}}`. Every variant is run at every size, and scaling laws are fitted. Default: one size.",
+    )
     training: TrainingSpec = Field(default=TrainingSpec(), description="How each trial is trained.")
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
         description="Task or files that trials learn from."
@@ -188,7 +194,7 @@ class StudySpec(Spec):
         if self.search is not None and self.match is not None:
             yield Problem("match", "match and search together", "only one of the two")
         yield from self._check_measures()
-        design = list(self._check_design())
+        design = [*self._check_design(), *check_ladder(self.ladder, bool(self.factors), self.search is not None)]
         yield from design
         if design:
             return
@@ -229,6 +235,7 @@ class StudySpec(Spec):
             yield from check_values("tune", path, values)
         patches: dict[str, Mapping[str, Any]] = {f"variants.{name}": patch for name, patch in self.variants.items()}
         patches |= {f"factors.{name}.{level}": patch for name, all_ in self.factors.items() for level, patch in all_.items()}
+        patches |= {f"ladder.{rung}": patch for rung, patch in self.ladder.items()}
         yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
         if self.tune and self.search is not None:
             yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
@@ -263,9 +270,9 @@ class StudySpec(Spec):
 
     @property
     def combinations(self) -> int:
-        """Number of variants times number of points of the grid."""
+        """Number of variants times number of points of the grid and of sizes of the ladder."""
         arms = count_combinations(self.factors, self.design) if self.factors else len(self.variants)
-        return arms * math.prod(map(len, self.grid.values()))
+        return arms * math.prod(map(len, self.grid.values())) * max(1, len(self.ladder))
 
     @property
     def points(self) -> int:

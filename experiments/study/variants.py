@@ -30,6 +30,7 @@ class Combination:
 
     setting:         the tuned values, written like the point.
     hyperparameters: the tuned values by path.
+    rung: the name of its size on the study's ladder, which the point begins with; empty without a ladder.
     """
 
     variant: str
@@ -38,6 +39,7 @@ class Combination:
     levels: Levels
     setting: tuple[str, ...]
     hyperparameters: Mapping[str, Any]
+    rung: str
 
     @property
     def shown(self) -> str:
@@ -92,14 +94,20 @@ class Variant(Combination):
 
 
 def combination(
-    study: StudySpec, name: str, point: Mapping[str, Any], hyperparameters: Mapping[str, Any] = MappingProxyType({})
+    study: StudySpec,
+    name: str,
+    point: Mapping[str, Any],
+    rung: str = "",
+    hyperparameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> Combination:
-    """A variant at a point of the grid, with some tuned values."""
+    """A variant at a size of the ladder and a point of the grid, with some tuned values. It is scaled, then gets the values."""
     short = short_names([*study.grid, *study.tune])
     shown, setting = (tuple(f"{short[path]}={value}" for path, value in values.items()) for values in (point, hyperparameters))
     arm = study.arms[name]
+    sizes = (thaw(study.ladder[rung]),) if rung else ()
     values = [patch_at(path, thaw(value)) for path, value in (*point.items(), *hyperparameters.items())]
-    return Combination(name, shown, (*map(thaw, arm.patches), *values), arm.levels, setting, hyperparameters)
+    place = (*((f"rung={rung}",) if rung else ()), *shown)
+    return Combination(name, place, (*map(thaw, arm.patches), *sizes, *values), arm.levels, setting, hyperparameters, rung)
 
 
 def short_names(paths: list[str]) -> dict[str, str]:
@@ -130,6 +138,7 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         combination.levels,
         combination.setting,
         combination.hyperparameters,
+        combination.rung,
         made.spec,
         training,
         weights,

@@ -228,7 +228,9 @@ def progress_line(ended: "Ended") -> str:
 
 def show(directory: Path, as_json: bool) -> None:
     from pairform.cli.display.factors import factor_rows, print_factors
+    from pairform.cli.display.ladder import ladder_rows, print_ladder
     from pairform.cli.display.tuning import print_sweeps, sweep_rows
+    from pairform.experiments.results.ladder import ladder_results
     from pairform.experiments.results.summary import rules_of, summarise
     from pairform.experiments.results.sweeps import read_sweeps
     from pairform.experiments.statistics.rules import spoken
@@ -236,10 +238,12 @@ def show(directory: Path, as_json: bool) -> None:
     sweeps, measures = read_sweeps(directory).values(), rules_of(directory).measures
     rows, factors = summarise(directory), effects_of(directory, "tuned")
     same = summarise(directory, "same_recipe") if sweeps else []
+    laws = ladder_results(directory)
     same_factors = effects_of(directory, "same_recipe") if sweeps else []
     if as_json:
         found: dict[str, Any] = {"study": str(directory), "variants": rows}
         found |= {"factors": factor_rows(factors)} if factors else {}
+        found |= {"ladder": ladder_rows(laws)} if laws else {}
         if sweeps:
             found["tuning"] = {"sweeps": sweep_rows(sweeps), "same_recipe": same}
             found["tuning"] |= {"same_recipe_factors": factor_rows(same_factors)} if same_factors else {}
@@ -255,6 +259,7 @@ def show(directory: Path, as_json: bool) -> None:
         print(printable("  ".join(line).rstrip()))
     print_findings(rows, factors, measures)
     print_factors(factors)
+    print_ladder(laws)
     if sweeps:
         if rows:
             print()

@@ -39,7 +39,8 @@ def likelihoods(theirs: torch.nn.Module, ids: Ids, source: str, choice: str, end
 @pytest.mark.parametrize("alone", [False, True], ids=["pair", "alone"])
 def test_log_likelihoods_are_those_of_transformers(alone: bool, end: bool, tmp_path: Path) -> None:
     """Of padded batches, by the study's own tokens, with and without the end token."""
-    folder, sizes = tmp_path / "model", {"vocab_size": BYTES}
+    folder = tmp_path / "model"
+    sizes: dict[str, Any] = {"vocab_size": BYTES}
     theirs = reference(gemma2(folder, **sizes) if alone else t5gemma(folder, encoder=sizes, decoder=sizes)).eval()
     write_lines(tmp_path / "q.jsonl", QUESTIONS)
     change = {"base": str(folder), "variants": {"base": {}}}

@@ -72,8 +72,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_longer_windows_of_text(name: str, tmp_path: Path) -> None:
-    for file in ("train", "held"):
-        (tmp_path / f"{file}.txt").write_text("abcdefghij" * 20)
+    for split in ("train", "held"):
+        (tmp_path / f"{split}.txt").write_text("abcdefghij" * 20)
     data = TEXT | {"objective": OBJECTIVES[name], "validation": 5}
     file = text_study(tmp_path, [{"name": "length_extrapolation", "factors": [3], "examples": 7}], {"data": data})
     _, contents = opened(file)

@@ -51,7 +51,7 @@ class Executor:
         self.started += 1
         self.running.append(name)
 
-    def wait(self) -> list[tuple[str, str]]:
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
         folder = TrialFolder(self.study, name := self.running.pop())  # not in the order in which they started
         trial = folder.read()
         variant, rate = trial.variant.partition(" ")[0], trial.training.optimizer.learning_rate
