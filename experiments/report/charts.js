@@ -1,16 +1,14 @@
 "use strict";
-// Draws the page's charts with ECharts, from the data that the page holds. Names are only ever set as text, never as markup.
-(() => {
+// Draws a chart with ECharts, from the data that the page holds. Names are only ever set as text, never as markup.
+const plotting = (() => {
   const { looks, charts } = JSON.parse(document.getElementById("chart-data").textContent);
   const SYMBOLS = ["circle", "rect", "triangle", "diamond", "path://M0,0L10,0L5,9Z",
     "path://M3,0H7V3H10V7H7V10H3V7H0V3H3Z", "path://M2,0L5,3L8,0L10,2L7,5L10,8L8,10L5,7L2,10L0,8L3,5L0,2Z",
     "path://M5,0L6.2,3.6L10,3.6L7,5.9L8.1,9.5L5,7.3L1.9,9.5L3,5.9L0,3.6L3.8,3.6Z"];
   const SIGNS = [..."●■▲◆▼✚✖★"];
   const DASHES = ["solid", [7, 3], [8, 3, 2, 3], [2, 3], [12, 3], [7, 2, 2, 2, 2, 2], [2, 1.5], [14, 3, 3, 3]];
-  const FEW = 12; // variants whose bands, or single seeds, can be told apart
   const NEAREST = 10; // lines in a tooltip
   const hidden = new Set();
-  const drawn = [];
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const own = (name) => colour(`--series-${looks[name][0]}`);
@@ -103,20 +101,37 @@
     return found;
   }
 
-  /** Steps through the points of the front, a ring around each, and their names where they do not overlap. */
+  /** Steps through the points of the front, and a ring around each. */
   function front(spec) {
     const ink = colour("--ink");
-    const at = new Map(spec.series.map((series) => [series.name, [series.x[0], series.y[0]]]));
-    const names = spec.front.filter((name) => !hidden.has(name));
-    const label = { show: true, position: "top", distance: 8, color: ink, formatter: ({ dataIndex }) => names[dataIndex],
-      width: 150, overflow: "truncate", textBorderColor: colour("--page"), textBorderWidth: 3 };
-    return names.length ? [
-      { type: "line", step: "end", data: names.map((name) => at.get(name)), symbol: "none", silent: true, z: 1,
-        lineStyle: { color: ink, width: 1, opacity: 0.6 } },
-      { type: "scatter", data: names.map((name) => at.get(name)), symbolSize: 19, silent: true, z: 4, label,
-        labelLayout: { hideOverlap: true },
+    const data = corners(spec).map(([, x, y]) => [x, y]);
+    return [
+      { type: "line", step: "end", data, symbol: "none", silent: true, z: 1, lineStyle: { color: ink, width: 1, opacity: 0.6 } },
+      { type: "scatter", id: "front", data, symbolSize: 19, silent: true, z: 4,
         itemStyle: { color: "transparent", borderColor: ink, borderWidth: 1.2 } },
-    ] : [];
+    ];
+  }
+
+  function corners(spec) {
+    const at = new Map(spec.series.map(({ name, x, y }) => [name, [name, x[0], y[0]]]));
+    return spec.front.filter((name) => !hidden.has(name)).map((name) => at.get(name));
+  }
+
+  /** Names the points of the front, above them or beside them at an edge, except where names would overlap. */
+  function label({ spec, chart }) {
+    const taken = [];
+    const data = corners(spec).map(([name, x, y]) => {
+      const [left, top] = chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [x, y]);
+      const width = echarts.format.getTextRect(name, "12px system-ui, sans-serif").width;
+      const position = left < width / 2 ? "right" : left + width / 2 > chart.getWidth() ? "left" : "top";
+      const box = { top: [left - width / 2, top - 26], right: [left + 12, top - 7], left: [left - 12 - width, top - 7] }[position];
+      const show = box[0] >= 0 && box[0] + width <= chart.getWidth() && taken.every(([right, low, wide]) =>
+        box[0] > right + wide || right > box[0] + width || Math.abs(box[1] - low) > 14);
+      if (show) taken.push([...box, width]);
+      return { value: [x, y], label: { show, position, distance: 6, formatter: () => name, color: colour("--ink"),
+        textBorderColor: colour("--page"), textBorderWidth: 3 } };
+    });
+    if (data.length) chart.setOption({ series: [{ id: "front", data }] });
   }
 
   /** A tooltip as elements: a heading, a row for each name, and how many names are left out. */
@@ -176,110 +191,18 @@
     const inside = { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, preventDefaultMouseMove: false,
       filterMode: "none" };
     const all = (key) => spec.series.flatMap((each) => [...each[key], ...(key === "y" ? [...each.low, ...each.high] : [])]);
+    const edge = spec.kind === "points" ? ["6%", "6%"] : undefined; // so that no point lies on the frame
     const nameTextStyle = { color: colour("--ink") };
     chart.setOption({
       animation: false, textStyle: { fontFamily: "system-ui, sans-serif" },
       grid: { left: 8, right: 18, top: 34, bottom: 40, containLabel: true },
-      xAxis: axis(spec.x, state.logX, all("x"), { nameLocation: "middle", nameGap: 28, nameTextStyle }),
+      xAxis: axis(spec.x, state.logX, all("x"), { nameLocation: "middle", nameGap: 28, nameTextStyle, boundaryGap: edge }),
       yAxis: axis(spec.y, state.logY, all("y"), { nameLocation: "end", nameGap: 12, nameTextStyle: { ...nameTextStyle, align: "left" } }),
       dataZoom: [{ ...inside, xAxisIndex: 0 }, { ...inside, yAxisIndex: 0 }],
-      tooltip: tooltip(item, state), series: [...series, ...front(spec)],
+      tooltip: tooltip(item, state), series: [...series, ...(spec.front.length ? front(spec) : [])],
     }, { replaceMerge: ["series"] });
+    label(item);
   }
 
-  function zoom({ chart }, factor) {
-    const batch = chart.getOption().dataZoom.map(({ start, end }, dataZoomIndex) => {
-      const [middle, half] = [(start + end) / 2, factor ? ((end - start) / 2) * factor : 50];
-      return { dataZoomIndex, start: factor ? Math.max(0, middle - half) : 0, end: factor ? Math.min(100, middle + half) : 100 };
-    });
-    chart.dispatchAction({ type: "dataZoom", batch });
-  }
-
-  /** Switches above a chart; each change draws it again. */
-  function controls(item, bar) {
-    const { spec, state } = item;
-    const box = (words, key) => {
-      const label = element("label", bar);
-      const input = element("input", label, { type: "checkbox", checked: state[key] });
-      label.append(words);
-      input.addEventListener("change", () => { state[key] = input.checked; draw(item); });
-    };
-    if (spec.series.every(({ x }) => x.some((value) => value > 0))) box(`log ${spec.x.label}`, "logX");
-    if (spec.series.every(({ y }) => y.some((value) => value > 0))) box(`log ${spec.y.label}`, "logY");
-    if (spec.kind === "lines" && spec.series.some(({ low }) => low.length)) box("bands", "bands");
-    if (spec.series.some(({ seeds }) => Object.keys(seeds).length)) box("single seeds", "seeds");
-    if (spec.kind === "lines") {
-      const label = element("label", bar, { textContent: "smoothing" });
-      const range = element("input", label, { type: "range", min: 0, max: 0.98, step: 0.02, value: 0 });
-      range.addEventListener("input", () => { state.smoothing = Number(range.value); draw(item); });
-    }
-    const buttons = element("span", bar, { className: "zoom" });
-    for (const [words, name, factor] of [["+", "Zoom in", 0.5], ["−", "Zoom out", 2], ["reset", "Reset the zoom", 0]]) {
-      const button = element("button", buttons, { type: "button", textContent: words, ariaLabel: `${name}: ${spec.title}` });
-      button.addEventListener("click", () => zoom(item, factor));
-    }
-  }
-
-  function start(figure) {
-    const spec = charts[figure.dataset.chart];
-    const few = spec.series.length <= FEW;
-    const state = { logX: spec.x.log, logY: spec.y.log, bands: few, seeds: few && spec.kind === "points", smoothing: 0 };
-    const still = figure.querySelector(".still");
-    const live = document.createElement("div");
-    live.className = "live";
-    still.before(live);
-    const bar = element("div", live, { className: "controls", role: "group", ariaLabel: `Controls: ${spec.title}` });
-    const plot = element("div", live, { className: "plot", role: "img", ariaLabel: `${spec.title}. A table below has its numbers.` });
-    const item = { spec, state, chart: echarts.init(plot, null, { renderer: "svg" }) };
-    controls(item, bar);
-    draw(item);
-    item.chart.getZr().on("mousemove", ({ offsetY }) => { item.pointer = offsetY; });
-    new ResizeObserver(() => item.chart.resize()).observe(plot);
-    figure.classList.add("drawn");
-    drawn.push(item);
-  }
-
-  /** Makes the entries of a legend buttons that show and hide a variant in every chart. */
-  function legend(list) {
-    for (const entry of list.querySelectorAll("[data-name]")) {
-      const { name } = entry.dataset;
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...entry.childNodes);
-      entry.append(button);
-      button.addEventListener("click", () => {
-        if (!hidden.delete(name)) hidden.add(name);
-        toggled();
-      });
-      for (const [event, type] of [["mouseenter", "highlight"], ["focus", "highlight"], ["mouseleave", "downplay"], ["blur", "downplay"]]) {
-        button.addEventListener(event, () => drawn.forEach(({ chart }) => chart.dispatchAction({ type, seriesName: name })));
-      }
-    }
-    const every = document.createElement("li");
-    every.className = "every";
-    list.prepend(every);
-    for (const [words, names] of [["Show all", []], ["Hide all", Object.keys(looks)]]) {
-      element("button", every, { type: "button", textContent: words }).addEventListener("click", () => {
-        hidden.clear();
-        names.forEach((name) => hidden.add(name));
-        toggled();
-      });
-    }
-  }
-
-  function toggled() {
-    for (const entry of document.querySelectorAll(".legend [data-name]")) {
-      entry.firstChild.ariaPressed = String(!hidden.has(entry.dataset.name));
-    }
-    drawn.forEach(draw);
-  }
-
-  document.querySelectorAll(".legend").forEach(legend);
-  toggled();
-  const near = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
-    near.unobserve(target);
-    start(target);
-  }), { rootMargin: "600px" });
-  document.querySelectorAll("[data-chart]").forEach((figure) => near.observe(figure));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach(draw));
+  return { looks, charts, hidden, element, draw, label };
 })();

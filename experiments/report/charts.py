@@ -102,7 +102,7 @@ class Chart:
                 [Cell(series.name), *(number(known.get(place)) for place in places)]
                 for series, known in zip(self.series, values, strict=True)
             ]
-            head = ("Variant", *(f"{self.x.label} {place:g}" for place in places))
+            head = ("Variant", *(f"{self.x.label} {number(place).text}" for place in places))
         return Table(f"Numbers of the chart: {self.title}", head, rows, fold=f"Numbers: {self.title}")
 
 
@@ -123,7 +123,10 @@ def spread(values: Sequence[float]) -> Sequence[float]:
 
 
 def number(value: float | None) -> Cell:
-    return Cell("") if value is None else Cell(f"{value:,.6g}", value)
+    if value is None:
+        return Cell("")
+    whole = float(value).is_integer() and abs(value) < 1e15
+    return Cell(f"{value:,.0f}" if whole else f"{value:,.6g}", value)
 
 
 def wide(values: Iterable[float]) -> bool:

@@ -68,11 +68,11 @@ def render(found: Report) -> str:
         lstrip_blocks=True,
     )
     pages.filters |= {"as_json": as_json, "cut": lambda text: cut_middle(text, LONGEST)}
-    style, library, *own = map(asset, ("report.css", LIBRARY, "charts.js", "report.js"))
+    style, table_script, *chart_scripts = map(asset, ("report.css", "report.js", LIBRARY, "charts.js", "controls.js"))
     sections = [section for make in SECTIONS if (section := make(found)) is not None]
     charts = {chart.key: chart.thinned() for section in sections for chart in section.charts}
     marks, meaning = looks(found, (series.name for chart in charts.values() for series in chart.series))
-    scripts = [library, *own] if charts else own[1:]
+    scripts = [table_script, *(chart_scripts if charts else ())]
     return pages.get_template("report.html.jinja").render(
         policy=policy(scripts, (style, STYLE)),
         style=style,

@@ -1,17 +1,17 @@
 """The report as a browser shows it."""
 
 import json
+import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pairform.experiments.report import report
 from tests.browser import DRIVER, ENTER, Browser, browser
-from tests.studies.small_study import run, write_results
+from tests.studies.report_page import show_charts, small_report, wait
+from tests.studies.small_study import write_results
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="no chromedriver to open the page with")
 RESULTS = "(//table)[1]"
@@ -38,16 +38,11 @@ return [...document.querySelectorAll(".plot")].flatMap((plot) => {
 });
 """
 """Words of charts that reach out of them."""
-CHART = "document.querySelector('[data-chart=%s] .plot')"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    smaller = {"decoder": {"layer": {"branches": {"feed_forward": {"hidden": 4}}}}}
-    diverges = {"training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "steps": 6}}
-    run(folder, {"variants": {"smaller": smaller, "diverges": diverges}, "seeds": [0, 1]}, jobs=2)
-    return report(folder / "study")
+    return small_report(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -112,143 +107,12 @@ def test_the_page_fits_and_can_be_read(page: Path, opened: Browser, width: int, 
     assert opened.messages() == []
 
 
-def show_charts(shown: Browser) -> int:
-    """Scroll to every chart, which draws it; their number."""
-    count = int(shown.run("return document.querySelectorAll('[data-chart]').length"))
-    for place in range(count):
-        shown.run(f"document.querySelectorAll('[data-chart]')[{place}].scrollIntoView({{block: 'center'}})")
-        wait(lambda: shown.run(f"return document.querySelectorAll('[data-chart]')[{place}].matches('.drawn')"))  # noqa: B023
-    return count
-
-
-def wait(happened: Callable[[], Any], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def drawing(shown: Browser, chart: str) -> str:
-    return str(shown.run(f"return {CHART % chart}.querySelector('svg').innerHTML"))
-
-
-def words(shown: Browser, chart: str) -> list[str]:
-    return list(shown.run(f"return [...{CHART % chart}.querySelectorAll('text')].map((text) => text.textContent)"))
-
-
-def control(chart: str, label: str) -> str:
-    return f"//*[@data-chart='{chart}']//label[normalize-space()='{label}']/input"
-
-
-@pytest.fixture
-def charts(page: Path, opened: Browser) -> Browser:
-    opened.show(width=1400)
-    opened.open(page)
-    show_charts(opened)
-    return opened
-
-
-def test_a_click_in_a_legend_hides_a_variant_in_every_chart(charts: Browser) -> None:
-    names = ["parameters", "train-loss"]
-    before = [drawing(charts, name) for name in names]
-    button = "(//ul[@class='legend'])[1]//button[contains(., 'smaller')]"
-    charts.click(button)
-    hidden = [drawing(charts, name) for name in names]
-    assert [len(after) < len(old) for after, old in zip(hidden, before, strict=True)] == [True, True]
-    pressed = "return [...document.querySelectorAll('[data-name=smaller] button')].map((each) => each.ariaPressed)"
-    assert charts.run(pressed) == ["false", "false"]
-    charts.press(button, ENTER)
-    assert charts.run(pressed) == ["true", "true"]
-    assert [len(drawing(charts, name)) for name in names] == [len(old) for old in before]
-    charts.click("(//ul[@class='legend'])[2]//button[.='Hide all']")
-    assert charts.run(
-        "return [...document.querySelectorAll('.legend [data-name] button')].every((b) => b.ariaPressed === 'false')"
-    )
-    assert charts.messages() == []
-
-
-def test_the_controls_change_a_chart(charts: Browser) -> None:
-    seen = [drawing(charts, "train-loss")]
-    for label in ("log loss", "bands", "single seeds"):
-        charts.click(control("train-loss", label))
-        seen.append(drawing(charts, "train-loss"))
-    charts.press(control("train-loss", "smoothing"), "\ue014" * 20)  # the right arrow
-    seen.append(drawing(charts, "train-loss"))
-    assert len(set(seen)) == 5
-    steps = words(charts, "train-loss")
-    charts.click("//*[@data-chart='train-loss']//button[.='+']")
-    wait(lambda: words(charts, "train-loss") != steps)
-    charts.click("//*[@data-chart='train-loss']//button[.='reset']")
-    wait(lambda: words(charts, "train-loss") == steps)
-    assert charts.messages() == []
-
-
-def test_steps_are_whole_numbers(charts: Browser) -> None:
-    ticks = [word for word in words(charts, "train-loss") if re.fullmatch(r"[\d.]+", word)]
-    assert {"1", "2", "3"} <= set(ticks)
-    below = charts.run(
-        f"const plot = {CHART % 'train-loss'}; const bottom = Math.max(...[...plot.querySelectorAll('text')]"
-        ".filter((text) => /^[0-9.]+$/.test(text.textContent)).map((text) => text.getBoundingClientRect().top)); "
-        "return [...plot.querySelectorAll('text')].filter((text) => text.getBoundingClientRect().top > bottom - 2)"
-        ".map((text) => text.textContent).filter((text) => text !== 'step')"
-    )
-    assert all(re.fullmatch(r"\d+", word) for word in below), below
-
-
-MARKER = """
-const ink = getComputedStyle(document.documentElement).getPropertyValue("--series-0").trim();
-const boxes = [...%s.querySelectorAll("path")].filter((path) => path.getAttribute("fill") === ink)
-  .map((path) => path.getBoundingClientRect());
-const last = boxes.pop();
-return [last.left + last.width / 2, last.top + last.height / 2];
-"""
-"""Where the first variant's last marker is."""
-
-
-@pytest.mark.parametrize(("chart", "told"), [("parameters", "parameters, loss"), ("train-loss", "step ")])
-def test_a_pointer_shows_values(charts: Browser, chart: str, told: str) -> None:
-    charts.run(f"{CHART % chart}.scrollIntoView({{block: 'center'}})")
-    x, y = charts.run(MARKER % (CHART % chart))
-    said = f"return {CHART % chart}.querySelector('.bubble')?.innerText ?? ''"
-    for away in (3, 0):
-        charts.tools("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x + away, "y": y})
-    wait(lambda: told in charts.run(said))
-    text = charts.run(said)
-    assert re.search(r"separate\s+\d", text), text
-    assert charts.messages() == []
-
-
 def test_a_link_unfolds_a_variant(page: Path, opened: Browser) -> None:
     opened.open(page)
     opened.click(f"{RESULTS}//a[.='merged']")
     shown = "return [...document.querySelectorAll('.variant')].map((each) => each.checkVisibility())"
     wait(lambda: opened.run(shown) == [False, True, False, False])
     assert opened.run("return document.querySelector('#variant-2 svg.diagram, #variant-2 svg').checkVisibility()")
-
-
-def test_static_charts_are_printed(charts: Browser) -> None:
-    seen = (
-        "return ['.live', '.still'].map((kind) => [...document.querySelectorAll(kind)].some((each) => each.checkVisibility()))"
-    )
-    assert charts.run(seen) == [True, False]
-    charts.tools("Emulation.setEmulatedMedia", {"media": "print"})
-    assert charts.run(seen) == [False, True]
-    charts.tools("Emulation.setEmulatedMedia", {"media": ""})
-
-
-def test_static_charts_are_shown_where_scripts_are_disabled(page: Path, opened: Browser) -> None:
-    opened.tools("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        opened.open(page)
-        root = opened.tools("DOM.getDocument", {})["root"]["nodeId"]
-        live, still = (
-            opened.tools("DOM.querySelector", {"nodeId": root, "selector": selector})["nodeId"]
-            for selector in (".live", ".still svg")
-        )
-        assert not live
-        assert opened.tools("DOM.getBoxModel", {"nodeId": still})["model"]["width"] > 100
-    finally:
-        opened.tools("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 HOSTILE = [
@@ -280,11 +144,8 @@ def test_hostile_names_and_errors_are_text(tmp_path: Path, opened: Browser) -> N
     opened.run("for (const part of document.querySelectorAll('details')) part.open = true")
     assert show_charts(opened) == 3
     assert opened.run("return document.documentElement.scrollWidth") == 375
-    assert opened.run("return [window.hacked ?? 0, document.querySelectorAll('img').length, document.scripts.length]") == [
-        0,
-        0,
-        4,
-    ]
+    counts = "return [window.hacked ?? 0, document.querySelectorAll('img').length, document.scripts.length]"
+    assert opened.run(counts) == [0, 0, 5], "the page's own scripts"
     shown = opened.run("return [...document.querySelectorAll('.legend')].pop().innerText.split('\\n')")
     assert {HOSTILE[0], HOSTILE[1], HOSTILE[2], "\\u202eto the left אבג", "__proto__"} <= {name.lstrip("●■") for name in shown}
     assert opened.messages() == []
@@ -307,6 +168,28 @@ def test_pages_of_many_variants_are_small_and_open_at_once(tmp_path: Path, opene
     keys = "[...[...document.querySelectorAll('.legend')].pop().querySelectorAll('.key')]"
     assert len(set(opened.run(f"return {keys}.map((key) => key.className + key.innerText)"))) == count
     assert opened.messages() == []
+
+
+@pytest.mark.skipif("AXE_CORE" not in os.environ, reason="AXE_CORE does not name the axe.min.js of the npm package axe-core")
+@pytest.mark.parametrize("width", [375, 1400])
+def test_axe_finds_nothing(page: Path, opened: Browser, width: int) -> None:
+    opened.show(width=width)
+    opened.tools("Page.setBypassCSP", {"enabled": True})  # for its script
+    try:
+        opened.open(page)
+        show_charts(opened)
+        opened.run("for (const part of document.querySelectorAll('details')) part.open = true")
+        opened.tools("Runtime.evaluate", {"expression": Path(os.environ["AXE_CORE"]).read_text("utf-8")})
+        run_axe = {
+            "expression": "axe.run().then((found) => JSON.stringify(found))",
+            "awaitPromise": True,
+            "returnByValue": True,
+        }
+        found = json.loads(opened.tools("Runtime.evaluate", run_axe)["result"]["value"])
+    finally:
+        opened.tools("Page.setBypassCSP", {"enabled": False})
+    assert len(found["passes"]) > 20
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
 
 
 def luminance(colour: str) -> float:
