@@ -16,9 +16,8 @@ from pairform.experiments.results.records import (
     Trial,
     amount,
     measurable,
-    result_of,
 )
-from pairform.experiments.results.summary import summarise, trials_by_variant
+from pairform.experiments.results.summary import summarise, timed_results, trials_by_variant
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import difference, read_json, thaw
@@ -129,13 +128,16 @@ def read_report(folder: Path) -> Report:
     groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
     rows = summarise(folder)
-    variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
+    results, _ = timed_results(folder, groups)
+    variants = [read_variant(folder, study, groups[row["variant"]], row, results[row["variant"]]) for row in rows]
     file = folder / ENVIRONMENT
     return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
 
 
-def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
-    """One variant. row: its row of the study's summary."""
+def read_variant(
+    folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any], results: dict[int, dict[str, Any]]
+) -> Variant:
+    """One variant. row: its row of the study's summary; results: by seed, of trials that are done."""
     done = [trial for trial in trials if trial.status == "done"]
     metrics = {trial.name: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
@@ -145,7 +147,7 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         rank=row["rank"],
         differences=differences(study, trials[0]),
         match=trials[0].match,
-        seeds={trial.seed: result_of(folder, trial.name) for trial in done},
+        seeds=results,
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
         findings=findings(row),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import result_of, trials_of
-from pairform.experiments.results.summary import results_of, trials_by_variant
-from pairform.experiments.results.time_to_loss import named, times_to_loss
+from pairform.experiments.results.summary import timed_results, trials_by_variant
+from pairform.experiments.results.time_to_loss import named
 from pairform.registry import InputError, OutputError, Problem, not_installed, output_path, replace_bytes
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -41,7 +41,7 @@ def table(study: Path) -> list[dict[str, Any]]:
     """The rows, all with the same columns: None for what a trial lacks."""
     found = []
     groups = trials_by_variant(study)
-    times = times_to_loss(study, groups, results_of(study, groups))
+    _, times = timed_results(study, groups)
     for trial in sorted(trials_of(study), key=lambda trial: trial.number):
         row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}
         row |= {f"factor.{factor}": level for factor, level in trial.levels.items()} | {"status": trial.status}
