@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pairform.blocks.functional.linear import linear
-from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Scales, Sizes, Slot, build_block
 
 
 class TokenEmbeddingSpec(BlockSpec):
@@ -110,7 +110,7 @@ class FactorisedEmbedding(TableEmbedding):
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["factorised"] = "factorised"
-        rank: PositiveInt = Field(examples=[128], description="Width of the table.")
+        rank: Annotated[PositiveInt, Scales("width")] = Field(examples=[128], description="Width of the table.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes, spec.rank)

@@ -1,7 +1,7 @@
 """Feed-forward blocks, from `[batch, length, width]` to the same shape."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from pairform.blocks.context import Context
 from pairform.blocks.functional.blocked_ops import by_rows
 from pairform.blocks.functional.gelu import gelu_tanh
 from pairform.blocks.functional.linear import Linear
-from pairform.registry import BlockSpec, PositiveInt, Probability, Sizes
+from pairform.registry import BlockSpec, PositiveInt, Probability, Scales, Sizes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -29,7 +29,7 @@ Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "sigmo
 class FeedForwardSpec(BlockSpec):
     """Options of every dense feed-forward block."""
 
-    hidden: PositiveInt = Field(examples=[2048], description="Inner width.")
+    hidden: Annotated[PositiveInt, Scales("width")] = Field(examples=[2048], description="Inner width.")
     activation: Activation = Field(
         default="gelu_tanh",
         description="Activation function. gelu_tanh: GELU's tanh approximation; relu_squared: arXiv 2109.08668.",

@@ -12,7 +12,7 @@ from torch.nn import functional
 from pairform.blocks.feedforward import ACTIVATIONS, Activation
 from pairform.blocks.functional.initializers import Initial, Normal
 from pairform.blocks.functional.linear import Linear
-from pairform.registry import LIMIT, BlockSpec, InputError, PositiveInt, Problem, Sizes, Slot, Spec, build_block
+from pairform.registry import LIMIT, BlockSpec, InputError, PositiveInt, Problem, Scales, Sizes, Slot, Spec, build_block
 
 
 class LayerInputSpec(Spec):
@@ -22,7 +22,7 @@ class LayerInputSpec(Spec):
     its branches, each layer adds `norm(U (activation(V x) * input))` to its hidden states x.
     """
 
-    channels: PositiveInt = Field(examples=[256], description="Channels of each layer's input.")
+    channels: Annotated[PositiveInt, Scales("width")] = Field(examples=[256], description="Channels of each layer's input.")
     table: bool = Field(default=True, description="Add a row for each token and layer, from one table for all layers.")
     vocabulary: PositiveInt | None = Field(default=None, description="Rows of the table. Default: the stack's vocabulary.")
     activation: Activation = Field(default="gelu_tanh", description="Activation of the gates.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.checkpoints.reading.load_spec import diff as diff
     from pairform.assemblies.checkpoints.reading.load_spec import load_spec as load_spec
     from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
+    from pairform.assemblies.checkpoints.reading.load_spec import scale as scale
     from pairform.assemblies.checkpoints.save import load as load
     from pairform.assemblies.checkpoints.save import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
@@ -70,7 +71,7 @@ _MODULES = {
     "assemblies.analysis.inspection": ("inspect",),
     "assemblies.analysis.parallel_plan": ("parallel_plan",),
     "assemblies.analysis.diagrams": ("diagram",),
-    "assemblies.checkpoints.reading.load_spec": ("diff", "load_spec", "patch"),
+    "assemblies.checkpoints.reading.load_spec": ("diff", "load_spec", "patch", "scale"),
     "assemblies.modeling.model": ("Model",),
     "assemblies.modeling.outputs": ("GenerationOutput", "ModelOutput"),
     "assemblies.modeling.sharding": ("shard",),

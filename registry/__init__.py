@@ -43,6 +43,7 @@ from pairform.registry.registry import Registry as Registry
 from pairform.registry.registry import build_block as build_block
 from pairform.registry.registry import register as register
 from pairform.registry.registry import registry_of as registry_of
+from pairform.registry.scaling import Scales as Scales
 from pairform.registry.spec import LIMIT as LIMIT
 from pairform.registry.spec import MOST_LAYERS as MOST_LAYERS
 from pairform.registry.spec import SLOT_KEY as SLOT_KEY

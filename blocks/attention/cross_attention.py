@@ -1,7 +1,7 @@
 """Attention of a decoder to its source, the encoder's output."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from pairform.blocks.attention.projections import AttentionHeads, AttentionSpec,
 from pairform.blocks.context import Context
 from pairform.blocks.functional.processor import onednn_multiplies
 from pairform.blocks.key_values import KeyValues
-from pairform.registry import InputError, Problem, Sizes
+from pairform.registry import InputError, Problem, Scales, Sizes
 
 
 def source_keys(project: Callable[[Tensor], tuple[Tensor, Tensor]], context: Context, layer: int | None = None) -> KeyValues:
@@ -102,7 +102,7 @@ class CrossAttention(AttentionHeads):
 
     class Spec(AttentionSpec):
         name: Literal["cross_attention"] = "cross_attention"
-        source_layer: Literal["last", "matching"] | int = Field(
+        source_layer: Annotated[Literal["last", "matching"] | int, Scales("source_layer")] = Field(
             default="last",
             description="Encoder layer to attend to. last: the encoder's output; a number: that layer's output, from 0, or -1 "
             "for the last; matching: that of the layer with the decoder layer's number (He et al. 2018, 'Layer-Wise "

@@ -17,7 +17,7 @@ from pairform.blocks.attention.self_attention import OwnSequenceAttention, OwnSe
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
 from pairform.blocks.norms import RMSNorm
-from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Scales, Sizes, Slot, build_block
 
 
 class LatentAttention(OwnSequenceAttention):
@@ -31,24 +31,26 @@ class LatentAttention(OwnSequenceAttention):
 
     class Spec(OwnSequenceSpec):
         name: Literal["latent_attention"] = "latent_attention"
-        head_dim: PositiveInt | None = Field(
+        head_dim: Annotated[PositiveInt | None, Scales("head_dim")] = Field(
             default=None, description="Channels of a head without those of `rope_dim`. Default: `width / heads`."
         )
-        scale: PositiveFloat | None = Field(
+        scale: Annotated[PositiveFloat | None, Scales("scores")] = Field(
             default=None, description="Factor on the products of queries and keys. Default: `(head_dim + rope_dim) ** -0.5`."
         )
         bias: bool | Literal["qkv"] = Field(
             default=False,
             description="Add a learned bias to the projections from the width (`qkv`), or also to the one back to it (true).",
         )
-        latent: PositiveInt = Field(examples=[16], description="Channels of the latent vector.")
-        rope_dim: PositiveInt = Field(
+        latent: Annotated[PositiveInt, Scales("width")] = Field(examples=[16], description="Channels of the latent vector.")
+        rope_dim: Annotated[PositiveInt, Scales("head_part")] = Field(
             examples=[4],
             description="Channels of the shared key, and of the part of each query that is multiplied by it. `position` "
             "applies to these.",
         )
-        value_dim: PositiveInt | None = Field(default=None, description="Channels of a head's values. Default: `head_dim`.")
-        query_latent: PositiveInt | None = Field(
+        value_dim: Annotated[PositiveInt | None, Scales("head_part")] = Field(
+            default=None, description="Channels of a head's values. Default: `head_dim`."
+        )
+        query_latent: Annotated[PositiveInt | None, Scales("width")] = Field(
             default=None,
             description="Channels of a latent vector that queries are projected from. Default: queries are projected from the "
             "hidden states.",

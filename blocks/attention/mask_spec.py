@@ -1,17 +1,17 @@
 """The part of a mask that an architecture fixes."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from pairform.registry import BlockSpec, Pair, Problem, Spec, nested
+from pairform.registry import BlockSpec, Pair, Problem, Scales, Spec, nested
 
 
 class MaskSpec(Spec):
     """The part of a mask that an architecture fixes."""
 
     causal: bool = Field(default=False, description="Mask the tokens after each query.")
-    window: Pair | None = Field(
+    window: Annotated[Pair | None, Scales("window")] = Field(
         default=None,
         description="Number of tokens before and after itself that a query attends to, as `[before, after]`. Default: all. "
         "With `causal`, tokens after it are masked in any case.",

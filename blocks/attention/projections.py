@@ -13,7 +13,18 @@ from pairform.blocks.attention.kernels.dispatch import KERNELS, Demand, able, at
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask
 from pairform.blocks.context import Context
 from pairform.blocks.functional.linear import Linear
-from pairform.registry import LIMIT, BlockSpec, PositiveFloat, PositiveInt, Probability, Problem, Sizes, Slot, build_block
+from pairform.registry import (
+    LIMIT,
+    BlockSpec,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Problem,
+    Scales,
+    Sizes,
+    Slot,
+    build_block,
+)
 
 
 class AttentionSpec(BlockSpec):
@@ -22,14 +33,16 @@ class AttentionSpec(BlockSpec):
     merged: ClassVar[bool] = False
     """Whether one softmax covers the keys of two sequences."""
 
-    heads: PositiveInt = Field(examples=[8], description="Number of query heads.")
-    kv_heads: PositiveInt | None = Field(
+    heads: Annotated[PositiveInt, Scales("heads")] = Field(examples=[8], description="Number of query heads.")
+    kv_heads: Annotated[PositiveInt | None, Scales("kv_heads")] = Field(
         default=None,
         description="Number of key and value heads; divides `heads`. As many as `heads` is multi-head attention, fewer is GQA "
         "(Ainslie et al. 2023), one is MQA. Default: `heads`.",
     )
-    head_dim: PositiveInt | None = Field(default=None, description="Channels of a head. Default: `width / heads`.")
-    scale: PositiveFloat | None = Field(
+    head_dim: Annotated[PositiveInt | None, Scales("head_dim")] = Field(
+        default=None, description="Channels of a head. Default: `width / heads`."
+    )
+    scale: Annotated[PositiveFloat | None, Scales("scores")] = Field(
         default=None, description="Factor on the products of queries and keys. Default: `head_dim ** -0.5`."
     )
     softcap: PositiveFloat | None = Field(

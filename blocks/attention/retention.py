@@ -17,7 +17,7 @@ from pairform.blocks.functional.dtypes import uncast, wide
 from pairform.blocks.functional.linear import Linear
 from pairform.blocks.key_values import Memory
 from pairform.blocks.positions.base import NoPosition, PositionedSpec, ScoreBiasSpec
-from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, build_block
+from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Scales, Sizes, Slot, build_block
 
 
 class Retention(nn.Module):
@@ -30,11 +30,13 @@ class Retention(nn.Module):
 
     class Spec(PositionedSpec):
         name: Literal["retention"] = "retention"
-        heads: PositiveInt = Field(examples=[8], description="Number of heads.")
-        head_dim: PositiveInt | None = Field(
+        heads: Annotated[PositiveInt, Scales("heads")] = Field(examples=[8], description="Number of heads.")
+        head_dim: Annotated[PositiveInt | None, Scales("head_dim")] = Field(
             default=None, description="Channels of a head's queries and keys. Default: `width / heads`."
         )
-        value_dim: PositiveInt | None = Field(default=None, description="Channels of a head's values. Default: `head_dim`.")
+        value_dim: Annotated[PositiveInt | None, Scales("head_part")] = Field(
+            default=None, description="Channels of a head's values. Default: `head_dim`."
+        )
         decay: Literal["fixed", "gated"] = Field(
             default="gated",
             description="Factor on the state from one token to the next. fixed: `1 - 2 ** (-5 - head)`; gated: `sigmoid(hidden "

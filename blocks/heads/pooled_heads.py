@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from math import log
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from pairform.blocks.functional.initializers import Constant, Initial
 from pairform.blocks.heads.labels import IGNORED, averaged, check_classes
 from pairform.blocks.heads.prediction import Prediction
 from pairform.blocks.heads.transform import WideTransformSpec, transform_of
-from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Sizes
+from pairform.registry import BlockSpec, InputError, PositiveFloat, PositiveInt, Problem, Scales, Sizes
 
 
 def pooled(
@@ -42,7 +42,7 @@ class SentenceEmbeddingSpec(BlockSpec):
         description="How the hidden states of the tokens that are not padding become one vector (Reimers and Gurevych 2019, "
         "arXiv 1908.10084, section 3): their mean, the first or the last.",
     )
-    projection: PositiveInt | None = Field(
+    projection: Annotated[PositiveInt | None, Scales("width")] = Field(
         default=None,
         description="Width of the embedding. Default: that of the stack or of the transform, without a projection.",
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pairform.blocks.feedforward import ACTIVATIONS, Activation
 from pairform.blocks.functional.linear import Linear
-from pairform.registry import BlockSpec, PositiveInt, Problem, Sizes, Slot, Spec, build_block
+from pairform.registry import BlockSpec, PositiveInt, Problem, Scales, Sizes, Slot, Spec, build_block
 
 TRANSFORM_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     **ACTIVATIONS,
@@ -44,7 +44,7 @@ class TransformSpec(Spec):
 class WideTransformSpec(TransformSpec):
     """A dense layer to any width, its activation, and a norm."""
 
-    width: PositiveInt | None = Field(
+    width: Annotated[PositiveInt | None, Scales("width")] = Field(
         default=None, description="Width of the dense layer's output. Default: the stack's width."
     )
 

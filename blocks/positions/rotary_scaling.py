@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, Strict, model_validator
 from torch import Tensor
 
-from pairform.registry import PositiveFloat, PositiveInt, Spec
+from pairform.registry import PositiveFloat, PositiveInt, Scales, Spec
 
 Stretch = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -175,11 +175,13 @@ class LongRopeScaling(DefaultScaling):
 
     by_length: ClassVar[bool] = True
     name: Literal["longrope"] = "longrope"  # type: ignore[assignment]
-    short: Divisors = Field(
+    short: Annotated[Divisors, Scales("head_pairs")] = Field(
         examples=[[1.0, 1.0, 1.5, 2.0]],
         description="Divisor of the frequency of each pair, in rows of at most `original_length` tokens.",
     )
-    long: Divisors = Field(examples=[[1.0, 2.0, 4.0, 8.0]], description="The same in longer rows.")
+    long: Annotated[Divisors, Scales("head_pairs")] = Field(
+        examples=[[1.0, 2.0, 4.0, 8.0]], description="The same in longer rows."
+    )
     original_length: PositiveInt = Field(examples=[4096], description="Sequence length in tokens of the original training.")
     attention: PositiveFloat = Field(default=1.0, description="Factor on queries and keys.")
 

@@ -14,6 +14,7 @@ from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.steps import step_seconds
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import InputError, Problem
 
 
@@ -21,10 +22,11 @@ from pairform.registry import InputError, Problem
 class VariantForecast:
     """One variant of a study.
 
-    trials:       one for each seed.
+    trials:       one for each seed; if variants are tuned, those of the sweep, and at most two for each seed.
     parameters:   shared ones counted once.
     flops:        of a forward pass over the longest source and target.
-    step_seconds: of one step of training, timed; None if it was not.
+    step_seconds: of one step of training, timed; None if it was not. Of tuned values, those of the costliest model and batch.
+    steps:        of one trial; all_steps: of all.
     """
 
     name: str
@@ -33,11 +35,12 @@ class VariantForecast:
     flops: int
     steps: int
     step_seconds: float | None
+    all_steps: int
 
     @property
     def seconds(self) -> float | None:
         """Of training all its trials one after another, without validation."""
-        return None if self.step_seconds is None else self.trials * self.steps * self.step_seconds
+        return None if self.step_seconds is None else self.all_steps * self.step_seconds
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Forecast:
 
     bytes:       upper bound of the size of its folder, while one trial runs.
     comparisons: variants that are compared with the first, over all points of the grid.
+    swept:       number of trials that only choose tuned values.
     noise:       of its losses, if its folder has enough trials; else None.
     """
 
@@ -53,6 +57,7 @@ class Forecast:
     variants: list[VariantForecast]
     bytes: int
     comparisons: int
+    swept: int
     noise: Noise | None
 
     @property
@@ -103,24 +108,29 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
     contents = gather(study, source)
-    planned = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
+    every = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
+    planned = most_trials(every, next(iter(study.arms)))
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
-    variants = [
-        VariantForecast(
-            name,
-            len(trials),
-            trials[0].costs["parameters"],
-            trials[0].costs["flops"],
-            trials[0].training.steps,
-            timed_step(trials[0], contents) if timed else None,
+    variants = []
+    for name, trials in by_variant.items():
+        one = max(trials, key=lambda trial: trial.costs["flops"] * trial.training.batch)
+        variants.append(
+            VariantForecast(
+                name,
+                len(trials),
+                one.costs["parameters"],
+                one.costs["flops"],
+                one.training.steps,
+                timed_step(one, contents) if timed else None,
+                sum(trial.training.steps for trial in trials),
+            )
         )
-        for name, trials in by_variant.items()
-    ]
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
     comparisons = len(variants) - len(variants) // len(study.arms)
-    return Forecast(study, variants, room(planned, 1), comparisons, known)
+    swept = sum(trial.stage == "sweep" for trial in planned)
+    return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 
 
 def timed_step(trial: Trial, contents: StudyContents) -> float:

@@ -127,6 +127,7 @@ def train(
     used = spent()
     results: dict[str, Any] = {name: final[name] for name in ("loss", "accuracy", "exact_match")}
     results |= costs(model.spec, examples.lengths, settings.dtype) if counted is None else counted
+    results["training_tokens"] = clock.tokens
     results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
     results["peak_bytes"] = used["peak_bytes"]
     with uncompiled() if settings.compile else contextlib.nullcontext():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.execution.logs import trial_log
 from pairform.experiments.execution.trial import train
 from pairform.experiments.measures.gathering import measure
 from pairform.experiments.results.records import DATA, NEW, RESULT, STUDY, SourceFile, Trial, TrialFolder
@@ -16,10 +17,8 @@ from pairform.experiments.study.variants import model_patches
 from pairform.experiments.study.weights import Initialisation, initialise
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json, thaw
 from pairform.registry.run_folders import remove_partials, write_json
-from pairform.training.adaptation.run_folder import cut_lines
 from pairform.training.checkpoints import resume_step
 from pairform.training.data.batches import fingerprint
-from pairform.training.metrics import METRICS, open_log
 from pairform.training.optimization.spikes import DivergedError
 
 
@@ -30,11 +29,13 @@ class Work:
     study:       the study's folder.
     source:      folder to which the data's paths are relative.
     tensorboard: also log metrics for TensorBoard.
+    wandb:       also log metrics to this project on Weights & Biases.
     """
 
     study: Path
     source: Path
     tensorboard: bool = False
+    wandb: str | None = None
 
 
 def run_trial(work: Work, name: str) -> None:
@@ -78,10 +79,8 @@ def measured(work: Work, trial: Trial, folder: TrialFolder) -> dict[str, Any]:
     examples = contents.open(spec)
     initial = None if trial.weights == NEW else initialised(work, study, trial).build
     begin = resume_step(folder.checkpoints) or 0
-    if begin:
-        cut_lines(folder.path / METRICS, begin)
     try:
-        with open_log(folder.path, work.tensorboard, begin) as log:
+        with trial_log(folder.path, trial, begin, work.tensorboard, work.wandb) as log:
             options: dict[str, Any] = {"checkpoints": folder.checkpoints, "begin": begin, "counted": trial.costs or None}
             options["measure"] = measure(contents.measures, spec, trial.training)
             result = train(trial, examples, study.latency, log, initial=initial, **options)

@@ -1,11 +1,12 @@
 """Reading a study's folder for its report."""
 
 import statistics
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.report.tuning_reading import Tuning, read_tuning
 from pairform.experiments.results.metric_lines import read_metrics
 from pairform.experiments.results.records import (
     ENVIRONMENT,
@@ -21,8 +22,11 @@ from pairform.experiments.results.summary import summarise, timed_results, trial
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import difference, read_json, thaw
+from pairform.registry.errors import cut_middle
 from pairform.training.metrics import METRICS
 
+LONGEST_NAME = 100
+"""Characters of a variant's name in the page."""
 CURVES = {
     ("train", "loss"): "Training loss",
     ("train", "auxiliary_loss"): "Auxiliary training loss",
@@ -43,12 +47,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure over training steps: its mean, minimum and maximum over seeds."""
+    """A measure over training steps: its mean, minimum and maximum over seeds, and the values of each seed by step."""
 
     steps: list[int]
     mean: list[float]
     low: list[float]
     high: list[float]
+    seeds: dict[int, dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -101,17 +106,22 @@ class Variant:
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. factors: their effects on each measure; none in a study without factors."""
+    """The contents of a report.
+
+    factors: their effects on each measure; none in a study without factors.
+    tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
+    """
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
     factors: list[FactorResults]
+    tuning: Tuning | None
 
     @property
     def first(self) -> str:
         """Name of the variant that the others are compared with."""
-        return next(iter(self.study.arms))
+        return cut_middle(next(iter(self.study.arms)), LONGEST_NAME)
 
     @property
     def unread(self) -> dict[str, int]:
@@ -128,10 +138,23 @@ def read_report(folder: Path) -> Report:
     groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
     rows = summarise(folder)
+    names = short_names([row["variant"] for row in rows])
     results, _ = timed_results(folder, groups)
-    variants = [read_variant(folder, study, groups[row["variant"]], row, results[row["variant"]]) for row in rows]
+    variants = [
+        read_variant(folder, study, groups[row["variant"]], row | {"variant": name}, results[row["variant"]])
+        for name, row in zip(names, rows, strict=True)
+    ]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
+    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder), read_tuning(folder))
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Names for the page: cut where they are long, and numbered where that makes them equal."""
+    found: dict[str, None] = {}
+    for place, name in enumerate(names, 1):
+        short = cut_middle(name, LONGEST_NAME)
+        found[short if short not in found else f"{short} ({place})"] = None
+    return list(found)
 
 
 def read_variant(
@@ -139,7 +162,7 @@ def read_variant(
 ) -> Variant:
     """One variant. row: its row of the study's summary; results: by seed, of trials that are done."""
     done = [trial for trial in trials if trial.status == "done"]
-    metrics = {trial.name: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
+    metrics = {trial.seed: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
     return Variant(
         name=row["variant"],
@@ -151,8 +174,8 @@ def read_variant(
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
         findings=findings(row),
-        curves=read_curves([line for lines, _ in metrics.values() for line in lines]),
-        unread={name: count for name, (_, count) in metrics.items() if count},
+        curves=read_curves({seed: lines for seed, (lines, _) in metrics.items()}),
+        unread={trial.name: count for trial in done if (count := metrics[trial.seed][1])},
     )
 
 
@@ -169,17 +192,17 @@ def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
     return found | difference(thaw(study.weights or NEW), thaw(trial.weights), "weights")
 
 
-def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:
-    """Curves of the logged lines of several seeds, by split and measure."""
+def read_curves(lines: Mapping[int, list[dict[str, Any]]]) -> dict[tuple[str, str], Curve]:
+    """Curves of the logged lines of each seed, by split and measure."""
     found: dict[tuple[str, str], Curve] = {}
     for split, name in CURVES:
-        by_step: dict[int, list[float]] = defaultdict(list)
-        for line in lines:
-            if line.get("split") == split and measurable(line.get(name)):
-                by_step[line["step"]].append(line[name])
-        if by_step:
-            steps = sorted(by_step)
-            values = [by_step[step] for step in steps]
+        seeds = {
+            seed: {line["step"]: line[name] for line in logged if line.get("split") == split and measurable(line.get(name))}
+            for seed, logged in lines.items()
+        }
+        steps = sorted({step for values in seeds.values() for step in values})
+        if steps:
+            values = [[known[step] for known in seeds.values() if step in known] for step in steps]
             means = list(map(statistics.fmean, values))
-            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)))
+            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)), seeds)
     return found

@@ -2,6 +2,7 @@
 
 study.json, environment.json
 data.json                    the SHA-256 of each file of the data
+stop.json                    a request that the run end
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
 trials/<name>/checkpoints    what it resumes from, until it is done
@@ -21,7 +22,7 @@ from pairform.registry import CheckpointError, OutputError, Patch, Problem, Spec
 from pairform.registry.run_folders import is_locked, lock, write_json
 from pairform.training.settings import TrainingSpec
 
-STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
+STUDY, ENVIRONMENT, DATA, STOP, TRIALS = "study.json", "environment.json", "data.json", "stop.json", "trials"
 TRIAL, RESULT, LOCK, CHECKPOINTS = "trial.json", "result.json", ".lock", "checkpoints"
 NEW = "new"
 """The weights of a model that is newly initialised."""
@@ -31,6 +32,10 @@ LARGEST = 1e100
 """Far above any loss, count or time; squares of smaller numbers are finite floats."""
 Status = Literal["planned", "running", "interrupted", "done", "failed"]
 """`interrupted` is never written: a reader finds it for a trial that was started and that no process is running."""
+
+
+Stage = Literal["sweep", "retrain"] | None
+"""Of a study that tunes its variants: the trials that choose a setting, and those that are compared."""
 
 
 class Match(Spec):
@@ -109,6 +114,12 @@ class Trial(Spec):
     variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
     point: str = Field(default="", description="The grid's values alone.")
     levels: dict[str, str] = Field(default_factory=dict, description="Level of each factor of the study.")
+    stage: Stage = Field(
+        default=None, description="In a study that tunes: the sweep that chooses a setting, or the training that is compared."
+    )
+    setting: str = Field(default="", description="The tuned values, as in `learning_rate=0.001`.")
+    hyperparameters: Patch = Field(default={}, description="The tuned values by path.")
+    rung: str = Field(default="", description="Name of its size on the study's ladder.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
     spec: Patch = Field(description="The model's spec, expanded.")
@@ -212,6 +223,11 @@ def first_variant(study: Path) -> str | None:
         return None if first is None else first.variant
     variants = read_json(study / STUDY).get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None
+
+
+def baselines(points: Mapping[str, str], first: str | None) -> dict[str, str]:
+    """The variant that each is compared with: the first one at the same point of the grid, which is compared with itself."""
+    return {name: f"{first} {point}".strip() for name, point in points.items()}
 
 
 def has_factors(study: Path) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.measures.specs import Measured, qualities
-from pairform.experiments.results.records import STUDY, Trial, first_variant, result_of, trials_of
+from pairform.experiments.results.records import STUDY, Trial, baselines, first_variant, result_of, trials_of
+from pairform.experiments.results.sweeps import Recipe, read_sweeps, recipes_of, sweeps_of, tuned_values, uncertainty
 from pairform.experiments.results.time_to_loss import Results, Times, times_to_loss, with_times
 from pairform.experiments.statistics.comparisons import Comparison, compare
 from pairform.experiments.statistics.intervals import interval
@@ -17,8 +18,12 @@ from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Direc
 from pairform.registry import read_json
 
 
-def summarise(study: Path) -> list[dict[str, Any]]:
+def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
     """Summarise a study: one row per variant, in the study's order.
+
+    Args:
+        study: The study's folder.
+        recipe: In a study that tunes its variants, which comparison: each at its own best setting, or all at the first one's.
 
     Returns:
         For each variant, `trials`: their number by status; `results`: the mean, half-width of the confidence interval (None for
@@ -31,7 +36,7 @@ def summarise(study: Path) -> list[dict[str, Any]]:
     Raises:
         OutputError: `study` is not a study's folder.
     """
-    groups = trials_by_variant(study)
+    groups = trials_by_variant(study, recipe)
     results, times = timed_results(study, groups)
     better = qualities_of(study)
     rules, rank = rules_of(study), ranks(groups, results)
@@ -54,13 +59,24 @@ def summarise(study: Path) -> list[dict[str, Any]]:
         if match is not None:
             row["match"] = match.model_dump() | {"difference": match.difference, "matched": match.matched}
         rows.append(row)
+    sweeps = read_sweeps(study) if recipe == "tuned" else {}
+    for row in rows if sweeps else ():
+        for each in row.get("difference", {}).values():
+            if each["verdict"] in ("lower", "higher"):
+                each["finding"] += uncertainty(sweeps, first_variant(study), row["variant"])
     return rows
 
 
-def trials_by_variant(study: Path) -> dict[str, list[Trial]]:
-    """The trials of a study by variant, both in the study's order; `OutputError` if there is no study."""
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in sorted(trials_of(study), key=lambda trial: trial.number):
+def trials_by_variant(study: Path, recipe: Recipe = "tuned") -> dict[str, list[Trial]]:
+    """The trials that are compared, by variant, both in the study's order; `OutputError` if there is no study.
+
+    In a study that tunes its variants, they are the retrained ones of one comparison.
+    """
+    trials, groups = sorted(trials_of(study), key=lambda trial: trial.number), defaultdict[str, list[Trial]](list)
+    if tuned_values(study):
+        recipes = recipes_of(study, sweeps_of(study, trials), first_variant(study), trials)
+        trials = [trial for trial in trials if recipe in recipes.get(trial.name, ())]
+    for trial in trials:
         groups[trial.variant].append(trial)
     return groups
 
@@ -105,11 +121,6 @@ def paired(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], mea
     """Differences of a measure, for each seed that both variants have."""
     values = ((own[seed].get(measure), other[seed].get(measure)) for seed in own if seed in other)
     return [value - compared for value, compared in values if value is not None and compared is not None]
-
-
-def baselines(points: Mapping[str, str], first: str | None) -> dict[str, str]:
-    """The variant that each is compared with: the first one at the same point of the grid, which is compared with itself."""
-    return {name: f"{first} {point}".strip() for name, point in points.items()}
 
 
 def compared(

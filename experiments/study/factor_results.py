@@ -9,6 +9,7 @@ import numpy as np
 
 from pairform.experiments.results.records import STUDY
 from pairform.experiments.results.summary import measures_in_order, timed_results, trials_by_variant
+from pairform.experiments.results.sweeps import Recipe
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
 from pairform.experiments.statistics.rules import ComparisonSpec, Quality
@@ -45,12 +46,13 @@ class FactorResults:
         return (f" It is aliased with {', '.join(others)}." if others else "") + sizes
 
 
-def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
+def factor_results(folder: Path, seeds: Collection[int] | None = None, recipe: Recipe = "tuned") -> list[FactorResults]:
     """The effects of a study's factors on each measure that its trials have; empty for a study without factors.
 
     Args:
         folder: The study's folder.
         seeds: Those to use; by default, all in which every combination is done.
+        recipe: In a study that tunes its combinations, which comparison.
 
     Raises:
         SpecError: the study's file is damaged.
@@ -60,7 +62,7 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[F
         return []
     factors = {factor: list(levels) for factor, levels in study.factors.items()}
     cells = [arm.levels for arm in study.arms.values()]
-    groups = trials_by_variant(folder)
+    groups = trials_by_variant(folder, recipe)
     known, _ = timed_results(folder, groups, seeds)
     results = [known.get(name, {}) for name in study.arms]
     design, rules = study.design, study.comparison

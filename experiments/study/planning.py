@@ -16,7 +16,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.gathering import check
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
 from pairform.experiments.study.contents import StudyContents
-from pairform.experiments.study.seeds import all_seeds
+from pairform.experiments.study.ladder import resolved_base
 from pairform.experiments.study.size_matching import SizeMatching
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
@@ -31,11 +31,10 @@ from pairform.registry import (
     in_file,
     merge_patch,
     read_json,
-    resolve,
     shorten,
     thaw,
 )
-from pairform.training.costs.trials import costs
+from pairform.training.costs.trials import costs, training_costs
 from pairform.training.data.batches import Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
@@ -69,8 +68,7 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
             return study.model_copy(
                 update={"base": freeze(document), "weights": freeze(weights) if study.weights is None else study.weights}
             )
-        resolved = resolve(ModelSpec, {"extends": base} if isinstance(base, str) else base, file.parent)
-        base = ModelSpec.read(resolved, where="base").document()
+        base = resolved_base(base, file.parent).document()
         return study.model_copy(update={"base": base, "weights": NEW if study.weights is None else study.weights})
     except SpecError as error:
         known = [problem for problem in error.problems if str(file) in problem.where]
@@ -80,7 +78,10 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
 def plan_trials(
     study: StudySpec, folder: Path, contents: StudyContents, known: Mapping[str, Trial] = MappingProxyType({})
 ) -> list[Trial]:
-    """Every trial of a study: every variant at every point of the grid, with every seed.
+    """Every trial of a study: every variant at every size of the ladder, at every point of the grid and with
+    all tuned values, with every seed.
+
+    Of a study that tunes, these are more than it runs: which settings are retrained depends on the sweep.
 
     Args:
         study: The study.
@@ -92,7 +93,14 @@ def plan_trials(
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
-    combinations = [combination(study, name, point) for name in study.arms for point in points]
+    rungs = list(study.ladder) or [""]
+    combinations = [
+        combination(study, name, point, rung, hyperparameters=setting)
+        for name in study.arms
+        for rung in rungs
+        for point in points
+        for setting in study.settings
+    ]
     return trials_for(study, contents, make_variants(study, folder, contents, combinations, known))
 
 
@@ -116,7 +124,11 @@ def make_variants(
             lengths = check_variant(variant, contents)
             if match is not None:
                 variant = match(variant)
-            variants.append(replace(variant, costs=costs(variant.spec, lengths, variant.training.dtype)))
+            found = costs(variant.spec, lengths, variant.training.dtype)
+            if variant.rung:
+                steps = variant.training.steps * variant.training.batch
+                found = {**found, **training_costs(variant.spec, lengths, variant.training.dtype, steps)}
+            variants.append(replace(variant, costs=found))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
             problems += [problem if shared or is_of_data(problem) else problem.inside(each.where) for problem in error.problems]
@@ -135,10 +147,10 @@ def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant
     order = itertools.count()
     names: dict[str, str] = {}
     for variant in variants:
-        if names.setdefault(variant.folder, variant.name) != variant.name:
-            found = f"{shorten(variant.name)} and {shorten(names[variant.folder])}, whose folders would share the name"
+        if names.setdefault(variant.folder, variant.full_name) != variant.full_name:
+            found = f"{shorten(variant.full_name)} and {shorten(names[variant.folder])}, whose folders would share the name"
             raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
-    sources = {variant.name: source_files(variant) for variant in variants}
+    sources = {variant.full_name: source_files(variant) for variant in variants}
     return [
         Trial(
             name=f"{variant.folder}-seed{seed}",
@@ -146,6 +158,10 @@ def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant
             variant=variant.name,
             point=variant.shown,
             levels=dict(variant.levels),
+            stage=stage,
+            setting=" ".join(variant.setting),
+            hyperparameters=freeze(variant.hyperparameters),
+            rung=variant.rung,
             seed=seed,
             patches=variant.patches,
             spec=variant.spec.document(),
@@ -153,11 +169,11 @@ def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant
             data=fingerprint(contents.digests),
             weights=freeze(variant.weights),
             carried=variant.carried,
-            sources=sources[variant.name],
+            sources=sources[variant.full_name],
             match=variant.match,
             costs=freeze(variant.costs),
         )
-        for seed in all_seeds(study.seeds)
+        for stage, seed in study.stages
         for variant in variants
     ]
 

@@ -57,7 +57,7 @@ class SizeMatching:
 
     def __call__(self, variant: Variant) -> Variant:
         """The variant with one more patch; the first variant as it is."""
-        count, point = self.counter(variant.training), variant.shown
+        count, point = self.counter(variant.training), " ".join((*variant.point, *variant.setting))
         if variant.variant == next(iter(self.study.arms)):
             self.first[point] = partial(count, variant.spec)
             return variant

@@ -1,6 +1,7 @@
 """A study as JSON: a base model, variants of it, and how each is trained and measured."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.specs import Measures, TimeToLoss, check_measures, qualities
+from pairform.experiments.results.records import Stage
 from pairform.experiments.statistics.rules import ComparisonSpec, Direction, Quality
 from pairform.experiments.study.factors import (
     Design,
@@ -21,7 +23,10 @@ from pairform.experiments.study.factors import (
     count_combinations,
     variant_name,
 )
+from pairform.experiments.study.ladder import Ladder, check_ladder
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
+from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
+from pairform.experiments.study.values import Values, check_values
 from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, suggest, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
@@ -30,8 +35,6 @@ from pairform.training.data.texts import Text
 from pairform.training.settings import Count, TrainingSpec
 from pairform.training.settings import OptimizerSpec as OptimizerSpec
 
-DEEPEST = 64
-"""Largest number of fields in a path of the grid."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 
@@ -95,17 +98,6 @@ class SearchSpec(Spec):
     seed: Count = Field(default=0, description="Seed of the sampler.")
 
 
-def comparable(value: Any) -> str:
-    """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {comparable(item)}' for key, item in sorted(value.items()))}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(comparable, value))}]"
-    return repr(value)
-
-
 @dataclass(frozen=True)
 class Arm:
     """What is compared: patches on the base, and the levels of the factors that they come from."""
@@ -140,9 +132,23 @@ class StudySpec(Spec):
         "levels is a variant; that of all first levels is compared with the others.",
     )
     design: Design = Field(default=FullDesign(), description="Which combinations of levels are run.")
-    grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(
+    grid: Values = Field(
         default_factory=dict,
         description="Paths in the model's spec, each with its values; every variant is run with every combination.",
+    )
+    tune: Values = Field(
+        default_factory=dict,
+        description="Paths in `training` or in the model's spec, each with values: every variant is trained with every "
+        "combination, and that of the lowest mean validation loss is its best. Then the variants are retrained with `seeds`, "
+        "each at its own best values and all at those of the first, and compared both ways. Default: nothing is tuned.",
+    )
+    tune_seeds: TuneSeeds = Field(
+        default=TUNE_SEEDS, description="Seeds of the trials that choose the tuned values; `seeds` may have none of them."
+    )
+    ladder: Ladder = Field(
+        default_factory=dict,
+        description='Sizes by name: merge patches, as in `{"scale": {"width": 64, "depth": 2}, "training": {"steps": '
+        "200}}`. Every variant is run at every size, and scaling laws are fitted. Default: one size.",
     )
     training: TrainingSpec = Field(default=TrainingSpec(), description="How each trial is trained.")
     data: Annotated[AnyTask | Text | Pairs, Field(discriminator="name")] = Field(
@@ -179,7 +185,8 @@ class StudySpec(Spec):
         if isinstance(self.seeds, SeedsUntil) and self.search is not None:
             yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
         for path, values in self.grid.items():
-            yield from self._check_values(path, values)
+            yield from check_values("grid", path, values)
+        yield from self._check_tuning(seeds)
         if self.match is not None and not self.factors and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is scaled towards the first")
         if self.search is not None and not self.grid:
@@ -187,7 +194,7 @@ class StudySpec(Spec):
         if self.search is not None and self.match is not None:
             yield Problem("match", "match and search together", "only one of the two")
         yield from self._check_measures()
-        design = list(self._check_design())
+        design = [*self._check_design(), *check_ladder(self.ladder, bool(self.factors), self.search is not None)]
         yield from design
         if design:
             return
@@ -223,18 +230,22 @@ class StudySpec(Spec):
         if self.grid:
             yield Problem("grid", "a grid and factors together", "one of them", "Make the grid's values levels of a factor.")
 
-    def _check_values(self, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
-        parts = path.split(".")
-        if not all(parts) or len(parts) > DEEPEST:
-            yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
-        if not values:
-            yield Problem(f"grid.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
-        first_index: dict[str, int] = {}
-        for index, value in enumerate(values):
-            first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
-            if first < index:
-                found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
-                yield Problem(f"grid.{path}[{index}]", found, "each value once")
+    def _check_tuning(self, seeds: tuple[int, ...]) -> Iterator[Problem]:
+        for path, values in self.tune.items():
+            yield from check_values("tune", path, values)
+        patches: dict[str, Mapping[str, Any]] = {f"variants.{name}": patch for name, patch in self.variants.items()}
+        patches |= {f"factors.{name}.{level}": patch for name, all_ in self.factors.items() for level, patch in all_.items()}
+        patches |= {f"ladder.{rung}": patch for rung, patch in self.ladder.items()}
+        yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
+        if self.tune and self.search is not None:
+            yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
+        if self.tune and self.match is not None and self.match.by == "seconds":
+            remedy = "Each setting would be scaled to a time of its own. Match by parameters or FLOPs."
+            yield Problem("match.by", "tune and a match by seconds together", "only one of the two", remedy)
+        of_model = [path for path in self.tune if path.partition(".")[0] != "training"]
+        if self.match is not None and of_model:
+            remedy = "Tuned variants would differ in size: tune values of `training` only."
+            yield Problem(f"tune.{of_model[0]}", "match and a tuned value outside of `training`", "only one of the two", remedy)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -259,9 +270,9 @@ class StudySpec(Spec):
 
     @property
     def combinations(self) -> int:
-        """Number of variants times number of points of the grid."""
+        """Number of variants times number of points of the grid and of sizes of the ladder."""
         arms = count_combinations(self.factors, self.design) if self.factors else len(self.variants)
-        return arms * math.prod(map(len, self.grid.values()))
+        return arms * math.prod(map(len, self.grid.values())) * max(1, len(self.ladder))
 
     @property
     def points(self) -> int:
@@ -270,5 +281,24 @@ class StudySpec(Spec):
 
     @property
     def trials(self) -> int:
-        """Largest number of trials: one for each seed and point."""
-        return self.points * len(all_seeds(self.seeds))
+        """Largest number of trials: one for each seed and point. If variants are tuned, the sweep, and two settings of each
+        variant apart from the first."""
+        seeds = len(all_seeds(self.seeds))
+        if not self.tune:
+            return self.points * seeds
+        swept = self.combinations * math.prod(map(len, self.tune.values())) * len(self.tune_seeds)
+        first = self.combinations // (count_combinations(self.factors, self.design) if self.factors else len(self.variants))
+        return swept + (SETTINGS * self.combinations - first) * seeds
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of tuned values; an empty one if nothing is tuned."""
+        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+
+    @property
+    def stages(self) -> list[tuple[Stage, int]]:
+        """The stage and the seed of the trials of one combination."""
+        if not self.tune:
+            return [(None, seed) for seed in all_seeds(self.seeds)]
+        swept: list[tuple[Stage, int]] = [("sweep", seed) for seed in self.tune_seeds]
+        return [*swept, *(("retrain", seed) for seed in all_seeds(self.seeds))]

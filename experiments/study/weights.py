@@ -19,6 +19,7 @@ from pairform.assemblies.initialisation.planning import open_sources, plan_of, t
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, Carried, Weights
+from pairform.experiments.study.ladder import SCALE, rescaled
 from pairform.registry import Problem, SpecError, apply_patch, locate, presets, shorten, thaw
 from pairform.training.adaptation.recipe_parts import ConversionSpec, Converted
 
@@ -125,14 +126,20 @@ def converted(
     )
     described = document if arguments.spec is None else load_spec(locate(arguments.spec, folder))
     found = target_ref({role: source.spec for role, source in sources.items()}, described, options)
-    target = patched(found if isinstance(found, dict) else load_spec(found).document(), [arguments.patch, *patches], folder)
+    document = found if isinstance(found, dict) else load_spec(found).document()
+    target = patched(patched(document, [arguments.patch], folder).document(), patches, folder)
     plan = plan_of(sources, refs, target, None, options)
     return Initialisation(plan.spec, plan, sources, names)
 
 
 def patched(document: dict[str, Any], patches: Iterable[Mapping[str, Any]], folder: Path) -> ModelSpec:
+    """A model with patches. One with a `scale` first scales it, by the factors that give the unpatched model this size."""
+    base = document
     for patch in patches:
-        document = apply_patch(ModelSpec, document, patch, folder)
+        if SCALE in patch:
+            document = rescaled(ModelSpec.read(document), patch[SCALE], ModelSpec.read(base)).document()
+        changes = {field: value for field, value in patch.items() if field != SCALE}
+        document = apply_patch(ModelSpec, document, changes, folder)
     return ModelSpec.read(document)
 
 

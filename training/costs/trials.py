@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pairform.assemblies.analysis.inspection import inspect
+from pairform.assemblies.analysis.inspection import Inspection, inspect
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import read_text
@@ -25,10 +25,34 @@ RESET = "5"
 @functools.lru_cache(maxsize=256)  # trials that differ in their settings or seeds share a model
 def costs(spec: ModelSpec, lengths: Lengths, dtype: str) -> Mapping[str, int]:
     """Parameters, and the FLOPs and cache bytes of a forward pass over one source and target of these lengths."""
-    source, target = lengths_read(spec, lengths)
-    found = inspect(spec, source_length=source, target_length=target, dtype=getattr(torch, dtype))
+    found = inspected(spec, lengths, dtype)
     totals = {"parameters": found.parameters, "flops": found.flops, "cache_bytes": found.cache_bytes}
     return MappingProxyType({name: parts["total"] for name, parts in totals.items()})
+
+
+def training_costs(spec: ModelSpec, lengths: Lengths, dtype: str, examples: int) -> dict[str, int]:
+    """What a scaling law needs to know of a training.
+
+    Args:
+        spec: The model.
+        lengths: Tokens of the longest source and target.
+        dtype: Of the computation.
+        examples: How many are trained on.
+
+    Returns:
+        `non_embedding_parameters`: without embeddings of tokens and positions and without the head; `training_flops`: of
+        examples of the longest lengths, where a backward pass has twice the FLOPs of a forward pass.
+    """
+    found = inspected(spec, lengths, dtype)
+    parameters = found.parameters["total"] - found.parameters["embedding"] - found.parameters["head"]
+    return {"non_embedding_parameters": parameters, "training_flops": 3 * found.flops["total"] * examples}
+
+
+@functools.lru_cache(maxsize=256)
+def inspected(spec: ModelSpec, lengths: Lengths, dtype: str) -> Inspection:
+    """The inspection of a model at these lengths."""
+    source, target = lengths_read(spec, lengths)
+    return inspect(spec, source_length=source, target_length=target, dtype=getattr(torch, dtype))
 
 
 def memory_in_use(device: str) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from pairform.assemblies.checkpoints.reading.hub import find_folder, is_remote
 from pairform.assemblies.checkpoints.reading.model_folder import ModelFolder, read_document
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.assemblies.specs.scaling.scaled_model import ScaleSpec, scale_model
 from pairform.registry import SPEC_BYTES, Problem, SpecError, apply_patch, difference, locate, read_json, shorten
 
 Ref: TypeAlias = str | Path | Mapping[str, Any] | ModelSpec
@@ -74,3 +75,25 @@ def diff(old: Ref, new: Ref) -> dict[str, tuple[Any, Any]]:
         SpecError, CheckpointError: as for `load_spec`.
     """
     return difference(load_spec(old).document(), load_spec(new).document())
+
+
+def scale(spec: Ref, *, width: int | None = None, depth: int | None = None, window: int | None = None) -> ModelSpec:
+    """Scale a model to another width and depth, with its proportions kept.
+
+    Numbers of heads, head dimensions, hidden sizes, latent ranks and the ratios of the stacks follow the width. Multi-head,
+    grouped-query and multi-query attention stay what they are. The cycle of layers is kept; if there are fewer layers than it
+    has, they are chosen from it evenly, its last included. Vocabularies, positions and numbers of experts stay.
+
+    Args:
+        spec: as for `load_spec`.
+        width: of the decoder, or of an encoder-only model's encoder. An encoder of another width keeps its ratio, rounded.
+        depth: number of layers of the decoder, or of an encoder-only model's encoder. An encoder keeps its ratio.
+        window: the largest distance of a sliding window; smaller windows keep their ratio. Default: windows stay.
+
+    Returns:
+        The scaled spec. Scaling a model to its own size does not change it.
+
+    Raises:
+        SpecError: a size is invalid, or the model's blocks do not fit the width.
+    """
+    return scale_model(load_spec(spec), ScaleSpec.read({"width": width, "depth": depth, "window": window}))

@@ -1,0 +1,1 @@
+"""Models scaled to another width and depth, with their proportions kept."""
