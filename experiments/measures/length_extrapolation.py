@@ -10,7 +10,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.computing import longest_of, validate
 from pairform.experiments.measures.specs import LengthExtrapolation
 from pairform.registry import Problem, SpecError
-from pairform.training.data.batches import Contents, Example
+from pairform.training.data.batches import Contents, Example, check_lengths
 from pairform.training.data.objectives import PrefixLM
 from pairform.training.data.synthetic_tasks import Lookup, Recall, SequenceTask
 from pairform.training.data.texts import Texts
@@ -28,7 +28,10 @@ class LongerContents:
                 each.gather(folder)  # checks its settings
 
     def open(self, spec: ModelSpec) -> "OpenedLengths":
-        examples = {factor: contents.open(spec).validation() for factor, contents in self.contents.items()}
+        longer = {factor: contents.open(spec) for factor, contents in self.contents.items()}
+        if problems := [problem for each in longer.values() for problem in check_lengths(each, batch=1)]:
+            raise SpecError(problems)
+        examples = {factor: each.validation() for factor, each in longer.items()}
         return OpenedLengths(examples, longest_of(spec, [one for each in examples.values() for one in each]))
 
 

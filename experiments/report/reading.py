@@ -17,9 +17,8 @@ from pairform.experiments.results.records import (
     Trial,
     amount,
     measurable,
-    result_of,
 )
-from pairform.experiments.results.summary import summarise, trials_by_variant
+from pairform.experiments.results.summary import summarise, timed_results, trials_by_variant
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import difference, read_json, thaw
@@ -140,8 +139,9 @@ def read_report(folder: Path) -> Report:
     study = StudySpec.read(read_json(folder / STUDY))
     rows = summarise(folder)
     names = short_names([row["variant"] for row in rows])
+    results, _ = timed_results(folder, groups)
     variants = [
-        read_variant(folder, study, groups[row["variant"]], row | {"variant": name})
+        read_variant(folder, study, groups[row["variant"]], row | {"variant": name}, results[row["variant"]])
         for name, row in zip(names, rows, strict=True)
     ]
     file = folder / ENVIRONMENT
@@ -157,8 +157,10 @@ def short_names(names: list[str]) -> list[str]:
     return list(found)
 
 
-def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
-    """One variant. row: its row of the study's summary."""
+def read_variant(
+    folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any], results: dict[int, dict[str, Any]]
+) -> Variant:
+    """One variant. row: its row of the study's summary; results: by seed, of trials that are done."""
     done = [trial for trial in trials if trial.status == "done"]
     metrics = {trial.seed: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
@@ -168,7 +170,7 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         rank=row["rank"],
         differences=differences(study, trials[0]),
         match=trials[0].match,
-        seeds={trial.seed: result_of(folder, trial.name) for trial in done},
+        seeds=results,
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
         findings=findings(row),

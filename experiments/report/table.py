@@ -28,6 +28,9 @@ class Column:
 
 
 def plain(value: float) -> str:
+    """Four decimal places, four digits of a small number, or three of a large one with a unit."""
+    if abs(value) >= 1e5:
+        return decimal(value)
     return f"{value:.4g}" if abs(value) < 1e-3 and value else f"{value:.4f}"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.results.records import first_variant, result_of, trials_of
-from pairform.experiments.results.summary import results_of, trials_by_variant
+from pairform.experiments.results.summary import timed_results, trials_by_variant
 from pairform.experiments.results.sweeps import RECIPES, recipes_of, sweeps_of
-from pairform.experiments.results.time_to_loss import named, times_to_loss
+from pairform.experiments.results.time_to_loss import named
 from pairform.registry import InputError, OutputError, Problem, not_installed, output_path, replace_bytes, thaw
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -45,7 +45,7 @@ def table(study: Path) -> list[dict[str, Any]]:
     sweeps = sweeps_of(study, trials)
     recipes = recipes_of(study, sweeps, first_variant(study), trials) if sweeps else {}
     groups = trials_by_variant(study)
-    times = times_to_loss(study, groups, results_of(study, groups))
+    _, times = timed_results(study, groups)
     compared = {trial.name for own in groups.values() for trial in own}
     for trial in trials:
         row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}

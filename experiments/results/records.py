@@ -1,7 +1,7 @@
 """The records in a study's folder. Files are replaced whole, and locks are freed when their process ends in any way.
 
 study.json, environment.json
-data.json                    the SHA-256 of each file of the data
+data.json                    the SHA-256 of each file of the data and of the measures
 stop.json                    a request that the run end
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
@@ -24,6 +24,8 @@ from pairform.training.settings import TrainingSpec
 
 STUDY, ENVIRONMENT, DATA, STOP, TRIALS = "study.json", "environment.json", "data.json", "stop.json", "trials"
 TRIAL, RESULT, LOCK, CHECKPOINTS = "trial.json", "result.json", ".lock", "checkpoints"
+MEASURED = "measures: "
+"""Before the names of the measures' files in `data.json`."""
 NEW = "new"
 """The weights of a model that is newly initialised."""
 Weights: TypeAlias = str | Mapping[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 from pairform.experiments.measures.specs import Measured, qualities
 from pairform.experiments.results.records import STUDY, Trial, baselines, first_variant, result_of, trials_of
 from pairform.experiments.results.sweeps import Recipe, read_sweeps, recipes_of, sweeps_of, tuned_values, uncertainty
-from pairform.experiments.results.time_to_loss import times_to_loss, with_times
+from pairform.experiments.results.time_to_loss import Results, Times, times_to_loss, with_times
 from pairform.experiments.statistics.comparisons import Comparison, compare
 from pairform.experiments.statistics.intervals import interval
 from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Direction, Quality
@@ -37,9 +37,7 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         OutputError: `study` is not a study's folder.
     """
     groups = trials_by_variant(study, recipe)
-    results = results_of(study, groups)
-    times = times_to_loss(study, groups, results)
-    results = with_times(results, times)
+    results, times = timed_results(study, groups)
     better = qualities_of(study)
     rules, rank = rules_of(study), ranks(groups, results)
     points = {variant: own[0].point for variant, own in groups.items()}
@@ -85,9 +83,7 @@ def trials_by_variant(study: Path, recipe: Recipe = "tuned") -> dict[str, list[T
     return groups
 
 
-def results_of(
-    study: Path, groups: Mapping[str, list[Trial]], seeds: Collection[int] | None = None
-) -> dict[str, dict[int, dict[str, Any]]]:
+def results_of(study: Path, groups: Mapping[str, list[Trial]], seeds: Collection[int] | None = None) -> Results:
     """The results of trials that are done, by variant and seed. seeds: those to read; by default, all."""
     return {
         variant: {
@@ -99,7 +95,16 @@ def results_of(
     }
 
 
-def ranks(groups: Mapping[str, list[Trial]], results: Mapping[str, dict[int, dict[str, Any]]]) -> dict[str, int]:
+def timed_results(
+    study: Path, groups: Mapping[str, list[Trial]], seeds: Collection[int] | None = None
+) -> tuple[Results, dict[str, Times]]:
+    """As `results_of`, with the times of the variants of which every seed reaches the first one's loss; and all times."""
+    results = results_of(study, groups, seeds)
+    times = times_to_loss(study, groups, results)
+    return with_times(results, times), times
+
+
+def ranks(groups: Mapping[str, list[Trial]], results: Results) -> dict[str, int]:
     """Ranks from 1 of the variants whose trials have all ended, by mean loss; ties share a rank.
 
     A mean over the seeds that did not fail says nothing about the others, so a variant ranks after those with fewer failed
@@ -121,7 +126,7 @@ def paired(own: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], mea
 
 
 def compared(
-    results: Mapping[str, dict[int, dict[str, Any]]],
+    results: Results,
     points: Mapping[str, str],
     first: str | None,
     rules: ComparisonSpec,

@@ -1,11 +1,11 @@
 """Two studies side by side: how their files differ, and the losses of the variants that both have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.records import DATA, STUDY
+from pairform.experiments.results.records import DATA, MEASURED, STUDY, Trial
 from pairform.experiments.results.summary import results_of, rules_of, trials_by_variant
 from pairform.experiments.statistics.comparisons import Comparison, judge
 from pairform.experiments.statistics.estimates import of_groups, of_pairs
@@ -24,12 +24,14 @@ class Pair:
     losses:     in the first study and in the second.
     paired:     whether they are compared seed by seed.
     reason:     why not; empty if they are.
+    caution:    a sentence if its size is not matched in one of the studies, with a space before it.
     comparison: the second study's loss minus the first's; None if a study has fewer than three seeds.
     """
 
     losses: tuple[Losses, Losses]
     paired: bool
     reason: str
+    caution: str
     comparison: Comparison | None
 
     def sentence(self, rules: ComparisonSpec) -> str:
@@ -37,7 +39,7 @@ class Pair:
         if self.comparison is None:
             return f"no comparison: {len(self.losses[0])} and {len(self.losses[1])} of at least {FEWEST} finished seeds each."
         how = "Paired by seed." if self.paired else f"Not paired, because {self.reason}: Welch's t-test."
-        return f"{self.comparison.sentence(rules)} {how}"
+        return f"{self.comparison.sentence(rules)} {how}{self.caution}"
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ def compare_studies(one: Path, other: Path) -> TwoStudies:
     results = [results_of(folder, own) for folder, own in zip((one, other), groups, strict=True)]
     left, right = ({name: losses_of(each) for name, each in own.items()} for own in results)
     documents = [read_json(folder / STUDY) for folder in (one, other)]
-    digests = [read_json(folder / DATA) if (folder / DATA).is_file() else {} for folder in (one, other)]
-    same_data = documents[0].get("data") == documents[1].get("data") and digests[0] == digests[1]
+    same_data = documents[0].get("data") == documents[1].get("data") and digests_of(one) == digests_of(other)
     rules = rules_of(one)
     both = {name: (left[name], right[name]) for name in left if name in right}
     reasons = {name: why_unpaired(same_data, *losses) for name, losses in both.items()}
@@ -87,10 +88,25 @@ def compare_studies(one: Path, other: Path) -> TwoStudies:
     return TwoStudies(
         difference(documents[0], documents[1]),
         same_data,
-        {name: Pair(losses, not reasons[name], reasons[name], found.get(name)) for name, losses in both.items()},
+        {
+            name: Pair(losses, not reasons[name], reasons[name], cautions(groups[0][name], groups[1][name]), found.get(name))
+            for name, losses in both.items()
+        },
         ([name for name in left if name not in right], [name for name in right if name not in left]),
         rules,
     )
+
+
+def digests_of(study: Path) -> dict[str, Any]:
+    """The SHA-256 of each file of a study's data, without those of its measures."""
+    known = read_json(study / DATA) if (study / DATA).is_file() else {}
+    return {name: digest for name, digest in known.items() if not name.startswith(MEASURED)}
+
+
+def cautions(*trials: Sequence[Trial]) -> str:
+    """What is to be said of variants whose size is not matched as their studies ask."""
+    matches = [own[0].match for own in trials]
+    return "".join(dict.fromkeys(match.caution for match in matches if match is not None))
 
 
 def losses_of(results: Mapping[int, Mapping[str, Any]]) -> Losses:

@@ -114,5 +114,7 @@ def inside(low: float, high: float, margin: float) -> bool:
 
 
 def digits(value: float) -> str:
-    """Four decimal places, or two digits of a small number."""
+    """Four decimal places, two digits of a small number, or four of a large one."""
+    if abs(value) >= 1e5:
+        return f"{value:.4g}"
     return f"{value:.4f}" if abs(value) >= 1e-3 or not value else f"{value:.2g}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.measures.gathering import Placed, gather_measures
+from pairform.experiments.results.records import MEASURED
 from pairform.experiments.study.spec import StudySpec
 from pairform.training.data.batches import Contents, Examples
 
@@ -18,8 +19,9 @@ class StudyContents:
 
     @property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that was read, by its path relative to the study's folder."""
-        return self.data.digests | {name: each for one in self.measures for name, each in one.gathered.digests.items()}
+        """SHA-256 of each file that was read, by its path relative to the study's folder; a measure's after `MEASURED`."""
+        found = {name: each for one in self.measures for name, each in one.gathered.digests.items()}
+        return self.data.digests | {MEASURED + name: each for name, each in found.items()}
 
     def open(self, spec: ModelSpec) -> Examples:
         """The data in a model's token ids; `SpecError` if its vocabulary is too small."""

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pairform.experiments.results.records import STUDY
-from pairform.experiments.results.summary import measures_in_order, results_of, trials_by_variant
+from pairform.experiments.results.summary import measures_in_order, timed_results, trials_by_variant
 from pairform.experiments.results.sweeps import Recipe
-from pairform.experiments.results.time_to_loss import times_to_loss, with_times
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
 from pairform.experiments.statistics.rules import ComparisonSpec, Quality
@@ -64,8 +63,7 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None, recipe: R
     factors = {factor: list(levels) for factor, levels in study.factors.items()}
     cells = [arm.levels for arm in study.arms.values()]
     groups = trials_by_variant(folder, recipe)
-    known = results_of(folder, groups, seeds)
-    known = with_times(known, times_to_loss(folder, groups, known))
+    known, _ = timed_results(folder, groups, seeds)
     results = [known.get(name, {}) for name in study.arms]
     design, rules = study.design, study.comparison
     aliases = alias_groups(list(factors), design.resolution) if isinstance(design, FractionalDesign) else []

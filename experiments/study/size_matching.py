@@ -20,6 +20,9 @@ from pairform.training.settings import TrainingSpec
 
 Count = Callable[[ModelSpec], int | float]
 Recount = Callable[[ModelSpec], tuple[float, float]]
+Found = tuple[dict[str, Any], Match]
+"""A patch, empty for a model that is closest as it is, and the size reached."""
+Kind = tuple[ModelSpec, int, str, str, str, int]
 TIMED = 8
 """Training steps that are timed; the fastest counts, since whatever else the machine does only adds to it."""
 ROUNDS = 3
@@ -28,7 +31,7 @@ LARGEST_SCALE = 1000
 
 
 def known_matches(out: Path, study: StudySpec) -> dict[str, Trial]:
-    """A trial of each variant in a study's folder that was scaled as the study asks.
+    """A trial of each variant in a study's folder that was scaled as the study asks, by its name with the tuned values.
 
     Timing a model again would give another size. So the one in the trial's record, which is written before the first trial
     starts, is kept.
@@ -39,7 +42,7 @@ def known_matches(out: Path, study: StudySpec) -> dict[str, Trial]:
     kept = {"by", "paths", "multiple"}
     if previous is None or previous.model_dump(include=kept) != study.match.model_dump(include=kept):
         return {}
-    return {trial.variant: trial for trial in trials_of(out) if trial.match is not None}
+    return {f"{trial.variant} {trial.setting}".strip(): trial for trial in trials_of(out) if trial.match is not None}
 
 
 class SizeMatching:
@@ -52,26 +55,33 @@ class SizeMatching:
         self, study: StudySpec, settings: MatchSpec, folder: Path, contents: StudyContents, known: Mapping[str, Trial]
     ) -> None:
         self.study, self.settings, self.folder, self.contents, self.known = study, settings, folder, contents, known
-        self.first: dict[str, Callable[[], float]] = {}
-        self.wanted: dict[str, float] = {}
+        self.first: dict[str, Variant] = {}
+        self.wanted: dict[Kind, float] = {}
+        self.found: dict[tuple[Kind, Kind], Found] = {}
 
     def __call__(self, variant: Variant) -> Variant:
         """The variant with one more patch; the first variant as it is."""
-        count, point = self.counter(variant.training), " ".join((*variant.point, *variant.setting))
+        point = " ".join((*variant.point, *variant.setting))
         if variant.variant == next(iter(self.study.arms)):
-            self.first[point] = partial(count, variant.spec)
+            self.first[point] = variant
             return variant
         if point not in self.first:  # it is not valid
             return variant
-        found = self.earlier(variant)
-        if found is None:
-            if point not in self.wanted:
-                self.wanted[point] = self.first[point]()
-            again = partial(self.again, count, self.first[point]) if self.timed else None
-            found = match(variant.spec, self.wanted[point], self.settings, count, again)
-        patch, reached = found
+        # models that differ in what does not change their time, such as the learning rate, get one size
+        kinds = kind_of(variant), kind_of(self.first[point])
+        if kinds not in self.found:
+            self.found[kinds] = self.earlier(variant) or self.search(variant, self.first[point])
+        patch, reached = self.found[kinds]
         changed = replace(variant, patches=(*variant.patches, patch))
         return replace(make_variant(self.study, changed, self.folder) if patch else variant, match=reached)
+
+    def search(self, variant: Variant, first: Variant) -> Found:
+        """The patch that brings a variant closest to the first one, and its size."""
+        count, own = self.counter(variant.training), partial(self.counter(first.training), first.spec)
+        if (kind := kind_of(first)) not in self.wanted:
+            self.wanted[kind] = own()
+        again = partial(self.again, count, own) if self.timed else None
+        return match(variant.spec, self.wanted[kind], self.settings, count, again)
 
     @property
     def timed(self) -> bool:
@@ -83,9 +93,9 @@ class SizeMatching:
             return lambda spec: step_seconds(spec, training, self.contents.open(spec), steps=TIMED)
         return lambda spec: costs(spec, self.contents.open(spec).lengths, training.dtype)[self.settings.by]
 
-    def earlier(self, variant: Variant) -> tuple[dict[str, Any], Match] | None:
+    def earlier(self, variant: Variant) -> Found | None:
         """The patch and the size of an earlier trial of this variant, if sizes are measured."""
-        trial = self.known.get(variant.name)
+        trial = self.known.get(variant.full_name)
         if not self.timed or trial is None or trial.match is None:
             return None
         patches, own = [thaw(patch) for patch in trial.patches], len(variant.patches)
@@ -102,9 +112,13 @@ class SizeMatching:
         return min(found), min(wanted)
 
 
-def match(
-    spec: ModelSpec, wanted: float, settings: MatchSpec, count: Count, again: Recount | None = None
-) -> tuple[dict[str, Any], Match]:
+def kind_of(variant: Variant) -> Kind:
+    """What the size of a model and the time of its steps depend on."""
+    training = variant.training
+    return variant.spec, training.batch, training.optimizer.name, training.dtype, training.device, training.threads
+
+
+def match(spec: ModelSpec, wanted: float, settings: MatchSpec, count: Count, again: Recount | None = None) -> Found:
     """Find the patch that brings a variant's size closest to `wanted`.
 
     Args:

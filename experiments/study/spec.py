@@ -35,6 +35,8 @@ from pairform.training.data.texts import Text
 from pairform.training.settings import Count, TrainingSpec
 from pairform.training.settings import OptimizerSpec as OptimizerSpec
 
+CHANGES_TIME = tuple(f"training.{name}" for name in ("batch", "dtype", "device", "threads", "optimizer", "optimizer.name"))
+"""Paths of the settings that the time of a step depends on."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 
@@ -239,9 +241,11 @@ class StudySpec(Spec):
         yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
         if self.tune and self.search is not None:
             yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
-        if self.tune and self.match is not None and self.match.by == "seconds":
+        of_time = [path for path in self.tune if path in CHANGES_TIME]
+        if self.match is not None and self.match.by == "seconds" and of_time:
             remedy = "Each setting would be scaled to a time of its own. Match by parameters or FLOPs."
-            yield Problem("match.by", "tune and a match by seconds together", "only one of the two", remedy)
+            found = "match by seconds and a tuned value that changes them"
+            yield Problem(f"tune.{of_time[0]}", found, "only one of the two", remedy)
         of_model = [path for path in self.tune if path.partition(".")[0] != "training"]
         if self.match is not None and of_model:
             remedy = "Tuned variants would differ in size: tune values of `training` only."

@@ -124,6 +124,37 @@ def data(random: Random, folder: Path) -> Input:
     return f"{kind} out of {name}: {content[:80]!r}", lambda: plan(file)
 
 
+QUESTION = {"source": "a b", "choices": ["c", "d"], "answer": 1}
+MEASURES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({"name": "choices", "file": "m.jsonl"}, QUESTION),
+    ({"name": "linear_probe", "train": "p.jsonl", "test": "m.jsonl"}, {"source": "a b", "label": "x"}),
+    (
+        {"name": "linear_probe", "train": "p.jsonl", "test": "m.jsonl", "pooling": "words"},
+        {"source": ["a", "b"], "label": ["x", "y"]},
+    ),
+    ({"name": "generation", "file": "m.jsonl"}, {"source": "a", "target": "b"}),
+    ({"name": "length_extrapolation"}, {}),
+)
+
+
+def measures(random: Random, folder: Path) -> Input:
+    """A study's measures and a line of their files, changed."""
+    measure, row = random.choice(MEASURES)
+    words = measure.get("pooling") == "words"
+    labelled = [{"source": ["a"] if words else "a", "label": [kind] if words else kind} for kind in ("x", "y")]
+    (folder / "p.jsonl").write_text("\n".join(map(json.dumps, labelled)))
+    changed = [json.dumps(row).encode(), as_text(mutated(row, random, random.choice((1, 1, 2))), random).replace(b"\n", b"")]
+    (folder / "m.jsonl").write_bytes(b"\n".join(changed))
+    (folder / "c.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    (folder / "d.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    given = {"name": "pairs", "train": ["c.jsonl"], "held_out": ["d.jsonl"]}
+    document = STUDY | {"data": given, "base": STUDY["base"] | {"vocabulary": 300}}
+    asked = mutated(measure, random, 1) if random.random() < 0.3 else measure
+    file = folder / "study.json"
+    file.write_text(json.dumps(document | {"measures": [asked]}))
+    return f"measures {str(asked)[:200]} of {changed[1][:300]!r}", lambda: plan(file)
+
+
 @functools.cache
 def bomb() -> bytes:
     """Few bytes that unpack to many."""
@@ -192,6 +223,7 @@ KINDS: Mapping[str, Callable[[Random, Path], Input]] = {
     "patch": patch,
     "study": study,
     "data": data,
+    "measures": measures,
     "checkpoint": checkpoint,
     "forward": forward,
     "generate": generate,

@@ -9,10 +9,12 @@ import torch
 
 import pairform
 from pairform.assemblies.specs.generation import GenerationSpec
+from pairform.experiments.execution.run import run_study
 from pairform.experiments.execution.trial import train
 from pairform.experiments.measures.gathering import measure
 from pairform.experiments.measures.generation import OpenedGeneration
-from pairform.experiments.study.planning import plan_trials
+from pairform.experiments.results.records import result_of
+from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import PairformError
 from tests.studies.by_hand import kept_settings, validated
 from tests.studies.measuring import BYTES, measured, opened, text_study, write_lines
@@ -165,3 +167,22 @@ def test_what_cannot_be_measured_is_refused_before_the_first_trial(case: str, tm
 def test_lengths_of_pairs_are_those_of_their_files(tmp_path: Path) -> None:
     with pytest.raises(PairformError, match=r"measures\[0\]: found length_extrapolation on pairs"):
         measured(text_study(tmp_path, [{"name": "length_extrapolation"}]))
+
+
+def test_measures_depend_on_neither_jobs_nor_other_trials(tmp_path: Path) -> None:
+    """Of trials in processes of their own; those of one variant are also the same without the other."""
+    write_lines(tmp_path / "q.jsonl", [{"source": word, "choices": ["a", "b"], "answer": 0} for word in ("ab", "b", "bab")])
+    write_lines(tmp_path / "p.jsonl", [{"source": word, "label": len(word) % 2} for word in ("ab", "b", "bab", "bbbb", "a")])
+    measures: list[dict[str, Any]] = [
+        {"name": "choices", "file": "q.jsonl"},
+        {"name": "linear_probe", "train": "p.jsonl", "test": "p.jsonl"},
+        {"name": "generation"},
+    ]
+    found = []
+    for jobs, variants in ((2, {"one": {}, "two": {"decoder": {"depth": 2}}}), (1, {"one": {}})):
+        file = text_study(tmp_path, measures, {"variants": variants, "training": {"steps": 2}})
+        out = tmp_path / f"jobs{jobs}"
+        run_study(read_study(file), out, source=tmp_path, jobs=jobs)
+        found.append({name: value for name, value in result_of(out, "one-seed0").items() if "." in name})
+    assert found[0] == found[1]
+    assert len(found[0]) == 7

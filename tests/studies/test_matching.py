@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 import pairform
-from pairform.experiments.execution.run import run_study
+from pairform.experiments.execution.run import prepare, run_study
 from pairform.experiments.report.reading import read_report
 from pairform.experiments.results.export import export
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.factor_results import factor_results
-from pairform.experiments.study.planning import read_study
+from pairform.experiments.study.planning import plan_trials, read_study
+from pairform.experiments.study.size_matching import known_matches
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import result, run, write_study
 
@@ -210,3 +212,21 @@ def test_effects_of_factors_say_that_a_combination_is_not_matched(tmp_path: Path
     losses = factor_results(tmp_path / "study")[0]
     assert losses.unmatched == ("depth=eight",)
     assert losses.aliased(["depth"]) == " Not matched in size: 1 of the combinations."
+
+
+def test_a_learning_rate_does_not_change_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is tuned, although each timing differs; a batch in a grid does. Also after an interruption."""
+    rates = {"training.optimizer.learning_rate": [0.1, 0.2]}
+    timer(monkeypatch)
+    swept = FRESH | WIDER | {"match": TIMED, "grid": {"training.batch": [4, 8]}, "tune": rates, "tune_seeds": [9]}
+    study = read_study(write_study(tmp_path, swept))
+    out = tmp_path / "study"
+    planned = plan_trials(study, tmp_path, gather(study, tmp_path))
+    sizes = {(trial.training.batch, trial.match) for trial in planned if trial.match is not None}
+    assert len(sizes) == 2, "one for each batch"
+    assert len({found for _, found in sizes}) == 2
+    out.mkdir()
+    prepare(out, study, planned[:7], retry=False)  # one of each size
+    timer(monkeypatch, scale=3.0)
+    again = plan_trials(study, tmp_path, gather(study, tmp_path), known_matches(out, study))
+    assert [trial.plan for trial in again] == [trial.plan for trial in planned]

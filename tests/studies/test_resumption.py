@@ -181,5 +181,5 @@ def test_other_measures_or_other_contents_of_their_files_need_another_folder(tmp
     with pytest.raises(OutputError, match="trials with other measures"):
         again({"name": "generation", "label": "own"})
     write_lines(tmp_path / "q.jsonl", [{"source": "a", "target": "c"}])
-    with pytest.raises(OutputError, match=r"other contents of q\.jsonl"):
+    with pytest.raises(OutputError, match=r"other contents of measures: q\.jsonl"):
         again()

@@ -145,6 +145,9 @@ def test_a_points_value_follows_its_trials(tmp_path: Path) -> None:
     assert points(tmp_path)[0]["loss"] == pytest.approx(sum(losses) / 2)
 
 
+LONGER = "length_extrapolation.loss_4x"
+
+
 def measured(folder: Path, patch: dict[str, Any], points: int) -> tuple[Search, list[str]]:
     """A search whose trials end at once, each with another result, and their names in the order they were handed out in."""
     study = read_study(write_study(folder, SEARCH | patch | {"search": {"points": points, **patch.get("search", {})}}))
@@ -155,17 +158,17 @@ def measured(folder: Path, patch: dict[str, Any], points: int) -> tuple[Search, 
     for name in search.queue([]):
         trial = TrialFolder(folder / "study", name)
         value = zlib.crc32(name.encode()) / 2**32
-        write_json(trial.path / "result.json", {"loss": value, "accuracy": value, "exact_match": value})
+        write_json(trial.path / "result.json", dict.fromkeys(("loss", "accuracy", "exact_match", LONGER), value))
         trial.write(trial.read().at("done"))
         search.update()
         names.append(name)
     return search, names
 
 
-@pytest.mark.parametrize(("measure", "best"), [("loss", min), ("accuracy", max), ("exact_match", max)])
+@pytest.mark.parametrize(("measure", "best"), [("loss", min), ("accuracy", max), ("exact_match", max), (LONGER, min)])
 def test_a_loss_is_made_small_and_an_accuracy_large(measure: str, best: Any, tmp_path: Path) -> None:
     """What Optuna holds for the best of the points is the best."""
-    search, names = measured(tmp_path, {"search": {"measure": measure}}, 6)
+    search, names = measured(tmp_path, {"search": {"measure": measure}, "measures": [{"name": "length_extrapolation"}]}, 6)
     values = [json.loads((tmp_path / "study" / "trials" / name / "result.json").read_text())[measure] for name in names]
     assert len(set(values)) == 6
     assert search.optuna.best_value == best(values)

@@ -12,7 +12,7 @@ from pairform.experiments.report.reading import read_report
 from pairform.experiments.results.export import export
 from pairform.experiments.results.records import TrialFolder
 from pairform.experiments.results.summary import summarise
-from pairform.experiments.results.time_to_loss import Times, first_reached
+from pairform.experiments.results.time_to_loss import Reached, Times, first_reached
 from tests.command_line.runner import CommandLine
 from tests.studies.small_study import write_results
 
@@ -40,12 +40,14 @@ CURVES: list[tuple[Curve, float | None]] = [
 def test_a_loss_is_reached_between_two_validations(curve: Curve, steps: float | None) -> None:
     lines = [each for step, loss in curve for each in (line(step, 0.0, "train"), line(step, loss))]
     found = first_reached(lines, 2.5)
-    assert found == (None if steps is None else pytest.approx((steps, 10 * steps, 2 * steps)))
+    known = None if found is None else (found.steps, found.tokens, found.seconds)
+    assert known == (None if steps is None else pytest.approx((steps, 10 * steps, 2 * steps)))
+    assert found is None or found.early == (steps == 10)
 
 
 def test_lines_that_cannot_be_read_are_no_validations() -> None:
     lines = [line(10, 4.0), {"step": 20, "split": "valid", "loss": None}, line(30, 2.0) | {"tokens": "many"}, line(40, 2.0)]
-    assert first_reached(lines, 3.0) == pytest.approx((25.0, 250.0, 50.0))
+    assert first_reached(lines, 3.0) == Reached(25.0, 250.0, 50.0)
 
 
 MEDIANS: list[tuple[list[float | None], float | None]] = [
@@ -90,6 +92,14 @@ def test_times_are_paired_by_seed_and_never_averaged_over_those_that_are_known(f
     forward = json.loads((folder / "trials" / "fast-seed0" / "trial.json").read_text())["costs"]["flops"]
     assert rows["fast"]["results"]["time_to_loss.flops"]["mean"] == 20 * 3 * 4 * forward
     assert rows["fast"]["results"]["time_to_loss.seconds"]["mean"] == 40
+    fast = rows["fast"]["time_to_loss"]["ratios"]
+    assert {name: fast[name]["mean"] for name in ("steps", "tokens", "flops", "seconds")} == pytest.approx(
+        dict.fromkeys(fast, 0.5)
+    )
+    assert (
+        "with 0.50 (95% interval 0.50 to 0.50) times the tokens of the first variant" in rows["fast"]["time_to_loss"]["finding"]
+    )
+    assert rows["first"]["time_to_loss"]["ratios"] == rows["slow"]["time_to_loss"]["ratios"] == {}
     slow = rows["slow"]
     assert "time_to_loss.steps" not in slow["results"] | slow["difference"]
     assert {name: slow["time_to_loss"][name] for name in ("reached", "seeds")} == {"reached": 2, "seeds": 3}

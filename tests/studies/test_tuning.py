@@ -305,7 +305,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"tune": {"decoder.depth": [1, 2]}, "match": {"by": "parameters"}},
         ["tune.decoder.depth: found match and a tuned value outside"],
     ),
-    "match by time": ({"match": {"by": "seconds"}}, ["match.by: found tune and a match by seconds"]),
+    "match by time": (
+        {"match": {"by": "seconds"}, "tune": {"training.batch": [2, 4]}},
+        ["tune.training.batch: found match by seconds and a tuned value that changes them"],
+    ),
     "too many trials": ({"budget": {"trials": 20}}, ["budget.trials: found 21 trials"]),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pairform.experiments.results.records import Match, TrialFolder
 from pairform.experiments.results.two_studies import compare_studies
 from pairform.registry import OutputError
 from tests.command_line.runner import CommandLine, document
@@ -63,6 +64,25 @@ def test_changed_data_files_are_other_data(tmp_path: Path) -> None:
     for folder, digest in zip(folders, ("0", "1"), strict=True):
         (folder / "data.json").write_text(json.dumps({"text.txt": digest * 64}))
     assert not compare_studies(*folders).same_data
+
+
+def test_files_of_measures_are_not_data(tmp_path: Path) -> None:
+    folders = [write_results(tmp_path / name, {"v": [1.0, 2.0, 4.0]}) for name in "ab"]
+    for folder, more in zip(folders, ({}, {"measures: q.jsonl": "1" * 64}), strict=True):
+        (folder / "data.json").write_text(json.dumps({"text.txt": "0" * 64} | more))
+    assert compare_studies(*folders).same_data
+
+
+def test_a_variant_that_is_not_matched_in_its_study_is_flagged(tmp_path: Path) -> None:
+    folders = [write_results(tmp_path / name, {"v": [1.0, 2.0, 4.0], "w": [1.0, 2.0, 3.0]}) for name in "ab"]
+    match = Match(by="parameters", wanted=100, found=112, tolerance=0.01)
+    for seed in range(3):
+        folder = TrialFolder(folders[1], f"w-seed{seed}")
+        folder.write(folder.read().model_copy(update={"match": match}))
+    found = compare_studies(*folders)
+    sentences = {name: pair.sentence(found.rules) for name, pair in found.variants.items()}
+    assert sentences["w"].endswith(" Not matched: parameters +12.00%, which may explain a difference.")
+    assert "Not matched" not in sentences["v"]
 
 
 def test_the_command_says_what_was_found(
