@@ -10,6 +10,7 @@ from typing import Any
 from pairform.assemblies.analysis.diagrams import diagram
 from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.report import ladder
 from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
 from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
 from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
@@ -75,6 +76,7 @@ def render(found: Report) -> str:
         counts=counts(found),
         findings=[] if found.factors else [variant for variant in found.variants if variant.findings],
         factors=[factor_table(each) for each in found.factors],
+        ladder=ladder.section(found.ladder),
         rules=found.study.comparison.explanation,
         failed=[trial for trial in found.trials if trial.status == "failed"],
         columns=shown,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.results.ladder import VariantLaw, ladder_results
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -103,12 +104,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. factors: their effects on each measure; none in a study without factors."""
+    """The contents of a report.
+
+    factors: their effects on each measure; none in a study without factors.
+    ladder:  the scaling law of each variant; none in a study of one size.
+    """
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
     factors: list[FactorResults]
+    ladder: list[VariantLaw]
 
     @property
     def first(self) -> str:
@@ -132,7 +138,7 @@ def read_report(folder: Path) -> Report:
     rows = summarise(folder)
     variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder))
+    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder), ladder_results(folder))
 
 
 def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
