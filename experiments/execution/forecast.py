@@ -1,7 +1,8 @@
 """What a study would take, and what it could show, before it runs."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
 from pairform.experiments.results.records import NEW, STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
+from pairform.experiments.statistics.scaling import Law, Observation, law_of
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
@@ -30,6 +32,7 @@ class VariantForecast:
     trials:       one for each seed.
     parameters:   shared ones counted once.
     flops:        of a forward pass over the longest source and target.
+    law:          N, D and C of its point on a ladder, by name, as in its results; D of the longest examples. Else empty.
     step_seconds: of one step of training, timed; None if it was not.
     """
 
@@ -39,6 +42,7 @@ class VariantForecast:
     flops: int
     steps: int
     step_seconds: float | None
+    law: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
@@ -83,6 +87,13 @@ class Forecast:
         return alias_groups(list(self.study.factors), design.resolution) if isinstance(design, FractionalDesign) else []
 
     @property
+    def law(self) -> Law | None:
+        """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
+        own = self.variants[: len(self.variants) // len(self.study.arms)]
+        points = [Observation(each.name, 0, *map(float, each.law.values()), loss=1.0) for each in own if each.law]
+        return law_of(points) if points else None
+
+    @property
     def detectable(self) -> float | None:
         """The smallest difference that the study's seeds show; None if that is not known."""
         return None if self.noise is None else self.noise.detectable(self.seeds, self.comparisons, self.study.comparison)
@@ -122,12 +133,24 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
             trials[0].costs["flops"],
             trials[0].training.steps,
             step_seconds(work, study, trials[0], contents) if timed else None,
+            law_sizes(trials[0], contents) if trials[0].rung else {},
         )
         for name, trials in by_variant.items()
     ]
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
     comparisons = len(variants) - len(variants) // len(study.arms)
     return Forecast(study, variants, room(planned, 1), comparisons, known)
+
+
+def law_sizes(trial: Trial, contents: Contents) -> dict[str, int]:
+    """N, D and C of a trial, as if all its examples had the longest lengths."""
+    settings = trial.training
+    longest = sum(contents.open(load_spec(dict(trial.spec))).lengths)
+    return {
+        "non_embedding_parameters": trial.costs["non_embedding_parameters"],
+        "training_tokens": settings.steps * settings.batch * longest,
+        "training_flops": trial.costs["training_flops"],
+    }
 
 
 @deterministic()

@@ -193,3 +193,16 @@ def test_the_report_shows_the_sizes(tmp_path: Path) -> None:
     assert section.count("<circle") == 6
     write_results(tmp_path / "one", {"separate": [1.0, 2.0]})
     assert 'id="sizes"' not in report(tmp_path / "one" / "study").read_text()
+
+
+def test_the_plan_says_which_law_the_sizes_identify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = CommandLine(monkeypatch, capsys)
+    ladder = write_study(tmp_path / "ladder", {"ladder": SIZES, "seeds": [0]})
+    grid = write_study(tmp_path / "grid", {"ladder": SIZES, "seeds": [0], "grid": {"training.steps": [1, 2, 4]}})
+    assert "The sizes identify L(C) = E + K / C^gamma." in command("study", "plan", ladder, "--no-time").out
+    found = json.loads(command("study", "plan", grid, "--no-time", "--json").out)
+    assert found["law"] == "parameters_tokens"
+    assert set(found["variants"][0]["law"]) == {"non_embedding_parameters", "training_tokens", "training_flops"}
+    assert found["comparisons"] == 3 * 3
