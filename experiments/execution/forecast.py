@@ -90,7 +90,7 @@ class Forecast:
     def law(self) -> Law | None:
         """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
         own = self.variants[: len(self.variants) // len(self.study.arms)]
-        points = [Observation(each.name, 0, *map(float, each.law.values()), loss=1.0) for each in own if each.law]
+        points = [Observation(each.name, 0, *map(float, each.law.values()), 1.0) for each in own if each.law]
         return law_of(points) if points else None
 
     @property
