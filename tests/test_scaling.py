@@ -138,3 +138,45 @@ def test_scores_keep_their_size() -> None:
 )
 def test_layers_keep_their_place_in_the_cycle(depth: int, new: int, period: int, expected: list[int]) -> None:
     assert sources(depth, new, period) == expected
+
+
+def test_windows_are_scaled_if_asked() -> None:
+    """The largest gets the wanted length, and others keep their ratio. Causal ones have none to the right."""
+    windows = [{"mask": {"causal": True, "window": [left, 0]}} for left in (400, 100)]
+    cycle = [{"branches": {"self_attention": patch}} for patch in windows]
+    spec = pairform.load_spec("gemma-2-2b", {"decoder": {"cycle": cycle}})
+    layers: list[Any] = [layer.branches["self_attention"] for layer in pairform.scale(spec, depth=2, window=8).last.layers]
+    assert [layer.mask.window for layer in layers] == [(8, 0), (2, 0)]
+    layers = [layer.branches["self_attention"] for layer in pairform.scale(spec, depth=2).last.layers]
+    assert [layer.mask.window for layer in layers] == [(400, 0), (100, 0)]
+    with pytest.raises(pairform.PairformError, match="window: found 8, expected none: the model has no sliding window"):
+        pairform.scale("t5-small", window=8)
+
+
+def test_the_divisors_of_longrope_follow_the_head_dimension() -> None:
+    """Each pair keeps the divisor of the pair at its relative place."""
+    scaling = {"name": "longrope", "short": [1.0] * 4 + [2.0] * 4, "long": [1.0] * 4 + [4.0] * 4, "original_length": 64}
+    attention = {"heads": 2, "kv_heads": 2, "head_dim": 16, "position": {"scaling": scaling}}
+    spec = pairform.load_spec("gemma-2-2b", {"decoder": {"width": 32, "layer": {"branches": {"self_attention": attention}}}})
+    found: Any = pairform.scale(spec, width=16).last.layer.branches["self_attention"]
+    assert found.head_dim == 8
+    assert found.position.scaling.short == (1.0, 1.0, 2.0, 2.0)
+    assert found.position.scaling.long == (1.0, 1.0, 4.0, 4.0)
+
+
+def test_sizes_inside_blocks_follow_the_width() -> None:
+    """Of experts, latent vectors and low-rank embeddings. Numbers of experts stay."""
+    latent = {"name": "latent_attention", "heads": 4, "head_dim": 32, "latent": 64, "rope_dim": 16, "mask": {"causal": True}}
+    experts = {"name": "mixture", "experts": 6, "expert": {"name": "gated", "hidden": 96}}
+    branches = {"self_attention": latent | {"kv_heads": None, "position": {"name": "rope"}}, "feed_forward": experts}
+    stack = {"width": 128, "embedding": {"name": "factorised", "rank": 32}, "layer": {"branches": branches}, "cycle": []}
+    spec = pairform.load_spec("gemma-2-2b", {"decoder": stack})
+    document = pairform.scale(spec, width=64).document()["decoder"]
+    attention, mixture = (document["layer"]["branches"][name] for name in ("self_attention", "feed_forward"))
+    assert {name: attention[name] for name in ("heads", "head_dim", "latent", "rope_dim")} == {
+        "heads": 2,
+        "head_dim": 32,
+        "latent": 32,
+        "rope_dim": 16,
+    }
+    assert (mixture["experts"], mixture["expert"]["hidden"], document["embedding"]["rank"]) == (6, 48, 16)

@@ -1,12 +1,14 @@
 """What a study would take, and what it could show, before it runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.results.noise import Noise, noise_of
 from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
+from pairform.experiments.statistics.scaling import Law, Observation, law_of
 from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
@@ -27,6 +29,7 @@ class VariantForecast:
     flops:        of a forward pass over the longest source and target.
     step_seconds: of one step of training, timed; None if it was not. Of tuned values, those of the costliest model and batch.
     steps:        of one trial; all_steps: of all.
+    law:          N, D and C of its point on a ladder, by name, as in its results; D of the longest examples. Else empty.
     """
 
     name: str
@@ -36,6 +39,7 @@ class VariantForecast:
     steps: int
     step_seconds: float | None
     all_steps: int
+    law: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
@@ -82,6 +86,15 @@ class Forecast:
         return alias_groups(list(self.study.factors), design.resolution) if isinstance(design, FractionalDesign) else []
 
     @property
+    def law(self) -> Law | None:
+        """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
+        own = f"{next(iter(self.study.arms))} rung="
+        sizes = {each.name: each.law for each in self.variants if each.law and each.name.startswith(own)}
+        keys = ("non_embedding_parameters", "training_tokens", "training_flops")
+        points = [Observation(name, 0, law[keys[0]], law[keys[1]], law[keys[2]], 1.0) for name, law in sizes.items()]
+        return law_of(points) if points else None
+
+    @property
     def detectable(self) -> float | None:
         """The smallest difference that the study's seeds show; None if that is not known."""
         return None if self.noise is None else self.noise.detectable(self.seeds, self.comparisons, self.study.comparison)
@@ -125,6 +138,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
                 one.training.steps,
                 timed_step(one, contents) if timed else None,
                 sum(trial.training.steps for trial in trials),
+                law_sizes(one, contents) if one.rung else {},
             )
         )
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
@@ -137,3 +151,14 @@ def timed_step(trial: Trial, contents: StudyContents) -> float:
     """Seconds of a step of a trial's training."""
     spec = load_spec(dict(trial.spec))
     return step_seconds(spec, trial.training, contents.open(spec), trial.seed)
+
+
+def law_sizes(trial: Trial, contents: StudyContents) -> dict[str, int]:
+    """N, D and C of a trial, as if all its examples had the longest lengths."""
+    settings = trial.training
+    longest = sum(contents.open(load_spec(dict(trial.spec))).lengths)
+    return {
+        "non_embedding_parameters": trial.costs["non_embedding_parameters"],
+        "training_tokens": settings.steps * settings.batch * longest,
+        "training_flops": trial.costs["training_flops"],
+    }

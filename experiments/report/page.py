@@ -17,6 +17,7 @@ from pairform.experiments.report.fronts import fronts
 from pairform.experiments.report.looks import looks
 from pairform.experiments.report.reading import LONGEST_NAME, Report, Variant, read_report
 from pairform.experiments.report.section import Section
+from pairform.experiments.report.sizes import sizes
 from pairform.experiments.report.static import svg
 from pairform.experiments.report.sweep import tuning
 from pairform.experiments.report.table import results, trials
@@ -25,7 +26,7 @@ from pairform.registry import InputError, SpecError, not_installed, replace_text
 from pairform.registry.errors import cut_middle
 
 PAGE = "report.html"
-SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, tuning, results, fronts, curves)
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, tuning, sizes, results, fronts, curves)
 """The sections of the page in their order; one without results is None and left out."""
 LIBRARY = "vendored/echarts.common.min.js"
 """Draws charts; see the notes beside it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pairform.experiments.report.tuning_reading import Tuning, read_tuning
+from pairform.experiments.results.ladder import VariantLaw, ladder_results
 from pairform.experiments.results.metric_lines import read_metrics
 from pairform.experiments.results.records import (
     ENVIRONMENT,
@@ -110,6 +111,7 @@ class Report:
 
     factors: their effects on each measure; none in a study without factors.
     tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
+    ladder:  the scaling law of each variant; none in a study of one size.
     """
 
     study: StudySpec
@@ -117,6 +119,7 @@ class Report:
     environment: dict[str, Any]
     factors: list[FactorResults]
     tuning: Tuning | None
+    ladder: list[VariantLaw]
 
     @property
     def first(self) -> str:
@@ -145,7 +148,9 @@ def read_report(folder: Path) -> Report:
         for name, row in zip(names, rows, strict=True)
     ]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder), read_tuning(folder))
+    environment = read_json(file) if file.is_file() else {}
+    found = read_tuning(folder), ladder_results(folder)
+    return Report(study, variants, environment, factor_results(folder), *found)
 
 
 def short_names(names: list[str]) -> list[str]:
@@ -181,11 +186,11 @@ def read_variant(
 
 def findings(row: dict[str, Any]) -> dict[str, str]:
     """What was found of each measure, and of how long it takes to the first variant's loss."""
-    found = {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
+    found = {}
     if "also" in row:
-        found["also"] = (
-            f"{', '.join(cut_middle(name, LONGEST_NAME) for name in row['also'])}: the same model, training and weights."
-        )
+        names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row["also"])
+        found["also"] = f"The same model, training and weights as {names}, which has no trials of its own."
+    found |= {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
     return found | ({"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {})
 
 

@@ -64,4 +64,4 @@ def observation(trial: Trial, result: Mapping[str, Any]) -> Observation | None:
     values = [result.get(name) for name in NEEDED]
     if not trial.rung or any(value is None or value <= 0 for value in values):
         return None
-    return Observation(trial.seed, *(float(value) for value in values if value is not None))
+    return Observation(trial.point, trial.seed, *(float(value) for value in values if value is not None))

@@ -7,6 +7,7 @@ import numpy as np
 
 from pairform.experiments.statistics.scaling import (
     FEWEST_SIZES,
+    MOST_LEVERAGE,
     RESAMPLES,
     Estimate,
     Observation,
@@ -56,7 +57,7 @@ def minimum(points: Sequence[Observation], resamples: int) -> Estimate:
     solve = np.linalg.pinv(powers)
     curve = solve @ losses
     residuals = losses - powers @ curve
-    leverage = np.clip((powers * solve.T).sum(1), 0.0, 0.95)
+    leverage = np.clip((powers * solve.T).sum(1), 0.0, MOST_LEVERAGE)
     widened = residuals / (1 - leverage)
     widened -= widened.mean()
     chosen = np.random.default_rng(0).integers(losses.size, size=(resamples, losses.size))

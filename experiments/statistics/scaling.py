@@ -9,11 +9,14 @@ Percentiles are those of Student's t (Hesterberg 2015, "What teachers should kno
 """
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
+from numpy.typing import NDArray
 
 from pairform.experiments.statistics.intervals import CONFIDENCE, t_quantile
 from pairform.experiments.statistics.law_fitting import FLATTEST, Design, Values, fit, refit
@@ -23,9 +26,11 @@ Resampled = Literal["seeds", "residuals"]
 RESAMPLES = 1000
 MANY_SEEDS = 10
 """Number of seeds from which seeds are resampled: the percentiles of fewer are few."""
+MOST_LEVERAGE = 0.95
+"""A loss with more leverage determines the fit alone, so that its residual is nearly zero."""
 FEWEST_SIZES = 3
-SAME = 0.02
-"""Relative difference up to which two numbers of tokens or FLOPs count as equal: short examples differ between seeds."""
+SAME = 0.05
+"""Relative difference up to which two numbers of tokens or FLOPs count as equal."""
 NAMES: dict[Law, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "parameters_tokens": (("A", "B"), ("alpha", "beta")),
     "compute": (("K",), ("gamma",)),
@@ -35,8 +40,9 @@ NAMES: dict[Law, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Observation:
-    """One trial: its seed, N, D, C and validation loss."""
+    """One trial: its size and point of the grid, its seed, N, D, C and validation loss."""
 
+    cell: str
     seed: int
     parameters: float
     tokens: float
@@ -84,14 +90,27 @@ def law_of(points: Sequence[Observation]) -> Law | None:
     """The law that a ladder's design identifies; None for fewer than three sizes, or untrained ones."""
     if any(min(point.parameters, point.tokens, point.flops, point.loss) <= 0 for point in points):
         return None
+    cells = cells_of(points)
     by_size: dict[float, set[int]] = {}
-    levels = level_of([point.tokens for point in points])
-    for point, level in zip(points, levels, strict=True):
-        by_size.setdefault(point.parameters, set()).add(level)
+    levels = level_of([mean_of("tokens", cell) for cell in cells])
+    for cell, level in zip(cells, levels, strict=True):
+        by_size.setdefault(cell[0].parameters, set()).add(level)
     several = sum(len(own) >= 2 for own in by_size.values())
     if several >= FEWEST_SIZES and len(set(levels)) >= FEWEST_SIZES:
         return "parameters_tokens"
-    return "compute" if len(set(level_of([point.flops for point in points]))) >= FEWEST_SIZES else None
+    return "compute" if len(set(level_of([mean_of("flops", cell) for cell in cells]))) >= FEWEST_SIZES else None
+
+
+def cells_of(points: Sequence[Observation]) -> list[list[Observation]]:
+    """The trials of each size and point of the grid. If examples differ in length, their D differs a little between seeds."""
+    cells: dict[str, list[Observation]] = {}
+    for point in points:
+        cells.setdefault(point.cell, []).append(point)
+    return list(cells.values())
+
+
+def mean_of(measure: Literal["tokens", "flops", "loss"], cell: Sequence[Observation]) -> float:
+    return statistics.fmean(getattr(point, measure) for point in cell)
 
 
 def level_of(values: Sequence[float]) -> list[int]:
@@ -122,7 +141,7 @@ def fit_law(points: Sequence[Observation], resamples: int = RESAMPLES) -> LawFit
     design, middle, losses = design_of(law, [points])
     if losses.size <= design.parameters:
         return LawFit(law, {name: Estimate(None, None, None) for name in ("E", *sum(NAMES[law], ()))}, "residuals", losses.size)
-    theta, drawn, tail, resampled = bootstrap(design, losses, [point.seed for point in points], resamples)
+    theta, drawn, tail, resampled = bootstrap(design, points, losses, resamples)
     low, high = design.bounds(float(losses.min()))
     terms, found = design.terms, {"E": estimate(np.exp(theta[0]), np.exp(drawn[:, 0]), tail, np.exp(low[0]), np.exp(high[0]))}
     for term, (coefficient, exponent) in enumerate(zip(*NAMES[law], strict=True)):
@@ -146,7 +165,7 @@ def multiplier(first: Sequence[Observation], other: Sequence[Observation], resam
     check = interpolated(first, other)
     if losses.size <= design.parameters:
         return Multiplier(law, Estimate(None, None, None), "residuals", check)
-    theta, drawn, tail, resampled = bootstrap(design, losses, [point.seed for point in (*first, *other)], resamples)
+    theta, drawn, tail, resampled = bootstrap(design, (*first, *other), losses, resamples)
     cost = [float(np.mean([np.log(each.flops / (each.parameters * each.tokens)) for each in own])) for own in (first, other)]
     values = [worth(design, each, middle, cost) for each in (theta[None], drawn)]
     found = estimate(float(values[0][0]), values[1], tail)
@@ -176,30 +195,44 @@ def worth(design: Design, theta: Values, middle: Values, cost: Sequence[float]) 
     return found
 
 
-def bootstrap(design: Design, losses: Values, seeds: Sequence[int], resamples: int) -> tuple[Values, Values, float, Resampled]:
-    """The best fit, refits to resampled losses, the probability beyond each end of an interval, and what was resampled."""
+def bootstrap(
+    design: Design, points: Sequence[Observation], losses: Values, resamples: int
+) -> tuple[Values, Values, float, Resampled]:
+    """The best fit, refits to resampled losses, the probability beyond each end of an interval, and what was resampled.
+
+    The residuals of two variants with the same seed at the same point are drawn together: they share the seed's data.
+    """
     theta, bound = fit(design, losses)
     predicted, slopes = (each[0] for each in design.predict(theta[None]))
-    random = np.random.default_rng(0)
     residuals = np.log(losses) - predicted
-    groups = [np.flatnonzero(np.asarray(seeds) == seed) for seed in dict.fromkeys(seeds)]
-    complete = len({tuple(design.variant[group]) for group in groups}) == 1
-    if len(groups) >= MANY_SEEDS and complete:
+    seeds = together([point.seed for point in points], design.variant)
+    if seeds is not None and len(seeds) >= MANY_SEEDS:
         resampled: Resampled = "seeds"
-        grid = np.stack(groups)  # [seeds, points]
-        chosen = random.integers(len(groups), size=(resamples, len(groups)))
-        drawn_residuals = np.empty((resamples, losses.size))
-        drawn_residuals[:, grid.ravel()] = residuals[grid][chosen].reshape(resamples, -1)
-        freedom, widening = len(groups) - 1, math.sqrt(len(groups) / (len(groups) - 1))
+        units, freedom, widening = seeds, len(seeds) - 1, math.sqrt(len(seeds) / (len(seeds) - 1))
     else:
         resampled = "residuals"
         leverage = np.einsum("ij,jk,ik->i", slopes, np.linalg.pinv(slopes.T @ slopes), slopes)
-        widened = residuals / (1 - np.clip(leverage, 0.0, 0.95))
-        widened -= widened.mean()
-        drawn_residuals = widened[random.integers(losses.size, size=(resamples, losses.size))]
-        freedom, widening = losses.size - design.parameters, 1.0
-    drawn, _ = refit(design, np.repeat(theta[None], resamples, 0), predicted + drawn_residuals, bound)
-    return theta, drawn, tail_probability(freedom, widening), resampled
+        residuals = residuals / (1 - np.clip(leverage, 0.0, MOST_LEVERAGE))
+        residuals -= residuals.mean()
+        pairs = together([(point.cell, point.seed) for point in points], design.variant)
+        units = np.arange(losses.size)[:, None] if pairs is None else pairs
+        freedom, widening = max(1, (losses.size - design.parameters) // units.shape[1]), 1.0
+    chosen = np.random.default_rng(0).integers(len(units), size=(resamples, len(units)))
+    drawn = np.empty((resamples, losses.size))
+    drawn[:, units.ravel()] = residuals[units][chosen].reshape(resamples, -1)
+    refits, _ = refit(design, np.repeat(theta[None], resamples, 0), predicted + drawn, bound)
+    return theta, refits, tail_probability(freedom, widening), resampled
+
+
+def together(
+    keys: Sequence[Hashable], variant: Int[NDArray[np.int64], " losses"]
+) -> Int[NDArray[np.int64], "units each"] | None:
+    """The places of the losses with equal keys; None unless each key has losses of the same variants."""
+    places: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    kinds = {tuple(variant[own]) for own in places.values()}
+    return np.array(list(places.values())) if len(kinds) == 1 else None
 
 
 def tail_probability(freedom: int, widening: float) -> float:
@@ -232,13 +265,7 @@ def interpolated(first: Sequence[Observation], other: Sequence[Observation]) -> 
 
 def frontier(points: Sequence[Observation]) -> list[tuple[float, float]]:
     """Compute and mean loss of the sizes and tokens whose loss no smaller compute reaches, by compute."""
-    groups: dict[tuple[float, int], list[Observation]] = {}
-    for point, level in zip(points, level_of([each.tokens for each in points]), strict=True):
-        groups.setdefault((point.parameters, level), []).append(point)
-    means = sorted(
-        (float(np.mean([each.flops for each in group])), float(np.mean([each.loss for each in group])))
-        for group in groups.values()
-    )
+    means = sorted((mean_of("flops", cell), mean_of("loss", cell)) for cell in cells_of(points))
     lowest = math.inf
     found = []
     for compute, loss in means:

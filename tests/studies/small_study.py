@@ -73,7 +73,8 @@ def write_results(
     """
     seeds = list(range(max(map(len, losses.values()))))
     file = write_study(folder, {"variants": None, "training": {"steps": 0}, "seeds": seeds} | (patch or {}))
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"variants": {name: {} for name in losses}}))
+    variants = {name: {"initializer_range": 0.1 + place / 1000} if place else {} for place, name in enumerate(losses)}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"variants": variants}))
     study, out = read_study(file), folder / "study"
     planned = plan_trials(study, folder, gather(study, folder))
     out.mkdir()

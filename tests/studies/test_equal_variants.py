@@ -38,7 +38,7 @@ def test_equal_variants_share_their_trials(
     rows = json.loads(command("study", "status", tmp_path / "study", "--json").out)["variants"]
     assert {row["variant"]: row.get("also") for row in rows} == {"separate": None, "merged": ["joint"]}
     command("study", "report", tmp_path / "study")
-    assert "joint: the same model, training and weights" in (tmp_path / "study" / "report.html").read_text("utf-8")
+    assert "The same model, training and weights as joint" in (tmp_path / "study" / "report.html").read_text("utf-8")
 
 
 def test_a_second_name_may_be_added_and_chosen(tmp_path: Path) -> None:

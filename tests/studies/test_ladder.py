@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 import pairform
+from pairform.experiments.report import report
 from pairform.experiments.results.ladder import ladder_results
 from pairform.experiments.results.records import Trial, trials_of
 from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from tests.command_line.runner import CommandLine
 from tests.forked import ended, kill_session, start_pairform
-from tests.studies.small_study import lines, result, run, write_study
+from tests.studies.small_study import lines, result, run, write_results, write_study
 
 KILLS, SEED = int(os.environ.get("PAIRFORM_KILLS", "5")), 5
 SIZES: dict[str, Any] = {
@@ -180,3 +181,29 @@ def test_what_cannot_be_scaled_is_refused(case: str, tmp_path: Path) -> None:
         run(tmp_path, patch)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not (tmp_path / "study").exists()
+
+
+def test_the_report_shows_the_sizes(tmp_path: Path) -> None:
+    """A table and a chart, with names as text. A study of one size has no such section."""
+    hostile = "<b onclick=alert(1)>"
+    run(tmp_path, {"ladder": SIZES, "variants": {"merged": None, hostile: {"encoder": {"dropout": 0.1}}}, "seeds": [0]}, jobs=2)
+    page = report(tmp_path / "study").read_text()
+    section = page[page.index('id="sizes"') : page.index('id="results"')]
+    assert hostile not in page
+    assert "&lt;b onclick=alert(1)&gt;" in section
+    assert section.count("Loss and training compute") > 1
+    write_results(tmp_path / "one", {"separate": [1.0, 2.0]})
+    assert 'id="sizes"' not in report(tmp_path / "one" / "study").read_text()
+
+
+def test_the_plan_says_which_law_the_sizes_identify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = CommandLine(monkeypatch, capsys)
+    ladder = write_study(tmp_path / "ladder", {"ladder": SIZES, "seeds": [0]})
+    grid = write_study(tmp_path / "grid", {"ladder": SIZES, "seeds": [0], "grid": {"training.steps": [1, 2, 4]}})
+    assert "The sizes identify L(C) = E + K / C^gamma." in command("study", "plan", ladder, "--no-time").out
+    found = json.loads(command("study", "plan", grid, "--no-time", "--json").out)
+    assert found["law"] == "parameters_tokens"
+    assert set(found["variants"][0]["law"]) == {"non_embedding_parameters", "training_tokens", "training_flops"}
+    assert found["comparisons"] == 3 * 3

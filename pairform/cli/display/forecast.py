@@ -21,6 +21,7 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
         "comparisons": found.comparisons,
         "sweep_trials": found.swept,
         "aliases": found.aliases,
+        "law": found.law,
         "noise": None,
     }
     if found.noise is not None:
@@ -32,13 +33,15 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
 
 def print_forecast(found: "Forecast", difference: float | None) -> None:
     table = Sheet()
-    for column in ("variant", "trials", "parameters", "FLOPs", "ms a step", "time of all"):
+    sizes = ("N", "D", "C") if found.study.ladder else ("parameters", "FLOPs")
+    for column in ("variant", "trials", *sizes, "ms a step", "time of all"):
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant in found.variants:
         timed = (
             ("", "") if variant.step_seconds is None else (f"{1000 * variant.step_seconds:.1f}", duration(variant.seconds or 0))
         )
-        table.add_row(variant.name, str(variant.trials), f"{variant.parameters:,}", f"{variant.flops:,}", *timed)
+        law = [f"{number:.3g}" for number in variant.law.values()]
+        table.add_row(variant.name, str(variant.trials), *(law or (f"{variant.parameters:,}", f"{variant.flops:,}")), *timed)
     console.print(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
     console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
@@ -47,6 +50,11 @@ def print_forecast(found: "Forecast", difference: float | None) -> None:
         console.print(
             f"{found.swept} of the trials choose the tuned values; at most {rest} retrain the variants on other seeds."
         )
+    if found.study.ladder:
+        from pairform.experiments.results.law_sentences import FORMULAS
+
+        said = "no scaling law" if found.law is None else FORMULAS[found.law]
+        console.print(f"The sizes identify {said}.")
     for group in found.aliases:
         console.print(printable(f"Aliased: {', '.join(group)}."))
     for line in noise_lines(found, difference):
