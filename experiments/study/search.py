@@ -16,8 +16,9 @@ from optuna.trial import TrialState, create_trial
 
 from pairform.experiments.results.records import Trial, TrialFolder, result_of
 from pairform.experiments.study.contents import StudyContents
+from pairform.experiments.study.limits import SearchSpec
 from pairform.experiments.study.planning import make_variants, trials_for
-from pairform.experiments.study.spec import SearchSpec, StudySpec
+from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Variant, combination
 from pairform.registry import OutputError, PairformError, Problem, SpecError, parse_json, read_text, shorten, thaw
 from pairform.registry.run_folders import write_json

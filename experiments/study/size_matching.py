@@ -11,7 +11,8 @@ from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import STUDY, Match, Trial, amount, trials_of
 from pairform.experiments.study.contents import StudyContents
-from pairform.experiments.study.spec import MatchSpec, StudySpec
+from pairform.experiments.study.limits import MatchSpec
+from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.steps import step_seconds
 from pairform.experiments.study.variants import Variant, make_variant
 from pairform.registry import Problem, SpecError, merge_patch, patch_at, read_json, thaw
