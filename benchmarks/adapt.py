@@ -42,7 +42,7 @@ def steps(options: Options) -> int:
     return 1 if options.device == "cpu" else STEPS
 
 
-def write(folder: Path, case: Case) -> None:
+def write(folder: Path, case: Case, options: Options) -> None:
     patch = {"vocabulary": case["vocabulary"]}
     if case["source"] < 128:
         patch |= dict.fromkeys(("encoder", "decoder"), models.TINY)

@@ -22,9 +22,9 @@ from benchmarks.compare import (
     Make,
     Timed,
     best_of_transformers,
+    forget_peak_of_gpu,
     ratios,
     relative,
-    synchronise,
     take_turns,
     timed,
 )
@@ -33,7 +33,8 @@ from benchmarks.options import Options, parse
 
 Case = dict[str, Any]
 """Plain data: lengths, batch and dtype; `runs`; and `apart` for a case that takes minutes: every setting then runs once per
-turn in a separate process, which measures time and memory together. With `whole`, memory includes what the setting loads."""
+turn in a separate process, which measures time and memory together. With `whole`, memory includes what the setting loads.
+`tolerance`: of deep models, whose layers add up roundings."""
 ON_A_GPU = 3
 """Timed calls of a setting in a separate process."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -45,6 +46,7 @@ class Benchmark:
     """The parts that differ between benchmarks.
 
     module:     name of the module, used to start separate processes.
+    on_a_gpu:   the cases with `--device cuda`; by default the same.
     write:      writes the checkpoint of a case into a folder. Cases with the same `folder` share it.
     settings:   by name, functions that make each setting's callable from a folder and a case.
     name, what: file name and description of the result.
@@ -57,12 +59,13 @@ class Benchmark:
     module: str
     cases: Sequence[Case]
     quick: Sequence[Case]
-    write: Callable[[Path, Case], None]
+    write: Callable[[Path, Case, Options], None]
     settings: Callable[[Path, Case, Options], Mapping[str, Make]]
     name: Callable[[Case], str]
     what: Callable[[Case], str]
     difference: Callable[[Path, Case, Options], Difference] = lambda *_: relative
     more: Callable[[Case, Options, Mapping[str, Any]], dict[str, Any]] = lambda *_: {}
+    on_a_gpu: Sequence[Case] = ()
     memory: bool = True
     others: frozenset[str] = frozenset()
     steps: Callable[[Options], int] = lambda options: 1
@@ -78,14 +81,14 @@ class Benchmark:
             found = alone(make, options, whole=options.case.get("whole", False), steps=self.steps(options))
             print(json.dumps(found))
             return
-        cases = self.quick if options.quick else self.cases
+        cases = self.quick if options.quick else (options.device != "cpu" and self.on_a_gpu) or self.cases
         with tempfile.TemporaryDirectory() as place:
             for case in cases:
                 if options.only and self.name(case) not in options.only:
                     continue
-                folder = Path(place) / str(case.get("folder", "model"))
+                folder = (options.checkpoints or Path(place)) / str(case.get("folder", "model"))
                 if not folder.exists():
-                    self.write(folder, case)
+                    self.write(folder, case, options)
                 self.run_case(folder, case, options)
 
     def run_case(self, folder: Path, case: Case, options: Options) -> None:
@@ -93,17 +96,18 @@ class Benchmark:
         begin = time.perf_counter()
         settings = self.settings(folder, case, options)
         runs = options.runs or (1 if options.quick else int(case.get("runs", 3)))
-        judge = Judge(self.difference(folder, case, options), TOLERANCE[case["dtype"]], self.others)
+        judge = Judge(self.difference(folder, case, options), case.get("tolerance", TOLERANCE[case["dtype"]]), self.others)
         if case.get("apart"):
             found = self.take_turns_apart(settings, runs, folder, case, options, judge)
         else:
             found = take_turns(settings, runs, judge)
-            for name in measured_alone(found) if self.memory and not options.quick else ():
+            in_processes = self.memory and not options.quick and options.device == "cpu"
+            for name in measured_alone(found) if in_processes else ():
                 found[name].peak_bytes = self.process(name, folder, case, options)["peak_bytes"]
         result: dict[str, Any] = {
             "machine": peers(options.threads),
             "what": self.what(case),
-            "case": {key: value for key, value in case.items() if key not in ("folder", "runs")},
+            "case": {key: value for key, value in case.items() if key not in ("folder", "runs", "tolerance")},
             "settings": {name: timed.document() for name, timed in found.items()},
             **ratios({name: timed for name, timed in found.items() if name not in self.others}),
         }
@@ -175,10 +179,8 @@ def alone(make: Make, options: Options, whole: bool = False, steps: int = 1) -> 
 
 def forget_peak(device: str) -> int:
     """Reset the peak and return the bytes in use. Freed memory goes back to the system first, so that it hides no new use."""
-    if device != "cpu":
-        synchronise()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+    if (allocated := forget_peak_of_gpu()) is not None:
+        return allocated
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")

@@ -69,6 +69,16 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+def forget_peak_of_gpu() -> int | None:
+    """Reset a GPU's peak of allocated memory and return the bytes in use; None where none is used. On a CPU, memory is measured
+    in a process for each setting."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None
+    synchronise()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
 def take_turns(settings: Mapping[str, Make], runs: int, judge: "Judge") -> dict[str, Timed]:
     """Time every setting `runs` times in turn, after a first call of each that compiles and gives the output to compare."""
     found = {name: Timed() for name in settings}
@@ -86,7 +96,10 @@ def take_turns(settings: Mapping[str, Make], runs: int, judge: "Judge") -> dict[
     judge(found, answers)
     for _ in range(runs):
         for name in [name for name in calls if found[name].refused is None]:
+            in_use = forget_peak_of_gpu()
             found[name].seconds.append(timed(calls[name])[0])
+            if in_use is not None:
+                found[name].peak_bytes = max(torch.cuda.max_memory_allocated() - in_use, found[name].peak_bytes or 0)
             print(f"  {name}: {found[name].seconds[-1]:.4g} s", flush=True)
     return found
 

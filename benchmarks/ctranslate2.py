@@ -46,7 +46,7 @@ def spec(*, quick: bool) -> ModelSpec:
     return pairform.patch(models.t5gemma(models.VOCABULARY, quick=quick), patch)
 
 
-def write(folder: Path, case: Case) -> None:
+def write(folder: Path, case: Case, options: Options) -> None:
     models.write(spec(quick=case["source"] < 128), folder, case["dtype"])
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     made = Tokenizer(kinds.WordLevel(vocabulary, SPECIAL["unk_token"]))

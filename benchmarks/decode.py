@@ -38,25 +38,32 @@ CASES: list[Case] = [
     for source in (512, 4096)
     for batch in (1, 8)
 ]
+INT8 = "pairform int8 compiled"
+ON_A_GPU: list[Case] = [
+    {"preset": preset, "source": 512, "tokens": 128, "batch": batch, "dtype": "bfloat16"}
+    | {"runs": 2, "folder": preset, "tolerance": 0.1}
+    for preset, batch in (("t5gemma-2b-2b", 1), ("t5gemma-2b-2b", 8), ("t5gemma-9b-2b", 1))
+]
 QUICK: list[Case] = [{"source": 12, "tokens": 6, "batch": 2, "dtype": "float32"}]
 
 
-def write(folder: Path, case: Case) -> None:
-    models.write(models.t5gemma(models.VOCABULARY, quick=case["source"] < 128), folder, case["dtype"])
+def write(folder: Path, case: Case, options: Options) -> None:
+    models.write(models.published(case), folder, case["dtype"], options.device)
 
 
 def source(case: Case, device: str) -> tuple[Tensor, Tensor]:
     """A random encoder output with unit variance, as after a norm, and its mask. Its values do not affect the time."""
-    width = 96 if case["source"] < 128 else 768
+    encoder = models.published(case).encoder
+    assert encoder is not None
     generator = torch.Generator().manual_seed(2)
-    hidden = torch.randn(case["batch"], case["source"], width, generator=generator).to(getattr(torch, case["dtype"]))
+    hidden = torch.randn(case["batch"], case["source"], encoder.width, generator=generator).to(getattr(torch, case["dtype"]))
     return hidden.to(device), torch.ones(case["batch"], case["source"], dtype=torch.long, device=device)
 
 
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
-    device = options.device
-    default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
-    prepacked = cache(lambda: models.ours(folder, device, prepack=True))
+    device, patch = options.device, models.patch_for(case)
+    default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device, patch))
+    prepacked = cache(lambda: models.ours(folder, device, patch, prepack=True))
     hidden, mask = source(case, device)
 
     def generate(model: Callable[[], Any], encoded: Any, **given: Any) -> Callable[[], Tensor]:
@@ -82,12 +89,19 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         "pairform": lambda: generate(ours, hidden, eos_token_id=()),
         "pairform compiled": lambda: generate(ours, hidden, eos_token_id=(), compile=True),
         "pairform prepacked compiled": lambda: generate(prepacked, hidden, eos_token_id=(), compile=True),
+        INT8: lambda: generate(
+            lambda: pairform.load(folder, device=device, patch=patch, quantise="int8").eval(),
+            hidden,
+            eos_token_id=(),
+            compile=True,
+        ),
         "transformers": peer,
         "transformers static compiled": static,
     }
     slow = case["source"] > 512 and device == "cpu"  # compiled once more for each length, minutes each
     left = {"transformers static compiled"} if slow else {name for name in table if options.quick and "compiled" in name}
-    left |= set() if device == "cpu" else {"pairform prepacked compiled"}
+    left |= {INT8} if device == "cpu" else {"pairform prepacked compiled"}
+    left |= {"transformers static compiled", INT8} if case.get("preset") == "t5gemma-9b-2b" else set()
     return {name: make for name, make in table.items() if name not in left}
 
 
@@ -109,7 +123,7 @@ def difference(folder: Path, case: Case, options: Options) -> Difference:
 
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
     """The bytes to read for each token, and the share of the machine's bandwidth that a setting reaches."""
-    spec = models.t5gemma(models.VOCABULARY, quick=options.quick)
+    spec = models.published(case)
     dtype = getattr(torch, case["dtype"])
     lengths = {"source_length": case["source"], "target_length": case["tokens"] // 2}
     costs = pairform.inspect(spec, batch=case["batch"], dtype=dtype, **lengths)
@@ -136,16 +150,18 @@ BENCHMARK = Benchmark(
     module="benchmarks.decode",
     cases=CASES,
     quick=QUICK,
+    on_a_gpu=ON_A_GPU,
     write=write,
     settings=settings,
-    name=lambda case: f"decode-{case['source']}-{case['batch']}-{case['dtype']}",
+    name=lambda case: models.name("decode", case),
     what=lambda case: (
-        f"T5Gemma B-B shapes, {case['dtype']}: greedy decoding of {case['tokens']} tokens after a source of {case['source']}, "
-        f"batch {case['batch']}, from the encoder's output on"
+        f"{models.shapes(case)} shapes, {case['dtype']}: greedy decoding of {case['tokens']} tokens after a source of "
+        f"{case['source']}, batch {case['batch']}, from the encoder's output on"
     ),
     difference=difference,
     more=more,
     memory=False,
+    others=frozenset({INT8}),
 )
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ on a CPU in torch 2.13; without that, flex_attention compiles only the attention
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,42 @@ CASES: list[Case] = [
     {"source": 2048, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 3},
     {"source": 8192, "target": 128, "batch": 1, "dtype": "bfloat16", "runs": 1, "apart": True},
 ]
+ON_A_GPU: list[Case] = [
+    {
+        "preset": preset,
+        "source": 2048,
+        "target": 128,
+        "batch": 2,
+        "dtype": "bfloat16",
+        "runs": 5,
+        "folder": preset,
+        "tolerance": 0.1,
+    }
+    for preset in ("t5gemma-2b-2b", "t5gemma-9b-2b")
+]
+KERNELS = "flex", "chunked", "eager"
+"""Measured apart on a GPU, where `auto` chooses among them."""
 QUICK: list[Case] = [{"source": 24, "target": 8, "batch": 2, "dtype": "float32"}]
 
 
-def write(folder: Path, case: Case) -> None:
-    models.write(models.t5gemma(models.VOCABULARY, quick=case["source"] < 128), folder, case["dtype"])
+def write(folder: Path, case: Case, options: Options) -> None:
+    models.write(models.published(case), folder, case["dtype"], options.device)
 
 
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
-    """Compiled settings share their weights with the plain ones."""
+    """Settings of one library share their weights, except for those that change the model."""
     device = options.device
     default = cache(lambda: models.theirs(folder, device))
-    ours = cache(lambda: models.ours(folder, device))
+    patch = models.patch_for(case)
+    ours = cache(lambda: models.ours(folder, device, patch))
 
     def forward(model: Callable[[], Any]) -> Call:
         return passes(model(), models.inputs(case, device))
 
     table: dict[str, Make] = {
         "pairform": lambda: forward(ours),
-        "pairform compiled": lambda: forward(lambda: models.ours(folder, device, compiled=True)),
+        "pairform compiled": lambda: forward(lambda: models.ours(folder, device, patch, compiled=True)),
+        **{f"pairform {kernel}": partial(with_kernel, kernel, ours, case, device) for kernel in KERNELS},
         "transformers": lambda: forward(default),
         "transformers flex": lambda: forward(lambda: models.theirs(folder, device, "flex_attention")),
         "transformers compiled": lambda: forward(lambda: torch.compile(default())),
@@ -59,8 +76,25 @@ def chosen(case: Case, options: Options) -> set[str]:
     names = {"pairform", "transformers"}
     if options.quick or (case["dtype"] == "float32" and options.device == "cpu"):
         return names
+    if "preset" in case:  # of the larger one, a GPU of 80 GB holds two copies
+        names |= {f"pairform {kernel}" for kernel in KERNELS}
+        return names | ({"pairform compiled", "transformers flex"} if case["preset"] == "t5gemma-2b-2b" else set())
     names |= {"pairform compiled", "transformers flex"}
     return names | ({"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set())
+
+
+def with_kernel(kernel: str, model: Callable[[], Any], case: Case, device: str) -> Call:
+    """A forward pass of the shared model with one attention kernel."""
+    call = passes(loaded := model(), models.inputs(case, device))
+
+    def run() -> Tensor:
+        loaded.use_kernel(kernel)
+        try:
+            return call()
+        finally:
+            loaded.use_kernel("auto")
+
+    return run
 
 
 def passes(model: Any, inputs: dict[str, Tensor]) -> Call:
@@ -75,7 +109,7 @@ def passes(model: Any, inputs: dict[str, Tensor]) -> Call:
 def more(case: Case, options: Options, result: Mapping[str, Any]) -> dict[str, Any]:
     """The share of the measured matrix rate that each setting reaches."""
     dtype = getattr(torch, case["dtype"])
-    spec = models.t5gemma(models.VOCABULARY, quick=options.quick)
+    spec = models.published(case)
     lengths = {"source_length": case["source"], "target_length": case["target"]}
     flops = pairform.inspect(spec, batch=case["batch"], dtype=dtype, **lengths).flops["total"]
     rate = matrix_rate(dtype, options)
@@ -91,12 +125,13 @@ BENCHMARK = Benchmark(
     module="benchmarks.forward",
     cases=[case | {"folder": case["dtype"]} for case in CASES],
     quick=QUICK,
+    on_a_gpu=ON_A_GPU,
     write=write,
     settings=settings,
-    name=lambda case: f"forward-{case['source']}-{case['batch']}-{case['dtype']}",
+    name=lambda case: models.name("forward", case),
     what=lambda case: (
-        f"T5Gemma B-B shapes, source {case['source']}, target {case['target']}, batch {case['batch']}, {case['dtype']}: "
-        "forward of encoder and decoder"
+        f"{models.shapes(case)} shapes, source {case['source']}, target {case['target']}, batch {case['batch']}, "
+        f"{case['dtype']}: forward of encoder and decoder"
     ),
     more=more,
 )

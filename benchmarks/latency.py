@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measured(name: str, length: int, options: Options) -> list[float]:
     """Seconds of each run, after a warm-up. The model is freed before the next one is built."""
-    model: Any = pairform.build(shapes(name, small=options.quick), device=options.device, dtype=torch.bfloat16, seed=0)
+    model = models.random(shapes(name, small=options.quick), options.device, torch.bfloat16).eval()
     read = models.tokens(1, length, options.device, 0, 1000)
 
     def call() -> Tensor:

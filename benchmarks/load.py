@@ -22,7 +22,7 @@ CASES: list[Case] = [{"vocabulary": 256000, "dtype": "bfloat16", "runs": 3, "apa
 QUICK: list[Case] = [{"vocabulary": 500, "dtype": "float32", "apart": True}]
 
 
-def write(folder: Path, case: Case) -> None:
+def write(folder: Path, case: Case, options: Options) -> None:
     models.write(models.t5gemma(case["vocabulary"], quick=case["vocabulary"] < 1000), folder, case["dtype"])
 
 

@@ -24,38 +24,40 @@ from pairform.assemblies.specs.model import ModelSpec
 CASES: list[Case] = [
     {"source": source, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": runs} for source, runs in ((512, 5), (2048, 3))
 ]
+ON_A_GPU: list[Case] = [
+    {"preset": "t5gemma2-4b-4b", "source": 2048, "target": 128, "batch": 2, "dtype": "bfloat16", "runs": 5, "tolerance": 0.1}
+]
 QUICK: list[Case] = [{"source": 24, "target": 8, "batch": 2, "dtype": "float32"}]
 
 
 SEPARATE = "pairform separate"
+SMALLEST = "t5gemma2-270m-270m"
 END, IMAGE, BEGIN = (models.VOCABULARY - 1 - place for place in range(3))
 
 
-def merged(*, quick: bool) -> ModelSpec:
+def merged(case: Case) -> ModelSpec:
     """transformers' T5Gemma 2 always has a vision tower. This one is as small as possible and gets no input."""
     attention = {"heads": 2, "kv_heads": 2, "head_dim": 16}
     tower = {"width": 32, "depth": 1, "layer": {"branches": {"self_attention": attention, "feed_forward": {"hidden": 32}}}}
     vision = {"tower": tower, "image_token": IMAGE, "begin_token": BEGIN, "end_token": END}
-    stack: dict[str, Any] = {"embedding": {"end_of_image": END}} | (models.TINY if quick else {})
+    stack: dict[str, Any] = {"embedding": {"end_of_image": END}} | (models.TINY if case["source"] < 128 else {})
     patch = {"vocabulary": models.VOCABULARY, "encoder": stack | {"vision": vision}, "decoder": stack}
-    return pairform.patch(pairform.load_spec("t5gemma2-270m-270m"), patch)
+    return pairform.patch(pairform.load_spec(case.get("preset", SMALLEST)), patch)
 
 
-def separate(*, quick: bool) -> ModelSpec:
+def separate(case: Case) -> ModelSpec:
     """The same model with separate cross-attention that has the same heads."""
-    spec = merged(quick=quick)
+    spec = merged(case)
     attention = spec.document()["decoder"]["layer"]["branches"]["self_attention"]
     cross = {key: attention[key] for key in ("heads", "kv_heads", "head_dim", "scale", "qk_norm")}
     branches = {"self_attention": {"name": "self_attention"}, "cross_attention": {"name": "cross_attention", **cross}}
     return pairform.patch(spec, {"decoder": {"layer": {"branches": branches}}})
 
 
-def write(folder: Path, case: Case) -> None:
-    quick = case["source"] < 128
+def write(folder: Path, case: Case, options: Options) -> None:
     folder.mkdir()
-    models.write(merged(quick=quick), folder / "merged", case["dtype"])
-    apart = pairform.build(separate(quick=quick), dtype=getattr(torch, case["dtype"]), seed=0)
-    pairform.save(apart, folder / "separate")
+    models.write(merged(case), folder / "merged", case["dtype"], options.device)
+    pairform.save(models.random(separate(case), options.device, getattr(torch, case["dtype"])), folder / "separate")
 
 
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
@@ -73,7 +75,7 @@ def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
         "transformers compiled": lambda: forward(torch.compile(default())),
     }
     left = {name for name in table if options.quick and "compiled" in name}
-    if case["source"] > 512 and device == "cpu":  # compiling takes minutes, and most of the time goes to sdpa
+    if case["source"] > 512:  # compiling takes minutes, and most of the time goes to sdpa
         left.add("transformers compiled")
     return {name: make for name, make in table.items() if name not in left}
 
@@ -88,12 +90,13 @@ BENCHMARK = Benchmark(
     module="benchmarks.merged",
     cases=CASES,
     quick=QUICK,
+    on_a_gpu=ON_A_GPU,
     write=write,
     settings=settings,
-    name=lambda case: f"merged-{case['source']}-{case['batch']}-{case['dtype']}",
+    name=lambda case: models.name("merged", case),
     what=lambda case: (
-        f"T5Gemma 2 270M-270M shapes, text, source {case['source']}, target {case['target']}, batch {case['batch']}, "
-        f"{case['dtype']}: forward of encoder and decoder"
+        f"T5Gemma 2 {case.get('preset', SMALLEST).removeprefix('t5gemma2-').upper()} shapes, text, source {case['source']}, "
+        f"target {case['target']}, batch {case['batch']}, {case['dtype']}: forward of encoder and decoder"
     ),
     more=more,
     others=frozenset({SEPARATE}),

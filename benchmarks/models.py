@@ -1,5 +1,6 @@
 """The models in the benchmarks: shapes of T5Gemma B-B or T5Gemma 2, random weights, one folder that both libraries load."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import transformers
 from torch import Tensor
 
 import pairform
+from pairform.assemblies.modeling.build import distributions
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.blocks.functional.initializers import Constant
 
 WINDOW = 256
 VOCABULARY = 32000
@@ -26,10 +29,45 @@ def t5gemma(vocabulary: int, *, quick: bool = False) -> ModelSpec:
     return pairform.patch(pairform.load_spec("t5gemma-b-b"), patch)
 
 
-def write(spec: ModelSpec, folder: Path, dtype: str) -> None:
+def published(case: Mapping[str, Any], vocabulary: int = VOCABULARY) -> ModelSpec:
+    """The model of a case: the preset that it names with its own windows and vocabulary, or T5Gemma B-B as above."""
+    return pairform.load_spec(case["preset"]) if "preset" in case else t5gemma(vocabulary, quick=case["source"] < 128)
+
+
+def patch_for(case: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The patch with which our model of a case computes what transformers does. The sources of presets are shorter than their
+    windows."""
+    return None if "preset" in case else INCLUSIVE
+
+
+def shapes(case: Mapping[str, Any]) -> str:
+    return "T5Gemma " + case.get("preset", "t5gemma-b-b").removeprefix("t5gemma-").upper()
+
+
+def name(kind: str, case: Mapping[str, Any], lengths: Sequence[str] = ("source",)) -> str:
+    """The name of a case's result."""
+    return "-".join([kind, *(str(case[key]) for key in ("preset", *lengths, "batch", "dtype") if key in case)])
+
+
+def random(spec: ModelSpec, device: str, dtype: torch.dtype) -> Any:
+    """A model with random weights, the same each time on one kind of device. On a GPU they are drawn there: to draw billions of
+    weights on a CPU takes minutes."""
+    if device == "cpu":
+        return pairform.build(spec, dtype=dtype, seed=0)
+    model = pairform.build(spec, device="meta", dtype=dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for _, parameter, initial in distributions(model):
+            if isinstance(initial, Constant):
+                parameter.fill_(initial.value)
+            else:
+                parameter.normal_(0, initial.std, generator=generator)
+    return model
+
+
+def write(spec: ModelSpec, folder: Path, dtype: str, device: str = "cpu") -> None:
     """Write a folder in the transformers format, with the same weights each time."""
-    model = pairform.build(spec, dtype=getattr(torch, dtype), seed=0)
-    pairform.save(model, folder, format="transformers")
+    pairform.save(random(spec, device, getattr(torch, dtype)), folder, format="transformers")
 
 
 def ours(
@@ -76,5 +114,5 @@ def tokens(batch: int, length: int, device: str, seed: int, vocabulary: int = VO
 def inputs(case: dict[str, Any], device: str) -> dict[str, Tensor]:
     """Inputs of both models: a source without padding and a target."""
     read = tokens(case["batch"], case["source"], device, 0)
-    written = tokens(case["batch"], case["target"], device, 1)
+    written = tokens(case["batch"], case["target"], device, 1)  # of a larger vocabulary, the first ones
     return {"input_ids": read, "attention_mask": torch.ones_like(read), "decoder_input_ids": written}

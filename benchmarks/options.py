@@ -19,6 +19,7 @@ class Options:
     quick:   tiny shapes, to check that a script works; no result is saved.
     results: folder for results; None saves none.
     only:    names of the cases to run; empty means all.
+    checkpoints: folder in which checkpoints are written once and stay, for several runs; None: a temporary one.
     alone, case, folder: the task of a separate process, see `benchmarks.cases`.
     """
 
@@ -28,6 +29,7 @@ class Options:
     quick: bool
     results: Path | None
     only: tuple[str, ...] = ()
+    checkpoints: Path | None = None
     alone: str | None = None
     case: dict[str, Any] | None = None
     folder: Path | None = None
@@ -42,6 +44,7 @@ def parse(description: str | None, arguments: list[str] | None = None) -> Option
     parser.add_argument("--quick", action="store_true", help="tiny shapes, to check that it works; saves no result")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
     parser.add_argument("--only", nargs="*", default=(), metavar="CASE", help="names of cases to run (default: all)")
+    parser.add_argument("--checkpoints", type=Path, help="keep checkpoints in this folder (default: in a temporary one)")
     for name in ("--alone", "--case", "--folder"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     read = parser.parse_args(arguments)
@@ -56,6 +59,7 @@ def parse(description: str | None, arguments: list[str] | None = None) -> Option
         read.quick,
         None if read.quick else read.results,
         tuple(read.only),
+        read.checkpoints,
         read.alone,
         json.loads(read.case) if read.case else None,
         Path(read.folder) if read.folder else None,

@@ -3,6 +3,7 @@
 python -m benchmarks.plots
 """
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from benchmarks.tables import Plot, results
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 INK = "#7d8590"
 """Readable on white and on black backgrounds."""
-OURS = ("#2f81f7", "#79b8ff", "#1f6feb")
+OURS = ("#2f81f7", "#79b8ff", "#1f6feb", "#56d4dd", "#0b4f9e")
 THEIRS = ("#d29922", "#b3741f", "#e3b341", "#8f6518")
 
 
@@ -23,8 +24,8 @@ def draw(path: Path, plot: Plot) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for values in plot.cases.values() for name in values))
-    colours = dict(zip([name for name in names if name.startswith("pairform")], OURS, strict=False))
-    colours |= dict(zip([name for name in names if not name.startswith("pairform")], THEIRS, strict=False))
+    colours = dict(zip([name for name in names if name.startswith("pairform")], cycle(OURS), strict=False))
+    colours |= dict(zip([name for name in names if not name.startswith("pairform")], cycle(THEIRS), strict=False))
     rows: list[tuple[float, str, float]] = []
     ticks: list[float] = []
     at = 0.0

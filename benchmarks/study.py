@@ -25,6 +25,7 @@ from benchmarks.measure import save
 from benchmarks.options import Options, parse
 from pairform.assemblies.modeling.model import Model
 from pairform.experiments.results.records import Trial, result_of, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.training.data.batches import collate
 
@@ -65,7 +66,7 @@ def bare(file: Path, half: int) -> None:
     """Train every second trial of the study in `file`, from the trial `half` on, and print the final losses by name."""
     torch.set_num_threads(1)
     study = read_study(file)
-    contents = study.data.gather(file.parent)
+    contents = gather(study, file.parent)
     trials = plan_trials(study, file.parent, contents)[half::JOBS]
     begin = time.perf_counter()
     losses = {trial.name: train(trial, contents) for trial in trials}

@@ -67,7 +67,7 @@ def study(found: Results) -> Row:
             yield what, f"{result['ratio']:.2f} x the time of their bare loops", "study"
 
 
-def compared(kind: str, what: str) -> Callable[[Results], Row]:
+def compared(kind: str, what: str, shapes: str = "T5Gemma B-B") -> Callable[[Results], Row]:
     """A row for each case: our fastest setting relative to transformers' default and best, and our lowest memory."""
 
     def rows(found: Results) -> Row:
@@ -76,8 +76,9 @@ def compared(kind: str, what: str) -> Callable[[Results], Row]:
                 continue
             case = result["case"]
             words = [f"{key} {case[key]}" for key in ("source", "batch") if key in case] + [case["dtype"]]
-            on = f" ({result['machine']['gpu']})" if "gpu" in result["machine"] else ""
-            yield f"{what}, {', '.join(words)}{on}", figure(result), kind
+            on, option = (f" ({result['machine']['gpu']})", " --device cuda") if "gpu" in result["machine"] else ("", "")
+            of = [f"{case.get('preset', shapes)} shapes"] if shapes else []
+            yield f"{', '.join([what, *of, *words])}{on}", figure(result), kind + option
 
     return rows
 
@@ -98,12 +99,12 @@ ROWS: tuple[Callable[[Results], Row], ...] = (
     convert,
     inspect,
     start,
-    compared("load", "load a 1.2 GB folder"),
-    compared("forward", "forward pass, T5Gemma B-B shapes"),
-    compared("merged", "forward pass, T5Gemma 2 270M-270M shapes, text"),
-    compared("decode", "greedy decoding of 128 tokens, T5Gemma B-B shapes"),
-    compared("train", "training step, vocabulary 256000, T5Gemma B-B shapes"),
-    compared("adapt", "step of adapt with AdamW, vocabulary 256000, T5Gemma B-B shapes"),
+    compared("load", "load a 1.2 GB folder", ""),
+    compared("forward", "forward pass"),
+    compared("merged", "forward pass of text", "T5Gemma 2 270M-270M"),
+    compared("decode", "greedy decoding of 128 tokens"),
+    compared("train", "training step, vocabulary 256000"),
+    compared("adapt", "step of adapt with AdamW, vocabulary 256000"),
     loop,
     study,
 )

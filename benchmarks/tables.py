@@ -40,7 +40,8 @@ def device(result: Result) -> str:
 def case(result: Result) -> str:
     """Description of a case."""
     given = result.get("case", {})
-    words = [f"{word} {given[key]}" for key, word in CASE_WORDS.items() if key in given]
+    words = [given["preset"]] if "preset" in given else []
+    words += [f"{word} {given[key]}" for key, word in CASE_WORDS.items() if key in given]
     return ", ".join([*words, given["dtype"]] if "dtype" in given else words)
 
 
@@ -54,16 +55,17 @@ def compared(found: Results, kind: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for result in of_kind(found, kind).values():
+        of = ", ".join([case(result), *([result["machine"]["gpu"]] if "gpu" in result["machine"] else [])])
         default = result["settings"]["transformers"]["median_seconds"]
         shares = result.get("share_of_bandwidth") or result.get("share_of_matrix_rate") or {}
         for name, setting in result["settings"].items():
             if "refused" in setting:
-                rows.append(f"| {case(result)} | {name} | | excluded: {escaped(setting['refused'])} | | |")
+                rows.append(f"| {of} | {name} | | excluded: {escaped(setting['refused'])} | | |")
                 continue
             speed = default / setting["median_seconds"]
             memory = f"{setting['peak_megabytes']} MB" if "peak_megabytes" in setting else ""
             seconds = f"{setting['median_seconds']:.3g}"
-            rows.append(f"| {case(result)} | {name} | {seconds} | {speed:.2f} | {memory} | {shares.get(name, '')} |")
+            rows.append(f"| {of} | {name} | {seconds} | {speed:.2f} | {memory} | {shares.get(name, '')} |")
     return "\n".join(rows) if len(rows) > 2 else "Not measured."
 
 

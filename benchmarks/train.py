@@ -23,24 +23,30 @@ CASES: list[Case] = [
     {"vocabulary": 256000, "source": 512, "target": 512, "batch": 4, "dtype": "bfloat16", "runs": 2, "apart": True}
 ]
 """In separate processes, because transformers takes 16 GB in addition to its weights."""
+ON_A_GPU: list[Case] = [
+    {"preset": "t5gemma-2b-2b", "vocabulary": 256000, "source": 512, "target": 512, "batch": 4, "dtype": "bfloat16"}
+    | {"runs": 3, "folder": "t5gemma-2b-2b", "tolerance": 0.1}
+]
 QUICK: list[Case] = [{"vocabulary": 500, "source": 24, "target": 24, "batch": 2, "dtype": "float32"}]
 
 
-def write(folder: Path, case: Case) -> None:
-    models.write(models.t5gemma(case["vocabulary"], quick=case["source"] < 128), folder, case["dtype"])
+def write(folder: Path, case: Case, options: Options) -> None:
+    models.write(models.published(case, case["vocabulary"]), folder, case["dtype"], options.device)
 
 
 def settings(folder: Path, case: Case, options: Options) -> Mapping[str, Make]:
-    device = options.device
-    default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device))
-    compiled = cache(lambda: models.ours(folder, device, compiled=True))
+    device, patch = options.device, models.patch_for(case)
+    default, ours = cache(lambda: models.theirs(folder, device)), cache(lambda: models.ours(folder, device, patch))
+    compiled = cache(lambda: models.ours(folder, device, patch, compiled=True))
     table: dict[str, Make] = {
         "pairform": lambda: step(ours(), ours(), case, device),
         "pairform compiled": lambda: step(compiled(), compiled(), case, device),
         "transformers": lambda: step(default(), default(), case, device),
         "transformers compiled": lambda: step(torch.compile(default()), default(), case, device),
     }
-    return {name: make for name, make in table.items() if not (options.quick and "compiled" in name)}
+    left = {name for name in table if options.quick and "compiled" in name}
+    left |= {"transformers compiled"} if "preset" in case else set()
+    return {name: make for name, make in table.items() if name not in left}
 
 
 def step(forward: Callable[..., Any], model: Any, case: Case, device: str) -> Call:
@@ -76,11 +82,12 @@ BENCHMARK = Benchmark(
     module="benchmarks.train",
     cases=CASES,
     quick=QUICK,
+    on_a_gpu=ON_A_GPU,
     write=write,
     settings=settings,
-    name=lambda case: f"train-{case['source']}-{case['target']}-{case['batch']}-{case['dtype']}",
+    name=lambda case: models.name("train", case, ("source", "target")),
     what=lambda case: (
-        f"T5Gemma B-B shapes, vocabulary {case['vocabulary']}, source {case['source']}, target {case['target']}, "
+        f"{models.shapes(case)} shapes, vocabulary {case['vocabulary']}, source {case['source']}, target {case['target']}, "
         f"batch {case['batch']}, {case['dtype']}: forward, loss and backward"
     ),
     difference=lambda *_: largest_relative,

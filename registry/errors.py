@@ -31,6 +31,10 @@ class Problem:
         """The same problem with its path relative to a document that contains this one at `prefix`."""
         return Problem(join_path(prefix, self.where), self.found, self.expected, self.remedy)
 
+    def of(self, subject: str) -> "Problem":
+        """The same problem of one of several documents, which `subject` names before the path."""
+        return Problem(f"{subject}: {self.where}" if self.where else subject, self.found, self.expected, self.remedy)
+
 
 class PairformError(Exception):
     """Base of every error that a user's input can cause. `problems` lists every cause; the message shows the first ones."""

@@ -28,9 +28,10 @@ class Jobs:
     def start(self, name: str) -> None:
         self.running[name] = self.submitter.submit(run_trial, self.work, name)
 
-    def wait(self) -> list[tuple[str, str]]:
-        while not (ended := [name for name, job in self.running.items() if job.done()]):
-            time.sleep(PAUSE)
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
+        end = time.monotonic() + seconds
+        while not (ended := [name for name, job in self.running.items() if job.done()]) and time.monotonic() < end:
+            time.sleep(min(PAUSE, seconds))
         return [(name, outcome(self.running.pop(name))) for name in ended]
 
     def stop(self) -> None:

@@ -1,39 +1,35 @@
 """What a study would take, and what it could show, before it runs."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.execution.trial import update
-from pairform.experiments.execution.worker import Work, initialised
 from pairform.experiments.results.noise import Noise, noise_of
-from pairform.experiments.results.records import NEW, STUDY, Trial
+from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.factorial import alias_groups
 from pairform.experiments.statistics.scaling import Law, Observation, law_of
+from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.factors import FractionalDesign
 from pairform.experiments.study.planning import plan_trials, room
 from pairform.experiments.study.seeds import all_seeds
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.steps import step_seconds
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import InputError, Problem
-from pairform.training.data.batches import Contents
-from pairform.training.optimization.optimizers import make_optimizer
-from pairform.training.step import deterministic
 
 
 @dataclass(frozen=True)
 class VariantForecast:
     """One variant of a study.
 
-    trials:       one for each seed.
+    trials:       one for each seed; if variants are tuned, those of the sweep, and at most two for each seed.
     parameters:   shared ones counted once.
     flops:        of a forward pass over the longest source and target.
+    step_seconds: of one step of training, timed; None if it was not. Of tuned values, those of the costliest model and batch.
+    steps:        of one trial; all_steps: of all.
     law:          N, D and C of its point on a ladder, by name, as in its results; D of the longest examples. Else empty.
-    step_seconds: of one step of training, timed; None if it was not.
     """
 
     name: str
@@ -42,12 +38,13 @@ class VariantForecast:
     flops: int
     steps: int
     step_seconds: float | None
+    all_steps: int
     law: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
         """Of training all its trials one after another, without validation."""
-        return None if self.step_seconds is None else self.trials * self.steps * self.step_seconds
+        return None if self.step_seconds is None else self.all_steps * self.step_seconds
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ class Forecast:
 
     bytes:       upper bound of the size of its folder, while one trial runs.
     comparisons: variants that are compared with the first, over all points of the grid.
+    swept:       number of trials that only choose tuned values.
     noise:       of its losses, if its folder has enough trials; else None.
     """
 
@@ -63,6 +61,7 @@ class Forecast:
     variants: list[VariantForecast]
     bytes: int
     comparisons: int
+    swept: int
     noise: Noise | None
 
     @property
@@ -89,8 +88,11 @@ class Forecast:
     @property
     def law(self) -> Law | None:
         """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
-        own = self.variants[: len(self.variants) // len(self.study.arms)]
-        points = [Observation(each.name, 0, *map(float, each.law.values()), 1.0) for each in own if each.law]
+        own = [(each.name, each.law) for each in self.variants[: len(self.variants) // len(self.study.arms)] if each.law]
+        points = [
+            Observation(name, 0, law["non_embedding_parameters"], law["training_tokens"], law["training_flops"], 1.0)
+            for name, law in own
+        ]
         return law_of(points) if points else None
 
     @property
@@ -119,30 +121,34 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
         raise InputError(
             Problem("search", "a search", "a study without one", "Remove `search`; its points are chosen as it runs.")
         )
-    contents = study.data.gather(source)
-    planned = plan_trials(study, source, contents)
+    contents = gather(study, source)
+    every = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
+    planned = most_trials(every, next(iter(study.arms)))
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
-    work = Work(out or source, source.absolute())
-    variants = [
-        VariantForecast(
-            name,
-            len(trials),
-            trials[0].costs["parameters"],
-            trials[0].costs["flops"],
-            trials[0].training.steps,
-            step_seconds(work, study, trials[0], contents) if timed else None,
-            law_sizes(trials[0], contents) if trials[0].rung else {},
+    variants = []
+    for name, trials in by_variant.items():
+        one = max(trials, key=lambda trial: trial.costs["flops"] * trial.training.batch)
+        variants.append(
+            VariantForecast(
+                name,
+                len(trials),
+                one.costs["parameters"],
+                one.costs["flops"],
+                one.training.steps,
+                timed_step(one, contents) if timed else None,
+                sum(trial.training.steps for trial in trials),
+                law_sizes(one, contents) if one.rung else {},
+            )
         )
-        for name, trials in by_variant.items()
-    ]
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
     comparisons = len(variants) - len(variants) // len(study.arms)
-    return Forecast(study, variants, room(planned, 1), comparisons, known)
+    swept = sum(trial.stage == "sweep" for trial in planned)
+    return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 
 
-def law_sizes(trial: Trial, contents: Contents) -> dict[str, int]:
+def law_sizes(trial: Trial, contents: StudyContents) -> dict[str, int]:
     """N, D and C of a trial, as if all its examples had the longest lengths."""
     settings = trial.training
     longest = sum(contents.open(load_spec(dict(trial.spec))).lengths)
@@ -153,19 +159,7 @@ def law_sizes(trial: Trial, contents: Contents) -> dict[str, int]:
     }
 
 
-@deterministic()
-def step_seconds(work: Work, study: StudySpec, trial: Trial, contents: Contents) -> float:
-    """Seconds of a trial's second step: the first one also allocates memory. Layers are not compiled."""
-    settings = trial.training
-    torch.set_num_threads(settings.threads)
-    if trial.weights == NEW:
-        model = build(dict(trial.spec), device=settings.device, seed=trial.seed)
-    else:
-        model = initialised(work, study, trial).build(settings.device)
-    examples = contents.open(load_spec(dict(trial.spec)))
-    optimizer = make_optimizer(model.train(), settings.optimizer, fused=True)
-    for step in range(2):
-        start = time.perf_counter()
-        loss, _ = update(model, examples.train(trial.seed, step, settings.batch), optimizer, settings)
-        loss.item()  # waits for the device
-    return time.perf_counter() - start
+def timed_step(trial: Trial, contents: StudyContents) -> float:
+    """Seconds of a step of a trial's training."""
+    spec = load_spec(dict(trial.spec))
+    return step_seconds(spec, trial.training, contents.open(spec), trial.seed)

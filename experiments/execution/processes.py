@@ -48,9 +48,9 @@ class Processes:
         finally:
             reader.close()
 
-    def wait(self) -> list[tuple[str, str]]:
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
-        for ended in wait(list(self.running)):
+        for ended in wait(list(self.running), seconds):
             assert isinstance(ended, int), "a process's sentinel"
             name, process = self.running.pop(ended)
             self.pipes.pop(ended).close()

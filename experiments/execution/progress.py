@@ -13,7 +13,7 @@ class Ended:
     """A trial that has ended.
 
     done:         trials of this run that have ended.
-    total:        trials of this run as known now: seeds that are added as needed come on top.
+    total:        trials of this run as known now: those that depend on results, such as seeds that are added, come on top.
     seconds_left: until `total` have ended, at the rate so far; None for the last.
     loss:         of validation; None if the trial has failed.
     """

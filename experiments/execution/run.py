@@ -10,15 +10,18 @@ from pairform.experiments.execution.cluster import Jobs
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
+from pairform.experiments.execution.rounds import rounds
+from pairform.experiments.execution.stopping import PAUSE, Stop, requested, withdraw
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
-from pairform.experiments.statistics.intervals import FEWEST
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import check_room, plan_trials
-from pairform.experiments.study.precision import precise
-from pairform.experiments.study.seeds import SeedsUntil
+from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.tuning import most_trials
 from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
+from pairform.training.adaptation.recipe_parts import WandbSpec
 from pairform.training.cluster import cluster_of
 from pairform.training.metrics import check_package
 
@@ -33,8 +36,8 @@ class Executor(Protocol):
 
     def start(self, name: str) -> None: ...
 
-    def wait(self) -> list[tuple[str, str]]:
-        """Wait until a trial ends. Each ended trial's name, and how its process or job ended."""
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
+        """Wait until a trial ends, at most so many seconds. Each ended trial's name, and how its process or job ended."""
         ...
 
     def stop(self) -> None:
@@ -53,6 +56,7 @@ def run_study(
     executor: str = "local",
     cluster: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
+    wandb: str | None = None,
     command: list[str] | None = None,
     report: Report = lambda ended: None,
 ) -> list[Trial]:
@@ -71,11 +75,12 @@ def run_study(
         executor: local, slurm or submitit.
         cluster: Slurm settings such as `partition`.
         tensorboard: Also log metrics for TensorBoard, into each trial's folder.
+        wandb: A project on Weights & Biases, to which metrics go too.
         command: The command line to record with the results.
         report: Called with each trial as it ends.
 
     Returns:
-        All trials of the study, by name.
+        All trials of the study, by name. Some are not done if the study's minutes are over or if the run was stopped.
 
     Raises:
         PairformError: before the first trial, if the study cannot be run or `out` holds another one.
@@ -84,27 +89,33 @@ def run_study(
         raise InputError(Problem("jobs", shorten(jobs), "a whole number, 1 or more"))
     if tensorboard:
         check_package("tensorboardX", "tensorboard")
+    if wandb is not None:
+        WandbSpec.read({"project": wandb}, where="wandb")
+        check_package("wandb", "wandb", None)
     out = output_path(out)
-    work = Work(out, source.absolute(), tensorboard)
+    work = Work(out, source.absolute(), tensorboard, wandb)
     backend = make_executor(executor, work, cluster or {})
     check_links(out)
-    contents = study.data.gather(source)
+    contents = gather(study, source)
     search = None
     if study.search is not None:
         check_package("optuna", "search")
         from pairform.experiments.study.search import Search
 
         search = Search(study, study.search, source, contents, out)
-    planned = plan_trials(study, source, contents) if search is None else search.planned
+    planned = plan_trials(study, source, contents, known_matches(out, study)) if search is None else search.planned
     if only is not None:
         check_only(study, only)
     check_folder(out, study, planned, contents.digests)
-    check_room(out, planned if search is None else search.most, jobs)
+    check_room(out, most_trials(planned, next(iter(study.arms))) if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes
     with lock(out / LOCK, wait=False):
+        if study.match is not None and study.match.by == "seconds":  # another run may have chosen sizes in the meantime
+            check_folder(out, study, planned, contents.digests)
         remove_partials(out)
+        withdraw(out)
         machine = environment(source, command or [])
 
         progress = Progress(out, report)
@@ -114,35 +125,19 @@ def run_study(
                 search.update()
             progress.ended(trial)
 
+        prepared: set[str] = set()
         for trials in rounds(out, study, planned, only):
-            prepare(out, study, trials, retry)
-            retry = False  # in later rounds
+            prepare(out, study, [trial for trial in trials if trial.name not in prepared], retry)
+            prepared |= {trial.name for trial in trials}
             write_json(out / DATA, contents.digests)
             write_json(out / ENVIRONMENT, machine)
-            chosen = [trial for trial in trials if only is None or trial.variant.removesuffix(f" {trial.point}") in only]
+            chosen = [trial for trial in trials if only is None or not trial.variants.isdisjoint(only)]
             waiting = [trial.name for trial in chosen if TrialFolder(out, trial.name).read().status not in ("done", "failed")]
             progress.expect(len(waiting) if search is None else search.left)
             queue = iter(waiting) if search is None else search.queue(waiting)
             run_trials(out, queue, backend, jobs, limit, ended)
+        withdraw(out)
     return trials_of(out)
-
-
-def rounds(out: Path, study: StudySpec, planned: list[Trial], only: Collection[str] | None) -> Iterator[list[Trial]]:
-    """The trials to run, and again with one more seed after each round, as long as the study's differences need more.
-
-    Of a study whose seeds are listed, and of chosen variants, there is one round. There is no next round while trials of this
-    one are left, as after the study's minutes.
-    """
-    seeds = study.seeds
-    if not isinstance(seeds, SeedsUntil):
-        yield planned
-        return
-    for count in range(FEWEST, seeds.most + 1):
-        trials = [trial for trial in planned if trial.seed < count]
-        yield trials
-        left = any(TrialFolder(out, trial.name).read().status not in ("done", "failed") for trial in trials)
-        if left or only is not None or precise(out, seeds.until, count):
-            return
 
 
 def make_executor(kind: str, work: Work, settings: Mapping[str, Any]) -> Executor:
@@ -185,6 +180,10 @@ def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dic
         raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
     if found and previous.data != study.data:
         raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
+    before, now = ([each for each in one.measures if each.trained] for one in (previous, study))
+    if before != now and any(trial.status == "done" for trial in found):
+        remedy = "Choose another folder with --out: the weights of finished trials are not kept."
+        raise OutputError(Problem(str(out), "trials with other measures", "this study's", remedy))
 
 
 def check_sources(out: Path, found: list[Trial], planned: Mapping[str, Trial]) -> None:
@@ -220,21 +219,24 @@ def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> N
 def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
     known = known.at("planned") if retry and known.status == "failed" else known
-    return known.model_copy(update={name: getattr(planned, name) for name in ("number", "training", "sources", "costs")})
+    return known.model_copy(
+        update={name: getattr(planned, name) for name in ("number", "also", "training", "sources", "costs")}
+    )
 
 
 def run_trials(
     out: Path, queue: Iterator[str], executor: Executor, jobs: int, limit: float | None, ended: Callable[[Trial], None]
 ) -> None:
-    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock."""
+    """Run the trials named by `queue` in its order, at most `jobs` at once; start none after `limit` on the monotonic clock, or
+    if the run is asked to stop."""
     try:
-        while True:
-            late = limit is not None and time.monotonic() > limit
+        while (stop := requested(out)) is not Stop.NOW:
+            late = stop is not None or (limit is not None and time.monotonic() > limit)
             while len(executor.running) < jobs and not late and (name := next(queue, None)) is not None:
                 executor.start(name)
             if not executor.running:
                 return
-            for name, outcome in executor.wait():
+            for name, outcome in executor.wait(PAUSE):
                 ended(settle(TrialFolder(out, name), outcome))
     finally:
         executor.stop()

@@ -4,28 +4,25 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
 from pairform.experiments.execution.compilation import compile_layers, uncompiled
+from pairform.experiments.measures.computing import computation, validate
+from pairform.experiments.study.steps import batch_of
 from pairform.training.checkpoints import load_checkpoint, prune, save_checkpoint
 from pairform.training.costs.trials import costs, memory_in_use, peak_memory, writing_seconds
-from pairform.training.data.batches import Example, Examples, Lengths, collate
-from pairform.training.data.stream import Batch, MicroBatch
+from pairform.training.data.batches import Example, Examples
 from pairform.training.loop import Clock, Loop
 from pairform.training.metrics import Log
-from pairform.training.optimization.optimizers import Optimizers, make_optimizer
+from pairform.training.optimization.optimizers import make_optimizer
 from pairform.training.optimization.spikes import DivergedError
-from pairform.training.parallel import ALONE
 from pairform.training.settings import TrainingSpec
-from pairform.training.step import Computation, deterministic, gradients
-from pairform.training.step import update as apply
+from pairform.training.step import deterministic
 
 
 class Run(Protocol):
@@ -50,6 +47,7 @@ def train(
     checkpoints: Path | None = None,
     begin: int = 0,
     counted: Mapping[str, int] | None = None,
+    measure: Callable[[Model], dict[str, float | None]] = lambda model: {},
 ) -> dict[str, Any]:
     """Build a model, train it and measure it. Equal arguments give equal losses and accuracies, also with another `begin`.
 
@@ -62,6 +60,7 @@ def train(
         checkpoints: Folder of checkpoints, written every `checkpoint_every` steps of the settings. Default: none is written.
         begin: Step of the checkpoint in that folder to resume from; 0: the beginning.
         counted: The costs of the model, if they are known.
+        measure: Measures the trained model: more results by name.
 
     Returns:
         Results by name: loss, accuracies, costs, tokens per second, and bytes and seconds taken; None if not measurable here.
@@ -131,9 +130,13 @@ def train(
     results["training_tokens"] = clock.tokens
     results["tokens_per_second"] = clock.tokens / clock.seconds if clock.seconds else None
     results["peak_bytes"] = used["peak_bytes"]
+    with uncompiled() if settings.compile else contextlib.nullcontext():
+        results |= measure(model)
     if latency:
+        source, (read, written) = held_out[0][0], examples.lengths
         with computation(settings).context():
-            results["latency"] = writing_seconds(model, held_out[0][0], examples.lengths)
+            results["latency"] = writing_seconds(model, source, (read, written))
+            results["first_token_seconds"] = writing_seconds(model, source, (read, 1))
     return results | {"seconds": spent()["elapsed"]}
 
 
@@ -150,65 +153,9 @@ def restore_random(state: Mapping[str, Any], device: str) -> None:
         torch.cuda.set_rng_state(state["device_random"], device)
 
 
-def computation(settings: TrainingSpec) -> Computation:
-    if settings.dtype == "float32":
-        return Computation(settings.device)
-    return Computation(settings.device, partial(torch.autocast, torch.device(settings.device).type, torch.bfloat16))
-
-
-def batch_of(examples: list[Example], model: Model, lengths: Lengths | None = None) -> Batch:
-    """A batch that one forward pass computes. lengths: to pad to."""
-    labels = sum(len(target) for _, target in examples)
-    tokens = labels + sum(len(source) for source, _ in examples)
-    inputs = collate(examples, model.spec, lengths)
-    padded = sum(tensor.numel() for name, tensor in inputs.items() if name in ("input_ids", "labels"))
-    return Batch([MicroBatch(inputs, (), labels, tokens, padded)], labels, tokens, len(examples), 0)
-
-
-def update(model: Model, examples: list[Example], optimizer: Optimizers, settings: TrainingSpec) -> tuple[Tensor, Tensor]:
-    """One optimiser step on a batch of examples.
-
-    Returns:
-        The loss of the target tokens before the step, without auxiliary losses, comparable with the validation loss; and the
-        norm of the gradients before clipping.
-    """
-    optimizer.zero_grad()
-    measured = gradients(model, optimizer.parameters, batch_of(examples, model), computation(settings), ALONE)
-    apply(optimizer, measured, settings.clip)
-    return measured.loss, measured.norm
-
-
-def forward(model: Model, batch: list[Example], settings: TrainingSpec) -> dict[str, Any]:
-    """The `loss` of a batch, the model's `output`, and the `labels`, `[batch, length]`, that it was compared with."""
-    inputs = {name: tensor.to(settings.device) for name, tensor in collate(batch, model.spec).items()}
-    with computation(settings).context():
-        output = model(**inputs)
-        return {"loss": output.loss, "output": output, "labels": inputs["labels"]}
-
-
-@torch.no_grad()
 def validation_line(model: Model, held_out: list[Example], settings: TrainingSpec, step: int, clock: Clock) -> dict[str, Any]:
-    """Mean loss and accuracy over target tokens, and the fraction of targets that greedy decoding would reproduce.
-
-    The last needs no decoding: greedy decoding reproduces a target if each token has the highest probability after the correct
-    ones before it.
-    """
-    model.eval()
-    loss, correct, exact, tokens = 0.0, 0, 0, 0
-    for begin in range(0, len(held_out), settings.batch):
-        result = forward(model, held_out[begin : begin + settings.batch], settings)
-        predicted, labels = result["output"].logits.argmax(-1), result["labels"]
-        if model.spec.encoder is None:  # each token predicts the next
-            predicted, labels = predicted[:, :-1], labels[:, 1:]
-        counted = labels >= 0
-        hits = predicted == labels  # never at an ignored label, which is no token id
-        count = int(counted.sum())
-        loss += result["loss"].item() * count
-        correct += int(hits.sum())
-        exact += int((hits | ~counted).all(1).sum())
-        tokens += count
-    model.train()
-    measures = {"loss": loss / tokens, "accuracy": correct / tokens, "exact_match": exact / len(held_out)}
+    """The line of metrics of a validation, as `validate` measures it; `DivergedError` if the loss is not finite."""
+    measures = validate(model, held_out, settings)
     if not math.isfinite(measures["loss"]):
         raise DivergedError(f"the validation loss is {measures['loss']} after step {step}")
     return {"step": step, "split": "valid", **measures, "tokens": clock.tokens, "seconds": clock.seconds}

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.execution.logs import trial_log
 from pairform.experiments.execution.trial import train
+from pairform.experiments.measures.gathering import measure
 from pairform.experiments.results.records import DATA, NEW, RESULT, STUDY, SourceFile, Trial, TrialFolder
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import model_patches
 from pairform.experiments.study.weights import Initialisation, initialise
 from pairform.registry import CheckpointError, PairformError, Problem, SpecError, read_json, thaw
 from pairform.registry.run_folders import remove_partials, write_json
-from pairform.training.adaptation.run_folder import cut_lines
 from pairform.training.checkpoints import resume_step
 from pairform.training.data.batches import fingerprint
-from pairform.training.metrics import METRICS, open_log
 from pairform.training.optimization.spikes import DivergedError
 
 
@@ -28,11 +29,13 @@ class Work:
     study:       the study's folder.
     source:      folder to which the data's paths are relative.
     tensorboard: also log metrics for TensorBoard.
+    wandb:       also log metrics to this project on Weights & Biases.
     """
 
     study: Path
     source: Path
     tensorboard: bool = False
+    wandb: str | None = None
 
 
 def run_trial(work: Work, name: str) -> None:
@@ -67,19 +70,19 @@ def run_trial(work: Work, name: str) -> None:
 def measured(work: Work, trial: Trial, folder: TrialFolder) -> dict[str, Any]:
     """Train the model of a trial, from its last checkpoint on if there is one. Returns its results."""
     study = StudySpec.read(read_json(work.study / STUDY))
-    contents = study.data.gather(work.source)
+    contents = gather(study, work.source)
     if fingerprint(contents.digests) != trial.data:
         raise SpecError(
             Problem("data", "other contents of its files", f"those of {DATA}", "Restore the files, then run with --retry.")
         )
-    examples = contents.open(load_spec(dict(trial.spec)))
+    spec = load_spec(dict(trial.spec))
+    examples = contents.open(spec)
     initial = None if trial.weights == NEW else initialised(work, study, trial).build
     begin = resume_step(folder.checkpoints) or 0
-    if begin:
-        cut_lines(folder.path / METRICS, begin)
     try:
-        with open_log(folder.path, work.tensorboard, begin) as log:
+        with trial_log(folder.path, trial, begin, work.tensorboard, work.wandb) as log:
             options: dict[str, Any] = {"checkpoints": folder.checkpoints, "begin": begin, "counted": trial.costs or None}
+            options["measure"] = measure(contents.measures, spec, trial.training)
             result = train(trial, examples, study.latency, log, initial=initial, **options)
     except CheckpointError:  # a damaged checkpoint is not resumed from again
         if begin:

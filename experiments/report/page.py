@@ -3,28 +3,35 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.analysis.diagrams import diagram
 from pairform.assemblies.analysis.diagrams.canvas import STYLE
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
-from pairform.experiments.report import ladder
-from pairform.experiments.report.plots import SIGNS, Figure, draw_curves, draw_front, styles
-from pairform.experiments.report.reading import CURVES, Report, Variant, read_report
-from pairform.experiments.report.table import columns, plain, rows, trial_columns, trial_rows
-from pairform.experiments.study.factor_results import FactorResults
+from pairform.experiments.report.charts import embedded
+from pairform.experiments.report.curves import curves
+from pairform.experiments.report.findings import factors, findings
+from pairform.experiments.report.fronts import fronts
+from pairform.experiments.report.ladder import sizes
+from pairform.experiments.report.looks import looks
+from pairform.experiments.report.reading import LONGEST_NAME, Report, Variant, read_report
+from pairform.experiments.report.section import Section
+from pairform.experiments.report.static import svg
+from pairform.experiments.report.sweep import tuning
+from pairform.experiments.report.table import results, trials
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import InputError, SpecError, not_installed, replace_text, shown, thaw
+from pairform.registry.errors import cut_middle
 
 PAGE = "report.html"
-COSTS = {
-    "parameters": ("parameters", ""),
-    "flops": ("FLOPs of a forward pass", ""),
-    "latency": ("time to generate a target", "s"),
-}
-"""Label and unit of each cost."""
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (findings, factors, tuning, sizes, results, fronts, curves)
+"""The sections of the page in their order; one without results is None and left out."""
+LIBRARY = "vendored/echarts.common.min.js"
+"""Draws charts; see the notes beside it."""
+LONGEST = 2000
+"""Characters of a value of a spec, or of a path to one."""
 
 
 def report(directory: Path) -> Path:
@@ -61,47 +68,49 @@ def render(found: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters["as_json"] = as_json
-    style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
-    looks = styles(found.variants)
-    compared = [variant for variant in found.variants if looks[variant.name] is not None]
-    shown = columns(found.variants)
-    single = trial_columns(shown)
+    pages.filters |= {"as_json": as_json, "cut": lambda text: cut_middle(text, LONGEST)}
+    style, table_script, *chart_scripts = map(asset, ("report.css", "report.js", LIBRARY, "charts.js", "controls.js"))
+    sections = [section for make in SECTIONS if (section := make(found)) is not None]
+    charts = {chart.key: chart.thinned() for section in sections for chart in section.charts}
+    marks, meaning = looks(found, (series.name for chart in charts.values() for series in chart.series))
+    scripts = [table_script, *(chart_scripts if charts else ())]
     return pages.get_template("report.html.jinja").render(
-        policy=policy(script, (style, STYLE)),
+        policy=policy(scripts, (style, STYLE)),
         style=style,
-        script=script,
+        scripts=scripts,
         report=found,
         study=found.study,
+        title=cut_middle(found.study.name, LONGEST_NAME),
         counts=counts(found),
-        findings=[] if found.factors else [variant for variant in found.variants if variant.findings],
-        factors=[factor_table(each) for each in found.factors],
-        ladder=ladder.section(found.ladder),
-        rules=found.study.comparison.explanation,
-        failed=[trial for trial in found.trials if trial.status == "failed"],
-        columns=shown,
-        rows=rows(found.variants, shown),
-        trial_columns=single,
-        trial_rows=trial_rows(found, single),
-        looks=looks,
-        diagrams={variant.name: compare(found.study, variant) for variant in compared},
-        signs=SIGNS,
-        curves=present(draw_curves(found.variants, looks, key, title) for key, title in CURVES.items()),
-        fronts=present(draw_front(found.variants, looks, cost, *words) for cost, words in COSTS.items()),
+        sections=sections,
+        charts=charts,
+        stills={key: svg(chart, marks) for key, chart in charts.items()},
+        chart_data=json.dumps(embedded(charts.values(), marks)).replace("<", "\\u003c"),
+        looks=marks,
+        meaning=meaning,
+        anchors={variant.name: f"variant-{place}" for place, variant in enumerate(found.variants, 1)},
+        failed=[trial for trial in (found.tuning or found).trials if trial.status == "failed"],
+        trials=trials(found),
+        diagrams={variant.name: compare(found.study, variant) for variant in found.variants},
         environment={"command": found.environment.get("command"), "facts": facts(found.environment)},
         document=json.dumps(found.study.document(), indent=2, ensure_ascii=False),
     )
 
 
-def policy(script: str, sheets: Iterable[str]) -> str:
-    """A content security policy under which a browser runs only `script`, applies only `sheets`, and loads or sends nothing.
+def asset(name: str) -> str:
+    """A file of this package."""
+    return (Path(__file__).parent / name).read_text("utf-8")
 
-    Style attributes are allowed, since matplotlib writes them.
+
+def policy(scripts: Iterable[str], sheets: Iterable[str]) -> str:
+    """A content security policy under which a browser runs only `scripts`, applies only `sheets`, and loads or sends nothing.
+
+    Style attributes are allowed, since matplotlib and ECharts write them.
     """
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {digest(script)}",
+            f"script-src {' '.join(map(digest, scripts))}",
             f"style-src-elem {' '.join(map(digest, sheets))}",
             "style-src-attr 'unsafe-inline'",
             "img-src data:",
@@ -128,54 +137,30 @@ def compare(study: StudySpec, variant: Variant) -> str | None:
     return None if old == new else diagram(new, old=old, title=f"{variant.name} against the base")
 
 
-def present(figures: Iterable[Figure | None]) -> list[Figure]:
-    return [figure for figure in figures if figure is not None]
-
-
 def counts(found: Report) -> str:
-    """As in `3 variants, 2 seeds: 6 of 6 trials done`."""
-    done = sum(trial.status == "done" for trial in found.trials)
-    variants = number(len(found.variants), "variant")
+    """As in `3 variants, 2 seeds: 6 of 6 trials done`. The trials of a sweep are counted too."""
+    trials = (found.tuning or found).trials
+    done = sum(trial.status == "done" for trial in trials)
+    variants = number(len(found.tuning.sweeps if found.tuning else found.variants), "variant")
     seeds = {trial.seed for trial in found.trials}
-    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(found.trials), 'trial')} done"
+    return f"{variants}, {number(len(seeds), 'seed')}: {done} of {number(len(trials), 'trial')} done"
 
 
 def number(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def factor_table(found: FactorResults) -> dict[str, Any]:
-    """A row for each level of each factor, and what was found of factors and interactions as sentences with their subjects."""
-    rows = [
-        (each.factor, each.level, plain(each.mean), "" if each.half_width is None else plain(each.half_width))
-        for each in found.effects
-    ]
-    findings = [
-        (f"{each.factor}: {each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
-        for each in found.effects
-        if each.comparison is not None
-    ]
-    findings += [
-        (
-            " by ".join(f"{factor}: {level}" for factor, level in each.levels.items()),
-            each.comparison.sentence(found.rules) + found.aliased(list(each.levels)),
-        )
-        for each in found.interactions
-    ]
-    return {"measure": found.measure.replace("_", " "), "seeds": len(found.seeds), "rows": rows, "findings": findings}
-
-
-def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+def facts(environment: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
     """Each value with its path, such as `machine: cores`, except the command, which the page shows by itself."""
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[str, str]] = []
     for name, value in environment.items():
         if isinstance(value, Mapping):
             found += facts(value, f"{path}{name}: ")
         elif value is not None and name != "command":
-            found.append((path + name, value))
+            found.append((cut_middle(path + name, LONGEST), cut_middle(str(value), LONGEST)))
     return found
 
 
 def as_json(value: Any) -> str:
     """A value of a spec as JSON; empty if absent."""
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else cut_middle(json.dumps(value, ensure_ascii=False), LONGEST)

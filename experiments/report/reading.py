@@ -1,12 +1,14 @@
 """Reading a study's folder for its report."""
 
 import statistics
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairform.experiments.report.tuning_reading import Tuning, read_tuning
 from pairform.experiments.results.ladder import VariantLaw, ladder_results
+from pairform.experiments.results.metric_lines import read_metrics
 from pairform.experiments.results.records import (
     ENVIRONMENT,
     NEW,
@@ -14,19 +16,18 @@ from pairform.experiments.results.records import (
     TRIALS,
     Match,
     Trial,
+    amount,
     measurable,
-    result_of,
 )
-from pairform.experiments.results.summary import summarise, trials_by_variant
+from pairform.experiments.results.summary import summarise, timed_results, trials_by_variant
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import OutputError, Problem, difference, open_regular, parse_json, read_json, thaw
+from pairform.registry import difference, read_json, thaw
+from pairform.registry.errors import cut_middle
 from pairform.training.metrics import METRICS
 
-LINE_BYTES = 1 << 16
-"""Longest line of metrics; longer ones are skipped."""
-LAST_STEP = 1 << 53
-"""Larger integers have no exact float, which plots are drawn with."""
+LONGEST_NAME = 100
+"""Characters of a variant's name in the page."""
 CURVES = {
     ("train", "loss"): "Training loss",
     ("train", "auxiliary_loss"): "Auxiliary training loss",
@@ -47,12 +48,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure over training steps: its mean, minimum and maximum over seeds."""
+    """A measure over training steps: its mean, minimum and maximum over seeds, and the values of each seed by step."""
 
     steps: list[int]
     mean: list[float]
     low: list[float]
     high: list[float]
+    seeds: dict[int, dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ class Variant:
         """Its size against the first variant's, as a sentence."""
         if self.match is None:
             return ""
-        allowed = "" if self.match.tolerance is None else f", within the study's tolerance of {self.match.tolerance:.2%}"
-        sizes = f"{self.match.found:,} {self.match.by} against {self.match.wanted:,}"
+        within = "within" if self.match.matched else "not within"
+        allowed = "" if self.match.tolerance is None else f", {within} the study's tolerance of {self.match.tolerance:.2%}"
+        sizes = f"{amount(self.match.found)} {self.match.by} against {amount(self.match.wanted)}"
         return f"Scaled to the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 
@@ -108,6 +111,7 @@ class Report:
 
     factors: their effects on each measure; none in a study without factors.
     ladder:  the scaling law of each variant; none in a study of one size.
+    tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
     """
 
     study: StudySpec
@@ -115,11 +119,12 @@ class Report:
     environment: dict[str, Any]
     factors: list[FactorResults]
     ladder: list[VariantLaw]
+    tuning: Tuning | None
 
     @property
     def first(self) -> str:
         """Name of the variant that the others are compared with."""
-        return next(iter(self.study.arms))
+        return cut_middle(next(iter(self.study.arms)), LONGEST_NAME)
 
     @property
     def unread(self) -> dict[str, int]:
@@ -136,15 +141,32 @@ def read_report(folder: Path) -> Report:
     groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
     rows = summarise(folder)
-    variants = [read_variant(folder, study, groups[row["variant"]], row) for row in rows]
+    names = short_names([row["variant"] for row in rows])
+    results, _ = timed_results(folder, groups)
+    variants = [
+        read_variant(folder, study, groups[row["variant"]], row | {"variant": name}, results[row["variant"]])
+        for name, row in zip(names, rows, strict=True)
+    ]
     file = folder / ENVIRONMENT
-    return Report(study, variants, read_json(file) if file.is_file() else {}, factor_results(folder), ladder_results(folder))
+    environment = read_json(file) if file.is_file() else {}
+    return Report(study, variants, environment, factor_results(folder), ladder_results(folder), read_tuning(folder))
 
 
-def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any]) -> Variant:
-    """One variant. row: its row of the study's summary."""
+def short_names(names: list[str]) -> list[str]:
+    """Names for the page: cut where they are long, and numbered where that makes them equal."""
+    found: dict[str, None] = {}
+    for place, name in enumerate(names, 1):
+        short = cut_middle(name, LONGEST_NAME)
+        found[short if short not in found else f"{short} ({place})"] = None
+    return list(found)
+
+
+def read_variant(
+    folder: Path, study: StudySpec, trials: list[Trial], row: dict[str, Any], results: dict[int, dict[str, Any]]
+) -> Variant:
+    """One variant. row: its row of the study's summary; results: by seed, of trials that are done."""
     done = [trial for trial in trials if trial.status == "done"]
-    metrics = {trial.name: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
+    metrics = {trial.seed: read_metrics(folder / TRIALS / trial.name / METRICS) for trial in done}
     change = row.get("difference", {}).get("loss")
     return Variant(
         name=row["variant"],
@@ -152,13 +174,23 @@ def read_variant(folder: Path, study: StudySpec, trials: list[Trial], row: dict[
         rank=row["rank"],
         differences=differences(study, trials[0]),
         match=trials[0].match,
-        seeds={trial.seed: result_of(folder, trial.name) for trial in done},
+        seeds=results,
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
-        findings={measure: each["finding"] for measure, each in row.get("difference", {}).items()},
-        curves=read_curves([line for lines, _ in metrics.values() for line in lines]),
-        unread={name: count for name, (_, count) in metrics.items() if count},
+        findings=findings(row),
+        curves=read_curves({seed: lines for seed, (lines, _) in metrics.items()}),
+        unread={trial.name: count for trial in done if (count := metrics[trial.seed][1])},
     )
+
+
+def findings(row: dict[str, Any]) -> dict[str, str]:
+    """What was found of each measure, and of how long it takes to the first variant's loss."""
+    found = {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
+    if "also" in row:
+        found["also"] = (
+            f"{', '.join(cut_middle(name, LONGEST_NAME) for name in row['also'])}: the same model, training and weights."
+        )
+    return found | ({"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {})
 
 
 def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
@@ -168,39 +200,17 @@ def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:
     return found | difference(thaw(study.weights or NEW), thaw(trial.weights), "weights")
 
 
-def read_curves(lines: list[dict[str, Any]]) -> dict[tuple[str, str], Curve]:
-    """Curves of the logged lines of several seeds, by split and measure."""
+def read_curves(lines: Mapping[int, list[dict[str, Any]]]) -> dict[tuple[str, str], Curve]:
+    """Curves of the logged lines of each seed, by split and measure."""
     found: dict[tuple[str, str], Curve] = {}
     for split, name in CURVES:
-        by_step: dict[int, list[float]] = defaultdict(list)
-        for line in lines:
-            if line.get("split") == split and measurable(line.get(name)):
-                by_step[line["step"]].append(line[name])
-        if by_step:
-            steps = sorted(by_step)
-            values = [by_step[step] for step in steps]
+        seeds = {
+            seed: {line["step"]: line[name] for line in logged if line.get("split") == split and measurable(line.get(name))}
+            for seed, logged in lines.items()
+        }
+        steps = sorted({step for values in seeds.values() for step in values})
+        if steps:
+            values = [[known[step] for known in seeds.values() if step in known] for step in steps]
             means = list(map(statistics.fmean, values))
-            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)))
+            found[split, name] = Curve(steps, means, list(map(min, values)), list(map(max, values)), seeds)
     return found
-
-
-def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines of a trial's metrics, and the number of unreadable ones, as a full disk or an interrupted copy leaves them."""
-    found: list[dict[str, Any]] = []
-    unread = 0
-    if not path.exists():
-        return found, unread
-    try:
-        with open_regular(path) as file:
-            while line := file.readline(LINE_BYTES):
-                try:
-                    value = parse_json(line.decode("utf-8"))
-                except (ValueError, RecursionError):
-                    value = None
-                if isinstance(value, dict) and type(step := value.get("step")) is int and 0 <= step <= LAST_STEP:
-                    found.append(value)
-                elif line.strip():
-                    unread += 1
-    except OSError as error:
-        raise OutputError(Problem(str(path), error.strerror or str(error), "the lines of a trial's metrics")) from None
-    return found, unread

@@ -20,3 +20,11 @@ for (const table of document.querySelectorAll("table.sorts")) {
     });
   });
 }
+// A link to a variant unfolds it.
+function unfold() {
+  const target = document.getElementById(location.hash.slice(1));
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  target?.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();

@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
+from pairform.experiments.report.cells import Cell, Table
 from pairform.experiments.report.reading import Report, Variant
+from pairform.experiments.report.section import Section
+from pairform.experiments.statistics.rules import spoken
 
-CHANGE, STATE, ATTEMPTS, RANK = "change", "state", "attempts", "rank"
+CHANGE, STATE, RANK = "change", "state", "rank"
 """Columns that are not means over seeds."""
 Format = Callable[[float], str]
 
@@ -24,15 +27,10 @@ class Column:
     cost: bool = True
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell's text and the value it is sorted by: None to sort by the text, "" to come last in either direction."""
-
-    text: str
-    value: float | Literal[""] | None
-
-
 def plain(value: float) -> str:
+    """Four decimal places, four digits of a small number, or three of a large one with a unit."""
+    if abs(value) >= 1e5:
+        return decimal(value)
     return f"{value:.4g}" if abs(value) < 1e-3 and value else f"{value:.4f}"
 
 
@@ -64,6 +62,7 @@ COLUMNS = (
     Column("training_tokens", "D", "source and target tokens trained on", decimal),
     Column("training_flops", "C", "FLOPs of training, of examples of the longest lengths", decimal),
     Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
+    Column("first_token_seconds", "First token, ms", "time to generate it", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("tokens_per_second", "Tokens/s", "in training; concurrent trials share the machine", decimal),
     Column("peak_bytes", "Peak memory", "above the level before training", binary),
     Column("cache_bytes", "Cache", "keys and values of the longest source and target", binary),
@@ -77,12 +76,21 @@ def columns(variants: list[Variant]) -> list[Column]:
     keys = {STATE, RANK, *measured, *([CHANGE] if any(variant.change for variant in variants) else [])}
     known = [column for column in COLUMNS if column.key in keys]
     others = [key for key in measured if key not in {column.key for column in COLUMNS}]
-    return known + [Column(key, key.replace("_", " ").capitalize(), "", plain, cost=False) for key in others]
+    return known + [Column(key, spoken(key).capitalize(), "", plain, cost=False) for key in others]
 
 
-def rows(variants: list[Variant], shown: list[Column]) -> dict[str, list[Cell]]:
-    """One row per variant, by its name."""
-    return {variant.name: [cell(variant, column) for column in shown] for variant in variants}
+def results(report: Report) -> Section:
+    """A row for each variant."""
+    shown = columns(report.variants)
+    table = Table(
+        "Quality and cost of each variant",
+        ("Variant", *(column.title for column in shown)),
+        [[Cell(variant.name), *(cell(variant, column) for column in shown)] for variant in report.variants],
+        sorts=True,
+        notes={column.title: column.note for column in shown if column.note},
+    )
+    words = "Means over finished seeds, ± half of the 95 % confidence interval (Student's t). Click a column to sort by it."
+    return Section("results", "Results", words, tables=[table])
 
 
 def cell(variant: Variant, column: Column) -> Cell:
@@ -103,21 +111,17 @@ def cell(variant: Variant, column: Column) -> Cell:
     return Cell(text, measured.mean)
 
 
-def trial_columns(shown: list[Column]) -> list[Column]:
-    """The columns of the table of trials."""
-    numbers = [column for column in shown if column.key not in (CHANGE, STATE, RANK)]
-    return [Column(STATE, "State", "", plain), Column(ATTEMPTS, "Started", "", plain), *numbers]
-
-
-def trial_rows(report: Report, shown: list[Column]) -> dict[str, list[Cell]]:
-    """One row per trial, by its name, in the order in which they run."""
-    seeds = {variant.name: variant.seeds for variant in report.variants}
-    found = {}
+def trials(report: Report) -> Table:
+    """A row for each trial, in the order in which they run."""
+    shown = [column for column in columns(report.variants) if column.key not in (CHANGE, STATE, RANK)]
+    seeds = {variant.trials[0].variant: variant.seeds for variant in report.variants}
+    rows = []
     for trial in report.trials:
-        first = [Cell(trial.status, None), Cell(f"{trial.attempts} times", trial.attempts)]
         result = seeds[trial.variant].get(trial.seed, {})
-        found[trial.name] = first + [single(result.get(column.key), column) for column in shown[len(first) :]]
-    return found
+        first = [Cell(trial.name), Cell(trial.status), Cell(f"{trial.attempts} times", trial.attempts)]
+        rows.append(first + [single(result.get(column.key), column) for column in shown])
+    head = ("Trial", "State", "Started", *(column.title for column in shown))
+    return Table("One row per trial", head, rows, sorts=True, fold="Results of each trial")
 
 
 def single(value: Any, column: Column) -> Cell:

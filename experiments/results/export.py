@@ -2,18 +2,23 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.records import result_of, trials_of
-from pairform.registry import InputError, OutputError, Problem, not_installed, output_path, replace_bytes
+from pairform.experiments.results.records import first_variant, result_of, trials_of
+from pairform.experiments.results.summary import timed_results, trials_by_variant
+from pairform.experiments.results.sweeps import RECIPES, recipes_of, sweeps_of
+from pairform.experiments.results.time_to_loss import named
+from pairform.registry import InputError, OutputError, Problem, not_installed, output_path, replace_bytes, thaw
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a text that a spreadsheet would run."""
 
 
 def export(study: Path, out: Path, overwrite: bool = False) -> Path:
-    """Write a row for each trial: its variant, the levels of its factors, its seed, its status and its results.
+    """Write a row for each trial: its variant, levels of factors, tuned values, seed, status, how its size is matched, its
+    results, and whether and when it reaches the first variant's loss.
 
     Args:
         study: The study's folder.
@@ -36,14 +41,32 @@ def export(study: Path, out: Path, overwrite: bool = False) -> Path:
 
 def table(study: Path) -> list[dict[str, Any]]:
     """The rows, all with the same columns: None for what a trial lacks."""
-    found = []
-    for trial in sorted(trials_of(study), key=lambda trial: trial.number):
+    found, trials = [], sorted(trials_of(study), key=lambda trial: trial.number)
+    sweeps = sweeps_of(study, trials)
+    recipes = recipes_of(study, sweeps, first_variant(study), trials) if sweeps else {}
+    groups = trials_by_variant(study)
+    _, times = timed_results(study, groups)
+    compared = {trial.name for own in groups.values() for trial in own}
+    for trial in trials:
         row: dict[str, Any] = {"trial": trial.name, "variant": trial.variant, "point": trial.point, "seed": trial.seed}
         row |= {"rung": trial.rung} if trial.rung else {}
-        row |= {f"factor.{factor}": level for factor, level in trial.levels.items()} | {"status": trial.status}
+        row |= {f"factor.{factor}": level for factor, level in trial.levels.items()}
+        if trial.stage is not None:
+            row |= {"stage": trial.stage} | {recipe: recipe in recipes.get(trial.name, ()) for recipe in RECIPES}
+            row |= {f"tune.{path}": plain(value) for path, value in trial.hyperparameters.items()}
+        row["status"] = trial.status
+        if trial.match is not None:
+            row |= {f"match.{name}": getattr(trial.match, name) for name in ("by", "difference", "matched")}
         found.append(row | (result_of(study, trial.name) if trial.status == "done" else {}))
+        if trial.name in compared and (own := times.get(trial.variant)) is not None and trial.seed in own.seeds:
+            found[-1] |= {f"{own.label}.reached": own.seeds[trial.seed] is not None} | named(own, trial.seed)
     columns = dict.fromkeys(name for row in found for name in row)
     return [{name: row.get(name) for name in columns} for row in found]
+
+
+def plain(value: Any) -> Any:
+    """A value as a cell: an object or a list as JSON."""
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(thaw(value))
 
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:

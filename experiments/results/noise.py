@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.records import first_variant
-from pairform.experiments.results.summary import baselines, paired, results_of, trials_by_variant
+from pairform.experiments.results.records import baselines, first_variant
+from pairform.experiments.results.summary import paired, results_of, trials_by_variant
 from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST
 from pairform.experiments.statistics.power import detectable, deviation_interval, seeds_needed
 from pairform.experiments.statistics.rules import ComparisonSpec

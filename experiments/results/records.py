@@ -1,7 +1,8 @@
 """The records in a study's folder. Files are replaced whole, and locks are freed when their process ends in any way.
 
 study.json, environment.json
-data.json                    the SHA-256 of each file of the data
+data.json                    the SHA-256 of each file of the data and of the measures
+stop.json                    a request that the run end
 trials/<name>/trial.json     what the trial is, and how far it is
 trials/<name>/metrics.jsonl  one object a line, as it is trained
 trials/<name>/checkpoints    what it resumes from, until it is done
@@ -21,8 +22,10 @@ from pairform.registry import CheckpointError, OutputError, Patch, Problem, Spec
 from pairform.registry.run_folders import is_locked, lock, write_json
 from pairform.training.settings import TrainingSpec
 
-STUDY, ENVIRONMENT, DATA, TRIALS = "study.json", "environment.json", "data.json", "trials"
+STUDY, ENVIRONMENT, DATA, STOP, TRIALS = "study.json", "environment.json", "data.json", "stop.json", "trials"
 TRIAL, RESULT, LOCK, CHECKPOINTS = "trial.json", "result.json", ".lock", "checkpoints"
+MEASURED = "measures: "
+"""Before the names of the measures' files in `data.json`."""
 NEW = "new"
 """The weights of a model that is newly initialised."""
 Weights: TypeAlias = str | Mapping[str, Any]
@@ -33,18 +36,39 @@ Status = Literal["planned", "running", "interrupted", "done", "failed"]
 """`interrupted` is never written: a reader finds it for a trial that was started and that no process is running."""
 
 
+Stage = Literal["sweep", "retrain"] | None
+"""Of a study that tunes its variants: the trials that choose a setting, and those that are compared."""
+
+
 class Match(Spec):
     """The size that a variant was scaled towards, and the size that it has."""
 
-    by: Literal["parameters", "flops"] = Field(description="Size compared.")
-    wanted: Annotated[int, Field(gt=0)] = Field(description="Size of the first variant.")
-    found: int = Field(description="Size of this variant.")
+    by: Literal["parameters", "flops", "seconds"] = Field(description="Size compared.")
+    wanted: Annotated[int | float, Field(gt=0)] = Field(description="Size of the first variant; seconds of a training step.")
+    found: int | float = Field(description="Size of this variant.")
     tolerance: float | None = Field(default=None, description="Largest difference that the study allows, as a fraction.")
 
     @property
     def difference(self) -> float:
         """Relative difference from the wanted size."""
         return self.found / self.wanted - 1
+
+    @property
+    def matched(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.tolerance is None or abs(self.difference) <= self.tolerance
+
+    @property
+    def caution(self) -> str:
+        """A sentence for each comparison of a variant that is not matched, with a space before it; else empty."""
+        if self.matched:
+            return ""
+        return f" Not matched: {self.by} {self.difference:+.2%}, which may explain a difference."
+
+
+def amount(size: float) -> str:
+    """A number of parameters or FLOPs, or four digits of a time."""
+    return f"{size:,}" if isinstance(size, int) else f"{size:.4g}"
 
 
 class Carried(Spec):
@@ -92,6 +116,11 @@ class Trial(Spec):
     variant: str = Field(description="Name of the variant, with the grid's values if there is a grid.")
     point: str = Field(default="", description="The grid's values alone.")
     levels: dict[str, str] = Field(default_factory=dict, description="Level of each factor of the study.")
+    stage: Stage = Field(
+        default=None, description="In a study that tunes: the sweep that chooses a setting, or the training that is compared."
+    )
+    setting: str = Field(default="", description="The tuned values, as in `learning_rate=0.001`.")
+    hyperparameters: Patch = Field(default={}, description="The tuned values by path.")
     rung: str = Field(default="", description="Name of its size on the study's ladder.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of weights and data order.")
     patches: Annotated[tuple[Patch, ...], Strict(False)] = Field(description="Patches applied to the base, in order.")
@@ -105,6 +134,9 @@ class Trial(Spec):
         default=None,
         description="How close its size is to the first variant's, in a study that scales variants; the last patch did that.",
     )
+    also: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="Other variants with the same model, training and weights. They have no trials of their own."
+    )
     costs: Patch = Field(default={}, description="Parameters, FLOPs and cache bytes at the longest lengths of the data.")
     status: Status = Field(default="planned", description="Progress.")
     error: str | None = Field(default=None, description="Message of a failed trial.")
@@ -113,9 +145,14 @@ class Trial(Spec):
     @property
     def plan(self) -> dict[str, Any]:
         """What was decided before it started."""
-        progress: dict[str, Any] = dict.fromkeys(("number", "point", "costs", "status", "error", "attempts"), True)
+        progress: dict[str, Any] = dict.fromkeys(("number", "point", "also", "costs", "status", "error", "attempts"), True)
         progress |= {"match": {"tolerance"}, "training": {"checkpoint_every"}, "sources": {"__all__": {"modified"}}}
         return self.model_dump(mode="json", exclude=progress)
+
+    @property
+    def variants(self) -> set[str]:
+        """Names of the study's variants whose trial this is, without the grid's values."""
+        return {name.removesuffix(f" {self.point}") for name in (self.variant, *self.also)}
 
     @property
     def digests(self) -> dict[str, str]:
@@ -196,6 +233,11 @@ def first_variant(study: Path) -> str | None:
         return None if first is None else first.variant
     variants = read_json(study / STUDY).get("variants")
     return next(iter(variants), None) if isinstance(variants, dict) else None
+
+
+def baselines(points: Mapping[str, str], first: str | None) -> dict[str, str]:
+    """The variant that each is compared with: the first one at the same point of the grid, which is compared with itself."""
+    return {name: f"{first} {point}".strip() for name, point in points.items()}
 
 
 def has_factors(study: Path) -> bool:

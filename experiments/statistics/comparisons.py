@@ -1,14 +1,16 @@
 """Differences of variants from a first one, paired by seed: tested, corrected for their number, and said in a sentence."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pairform.experiments.statistics.corrections import NAMES, adjust
-from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST, interval, t_test
+from pairform.experiments.statistics.estimates import Estimate, of_pairs
+from pairform.experiments.statistics.intervals import CONFIDENCE, FEWEST
 from pairform.experiments.statistics.power import detectable
-from pairform.experiments.statistics.rules import ComparisonSpec, Quality
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality, spoken
 
 Verdict = Literal["lower", "higher", "equivalent", "uncorrected", "not_found", "identical", "few_seeds"]
 """lower, higher: found, after the correction.
@@ -42,7 +44,7 @@ class Comparison:
 
     def sentence(self, rules: ComparisonSpec) -> str:
         """What was found, as a sentence without a subject."""
-        name = self.measure.replace("_", " ")
+        name = spoken(self.measure)
         if self.half_width is None or self.adjusted is None or self.detectable is None:
             return f"{self.seeds} of at least {FEWEST} seeds that an interval of the {name} needs."
         low, high = self.mean - self.half_width, self.mean + self.half_width
@@ -72,19 +74,27 @@ def compare(differences: Mapping[str, Sequence[float]], measure: Quality, rules:
         measure: What differs.
         rules: The study's rules.
     """
-    tested = {name: values for name, values in differences.items() if len(values) >= FEWEST}
-    tests = {name: t_test(values) for name, values in tested.items()}
+    estimates = {name: of_pairs(values) for name, values in differences.items() if len(values) >= FEWEST}
+    found = judge(estimates, measure, rules)
+    few = {
+        name: Comparison(measure, "few_seeds", statistics.fmean(values), len(values), len(estimates))
+        for name, values in differences.items()
+        if len(values) < FEWEST
+    }
+    return {name: found.get(name) or few[name] for name in differences}
+
+
+def judge(estimates: Mapping[str, Estimate], measure: Quality, rules: ComparisonSpec) -> dict[str, Comparison]:
+    """What estimated differences show as a family of comparisons."""
+    tests = {name: estimate.p for name, estimate in estimates.items()}
     adjusted = dict(zip(tests, adjust(list(tests.values()), rules.correction), strict=True))
-    rate = rules.error_rate if rules.correction == "none" else rules.error_rate / max(1, len(tested))
+    rate = rules.error_rate if rules.correction == "none" else rules.error_rate / max(1, len(tests))
+    margin = rules.margins.get(measure)
     found = {}
-    for name, values in differences.items():
-        mean, half = interval(values)
-        if half is None:
-            found[name] = Comparison(measure, "few_seeds", mean, len(values), len(tested))
-            continue
+    for name, estimate in estimates.items():
+        mean, half = estimate.mean, estimate.half_width
         verdict: Verdict = "not_found"
-        margin = rules.margins.get(measure)
-        if not any(values):
+        if not mean and not estimate.error:
             verdict = "identical"
         elif adjusted[name] < rules.error_rate:
             verdict = "lower" if mean < 0 else "higher"
@@ -92,8 +102,9 @@ def compare(differences: Mapping[str, Sequence[float]], measure: Quality, rules:
             verdict = "equivalent"
         elif tests[name] < rules.error_rate:
             verdict = "uncorrected"
-        seen = detectable(statistics.stdev(values), len(values), rate, rules.power)
-        found[name] = Comparison(measure, verdict, mean, len(values), len(tested), half, tests[name], adjusted[name], seen)
+        effective = int(estimate.freedom) + 1  # pairs with as many degrees of freedom
+        seen = detectable(estimate.error * math.sqrt(effective), effective, rate, rules.power)
+        found[name] = Comparison(measure, verdict, mean, estimate.seeds, len(tests), half, tests[name], adjusted[name], seen)
     return found
 
 
@@ -103,5 +114,7 @@ def inside(low: float, high: float, margin: float) -> bool:
 
 
 def digits(value: float) -> str:
-    """Four decimal places, or two digits of a small number."""
+    """Four decimal places, two digits of a small number, or four of a large one."""
+    if abs(value) >= 1e5:
+        return f"{value:.4g}"
     return f"{value:.4f}" if abs(value) >= 1e-3 or not value else f"{value:.2g}"

@@ -25,16 +25,3 @@ def t_quantile(probability: float, freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))
-
-
-def t_test(values: Sequence[float]) -> float:
-    """The p-value of a two-sided t-test of the hypothesis that the mean of `values` is zero.
-
-    It is 1 if all values are zero, and 0 if all have one other value.
-    """
-    from scipy.special import stdtr
-
-    mean, spread = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-    if not spread:
-        return float(mean == 0)
-    return float(2 * stdtr(len(values) - 1, -abs(mean) / spread))

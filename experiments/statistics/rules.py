@@ -1,15 +1,20 @@
 """How a study decides whether a variant differs."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, Strict, WithJsonSchema
 
 from pairform.experiments.statistics.corrections import Correction
 from pairform.experiments.statistics.power import POWER
 from pairform.registry import PositiveFloat, Spec
 
-Quality = Literal["loss", "accuracy", "exact_match"]
-QUALITY: tuple[Quality, ...] = ("loss", "accuracy", "exact_match")
+Direction = Literal["lower", "higher"]
+NAMED = r"^(loss|accuracy|exact_match|latency|first_token_seconds|[a-z][a-z0-9_]*\.[a-z0-9_]+)$"
+Quality: TypeAlias = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAMED})]
+"""The name of a measure, such as `loss` or `choices.accuracy`. A study checks it against its measures."""
+QUALITY: Mapping[Quality, Direction] = {"loss": "lower", "accuracy": "higher", "exact_match": "higher"}
+"""What every trial measures, with the values that are better."""
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -24,9 +29,15 @@ class ComparisonSpec(Spec):
     error_rate: Probability = Field(
         default=0.05, description="Probability, or for benjamini_hochberg fraction, of false findings that is allowed."
     )
+    measures: Annotated[tuple[Quality, ...], Strict(False), Field(min_length=1)] = Field(
+        default=("loss",),
+        description="Measures of which `study status` and the first lines of the report say what was found. All others are in "
+        "`study status --json` and in the rest of the report.",
+    )
     margins: dict[Quality, PositiveFloat] = Field(
         default_factory=dict,
         description="Differences too small to matter, by measure. A variant whose interval lies inside is called equivalent.",
+        json_schema_extra={"additionalProperties": False},
     )
     power: Probability = Field(
         default=POWER, description="Probability with which the smallest detectable difference, if it is true, is found."
@@ -47,3 +58,8 @@ class ComparisonSpec(Spec):
             f"are a family. {of[self.correction]} Intervals hold for one comparison each. A design could see a difference that "
             f"it would find with a probability of {self.power:.0%}."
         )
+
+
+def spoken(measure: Quality) -> str:
+    """The name of a measure in a sentence."""
+    return measure.replace("_", " ").replace(".", " ")

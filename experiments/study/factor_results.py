@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from pairform.experiments.results.records import STUDY
-from pairform.experiments.results.summary import results_of, trials_by_variant
+from pairform.experiments.results.summary import measures_in_order, timed_results, trials_by_variant
+from pairform.experiments.results.sweeps import Recipe
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
-from pairform.experiments.statistics.rules import QUALITY, ComparisonSpec, Quality
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality
 from pairform.experiments.study.factors import ChosenDesign, FractionalDesign
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import read_json
@@ -25,6 +26,7 @@ class FactorResults:
     effects:      of each level; none if the combinations cannot tell the factors apart.
     interactions: of each two factors, of aliases only the first; none for combinations that were chosen one by one.
     aliases:      groups of effects that a fractional design cannot tell apart.
+    unmatched:    combinations whose size differs from that of the first by more than the study allows.
     """
 
     measure: Quality
@@ -33,20 +35,24 @@ class FactorResults:
     interactions: list[Interaction]
     rules: ComparisonSpec
     aliases: list[list[str]]
+    unmatched: tuple[str, ...] = ()
 
     def aliased(self, factors: Sequence[str]) -> str:
-        """A sentence that names the effects that the design cannot tell apart from this one; empty if there is none."""
+        """Sentences that name the effects that the design cannot tell apart from this one, and the number of combinations that
+        are not matched in size; empty if there is none."""
         name = effect_name(factors)
         others = [other for group in self.aliases if name in group for other in group if other != name]
-        return f" It is aliased with {', '.join(others)}." if others else ""
+        sizes = f" Not matched in size: {len(self.unmatched)} of the combinations." if self.unmatched else ""
+        return (f" It is aliased with {', '.join(others)}." if others else "") + sizes
 
 
-def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[FactorResults]:
+def factor_results(folder: Path, seeds: Collection[int] | None = None, recipe: Recipe = "tuned") -> list[FactorResults]:
     """The effects of a study's factors on each measure that its trials have; empty for a study without factors.
 
     Args:
         folder: The study's folder.
         seeds: Those to use; by default, all in which every combination is done.
+        recipe: In a study that tunes its combinations, which comparison.
 
     Raises:
         SpecError: the study's file is damaged.
@@ -56,13 +62,15 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[F
         return []
     factors = {factor: list(levels) for factor, levels in study.factors.items()}
     cells = [arm.levels for arm in study.arms.values()]
-    known = results_of(folder, trials_by_variant(folder), seeds)
+    groups = trials_by_variant(folder, recipe)
+    known, _ = timed_results(folder, groups, seeds)
     results = [known.get(name, {}) for name in study.arms]
     design, rules = study.design, study.comparison
     aliases = alias_groups(list(factors), design.resolution) if isinstance(design, FractionalDesign) else []
+    unmatched = tuple(name for name, own in groups.items() if own[0].match is not None and not own[0].match.matched)
     pairs = [] if isinstance(design, ChosenDesign) else distinct(list(factors), aliases)
     found = []
-    for measure in QUALITY:
+    for measure in measures_in_order(rules, study.qualities):
         complete = [seed for seed in results[0] if all(result.get(seed, {}).get(measure) is not None for result in results)]
         if complete:
             values = np.array([[result[seed][measure] for seed in complete] for result in results], dtype=np.float64)
@@ -74,6 +82,7 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None) -> list[F
                     interactions(pairs, factors, cells, values, measure, rules),
                     rules,
                     aliases,
+                    unmatched,
                 )
             )
     return found

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ import torch
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.experiments.measures.gathering import check
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
+from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.ladder import resolved_base
-from pairform.experiments.study.seeds import all_seeds
-from pairform.experiments.study.size_matching import Count, counter, match
+from pairform.experiments.study.size_matching import SizeMatching
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
 from pairform.experiments.study.weights import expand_base
@@ -33,7 +35,7 @@ from pairform.registry import (
     thaw,
 )
 from pairform.training.costs.trials import costs, training_costs
-from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
+from pairform.training.data.batches import Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
 
@@ -73,36 +75,55 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
         raise SpecError(known or in_file(str(file), error)) from None
 
 
-def plan_trials(study: StudySpec, folder: Path, contents: Contents) -> list[Trial]:
-    """Every trial of a study: every variant at every size of the ladder and point of the grid, with every seed.
+def plan_trials(
+    study: StudySpec, folder: Path, contents: StudyContents, known: Mapping[str, Trial] = MappingProxyType({})
+) -> list[Trial]:
+    """Every trial of a study: every variant at every size of the ladder, at every point of the grid and with
+    all tuned values, with every seed.
+
+    Of a study that tunes, these are more than it runs: which settings are retrained depends on the sweep.
+
+    Args:
+        study: The study.
+        folder: Folder to which its paths are relative.
+        contents: Its files.
+        known: Trials whose sizes are kept, as from `known_matches`.
 
     Raises:
         SpecError: with the problems of all variants.
     """
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     rungs = list(study.ladder) or [""]
-    combinations = [combination(study, name, point, rung) for name in study.arms for rung in rungs for point in points]
-    return trials_for(study, contents, make_variants(study, folder, contents, combinations))
+    combinations = [
+        combination(study, name, point, rung, hyperparameters=setting)
+        for name in study.arms
+        for rung in rungs
+        for point in points
+        for setting in study.settings
+    ]
+    return trials_for(study, contents, make_variants(study, folder, contents, combinations, known))
 
 
-def make_variants(study: StudySpec, folder: Path, contents: Contents, combinations: list[Combination]) -> list[Variant]:
+def make_variants(
+    study: StudySpec,
+    folder: Path,
+    contents: StudyContents,
+    combinations: list[Combination],
+    known: Mapping[str, Trial] = MappingProxyType({}),
+) -> list[Variant]:
     """Validated variants at points of the grid. Where variants are scaled to the first one's size, it comes first.
 
     Each model is run on the meta device at the data's longest lengths. The problems of all variants are raised together.
     """
     variants: list[Variant] = []
     problems: list[Problem] = []
-    wanted: dict[str, int] = {}
+    match = None if study.match is None else SizeMatching(study, study.match, folder, contents, known)
     for each in combinations:
         try:
             variant = make_variant(study, each, folder)
             lengths = check_variant(variant, contents)
-            if study.match is not None:
-                count = counter(study.match.by, lengths, variant.training.dtype)
-                if each.variant == next(iter(study.arms)):
-                    wanted[each.shown] = count(variant.spec)
-                elif each.shown in wanted:
-                    variant = matched(study, variant, folder, wanted[each.shown], count)
+            if match is not None:
+                variant = match(variant)
             found = costs(variant.spec, lengths, variant.training.dtype)
             if variant.rung:
                 steps = variant.training.steps * variant.training.batch
@@ -110,24 +131,27 @@ def make_variants(study: StudySpec, folder: Path, contents: Contents, combinatio
             variants.append(replace(variant, costs=found))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
-            problems += [
-                problem if shared or problem.where.startswith("data") else problem.inside(each.where)
-                for problem in error.problems
-            ]
+            problems += [problem if shared or is_of_data(problem) else problem.of(each.where) for problem in error.problems]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return variants
 
 
-def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) -> list[Trial]:
+def is_of_data(problem: Problem) -> bool:
+    """Whether a problem is in the study's data or in a line of a file, and the same for all variants."""
+    return problem.where.startswith("data") or ": line " in problem.where
+
+
+def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant]) -> list[Trial]:
     """The trials of some variants, seed by seed, so that a run that ends early leaves about as many of each."""
     order = itertools.count()
     names: dict[str, str] = {}
     for variant in variants:
-        if names.setdefault(variant.folder, variant.name) != variant.name:
-            found = f"{shorten(variant.name)} and {shorten(names[variant.folder])}, whose folders would share the name"
+        if names.setdefault(variant.folder, variant.full_name) != variant.full_name:
+            found = f"{shorten(variant.full_name)} and {shorten(names[variant.folder])}, whose folders would share the name"
             raise SpecError(Problem("variants", f"{found} {variant.folder}", "names that differ more"))
-    sources = {variant.name: source_files(variant) for variant in variants}
+    variants = one_of_equals(study, variants)
+    sources = {variant.full_name: source_files(variant) for variant in variants}
     return [
         Trial(
             name=f"{variant.folder}-seed{seed}",
@@ -135,6 +159,9 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             variant=variant.name,
             point=variant.shown,
             levels=dict(variant.levels),
+            stage=stage,
+            setting=" ".join(variant.setting),
+            hyperparameters=freeze(variant.hyperparameters),
             rung=variant.rung,
             seed=seed,
             patches=variant.patches,
@@ -143,13 +170,28 @@ def trials_for(study: StudySpec, contents: Contents, variants: list[Variant]) ->
             data=fingerprint(contents.digests),
             weights=freeze(variant.weights),
             carried=variant.carried,
-            sources=sources[variant.name],
+            sources=sources[variant.full_name],
             match=variant.match,
+            also=variant.also,
             costs=freeze(variant.costs),
         )
-        for seed in all_seeds(study.seeds)
+        for stage, seed in study.stages
         for variant in variants
     ]
+
+
+def one_of_equals(study: StudySpec, variants: list[Variant]) -> list[Variant]:
+    """The variants without those that are another one under a second name, which that one lists in `also`.
+
+    Of factors and tuned values every combination is kept, since effects and choices are computed from all.
+    """
+    if study.factors or study.tune:
+        return variants
+    names: dict[str, list[str]] = {}
+    for variant in variants:
+        names.setdefault(variant.identity, []).append(variant.name)
+    first = {own[0]: tuple(own[1:]) for own in names.values()}
+    return [replace(variant, also=first[variant.name]) for variant in variants if variant.name in first]
 
 
 def source_files(variant: Variant) -> tuple[SourceFile, ...]:
@@ -164,15 +206,7 @@ READ: dict[tuple[str, Path], SourceFile] = {}
 """The weight files that this process has read."""
 
 
-def matched(study: StudySpec, variant: Variant, folder: Path, wanted: int, count: Count) -> Variant:
-    """The variant scaled to the size `wanted`, with one more patch."""
-    assert study.match is not None
-    patch, reached = match(variant.spec, wanted, study.match, count)
-    scaled = make_variant(study, replace(variant, patches=(*variant.patches, patch)), folder) if patch else variant
-    return replace(scaled, match=reached)
-
-
-def check_variant(variant: Variant, contents: Contents) -> Lengths:
+def check_variant(variant: Variant, contents: StudyContents) -> Lengths:
     """Check that the model can be trained on the data; the data's longest source and target, in tokens."""
     if problems := [*check_spec(variant.spec), *check_trained(variant.training, variant.spec)]:
         raise SpecError(problems)
@@ -188,6 +222,8 @@ def check_variant(variant: Variant, contents: Contents) -> Lengths:
         source, target = lengths_read(variant.spec, examples.lengths)
         found = f"{type(error).__name__}: {error}"
         raise SpecError(Problem("", found, f"a model that takes {source} and {target} tokens")) from None
+    if problems := list(check(contents.measures, variant.spec, variant.training)):
+        raise SpecError(problems)
     return examples.lengths
 
 

@@ -15,12 +15,13 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from pairform.experiments.results.records import Trial, TrialFolder, result_of
+from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.planning import make_variants, trials_for
 from pairform.experiments.study.spec import SearchSpec, StudySpec
 from pairform.experiments.study.variants import Variant, combination
 from pairform.registry import OutputError, PairformError, Problem, SpecError, parse_json, read_text, shorten, thaw
 from pairform.registry.run_folders import write_json
-from pairform.training.data.batches import Contents, generator
+from pairform.training.data.batches import generator
 
 SUMMARY = "search.json"
 Choices = Mapping[str, Sequence[str]]
@@ -56,7 +57,7 @@ class Search:
     reaches the same points. No point is proposed twice. A point that is not a valid model is recorded as refused, and counts.
     """
 
-    def __init__(self, study: StudySpec, settings: SearchSpec, source: Path, contents: Contents, out: Path) -> None:
+    def __init__(self, study: StudySpec, settings: SearchSpec, source: Path, contents: StudyContents, out: Path) -> None:
         self.study, self.settings, self.source, self.contents, self.out = study, settings, source, contents, out
         first = {path: values[0] for path, values in study.grid.items()}
         # every variant at the first point: errors of the base and the patches are raised before the first trial
@@ -92,7 +93,8 @@ class Search:
         A point is proposed when its first trial is asked for. Call `update` when a trial has ended.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.optuna = optuna.create_study(direction="minimize" if self.settings.measure == "loss" else "maximize")
+        better = self.study.qualities[self.settings.measure]
+        self.optuna = optuna.create_study(direction="minimize" if better == "lower" else "maximize")
         for point in self.points:
             self.register(point)
         self.update()

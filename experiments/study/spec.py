@@ -1,6 +1,7 @@
 """A study as JSON: a base model, variants of it, and how each is trained and measured."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.statistics.rules import ComparisonSpec
+from pairform.experiments.measures.specs import Measures, TimeToLoss, check_measures, qualities
+from pairform.experiments.results.records import Stage
+from pairform.experiments.statistics.rules import ComparisonSpec, Direction, Quality
 from pairform.experiments.study.factors import (
     Design,
     Factors,
@@ -22,7 +25,9 @@ from pairform.experiments.study.factors import (
 )
 from pairform.experiments.study.ladder import Ladder, check_ladder
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
-from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, thaw
+from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
+from pairform.experiments.study.values import Values, check_values
+from pairform.registry import DocumentOf, Patch, PositiveFloat, PositiveInt, Problem, Spec, nested, shorten, suggest, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
 from pairform.training.data.synthetic_tasks import AnyTask
@@ -30,8 +35,8 @@ from pairform.training.data.texts import Text
 from pairform.training.settings import Count, TrainingSpec
 from pairform.training.settings import OptimizerSpec as OptimizerSpec
 
-DEEPEST = 64
-"""Largest number of fields in a path of the grid."""
+CHANGES_TIME = tuple(f"training.{name}" for name in ("batch", "dtype", "device", "threads", "optimizer", "optimizer.name"))
+"""Paths of the settings that the time of a step depends on."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 
@@ -50,18 +55,29 @@ class BudgetSpec(Spec):
 class MatchSpec(Spec):
     """Variants are scaled towards the size of the first one at the same point of the grid."""
 
-    by: Literal["parameters", "flops"] = Field(
-        description="Size to compare: parameters, or the FLOPs of a forward pass over the longest source and target."
+    by: Literal["parameters", "flops", "seconds"] = Field(
+        description="Size to compare: parameters, the FLOPs of a forward pass over the longest source and target, or the "
+        "seconds of a step of training, which are measured before the first trial."
     )
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.01,
-        description="Largest difference allowed, as a fraction of the first variant's size; a larger one is an error.",
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Largest difference allowed, as a fraction of the first variant's size. Default: 0.01, of seconds 0.05.",
+    )
+    unmatched: Literal["reject", "flag"] = Field(
+        default="reject",
+        description="What happens to a variant that remains further off: the study is rejected, or the variant is run as close "
+        "as it comes, and the difference stated wherever it is compared.",
     )
     paths: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)] = Field(
         default=tuple(f"{stack}.layer.branches.feed_forward.hidden" for stack in ("encoder", "decoder")),
         description="Sizes in the model's spec that are scaled together; those that a variant lacks are skipped.",
     )
     multiple: PositiveInt = Field(default=8, description="Each scaled size is a multiple of this number.")
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference allowed."""
+        return self.tolerance or (0.05 if self.by == "seconds" else 0.01)
 
 
 class SearchSpec(Spec):
@@ -71,8 +87,10 @@ class SearchSpec(Spec):
         description="Number of points to run, each with every seed; all if the grid has fewer. A point is a variant with one "
         "value per grid path."
     )
-    measure: Literal["loss", "accuracy", "exact_match"] = Field(
-        default="loss", description="Value to minimise (a loss) or maximise (an accuracy), averaged over seeds."
+    measure: Quality = Field(
+        default="loss",
+        description="Measure of a trial whose mean over seeds is minimised, or maximised if higher values are better: `loss`, "
+        "`accuracy`, `exact_match`, or one of `measures`, such as `choices.accuracy`.",
     )
     sampler: Literal["tpe", "random"] = Field(
         default="tpe",
@@ -80,17 +98,6 @@ class SearchSpec(Spec):
         "optimization'); random: uniform sampling.",
     )
     seed: Count = Field(default=0, description="Seed of the sampler.")
-
-
-def comparable(value: Any) -> str:
-    """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {comparable(item)}' for key, item in sorted(value.items()))}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(comparable, value))}]"
-    return repr(value)
 
 
 @dataclass(frozen=True)
@@ -127,9 +134,18 @@ class StudySpec(Spec):
         "levels is a variant; that of all first levels is compared with the others.",
     )
     design: Design = Field(default=FullDesign(), description="Which combinations of levels are run.")
-    grid: dict[str, Annotated[tuple[Any, ...], Strict(False)]] = Field(
+    grid: Values = Field(
         default_factory=dict,
         description="Paths in the model's spec, each with its values; every variant is run with every combination.",
+    )
+    tune: Values = Field(
+        default_factory=dict,
+        description="Paths in `training` or in the model's spec, each with values: every variant is trained with every "
+        "combination, and that of the lowest mean validation loss is its best. Then the variants are retrained with `seeds`, "
+        "each at its own best values and all at those of the first, and compared both ways. Default: nothing is tuned.",
+    )
+    tune_seeds: TuneSeeds = Field(
+        default=TUNE_SEEDS, description="Seeds of the trials that choose the tuned values; `seeds` may have none of them."
     )
     ladder: Ladder = Field(
         default_factory=dict,
@@ -149,9 +165,11 @@ class StudySpec(Spec):
         default=None, description="Scale variants to the size of the first. Default: none is scaled."
     )
     comparison: ComparisonSpec = Field(default=ComparisonSpec(), description="How variants are compared with the first one.")
+    measures: Measures = Field(default=(), description="What is measured besides the validation loss.")
     latency: bool = Field(
         default=False,
-        description="Also measure the seconds in which a trained model generates. Trials that run at the same time distort it.",
+        description="Also measure the seconds in which a trained model generates its first token, and a whole target. Trials "
+        "that run at the same time distort them.",
     )
     budget: BudgetSpec = Field(default=BudgetSpec(), description="Limits of the study.")
 
@@ -169,13 +187,15 @@ class StudySpec(Spec):
         if isinstance(self.seeds, SeedsUntil) and self.search is not None:
             yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
         for path, values in self.grid.items():
-            yield from self._check_values(path, values)
+            yield from check_values("grid", path, values)
+        yield from self._check_tuning(seeds)
         if self.match is not None and not self.factors and len(self.variants) < 2:
             yield Problem("match", "one variant", "two or more: each is scaled towards the first")
         if self.search is not None and not self.grid:
             yield Problem("search", "no grid", "paths with the values to choose from")
         if self.search is not None and self.match is not None:
             yield Problem("match", "match and search together", "only one of the two")
+        yield from self._check_measures()
         design = [*self._check_design(), *check_ladder(self.ladder, bool(self.factors), self.search is not None)]
         yield from design
         if design:
@@ -184,6 +204,22 @@ class StudySpec(Spec):
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
             yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
+
+    def _check_measures(self) -> Iterator[Problem]:
+        yield from check_measures(self.measures)
+        for index, measure in enumerate(self.measures):
+            if isinstance(measure, TimeToLoss) and self.training.evaluate_every is None:
+                expected = "training.evaluate_every, the steps between validations"
+                yield Problem(f"measures[{index}]", "time_to_loss and no validation before the end", expected)
+        known = self.qualities
+        named = [(f"comparison.measures[{place}]", name) for place, name in enumerate(self.comparison.measures)]
+        named += [("comparison.margins", name) for name in self.comparison.margins]
+        later = {name for measure in self.measures if not measure.trained for name in measure.qualities}
+        if self.search is not None:
+            named.append(("search.measure", self.search.measure))
+        for where, name in named:
+            if name not in known or (where == "search.measure" and name in later):
+                yield Problem(where, shorten(name), f"a measure of the study: {', '.join(known)}", suggest(name, known))
 
     def _check_design(self) -> Iterator[Problem]:
         if not self.factors:
@@ -196,24 +232,35 @@ class StudySpec(Spec):
         if self.grid:
             yield Problem("grid", "a grid and factors together", "one of them", "Make the grid's values levels of a factor.")
 
-    def _check_values(self, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
-        parts = path.split(".")
-        if not all(parts) or len(parts) > DEEPEST:
-            yield Problem("grid", shorten(path), "a path in the spec, as in decoder.depth")
-        if not values:
-            yield Problem(f"grid.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
-        first_index: dict[str, int] = {}
-        for index, value in enumerate(values):
-            first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
-            if first < index:
-                found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
-                yield Problem(f"grid.{path}[{index}]", found, "each value once")
+    def _check_tuning(self, seeds: tuple[int, ...]) -> Iterator[Problem]:
+        for path, values in self.tune.items():
+            yield from check_values("tune", path, values)
+        patches: dict[str, Mapping[str, Any]] = {f"variants.{name}": patch for name, patch in self.variants.items()}
+        patches |= {f"factors.{name}.{level}": patch for name, all_ in self.factors.items() for level, patch in all_.items()}
+        patches |= {f"ladder.{rung}": patch for rung, patch in self.ladder.items()}
+        yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
+        if self.tune and self.search is not None:
+            yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
+        of_time = [path for path in self.tune if path in CHANGES_TIME]
+        if self.match is not None and self.match.by == "seconds" and of_time:
+            remedy = "Each setting would be scaled to a time of its own. Match by parameters or FLOPs."
+            found = "match by seconds and a tuned value that changes them"
+            yield Problem(f"tune.{of_time[0]}", found, "only one of the two", remedy)
+        of_model = [path for path in self.tune if path.partition(".")[0] != "training"]
+        if self.match is not None and of_model:
+            remedy = "Tuned variants would differ in size: tune values of `training` only."
+            yield Problem(f"tune.{of_model[0]}", "match and a tuned value outside of `training`", "only one of the two", remedy)
 
     @property
     def model(self) -> dict[str, Any]:
         """The document of the base, if `read_study` has expanded it."""
         assert not isinstance(self.base, str), "expanded when the study was read"
         return dict(thaw(self.base["spec"] if "convert" in self.base else self.base))
+
+    @property
+    def qualities(self) -> dict[Quality, Direction]:
+        """The measures in which variants are compared, with the values that are better."""
+        return qualities(self.measures, self.latency)
 
     @functools.cached_property
     def arms(self) -> dict[str, Arm]:
@@ -238,5 +285,24 @@ class StudySpec(Spec):
 
     @property
     def trials(self) -> int:
-        """Largest number of trials: one for each seed and point."""
-        return self.points * len(all_seeds(self.seeds))
+        """Largest number of trials: one for each seed and point. If variants are tuned, the sweep, and two settings of each
+        variant apart from the first."""
+        seeds = len(all_seeds(self.seeds))
+        if not self.tune:
+            return self.points * seeds
+        swept = self.combinations * math.prod(map(len, self.tune.values())) * len(self.tune_seeds)
+        first = self.combinations // (count_combinations(self.factors, self.design) if self.factors else len(self.variants))
+        return swept + (SETTINGS * self.combinations - first) * seeds
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of tuned values; an empty one if nothing is tuned."""
+        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+
+    @property
+    def stages(self) -> list[tuple[Stage, int]]:
+        """The stage and the seed of the trials of one combination."""
+        if not self.tune:
+            return [(None, seed) for seed in all_seeds(self.seeds)]
+        swept: list[tuple[Stage, int]] = [("sweep", seed) for seed in self.tune_seeds]
+        return [*swept, *(("retrain", seed) for seed in all_seeds(self.seeds))]

@@ -1,10 +1,12 @@
 """The variants of a study: the base and the settings with patches applied, at each point of the grid."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pairform.assemblies.specs.model import ModelSpec
@@ -27,6 +29,8 @@ LONGEST = 100
 class Combination:
     """A variant at a point of the grid, written as `depth=2` and so on, with its patches, and the levels of its factors.
 
+    setting:         the tuned values, written like the point.
+    hyperparameters: the tuned values by path.
     rung: the name of its size on the study's ladder, which the point begins with; empty without a ladder.
     """
 
@@ -34,6 +38,8 @@ class Combination:
     point: tuple[str, ...]
     patches: tuple[dict[str, Any], ...]
     levels: Levels
+    setting: tuple[str, ...]
+    hyperparameters: Mapping[str, Any]
     rung: str
 
     @property
@@ -46,21 +52,26 @@ class Combination:
         return f"{self.variant} {self.shown}".strip()
 
     @property
+    def full_name(self) -> str:
+        """Its name with the tuned values."""
+        return " ".join([self.name, *self.setting])
+
+    @property
     def folder(self) -> str:
         """Folder name. It depends on this name alone, so that other variants can be added or removed."""
-        parts = (*(self.variant.split(" ") if self.levels else [self.variant]), *self.point)
+        parts = (*(self.variant.split(" ") if self.levels else [self.variant]), *self.point, *self.setting)
         joined = "-".join(parts)
         if all(PLAIN.fullmatch(part) for part in parts) and len(joined) <= LONGEST:
             return joined
-        digest = hashlib.sha256(self.name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        digest = hashlib.sha256(self.full_name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return "-".join([word for word in (NOT_PLAIN.sub("-", joined)[:LONGEST].strip("-."), digest) if word])
 
     @property
     def where(self) -> str:
         """Its name in errors."""
-        return (f"factors with {self.variant}" if self.levels else f"variants.{self.variant}") + (
-            f" with {self.shown}" if self.shown else ""
-        )
+        values = " ".join([*self.point, *self.setting])
+        kind = "combination" if self.levels else "variant"
+        return f"{kind} {shorten(self.variant)}" + (f" with {values}" if values else "")
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Variant(Combination):
     weights: where they come from.
     carried: how much of them comes from there; None: they are new.
     files:   the weight files of the source by name.
+    also:    other variants of the study that are the same.
     costs:   of its model at the longest lengths of the data.
     """
 
@@ -79,17 +91,31 @@ class Variant(Combination):
     carried: Carried | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     match: Match | None = None
+    also: tuple[str, ...] = ()
     costs: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> str:
+        """What its results depend on besides data and seed, as JSON: the model, its training and its weights."""
+        parts = {"spec": self.spec.document(), "training": self.training.document(), "weights": thaw(self.weights)}
+        return json.dumps(parts, sort_keys=True)
 
-def combination(study: StudySpec, name: str, point: Mapping[str, Any], rung: str = "") -> Combination:
-    """A variant at a point of the grid and a size of the ladder. The variant is scaled, then gets the grid's values."""
-    short = short_names(list(study.grid))
-    shown = tuple(f"{short[path]}={value}" for path, value in point.items())
+
+def combination(
+    study: StudySpec,
+    name: str,
+    point: Mapping[str, Any],
+    rung: str = "",
+    hyperparameters: Mapping[str, Any] = MappingProxyType({}),
+) -> Combination:
+    """A variant at a size of the ladder and a point of the grid, with some tuned values. It is scaled, then gets the values."""
+    short = short_names([*study.grid, *study.tune])
+    shown, setting = (tuple(f"{short[path]}={value}" for path, value in values.items()) for values in (point, hyperparameters))
     arm = study.arms[name]
     sizes = (thaw(study.ladder[rung]),) if rung else ()
-    patches = (*map(thaw, arm.patches), *sizes, *(patch_at(path, thaw(value)) for path, value in point.items()))
-    return Combination(name, (*((f"rung={rung}",) if rung else ()), *shown), patches, arm.levels, rung)
+    values = [patch_at(path, thaw(value)) for path, value in (*point.items(), *hyperparameters.items())]
+    place = (*((f"rung={rung}",) if rung else ()), *shown)
+    return Combination(name, place, (*map(thaw, arm.patches), *sizes, *values), arm.levels, setting, hyperparameters, rung)
 
 
 def short_names(paths: list[str]) -> dict[str, str]:
@@ -118,6 +144,8 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         combination.point,
         combination.patches,
         combination.levels,
+        combination.setting,
+        combination.hyperparameters,
         combination.rung,
         made.spec,
         training,

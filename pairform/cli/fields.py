@@ -23,18 +23,24 @@ class Option:
 
 
 def options(field: str, schema: Mapping[str, Any], path: str = "") -> Iterator[Option]:
-    """The field's option, then those of the object that it holds, or of each variant of it."""
+    """The field's option, then those of the objects that it holds, or of each variant of them."""
     value = schema["properties"][field]
     default = None if value.get("default") is None else json.dumps(value["default"])
     says, required = value.get("description", ""), field in schema.get("required", ())
-    objects = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in variants(value) if "$ref" in each]
+    held = [inner for each in variants(value) for inner in variants(each.get("items", each))]
+    objects = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in held if "$ref" in each]
     objects = [each for each in objects if "properties" in each]
-    if len(objects) > 1:
+    listed = any("items" in each for each in variants(value))
+    if len(objects) > 1 and listed:
+        yield Option(path + field, words(value), default, required, says)
+        names = " or ".join(json.dumps(name) for each in objects for name in names_of(each))
+        yield Option(f"{path}{field}.name", names, None, True, "What each of them is.")
+    elif len(objects) > 1:
         names = " or ".join(dict.fromkeys(json.dumps(name) for each in objects for name in names_of(each)))
         chosen = value.get("default")
         yield Option(f"{path}{field}.name", names, chosen and json.dumps(chosen["name"]), required, says)
     else:
-        yield Option(path + field, words(value), None if objects else default, required, says)
+        yield Option(path + field, words(value), None if objects and not listed else default, required, says)
     for each in objects:
         variant = f" ({' or '.join(names_of(each))})" if len(objects) > 1 else ""
         if variant:

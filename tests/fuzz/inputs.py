@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pairform
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from tests.fuzz import calls
 from tests.fuzz.limits import WrongAnswerError
@@ -79,7 +80,7 @@ def study(random: Random, folder: Path) -> Input:
 
 def plan(file: Path) -> None:
     found = read_study(file)
-    contents = found.data.gather(file.parent)
+    contents = gather(found, file.parent)
     for trial in plan_trials(found, file.parent, contents):
         contents.open(pairform.load_spec(dict(trial.spec))).train(trial.seed, 0, trial.training.batch)
 
@@ -121,6 +122,37 @@ def data(random: Random, folder: Path) -> Input:
     file = folder / "study.json"
     file.write_text(json.dumps(document))
     return f"{kind} out of {name}: {content[:80]!r}", lambda: plan(file)
+
+
+QUESTION = {"source": "a b", "choices": ["c", "d"], "answer": 1}
+MEASURES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({"name": "choices", "file": "m.jsonl"}, QUESTION),
+    ({"name": "linear_probe", "train": "p.jsonl", "test": "m.jsonl"}, {"source": "a b", "label": "x"}),
+    (
+        {"name": "linear_probe", "train": "p.jsonl", "test": "m.jsonl", "pooling": "words"},
+        {"source": ["a", "b"], "label": ["x", "y"]},
+    ),
+    ({"name": "generation", "file": "m.jsonl"}, {"source": "a", "target": "b"}),
+    ({"name": "length_extrapolation"}, {}),
+)
+
+
+def measures(random: Random, folder: Path) -> Input:
+    """A study's measures and a line of their files, changed."""
+    measure, row = random.choice(MEASURES)
+    words = measure.get("pooling") == "words"
+    labelled = [{"source": ["a"] if words else "a", "label": [kind] if words else kind} for kind in ("x", "y")]
+    (folder / "p.jsonl").write_text("\n".join(map(json.dumps, labelled)))
+    changed = [json.dumps(row).encode(), as_text(mutated(row, random, random.choice((1, 1, 2))), random).replace(b"\n", b"")]
+    (folder / "m.jsonl").write_bytes(b"\n".join(changed))
+    (folder / "c.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    (folder / "d.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    given = {"name": "pairs", "train": ["c.jsonl"], "held_out": ["d.jsonl"]}
+    document = STUDY | {"data": given, "base": STUDY["base"] | {"vocabulary": 300}}
+    asked = mutated(measure, random, 1) if random.random() < 0.3 else measure
+    file = folder / "study.json"
+    file.write_text(json.dumps(document | {"measures": [asked]}))
+    return f"measures {str(asked)[:200]} of {changed[1][:300]!r}", lambda: plan(file)
 
 
 @functools.cache
@@ -191,6 +223,7 @@ KINDS: Mapping[str, Callable[[Random, Path], Input]] = {
     "patch": patch,
     "study": study,
     "data": data,
+    "measures": measures,
     "checkpoint": checkpoint,
     "forward": forward,
     "generate": generate,

@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 import pairform
 from pairform.experiments.execution.trial import train
 from pairform.experiments.results.records import Trial
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.training.data.batches import Example, Examples
 from pairform.training.settings import ScheduleSpec, TrainingSpec
@@ -27,7 +28,7 @@ def planned(folder: Path, patch: dict[str, Any], variant: dict[str, Any] | None 
     file = write_study(folder, patch)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"variants": {"one": variant or {}}}))
     study = read_study(file)
-    contents = study.data.gather(folder)
+    contents = gather(study, folder)
     trial = plan_trials(study, folder, contents)[0]
     return trial, contents.open(pairform.load_spec(dict(trial.spec)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pairform.experiments.execution.run import prepare, run_study
 from pairform.experiments.results.records import Trial, TrialFolder
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import merge_patch
 from pairform.registry.run_folders import write_json
@@ -74,7 +75,7 @@ def write_results(
     file = write_study(folder, {"variants": None, "training": {"steps": 0}, "seeds": seeds} | (patch or {}))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"variants": {name: {} for name in losses}}))
     study, out = read_study(file), folder / "study"
-    planned = plan_trials(study, folder, study.data.gather(folder))
+    planned = plan_trials(study, folder, gather(study, folder))
     out.mkdir()
     prepare(out, study, planned, retry=False)
     for trial in planned:

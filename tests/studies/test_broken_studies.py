@@ -16,17 +16,17 @@ TEXT = {"name": "text", "train": ["train.txt"], "held_out": ["held.txt"], "symbo
 PAIRS = {"name": "pairs", "train": ["some.jsonl"], "held_out": ["pairs.jsonl"], "symbols": None, "length": None}
 BYTES = {"base": {"vocabulary": 300}}
 BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "unknown path in the grid": ({"grid": {"decoder.layr.norm": [1]}}, ["variants.merged with norm=1", "decoder.layr"]),
-    "unknown path in a variant": ({"variants": {"odd": {"decoder": {"dept": 2}}}}, ["variants.odd.decoder.dept", "unknown"]),
-    "unknown setting": ({"variants": {"odd": {"training": {"stepz": 2}}}}, ["variants.odd.training.stepz"]),
+    "unknown path in the grid": ({"grid": {"decoder.layr.norm": [1]}}, ["variant 'merged' with norm=1", "decoder.layr"]),
+    "unknown path in a variant": ({"variants": {"odd": {"decoder": {"dept": 2}}}}, ["variant 'odd': decoder.dept", "unknown"]),
+    "unknown setting": ({"variants": {"odd": {"training": {"stepz": 2}}}}, ["variant 'odd': training.stepz"]),
     "empty grid": ({"grid": {"decoder.depth": []}}, ["grid.decoder.depth", "no value"]),
     "a variant that does not validate": (
         {"variants": {"odd": {"decoder": {"layer": {"branches": {"self_attention": {"kv_heads": 3}}}}}}},
-        ["variants.odd.decoder.layer", "kv_heads"],
+        ["variant 'odd': decoder.layer", "kv_heads"],
     ),
     "positions too few for the data": (
         {"variants": {"odd": {"encoder": {"position": {"name": "learned", "length": 2}}}}},
-        ["variants.odd.positions", "positions below 2"],
+        ["variant 'odd': positions", "positions below 2"],
     ),
     "a value twice in the grid": (
         {"grid": {"decoder.depth": [2, 1, 2.0]}},
@@ -37,7 +37,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "half of a surrogate pair": ({"variants": {"\ud800": {}}}, ["variants.\\ud800: found '\\ud800'", "UTF-8"]),
     "a batch that no memory holds": (
         {"training": {"batch": 10**9}},
-        ["variants.separate.training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens", "at most 466,033 of them"],
+        ["variant 'separate': training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens", "at most 466,033 of them"],
     ),
     "measured on more than memory holds": (
         {"data": {"validation": 10**9}},

@@ -12,6 +12,7 @@ from pairform.experiments.statistics.effects import effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, generators, runs
 from pairform.experiments.statistics.intervals import CONFIDENCE
 from pairform.experiments.statistics.rules import ComparisonSpec
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.factor_results import factor_results
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import SpecError, merge_patch
@@ -136,7 +137,7 @@ def test_a_fractional_design_says_what_it_cannot_tell_apart(
 
 def planned(file: Path) -> list[Trial]:
     study = read_study(file)
-    return plan_trials(study, file.parent, study.data.gather(file.parent))
+    return plan_trials(study, file.parent, gather(study, file.parent))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def planned(file: Path) -> list[Trial]:
         ({"factors": {"a b": {"0": {}, "1": {}}}}, "factors"),
         ({"factors": {str(n): {str(level): {} for level in range(10)} for n in range(40)}}, "budget.trials: found 1"),
         ({"factors": None, "design": {"name": "fractional", "resolution": 3}}, "design: found no factors"),
-        ({"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}}, "factors with width=odd rate=high"),
+        ({"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}}, "combination 'width=odd rate=high': decoder.dept"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_path(tmp_path: Path, patch: dict[str, Any], said: str) -> None:

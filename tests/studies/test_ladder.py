@@ -16,6 +16,7 @@ import pairform
 from pairform.experiments.report import report
 from pairform.experiments.results.ladder import ladder_results
 from pairform.experiments.results.records import Trial, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from tests.command_line.runner import CommandLine
 from tests.forked import ended, kill_session, start_pairform
@@ -32,7 +33,7 @@ MEASURES = ("loss", "accuracy", "exact_match", "non_embedding_parameters", "trai
 
 def planned(folder: Path, patch: dict[str, Any]) -> list[Trial]:
     study = read_study(write_study(folder, patch))
-    return plan_trials(study, folder, study.data.gather(folder))
+    return plan_trials(study, folder, gather(study, folder))
 
 
 def test_a_base_is_scaled_by_one_setting(tmp_path: Path) -> None:
@@ -185,12 +186,13 @@ def test_what_cannot_be_scaled_is_refused(case: str, tmp_path: Path) -> None:
 def test_the_report_shows_the_sizes(tmp_path: Path) -> None:
     """A table and a chart, with names as text. A study of one size has no such section."""
     hostile = "<b onclick=alert(1)>"
-    run(tmp_path, {"ladder": SIZES, "variants": {"merged": None, hostile: {}}, "seeds": [0]}, jobs=2)
+    run(tmp_path, {"ladder": SIZES, "variants": {"merged": None, hostile: {"training": {"clip": 0.5}}}, "seeds": [0]}, jobs=2)
     page = report(tmp_path / "study").read_text()
     section = page[page.index('id="sizes"') : page.index('id="results"')]
     assert hostile not in page
     assert "&lt;b onclick=alert(1)&gt;" in section
-    assert section.count("<circle") == 6
+    assert 'data-chart="ladder"' in section
+    assert "L(C) = E + K / C^gamma" in section
     write_results(tmp_path / "one", {"separate": [1.0, 2.0]})
     assert 'id="sizes"' not in report(tmp_path / "one" / "study").read_text()
 

@@ -100,7 +100,7 @@ def test_positions_that_end_within_source_and_target_are_refused(tmp_path: Path)
         if length == 26:
             planned(tmp_path, FRESH | {"data": data}, change)
             continue
-        with pytest.raises(pairform.PairformError, match=r"variants\.one\.positions: found the position 25"):
+        with pytest.raises(pairform.PairformError, match=r"variant 'one': positions: found the position 25"):
             planned(tmp_path, FRESH | {"data": data}, change)
 
 
@@ -118,11 +118,14 @@ def test_latency_is_that_of_the_longest_source_and_target(
         seen.append((tuple(ids.shape), max_new_tokens))
 
     monkeypatch.setattr(pairform.Model, "generate", generate)
-    times = iter([0.0, 1.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0])  # the first is warming up, the least of the others counts
+    # of a target, then of a first token: the first time is warming up, the least of the others counts
+    times = iter([0.0, 1.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0, 0.0, 0.1, 1.0, 1.75, 2.0, 2.5, 3.0, 4.0])
     monkeypatch.setattr(measures, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     assert len(examples.validation()[0][0]) == 5
-    assert trained(trial, examples, latency=True)[1]["latency"] == 2.0
-    assert set(seen) == {((1, 30), 26) if variant == "pair" else ((1, 22 + 1), 21)}
+    result = trained(trial, examples, latency=True)[1]
+    assert (result["latency"], result["first_token_seconds"]) == (2.0, 0.5)
+    read, written = ((1, 30), 26) if variant == "pair" else ((1, 22 + 1), 21)
+    assert set(seen) == {(read, written), (read, 1)}
 
 
 def test_memory_is_counted_from_the_start_of_training(tmp_path: Path) -> None:

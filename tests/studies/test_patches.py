@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import PairformError, parse_settings, thaw
 from pairform.training.settings import ScheduleSpec
@@ -16,7 +17,7 @@ NAMES = ["cosine", "constant", "linear"]
 
 def schedules(folder: Path, patch: dict[str, Any]) -> list[ScheduleSpec]:
     study = read_study(write_study(folder, SCHEDULE | patch))
-    return [trial.training.schedule for trial in plan_trials(study, folder, study.data.gather(folder))]
+    return [trial.training.schedule for trial in plan_trials(study, folder, gather(study, folder))]
 
 
 def test_a_schedule_of_another_name_keeps_its_fields(tmp_path: Path) -> None:

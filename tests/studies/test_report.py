@@ -17,8 +17,12 @@ import pytest
 from matplotlib.figure import Figure as FigureCanvas
 
 from pairform.experiments.report import report
-from pairform.experiments.report.plots import draw_curve, draw_point, pareto_front
-from pairform.experiments.report.reading import Measured, read_curves
+from pairform.experiments.report.charts import Series
+from pairform.experiments.report.curves import line
+from pairform.experiments.report.fronts import pareto_front
+from pairform.experiments.report.looks import Look
+from pairform.experiments.report.reading import read_curves
+from pairform.experiments.report.static import draw_line, draw_point
 from pairform.experiments.results.records import result_of, trials_of
 from pairform.registry import InputError, OutputError
 from tests.command_line.runner import CommandLine
@@ -47,6 +51,7 @@ class Reader(HTMLParser):
     """What stands in a page: ids, links, the cells of each table, and whether each element is closed where it must be."""
 
     VOID = ("meta", "link", "br", "path", "use")
+    SCRIPT = re.compile(r"<script[^>]*>.*?</script>", re.DOTALL)
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -55,7 +60,7 @@ class Reader(HTMLParser):
         self.tables: list[list[list[str]]] = []
         self.open: list[str] = []
         self.text = ""
-        self.feed(page)
+        self.feed(self.SCRIPT.sub("", page))
         self.close()
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -113,8 +118,8 @@ def test_the_page_shows_differences_failures_and_how_to_run_again(page: str) -> 
     assert ["decoder.layer.branches.self_attention.name", '"self_attention"', '"merged_attention"'] in cells
     assert ["training.steps", "3", "6"] in cells
     assert "diverges-seed0" in read.text
-    assert f"Diagram of {NAME}" in read.text
-    assert "Diagram of diverges" not in read.text  # it is the base, trained otherwise
+    assert f"{NAME} against the base" in read.text
+    assert "diverges against the base" not in read.text  # it is the base, trained otherwise
     size = r"the size of the first variant: [\d,]+ parameters against [\d,]+, a difference of [+-]\d\.\d\d%, "
     assert re.search(size + r"within the study's tolerance of 10\.00%\.", read.text)
     assert "the loss is" in read.text
@@ -131,9 +136,10 @@ def test_the_page_is_one_whole_file(page: str) -> None:
     inner = [match for link in read.links for match in re.findall(r"#([\w-]+)", link) or ([] if ":" in link else [link])]
     assert set(inner) <= set(read.ids)
     assert {link for link in read.links if "#" not in link and link not in read.ids} == {"data:,"}
-    assert "<b>" not in page
-    assert not re.search(r"#0000\d\d|#0001\d\d", page)  # every colour is the page's
-    assert not re.search(r"@import|url\((?!#)", page)
+    text = Reader.SCRIPT.sub("", page)
+    assert "<b>" not in text
+    assert not re.search(r"#0000\d\d|#0001\d\d", text)  # every colour is the page's
+    assert not re.search(r"@import|url\((?!#)", text)
 
 
 def test_equal_folders_give_equal_pages(page: str, study: Path, tmp_path: Path) -> None:
@@ -178,38 +184,39 @@ def canvas(draw: Callable[[Any], None]) -> Any:
     return axes
 
 
+LOOK = Look(0, 0)
+
+
 def test_a_band_reaches_from_the_lowest_seed_to_the_highest() -> None:
-    lines = [
-        {"split": "valid", "step": step, "loss": loss}
-        for step, losses in ((1, (3.0, 5.0, 4.0)), (2, (2.0, 2.5, 0.9)))
-        for loss in losses
-    ]
-    curve = read_curves(lines)["valid", "loss"]
-    axes = canvas(lambda axes: draw_curve(axes, "a", curve, 0))
-    (line,) = axes.lines
-    assert line.get_xydata() == pytest.approx(np.array([[1.0, 4.0], [2.0, (2.0 + 2.5 + 0.9) / 3]]))
+    losses = {0: (3.0, 2.0), 1: (5.0, 2.5), 2: (4.0, 0.9)}
+    lines = {
+        seed: [{"split": "valid", "step": step, "loss": loss} for step, loss in enumerate(values, 1)]
+        for seed, values in losses.items()
+    }
+    series = line("a", read_curves(lines)["valid", "loss"])
+    axes = canvas(lambda axes: draw_line(axes, series, LOOK, True))
+    (drawn,) = axes.lines
+    assert drawn.get_xydata() == pytest.approx(np.array([[1.0, 4.0], [2.0, (2.0 + 2.5 + 0.9) / 3]]))
     (band,) = axes.collections
     corners = {(x, y) for x, y in band.get_paths()[0].vertices.round(9).tolist()}
     assert corners == {(1.0, 3.0), (1.0, 5.0), (2.0, 0.9), (2.0, 2.5)}
-    assert not canvas(lambda axes: draw_curve(axes, "a", curve, None)).collections, "grey lines have none"
+    assert not canvas(lambda axes: draw_line(axes, series, LOOK, False)).collections
+    assert series.seeds["seed 2"] == ([1, 2], [4.0, 0.9])
 
 
 def test_an_error_bar_is_the_interval_of_the_loss() -> None:
-    price, loss = Measured(7.0, None, 3), Measured(2.0, 0.25, 3)
-    axes = canvas(lambda axes: draw_point(axes, "a", price, loss, 0, False, True))
+    axes = canvas(lambda axes: draw_point(axes, Series("a", [7.0], [2.0], [1.75], [2.25]), LOOK, False))
     (bar,) = [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
     assert bar == [[7.0, 1.75], [7.0, 2.25]]
-    single = canvas(lambda axes: draw_point(axes, "a", price, Measured(2.0, None, 1), 0, False, True))
-    assert not single.collections
+    assert not canvas(lambda axes: draw_point(axes, Series("a", [7.0], [2.0]), LOOK, False)).collections
 
 
 def test_a_ring_is_on_the_front_and_a_hollow_point_is_not_compared() -> None:
-    price, loss = Measured(7.0, None, 3), Measured(2.0, 0.25, 3)
-    for on_front, complete in ((True, True), (False, True), (False, False)):
-        axes = canvas(lambda axes: draw_point(axes, "a", price, loss, 0, on_front, complete))  # noqa: B023
-        points = [line for line in axes.lines if line.get_marker() not in ("_", "None")]
-        assert len(points) == 1 + on_front
-        assert (points[-1].get_markerfacecolor() == "none") == (not complete)
+    for on_front, hollow in ((True, False), (False, False), (False, True)):
+        series = Series("a", [7.0], [2.0], hollow=hollow)
+        axes = canvas(lambda axes: draw_point(axes, series, LOOK, on_front))  # noqa: B023
+        assert len(axes.lines) == 1 + on_front
+        assert (axes.lines[-1].get_markerfacecolor() == "none") == hollow
 
 
 def test_the_front_is_what_nothing_betters() -> None:

@@ -1,5 +1,7 @@
 """The report as a browser shows it."""
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,8 @@ import pytest
 
 from pairform.experiments.report import report
 from tests.browser import DRIVER, ENTER, Browser, browser
-from tests.studies.small_study import run
+from tests.studies.report_page import show_charts, small_report, wait
+from tests.studies.small_study import write_results
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="no chromedriver to open the page with")
 RESULTS = "(//table)[1]"
@@ -18,19 +21,28 @@ return [...document.querySelectorAll("body *")]
   .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
   .map((element) => {
     const style = getComputedStyle(element);
-    return [element instanceof SVGElement ? style.fill : style.color, element.closest("pre") ? "pre" : "body"];
+    const panel = element.closest("pre, .legend button, .controls button");
+    return [element instanceof SVGElement ? style.fill : style.color, panel ? "pre" : "body"];
   });
 """
 """The colour of every text that is shown, and what it stands on."""
 
 
+CLIPPED = """
+return [...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const frame = plot.getBoundingClientRect();
+  return [...plot.querySelectorAll("text")].filter((text) => {
+    const box = text.getBoundingClientRect();
+    return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
+  }).map((text) => text.textContent);
+});
+"""
+"""Words of charts that reach out of them."""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    smaller = {"decoder": {"layer": {"branches": {"feed_forward": {"hidden": 4}}}}}
-    diverges = {"training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "steps": 6}}
-    run(folder, {"variants": {"smaller": smaller, "diverges": diverges}, "seeds": [0, 1]}, jobs=2)
-    return report(folder / "study")
+    return small_report(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +89,14 @@ def test_the_table_sorts_by_click_and_by_key(page: Path, opened: Browser) -> Non
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [375, 768, 1400])
 def test_the_page_fits_and_can_be_read(page: Path, opened: Browser, width: int, dark: bool) -> None:
     opened.show(width=width, dark=dark)
     opened.open(page)
     opened.run("for (const part of document.querySelectorAll('details')) part.open = true")
+    show_charts(opened)
     assert opened.run("return document.documentElement.scrollWidth") == width
+    assert opened.run(CLIPPED) == []
     backs = {
         tag: opened.run(f"return getComputedStyle(document.querySelector('{tag}')).backgroundColor") for tag in ("body", "pre")
     }
@@ -91,6 +105,91 @@ def test_the_page_fits_and_can_be_read(page: Path, opened: Browser, width: int, 
     assert len(shown) > 4
     assert {pair for pair in shown if contrast(*pair) < 4.5} == set()
     assert opened.messages() == []
+
+
+def test_a_link_unfolds_a_variant(page: Path, opened: Browser) -> None:
+    opened.open(page)
+    opened.click(f"{RESULTS}//a[.='merged']")
+    shown = "return [...document.querySelectorAll('.variant')].map((each) => each.checkVisibility())"
+    wait(lambda: opened.run(shown) == [False, True, False, False])
+    assert opened.run("return document.querySelector('#variant-2 svg.diagram, #variant-2 svg').checkVisibility()")
+
+
+HOSTILE = [
+    "<img src=x onerror=window.hacked=1>",
+    "</script><script>window.hacked=1</script>",
+    "{b|x}{a}",
+    "\u202eto the left אבג",
+    "line\nbreak\x1b[2J\x00\x07",
+    "x" * 100_000,
+    "x" * 99_999 + "y",
+    "$\\frac{$",
+    "__proto__",
+    "a\"b'c`&amp;",
+]
+
+
+def test_hostile_names_and_errors_are_text(tmp_path: Path, opened: Browser) -> None:
+    folder = write_results(tmp_path, {name: [1.0, 1.2, 1.1, None] for name in HOSTILE}, {"name": HOSTILE[1]})
+    for file in folder.glob("trials/*/trial.json"):
+        trial = json.loads(file.read_text())
+        if trial["status"] == "failed":
+            file.write_text(json.dumps(trial | {"error": "\n".join(HOSTILE)}))
+        else:
+            logged = [{"split": "train", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+            (file.parent / "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
+    (folder / "environment.json").write_text(json.dumps({"command": HOSTILE[1], "note": {HOSTILE[0]: HOSTILE[5]}}))
+    opened.show(width=375)
+    opened.open(report(folder))
+    opened.run("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert show_charts(opened) == 3
+    assert opened.run("return document.documentElement.scrollWidth") == 375
+    counts = "return [window.hacked ?? 0, document.querySelectorAll('img').length, document.scripts.length]"
+    assert opened.run(counts) == [0, 0, 5], "the page's own scripts"
+    shown = opened.run("return [...document.querySelectorAll('.legend')].pop().innerText.split('\\n')")
+    assert {HOSTILE[0], HOSTILE[1], HOSTILE[2], "\\u202eto the left אבג", "__proto__"} <= {name.lstrip("●■") for name in shown}
+    assert opened.messages() == []
+
+
+@pytest.mark.parametrize("count", [4, 12, 60])
+def test_pages_of_many_variants_are_small_and_open_at_once(tmp_path: Path, opened: Browser, count: int) -> None:
+    names = [f"variant {place}" for place in range(count)]
+    folder = write_results(tmp_path, {name: [1.0 + place / 100, 1.2, 1.1] for place, name in enumerate(names)})
+    for file in folder.glob("trials/*/result.json"):
+        logged = [{"split": "train", "step": step, "loss": 1 / step} for step in range(1, 1001)]
+        (file.parent / "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
+    page = report(folder)
+    assert page.stat().st_size < 6e6
+    opened.show(width=1400)
+    opened.open(page)
+    loaded = opened.run("return performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    assert loaded < 2000
+    assert show_charts(opened) == 3
+    keys = "[...[...document.querySelectorAll('.legend')].pop().querySelectorAll('.key')]"
+    assert len(set(opened.run(f"return {keys}.map((key) => key.className + key.innerText)"))) == count
+    assert opened.messages() == []
+
+
+@pytest.mark.skipif("AXE_CORE" not in os.environ, reason="AXE_CORE does not name the axe.min.js of the npm package axe-core")
+@pytest.mark.parametrize("width", [375, 1400])
+def test_axe_finds_nothing(page: Path, opened: Browser, width: int) -> None:
+    opened.show(width=width)
+    opened.tools("Page.setBypassCSP", {"enabled": True})  # for its script
+    try:
+        opened.open(page)
+        show_charts(opened)
+        opened.run("for (const part of document.querySelectorAll('details')) part.open = true")
+        opened.tools("Runtime.evaluate", {"expression": Path(os.environ["AXE_CORE"]).read_text("utf-8")})
+        run_axe = {
+            "expression": "axe.run().then((found) => JSON.stringify(found))",
+            "awaitPromise": True,
+            "returnByValue": True,
+        }
+        found = json.loads(opened.tools("Runtime.evaluate", run_axe)["result"]["value"])
+    finally:
+        opened.tools("Page.setBypassCSP", {"enabled": False})
+    assert len(found["passes"]) > 20
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
 
 
 def luminance(colour: str) -> float:

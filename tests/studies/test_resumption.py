@@ -1,18 +1,23 @@
 """Trials that resume in their midst, to the same numbers."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pairform.experiments.execution.run import run_study
 from pairform.experiments.execution.worker import Work, run_trial
-from pairform.experiments.results.records import TRIALS, TrialFolder
+from pairform.experiments.results.records import TRIALS, Trial, TrialFolder
+from pairform.experiments.study.planning import read_study
+from pairform.registry import OutputError
 from pairform.training.checkpoints import latest
 from pairform.training.optimization.spikes import DivergedError
 from tests.forked import ended, kill_session, start_pairform
 from tests.studies import small_study
 from tests.studies.by_hand import kept_settings
+from tests.studies.measuring import text_study, write_lines
 from tests.studies.small_study import HEADS, lines, result, wait_for, write_results, write_study
 
 NAME = "separate-seed0"
@@ -136,3 +141,45 @@ def test_the_interval_of_checkpoints_may_change(tmp_path: Path) -> None:
     trials = small_study.run(tmp_path, patch | {"training": {"steps": 0, "checkpoint_every": 5}})
     assert [(trial.status, trial.attempts) for trial in trials] == [("done", 1)]
     assert (tmp_path / "study" / TRIALS / NAME / "trial.json").read_text().count('"checkpoint_every": 5') == 1
+
+
+def test_measures_are_the_same_after_a_kill_between_training_and_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial resumes from its last checkpoint, trains to the end again and is measured."""
+    monkeypatch.setitem(PATCH, "measures", [{"name": "generation"}, {"name": "length_extrapolation"}])
+    prepared(tmp_path)
+
+    def killed(*_: Any) -> Any:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pairform.experiments.measures.generation.greedy", killed)
+        with pytest.raises(KilledError):
+            work(tmp_path)
+    work(tmp_path)
+    (tmp_path / "whole").mkdir()
+    logged, measured = whole(tmp_path / "whole")
+    assert lines(tmp_path, NAME) == logged
+    names = [*MEASURES, "generation.exact_match", *(name for name in measured if name.startswith("length_extrapolation."))]
+    assert len(names) == 8
+    assert [result(tmp_path, NAME)[name] for name in names] == [measured[name] for name in names]
+
+
+def test_other_measures_or_other_contents_of_their_files_need_another_folder(tmp_path: Path) -> None:
+    """The weights of trials that are done are not kept. Times to a loss come from metrics, and may be asked for later."""
+    measures = [{"name": "generation", "file": "q.jsonl"}]
+    file = text_study(tmp_path, measures, {"training": {"steps": 0, "evaluate_every": 1}})
+    write_lines(tmp_path / "q.jsonl", [{"source": "a", "target": "b"}])
+
+    def again(*more: dict[str, Any]) -> list[Trial]:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"measures": [*measures, *more]}))
+        return run_study(read_study(file), tmp_path / "study", source=tmp_path)
+
+    assert {trial.status for trial in again()} == {"done"}
+    assert {trial.attempts for trial in again({"name": "time_to_loss"})} == {1}
+    with pytest.raises(OutputError, match="trials with other measures"):
+        again({"name": "generation", "label": "own"})
+    write_lines(tmp_path / "q.jsonl", [{"source": "a", "target": "c"}])
+    with pytest.raises(OutputError, match=r"other contents of measures: q\.jsonl"):
+        again()

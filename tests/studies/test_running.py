@@ -13,6 +13,7 @@ import torch
 import pairform
 from pairform.experiments.results.records import trials_of
 from pairform.experiments.results.summary import summarise
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.training.data.batches import collate
 from tests.command_line.runner import CommandLine, document, refused
@@ -125,7 +126,7 @@ def names(folder: Path, variants: dict[str, Any], grid: dict[str, Any] | None = 
     study = read_study(
         write_study(folder, {"variants": {"separate": None, "merged": None} | variants, "grid": grid, "seeds": [0]})
     )
-    return {trial.variant: trial.name for trial in plan_trials(study, folder, study.data.gather(folder))}
+    return {trial.variant: trial.name for trial in plan_trials(study, folder, gather(study, folder))}
 
 
 def test_a_trials_folder_follows_from_its_variant_alone(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Executor:
         self.started.append(name)
         self.most = max(self.most, len(self.running))
 
-    def wait(self) -> list[tuple[str, str]]:
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
         folder = TrialFolder(self.study, self.running.pop(0))
         folder.write(folder.read().at("done"))
         return [(folder.path.name, "")]

@@ -10,6 +10,7 @@ import pytest
 
 import pairform
 from pairform.experiments.results.records import TrialFolder, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import read_study
 from pairform.experiments.study.search import Search, pick
 from pairform.registry.run_folders import write_json
@@ -87,7 +88,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no grid": ({"search": {"points": 2}}, "search: found no grid"),
     "a path that is not there": (
         {"search": {"points": 2}, "grid": {"decoder.layr.depth": [1]}},
-        r"variants\.separate with depth=1.*decoder\.layr",
+        r"variant 'separate' with depth=1.*decoder\.layr",
     ),
     "with a match": (
         {"search": {"points": 2}, "grid": GRID, "match": {"by": "flops"}},
@@ -144,27 +145,30 @@ def test_a_points_value_follows_its_trials(tmp_path: Path) -> None:
     assert points(tmp_path)[0]["loss"] == pytest.approx(sum(losses) / 2)
 
 
+LONGER = "length_extrapolation.loss_4x"
+
+
 def measured(folder: Path, patch: dict[str, Any], points: int) -> tuple[Search, list[str]]:
     """A search whose trials end at once, each with another result, and their names in the order they were handed out in."""
     study = read_study(write_study(folder, SEARCH | patch | {"search": {"points": points, **patch.get("search", {})}}))
     assert study.search is not None
     (folder / "study").mkdir(exist_ok=True)
-    search = Search(study, study.search, folder, study.data.gather(folder), folder / "study")
+    search = Search(study, study.search, folder, gather(study, folder), folder / "study")
     names = []
     for name in search.queue([]):
         trial = TrialFolder(folder / "study", name)
         value = zlib.crc32(name.encode()) / 2**32
-        write_json(trial.path / "result.json", {"loss": value, "accuracy": value, "exact_match": value})
+        write_json(trial.path / "result.json", dict.fromkeys(("loss", "accuracy", "exact_match", LONGER), value))
         trial.write(trial.read().at("done"))
         search.update()
         names.append(name)
     return search, names
 
 
-@pytest.mark.parametrize(("measure", "best"), [("loss", min), ("accuracy", max), ("exact_match", max)])
+@pytest.mark.parametrize(("measure", "best"), [("loss", min), ("accuracy", max), ("exact_match", max), (LONGER, min)])
 def test_a_loss_is_made_small_and_an_accuracy_large(measure: str, best: Any, tmp_path: Path) -> None:
     """What Optuna holds for the best of the points is the best."""
-    search, names = measured(tmp_path, {"search": {"measure": measure}}, 6)
+    search, names = measured(tmp_path, {"search": {"measure": measure}, "measures": [{"name": "length_extrapolation"}]}, 6)
     values = [json.loads((tmp_path / "study" / "trials" / name / "result.json").read_text())[measure] for name in names]
     assert len(set(values)) == 6
     assert search.optuna.best_value == best(values)

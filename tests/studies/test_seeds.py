@@ -35,7 +35,7 @@ class Executor:
         self.running.append(name)
         self.started.append(name)
 
-    def wait(self) -> list[tuple[str, str]]:
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
         folder = TrialFolder(self.study, name := self.running.pop(0))
         trial = folder.read()
         write_json(folder.path / "result.json", {"loss": LOSSES[trial.variant][trial.seed]})

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pairform.experiments.statistics.comparisons import compare
 from pairform.experiments.statistics.corrections import Correction, adjust
-from pairform.experiments.statistics.intervals import interval, t_quantile, t_test
+from pairform.experiments.statistics.estimates import of_groups, of_pairs
+from pairform.experiments.statistics.intervals import interval, t_quantile
 from pairform.experiments.statistics.power import detectable, deviation_interval, power, seeds_needed
 from pairform.experiments.statistics.rules import ComparisonSpec
 
@@ -23,8 +24,23 @@ def test_intervals_and_tests_are_those_of_scipy() -> None:
         low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
         assert half is not None
         assert (mean - half, mean + half) == pytest.approx((low, high))
-        assert t_test(values.tolist()) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+        assert of_pairs(values.tolist()).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert t_quantile(0.975, 4) == pytest.approx(2.776, abs=1e-3)
+
+
+@pytest.mark.parametrize(("one", "other"), [(3, 3), (3, 16), (5, 4)])
+def test_groups_without_pairs_are_compared_as_scipy_does_by_welch(one: int, other: int) -> None:
+    random = np.random.default_rng(one * other)
+    values, others = random.normal(0.3, 1, one), random.normal(0, 3, other)
+    found, wanted = of_groups(values.tolist(), others.tolist()), stats.ttest_ind(values, others, equal_var=False)
+    low, high = wanted.confidence_interval(0.95)
+    assert (found.p, found.freedom) == pytest.approx((wanted.pvalue, wanted.df))
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+
+
+def test_groups_that_do_not_vary_differ_or_not() -> None:
+    assert of_groups([1.0] * 3, [1.0] * 4).p == 1
+    assert of_groups([1.0] * 3, [2.0] * 4).p == 0
 
 
 @pytest.mark.parametrize("count", [1, 2])

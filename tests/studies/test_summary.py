@@ -97,7 +97,7 @@ def test_each_variant_has_a_sentence_that_says_what_was_found(
         found = rows[name]["difference"]["loss"]
         assert found["verdict"] == verdict
         assert f"{name}: {found['finding']}" in said.splitlines()
-        assert f"<strong>{name}</strong>: {found['finding']}" in page
+        assert f">{name}</a></strong>: {found['finding']}" in page
     assert "p = " in rows["better"]["difference"]["loss"]["finding"]
     assert "Holm" in page[page.index('id="findings"') :].partition("</p>")[0]
 

@@ -12,7 +12,9 @@ import torch
 
 import pairform
 from pairform.experiments.execution import trial as training
-from pairform.experiments.execution.trial import train, update
+from pairform.experiments.execution.trial import train
+from pairform.experiments.measures.computing import forward
+from pairform.experiments.study.steps import update
 from pairform.training import loop
 from pairform.training.costs.trials import costs
 from pairform.training.loop import Clock
@@ -89,9 +91,9 @@ def test_a_trial_computes_in_its_dtype(tmp_path: Path) -> None:
     lines, _ = trained(trial, examples)
     model = pairform.build(dict(trial.spec), seed=trial.seed).train()
     batch = examples.train(trial.seed, 0, trial.training.batch)
-    exact = training.forward(model, batch, TrainingSpec())["loss"].item()
+    exact = forward(model, batch, TrainingSpec())["loss"].item()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = training.forward(model, batch, TrainingSpec())["loss"].item()
+        loss = forward(model, batch, TrainingSpec())["loss"].item()
     assert lines[0]["loss"] == loss != exact
 
 
@@ -127,7 +129,8 @@ def test_a_result_holds_costs_peak_and_latency_in_the_trials_dtype(tmp_path: Pat
         assert result["peak_bytes"] == expected
     assert costs(pairform.load_spec(dict(trial.spec)), examples.lengths, "bfloat16").items() <= result.items()
     assert (result["latency"], result["tokens_per_second"]) == (0.5, None), "no step, so no tokens"
-    assert seen == [(torch.bfloat16, examples.validation()[0][0], examples.lengths)] * 4
+    source, (read, written) = examples.validation()[0][0], examples.lengths
+    assert seen == [(torch.bfloat16, source, (read, written)), (torch.bfloat16, source, (read, 1))] * 4
     assert "latency" not in trained(trial, examples)[1]
 
 
@@ -181,9 +184,9 @@ def test_what_a_mixture_adds_to_the_loss_is_trained_on_and_told_apart(tmp_path: 
     model = pairform.build(dict(trial.spec), seed=trial.seed)
     batch = examples.train(trial.seed, 0, trial.training.batch)
     with torch.no_grad():
-        plain = training.forward(model, batch, trial.training)["loss"].item()
+        plain = forward(model, batch, trial.training)["loss"].item()
     assert line["loss"] == pytest.approx(plain, abs=1e-5)
-    whole = training.forward(model.train(), batch, trial.training)["output"]
+    whole = forward(model.train(), batch, trial.training)["output"]
     assert line["auxiliary_loss"] == pytest.approx(whole.auxiliary_loss.item())
     assert line["auxiliary_loss"] > 1.9
     whole.loss.backward()

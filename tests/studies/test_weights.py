@@ -14,6 +14,7 @@ from pairform.experiments.execution.trial import train
 from pairform.experiments.execution.worker import Work, run_trial
 from pairform.experiments.report.reading import read_report
 from pairform.experiments.results.records import Trial, result_of, trials_of
+from pairform.experiments.study.contents import gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, PairformError, merge_patch
@@ -49,7 +50,7 @@ def planned(folder: Path, patch: dict[str, Any]) -> tuple[StudySpec, dict[str, T
     file = folder / "study.json"
     file.write_text(json.dumps(merge_patch(FRESH, patch)))
     study = read_study(file)
-    contents = study.data.gather(folder)
+    contents = gather(study, folder)
     trials = {trial.name: trial for trial in plan_trials(study, folder, contents)}
     return study, trials, contents.open(pairform.load_spec(dict(next(iter(trials.values())).spec)))
 
@@ -182,22 +183,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "base": {"extends": "t5gemma-s-s", "vocabulary": 16, "encoder": {"width": 8}, "decoder": {"width": 8}},
             "weights": "pair",
         },
-        "variants.base.weights: found no tensor of 'pair' fits the model",
+        "variant 'base': weights: found no tensor of 'pair' fits the model",
     ),
     "an option that convert does not have": ({"base": {"convert": {"encoders": "large"}}}, r"base.convert.encoders"),
-    "a source that is missing": ({"weights": {"convert": {"encoder": "large"}}}, "variants.base.decoder: found no source"),
-    "a number": ({"variants": {"one": {"weights": 3}}}, "variants.one.weights: found 3"),
+    "a source that is missing": ({"weights": {"convert": {"encoder": "large"}}}, "variant 'base': decoder: found no source"),
+    "a number": ({"variants": {"one": {"weights": 3}}}, "variant 'one': weights: found 3"),
     "a phase of no parameter": (
         {"training": {"steps": 2, "phases": [{"steps": 1, "train": ["*crossattention*"]}]}},
-        r"variants.base.training.phases\[0\].train\[0\]: found '\*crossattention\*'",
+        r"variant 'base': training.phases\[0\].train\[0\]: found '\*crossattention\*'",
     ),
     "a phase in which nothing trains": (
         {"training": {"steps": 2, "phases": [{"steps": 1, "train": ["*embedding*"]}], "frozen": ["*embedding*"]}},
-        r"variants.base.training.phases\[0\].train: found no parameter that trains",
+        r"variant 'base': training.phases\[0\].train: found no parameter that trains",
     ),
     "phases that are too long": (
         {"variants": {"one": {"training": {"phases": [{"steps": 9, "train": ["*"]}]}}}},
-        "variants.one.training.phases: found 9 steps, expected at most training.steps",
+        "variant 'one': training.phases: found 9 steps, expected at most training.steps",
     ),
 }
 

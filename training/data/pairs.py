@@ -10,11 +10,10 @@ from pydantic import Field, Strict
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import PositiveInt, Problem, SpecError
-from pairform.training.data.batches import TRAINING, VALIDATION, Example, Ids, Lengths, generator, longest
-from pairform.training.data.encoder_tokens import EncoderTokens
+from pairform.training.data.batches import TRAINING, VALIDATION, Example, Lengths, generator, longest
 from pairform.training.data.file_data import FileData, Files
 from pairform.training.data.files import Allowance, read_lines, text_at
-from pairform.training.data.tokens import Tokens, open_tokens
+from pairform.training.data.text_encoding import TextEncoding
 
 Longest = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]
 
@@ -62,32 +61,22 @@ class PairFiles:
 
     def open(self, spec: ModelSpec) -> "PairExamples":
         """The pairs in a model's token ids; `SpecError` if it has too few, or a source has no token."""
-        own = self.files.encoder_tokenizer if spec.assembly == "encoder_decoder" else None
-        ids = Ids.of(spec, None if own is None else "decoder")
-        tokens = open_tokens(ids, self.files.tokenizer)
-        encoder = None if own is None else EncoderTokens.of(spec, tokens, own)
-        train, held_out, lengths = self.examples(tokens, encoder, ids.end)
+        train, held_out, lengths = self.examples(TextEncoding.of(spec, self.files))
         order = generator(VALIDATION).permutation(len(held_out))[: self.spec.validation]
         validation = [held_out[index] for index in order]
         return PairExamples(train, validation, longest(spec, lengths | lengths_of(validation)))
 
-    def encoded(
-        self, tokens: Tokens, encoder: EncoderTokens | None, end: int
-    ) -> tuple[list[Example], list[Example], set[Lengths]]:
+    def encoded(self, encoding: TextEncoding) -> tuple[list[Example], list[Example], set[Lengths]]:
         """Training examples, held-out ones, and the lengths of the first."""
-        train, held_out = ([self.example(pair, tokens, encoder, end) for pair in split] for split in self.pairs)
+        train, held_out = ([self.example(pair, encoding) for pair in split] for split in self.pairs)
         return train, held_out, lengths_of(train)
 
-    def example(self, pair: Pair, tokens: Tokens, encoder: EncoderTokens | None, end: int) -> Example:
+    def example(self, pair: Pair, encoding: TextEncoding) -> Example:
         """A truncated target has no end token."""
         longest = self.spec.lengths
-        if encoder is None:
-            source: list[int] = tokens.encode(pair.source)[: longest[0]].tolist()
-        else:
-            source = encoder.framed(encoder.own.encode(pair.source), longest[0]).tolist()
-        if not source:
+        if not (source := encoding.source(pair.source, longest[0])):
             raise SpecError(Problem(f"data: {pair.where}", f"no token in the field {self.spec.source!r}", "at least one"))
-        return source, [*tokens.encode(pair.target).tolist(), end][: longest[1]]
+        return source, [*encoding.target(pair.target), encoding.end][: longest[1]]
 
 
 def lengths_of(examples: Iterable[Example]) -> set[Lengths]:

@@ -1,5 +1,6 @@
 """Running text as data: random windows, which the objective turns into sources and targets."""
 
+import copy
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,12 @@ class Texts:
         self.digests = files.digests
         self.stream = functools.cache(self.encoded)
 
+    def cut_as(self, spec: Text) -> "Texts":
+        """The same texts under another objective; they are encoded once for both."""
+        other = copy.copy(self)
+        other.spec = spec
+        return other
+
     def open(self, spec: ModelSpec) -> "Windows":
         """The texts in a model's token ids; `SpecError` if it has too few, or there is too little text."""
         objective, own = self.spec.objective, self.files.encoder_tokenizer
@@ -60,19 +67,18 @@ class Texts:
         marks = marks_of(objective, ids, tokens)
         encoder = None if own is None else EncoderTokens.of(spec, tokens, own, objective, marks)
         train, held_out = self.stream(tokens, ids.end)
+        for name, stream, found in (("train", train, self.files.train), ("held_out", held_out, self.files.held_out)):
+            if len(stream) < objective.window:
+                short = f"{len(stream)} tokens in {len(found)} files"
+                raise SpecError(Problem(f"data.{name}", short, f"at least one window: {objective.window} tokens"))
         return Windows(self.spec, (train, held_out), longest(spec, objective.lengths), marks, encoder)
 
     def encoded(self, tokens: Tokens, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all training texts and of all held-out texts, each text followed by an end token."""
-        window = self.spec.objective.window
         train, held_out = (
             np.concatenate([part for text in split for part in (tokens.encode(text), [end])], dtype=np.int32)
             for split in self.texts
         )
-        for name, stream, files in (("train", train, self.files.train), ("held_out", held_out, self.files.held_out)):
-            if len(stream) < window:
-                found = f"{len(stream)} tokens in {len(files)} files"
-                raise SpecError(Problem(f"data.{name}", found, f"at least one window: {window} tokens"))
         return train, held_out
 
 

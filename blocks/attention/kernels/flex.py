@@ -76,7 +76,8 @@ def call_of(scale: float, softcap: float | None) -> Call:
 
 @cache
 def compiled(scale: float, softcap: float | None, kind: object) -> Call:
-    """The compiled call for one kind of layer. Lengths and batch size are dynamic, so that new ones do not recompile."""
+    """The compiled call for one kind of layer. Lengths and batch size are dynamic, so that new ones do not recompile. But torch
+    compiles fewer than 128 queries apart from more: it guards on that even where both take the same kernel."""
     call = call_of(scale, softcap)
     call.__code__ = call.__code__.replace()  # torch counts recompilations by code object: each kind has its own
     run = torch.compile(call, fullgraph=True)

@@ -37,6 +37,7 @@ def blocks_of(mask: JoinedMask, batch: int, device: torch.device) -> Blocks:
     columns = (low, high, torch.full_like(low, own.key_length), queries, keys)
     table = torch.stack([functional.pad(column, (0, length - column.shape[1])) for column in columns], -1)
     table = table.transpose(0, 1).to(torch.int32).contiguous()
+    table = table.as_strided(table.shape, table.stride())  # else a compiler computes it in the mask's function, which fails
     part, whole = judged(low, high, own.key_length, queries, keys)
     return Blocks(table, (*listed(part), *listed(whole), *listed(part.mT), *listed(whole.mT)))
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.printing import Sheet, console
+from pairform.experiments.statistics.rules import spoken
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ def factor_rows(found: "list[FactorResults]") -> list[dict[str, Any]]:
 
 def print_factors(found: "list[FactorResults]") -> None:
     """Marginal means of the loss by level, then what was found of factors and of their interactions."""
-    for each in found[:1]:
+    for each in found:
+        if each.measure not in each.rules.measures:
+            continue
         console.print()
-        table = Sheet("factor", "level", f"mean {each.measure}, over {len(each.seeds)} complete seeds")
+        table = Sheet("factor", "level", f"mean {spoken(each.measure)}, over {len(each.seeds)} complete seeds")
         for effect in each.effects:
             half = "" if effect.half_width is None else f" ±{effect.half_width:.4f}"
             table.add_row(effect.factor, effect.level, f"{effect.mean:.4f}{half}")

@@ -19,6 +19,7 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
         "seconds": found.seconds,
         "bytes": found.bytes,
         "comparisons": found.comparisons,
+        "sweep_trials": found.swept,
         "aliases": found.aliases,
         "law": found.law,
         "noise": None,
@@ -44,6 +45,11 @@ def print_forecast(found: "Forecast", difference: float | None) -> None:
     console.print(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
     console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
+    if found.swept:
+        rest = found.trials - found.swept
+        console.print(
+            f"{found.swept} of the trials choose the tuned values; at most {rest} retrain the variants on other seeds."
+        )
     if found.study.ladder:
         from pairform.experiments.results.law_sentences import FORMULAS
 

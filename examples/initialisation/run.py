@@ -1,0 +1,55 @@
+"""How many tokens is initialisation worth? Two studies of pairs that start from language models, and from nothing.
+
+Two Gemma 2-like language models are trained on the sources of Python's standard library. The studies adapt pairs of them, of
+equal and of unequal size, on this project's own text. Run it from the repository's root:
+
+    python -m examples.initialisation.run --out initialisation [--jobs 2] [--quick]
+
+After an interruption, the same command continues.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from examples.adaptation.run import HERE as LANGUAGE_MODELS
+from examples.adaptation.run import SIZES, pairform_command, train
+from examples.adaptation.texts import write_texts
+
+HERE = Path(__file__).parent
+STUDIES = ("equal", "unequal")
+TEXT = ("train.jsonl.gz", "held_out.jsonl.gz")
+QUICK = ("training.steps=32", "seeds=[0]", "data.validation=8")
+"""Settings that show that this program works. The results mean nothing."""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path, required=True, help="folder of the results")
+    options.add_argument("--jobs", type=int, default=2, help="trials at a time, one thread each")
+    options.add_argument("--quick", action="store_true", help="a few steps, one seed: shows that the program works")
+    given = options.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    run(given.out.absolute(), given.jobs, given.quick)
+
+
+def run(out: Path, jobs: int, quick: bool) -> None:
+    """Train the language models, then run both studies and write their reports."""
+    write_texts(out)
+    pairform_command(out, "data", "prepare", "corpus.json", "--out", "shards")
+    recipe = json.loads((LANGUAGE_MODELS / "pretrain.json").read_text("utf-8"))
+    for name in SIZES:
+        train(out, name, recipe | {"model": str(LANGUAGE_MODELS / f"{name}.json")}, quick)
+    for name in TEXT:
+        shutil.copy(HERE.parent / "table1" / name, out)
+    settings = [word for setting in QUICK if quick for word in ("--set", setting)]
+    for name in STUDIES:
+        shutil.copy(HERE / f"{name}.json", out)
+        pairform_command(out, "study", "run", f"{name}.json", "--jobs", str(jobs), *settings)
+        pairform_command(out, "study", "report", name)
+        print(out / name / "report.html", flush=True)
+
+
+if __name__ == "__main__":
+    main()

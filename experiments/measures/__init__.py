@@ -1,0 +1,1 @@
+"""What is measured on a trained model besides its validation loss. `specs` needs no torch."""

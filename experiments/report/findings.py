@@ -1,0 +1,61 @@
+"""What was found of variants and of factors, as sentences."""
+
+from pairform.experiments.report.cells import Cell, Table
+from pairform.experiments.report.reading import Report
+from pairform.experiments.report.section import Section
+from pairform.experiments.report.table import plain
+from pairform.experiments.statistics.rules import spoken
+from pairform.experiments.study.factor_results import FactorResults
+
+FACTORS = (
+    "Each level is compared with the first of its factor, averaged over the levels of all other factors. An interaction is how "
+    "much the effect of one factor changes between levels of another. "
+)
+
+
+def findings(report: Report) -> Section | None:
+    """A sentence for each variant and measure. A study of factors has none: its factors are compared instead."""
+    found = [(variant.name, list(variant.findings.values())) for variant in report.variants if variant.findings]
+    if report.factors or not found:
+        return None
+    return Section("findings", "Findings", report.study.comparison.explanation, findings=found)
+
+
+def factors(report: Report) -> Section | None:
+    """The levels of factors, their effects and interactions; a table for each measure."""
+    if not report.factors:
+        return None
+    tables = [factor_table(each, each is report.factors[0]) for each in report.factors]
+    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, tables=tables)
+
+
+def factor_table(found: FactorResults, first: bool) -> Table:
+    """A row for each level of each factor, and what was found of factors and interactions."""
+    measure = spoken(found.measure)
+    rows = [
+        [
+            Cell(text)
+            for text in (each.factor, each.level, plain(each.mean), "" if each.half_width is None else plain(each.half_width))
+        ]
+        for each in found.effects
+    ]
+    sentences = [
+        (f"{each.factor}: {each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
+        for each in found.effects
+        if each.comparison is not None
+    ]
+    sentences += [
+        (
+            " by ".join(f"{factor}: {level}" for factor, level in each.levels.items()),
+            each.comparison.sentence(found.rules) + found.aliased(list(each.levels)),
+        )
+        for each in found.interactions
+    ]
+    return Table(
+        f"Mean {measure} by level, and half of its 95 % confidence interval",
+        ("Factor", "Level", "Mean", "±"),
+        rows,
+        fold=f"{measure.capitalize()}, over {len(found.seeds)} seeds in which every combination is done",
+        unfolded=first,
+        findings=sentences,
+    )

@@ -1,0 +1,39 @@
+"""Paths in a study with a list of values each, as in its grid."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import Strict
+
+from pairform.registry import Problem, shorten, thaw
+
+Values = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
+"""Values by path."""
+DEEPEST = 64
+"""Largest number of fields in a path."""
+
+
+def check_values(field: str, path: str, values: tuple[Any, ...]) -> Iterator[Problem]:
+    """What is wrong with the values of a path, in the field `field` of the study."""
+    parts = path.split(".")
+    if not all(parts) or len(parts) > DEEPEST:
+        yield Problem(field, shorten(path), "a path in the spec, as in decoder.depth")
+    if not values:
+        yield Problem(f"{field}.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
+    first_index: dict[str, int] = {}
+    for index, value in enumerate(values):
+        first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
+        if first < index:
+            found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
+            yield Problem(f"{field}.{path}[{index}]", found, "each value once")
+
+
+def comparable(value: Any) -> str:
+    """Equal strings for values that are equal in JSON, such as 1 and 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {comparable(item)}' for key, item in sorted(value.items()))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(comparable, value))}]"
+    return repr(value)

@@ -1,0 +1,54 @@
+"""Variants that are the same model, trained in the same way: one set of trials, which says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pairform.experiments.execution.run import run_study
+from pairform.experiments.study.planning import read_study
+from tests.command_line.runner import CommandLine
+from tests.studies.small_study import MERGED, run, write_study
+
+ATTENTION = {"scale": 0.5, "name": "merged_attention"}
+TWICE = {"decoder": {"layer": {"branches": {"cross_attention": None, "self_attention": ATTENTION}}}}
+"""MERGED in other words: a field has the value that it has in the base."""
+
+
+def write_with(folder: Path, name: str, variant: dict[str, Any], seeds: list[int]) -> Path:
+    """The small study with a third variant, of which no null is lost."""
+    file = write_study(folder, {"seeds": seeds})
+    document = json.loads(file.read_text())
+    document["variants"][name] = variant
+    file.write_text(json.dumps(document))
+    return file
+
+
+def test_equal_variants_share_their_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_with(tmp_path, "joint", TWICE, [0])
+    command = CommandLine(monkeypatch, capsys)
+    ran = command("study", "run", file, "--out", tmp_path / "study")
+    assert ran.code == 0
+    assert "joint: the same model, training and weights as merged." in ran.out
+    trials: Any = sorted(path.name for path in (tmp_path / "study" / "trials").iterdir())
+    assert trials == ["merged-seed0", "separate-seed0"]
+    rows = json.loads(command("study", "status", tmp_path / "study", "--json").out)["variants"]
+    assert {row["variant"]: row.get("also") for row in rows} == {"separate": None, "merged": ["joint"]}
+    command("study", "report", tmp_path / "study")
+    assert "joint: the same model, training and weights" in (tmp_path / "study" / "report.html").read_text("utf-8")
+
+
+def test_a_second_name_may_be_added_and_chosen(tmp_path: Path) -> None:
+    run(tmp_path, {"seeds": [0]})
+    file = write_with(tmp_path, "joint", MERGED, [0, 1])
+    trials = run_study(read_study(file), tmp_path / "study", source=tmp_path, only=["joint"])
+    done = {trial.name: trial.also for trial in trials if trial.status == "done"}
+    assert done == {"separate-seed0": (), "merged-seed0": ("joint",), "merged-seed1": ("joint",)}
+
+
+def test_another_training_is_another_variant(tmp_path: Path) -> None:
+    slower = {"training": {"optimizer": {"learning_rate": 1e-5}}}
+    assert len(run(tmp_path, {"variants": {"merged": None, "slower": slower}, "seeds": [0]})) == 2
