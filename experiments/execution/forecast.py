@@ -88,7 +88,8 @@ class Forecast:
     @property
     def law(self) -> Law | None:
         """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
-        own = [(each.name, each.law) for each in self.variants[: len(self.variants) // len(self.study.arms)] if each.law]
+        first = next(iter(self.study.arms))
+        own = [(each.name, each.law) for each in self.variants if each.law and each.name.startswith(f"{first} rung=")]
         points = [
             Observation(name, 0, law["non_embedding_parameters"], law["training_tokens"], law["training_flops"], 1.0)
             for name, law in own
