@@ -88,10 +88,12 @@ class Forecast:
     @property
     def law(self) -> Law | None:
         """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
-        own = f"{next(iter(self.study.arms))} rung="
-        sizes = {each.name: each.law for each in self.variants if each.law and each.name.startswith(own)}
-        keys = ("non_embedding_parameters", "training_tokens", "training_flops")
-        points = [Observation(name, 0, law[keys[0]], law[keys[1]], law[keys[2]], 1.0) for name, law in sizes.items()]
+        first = next(iter(self.study.arms))
+        own = [(each.name, each.law) for each in self.variants if each.law and each.name.startswith(f"{first} rung=")]
+        points = [
+            Observation(name, 0, law["non_embedding_parameters"], law["training_tokens"], law["training_flops"], 1.0)
+            for name, law in own
+        ]
         return law_of(points) if points else None
 
     @property
@@ -147,12 +149,6 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
     return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 
 
-def timed_step(trial: Trial, contents: StudyContents) -> float:
-    """Seconds of a step of a trial's training."""
-    spec = load_spec(dict(trial.spec))
-    return step_seconds(spec, trial.training, contents.open(spec), trial.seed)
-
-
 def law_sizes(trial: Trial, contents: StudyContents) -> dict[str, int]:
     """N, D and C of a trial, as if all its examples had the longest lengths."""
     settings = trial.training
@@ -162,3 +158,9 @@ def law_sizes(trial: Trial, contents: StudyContents) -> dict[str, int]:
         "training_tokens": settings.steps * settings.batch * longest,
         "training_flops": trial.costs["training_flops"],
     }
+
+
+def timed_step(trial: Trial, contents: StudyContents) -> float:
+    """Seconds of a step of a trial's training."""
+    spec = load_spec(dict(trial.spec))
+    return step_seconds(spec, trial.training, contents.open(spec), trial.seed)

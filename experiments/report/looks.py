@@ -38,7 +38,7 @@ def looks(report: Report, drawn: Iterable[str] = ()) -> tuple[Looks, str]:
     if others or not (1 < len(colours) <= COLOURS and 1 < len(shapes) <= len(SHAPES)):
         names = enumerate(dict.fromkeys([*pairs, *others]))
         return {name: Look(place % COLOURS, place // COLOURS % len(SHAPES)) for place, name in names}, ""
-    factors, grid = list(report.study.factors or {}), list(report.study.grid)
+    factors, grid = list(report.study.factors or {}), [*(["rung"] if report.study.ladder else []), *report.study.grid]
     by = (factors[0], [*factors[1:], *grid]) if factors else ("variant", grid)
     found = {name: Look(colours.index(one), shapes.index(other)) for name, (one, other) in pairs.items()}
     return found, f"Colour: {by[0]}. Shape: {', '.join(by[1])}."

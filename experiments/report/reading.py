@@ -110,16 +110,16 @@ class Report:
     """The contents of a report.
 
     factors: their effects on each measure; none in a study without factors.
-    tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
     ladder:  the scaling law of each variant; none in a study of one size.
+    tuning:  of a study that tunes its variants, whose variants here are those at their own best settings.
     """
 
     study: StudySpec
     variants: list[Variant]
     environment: dict[str, Any]
     factors: list[FactorResults]
-    tuning: Tuning | None
     ladder: list[VariantLaw]
+    tuning: Tuning | None
 
     @property
     def first(self) -> str:
@@ -149,8 +149,7 @@ def read_report(folder: Path) -> Report:
     ]
     file = folder / ENVIRONMENT
     environment = read_json(file) if file.is_file() else {}
-    found = read_tuning(folder), ladder_results(folder)
-    return Report(study, variants, environment, factor_results(folder), *found)
+    return Report(study, variants, environment, factor_results(folder), ladder_results(folder), read_tuning(folder))
 
 
 def short_names(names: list[str]) -> list[str]:

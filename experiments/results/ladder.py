@@ -1,11 +1,13 @@
 """The scaling laws of a study with a ladder, from the trials that are done."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.results.records import STUDY, Trial, result_of, trials_of
+from pairform.experiments.results.records import STUDY, Trial, result_of
+from pairform.experiments.results.summary import trials_by_variant
 from pairform.experiments.statistics.iso_flops import IsoFlop, iso_flops
 from pairform.experiments.statistics.scaling import LawFit, Multiplier, Observation, fit_law, multiplier
 from pairform.registry import read_json
@@ -41,7 +43,7 @@ def ladder_results(study: Path) -> list[VariantLaw]:
     if not has_ladder(study):
         return []
     groups: dict[str, list[Observation]] = {}
-    for trial in sorted(trials_of(study), key=lambda trial: trial.number):
+    for trial in itertools.chain.from_iterable(trials_by_variant(study).values()):
         own = groups.setdefault(trial.variant.removesuffix(f" {trial.point}"), [])
         if trial.status == "done" and (point := observation(trial, result_of(study, trial.name))) is not None:
             own.append(point)

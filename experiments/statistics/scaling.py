@@ -88,7 +88,7 @@ class Multiplier:
 
 def law_of(points: Sequence[Observation]) -> Law | None:
     """The law that a ladder's design identifies; None for fewer than three sizes, or untrained ones."""
-    if any(min(point.parameters, point.tokens, point.flops, point.loss) <= 0 for point in points):
+    if not points or any(min(point.parameters, point.tokens, point.flops, point.loss) <= 0 for point in points):
         return None
     cells = cells_of(points)
     by_size: dict[float, set[int]] = {}

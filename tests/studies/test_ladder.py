@@ -186,12 +186,13 @@ def test_what_cannot_be_scaled_is_refused(case: str, tmp_path: Path) -> None:
 def test_the_report_shows_the_sizes(tmp_path: Path) -> None:
     """A table and a chart, with names as text. A study of one size has no such section."""
     hostile = "<b onclick=alert(1)>"
-    run(tmp_path, {"ladder": SIZES, "variants": {"merged": None, hostile: {"encoder": {"dropout": 0.1}}}, "seeds": [0]}, jobs=2)
+    run(tmp_path, {"ladder": SIZES, "variants": {"merged": None, hostile: {"training": {"clip": 0.5}}}, "seeds": [0]}, jobs=2)
     page = report(tmp_path / "study").read_text()
     section = page[page.index('id="sizes"') : page.index('id="results"')]
     assert hostile not in page
     assert "&lt;b onclick=alert(1)&gt;" in section
-    assert section.count("Loss and training compute") > 1
+    assert 'data-chart="ladder"' in section
+    assert "L(C) = E + K / C^gamma" in section
     write_results(tmp_path / "one", {"separate": [1.0, 2.0]})
     assert 'id="sizes"' not in report(tmp_path / "one" / "study").read_text()
 
