@@ -20,7 +20,16 @@ from examples.adaptation.texts import write_texts
 HERE = Path(__file__).parent
 STUDIES = ("equal", "unequal")
 TEXT = ("train.jsonl.gz", "held_out.jsonl.gz")
-QUICK = ("training.steps=32", "seeds=[0]", "data.validation=8")
+PHASES = '[{"steps": 1, "train": ["*cross_attention*"]}]'
+QUICK = (
+    "training.steps=2",
+    "training.batch=1",
+    "training.evaluate_every=1",
+    "variants.new.training.steps=2",
+    f"variants.warm-up.training.phases={PHASES}",
+    "data.validation=2",
+    "seeds=[0]",
+)
 """Settings that show that this program works. The results mean nothing."""
 
 
@@ -36,7 +45,7 @@ def main() -> None:
 
 def run(out: Path, jobs: int, quick: bool) -> None:
     """Train the language models, then run both studies and write their reports."""
-    write_texts(out)
+    write_texts(out, 20 if quick else None)
     pairform_command(out, "data", "prepare", "corpus.json", "--out", "shards")
     recipe = json.loads((LANGUAGE_MODELS / "pretrain.json").read_text("utf-8"))
     for name in SIZES:
