@@ -93,15 +93,15 @@ class Times:
     def finding(self) -> str:
         """As a sentence without a subject."""
         count = f"{len(self.reached)} of {len(self.seeds)} seeds"
-        words = [f"{count} reach the final loss of the first variant with the same seed"]
+        words = [f"reaches the first variant's final loss with {count}"]
         if self.median is not None:
-            words.append(f"at a median of {self.median:,.0f} steps")
+            words.append(f"median {self.median:,.0f} steps")
         if (tokens := self.ratios.get("tokens")) is not None:
-            words.append(f"with {tokens} times the tokens of the first variant")
+            words.append(f"{tokens} of the first variant's tokens")
         if self.early:
-            words.append(f"{self.early} by the first validation, at most at these times")
+            words.append(f"an upper bound for {self.early}, which had reached it by the first validation")
         if self.limits:
-            words.append(f"not reached within {min(self.limits):,} steps by {len(self.limits)}")
+            words.append(f"{len(self.limits)} had not reached it after {min(self.limits):,} steps")
         return "; ".join(words) + "."
 
     def document(self) -> dict[str, Any]:
