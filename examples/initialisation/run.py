@@ -11,6 +11,7 @@ After an interruption, the same command continues.
 import argparse
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from examples.adaptation.run import HERE as LANGUAGE_MODELS
@@ -34,7 +35,12 @@ QUICK = (
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    from_command_line(__doc__, lambda out, jobs, quick: run_studies(out, HERE, STUDIES, SIZES, jobs, QUICK if quick else ()))
+
+
+def from_command_line(description: str | None, run: Callable[[Path, int, bool], None]) -> None:
+    """Run studies as the words of the command ask."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, required=True, help="folder of the results")
     options.add_argument("--jobs", type=int, default=2, help="trials at a time, one thread each")
     options.add_argument("--quick", action="store_true", help="a few steps, one seed: shows that the program works")
@@ -43,18 +49,23 @@ def main() -> None:
     run(given.out.absolute(), given.jobs, given.quick)
 
 
-def run(out: Path, jobs: int, quick: bool) -> None:
-    """Train the language models, then run both studies and write their reports."""
+def run_studies(
+    out: Path, folder: Path, studies: Sequence[str], sizes: Sequence[str], jobs: int, quick: Sequence[str] = ()
+) -> None:
+    """Train language models, run the studies in a folder that start from them, and write the studies' reports.
+
+    quick: settings of the studies with which a run only shows that it works; none for a real one.
+    """
     write_texts(out, 20 if quick else None)
     pairform_command(out, "data", "prepare", "corpus.json", "--out", "shards")
     recipe = json.loads((LANGUAGE_MODELS / "pretrain.json").read_text("utf-8"))
-    for name in SIZES:
-        train(out, name, recipe | {"model": str(LANGUAGE_MODELS / f"{name}.json")}, quick)
+    for name in sizes:
+        train(out, name, recipe | {"model": str(LANGUAGE_MODELS / f"{name}.json")}, bool(quick))
     for name in TEXT:
         shutil.copy(HERE.parent / "table1" / name, out)
-    settings = [word for setting in QUICK if quick for word in ("--set", setting)]
-    for name in STUDIES:
-        shutil.copy(HERE / f"{name}.json", out)
+    settings = [word for setting in quick for word in ("--set", setting)]
+    for name in studies:
+        shutil.copy(folder / f"{name}.json", out)
         pairform_command(out, "study", "run", f"{name}.json", "--jobs", str(jobs), *settings)
         pairform_command(out, "study", "report", name)
         print(out / name / "report.html", flush=True)

@@ -30,6 +30,8 @@ class VariantForecast:
     step_seconds: of one step of training, timed; None if it was not. Of tuned values, those of the costliest model and batch.
     steps:        of one trial; all_steps: of all.
     law:          N, D and C of its point on a ladder, by name, as in its results; D of the longest examples. Else empty.
+    carried_parameters: of the checkpoints that it starts from; None: all weights are new.
+    also:         other variants that are the same, and have no trials.
     """
 
     name: str
@@ -40,6 +42,8 @@ class VariantForecast:
     step_seconds: float | None
     all_steps: int
     law: Mapping[str, int] = field(default_factory=dict)
+    carried_parameters: int | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -141,10 +145,13 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
                 timed_step(one, contents) if timed else None,
                 sum(trial.training.steps for trial in trials),
                 law_sizes(one, contents) if one.rung else {},
+                None if one.carried is None else one.carried.parameters,
+                one.also,
             )
         )
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
-    comparisons = len(variants) - len(variants) // len(study.arms)
+    first = next(iter(study.arms))
+    comparisons = len(variants) - len({trial.variant for trial in planned if first in trial.variants})
     swept = sum(trial.stage == "sweep" for trial in planned)
     return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 

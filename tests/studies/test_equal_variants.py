@@ -30,6 +30,9 @@ def test_equal_variants_share_their_trials(
 ) -> None:
     file = write_with(tmp_path, "joint", TWICE, [0])
     command = CommandLine(monkeypatch, capsys)
+    assert "joint: the same model" in command("study", "plan", file, "--no-time").out
+    planned = json.loads(command("study", "plan", file, "--no-time", "--json").out)
+    assert (planned["trials"], planned["comparisons"]) == (2, 1)
     ran = command("study", "run", file, "--out", tmp_path / "study")
     assert ran.code == 0
     assert "joint: the same model, training and weights as merged." in ran.out

@@ -34,14 +34,17 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
 def print_forecast(found: "Forecast", difference: float | None) -> None:
     table = Sheet()
     sizes = ("N", "D", "C") if found.study.ladder else ("parameters", "FLOPs")
-    for column in ("variant", "trials", *sizes, "ms a step", "time of all"):
+    starts = ("carried over",) if any(variant.carried_parameters is not None for variant in found.variants) else ()
+    for column in ("variant", "trials", *sizes, *starts, "ms a step", "time of all"):
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant in found.variants:
         timed = (
             ("", "") if variant.step_seconds is None else (f"{1000 * variant.step_seconds:.1f}", duration(variant.seconds or 0))
         )
         law = [f"{number:.3g}" for number in variant.law.values()]
-        table.add_row(variant.name, str(variant.trials), *(law or (f"{variant.parameters:,}", f"{variant.flops:,}")), *timed)
+        counts = law or (f"{variant.parameters:,}", f"{variant.flops:,}")
+        kept = [f"{variant.carried_parameters or 0:,}" for _ in starts]
+        table.add_row(variant.name, str(variant.trials), *counts, *kept, *timed)
     console.print(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
     console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
@@ -55,6 +58,10 @@ def print_forecast(found: "Forecast", difference: float | None) -> None:
 
         said = "no scaling law" if found.law is None else FORMULAS[found.law]
         console.print(f"The sizes identify {said}.")
+    for variant in found.variants:
+        if variant.also:
+            names = ", ".join(variant.also)
+            console.print(printable(f"{names}: the same model, training and weights as {variant.name}, and not run."))
     for group in found.aliases:
         console.print(printable(f"Aliased: {', '.join(group)}."))
     for line in noise_lines(found, difference):
