@@ -40,14 +40,14 @@ def factor_table(found: FactorResults, first: bool) -> Table:
         for each in found.effects
     ]
     sentences = [
-        (f"{each.factor}: {each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
+        (f"{each.factor}={each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
         for each in found.effects
         if each.comparison is not None
     ]
     sentences += [
         (
-            " by ".join(f"{factor}: {level}" for factor, level in each.levels.items()),
-            each.comparison.sentence(found.rules) + found.aliased(list(each.levels)),
+            " by ".join(f"{factor}={level}" for factor, level in each.levels.items()),
+            each.comparison.sentence(found.rules, interaction=True) + found.aliased(list(each.levels)),
         )
         for each in found.interactions
     ]
