@@ -26,7 +26,8 @@ def factors(report: Report) -> Section | None:
     if not report.factors:
         return None
     tables = [factor_table(each, each is report.factors[0]) for each in report.factors]
-    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, tables=tables)
+    same = [(each.name, [each.findings["same_losses"]]) for each in report.variants if "same_losses" in each.findings]
+    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=same, tables=tables)
 
 
 def factor_table(found: FactorResults, first: bool) -> Table:

@@ -113,6 +113,11 @@ def judge(estimates: Mapping[str, Estimate], measure: Quality, rules: Comparison
     return found
 
 
+def same_losses(other: str) -> str:
+    """About a variant that has the losses of another one."""
+    return f"the same loss as {other} with every finished seed. Check that what differs between them has an effect."
+
+
 def inside(low: float, high: float, margin: float) -> bool:
     """Whether an interval lies inside a margin around zero."""
     return -margin < low and high < margin
