@@ -66,7 +66,10 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "half of a surrogate pair": ({"variants": {"\ud800": {}}}, ["variants.\\ud800: found '\\ud800'", "UTF-8"]),
     "a batch that no memory holds": (
         {"training": {"batch": 10**9}},
-        ["variant 'separate' and 1 other: training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens", "at most 466,033 of them"],
+        [
+            "variant 'separate' and 1 other: training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens",
+            "at most 466,033 of them",
+        ],
     ),
     "measured on more than memory holds": (
         {"data": {"validation": 10**9}},
