@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pairform.registry.errors import Problem, join_path, shorten, suggest
 
+Holder: TypeAlias = type[BaseModel]
 MOST = 1000
 """Largest number of problems that are reported for a document."""
 
@@ -70,7 +71,7 @@ def problems_in(error: ValidationError, document: object, spec: type[BaseModel],
             if detail["type"] == "nested":
                 yield from (problem.inside(path) for problem in detail["ctx"]["problems"])
             elif steps not in holders:
-                problem = problem_of(detail, path, known_fields(spec, document, steps[:-1]))
+                problem = problem_of(detail, path, holders_at(spec, document, steps[:-1]), holders_at(spec, document, steps))
                 expected[problem.expected] = problem
         if expected:
             first = next(iter(expected.values()))
@@ -81,28 +82,37 @@ def problems_in(error: ValidationError, document: object, spec: type[BaseModel],
         yield Problem(where, f"{len(details):,} problems", "none", f"Only the first {MOST:,} are shown.")
 
 
-def problem_of(detail: ErrorDetails, path: str, fields: Iterable[str]) -> Problem:
-    """One error. fields: the known fields of the object that contains the value at `path`."""
+def problem_of(detail: ErrorDetails, path: str, around: Iterable[Holder] = (), here: Iterable[Holder] = ()) -> Problem:
+    """One error. around: the specs of the object that contains the value at `path`. here: those that the value may be."""
     kind, context, found = detail["type"], detail.get("ctx", {}), shorten(detail["input"])
     if kind == "missing":
         return Problem(path, "nothing", REQUIRED)
     if kind == "union_tag_not_found":
-        return Problem(join_path(path, "name"), "nothing", REQUIRED)
+        names = " or ".join(map(repr, names_of(here)))
+        return Problem(join_path(path, "name"), "nothing", f"{names}: this field is required" if names else REQUIRED)
     if kind == "extra_forbidden":
-        known = list(fields)
-        return Problem(
-            path, f"an unknown field with value {found}", f"one of {', '.join(known)}", suggest(detail["loc"][-1], known)
-        )
+        known, name = fields_of(around), detail["loc"][-1]
+        deeper = [f"{field}.{name}" for field, held in known.items() if name in fields_of(held)]
+        remedy = f"Did you mean {' or '.join(map(repr, deeper[:3]))}?" if deeper else suggest(name, known)
+        return Problem(path, f"an unknown field with value {found}", f"one of {', '.join(known)}", remedy)
     expected = EXPECTED.get(kind, "another value").format_map(context)
     if kind == "union_tag_invalid":
         return Problem(join_path(path, "name"), shorten(context["tag"]), expected, near(context["tag"], expected))
+    if expected == "an object":
+        return Problem(path, found, expected, as_object(detail["input"], here))
     return Problem(path, found, expected, near(detail["input"], expected) if kind in ("literal_error", "enum") else "")
+
+
+def as_object(value: object, specs: Iterable[Holder]) -> str:
+    """How to write a value that is a choice of a field as the object with that field, or nothing."""
+    fields = [name for each in specs for name, info in each.model_fields.items() if value in choices(info.annotation)]
+    return f'Write {{"{fields[0]}": "{value}"}}.' if fields else ""
 
 
 def found_and_expected(error: ValidationError) -> str:
     """The message of a single invalid value."""
     detail = error.errors(include_url=False)[0]
-    problem = problem_of(detail, "", ())
+    problem = problem_of(detail, "")
     return f"found {problem.found}, expected {problem.expected}"
 
 
@@ -131,21 +141,37 @@ def inside(document: object, step: int | str) -> object:
     return document[step] if there else ABSENT  # type: ignore[index]
 
 
-def known_fields(spec: type[BaseModel], document: object, path: Iterable[int | str]) -> list[str]:
-    """The fields of the object at `path`; in a union, of the type that its `name` selects."""
-    holders = {spec}
+def holders_at(spec: Holder, document: object, path: Iterable[int | str]) -> list[Holder]:
+    """The specs that the value at `path` may be: in a union, the one that the value's `name` selects, or else all."""
+    holders = [spec]
     for step in path:
         document = inside(document, step)
         if isinstance(step, str):
             fields = [holder.model_fields[step] for holder in holders if step in holder.model_fields]
-            holders = {held for field in fields for held in specs_in(field.annotation)}
+            holders = list(dict.fromkeys(held for field in fields for held in specs_in(field.annotation)))
     name = document.get("name") if isinstance(document, Mapping) else None
-    named = [holder for holder in holders if "name" in holder.model_fields and holder.model_fields["name"].default == name]
-    found = {info.alias or field for holder in named or holders for field, info in holder.model_fields.items()}
-    return sorted(found)
+    return [holder for holder in holders if name in names_of([holder])] or holders
 
 
-def specs_in(annotation: object) -> Iterator[type[BaseModel]]:
+def fields_of(specs: Iterable[Holder]) -> dict[str, list[Holder]]:
+    """The fields of specs by name, each with the specs in it."""
+    found = {
+        info.alias or field: list(specs_in(info.annotation)) for each in specs for field, info in each.model_fields.items()
+    }
+    return dict(sorted(found.items()))
+
+
+def names_of(specs: Iterable[Holder]) -> list[object]:
+    """The names that select these specs in a union."""
+    return [name for each in specs if "name" in each.model_fields for name in choices(each.model_fields["name"].annotation)]
+
+
+def choices(annotation: object) -> tuple[object, ...]:
+    """The values of a field with a fixed choice of them."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def specs_in(annotation: object) -> Iterator[Holder]:
     """The specs in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

@@ -26,7 +26,8 @@ def factors(report: Report) -> Section | None:
     if not report.factors:
         return None
     tables = [factor_table(each, each is report.factors[0]) for each in report.factors]
-    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, tables=tables)
+    same = [(each.name, [each.findings["same_losses"]]) for each in report.variants if "same_losses" in each.findings]
+    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=same, tables=tables)
 
 
 def factor_table(found: FactorResults, first: bool) -> Table:
@@ -40,14 +41,14 @@ def factor_table(found: FactorResults, first: bool) -> Table:
         for each in found.effects
     ]
     sentences = [
-        (f"{each.factor}: {each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
+        (f"{each.factor}={each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
         for each in found.effects
         if each.comparison is not None
     ]
     sentences += [
         (
-            " by ".join(f"{factor}: {level}" for factor, level in each.levels.items()),
-            each.comparison.sentence(found.rules) + found.aliased(list(each.levels)),
+            " by ".join(f"{factor}={level}" for factor, level in each.levels.items()),
+            each.comparison.sentence(found.rules, interaction=True) + found.aliased(list(each.levels)),
         )
         for each in found.interactions
     ]

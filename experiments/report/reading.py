@@ -20,6 +20,7 @@ from pairform.experiments.results.records import (
     measurable,
 )
 from pairform.experiments.results.summary import summarise, timed_results, trials_by_variant
+from pairform.experiments.statistics.comparisons import same_losses
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import difference, read_json, thaw
@@ -189,6 +190,8 @@ def findings(row: dict[str, Any]) -> dict[str, str]:
     if "also" in row:
         names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row["also"])
         found["also"] = f"The same model, training and weights as {names}, which has no trials of its own."
+    if "same_losses" in row:
+        found["same_losses"] = same_losses(cut_middle(row["same_losses"], LONGEST_NAME))
     found |= {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
     return found | ({"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {})
 

@@ -59,7 +59,7 @@ COLUMNS = (
     Column("carried_parameters", "Carried over", "parameters that come from the checkpoints that it starts from", decimal),
     Column("flops", "FLOPs", "of a forward pass over the longest source and target", decimal),
     Column("non_embedding_parameters", "N", "parameters without embeddings and head", decimal),
-    Column("training_tokens", "D", "source and target tokens trained on", decimal),
+    Column("training_tokens", "D", "source and target tokens trained on, without padding", decimal),
     Column("training_flops", "C", "FLOPs of training, of examples of the longest lengths", decimal),
     Column("latency", "Latency, ms", "time to generate one target", lambda value: f"{1000 * value:,.1f}", cost=False),
     Column("first_token_seconds", "First token, ms", "time to generate it", lambda value: f"{1000 * value:,.1f}", cost=False),
@@ -118,9 +118,9 @@ def trials(report: Report) -> Table:
     rows = []
     for trial in report.trials:
         result = seeds[trial.variant].get(trial.seed, {})
-        first = [Cell(trial.name), Cell(trial.status), Cell(f"{trial.attempts} times", trial.attempts)]
+        first = [Cell(trial.name), Cell(trial.status), Cell(str(trial.attempts), trial.attempts)]
         rows.append(first + [single(result.get(column.key), column) for column in shown])
-    head = ("Trial", "State", "Started", *(column.title for column in shown))
+    head = ("Trial", "State", "Starts", *(column.title for column in shown))
     return Table("One row per trial", head, rows, sorts=True, fold="Results of each trial")
 
 

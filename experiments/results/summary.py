@@ -30,8 +30,9 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         fewer than three values) and number of seeds of each measure; `rank` by loss, as in `ranks`; `difference`: of loss and
         other measures from the first variant at the same point of the grid, paired by seed, so that the noise they share
         cancels, with the fields of `Comparison`, the direction that is `better`, and what was found as a sentence, `finding`;
-        `also`: other variants that are the same, and have no rows; `time_to_loss`: how many seeds reach the first variant's
-        loss, in a study that asks; and `match`: its size against the first variant's, in a study that scales variants.
+        `also`: other variants that are the same, and have no rows; `same_losses`: a variant above whose losses are the same;
+        `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; and `match`: its size against the
+        first variant's, in a study that scales variants.
 
     Raises:
         OutputError: `study` is not a study's folder.
@@ -41,6 +42,7 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
     better = qualities_of(study)
     rules, rank = rules_of(study), ranks(groups, results)
     points = {variant: own[0].point for variant, own in groups.items()}
+    same = same_losses(results)
     found = compared(results, points, first_variant(study), rules, measures_in_order(rules, better))
     rows: list[dict[str, Any]] = []
     for variant, own in groups.items():
@@ -56,6 +58,8 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
             }
         if own[0].also:
             row["also"] = list(own[0].also)
+        if variant in same:
+            row["same_losses"] = same[variant]
         if variant in times:
             row["time_to_loss"] = times[variant].document()
         if match is not None:
@@ -67,6 +71,17 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
             if each["verdict"] in ("lower", "higher"):
                 each["finding"] += uncertainty(sweeps, first_variant(study), row["variant"])
     return rows
+
+
+def same_losses(results: Results) -> dict[str, str]:
+    """Variants whose loss equals that of an earlier one with every seed, with that one: a change that may have no effect."""
+    first: dict[tuple[tuple[int, float], ...], str] = {}
+    found = {}
+    for variant, own in results.items():
+        losses = tuple((seed, result["loss"]) for seed, result in sorted(own.items()) if result.get("loss") is not None)
+        if losses and (other := first.setdefault(losses, variant)) != variant:
+            found[variant] = other
+    return found
 
 
 def trials_by_variant(study: Path, recipe: Recipe = "tuned") -> dict[str, list[Trial]]:

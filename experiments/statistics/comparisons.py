@@ -42,8 +42,8 @@ class Comparison:
     adjusted: float | None = None
     detectable: float | None = None
 
-    def sentence(self, rules: ComparisonSpec) -> str:
-        """What was found, as a sentence without a subject."""
+    def sentence(self, rules: ComparisonSpec, *, interaction: bool = False) -> str:
+        """What was found, as a sentence without a subject. interaction: the difference is one of two differences."""
         name = spoken(self.measure)
         if self.half_width is None or self.adjusted is None or self.detectable is None:
             return f"{self.seeds} of at least {FEWEST} seeds that an interval of the {name} needs."
@@ -53,17 +53,22 @@ class Comparison:
         if rules.correction != "none" and self.count > 1:
             tested += f" after {NAMES[rules.correction]} correction for {self.count} comparisons"
         margin = rules.margins.get(self.measure)
+        what = f"interaction in {name}" if interaction else f"difference of {name}"
+        size = digits(abs(self.mean))
         match self.verdict:
             case "identical":
-                return f"the {name} of every seed is the same."
+                return f"no {what} with any seed."
             case "lower" | "higher":
                 small = "" if margin is None or not inside(low, high, margin) else f", within the margin of {digits(margin)}"
-                return f"{name} {self.verdict} by {digits(abs(self.mean))}{small}: {within}, {tested}."
+                sign = "-" if self.mean < 0 else "+"
+                change = f"{what} of {sign}{size}" if interaction else f"{name} {self.verdict} by {size}"
+                return f"{change}{small}: {within}, {tested}."
             case "equivalent":
-                return f"equivalent in {name} within {digits(margin or 0.0)}: {within}."
+                same = f"{what} smaller than" if interaction else f"equivalent in {name} within"
+                return f"{same} {digits(margin or 0.0)}: {within}."
             case "uncorrected":
-                return f"difference of {name} not established: {within} excludes zero, but {tested}."
-        return f"no difference of {name} found: {within}; this design could see {digits(self.detectable)}."
+                return f"{what} not established: {within} excludes zero, but {tested}."
+        return f"no {what} found: {within}; this design could see {digits(self.detectable)}."
 
 
 def compare(differences: Mapping[str, Sequence[float]], measure: Quality, rules: ComparisonSpec) -> dict[str, Comparison]:
@@ -106,6 +111,11 @@ def judge(estimates: Mapping[str, Estimate], measure: Quality, rules: Comparison
         seen = detectable(estimate.error * math.sqrt(effective), effective, rate, rules.power)
         found[name] = Comparison(measure, verdict, mean, estimate.seeds, len(tests), half, tests[name], adjusted[name], seen)
     return found
+
+
+def same_losses(other: str) -> str:
+    """About a variant that has the losses of another one."""
+    return f"the same loss as {other} with every finished seed. Check that what differs between them has an effect."
 
 
 def inside(low: float, high: float, margin: float) -> bool:

@@ -3,9 +3,9 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.statistics.factorial import MOST_FACTORS, generators, runs
@@ -13,7 +13,17 @@ from pairform.registry import DocumentOf, Patch, Problem, Spec, shorten
 
 Levels = Mapping[str, str]
 """A level by factor."""
-Name = Annotated[str, Field(pattern=r"^[^\s=]{1,64}$")]
+
+
+def in_words(name: Any, check: ValidatorFunctionWrapHandler) -> str:
+    """The error of a name without a regular expression."""
+    try:
+        return str(check(name))
+    except ValidationError:
+        raise ValueError("a name of 1 to 64 characters without spaces and `=`, as in cross_attention") from None
+
+
+Name = Annotated[str, Field(pattern=r"^[^\s=]{1,64}$"), WrapValidator(in_words)]
 """Without spaces and `=`, so that the names of combinations differ."""
 Factor = Annotated[dict[Name, Annotated[Patch, DocumentOf(ModelSpec)]], Field(min_length=2)]
 """Merge patches on the base by level."""

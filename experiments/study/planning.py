@@ -116,7 +116,7 @@ def make_variants(
     Each model is run on the meta device at the data's longest lengths. The problems of all variants are raised together.
     """
     variants: list[Variant] = []
-    problems: list[Problem] = []
+    problems: dict[Problem, list[str]] = {}
     match = None if study.match is None else SizeMatching(study, study.match, folder, contents, known)
     for each in combinations:
         try:
@@ -131,10 +131,19 @@ def make_variants(
             variants.append(replace(variant, costs=found))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
-            problems += [problem if shared or is_of_data(problem) else problem.of(each.where) for problem in error.problems]
+            for problem in error.problems:
+                places = problems.setdefault(problem, [])
+                if not shared and not is_of_data(problem):
+                    places.append(each.where)
     if problems:
-        raise SpecError(list(dict.fromkeys(problems)))
+        raise SpecError(problem.of(among(places)) if places else problem for problem, places in problems.items())
     return variants
+
+
+def among(places: list[str]) -> str:
+    """As in `variant 'mqa' and 2 others`."""
+    more = len(places) - 1
+    return places[0] + (f" and {more} other{'s' * (more > 1)}" if more else "")
 
 
 def is_of_data(problem: Problem) -> bool:

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Strict
 
+from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, shorten, thaw
+from pairform.training.settings import OptimizerSpec, TrainingSpec
 
 Values = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
 """Values by path."""
@@ -20,12 +22,21 @@ def check_values(field: str, path: str, values: tuple[Any, ...]) -> Iterator[Pro
         yield Problem(field, shorten(path), "a path in the spec, as in decoder.depth")
     if not values:
         yield Problem(f"{field}.{path}", "no value", "at least one", "Remove the path to keep the base's value.")
+    if belongs := misplaced(parts[0]):
+        yield Problem(f"{field}.{path}", "a setting of `training` in a path that does not begin with it", belongs)
     first_index: dict[str, int] = {}
     for index, value in enumerate(values):
         first = first_index.setdefault(comparable(value), first_index.setdefault(str(value), index))
         if first < index:
             found = f"{shorten(thaw(value))}, equal to or written like the value at [{first}]"
             yield Problem(f"{field}.{path}[{index}]", found, "each value once")
+
+
+def misplaced(name: str) -> str:
+    """The path in the study of a setting of `training` that stands where a field of the model does; else an empty string."""
+    places = {name: f"training.{name}" for name in TrainingSpec.model_fields}
+    places |= {name: f"training.optimizer.{name}" for name in OptimizerSpec.model_fields if name != "name"}
+    return "" if name in ModelSpec.model_fields else places.get(name, "")
 
 
 def comparable(value: Any) -> str:

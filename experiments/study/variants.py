@@ -13,6 +13,7 @@ from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, Carried, Match, Weights
 from pairform.experiments.study.factors import Levels
 from pairform.experiments.study.spec import StudySpec
+from pairform.experiments.study.values import misplaced
 from pairform.experiments.study.weights import initialise
 from pairform.registry import Problem, SpecError, merge_patch, patch_at, shorten, thaw
 from pairform.training.settings import TrainingSpec, check_ignored
@@ -157,4 +158,8 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
 
 def model_patches(patches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What patches change in the model."""
-    return [{name: value for name, value in patch.items() if name not in SETTINGS} for patch in patches]
+    found = [{name: value for name, value in patch.items() if name not in SETTINGS} for patch in patches]
+    wrong = [(name, belongs) for patch in found for name in patch if (belongs := misplaced(name))]
+    if wrong:
+        raise SpecError(Problem(name, "a setting of `training` in a patch on the model", belongs) for name, belongs in wrong)
+    return found

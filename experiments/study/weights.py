@@ -20,7 +20,7 @@ from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, Carried, Weights
 from pairform.experiments.study.ladder import SCALE, rescaled
-from pairform.registry import Problem, SpecError, apply_patch, locate, presets, shorten, thaw
+from pairform.registry import CheckpointError, Problem, SpecError, apply_patch, locate, presets, shorten, thaw
 from pairform.training.adaptation.recipe_parts import ConversionSpec, Converted
 
 CONVERT, DOCUMENT = "convert", "spec"
@@ -98,7 +98,15 @@ def initialise(base: Mapping[str, Any], weights: Weights, patches: Patches, fold
 
 def carried_over(document: dict[str, Any], ref: str, patches: Patches, folder: Path, seed: int) -> Initialisation:
     """A model with the weights of a checkpoint that fit it."""
-    checkpoint = open_checkpoint(find_source(ref, folder))
+    try:
+        source = find_source(ref, folder)
+    except CheckpointError as error:
+        if ref in presets() or is_remote(ref, folder) or (folder / ref).exists():
+            raise
+        raise SpecError(
+            Problem("weights", f"{shorten(ref)}, no such folder", f'{NEW!r}, a folder, a hub id or {{"convert": ...}}')
+        ) from error
+    checkpoint = open_checkpoint(source)
     own = ModelSpec.read(document) == checkpoint.spec
     target = patched(document, patches, folder)
     plan = plan_carry(checkpoint, target, patched=own, seed=seed, dtype="float32")

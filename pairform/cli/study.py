@@ -79,7 +79,8 @@ def run(
     show(target, as_json)
     left = sum(trial.status not in ("done", "failed") for trial in trials)
     if left and not only:
-        print(f"{left} trials are not done; run the same command to continue", file=sys.stderr)
+        are = "trial is" if left == 1 else "trials are"
+        print(f"{left} {are} not done; run the same command to continue", file=sys.stderr)
     # a setting that diverges is a result of a sweep, unless a variant has no other
     untuned = any(sweep.complete and sweep.best is None for sweep in sweeps_of(target, trials).values())
     if untuned or any(trial.status == "failed" and trial.stage != "sweep" for trial in trials):
@@ -110,7 +111,7 @@ def plan(
     if as_json:
         print_json(forecast_rows(found, difference))
     else:
-        print_forecast(found, difference)
+        print_forecast(found, difference, file)
 
 
 @study.command()

@@ -16,9 +16,38 @@ TEXT = {"name": "text", "train": ["train.txt"], "held_out": ["held.txt"], "symbo
 PAIRS = {"name": "pairs", "train": ["some.jsonl"], "held_out": ["pairs.jsonl"], "symbols": None, "length": None}
 BYTES = {"base": {"vocabulary": 300}}
 BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "unknown path in the grid": ({"grid": {"decoder.layr.norm": [1]}}, ["variant 'merged' with norm=1", "decoder.layr"]),
+    "unknown path in the grid": (
+        {"grid": {"decoder.layr.norm": [1]}},
+        ["variant 'separate' with norm=1 and 1 other: decoder.layr"],
+    ),
     "unknown path in a variant": ({"variants": {"odd": {"decoder": {"dept": 2}}}}, ["variant 'odd': decoder.dept", "unknown"]),
     "unknown setting": ({"variants": {"odd": {"training": {"stepz": 2}}}}, ["variant 'odd': training.stepz"]),
+    "a setting of the training in a variant": (
+        {"variants": {"odd": {"optimizer": {"learning_rate": 1.0}}}},
+        ["variant 'odd': optimizer: found a setting of `training`", "expected training.optimizer."],
+    ),
+    "a setting of the optimiser in the grid": (
+        {"grid": {"learning_rate": [0.1]}},
+        ["grid.learning_rate: found a setting of `training`", "expected training.optimizer.learning_rate."],
+    ),
+    "a setting of the optimiser in training": (
+        {"training": {"learning_rate": 0.1}},
+        ["training.learning_rate", "Did you mean 'optimizer.learning_rate'?"],
+    ),
+    "a design by its name alone": ({"design": "full"}, ['design: found \'full\', expected an object. Write {"name": "full"}.']),
+    "what to match by alone": ({"match": "flops"}, ['Write {"by": "flops"}.']),
+    "a length of texts": (
+        {"data": TEXT | {"length": [1, 1]}} | BYTES,
+        ["data.length", "one of encoder_tokenizer, field, held_out, name, objective, tokenizer, train, validation."],
+    ),
+    "an objective without a name": (
+        {"data": TEXT | {"objective": {"source": 3}}} | BYTES,
+        ["data.objective.name: found nothing, expected 'prefix_lm' or 'span_corruption' or 'ul2': this field is required."],
+    ),
+    "a level with a space": (
+        {"variants": None, "factors": {"norm": {"pre": {}, "no norm": {}}}},
+        ["'no norm', expected a name of 1 to 64 characters without spaces and `=`"],
+    ),
     "empty grid": ({"grid": {"decoder.depth": []}}, ["grid.decoder.depth", "no value"]),
     "a variant that does not validate": (
         {"variants": {"odd": {"decoder": {"layer": {"branches": {"self_attention": {"kv_heads": 3}}}}}}},
@@ -37,7 +66,10 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "half of a surrogate pair": ({"variants": {"\ud800": {}}}, ["variants.\\ud800: found '\\ud800'", "UTF-8"]),
     "a batch that no memory holds": (
         {"training": {"batch": 10**9}},
-        ["variant 'separate': training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens", "at most 466,033 of them"],
+        [
+            "variant 'separate' and 1 other: training.batch: found 1,000,000,000 examples of up to 4 + 5 tokens",
+            "at most 466,033 of them",
+        ],
     ),
     "measured on more than memory holds": (
         {"data": {"validation": 10**9}},
@@ -99,7 +131,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no such tokenizer": ({"data": PAIRS | {"tokenizer": "none.json"}} | BYTES, ["data.tokenizer", "none.json"]),
     "no tokenizer": ({"data": TEXT | {"tokenizer": "held.txt"}} | BYTES, ["data.tokenizer", "held.txt", "a tokenizer.json"]),
     "lengths the wrong way round": ({"data": {"length": [4, 2]}}, ["data.length", "the shortest length, then"]),
-    "no ids for bytes": ({"data": TEXT}, ["vocabulary", "at least 256"]),
+    "no ids for bytes": ({"data": TEXT}, ["vocabulary", "at least 256", "data.tokenizer"]),
     "no ids for sentinels": (
         {"data": TEXT | {"objective": {"name": "span_corruption"}}, "base": {"vocabulary": 260}},
         ["vocabulary", "as sentinels"],

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from pairform.experiments.execution.run import run_study
+from pairform.experiments.results.summary import summarise
 from pairform.experiments.study.planning import read_study
 from tests.command_line.runner import CommandLine
-from tests.studies.small_study import MERGED, run, write_study
+from tests.studies.small_study import MERGED, run, write_results, write_study
 
 ATTENTION = {"scale": 0.5, "name": "merged_attention"}
 TWICE = {"decoder": {"layer": {"branches": {"cross_attention": None, "self_attention": ATTENTION}}}}
@@ -42,6 +43,19 @@ def test_equal_variants_share_their_trials(
     assert {row["variant"]: row.get("also") for row in rows} == {"separate": None, "merged": ["joint"]}
     command("study", "report", tmp_path / "study")
     assert "The same model, training and weights as joint" in (tmp_path / "study" / "report.html").read_text("utf-8")
+
+
+def test_losses_that_are_all_the_same_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_results(tmp_path, {"first": [1.0, 2.0], "second": [1.5, 2.0], "third": [1.5, 2.0], "none": [None, None]})
+    rows = {row["variant"]: row.get("same_losses") for row in summarise(folder)}
+    assert rows == {"first": None, "second": None, "third": "second", "none": None}
+    said = "the same loss as second with every finished seed."
+    command = CommandLine(monkeypatch, capsys)
+    assert f"third: {said}" in command("study", "status", folder).out
+    command("study", "report", folder)
+    assert said in (folder / "report.html").read_text("utf-8")
 
 
 def test_a_second_name_may_be_added_and_chosen(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_each_verdict_has_its_sentence() -> None:
     assert said["unclear"].startswith("no difference of loss found: 95% interval -")
     assert "; this design could see " in said["unclear"]
     assert " excludes zero, but p = " in said["alone"]
-    assert said["same"] == "the loss of every seed is the same."
+    assert said["same"] == "no difference of loss with any seed."
     assert said["short"] == "2 of at least 3 seeds that an interval of the loss needs."
     free = ComparisonSpec(correction="none")
     assert "correction" not in compare(differences, "loss", free)["better"].sentence(free)

@@ -175,7 +175,7 @@ def test_a_phase_leaves_a_frozen_tower_frozen(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a folder that is missing": ({"variants": {"one": {"weights": "nowhere"}}}, "nowhere': found no such folder"),
+    "a folder that is missing": ({"variants": {"one": {"weights": "nowhere"}}}, "weights: found 'nowhere', no such folder"),
     "a base that is missing": ({"base": "nowhere"}, "no preset, file or folder"),
     "a file": ({"weights": "study.json"}, "a file, expected the folder"),
     "weights of another model": (

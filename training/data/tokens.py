@@ -55,7 +55,8 @@ def open_tokens(ids: Ids, tokenizer: Tokenizer | None) -> Tokens:
     if tokenizer is None:
         if len(ids.free) < BYTES:
             expected = f"at least {BYTES} ids without a special meaning: one for each byte"
-            raise SpecError(Problem("vocabulary", f"{len(ids.free)} ids without a special meaning", expected))
+            remedy = "Name the model's tokenizer.json in data.tokenizer."
+            raise SpecError(Problem("vocabulary", f"{len(ids.free)} ids without a special meaning", expected, remedy))
         return Tokens(ids.free[:BYTES], ids.free[BYTES:])
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest > max((*ids.free, ids.pad, ids.start, ids.end)):

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pairform.cli.display.printing import Sheet, console
+from pairform.cli.display.printing import Sheet, print_wide
 from pairform.experiments.statistics.rules import spoken
 from pairform.registry.errors import printable
 
@@ -17,10 +17,11 @@ def factor_rows(found: "list[FactorResults]") -> list[dict[str, Any]]:
     for each in found:
         row = asdict(each)
         row.pop("rules")
-        comparisons = [effect.comparison for effect in each.effects] + [pair.comparison for pair in each.interactions]
-        for comparison, made in zip(comparisons, [*row["effects"], *row["interactions"]], strict=True):
-            if comparison is not None:
-                made["comparison"]["finding"] = comparison.sentence(each.rules)
+        for effect, made in zip(each.effects, row["effects"], strict=True):
+            if effect.comparison is not None:
+                made["comparison"]["finding"] = effect.comparison.sentence(each.rules)
+        for pair, made in zip(each.interactions, row["interactions"], strict=True):
+            made["comparison"]["finding"] = pair.comparison.sentence(each.rules, interaction=True)
         rows.append(row)
     return rows
 
@@ -30,16 +31,17 @@ def print_factors(found: "list[FactorResults]") -> None:
     for each in found:
         if each.measure not in each.rules.measures:
             continue
-        console.print()
+        print()
         table = Sheet("factor", "level", f"mean {spoken(each.measure)}, over {len(each.seeds)} complete seeds")
         for effect in each.effects:
             half = "" if effect.half_width is None else f" ±{effect.half_width:.4f}"
             table.add_row(effect.factor, effect.level, f"{effect.mean:.4f}{half}")
-        console.print(table)
+        print_wide(table)
         for effect in each.effects:
             if effect.comparison is not None:
                 alias = each.aliased([effect.factor])
-                console.print(printable(f"{effect.factor}={effect.level}: {effect.comparison.sentence(each.rules)}{alias}"))
+                print(printable(f"{effect.factor}={effect.level}: {effect.comparison.sentence(each.rules)}{alias}"))
         for pair in each.interactions:
             name = " by ".join(f"{factor}={level}" for factor, level in pair.levels.items())
-            console.print(printable(f"{name}: {pair.comparison.sentence(each.rules)}{each.aliased(list(pair.levels))}"))
+            found_of = pair.comparison.sentence(each.rules, interaction=True)
+            print(printable(f"{name}: {found_of}{each.aliased(list(pair.levels))}"))

@@ -1,9 +1,11 @@
 """What a study would take, on the command line."""
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pairform.cli.display.printing import Sheet, console
+from pairform.cli.display.printing import Sheet, print_wide
 from pairform.cli.display.text import duration
 from pairform.registry.errors import printable
 
@@ -31,51 +33,49 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
     return rows
 
 
-def print_forecast(found: "Forecast", difference: float | None) -> None:
-    table = Sheet()
+def print_forecast(found: "Forecast", difference: float | None, file: Path) -> None:
+    """Print the forecast of the study in `file`."""
+    table, timed = Sheet(), found.seconds is not None
     sizes = ("N", "D", "C") if found.study.ladder else ("parameters", "FLOPs")
     starts = ("carried over",) if any(variant.carried_parameters is not None for variant in found.variants) else ()
-    for column in ("variant", "trials", *sizes, *starts, "ms a step", "time of all"):
+    for column in ("variant", "trials", *sizes, *starts, *(("ms a step", "time of all") if timed else ())):
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant in found.variants:
-        timed = (
-            ("", "") if variant.step_seconds is None else (f"{1000 * variant.step_seconds:.1f}", duration(variant.seconds or 0))
-        )
+        times = (f"{1000 * (variant.step_seconds or 0):.1f}", duration(variant.seconds or 0)) if timed else ()
         law = [f"{number:.3g}" for number in variant.law.values()]
         counts = law or (f"{variant.parameters:,}", f"{variant.flops:,}")
         kept = [f"{variant.carried_parameters or 0:,}" for _ in starts]
-        table.add_row(variant.name, str(variant.trials), *counts, *kept, *timed)
-    console.print(table)
+        table.add_row(variant.name, str(variant.trials), *counts, *kept, *times)
+    print_wide(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
-    console.print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
+    print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
     if found.swept:
         rest = found.trials - found.swept
-        console.print(
-            f"{found.swept} of the trials choose the tuned values; at most {rest} retrain the variants on other seeds."
-        )
+        print(f"{found.swept} of the trials choose the tuned values; at most {rest} retrain the variants on other seeds.")
     if found.study.ladder:
         from pairform.experiments.results.law_sentences import FORMULAS
 
         said = "no scaling law" if found.law is None else FORMULAS[found.law]
-        console.print(f"The sizes identify {said}.")
+        print(f"The sizes identify {said}.")
     for variant in found.variants:
         if variant.also:
             names = ", ".join(variant.also)
-            console.print(printable(f"{names}: the same model, training and weights as {variant.name}, and not run."))
+            print(printable(f"{names}: the same model, training and weights as {variant.name}, and not run."))
     for group in found.aliases:
-        console.print(printable(f"Aliased: {', '.join(group)}."))
-    for line in noise_lines(found, difference):
-        console.print(line)
+        print(printable(f"Aliased: {', '.join(group)}."))
+    for line in noise_lines(found, difference, file):
+        print(printable(line))
 
 
-def noise_lines(found: "Forecast", difference: float | None) -> list[str]:
+def noise_lines(found: "Forecast", difference: float | None, file: Path) -> list[str]:
     """What the study could find, in sentences."""
     rules, count = found.study.comparison, found.comparisons
     if not count:
         return []
     if found.noise is None:
         first = next(iter(found.study.arms))
-        return [f"Noise: not known. Run at least 3 seeds of the first variant: pairform study run FILE --only {first!r}"]
+        command = shlex.join(["pairform", "study", "run", str(file), "--only", first])
+        return ["Noise: not known. Run at least 3 seeds of the first variant, with the same --set and --out:", command]
     low, high = found.noise.interval
     lines = [
         f"Noise: differences of loss vary between seeds by a standard deviation of {found.noise.deviation:.2g} "

@@ -86,6 +86,8 @@ def effects_of(directory: Path, recipe: "Recipe") -> "list[FactorResults]":
 
 def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", measures: Sequence[str]) -> None:
     """What was found of each variant; in a study of factors, that is said of the factors."""
+    from pairform.experiments.statistics.comparisons import same_losses
+
     for row in rows if not factors else ():
         for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {found['finding']}"))
@@ -93,6 +95,9 @@ def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", m
         if "also" in row:
             names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row["also"])
             print(printable(f"{names}: the same model, training and weights as {cut_middle(row['variant'], LONGEST_NAME)}."))
+        if "same_losses" in row:
+            other = cut_middle(row["same_losses"], LONGEST_NAME)
+            print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {same_losses(other)}"))
         if "time_to_loss" in row:
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {row['time_to_loss']['finding']}"))
 

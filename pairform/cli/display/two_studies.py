@@ -64,7 +64,10 @@ def print_comparison(one: Path, other: Path, found: "TwoStudies") -> None:
             *(cell for losses in pair.losses for cell in (loss(losses), str(len(losses)))),
             change,
         )
-    console.print(table)
+    if found.variants:
+        console.print(table)
+    else:
+        console.print("No variant is in both studies.")
     for name, pair in found.variants.items():
         print(printable(f"{cut_middle(name, LONGEST_NAME)}: {pair.sentence(found.rules)}"))
     for words, names in zip("AB", found.alone, strict=True):
