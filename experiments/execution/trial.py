@@ -11,9 +11,11 @@ import torch
 
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
+from pairform.experiments.evaluation.computing import computation, validate
+from pairform.experiments.evaluation.computing import forward as forward
 from pairform.experiments.execution.compilation import compile_layers, uncompiled
-from pairform.experiments.measures.computing import computation, validate
 from pairform.experiments.study.steps import batch_of
+from pairform.experiments.study.steps import update as update
 from pairform.training.checkpoints import load_checkpoint, prune, save_checkpoint
 from pairform.training.costs.trials import costs, memory_in_use, peak_memory, writing_seconds
 from pairform.training.data.batches import Example, Examples

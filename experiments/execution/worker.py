@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.evaluation.gathering import measure
 from pairform.experiments.execution.logs import trial_log
 from pairform.experiments.execution.trial import train
-from pairform.experiments.measures.gathering import measure
 from pairform.experiments.results.records import DATA, NEW, RESULT, STUDY, SourceFile, Trial, TrialFolder
 from pairform.experiments.study.contents import gather
 from pairform.experiments.study.spec import StudySpec

@@ -141,7 +141,7 @@ def read_report(folder: Path) -> Report:
     """Read a study's folder; `OutputError` if it is none."""
     groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
-    rows = summarise(folder)
+    rows = [row for row in summarise(folder) if "same_as" not in row]
     names = short_names([row["variant"] for row in rows])
     results, _ = timed_results(folder, groups)
     variants = [

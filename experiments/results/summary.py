@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.measures.specs import Measured, qualities
+from pairform.experiments.evaluation.specs import Measured, qualities
 from pairform.experiments.results.records import STUDY, Trial, baselines, first_variant, result_of, trials_of
 from pairform.experiments.results.sweeps import Recipe, read_sweeps, recipes_of, sweeps_of, tuned_values, uncertainty
 from pairform.experiments.results.time_to_loss import Results, Times, times_to_loss, with_times
@@ -30,8 +30,8 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         fewer than three values) and number of seeds of each measure; `rank` by loss, as in `ranks`; `difference`: of loss and
         other measures from the first variant at the same point of the grid, paired by seed, so that the noise they share
         cancels, with the fields of `Comparison`, the direction that is `better`, and what was found as a sentence, `finding`;
-        `also`: other variants that are the same, and have no rows; `same_losses`: a variant above whose losses are the same;
-        `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; and `match`: its size against the
+        `also`: other variants that are the same, in whose rows its name is `same_as`; `same_losses`: a variant above whose
+        losses are the same; `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; and `match`: its size against the
         first variant's, in a study that scales variants.
 
     Raises:
@@ -65,10 +65,11 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         if match is not None:
             row["match"] = match.model_dump() | {"difference": match.difference, "matched": match.matched}
         rows.append(row)
+        rows += [second_row(name, row) for name in own[0].also]
     sweeps = read_sweeps(study) if recipe == "tuned" else {}
     for row in rows if sweeps else ():
         for each in row.get("difference", {}).values():
-            if each["verdict"] in ("lower", "higher"):
+            if each.get("verdict") in ("lower", "higher"):
                 each["finding"] += uncertainty(sweeps, first_variant(study), row["variant"])
     return rows
 
@@ -81,6 +82,17 @@ def same_losses(results: Results) -> dict[str, str]:
         losses = tuple((seed, result["loss"]) for seed, result in sorted(own.items()) if result.get("loss") is not None)
         if losses and (other := first.setdefault(losses, variant)) != variant:
             found[variant] = other
+    return found
+
+
+def second_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a variant that is another one under a second name: with that one's results, and no comparison of its own."""
+    found = {key: value for key, value in row.items() if key != "also"} | {"variant": name, "same_as": row["variant"]}
+    difference = row.get("difference", {})
+    if not difference and (loss := row["results"].get("loss")) is not None:  # the first variant's
+        difference = {"loss": {"mean": 0.0, "half_width": loss["half_width"] and 0.0, "seeds": loss["seeds"]}}
+    said = f"the same model, training and weights as {row['variant']}."
+    found["difference"] = {measure: each | {"finding": said} for measure, each in difference.items()}
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pairform.experiments.measures.specs import Measured, TimeToLoss
+from pairform.experiments.evaluation.specs import Measured, TimeToLoss
 from pairform.experiments.results.metric_lines import read_metrics
 from pairform.experiments.results.records import STUDY, TRIALS, Trial, first_variant, measurable
 from pairform.experiments.statistics.intervals import CONFIDENCE, interval

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.gathering import Placed, gather_measures
+from pairform.experiments.evaluation.gathering import Placed, gather_measures
 from pairform.experiments.results.records import MEASURED
 from pairform.experiments.study.spec import StudySpec
 from pairform.training.data.batches import Contents, Examples
@@ -26,6 +27,11 @@ class StudyContents:
     def open(self, spec: ModelSpec) -> Examples:
         """The data in a model's token ids; `SpecError` if its vocabulary is too small."""
         return self.data.open(spec)
+
+    @classmethod
+    def of(cls, contents: "StudyContents | Contents") -> Self:
+        """The contents of a study that has no files besides its data, or the same."""
+        return contents if isinstance(contents, cls) else cls(contents, [])
 
 
 def gather(study: StudySpec, folder: Path) -> StudyContents:

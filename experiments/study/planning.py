@@ -13,7 +13,7 @@ import torch
 from pairform.assemblies.checkpoints.writing.folder import check_space
 from pairform.assemblies.modeling.build import parameters_of
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.gathering import check
+from pairform.experiments.evaluation.gathering import check
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
 from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.ladder import resolved_base
@@ -35,7 +35,7 @@ from pairform.registry import (
     thaw,
 )
 from pairform.training.costs.trials import costs, training_costs
-from pairform.training.data.batches import Lengths, check_lengths, check_spec, fingerprint, lengths_read
+from pairform.training.data.batches import Contents, Lengths, check_lengths, check_spec, fingerprint, lengths_read
 from pairform.training.optimization.phases import check_phases
 from pairform.training.settings import TrainingSpec, check_ignored
 
@@ -76,7 +76,7 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
 
 
 def plan_trials(
-    study: StudySpec, folder: Path, contents: StudyContents, known: Mapping[str, Trial] = MappingProxyType({})
+    study: StudySpec, folder: Path, contents: StudyContents | Contents, known: Mapping[str, Trial] = MappingProxyType({})
 ) -> list[Trial]:
     """Every trial of a study: every variant at every size of the ladder, at every point of the grid and with
     all tuned values, with every seed.
@@ -86,12 +86,13 @@ def plan_trials(
     Args:
         study: The study.
         folder: Folder to which its paths are relative.
-        contents: Its files.
+        contents: Its files; its data alone, as from `study.data.gather`, if it measures nothing from files.
         known: Trials whose sizes are kept, as from `known_matches`.
 
     Raises:
         SpecError: with the problems of all variants.
     """
+    read = StudyContents.of(contents)
     points = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     rungs = list(study.ladder) or [""]
     combinations = [
@@ -101,7 +102,7 @@ def plan_trials(
         for point in points
         for setting in study.settings
     ]
-    return trials_for(study, contents, make_variants(study, folder, contents, combinations, known))
+    return trials_for(study, read, make_variants(study, folder, read, combinations, known))
 
 
 def make_variants(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.specs import Measures, TimeToLoss, check_measures, qualities
+from pairform.experiments.evaluation.specs import Measures, TimeToLoss, check_measures, qualities
 from pairform.experiments.results.records import Stage
 from pairform.experiments.statistics.rules import ComparisonSpec, Direction, Quality
 from pairform.experiments.study.factors import (

@@ -8,7 +8,7 @@ from torch import Tensor
 from pairform.assemblies.checkpoints.build import build
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.computing import computation
+from pairform.experiments.evaluation.computing import computation
 from pairform.training.data.batches import Example, Examples, Lengths, collate
 from pairform.training.data.stream import Batch, MicroBatch
 from pairform.training.optimization.optimizers import Optimizers, make_optimizer

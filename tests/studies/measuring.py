@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pairform
-from pairform.experiments.measures.gathering import measure
+from pairform.experiments.evaluation.gathering import measure
 from pairform.experiments.study.contents import StudyContents, gather
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.experiments.study.spec import StudySpec

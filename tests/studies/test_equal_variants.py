@@ -40,7 +40,8 @@ def test_equal_variants_share_their_trials(
     trials: Any = sorted(path.name for path in (tmp_path / "study" / "trials").iterdir())
     assert trials == ["merged-seed0", "separate-seed0"]
     rows = json.loads(command("study", "status", tmp_path / "study", "--json").out)["variants"]
-    assert {row["variant"]: row.get("also") for row in rows} == {"separate": None, "merged": ["joint"]}
+    assert {row["variant"]: row.get("same_as") for row in rows} == {"separate": None, "merged": None, "joint": "merged"}
+    assert rows[1]["results"] == rows[2]["results"]
     command("study", "report", tmp_path / "study")
     assert "The same model, training and weights as joint" in (tmp_path / "study" / "report.html").read_text("utf-8")
 

@@ -9,10 +9,10 @@ import torch
 
 import pairform
 from pairform.assemblies.specs.generation import GenerationSpec
+from pairform.experiments.evaluation.gathering import measure
+from pairform.experiments.evaluation.generation import OpenedGeneration
 from pairform.experiments.execution.run import run_study
 from pairform.experiments.execution.trial import train
-from pairform.experiments.measures.gathering import measure
-from pairform.experiments.measures.generation import OpenedGeneration
 from pairform.experiments.results.records import result_of
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import PairformError

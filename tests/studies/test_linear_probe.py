@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pairform
-from pairform.experiments.measures.linear_probe import fit
+from pairform.experiments.evaluation.linear_probe import fit
 from pairform.registry import PairformError
 from pairform.training.data.batches import Ids
 from tests.studies.measuring import measured, text_study, write_lines

@@ -154,7 +154,7 @@ def test_measures_are_the_same_after_a_kill_between_training_and_measuring(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("pairform.experiments.measures.generation.greedy", killed)
+        patch.setattr("pairform.experiments.evaluation.generation.greedy", killed)
         with pytest.raises(KilledError):
             work(tmp_path)
     work(tmp_path)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import pairform
+from pairform.experiments.evaluation.computing import forward
 from pairform.experiments.execution import trial as training
 from pairform.experiments.execution.trial import train
-from pairform.experiments.measures.computing import forward
 from pairform.experiments.study.steps import update
 from pairform.training import loop
 from pairform.training.costs.trials import costs

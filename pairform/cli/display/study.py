@@ -88,6 +88,7 @@ def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", m
     """What was found of each variant; in a study of factors, that is said of the factors."""
     from pairform.experiments.statistics.comparisons import same_losses
 
+    rows = [row for row in rows if "same_as" not in row]
     for row in rows if not factors else ():
         for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {found['finding']}"))

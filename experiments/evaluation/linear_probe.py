@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.computing import (
+from pairform.experiments.evaluation.computing import (
     FileLines,
     Line,
     batches,
@@ -22,7 +22,7 @@ from pairform.experiments.measures.computing import (
     longest_of,
     text_encoding,
 )
-from pairform.experiments.measures.specs import LinearProbe
+from pairform.experiments.evaluation.specs import LinearProbe
 from pairform.registry import Problem, SpecError, shorten
 from pairform.training.data.batches import Contents, Example
 from pairform.training.data.files import text_at

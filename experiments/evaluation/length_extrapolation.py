@@ -7,8 +7,8 @@ from typing import Any
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.computing import longest_of, validate
-from pairform.experiments.measures.specs import LengthExtrapolation
+from pairform.experiments.evaluation.computing import longest_of, validate
+from pairform.experiments.evaluation.specs import LengthExtrapolation
 from pairform.registry import Problem, SpecError
 from pairform.training.data.batches import Contents, Example, check_lengths
 from pairform.training.data.objectives import PrefixLM

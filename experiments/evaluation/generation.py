@@ -9,7 +9,7 @@ import torch
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.computing import (
+from pairform.experiments.evaluation.computing import (
     FileLines,
     batches,
     check_text,
@@ -18,7 +18,7 @@ from pairform.experiments.measures.computing import (
     longest_of,
     text_encoding,
 )
-from pairform.experiments.measures.specs import Generation
+from pairform.experiments.evaluation.specs import Generation
 from pairform.training.data.batches import Contents, Example, padded, prompt
 from pairform.training.data.files import text_at
 from pairform.training.data.pairs import PairFiles

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.choices import QuestionFile
-from pairform.experiments.measures.computing import Gathered, finite
-from pairform.experiments.measures.generation import GenerationFile
-from pairform.experiments.measures.length_extrapolation import LongerContents
-from pairform.experiments.measures.linear_probe import ProbeFiles
-from pairform.experiments.measures.specs import Choices, Generation, LengthExtrapolation, LinearProbe, Measure
+from pairform.experiments.evaluation.choices import QuestionFile
+from pairform.experiments.evaluation.computing import Gathered, finite
+from pairform.experiments.evaluation.generation import GenerationFile
+from pairform.experiments.evaluation.length_extrapolation import LongerContents
+from pairform.experiments.evaluation.linear_probe import ProbeFiles
+from pairform.experiments.evaluation.specs import Choices, Generation, LengthExtrapolation, LinearProbe, Measure
 from pairform.registry import PairformError, Problem, SpecError
 from pairform.training.costs.trials import costs
 from pairform.training.data.batches import MOST_TOKENS, Contents

@@ -9,8 +9,8 @@ from typing import Any
 
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.measures.computing import FileLines, check_text, encoded, log_likelihoods, longest_of, text_encoding
-from pairform.experiments.measures.specs import Choices
+from pairform.experiments.evaluation.computing import FileLines, check_text, encoded, log_likelihoods, longest_of, text_encoding
+from pairform.experiments.evaluation.specs import Choices
 from pairform.registry import Problem, SpecError, shorten
 from pairform.training.data.batches import Contents, Example
 from pairform.training.data.files import text_at
