@@ -176,7 +176,10 @@ def planned(file: Path) -> list[Trial]:
         ({"factors": {"a b": {"0": {}, "1": {}}}}, "factors"),
         ({"factors": {str(n): {str(level): {} for level in range(10)} for n in range(40)}}, "budget.trials: found 1"),
         ({"factors": None, "design": {"name": "fractional", "resolution": 3}}, "design: found no factors"),
-        ({"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}}, "combination 'width=odd rate=high' and 1 other: decoder.dept"),
+        (
+            {"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}},
+            "combination 'width=odd rate=high' and 2 others: decoder.dept",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_path(tmp_path: Path, patch: dict[str, Any], said: str) -> None:
