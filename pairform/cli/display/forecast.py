@@ -82,9 +82,7 @@ def noise_lines(found: "Forecast", difference: float | None, file: Path) -> list
             f"With {seeds} seeds, a difference of {seen:.2g} is found with a probability of {rules.power:.0%} {among}."
         )
         if found.study.factors:
-            lines.append(
-                "It is one of combinations. The effect of a factor is a mean over combinations, usually with less noise."
-            )
+            lines.append("This is between combinations. A factor's effect, a mean over combinations, usually has less noise.")
     if difference:
         needed = found.seeds_needed(difference)
         lines.append(f"A difference of {difference:g} needs {'more than 10,000' if needed is None else needed} seeds.")
