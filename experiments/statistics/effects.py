@@ -1,6 +1,7 @@
 """Effects of factors: marginal means of levels, their differences, and interactions of two factors, paired by seed."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from pairform.experiments.statistics.intervals import interval
 from pairform.experiments.statistics.rules import ComparisonSpec, Quality
 
 Values = NDArray[np.float64]
+DIGITS = 12
+"""Of an effect, relative to the largest value: those after them are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def effects(
     design = np.array([[1.0, *(float(cell[factor] == level) for factor, level in columns)] for cell in cells])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return []
-    fitted, *_ = np.linalg.lstsq(design, values)
+    fitted = exact(np.linalg.lstsq(design, values)[0], values)
     found = {each: fitted[1 + place] for place, each in enumerate(columns)}
     level_means = {
         factor: sum(found[factor, level] for level in levels[1:]) / len(levels) for factor, levels in factors.items()
@@ -79,6 +82,15 @@ def effects(
             mean, half = interval(own.tolist())
             rows.append(Effect(factor, level, mean, half, len(own), compared.get(f"{factor}={level}")))
     return rows
+
+
+def exact(found: Values, values: Values) -> Values:
+    """Numbers computed from `values` without the digits that rounding errors fill, so that no effect is exactly zero.
+
+    Rounding errors are the same with every seed, and would be found as a difference.
+    """
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    return np.round(found, DIGITS - math.ceil(math.log10(largest))) if largest else found
 
 
 def interactions(
@@ -108,6 +120,7 @@ def interactions(
                 both, without, opposite, neither = (sums[corner] / counts[corner] for corner in corners)
                 levels = {one: factors[one][first], other: factors[other][second]}
                 name = " by ".join(f"{factor}={level}" for factor, level in levels.items())
-                differences[name], levels_of[name] = ((both - without) - (opposite - neither)).tolist(), levels
+                differences[name] = exact((both - without) - (opposite - neither), values).tolist()
+                levels_of[name] = levels
     compared = compare(differences, measure, rules)
     return [Interaction(levels_of[name], comparison) for name, comparison in compared.items()]

@@ -27,7 +27,7 @@ from pairform.experiments.study.ladder import Ladder, check_ladder
 from pairform.experiments.study.limits import BudgetSpec, MatchSpec, SearchSpec
 from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
 from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
-from pairform.experiments.study.values import Values, check_values
+from pairform.experiments.study.values import Values, check_values, misplaced
 from pairform.registry import DocumentOf, Patch, Problem, Spec, nested, shorten, suggest, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
@@ -188,7 +188,7 @@ class StudySpec(Spec):
             remedy = "Each setting would be scaled to a time of its own. Match by parameters or FLOPs."
             found = "match by seconds and a tuned value that changes them"
             yield Problem(f"tune.{of_time[0]}", found, "only one of the two", remedy)
-        of_model = [path for path in self.tune if path.partition(".")[0] != "training"]
+        of_model = [path for path in self.tune if (first := path.partition(".")[0]) != "training" and not misplaced(first)]
         if self.match is not None and of_model:
             remedy = "Tuned variants would differ in size: tune values of `training` only."
             yield Problem(f"tune.{of_model[0]}", "match and a tuned value outside of `training`", "only one of the two", remedy)

@@ -38,7 +38,7 @@ def options(field: str, schema: Mapping[str, Any], path: str = "") -> Iterator[O
     elif len(objects) > 1:
         names = " or ".join(dict.fromkeys(json.dumps(name) for each in objects for name in names_of(each)))
         chosen = value.get("default")
-        says += " An object must have it." if chosen else ""
+        says += " An object must have a `name`." if chosen else ""
         yield Option(f"{path}{field}.name", names, chosen and json.dumps(chosen["name"]), required, says)
     else:
         yield Option(path + field, words(value), None if objects and not listed else default, required, says)

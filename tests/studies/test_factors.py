@@ -87,6 +87,19 @@ def test_effects_and_interactions_are_found_again() -> None:
     assert len(changes) == 2 + 2 + 1
 
 
+@pytest.mark.parametrize("seeds", [[0.1, 0.1, 0.1], [0.08893, 0.1, 0.3]])
+def test_rounding_errors_are_no_effects(seeds: list[float]) -> None:
+    factors = {"a": ["0", "1", "2"], "b": ["x", "y"]}
+    cells = [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
+    lower = [-0.07 * (cell["a"] == "1") for cell in cells]
+    values = np.array([seeds] * len(cells)) + np.array(lower)[:, None]
+    found = {(each.factor, each.level): each.comparison for each in effects(factors, cells, values, "accuracy", RULES)}
+    verdicts = {where: comparison.verdict for where, comparison in found.items() if comparison is not None}
+    assert verdicts == {("a", "1"): "lower", ("a", "2"): "identical", ("b", "y"): "identical"}
+    for pair in interactions([("a", "b")], factors, cells, values, "accuracy", RULES):
+        assert pair.comparison.sentence(RULES, interaction=True) == "no interaction in accuracy with any seed."
+
+
 def test_intervals_of_effects_hold_the_truth_as_often_as_they_say() -> None:
     factors = {"a": ["0", "1"], "b": ["0", "1"]}
     cells = [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
@@ -163,7 +176,10 @@ def planned(file: Path) -> list[Trial]:
         ({"factors": {"a b": {"0": {}, "1": {}}}}, "factors"),
         ({"factors": {str(n): {str(level): {} for level in range(10)} for n in range(40)}}, "budget.trials: found 1"),
         ({"factors": None, "design": {"name": "fractional", "resolution": 3}}, "design: found no factors"),
-        ({"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}}, "combination 'width=odd rate=high': decoder.dept"),
+        (
+            {"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}},
+            "combination 'width=odd rate=high' and 2 others: decoder.dept",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_path(tmp_path: Path, patch: dict[str, Any], said: str) -> None:

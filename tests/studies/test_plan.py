@@ -39,7 +39,9 @@ def test_a_plan_counts_trials_costs_and_time_and_writes_nothing(tmp_path: Path, 
     assert found["bytes"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
     said = command("study", "plan", file, "--no-time").out
-    assert "Run at least 3 seeds of the first variant" in " ".join(said.split())
+    assert "Run at least 3 seeds of the first variant" in said
+    assert said.splitlines()[-1] == f"pairform study run {file} --only separate"
+    assert "ms a step" not in said
 
 
 def test_seeds_of_the_first_variant_give_the_noise_floor(tmp_path: Path, command: CommandLine) -> None:

@@ -284,7 +284,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no value": ({"tune": {RATE: []}}, [f"tune.{RATE}: found no value"]),
     "one value": ({"tune": {RATE: [0.1]}}, [f"tune.{RATE}: found one value", "two or more"]),
     "a value twice": ({"tune": {RATE: [1, 0.1, 1.0]}}, [f"tune.{RATE}[2]", "each value once"]),
-    "an unknown path": ({"tune": {"training.optimizer.rate": [1, 2]}}, ["variant 'merged' with rate=1", "training.optimizer"]),
+    "an unknown path": (
+        {"tune": {"training.optimizer.rate": [1, 2]}},
+        ["variant 'separate' with rate=1 and 1 other", "training.optimizer"],
+    ),
     "no path": ({"tune": {"": [1, 2]}}, ["tune: found ''"]),
     "a path of the grid": ({"grid": {RATE: [1, 2]}}, [f"tune.{RATE}", "which has values too"]),
     "a path around one of the grid": (

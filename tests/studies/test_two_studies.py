@@ -9,7 +9,7 @@ from pairform.experiments.results.records import Match, TrialFolder
 from pairform.experiments.results.two_studies import compare_studies
 from pairform.registry import OutputError
 from tests.command_line.runner import CommandLine, document
-from tests.studies.small_study import write_results
+from tests.studies.small_study import run, write_results
 
 stats = pytest.importorskip("scipy.stats")
 A: dict[str, list[float | str | None]] = {
@@ -102,6 +102,19 @@ def test_the_command_says_what_was_found(
     assert changed["loss"]["a"] == {"mean": pytest.approx(8.5 / 3), "half_width": pytest.approx(1.897, abs=1e-3), "seeds": 3}
     assert changed["difference"]["verdict"] == "lower"
     assert f"changed: {changed['finding']}" in said.splitlines()
+
+
+def test_studies_without_a_common_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = {"low": {}, "high": {"training": {"steps": 1}}}
+    factors = {"variants": None, "factors": {"rate": levels}, "training": {"steps": 0}, "seeds": [0]}
+    run(tmp_path / "a", factors)
+    write_results(tmp_path / "b", {"base": [1.0]})
+    said = CommandLine(monkeypatch, capsys)("study", "compare", tmp_path / "a" / "study", tmp_path / "b" / "study").out
+    assert "No variant is in both studies." in said
+    assert "B - A" not in said
+    assert ["variants.base", "absent", "{}"] in [line.split() for line in said.splitlines()]
 
 
 def test_a_folder_without_a_study_is_an_error(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def noise_lines(found: "Forecast", difference: float | None, file: Path) -> list
         lines.append(
             f"With {seeds} seeds, a difference of {seen:.2g} is found with a probability of {rules.power:.0%} {among}."
         )
+        if found.study.factors:
+            lines.append("This is between combinations. A factor's effect, a mean over combinations, usually has less noise.")
     if difference:
         needed = found.seeds_needed(difference)
         lines.append(f"A difference of {difference:g} needs {'more than 10,000' if needed is None else needed} seeds.")
