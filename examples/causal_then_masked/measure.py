@@ -42,11 +42,11 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     model = pairform.load(given.out / MODELS / given.name)
-    probed, asked = [read_texts(given.out, 20 if given.quick else count) for count in (PROBED, ASKED)]
-    steps = 2 if given.quick else spans.STEPS
+    probed, asked = (read_texts(given.out, 20 if given.quick else count) for count in (PROBED, ASKED))
+    fitted, tested = map(spans.ask, asked)
     found = {
         "linear probe": representation(model, *probed),
-        "span task": spans.exact_match(model, *map(spans.ask, asked), seed=given.seed, steps=steps),
+        "span task": spans.exact_match(model, fitted, tested, given.seed, 2 if given.quick else spans.STEPS),
     }
     file = file_of(given.out, given.name)
     file.parent.mkdir(exist_ok=True)

@@ -9,11 +9,14 @@ from torch import Tensor
 import pairform
 from examples.adaptation.measures import ROWS, Texts
 from examples.adaptation.texts import LABELS
+from pairform.training.optimization.schedule import rate
+from pairform.training.settings import ScheduleSpec
 
 KINDS = tuple(LABELS.index(name) for name in ("keyword", "definition", "call", "attribute", "number", "string", "comment"))
 FIRST_QUESTION = 300
 """The token id that asks for the first label; no text has these."""
-STEPS, BATCH, WARM_UP, RATE = 150, 16, 15, 0.001
+STEPS, BATCH, RATE = 150, 16, 0.001
+SCHEDULE = ScheduleSpec(name="linear", warmup=15)
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,17 @@ def exact_match(encoder: pairform.Model, fitted: Questions, tested: Questions, s
     """
     model, _ = pairform.carry(encoder, patch={"head": {"name": "span"}}, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    warm, whole = min(WARM_UP, steps), steps + 1
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / warm, (whole - step) / whole))
     order = torch.Generator().manual_seed(seed)
     model.train()
-    for _ in range(steps):
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * rate(SCHEDULE, step, steps)
         rows = torch.randint(len(fitted.tokens), (BATCH,), generator=order)
         loss = model(fitted.tokens[rows], labels=fitted.spans[rows]).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
     model.eval()
     with torch.no_grad():
         found = [model(tokens).logits.argmax(1) for tokens in torch.split(tested.tokens, ROWS)]
