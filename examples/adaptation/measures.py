@@ -77,7 +77,7 @@ def hidden_states(model: pairform.Model, sources: Tensor) -> Tensor:
     """`[tokens, width]`, without gradients."""
     found = []
     for rows in torch.split(sources, ROWS):
-        if model.encoder is None:
+        if model.encoder is None or model.decoder is None:
             found.append(model(rows).last_hidden_state)
         else:
             found.append(model(rows, decoder_input_ids=rows[:, :1]).encoder_last_hidden_state)

@@ -20,6 +20,8 @@ from pairform.experiments.study.spec import StudySpec
 from pairform.registry import OutputError, PairformError, merge_patch
 from pairform.training.data.batches import Examples
 from tests.checkpoints import t5gemma
+from tests.command_line.runner import CommandLine
+from tests.command_line.runner import document as document_of
 from tests.initialisation.small_models import alone, paired, saved, stack
 from tests.small_vision import document
 from tests.studies.by_hand import kept_settings, validated
@@ -87,6 +89,23 @@ def test_a_folder_of_transformers_is_where_trials_start(folder: Path) -> None:
     assert results["trained-seed0"]["carried_parameters"] == results["trained-seed0"]["parameters"]
     assert "carried_parameters" not in results["new-seed0"]
     assert [source.name for source in trials["trained-seed0"].sources] == ["theirs/model.safetensors"]
+
+
+def test_the_plan_shows_how_many_parameters_each_variant_keeps(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patch = {"base": CONVERT, "variants": {"converted": {}, "new": {"weights": "new"}}}
+    _, trials, _ = planned(folder, patch)
+    kept = trials["converted-seed0"].carried
+    assert kept is not None
+    command = CommandLine(monkeypatch, capsys)
+    found = document_of(command("study", "plan", folder / "study.json", "--no-time", "--json"))
+    carried = {row["name"]: row["carried_parameters"] for row in found["variants"]}
+    assert carried == {"converted": kept.parameters, "new": None}
+    converted, new = [
+        line.split() for line in command("study", "plan", folder / "study.json", "--no-time").out.splitlines()[1:3]
+    ]
+    assert (converted[-1], new[-1]) == (f"{kept.parameters:,}", "0")
 
 
 def test_variants_of_a_conversion_start_as_convert_makes_them(folder: Path) -> None:
