@@ -1,0 +1,62 @@
+"""The written file computes what the eager kernel computes, bit for bit in float32, and generates the same tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pairform
+from tests.eject.small import both, small
+
+SPECS: dict[str, tuple[str, dict[str, Any]]] = {
+    preset: (preset, {})
+    for preset in (
+        "t5gemma-b-b",
+        "t5gemma2-270m-270m",
+        "gemma-2-2b",
+        "gemma-3-1b",
+        "gemma-3-4b",
+        "llama-3.2-1b",
+        "mistral-7b",
+        "qwen2.5-0.5b",
+        "qwen3-0.6b",
+        "t5-small",
+        "t5-v1.1-base",
+        "mt5-small",
+    )
+}
+
+
+def padded(seed: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Tokens, none of them special, of rows of different lengths, and their mask. The longest exceeds the windows."""
+    ids = torch.randint(8, 97, (3, 11), generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones_like(ids)
+    for row, count in enumerate((0, 3, 8)):
+        part = slice(0, count) if left else slice(11 - count, 11)
+        ids[row, part], mask[row, part] = 0, 0
+    return ids, mask
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_file_equals_the_eager_kernel(name: str, tmp_path: Path) -> None:
+    preset, changes = SPECS[name]
+    model, written = both(small(preset, changes), tmp_path)
+    pair = model.encoder is not None and model.decoder is not None
+    for left in (False, True):
+        ids, mask = padded(1, left=left)
+        # with gradients, too
+        arguments: tuple[Tensor | None, ...] = (ids, mask)
+        if pair:
+            arguments += padded(2, left=left)
+        assert torch.equal(written(*arguments), model(*arguments).logits)
+        assert torch.equal(written(ids, None, *arguments[2:]), model(ids, None, *arguments[2:]).logits)
+        if model.decoder is not None:
+            tokens = model.generate(ids, mask, max_new_tokens=12)
+            assert torch.equal(written.generate(ids, mask, max_new_tokens=12), tokens)
+            assert len(tokens[:, 1:].unique()) > 4
+    assert sum(parameter.numel() for parameter in written.parameters()) == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    assert isinstance(model, pairform.Model)
