@@ -4,7 +4,7 @@ from typing import Any
 
 from pairform.assemblies.eject.norms import norm
 from pairform.assemblies.eject.positions import is_rotated, rotated
-from pairform.assemblies.eject.source import Source, lines
+from pairform.assemblies.eject.source import Source, call, lines
 from pairform.registry import Sizes
 
 WRITTEN = (
@@ -170,7 +170,7 @@ def attention(source: Source, spec: Any, sizes: Sizes, where: str, owner: str, b
         "        super().__init__()",
         [f"        {line}" for line in made],
         "",
-        f"    def forward(self, {', '.join(arguments)}) -> Tensor:",
+        "    " + call("def forward(", ["self", *arguments], ") -> Tensor:", indent=4),
         [f"        {line}" for line in body],
         f"        output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))  # [B, T, {sizes.width}]",
         "        return output",

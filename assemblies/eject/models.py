@@ -134,7 +134,7 @@ def head(source: Source, spec: ModelSpec, made: list[str]) -> list[str]:
             made.append(f'self.head = nn.ParameterDict({{"bias": torch.zeros({size})}})')
             more = ', self.head["bias"]'
         table = f"self.{head.tie}.embedding.weight"
-        body.append(f"logits = functional.linear({read}, {table}{more})")
+        body.append(f"logits: Tensor = functional.linear({read}, {table}{more})")
     body.append("return logits" if head.softcap is None else f"return torch.tanh(logits / {head.softcap!r}) * {head.softcap!r}")
     return body
 

@@ -47,6 +47,10 @@ BIAS = '''def NAME(table: Tensor, queries: int, keys: int) -> Tensor:
     places = torch.arange(keys, device=table.device) - torch.arange(queries, device=table.device)[:, None] + queries - 1
     return biases[places].permute(2, 0, 1)[None]
 '''
+BIASED = '''def NAME(mask: Tensor, bias: Tensor) -> Tensor:
+    """The bias where a query may attend, else the mask's lowest number."""
+    return torch.where(mask == 0, bias, mask)
+'''
 BUCKET = '''def NAME(distances: Tensor) -> Tensor:
     """The bucket of each distance: SINGLE for one distance each, the others grow logarithmically up to MOST."""
 FIRST

@@ -7,7 +7,7 @@ from pairform.assemblies.eject.attention import attention
 from pairform.assemblies.eject.feed_forwards import feed_forward
 from pairform.assemblies.eject.masks import own_mask
 from pairform.assemblies.eject.norms import norm
-from pairform.assemblies.eject.positions import bias, is_rotated, rotation
+from pairform.assemblies.eject.positions import BIASED, bias, is_rotated, rotation
 from pairform.assemblies.eject.source import Source, call, chosen, lines
 from pairform.assemblies.specs.model import LayerSpec, StackSpec
 from pairform.registry import Sizes
@@ -140,7 +140,7 @@ def layer_class(source: Source, layer: LayerSpec, sizes: Sizes, where: str, owne
         "        return output",
         "",
     )
-    return source.define(f"{owner}Layer", text, owner)
+    return source.define(f"{owner}Layer", text)
 
 
 def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: bool) -> Stack:
@@ -205,8 +205,8 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
     made_layers = [f"{classes[0]}() for _ in range({spec.depth})"]
     if len(set(classes)) > 1:
         kinds = list(dict.fromkeys(classes))
-        chosen_class = chosen(f"({', '.join(kinds)})", [kinds.index(name) for name in classes])
-        made_layers = [f"{chosen_class}() for index in range({spec.depth})"]
+        made_layers = [f"kinds = ({', '.join(kinds)})"]
+        made_layers += [f"{chosen('kinds', [kinds.index(name) for name in classes])}() for index in range({spec.depth})"]
     body = ["length = hidden.shape[1]"] if decoder or tables else []
     if rotates:
         body += [
@@ -223,11 +223,13 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
             f'table = self.get_parameter("layers.0.{name}.block.position.table.weight")',
             f"bias = {made_bias}(table, length, valid.shape[1])",
         ]
-        masks = {f"torch.where({mask} == 0, bias, {mask})": kind for mask, kind in masks.items()}
+        add = source.define("biased", BIASED)
+        masks = {f"{add}({mask}, bias)": kind for mask, kind in masks.items()}
     body.append(call("masks = (", masks, ",)" if len(masks) == 1 else ")"))
     given = [chosen("masks", mask_kinds), *([chosen("rotations", rotation_kinds)] if rotates else [])]
     given += ["source", "source_mask"] if reads else []
     given += ["caches[index]"] if decoder else []
+    indexed = any("index" in each for each in given)
     parameters = ["hidden: Tensor", "valid: Tensor", *(["source: Tensor", "source_mask: Tensor"] if reads else [])]
     parameters += ["caches: list[Cache]"] if decoder else []
     covered = "L], over cached and new tokens" if decoder else "T]"
@@ -239,7 +241,8 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
         "    def __init__(self) -> None:",
         "        super().__init__()",
         [f"        self.embedding = {embedding(source, spec.embedding, sizes, f'{where}.embedding')}"] if embeds else [],
-        f"        self.layers = nn.ModuleList({made_layers[0]})",
+        [f"        {line}" for line in made_layers[:-1]],
+        f"        self.layers = nn.ModuleList({made_layers[-1]})",
         [
             f'        position = nn.ModuleDict({{"table": nn.Embedding({block.position.buckets}, {block.heads})}})',
             f'        self.get_submodule("layers.0.{name}.block").add_module("position", position)',
@@ -251,7 +254,7 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
         f"    def forward(self, {', '.join(parameters)}) -> Tensor:",
         f'        """[B, T, {sizes.width}] to the same shape. valid: False at padding, [B, {covered}."""',
         [f"        {line}" for line in body],
-        "        for index, layer in enumerate(self.layers):",
+        f"        for {'index, layer in enumerate(self.layers)' if indexed else 'layer in self.layers'}:",
         "            " + call("hidden = layer(", ["hidden", *given], indent=12),
         "        output: Tensor = self.norm(hidden)",
         "        return output",

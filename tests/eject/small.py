@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 import pairform
-from pairform.assemblies.eject import eject
 
 VOCABULARY = 97
 
@@ -32,7 +31,6 @@ def small(preset: str, changes: dict[str, Any] | None = None) -> pairform.ModelS
             else:
                 branches[branch] = {"hidden": 48}
         cycle = [without_sizes(patch) for patch in stack.document()["cycle"]]
-        # layer 0 alone differs in T5
         patch[name] = {"width": 32, "depth": 6, "vision": None, "layer": {"branches": branches}, "cycle": cycle}
         if "end_of_image" in stack.embedding.document():
             patch[name]["embedding"] = {"end_of_image": 7}
@@ -68,4 +66,4 @@ def both(spec: pairform.ModelSpec, folder: Path, model_name: str = "model") -> t
             if name.endswith("post_norm.weight"):
                 parameter.add_(8.0)  # or the last token would always be the next one of a tied head
     pairform.save(model, folder / model_name)
-    return model, module_of(eject(spec), folder / f"{model_name}.py").load(str(folder / model_name))
+    return model, module_of(pairform.eject(spec), folder / f"{model_name}.py").load(str(folder / model_name))

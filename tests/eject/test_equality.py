@@ -9,24 +9,9 @@ from torch import Tensor
 
 import pairform
 from tests.eject.small import both, small
+from tests.eject.variants import PRESETS, VARIANTS
 
-SPECS: dict[str, tuple[str, dict[str, Any]]] = {
-    preset: (preset, {})
-    for preset in (
-        "t5gemma-b-b",
-        "t5gemma2-270m-270m",
-        "gemma-2-2b",
-        "gemma-3-1b",
-        "gemma-3-4b",
-        "llama-3.2-1b",
-        "mistral-7b",
-        "qwen2.5-0.5b",
-        "qwen3-0.6b",
-        "t5-small",
-        "t5-v1.1-base",
-        "mt5-small",
-    )
-}
+SPECS: dict[str, tuple[str, dict[str, Any]]] = {**{preset: (preset, {}) for preset in PRESETS}, **VARIANTS}
 
 
 def padded(seed: int, *, left: bool) -> tuple[Tensor, Tensor]:
