@@ -24,6 +24,30 @@ def padded(seed: int, *, left: bool) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
+@pytest.mark.parametrize("name", ["t5gemma-b-b", "gemma-2-2b", "t5-v1.1-base"])
+def test_long_batches_and_every_step_of_generation_are_equal_too(name: str, tmp_path: Path) -> None:
+    """Without gradients, pairform processes many tokens in groups, and generation with a cache in single steps."""
+    model, written = both(small(name), tmp_path)
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.randint(8, 97, (8, 300), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, 250:] = 0
+    arguments = (ids, mask) if model.encoder is None else (ids, mask, ids[:, :37])
+    assert torch.equal(written(*arguments), model(*arguments).logits)
+    with torch.no_grad():
+        assert torch.equal(written(*arguments), model(*arguments).logits)
+
+    steps: list[Tensor] = []
+    computed = written.logits
+    written.logits = lambda hidden: steps.append(computed(hidden)) or steps[-1]
+    tokens = written.generate(ids[:, 270:], mask[:, 270:], max_new_tokens=30)
+    expected = model.generate(ids[:, 270:], mask[:, 270:], max_new_tokens=30, return_dict_in_generate=True, output_logits=True)
+    assert torch.equal(tokens, expected.sequences)
+    assert expected.logits is not None
+    assert len(steps) == len(expected.logits)
+    assert all(torch.equal(step[:, 0], logits) for step, logits in zip(steps, expected.logits, strict=True))
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_the_file_equals_the_eager_kernel(name: str, tmp_path: Path) -> None:
     preset, changes = SPECS[name]
