@@ -20,10 +20,10 @@ BLOCKS = {
     "mlp": feed_forward,
 }
 PLACEMENTS = {
-    "pre": ("x + f(norm(x))", "hidden + self.block(self.pre_norm(hidden), *context)"),
-    "post": ("norm(x + f(x))", "self.post_norm(hidden + self.block(hidden, *context))"),
-    "inner_post": ("x + norm(f(x))", "hidden + self.post_norm(self.block(hidden, *context))"),
-    "sandwich": ("x + norm(f(norm(x)))", "hidden + self.post_norm(self.block(self.pre_norm(hidden), *context))"),
+    "pre": ("x + f(norm(x))", "hidden + self.block(self.pre_norm(hidden), *context)SCALE"),
+    "post": ("norm(x + f(x))", "self.post_norm(hidden + self.block(hidden, *context)SCALE)"),
+    "inner_post": ("x + norm(f(x))", "hidden + self.post_norm(self.block(hidden, *context))SCALE"),
+    "sandwich": ("x + norm(f(norm(x)))", "hidden + self.post_norm(self.block(self.pre_norm(hidden), *context))SCALE"),
 }
 EMBEDDING = '''class NAME(nn.Embedding):
     """Rows of the table times FACTOR."""
@@ -81,11 +81,14 @@ def branch(source: Source, layer: LayerSpec, name: str, sizes: Sizes, where: str
         block = attention(source, spec, sizes, place, owner, source.identifier(name, place))
     else:
         block = feed_forward(source, spec, sizes.width, place, owner)
+    residual: Any = layer.residual
+    scale = f" * {residual.scale!r}" if residual.name == "scaled" else ""
+    times = f" times {residual.scale!r}" if scale else ""
     formula, expression = PLACEMENTS[layer.placement]
     normed = norm(source, layer.norm_of(name), sizes.width, f"{where}.norms.{name}" if name in layer.norms else f"{where}.norm")
     text = lines(
         "class NAME(nn.Module):",
-        f'    """{formula}, where f is the block."""',
+        f'    """{formula}, where f is the block{times}."""',
         "",
         "    def __init__(self, block: nn.Module) -> None:",
         "        super().__init__()",
@@ -94,7 +97,7 @@ def branch(source: Source, layer: LayerSpec, name: str, sizes: Sizes, where: str
         [f"        self.post_norm = {normed}"] if layer.placement != "pre" else [],
         "",
         "    def forward(self, hidden: Tensor, *context: Any) -> Tensor:",
-        f"        output: Tensor = {expression}",
+        f"        output: Tensor = {expression.replace('SCALE', scale)}",
         "        return output",
         "",
     )
@@ -104,8 +107,10 @@ def branch(source: Source, layer: LayerSpec, name: str, sizes: Sizes, where: str
 def layer_class(source: Source, layer: LayerSpec, sizes: Sizes, where: str, owner: str, arguments: list[str]) -> str:
     """The name of the class of a layer."""
     source.only(layer, where, "norm", "norms", "placement", "order", "branches", "residual")
-    if layer.residual.name != "add":
-        source.refuse(f"{where}.residual", layer.residual.name, "add")
+    if layer.residual.name == "scaled":
+        source.only(layer.residual, f"{where}.residual", "scale")
+    elif layer.residual.name != "add":
+        source.refuse(f"{where}.residual", layer.residual.name, "one of add, scaled")
     if any(len(group) > 1 for group in layer.parallel_groups):
         source.refuse(f"{where}.order", "parallel branches", "branches one after another")
     made = [
@@ -159,6 +164,8 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
         "vocabulary",
         "tokens",
         "max_length",
+        "position",
+        "embedding_norm",
         "vision",
     )
     if spec.vision is not None:
@@ -208,12 +215,21 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
         made_layers = [f"kinds = ({', '.join(kinds)})"]
         made_layers += [f"{chosen('kinds', [kinds.index(name) for name in classes])}() for index in range({spec.depth})"]
     body = ["length = hidden.shape[1]"] if decoder or tables else []
-    if rotates:
+    added: Any = spec.position
+    if added is not None and added.name != "learned":
+        source.refuse(f"{where}.position", added.name, "learned")
+    if rotates or added is not None:
         body += [
             "# positions count from the first token that is not padding, also those of cached tokens",
             f"places = torch.arange(valid.shape[1]{' - length, valid.shape[1]' if decoder else ''}, device=valid.device)",
             "positions = places - valid.long().argmax(1, keepdim=True)  # [B, T]",
         ]
+    if added is not None:
+        offset = f" + {added.offset}" if added.offset else ""
+        body.append(f"hidden = hidden + self.position(positions.clamp(min=0){offset})")
+    if spec.embedding_norm is not None:
+        body.append("hidden = self.embedding_norm(hidden)")
+    if rotates:
         body.append(call("rotations = (", rotations, ",)" if len(rotations) == 1 else ")"))
     if tables:
         _, name, block = tables[0]
@@ -233,6 +249,9 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
     parameters = ["hidden: Tensor", "valid: Tensor", *(["source: Tensor", "source_mask: Tensor"] if reads else [])]
     parameters += ["caches: list[Cache]"] if decoder else []
     covered = "L], over cached and new tokens" if decoder else "T]"
+    first = None
+    if spec.embedding_norm is not None:
+        first = norm(source, spec.embedding_norm, sizes.width, f"{where}.embedding_norm")
     ends = norm(source, spec.norm, sizes.width, f"{where}.final_norm")
     text = lines(
         "class NAME(nn.Module):",
@@ -241,6 +260,8 @@ def stack(source: Source, spec: StackSpec, sizes: Sizes, where: str, *, embeds: 
         "    def __init__(self) -> None:",
         "        super().__init__()",
         [f"        self.embedding = {embedding(source, spec.embedding, sizes, f'{where}.embedding')}"] if embeds else [],
+        [] if added is None else [f"        self.position = nn.Embedding({added.length}, {sizes.width})"],
+        [] if first is None else [f"        self.embedding_norm = {first}"],
         [f"        {line}" for line in made_layers[:-1]],
         f"        self.layers = nn.ModuleList({made_layers[-1]})",
         [

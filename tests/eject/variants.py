@@ -63,6 +63,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
+    "learned_positions": (
+        "qwen2.5-0.5b",
+        {
+            "decoder": {
+                "position": {"name": "learned", "length": 64, "offset": 2},
+                "embedding_norm": {"name": "layernorm"},
+                "embedding": {"scale": 3.0},
+                "layer": {
+                    "branches": {"self_attention": {"position": None}},
+                    "residual": {"name": "scaled", "scale": 0.7},
+                },
+            },
+            "head": {"scale": 0.5, "bias": "learned"},
+        },
+    ),
     "yarn": (
         "mistral-7b",
         {
