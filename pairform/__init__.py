@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pairform.assemblies.checkpoints.save import load as load
     from pairform.assemblies.checkpoints.save import save as save
     from pairform.assemblies.checkpoints.verify import verify as verify
+    from pairform.assemblies.eject import eject as eject
     from pairform.assemblies.initialisation.carry import carry as carry
     from pairform.assemblies.initialisation.execute import convert as convert
     from pairform.assemblies.initialisation.execute import execute as execute
@@ -63,6 +64,7 @@ _MODULES = {
     "assemblies.checkpoints.extract": ("extract",),
     "assemblies.checkpoints.save": ("load", "save"),
     "assemblies.checkpoints.verify": ("verify",),
+    "assemblies.eject": ("eject",),
     "assemblies.initialisation.carry": ("carry",),
     "assemblies.initialisation.execute": ("convert", "execute"),
     "assemblies.initialisation.options": ("Options",),

@@ -17,7 +17,7 @@ from pairform.cli.convert import convert, plan
 from pairform.cli.data import data
 from pairform.cli.generate import generate
 from pairform.cli.hub import card, push
-from pairform.cli.specs import diff, inspect, presets, schema, show
+from pairform.cli.specs import diff, eject, inspect, presets, schema, show
 from pairform.cli.study import study
 from pairform.cli.weights import carry, export, extract, verify
 
@@ -34,6 +34,7 @@ COMMANDS: Mapping[Callable[..., None], tuple[str, ...]] = {
     diff: ("pairform diff gemma-2-2b gemma-2-9b",),
     schema: ("pairform schema --out pairform.schema.json", "pairform schema study --out study.schema.json"),
     inspect: ("pairform inspect t5gemma-9b-2b --source-length 1024",),
+    eject: ("pairform eject t5gemma-2b-2b --out model.py",),
     plan: ("pairform plan --encoder gemma-large --decoder gemma-small",),
     convert: ("pairform convert --encoder gemma-large --decoder gemma-small --out pair",),
     verify: ("pairform verify pair",),

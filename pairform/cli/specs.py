@@ -1,4 +1,4 @@
-"""The commands that read specs: `presets`, `show`, `diff`, `schema` and `inspect`."""
+"""The commands that read specs: `presets`, `show`, `diff`, `schema`, `inspect` and `eject`."""
 
 import json
 from pathlib import Path
@@ -116,6 +116,30 @@ def inspect(
         print_json(found.document())
     else:
         print_inspection(spec, found)
+
+
+def eject(
+    spec: Spec,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; by default the code is printed.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write the model as one Python file, which imports torch only.
+
+    The file reads the weights of this architecture and computes the same in float32.
+    """
+    from pairform import eject as written
+    from pairform.registry import OutputError, Problem, write_text
+
+    text = written(read_spec(spec, settings))
+    if out is None:
+        print(text, end="")
+        return
+    if out.is_file() and not overwrite:
+        raise OutputError(Problem(str(out), "a file", "a new path", "Pass --overwrite to replace it."))
+    write_text(out, text)
 
 
 def is_preset(ref: str, settings: list[str] | None = None) -> bool:
