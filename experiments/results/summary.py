@@ -31,7 +31,7 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         other measures from the first variant at the same point of the grid, paired by seed, so that the noise they share
         cancels, with the fields of `Comparison`, the direction that is `better`, and what was found as a sentence, `finding`;
         `also`: other variants that are the same, in whose rows its name is `same_as`; `same_losses`: a variant above whose
-        losses are the same; `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; and `match`: its
+        losses are the same; `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; `match`: its
         size against the first variant's, in a study that scales variants.
 
     Raises:
