@@ -53,7 +53,7 @@ class Comparison:
         if rules.correction != "none" and self.count > 1:
             tested += f" after {NAMES[rules.correction]} correction for {self.count} comparisons"
         margin = rules.margins.get(self.measure)
-        what = f"interaction in {name}" if interaction else f"difference of {name}"
+        what = f"interaction in {name}" if interaction else f"difference in {name}"
         size = digits(abs(self.mean))
         match self.verdict:
             case "identical":

@@ -11,7 +11,7 @@ from pairform.experiments.study.factor_results import factor_results
 
 
 def precise(study: Path, half_width: float, seeds: int) -> bool:
-    """Whether every difference of loss has an interval of at most this half-width, from the first `seeds` seeds alone.
+    """Whether every difference in loss has an interval of at most this half-width, from the first `seeds` seeds alone.
 
     In a study of factors, these are their main effects; in one that tunes, those of both comparisons. Variants with failed
     trials do not count.

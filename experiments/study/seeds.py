@@ -13,7 +13,7 @@ class SeedsUntil(Spec):
     """As many seeds, from 0, as it takes until the differences are known precisely enough."""
 
     until: PositiveFloat = Field(
-        description="Half-width of the 95 % interval that each difference of loss from the first variant, or main effect of a "
+        description="Half-width of the 95 % interval that each difference in loss from the first variant, or main effect of a "
         "factor, must reach. Variants with failed trials do not count."
     )
     most: Annotated[int, Field(ge=FEWEST, le=1000)] = Field(default=16, description="Largest number of seeds.")

@@ -93,7 +93,7 @@ def plan(
     settings: Settings = None,
     out: StudyFolder = None,
     difference: Annotated[
-        float | None, typer.Option(min=0, help="A difference of loss: how many seeds it needs to be found.")
+        float | None, typer.Option(min=0, help="A difference in loss: how many seeds it needs to be found.")
     ] = None,
     timed: Annotated[bool, typer.Option("--time/--no-time", help="Build each model and time a step of its training.")] = True,
     as_json: Json = False,

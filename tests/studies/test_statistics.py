@@ -162,10 +162,10 @@ def test_each_verdict_has_its_sentence() -> None:
     assert said["better"].endswith(f"{correction}.")
     assert "loss higher by 0.0100, within the margin of 0.1000: " in said["slightly worse"]
     assert said["as good"].startswith("equivalent in loss within 0.1000: 95% interval -0.0")
-    assert said["unclear"].startswith("no difference of loss found: 95% interval -")
+    assert said["unclear"].startswith("no difference in loss found: 95% interval -")
     assert "; this design could see " in said["unclear"]
     assert " excludes zero, but p = " in said["alone"]
-    assert said["same"] == "no difference of loss with any seed."
+    assert said["same"] == "no difference in loss with any seed."
     assert said["short"] == "2 of at least 3 seeds that an interval of the loss needs."
     free = ComparisonSpec(correction="none")
     assert "correction" not in compare(differences, "loss", free)["better"].sentence(free)

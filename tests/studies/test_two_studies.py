@@ -39,7 +39,7 @@ def test_equal_seeds_of_equal_data_are_paired(tmp_path: Path) -> None:
     assert changed.comparison.p == pytest.approx(stats.ttest_rel([1.0, 2.6, 1.9], [2.0, 3.5, 3.0]).pvalue)
     assert (changed.comparison.verdict, changed.comparison.count) == ("lower", 2)
     assert changed.sentence(found.rules).endswith("after Holm correction for 2 comparisons. Paired by seed.")
-    assert found.variants["same"].sentence(found.rules) == "no difference of loss with any seed. Paired by seed."
+    assert found.variants["same"].sentence(found.rules) == "no difference in loss with any seed. Paired by seed."
     failing = found.variants["failing"].sentence(found.rules)
     assert failing == "no comparison: 3 and 2 of at least 3 finished seeds each."
 

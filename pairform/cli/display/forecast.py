@@ -78,7 +78,7 @@ def noise_lines(found: "Forecast", difference: float | None, file: Path) -> list
         return ["Noise: not known. Run at least 3 seeds of the first variant, with the same --set and --out:", command]
     low, high = found.noise.interval
     lines = [
-        f"Noise: differences of loss vary between seeds by a standard deviation of {found.noise.deviation:.2g} "
+        f"Noise: differences in loss vary between seeds by a standard deviation of {found.noise.deviation:.2g} "
         f"(95% interval {low:.2g} to {high:.2g}), estimated from {found.noise.source}."
     ]
     seeds, among = found.seeds, f"among {count} comparison{'s' * (count > 1)}"
