@@ -48,6 +48,16 @@ def test_long_batches_and_every_step_of_generation_are_equal_too(name: str, tmp_
     assert all(torch.equal(step[:, 0], logits) for step, logits in zip(steps, expected.logits, strict=True))
 
 
+def test_the_file_reads_weights_of_branches_with_other_names(tmp_path: Path) -> None:
+    document = small("gemma-2-2b").document()
+    layer = document["decoder"]["layer"]
+    layer["branches"]["NAME"] = layer["branches"].pop("feed_forward")
+    layer["order"] = ["NAME", "self_attention"]
+    model, written = both(pairform.load_spec(document), tmp_path)
+    ids, mask = padded(1, left=False)
+    assert torch.equal(written(ids, mask), model(ids, mask).logits)
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_the_file_equals_the_eager_kernel(name: str, tmp_path: Path) -> None:
     preset, changes = SPECS[name]
