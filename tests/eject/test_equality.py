@@ -39,7 +39,12 @@ def test_long_batches_and_every_step_of_generation_are_equal_too(name: str, tmp_
 
     steps: list[Tensor] = []
     computed = written.logits
-    written.logits = lambda hidden: steps.append(computed(hidden)) or steps[-1]
+
+    def recorded(hidden: Tensor) -> Tensor:
+        steps.append(computed(hidden))
+        return steps[-1]
+
+    written.logits = recorded
     tokens = written.generate(ids[:, 270:], mask[:, 270:], max_new_tokens=30)
     expected = model.generate(ids[:, 270:], mask[:, 270:], max_new_tokens=30, return_dict_in_generate=True, output_logits=True)
     assert torch.equal(tokens, expected.sequences)
@@ -74,7 +79,7 @@ def test_the_file_equals_the_eager_kernel(name: str, tmp_path: Path) -> None:
         if model.decoder is not None:
             tokens = model.generate(ids, mask, max_new_tokens=12)
             assert torch.equal(written.generate(ids, mask, max_new_tokens=12), tokens)
-            assert len(tokens[:, 1:].unique()) > 4
+            assert len(set(tokens[:, 1:].flatten().tolist())) > 4
     assert sum(parameter.numel() for parameter in written.parameters()) == sum(
         parameter.numel() for parameter in model.parameters()
     )
