@@ -17,7 +17,7 @@ BY_ROWS = '''def NAME(hidden: Tensor) -> Tensor:
     """`gelu_tanh`, without gradients of COUNT rows at a time, as pairform computes it: the last ones may be few."""
     if torch.is_grad_enabled():
         return gelu_tanh(hidden)
-    return torch.cat([gelu_tanh(rows) for rows in hidden.flatten(0, -2).split(COUNT)]).view_as(hidden)
+    return torch.cat([gelu_tanh(rows) for rows in torch.split(hidden.flatten(0, -2), COUNT)]).view_as(hidden)
 '''
 ACTIVATIONS = {
     "gelu": "functional.gelu({})",

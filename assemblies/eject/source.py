@@ -38,7 +38,7 @@ class Source:
         return self.names[text]
 
     def definitions(self) -> list[str]:
-        return [text.replace("NAME", name) for text, name in self.names.items()]
+        return [text.replace("NAME", name, 1) for text, name in self.names.items()]
 
     def refuse(self, where: str, found: object, expected: str, remedy: str = "") -> None:
         """Record what has no written form, for the first of the layers that have it."""
