@@ -1,4 +1,4 @@
-"""The studies in examples/: they are valid, and their programs run in their quick form."""
+"""The studies in examples/, run in their quick form."""
 
 import subprocess
 import sys
