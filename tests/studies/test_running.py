@@ -90,7 +90,9 @@ def test_every_variant_reads_the_same_data(tmp_path: Path) -> None:
 
 def test_a_trial_that_fails_is_recorded_and_stops_nothing(tmp_path: Path, pairform_command: CommandLine) -> None:
     huge = {"training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "steps": 6}}
-    file = write_study(tmp_path, {"variants": {"merged": None, "diverges": huge, "after": {}}, "seeds": [0]})
+    file = write_study(
+        tmp_path, {"variants": {"merged": None, "diverges": huge, "after": {"encoder": {"dropout": 0.1}}}, "seeds": [0]}
+    )
     ran = pairform_command("study", "run", file)
     assert ran.code == 1
     assert "diverges-seed0: the loss is" in ran.out
@@ -122,7 +124,8 @@ def test_a_difference_is_from_the_first_variant_at_the_same_point(tmp_path: Path
     assert found == {"same batch=2": 0.0, "same batch=4": 0.0}
 
 
-def names(folder: Path, variants: dict[str, Any], grid: dict[str, Any] | None = None) -> dict[str, str]:
+def names(folder: Path, names: list[str], grid: dict[str, Any] | None = None) -> dict[str, str]:
+    variants: dict[str, Any] = {name: {"encoder": {"dropout": place / 100}} for place, name in enumerate(names, 1)}
     study = read_study(
         write_study(folder, {"variants": {"separate": None, "merged": None} | variants, "grid": grid, "seeds": [0]})
     )
@@ -130,15 +133,13 @@ def names(folder: Path, variants: dict[str, Any], grid: dict[str, Any] | None = 
 
 
 def test_a_trials_folder_follows_from_its_variant_alone(tmp_path: Path) -> None:
-    some = names(tmp_path, {"lr 1": {}, "\u5927": {}})
-    more = names(
-        tmp_path, {"lr-1": {}, "lr_1": {}, "\u5c0f": {}, "\u5927": {}, "lr 1": {}, "x" * 300: {}, "..": {}, "/etc": {}}
-    )
+    some = names(tmp_path, ["lr 1", "\u5927"])
+    more = names(tmp_path, ["lr-1", "lr_1", "\u5c0f", "\u5927", "lr 1", "x" * 300, "..", "/etc"])
     assert more | some == more
     assert len(set(more.values())) == len(more)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]{,120}", name) for name in more.values()), more
     assert more["lr-1"] == "lr-1-seed0"
-    assert names(tmp_path, {"lr-1": {}}, {"decoder.depth": [1]}) == {"lr-1 depth=1": "lr-1-depth=1-seed0"}
+    assert names(tmp_path, ["lr-1"], {"decoder.depth": [1]}) == {"lr-1 depth=1": "lr-1-depth=1-seed0"}
 
 
 def test_status_needs_no_torch(tmp_path: Path) -> None:
