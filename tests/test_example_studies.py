@@ -109,4 +109,4 @@ def test_the_page_compares_shares_seed_by_seed() -> None:
     said = list(sentences(results))
     assert said[0].startswith("- 50% masked: masked loss lower by 0.1000")
     assert "no difference in masked loss found" in said[1]
-    assert said[2] == "- 50% masked: the linear probe of every seed is the same."
+    assert said[2] == "- 50% masked: no difference in linear probe with any seed."
