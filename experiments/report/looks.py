@@ -46,8 +46,7 @@ def looks(report: Report, drawn: Iterable[str] = ()) -> tuple[Looks, str]:
 
 def levels(report: Report, variant: Variant) -> tuple[str, str]:
     """What the colour and the shape of a variant stand for."""
-    point = variant.trials[0].point
-    arm = variant.trials[0].variant.removesuffix(point).strip()
+    point, arm = variant.trials[0].point, variant.trials[0].arm
     of = report.study.arms[arm].levels if arm in report.study.arms else {}
     first, *others = of.values() or [arm]
     return first, " ".join([*others, point])

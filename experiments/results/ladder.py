@@ -44,7 +44,7 @@ def ladder_results(study: Path) -> list[VariantLaw]:
         return []
     groups: dict[str, list[Observation]] = {}
     for trial in itertools.chain.from_iterable(trials_by_variant(study).values()):
-        own = groups.setdefault(trial.variant.removesuffix(f" {trial.point}"), [])
+        own = groups.setdefault(trial.arm, [])
         if trial.status == "done" and (point := observation(trial, result_of(study, trial.name))) is not None:
             own.append(point)
     first = next(iter(groups.values()), [])

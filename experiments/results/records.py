@@ -150,6 +150,11 @@ class Trial(Spec):
         return self.model_dump(mode="json", exclude=progress)
 
     @property
+    def arm(self) -> str:
+        """Name of the study's variant, without the grid's values."""
+        return self.variant.removesuffix(f" {self.point}")
+
+    @property
     def variants(self) -> set[str]:
         """Names of the study's variants whose trial this is, without the grid's values."""
         return {name.removesuffix(f" {self.point}") for name in (self.variant, *self.also)}

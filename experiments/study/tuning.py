@@ -66,7 +66,7 @@ def most_trials(trials: list[Trial], first: str) -> list[Trial]:
     found = []
     for trial in sorted(trials, key=lambda trial: -trial.training.steps):
         if trial.stage == "retrain":
-            most = 1 if trial.variant.removesuffix(f" {trial.point}") == first else SETTINGS
+            most = 1 if trial.arm == first else SETTINGS
             left[trial.variant, trial.seed] += 1
             if left[trial.variant, trial.seed] > most:
                 continue
