@@ -1,27 +1,15 @@
 """The report's charts as a browser shows them: what can be done with them, on paper, and without scripts."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser import DRIVER, ENTER, Browser, browser
-from tests.studies.report_page import show_charts, small_report, wait
+from tests.browser import DRIVER, ENTER, Browser
+from tests.studies.report_page import show_charts, wait
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="no chromedriver to open the page with")
 CHART = "document.querySelector('[data-chart=%s] .plot')"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_report(tmp_path_factory.mktemp("report"))
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Browser]:
-    with browser() as found:
-        yield found
 
 
 def drawing(shown: Browser, chart: str) -> str:

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pairform.experiments.report import report
-from tests.browser import DRIVER, ENTER, Browser, browser
-from tests.studies.report_page import show_charts, small_report, wait
+from tests.browser import DRIVER, ENTER, Browser
+from tests.studies.report_page import show_charts, wait
 from tests.studies.small_study import write_results
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="no chromedriver to open the page with")
@@ -38,17 +37,6 @@ return [...document.querySelectorAll(".plot")].flatMap((plot) => {
 });
 """
 """Words of charts that reach out of them."""
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_report(tmp_path_factory.mktemp("report"))
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Browser]:
-    with browser() as found:
-        yield found
 
 
 def variants(shown: Browser) -> list[str]:
