@@ -11,14 +11,14 @@ from tests.pages import blocks, commands, links, missing_line
 from tests.reader import ROOT, Reader, clone, told_by_a_shell
 from tests.registries import forget_new_blocks
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = {"quantise.md": "torchao", "runtimes.md": "ctranslate2", "transformers.md": "peft"}
 """Pages that are about an optional package."""
 LANGUAGES = ("console", "bash", "sh", "python", "json", "toml", "text")
 
 
 def named(page: Path) -> str:
-    return page.name if page.parent == ROOT else f"docs/{page.name}"
+    return page.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture(scope="module")
