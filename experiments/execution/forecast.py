@@ -1,12 +1,13 @@
 """What a study would take, and what it could show, before it runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.results.noise import Noise, noise_of
 from pairform.experiments.results.records import STUDY, Trial
+from pairform.experiments.statistics.effects import effect_deviations
 from pairform.experiments.statistics.factorial import alias_groups
 from pairform.experiments.statistics.scaling import Law, Observation, law_of
 from pairform.experiments.study.contents import StudyContents, gather
@@ -92,8 +93,8 @@ class Forecast:
     @property
     def law(self) -> Law | None:
         """The scaling law that the sizes of the first variant identify; None if they identify none, or there is one size."""
-        first = next(iter(self.study.arms))
-        own = [(each.name, each.law) for each in self.variants if each.law and each.name.startswith(f"{first} rung=")]
+        start = f"{self.study.first} rung="
+        own = [(each.name, each.law) for each in self.variants if each.law and each.name.startswith(start)]
         points = [
             Observation(name, 0, law["non_embedding_parameters"], law["training_tokens"], law["training_flops"], 1.0)
             for name, law in own
@@ -104,6 +105,23 @@ class Forecast:
     def detectable(self) -> float | None:
         """The smallest difference that the study's seeds show; None if that is not known."""
         return None if self.noise is None else self.noise.detectable(self.seeds, self.comparisons, self.study.comparison)
+
+    @property
+    def detectable_effects(self) -> dict[str, float]:
+        """By factor, the smallest difference between the means of its first and another level that the study's seeds show.
+
+        Empty if the noise is not known, for fewer than three seeds, and if the combinations cannot tell the factors apart.
+        """
+        if self.noise is None:
+            return {}
+        study, cells = self.study, [arm.levels for arm in self.study.arms.values()]
+        ratios = effect_deviations({factor: list(levels) for factor, levels in study.factors.items()}, cells)
+        count = sum(len(levels) - 1 for levels in study.factors.values())
+        found = {
+            factor: replace(self.noise, deviation=ratio * self.noise.deviation).detectable(self.seeds, count, study.comparison)
+            for factor, ratio in ratios.items()
+        }
+        return {factor: difference for factor, difference in found.items() if difference is not None}
 
     def seeds_needed(self, difference: float) -> int | None:
         """The number of seeds that show `difference`; None for more than 10,000, or if the noise is not known."""
@@ -128,7 +146,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
         )
     contents = gather(study, source)
     every = plan_trials(study, source, contents, {} if out is None else known_matches(out, study))
-    planned = most_trials(every, next(iter(study.arms)))
+    planned = most_trials(every, study.first)
     by_variant: dict[str, list[Trial]] = {}
     for trial in planned:
         by_variant.setdefault(trial.variant, []).append(trial)
@@ -150,8 +168,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
             )
         )
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None
-    first = next(iter(study.arms))
-    comparisons = len(variants) - len({trial.variant for trial in planned if first in trial.variants})
+    comparisons = len(variants) - len({trial.variant for trial in planned if study.first in trial.variants})
     swept = sum(trial.stage == "sweep" for trial in planned)
     return Forecast(study, variants, room(planned, 1), comparisons, swept, known)
 

@@ -107,7 +107,7 @@ def run_study(
     if only is not None:
         check_only(study, only)
     check_folder(out, study, planned, contents.digests)
-    check_room(out, most_trials(planned, next(iter(study.arms))) if search is None else search.most, jobs)
+    check_room(out, most_trials(planned, study.first) if search is None else search.most, jobs)
     # nothing is written until all checks have passed
     out.mkdir(parents=True, exist_ok=True)
     limit = None if study.budget.minutes is None else time.monotonic() + 60 * study.budget.minutes

@@ -82,8 +82,9 @@ def measured(work: Work, trial: Trial, folder: TrialFolder) -> dict[str, Any]:
     try:
         with trial_log(folder.path, trial, begin, work.tensorboard, work.wandb) as log:
             options: dict[str, Any] = {"checkpoints": folder.checkpoints, "begin": begin, "counted": trial.costs or None}
-            options["measure"] = measure(contents.measures, spec, trial.training)
-            result = train(trial, examples, study.latency, log, initial=initial, **options)
+            swept = trial.stage == "sweep"  # only its loss is read
+            options["measure"] = measure(() if swept else contents.measures, spec, trial.training)
+            result = train(trial, examples, study.latency and not swept, log, initial=initial, **options)
     except CheckpointError:  # a damaged checkpoint is not resumed from again
         if begin:
             shutil.rmtree(folder.checkpoints, ignore_errors=True)

@@ -125,7 +125,7 @@ class Report:
     @property
     def first(self) -> str:
         """Name of the variant that the others are compared with."""
-        return cut_middle(next(iter(self.study.arms)), LONGEST_NAME)
+        return cut_middle(self.study.first, LONGEST_NAME)
 
     @property
     def unread(self) -> dict[str, int]:

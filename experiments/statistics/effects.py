@@ -64,8 +64,7 @@ def effects(
     Returns:
         One for each level; none if the combinations cannot tell the factors apart.
     """
-    columns = [(factor, level) for factor, levels in factors.items() for level in levels[1:]]
-    design = np.array([[1.0, *(float(cell[factor] == level) for factor, level in columns)] for cell in cells])
+    columns, design = model_matrix(factors, cells)
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return []
     fitted = exact(np.linalg.lstsq(design, values)[0], values)
@@ -82,6 +81,29 @@ def effects(
             mean, half = interval(own.tolist())
             rows.append(Effect(factor, level, mean, half, len(own), compared.get(f"{factor}={level}")))
     return rows
+
+
+def model_matrix(
+    factors: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]
+) -> tuple[list[tuple[str, str]], Values]:
+    """The matrix of least squares, `[cells, 1 + columns]`, and the factor and level of each column after the first."""
+    columns = [(factor, level) for factor, levels in factors.items() for level in levels[1:]]
+    return columns, np.array([[1.0, *(float(cell[factor] == level) for factor, level in columns)] for cell in cells])
+
+
+def effect_deviations(factors: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """By factor, the standard deviation of its noisiest main effect, divided by that of the difference between two cells.
+
+    Empty if the combinations cannot tell the factors apart.
+    """
+    columns, design = model_matrix(factors, cells)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return {}
+    variances = np.diag(np.linalg.inv(design.T @ design))[1:] / 2  # a difference has twice the variance of a cell
+    found: dict[str, float] = {}
+    for (factor, _), variance in zip(columns, variances, strict=True):
+        found[factor] = max(found.get(factor, 0.0), math.sqrt(variance))
+    return found
 
 
 def exact(found: Values, values: Values) -> Values:

@@ -63,7 +63,7 @@ class SizeMatching:
     def __call__(self, variant: Variant) -> Variant:
         """The variant with one more patch; the first variant as it is."""
         point = " ".join((*variant.point, *variant.setting))
-        if variant.variant == next(iter(self.study.arms)):
+        if variant.variant == self.study.first:
             self.first[point] = variant
             return variant
         if point not in self.first:  # it is not valid

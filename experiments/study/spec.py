@@ -215,6 +215,11 @@ class StudySpec(Spec):
         }
 
     @property
+    def first(self) -> str:
+        """The variant that others are compared with."""
+        return next(iter(self.arms))
+
+    @property
     def combinations(self) -> int:
         """Number of variants times number of points of the grid and of sizes of the ladder."""
         arms = count_combinations(self.factors, self.design) if self.factors else len(self.variants)

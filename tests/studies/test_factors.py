@@ -1,12 +1,15 @@
 """Factors: which combinations of their levels are run, and what their effects are."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pairform.experiments.execution.forecast import forecast
+from pairform.experiments.results.noise import Noise
 from pairform.experiments.results.records import Trial
 from pairform.experiments.statistics.effects import effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, generators, runs
@@ -112,6 +115,35 @@ def test_intervals_of_effects_hold_the_truth_as_often_as_they_say() -> None:
         assert comparison.half_width is not None
         held += abs(comparison.mean - 0.7) <= comparison.half_width
     assert held / 1000 == pytest.approx(CONFIDENCE, abs=0.02)
+
+
+def test_a_plan_knows_the_power_of_main_effects(tmp_path: Path) -> None:
+    file = write_study(tmp_path, {"variants": None, "factors": FACTORS, "seeds": [0, 1, 2, 3]})
+    plan = forecast(read_study(file), tmp_path, timed=False)
+    assert plan.detectable_effects == {}, "the noise is not known"
+    deviation = 0.1
+    plan = replace(plan, noise=Noise(2**0.5 * deviation, 30, "a simulation"))
+    told = plan.detectable_effects
+    assert told.keys() == FACTORS.keys()
+    assert plan.detectable is not None
+    assert max(told.values()) < plan.detectable
+
+    factors = {factor: list(levels) for factor, levels in FACTORS.items()}
+    cells = [arm.levels for arm in plan.study.arms.values()]
+    rules, numbers = plan.study.comparison, np.random.default_rng(3)
+    count = sum(len(levels) - 1 for levels in factors.values())
+    for factor, effect in told.items():
+        last = factors[factor][-1]
+        raised = np.array([[effect * (cell[factor] == last)] for cell in cells])
+        found = 0
+        for _ in range(1000):
+            values = raised + numbers.normal(size=(len(cells), 4)) * deviation + numbers.normal(size=4)
+            compared = {(each.factor, each.level): each.comparison for each in effects(factors, cells, values, "loss", rules)}
+            own = compared[factor, last]
+            assert own is not None
+            assert own.p is not None
+            found += own.p <= rules.error_rate / count  # the strictest step of Holm's correction
+        assert found / 1000 == pytest.approx(rules.power, abs=0.05)
 
 
 def test_a_study_of_factors_runs_every_combination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

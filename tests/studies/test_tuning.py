@@ -23,7 +23,7 @@ from pairform.experiments.study.planning import read_study
 from pairform.registry import PairformError
 from pairform.registry.run_folders import write_json
 from tests.command_line.runner import CommandLine, document
-from tests.studies.small_study import lines, run, write_study
+from tests.studies.small_study import lines, result, run, write_study
 
 RATE = "training.optimizer.learning_rate"
 TUNED: dict[str, Any] = {"tune": {RATE: [0.001, 0.01, 0.1]}, "tune_seeds": [7, 8], "seeds": [0, 1, 2]}
@@ -348,12 +348,13 @@ def test_factors_have_effects_at_both_recipes(
 
 def test_a_real_study_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
-    patch = {"tune": {RATE: [0.01, 0.1]}, "tune_seeds": [7], "seeds": [0, 1]}
+    patch = {"tune": {RATE: [0.01, 0.1]}, "tune_seeds": [7], "seeds": [0, 1], "latency": True}
     one, two = ({trial.name: trial for trial in run(folder, patch, jobs=1 + n)} for n, folder in enumerate(folders))
     assert one == two
     assert len(one) in (4 + 4, 4 + 6)
-    for name in one:
+    for name, trial in one.items():
         assert lines(folders[0], name) == lines(folders[1], name)
+        assert ("latency" in result(folders[0], name)) == (trial.stage == "retrain"), "of a sweep, only the loss is measured"
     code = "import sys; from pairform.cli.main import app; app(sys.argv[1:], standalone_mode=False)"
     code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, "study", "status", str(folders[0] / "study")], check=True, capture_output=True)

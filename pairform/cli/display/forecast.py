@@ -28,6 +28,7 @@ def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]
     }
     if found.noise is not None:
         rows["noise"] = asdict(found.noise) | {"interval": found.noise.interval, "detectable": found.detectable}
+        rows["noise"]["detectable_effects"] = found.detectable_effects
         if difference:
             rows["noise"]["seeds_needed"] = found.seeds_needed(difference)
     return rows
@@ -73,8 +74,7 @@ def noise_lines(found: "Forecast", difference: float | None, file: Path) -> list
     if not count:
         return []
     if found.noise is None:
-        first = next(iter(found.study.arms))
-        command = shlex.join(["pairform", "study", "run", str(file), "--only", first])
+        command = shlex.join(["pairform", "study", "run", str(file), "--only", found.study.first])
         return ["Noise: not known. Run at least 3 seeds of the first variant, with the same --set and --out:", command]
     low, high = found.noise.interval
     lines = [
@@ -88,8 +88,9 @@ def noise_lines(found: "Forecast", difference: float | None, file: Path) -> list
         lines.append(
             f"With {seeds} seeds, a difference of {seen:.2g} is found with a probability of {rules.power:.0%} {among}."
         )
-        if found.study.factors:
-            lines.append("This is between combinations. A factor's effect, a mean over combinations, usually has less noise.")
+        if effects := found.detectable_effects:
+            told = ", ".join(f"{factor} {effect:.2g}" for factor, effect in effects.items())
+            lines.append(f"This is between combinations. Between levels of a factor, averaged over combinations: {told}.")
     if difference:
         needed = found.seeds_needed(difference)
         lines.append(f"A difference of {difference:g} needs {'more than 10,000' if needed is None else needed} seeds.")
