@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def effects(
 
 def model_matrix(
     factors: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]
-) -> tuple[list[tuple[str, str]], Values]:
+) -> tuple[list[tuple[str, str]], NDArray[Any]]:
     """The matrix of least squares, `[cells, 1 + columns]`, and the factor and level of each column after the first."""
     columns = [(factor, level) for factor, levels in factors.items() for level in levels[1:]]
     return columns, np.array([[1.0, *(float(cell[factor] == level) for factor, level in columns)] for cell in cells])
