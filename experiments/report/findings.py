@@ -4,6 +4,7 @@ from pairform.experiments.report.cells import Cell, Table
 from pairform.experiments.report.reading import Report
 from pairform.experiments.report.section import Section
 from pairform.experiments.report.table import plain
+from pairform.experiments.statistics.effects import Effect
 from pairform.experiments.statistics.rules import spoken
 from pairform.experiments.study.factor_results import FactorResults
 
@@ -11,6 +12,8 @@ FACTORS = (
     "Each level is compared with the first of its factor, averaged over the levels of all other factors. An interaction is how "
     "much the effect of one factor changes between levels of another. "
 )
+NOTES = ("same_losses", "time_to_loss")
+"""What is said of a combination itself, and not of factors."""
 
 
 def findings(report: Report) -> Section | None:
@@ -26,21 +29,17 @@ def factors(report: Report) -> Section | None:
     if not report.factors:
         return None
     tables = [factor_table(each, each is report.factors[0]) for each in report.factors]
-    same = [(each.name, [each.findings["same_losses"]]) for each in report.variants if "same_losses" in each.findings]
-    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=same, tables=tables)
+    notes = [(each.name, [each.findings[name] for name in NOTES if name in each.findings]) for each in report.variants]
+    told = [(name, sentences) for name, sentences in notes if sentences]
+    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=told, tables=tables)
 
 
 def factor_table(found: FactorResults, first: bool) -> Table:
     """A row for each level of each factor, and what was found of factors and interactions."""
     measure = spoken(found.measure)
-    rows = [
-        [
-            Cell(text)
-            for text in (each.factor, each.level, plain(each.mean), "" if each.half_width is None else plain(each.half_width))
-        ]
-        for each in found.effects
-    ]
-    sentences = [
+    rows = [[Cell(text) for text in cells(each)] for each in found.effects]
+    sentences = [(measure.capitalize(), found.gap)] if found.gap else []
+    sentences += [
         (f"{each.factor}={each.level}", each.comparison.sentence(found.rules) + found.aliased([each.factor]))
         for each in found.effects
         if each.comparison is not None
@@ -53,10 +52,17 @@ def factor_table(found: FactorResults, first: bool) -> Table:
         for each in found.interactions
     ]
     return Table(
-        f"Mean {measure} by level, and half of its 95 % confidence interval",
-        ("Factor", "Level", "Mean", "±"),
+        f"Mean {measure} by level, and its difference from the first level, with half of their 95 % confidence intervals",
+        ("Factor", "Level", "Mean", "±", "Difference", "±"),
         rows,
         fold=f"{measure.capitalize()}, over {len(found.seeds)} seeds in which every combination is done",
         unfolded=first,
         findings=sentences,
     )
+
+
+def cells(effect: Effect) -> tuple[str, ...]:
+    """A level of a factor: its mean, and its difference from the first level."""
+    numbers = [effect.mean, effect.half_width]
+    numbers += [None, None] if effect.comparison is None else [effect.comparison.mean, effect.comparison.half_width]
+    return (effect.factor, effect.level, *("" if number is None else plain(number) for number in numbers))

@@ -52,10 +52,11 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         match = own[0].match
         if variant in found:
             caution = "" if match is None else match.caution
-            row["difference"] = {
-                each.measure: asdict(each) | {"better": better[each.measure], "finding": each.sentence(rules) + caution}
-                for each in found[variant]
-            }
+            row["difference"] = {}
+            for each in found[variant]:
+                early = times[variant].caution(each.measure) if variant in times else ""
+                finding = each.sentence(rules) + early + caution
+                row["difference"][each.measure] = asdict(each) | {"better": better[each.measure], "finding": finding}
         if own[0].also:
             row["also"] = list(own[0].also)
         if variant in same:

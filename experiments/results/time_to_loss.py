@@ -89,6 +89,12 @@ class Times:
             if all(one[name] > 0 for pair in pairs for one in pair)
         }
 
+    def caution(self, measure: str) -> str:
+        """About a difference in a measure, if it is one of these times and some are upper bounds: a sentence after others."""
+        if not self.early or not measure.startswith(f"{self.label}."):
+            return ""
+        return f" The times of {self.early} of {len(self.seeds)} seeds are upper bounds: evaluate more often."
+
     @property
     def finding(self) -> str:
         """As a sentence without a subject."""

@@ -62,7 +62,7 @@ class Comparison:
                 small = "" if margin is None or not inside(low, high, margin) else f", within the margin of {digits(margin)}"
                 sign = "-" if self.mean < 0 else "+"
                 change = f"{what} of {sign}{size}" if interaction else f"{name} {self.verdict} by {size}"
-                return f"{change}{small}: {within}, {tested}."
+                return f"{change}{small} with every seed." if not self.half_width else f"{change}{small}: {within}, {tested}."
             case "equivalent":
                 same = f"{what} smaller than" if interaction else f"equivalent in {name} within"
                 return f"{same} {digits(margin or 0.0)}: {within}."

@@ -78,7 +78,7 @@ def effects(
     rows = []
     for factor, levels in factors.items():
         for level in levels:
-            own = grand - level_means[factor] + found.get((factor, level), 0.0)
+            own = exact(grand - level_means[factor] + found.get((factor, level), 0.0), values)
             mean, half = interval(own.tolist())
             rows.append(Effect(factor, level, mean, half, len(own), compared.get(f"{factor}={level}")))
     return rows

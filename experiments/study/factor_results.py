@@ -12,10 +12,11 @@ from pairform.experiments.results.summary import measures_in_order, timed_result
 from pairform.experiments.results.sweeps import Recipe
 from pairform.experiments.statistics.effects import Effect, Interaction, effects, interactions
 from pairform.experiments.statistics.factorial import alias_groups, effect_name
-from pairform.experiments.statistics.rules import ComparisonSpec, Quality
+from pairform.experiments.statistics.rules import ComparisonSpec, Quality, spoken
 from pairform.experiments.study.factors import ChosenDesign, FractionalDesign
 from pairform.experiments.study.spec import StudySpec
 from pairform.registry import read_json
+from pairform.registry.errors import cut_middle
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class FactorResults:
     interactions: of each two factors, of aliases only the first; none for combinations that were chosen one by one.
     aliases:      groups of effects that a fractional design cannot tell apart.
     unmatched:    combinations whose size differs from that of the first by more than the study allows.
+    missing:      combinations for which the measure is not known with any seed in which the others are done. If there is one,
+                  there are no effects.
     """
 
     measure: Quality
@@ -36,6 +39,15 @@ class FactorResults:
     rules: ComparisonSpec
     aliases: list[list[str]]
     unmatched: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def gap(self) -> str:
+        """Why there are no effects, as a sentence; empty if every combination has the measure."""
+        if not self.missing:
+            return ""
+        more = f" and {len(self.missing) - 1} more" * (len(self.missing) > 1)
+        return f"No effects on {spoken(self.measure)}: it is not known for {cut_middle(self.missing[0], 80)}{more}."
 
     def aliased(self, factors: Sequence[str]) -> str:
         """Sentences that name the effects that the design cannot tell apart from this one, and the number of combinations that
@@ -72,7 +84,11 @@ def factor_results(folder: Path, seeds: Collection[int] | None = None, recipe: R
     found = []
     for measure in measures_in_order(rules, study.qualities):
         complete = [seed for seed in results[0] if all(result.get(seed, {}).get(measure) is not None for result in results)]
-        if complete:
+        done = [seed for seed in results[0] if all(seed in result for result in results)]
+        if done and not complete and measure in rules.measures:
+            unknown = [name for name in study.arms if all(known[name][seed].get(measure) is None for seed in done)]
+            found.append(FactorResults(measure, (), [], [], rules, aliases, unmatched, tuple(unknown or study.arms)))
+        elif complete:
             values = np.array([[result[seed][measure] for seed in complete] for result in results], dtype=np.float64)
             found.append(
                 FactorResults(

@@ -90,6 +90,7 @@ def test_times_are_paired_by_seed_and_never_averaged_over_those_that_are_known(f
     assert [rows[name]["results"]["time_to_loss.steps"]["mean"] for name in ("first", "fast")] == [40, 20]
     found = rows["fast"]["difference"]["time_to_loss.steps"]
     assert (found["mean"], found["better"], found["verdict"]) == (-20, "lower", "lower")
+    assert found["finding"] == "time to loss steps lower by 20.0000 with every seed."
     forward = json.loads((folder / "trials" / "fast-seed0" / "trial.json").read_text())["costs"]["flops"]
     assert rows["fast"]["results"]["time_to_loss.flops"]["mean"] == 20 * 3 * 4 * forward
     assert rows["fast"]["results"]["time_to_loss.seconds"]["mean"] == 40
@@ -102,6 +103,15 @@ def test_times_are_paired_by_seed_and_never_averaged_over_those_that_are_known(f
     slow = rows["slow"]
     assert "time_to_loss.steps" not in slow["results"] | slow["difference"]
     assert {name: slow["time_to_loss"][name] for name in ("reached", "seeds")} == {"reached": 2, "seeds": 3}
+
+
+def test_a_difference_from_upper_bounds_says_so(folder: Path) -> None:
+    file = TrialFolder(folder, "fast-seed1").path / "metrics.jsonl"
+    file.write_text("\n".join(json.dumps(line(step, 0.5)) for step in (10, 20, 30, 40)))
+    found = next(row for row in summarise(folder) if row["variant"] == "fast")["difference"]
+    said = " The times of 1 of 3 seeds are upper bounds: evaluate more often."
+    assert found["time_to_loss.steps"]["finding"].endswith(said)
+    assert said not in found["loss"]["finding"]
 
 
 def test_who_does_not_reach_it_is_told_everywhere(

@@ -32,10 +32,13 @@ def print_factors(found: "list[FactorResults]") -> None:
         if each.measure not in each.rules.measures:
             continue
         print()
-        table = Sheet("factor", "level", f"mean {spoken(each.measure)}, over {len(each.seeds)} complete seeds")
+        if each.gap:
+            print(printable(each.gap))
+            continue
+        table = Sheet("factor", "level", f"mean {spoken(each.measure)}, over {len(each.seeds)} complete seeds", "difference")
         for effect in each.effects:
-            half = "" if effect.half_width is None else f" ±{effect.half_width:.4f}"
-            table.add_row(effect.factor, effect.level, f"{effect.mean:.4f}{half}")
+            change = "" if effect.comparison is None else spread(effect.comparison.mean, effect.comparison.half_width, "+")
+            table.add_row(effect.factor, effect.level, spread(effect.mean, effect.half_width), change)
         print_wide(table)
         for effect in each.effects:
             if effect.comparison is not None:
@@ -45,3 +48,8 @@ def print_factors(found: "list[FactorResults]") -> None:
             name = " by ".join(f"{factor}={level}" for factor, level in pair.levels.items())
             found_of = pair.comparison.sentence(each.rules, interaction=True)
             print(printable(f"{name}: {found_of}{each.aliased(list(pair.levels))}"))
+
+
+def spread(mean: float, half_width: float | None, sign: str = "") -> str:
+    """A mean with the half-width of its interval."""
+    return f"{mean:{sign}.4f}" + ("" if half_width is None else f" ±{half_width:.4f}")
