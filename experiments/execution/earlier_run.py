@@ -55,12 +55,12 @@ def check_sources(out: Path, found: list[Trial], planned: Mapping[str, Trial]) -
 
 
 def same_plan(found: Trial, planned: Trial | None) -> bool:
-    """Whether a recorded trial is the planned one. The spec in its record may lack fields that were added since, with their
-    defaults."""
+    """Whether a recorded trial is the planned one. Fields that were added since its version wrote it are not in its record: of
+    the spec, which then have their defaults, and the sizes that were matched, which follow from its patches."""
     if planned is None or found.plan == planned.plan:
         return planned is not None
     try:
         spec = ModelSpec.read(thaw(found.spec)).document()
     except SpecError:
         return False
-    return found.model_copy(update={"spec": freeze(spec)}).plan == planned.plan
+    return found.model_copy(update={"spec": freeze(spec), "match": found.match or planned.match}).plan == planned.plan

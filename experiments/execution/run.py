@@ -175,7 +175,7 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
     known = known.at("planned") if retry and known.status == "failed" else known
     return known.model_copy(
-        update={name: getattr(planned, name) for name in ("number", "also", "spec", "training", "sources", "costs")}
+        update={name: getattr(planned, name) for name in ("number", "also", "spec", "match", "training", "sources", "costs")}
     )
 
 

@@ -70,7 +70,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_embeddings": False,
         "head": {"tie": "decoder"},
         "encoder": {"width": 24, "depth": 2, "vision": None} | SMALL,
-        "decoder": {"width": 16, "depth": 2} | SMALL,
+        "decoder": {"width": 16, "depth": 1} | SMALL,
     },
 }
 SOURCES = {"large": {"width": 24, "depth": 2}, "small": {"width": 16, "depth": 2}}
@@ -86,6 +86,16 @@ STUDY: dict[str, Any] = {
     "data": {"name": "copy", "symbols": 16, "length": [4, 8], "validation": 16},
     "seeds": [0, 1],
 }
+ADAPTED = {"extends": "gemma-2-2b", "vocabulary": 260, "decoder": {"width": 8, "depth": 1} | SMALL}
+CORPUS = {"sources": [{"files": ["corpus.jsonl"]}], "tokenizer": "bytes", "held_out": 0.1}
+RECIPE: dict[str, Any] = {
+    "model": "adapted.json",
+    "data": {"shards": "shards", "objective": {"name": "causal_lm", "window": 32}},
+    "batch": {"tokens": 256, "micro": 2},
+    "steps": 4,
+    "optimizer": {"learning_rate": 0.003},
+    "checkpoint": {"every": 2},
+}
 
 
 def write_models() -> None:
@@ -99,6 +109,22 @@ def write_models() -> None:
     pairform.export("pair", "exported", format="transformers")
     for source in SOURCES:
         shutil.rmtree(source)
+
+
+def write_run() -> None:
+    """A run that was interrupted after its checkpoint of step 2; `run.jsonl` has the metrics of the whole."""
+    texts = [f"{count} small cats follow {count * count} red birds over the wall" for count in range(40)]
+    Path("corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for name, document in (("adapted", ADAPTED), ("corpus", CORPUS), ("recipe", RECIPE)):
+        write_json(f"{name}.json", document)
+    command("data", "prepare", "corpus.json", "--out", "shards")
+    command("adapt", "run", "recipe.json", "--out", "run")
+    shutil.copy("run/metrics.jsonl", "run.jsonl")
+    shutil.rmtree("run/checkpoints/step-4")
+
+
+def command(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "pairform", *words], check=True)
 
 
 def written() -> dict[str, dict[str, Any]]:
@@ -124,9 +150,9 @@ def main() -> None:
     write_models()
     write_json("expected.json", written())
     write_json("study.json", STUDY)
-    subprocess.run(
-        [sys.executable, "-m", "pairform", "study", "run", "study.json", "--out", "study", "--jobs", "1"], check=True
-    )
+    command("study", "run", "study.json", "--out", "study", "--jobs", "1")
+    if hasattr(pairform, "adapt"):  # 0.1.0 had none
+        write_run()
 
 
 if __name__ == "__main__":
