@@ -13,13 +13,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import pairform
-from pairform.experiments.results.records import Trial
 from pairform.experiments.study.schema import study_schema
-from pairform.experiments.study.spec import StudySpec
 from pairform.registry import locate, read_json
-from pairform.training.adaptation.recipe import Recipe
 from pairform.training.adaptation.schema import recipe_schema
-from pairform.training.data.corpus.spec import CorpusSpec
 from tests.catalogue.any_spec import documents
 from tests.documents import WRONG, broken_documents, paths
 from tests.studies.small_study import STUDY
@@ -89,28 +85,6 @@ def test_the_schema_of_recipes_takes_documented_ones_and_refuses_others() -> Non
     RECIPES.validate({"extends": "p2-ul2", "steps": None, "tokens": 10, "skip_step": None})
     assert not RECIPES.is_valid({"extends": "p9"})
     assert not RECIPES.is_valid({"steps": 5})
-
-
-def undescribed(definitions: dict[str, Any]) -> list[str]:
-    """Fields without a description, but for names that a definition fixes."""
-    return [
-        f"{owner}.{field}"
-        for owner, definition in definitions.items()
-        for field, value in definition.get("properties", {}).items()
-        if "const" not in value and not any(each.get("description") for each in (value, *value.get("anyOf", ())))
-    ]
-
-
-def test_every_field_of_a_document_is_described() -> None:
-    models = pairform.schema()["$defs"]
-    assert undescribed({name: value for name, value in models.items() if ":" not in name}) == []
-    study = StudySpec.model_json_schema()
-    assert undescribed({"StudySpec": study} | study["$defs"]) == []
-    for spec in (Recipe, CorpusSpec):
-        document = spec.model_json_schema()
-        assert undescribed({spec.__name__: document} | document.get("$defs", {})) == []
-    assert undescribed({"Trial": Trial.model_json_schema()}) == []
-    assert undescribed({"x": {"properties": {"name": {"const": "x"}, "width": {"type": "integer"}}}}) == ["x.width"]
 
 
 def branch(document: dict[str, Any], name: str) -> dict[str, Any]:

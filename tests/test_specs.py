@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"decoder\.layer\.branches\.extra: found a branch that order does not name",
     ),
     "a branch twice in order": ({"decoder": {"layer": {"order": ["self_attention"] * 2}}}, r"decoder\.layer"),
-    "another schema version": ({"schema_version": 2}, r"schema_version"),
+    "a schema version before the first": ({"schema_version": 0}, r"schema_version: found 0, expected a number greater than or"),
 }
 
 

@@ -1,6 +1,6 @@
 """The spec of a model. It validates everything that can be checked without building anything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -40,6 +40,17 @@ class ModelSpec(Spec):
     tie_embeddings: bool = Field(default=False, description="Share the encoder's embedding with the decoder.")
     head: Annotated[BlockSpec, Slot("head")] = Field(description="Maps the last hidden states to the model's output.")
     initializer_range: PositiveFloat = Field(default=0.02, description="Standard deviation of newly initialised weights.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_of_a_newer_version(cls, document: object) -> object:
+        """Of a newer format nothing else is reported: its other fields may be valid there."""
+        version = document.get("schema_version") if isinstance(document, Mapping) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            expected = f"{SCHEMA_VERSION}, the newest format that this version of pairform reads"
+            remedy = "A newer version wrote this document: upgrade pairform."
+            raise nested([Problem("schema_version", str(version), expected, remedy)])
+        return document
 
     @field_validator("schema_")
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import pairform
 from pairform.blocks.functional import processor
 from pairform.registry import read_bytes
 
@@ -20,13 +21,13 @@ INDEX_BYTES = 1 << 28
 """Largest Git index that is read; the Linux kernel's takes about 9 MB."""
 SECONDS = 30
 """Timeout for Git: a repository may contain named pipes, on which reading blocks."""
-PACKAGES = ("pairform", "torch", "numpy", "pydantic", "tokenizers")
+PACKAGES = ("torch", "numpy", "pydantic", "tokenizers")
 
 
 def environment(source: Path, command: list[str]) -> dict[str, Any]:
     """Versions, the machine, the commit of the repository that holds the study's file, and the command that ran it."""
     return {
-        "versions": {"python": platform.python_version()}
+        "versions": {"python": platform.python_version(), "pairform": pairform.__version__}
         | {name: found for name in PACKAGES if (found := package_version(name))},
         "machine": machine(),
         "commit": commit(source),

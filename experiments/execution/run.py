@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pairform.experiments.execution.cluster import Jobs
+from pairform.experiments.execution.earlier_run import check_folder
 from pairform.experiments.execution.environment import environment
 from pairform.experiments.execution.processes import Processes
 from pairform.experiments.execution.progress import Progress, Report
@@ -19,7 +20,7 @@ from pairform.experiments.study.planning import check_room, plan_trials
 from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.tuning import most_trials
-from pairform.registry import PARTIAL, InputError, OutputError, Problem, output_path, read_json, shorten, suggest
+from pairform.registry import InputError, Problem, output_path, shorten, suggest
 from pairform.registry.run_folders import check_links, lock, remove_partials, write_json
 from pairform.training.adaptation.recipe_parts import WandbSpec
 from pairform.training.cluster import cluster_of
@@ -155,52 +156,6 @@ def check_only(study: StudySpec, only: Collection[str]) -> None:
             raise InputError(Problem("only", shorten(name), "a variant of the study", suggest(name, study.arms)))
 
 
-def check_folder(out: Path, study: StudySpec, planned: list[Trial], digests: dict[str, str]) -> None:
-    """Raise `OutputError` unless `out` is new, empty or holds only trials that this study plans too, on the same data."""
-    if not (out / STUDY).is_file():
-        partial = f".{STUDY}{PARTIAL}"  # a run that ended before it wrote the study leaves one, and the lock
-        if out.exists() and (
-            not out.is_dir() or any(item.name != LOCK and not item.name.startswith(partial) for item in out.iterdir())
-        ):
-            raise OutputError(Problem(str(out), "something that is no study", "a new or empty folder, or this study's"))
-        return
-    previous = StudySpec.read(read_json(out / STUDY), where=str(out / STUDY))
-    recorded = read_json(out / DATA) if (out / DATA).is_file() else digests
-    if previous.data == study.data and recorded != digests:
-        names = ", ".join(sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name)))
-        remedy = "Restore them, or choose another folder with --out."
-        raise OutputError(Problem(str(out), f"trials on other contents of {names}", "the files as they were", remedy))
-    plans = {trial.name: trial.plan for trial in planned}
-    found = trials_of(out)
-    check_sources(out, found, {trial.name: trial for trial in planned})
-    other = [trial.name for trial in found if plans.get(trial.name) != trial.plan]
-    if other:
-        remedy = "Choose another folder with --out, or remove this one."
-        names = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
-        raise OutputError(Problem(str(out), f"trials that this study does not plan ({names})", "this study's", remedy))
-    if found and previous.data != study.data:
-        raise OutputError(Problem(str(out), "trials on other data", "this study's", "Choose another folder with --out."))
-    before, now = ([each for each in one.measures if each.trained] for one in (previous, study))
-    if before != now and any(trial.status == "done" for trial in found):
-        remedy = "Choose another folder with --out: the weights of finished trials are not kept."
-        raise OutputError(Problem(str(out), "trials with other measures", "this study's", remedy))
-
-
-def check_sources(out: Path, found: list[Trial], planned: Mapping[str, Trial]) -> None:
-    """Raise `OutputError` if trials started from other contents of the weight files that they are planned to start from."""
-    changed = {
-        name
-        for old in found
-        if (new := planned.get(old.name)) is not None and new.weights == old.weights
-        for name, digest in old.digests.items()
-        if new.digests.get(name) != digest
-    }
-    if changed:
-        remedy = "Restore them, or choose another folder with --out."
-        names = ", ".join(sorted(changed)[:3]) + (", ..." if len(changed) > 3 else "")
-        raise OutputError(Problem(str(out), f"trials from other contents of {names}", "the files as they were", remedy))
-
-
 def prepare(out: Path, study: StudySpec, planned: list[Trial], retry: bool) -> None:
     """Write the study and its planned trials. Existing trials keep their status, unless failed ones are to be retried."""
     write_json(out / STUDY, study.document())
@@ -220,7 +175,7 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
     known = known.at("planned") if retry and known.status == "failed" else known
     return known.model_copy(
-        update={name: getattr(planned, name) for name in ("number", "also", "training", "sources", "costs")}
+        update={name: getattr(planned, name) for name in ("number", "also", "spec", "match", "training", "sources", "costs")}
     )
 
 

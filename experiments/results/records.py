@@ -75,9 +75,9 @@ class Carried(Spec):
     """How much of a model comes from checkpoints."""
 
     tensors: int = Field(description="Tensors that are copied or derived from those of a checkpoint.")
-    parameters: int = Field(description="Their parameters.")
+    parameters: int = Field(description="Number of parameters in those tensors.")
     new_tensors: int = Field(description="Tensors that are newly initialised.")
-    new_parameters: int = Field(description="Their parameters.")
+    new_parameters: int = Field(description="Number of parameters in the newly initialised tensors.")
 
 
 class SourceFile(Spec):

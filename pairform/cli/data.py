@@ -1,4 +1,4 @@
-"""The commands of `data`: prepare and show."""
+"""The commands of `data`: prepare, show and fields."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pairform.cli.interruption import stop_message
-from pairform.cli.options import Json, given_path, print_json
+from pairform.cli.options import FieldPath, Json, given_path, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,15 @@ def show(
     if verify:
         shards.verify()
     show_shards(shards, as_json, samples=True)
+
+
+@data.command()
+def fields(path: FieldPath = None, as_json: Json = False) -> None:
+    """List the fields of a corpus file: type, default and meaning."""
+    from pairform.cli.fields import show_fields
+    from pairform.training.data.corpus.spec import CorpusSpec
+
+    show_fields(CorpusSpec, path, as_json)
 
 
 def show_shards(shards: "Shards", as_json: bool, samples: bool = False) -> None:

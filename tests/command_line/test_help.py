@@ -1,4 +1,4 @@
-"""What `--help`, `--version` and shell completion say, and that the examples in help texts work."""
+"""What `--help` and `--version` say, and that the examples in help texts work."""
 
 import io
 import re
@@ -59,18 +59,3 @@ def test_examples_in_help_texts_work(
 def test_version(run: CommandLine) -> None:
     result = run("--version")
     assert (result.code, result.out) == (0, f"pairform {pairform.__version__}\n")
-
-
-def test_shells_complete_commands_and_presets(run: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def completed(words: str, count: int) -> list[str]:
-        monkeypatch.setenv("_PAIRFORM_COMPLETE", "complete_bash")
-        monkeypatch.setenv("COMP_WORDS", words)
-        monkeypatch.setenv("COMP_CWORD", str(count))
-        return run().out.split()
-
-    assert completed("pairform ver", 1) == ["verify"]
-    assert completed("pairform inspect t5gemma-x", 2) == ["t5gemma-xl-xl"]
-    assert completed("pairform diff gemma-2-2b gemma-2-9", 3) == ["gemma-2-9b"]
-    monkeypatch.undo()
-    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
-    assert "_PAIRFORM_COMPLETE=complete_bash" in run("--show-completion").out
