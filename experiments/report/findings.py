@@ -16,6 +16,7 @@ FACTORS = (
 def findings(report: Report) -> Section | None:
     """A sentence for each variant and measure. A study of factors has none: its factors are compared instead."""
     found = [(variant.name, list(variant.findings.values())) for variant in report.variants if variant.findings]
+    found = [*noted(report), *found]
     if report.factors or not found:
         return None
     return Section("findings", "Findings", report.study.comparison.explanation, findings=found)
@@ -27,7 +28,13 @@ def factors(report: Report) -> Section | None:
         return None
     tables = [factor_table(each, each is report.factors[0]) for each in report.factors]
     same = [(each.name, [each.findings["same_losses"]]) for each in report.variants if "same_losses" in each.findings]
-    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=same, tables=tables)
+    said = [*noted(report), *same]
+    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=said, tables=tables)
+
+
+def noted(report: Report) -> list[tuple[str, list[str]]]:
+    """The notes of each variant, one by one, so that the page shows all of them."""
+    return [(variant.name, [note]) for variant in report.variants for note in variant.notes]
 
 
 def factor_table(found: FactorResults, first: bool) -> Table:

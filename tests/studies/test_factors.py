@@ -171,7 +171,10 @@ def test_a_study_of_factors_runs_every_combination(tmp_path: Path, monkeypatch: 
 def test_a_fractional_design_says_what_it_cannot_tell_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    factors = {name: {"0": {}, "1": {"training": {"clip": 1.0 + place}}} for place, name in enumerate("abc")}
+    factors = {
+        name: {"0": {}, "1": {"training": {field: 2}}}
+        for name, field in zip("abc", ("batch", "log_every", "steps"), strict=True)
+    }
     file = write_study(tmp_path, {"variants": None, "factors": factors, "design": {"name": "fractional", "resolution": 3}})
     command = CommandLine(monkeypatch, capsys)
     found = document(command("study", "plan", file, "--no-time", "--json"))
