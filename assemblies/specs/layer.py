@@ -79,19 +79,12 @@ class LayerSpec(Spec):
             return document
         groups = [group if isinstance(group, list | tuple) else (group,) for group in order]
         known = list(dict.fromkeys(name for group in groups for name in group if isinstance(name, str)))
-        others = set(branches).difference(known)
-        problems = [
-            Problem(
-                f"branches.{name}",
-                "a branch that order does not name",
-                f"one of {', '.join(known[:MOST_IN_LAYER])}, or {name!r} in order too",
-                suggest(name, known[:MOST_IN_LAYER]),
-            )
-            for name in branches
-            if name in others
-        ]
-        if problems:
-            raise nested(problems)
+        present = [name for name in known if name in branches]
+        if others := [name for name in branches if name not in present]:
+            found, expected = "a branch that order does not name", f"one of {', '.join(present)}" if present else "none"
+            added = "To add a branch of this name, name it in order too."
+            near = {name: suggest(name, present) or suggest(name, known[:MOST_IN_LAYER]) for name in others}
+            raise nested([Problem(f"branches.{name}", found, expected, f"{near[name]} {added}".strip()) for name in others])
         return document
 
     @model_validator(mode="after")

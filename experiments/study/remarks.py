@@ -27,12 +27,10 @@ def remarks(spec: ModelSpec) -> Iterator[str]:
         merged = [name for name in readers if AttentionFields.of(layer.branches[name]).mask is not None]
         read = read or bool(readers)
         if merged and len(readers) > 1:
-            names = [f"{cut_middle(name, LONGEST_NAME)} ({layer.branches[name].name})" for name in readers]
-            other = next((name for name in readers if name not in merged), readers[-1])
-            yield (
-                f"layer {index} of its decoder reads the encoder more than once, in {' and '.join(names)}. To remove a branch, "
-                f'set it to null, as in `"{cut_middle(other, LONGEST_NAME)}": null`.'
-            )
+            names = ", ".join(f"{cut_middle(name, LONGEST_NAME)} ({layer.branches[name].name})" for name in readers)
+            other = cut_middle(next((name for name in readers if name not in merged), readers[-1]), LONGEST_NAME)
+            remedy = f'If one is meant, remove the other, as with `"{other}": null`.'
+            yield f"layer {index} of its decoder reads the encoder in {len(readers)} branches: {names}. {remedy}"
             return
     if not read:
         yield "no block of its decoder reads the encoder."

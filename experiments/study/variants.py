@@ -24,6 +24,8 @@ PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")
 SETTINGS = ("training", "weights")
 """Keys of a patch that refer to the study, not to the model."""
+SHORT = 4
+"""Characters of a name that is too short to resemble another one by more than chance."""
 LONGEST = 100
 """Characters of a variant's name in the name of a trial's folder."""
 
@@ -140,8 +142,8 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         settings = merge_patch(settings, {name: patch[name] for name in SETTINGS if name in patch}, StudySpec)
     weights = settings.get("weights")
     if not isinstance(weights, str | Mapping):
-        found = "null" if weights is None else shorten(weights)
-        raise SpecError(Problem("weights", found, f"{NEW}, a folder, a hub id, or {{convert: ...}}"))
+        found, remedy = ("null", f'Write "{NEW}" for new weights.') if weights is None else (shorten(weights), "")
+        raise SpecError(Problem("weights", found, f"{NEW}, a folder, a hub id, or {{convert: ...}}", remedy))
     training = TrainingSpec.read(settings.get("training"), where="training")
     check_ignored(training, *combination.patches)
     made = initialise(study.base, weights, model_patches(combination.patches), folder)
@@ -170,8 +172,14 @@ def model_patches(patches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     known = sorted({SCALE, *SETTINGS, *fields_of(ModelSpec)})
     unknown = {name: value for patch in found for name, value in patch.items() if value is not None and name not in known}
     if unknown:
+        settings = "`training` says how a variant is trained, `weights` where its weights come from."
         raise SpecError(
-            Problem(name, f"an unknown field with value {shorten(value)}", f"one of {', '.join(known)}", suggest(name, known))
+            Problem(
+                name,
+                f"an unknown field with value {shorten(value)}",
+                f"one of {', '.join(known)}",
+                f"{suggest(name, known) if len(name) > SHORT else ''} {settings}".strip(),
+            )
             for name, value in unknown.items()
         )
     return found
