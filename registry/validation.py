@@ -91,9 +91,12 @@ def problem_of(detail: ErrorDetails, path: str, around: Iterable[Holder] = (), h
         names = " or ".join(map(repr, names_of(here)))
         return Problem(join_path(path, "name"), "nothing", f"{names}: this field is required" if names else REQUIRED)
     if kind == "extra_forbidden":
-        known, name = fields_of(around), detail["loc"][-1]
-        deeper = [f"{field}.{name}" for field, held in known.items() if name in fields_of(held)]
-        remedy = f"Did you mean {' or '.join(map(repr, deeper[:3]))}?" if deeper else suggest(name, known)
+        known, name = fields_of(around), str(detail["loc"][-1])
+        meant = [field for field in known if name == initials(field)]
+        meant += [
+            f"{field}.{inner}" for field, held in known.items() for inner in fields_of(held) if name in (inner, initials(inner))
+        ]
+        remedy = f"Did you mean {' or '.join(map(repr, meant[:3]))}?" if meant else suggest(name, known)
         return Problem(path, f"an unknown field with value {found}", f"one of {', '.join(known)}", remedy)
     expected = EXPECTED.get(kind, "another value").format_map(context)
     if kind == "union_tag_invalid":
@@ -101,6 +104,12 @@ def problem_of(detail: ErrorDetails, path: str, around: Iterable[Holder] = (), h
     if expected == "an object":
         return Problem(path, found, expected, as_object(detail["input"], here))
     return Problem(path, found, expected, near(detail["input"], expected) if kind in ("literal_error", "enum") else "")
+
+
+def initials(field: str) -> str:
+    """The first letters of a field of several words, `lr` of `learning_rate`; a field of one word itself."""
+    words = field.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else field
 
 
 def as_object(value: object, specs: Iterable[Holder]) -> str:

@@ -211,6 +211,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"decoder": {"layer": {"branches": {"extra": {"name": "mlp", "hidden": 4}}}}},
         r"decoder\.layer\.branches\.extra: found a branch that order does not name",
     ),
+    "a misspelt branch, whose fields are missing": (
+        {"encoder": {"layer": {"branches": {"attention": {"name": "differential_attention"}}}}},
+        r"encoder\.layer\.branches\.attention: found a branch that order does not name, expected one of self_attention, "
+        r"feed_forward\. Did you mean 'self_attention'\? To add a branch of this name, name it in order too\.$",
+    ),
+    "a branch that order names, of which a field is missing": (
+        {"encoder": {"layer": {"order": ["self_attention", "more", "feed_forward"], "branches": {"more": {"name": "mlp"}}}}},
+        r"encoder\.layer\.branches\.more\.hidden: found nothing, expected a value: this field is required",
+    ),
     "a branch twice in order": ({"decoder": {"layer": {"order": ["self_attention"] * 2}}}, r"decoder\.layer"),
     "a schema version before the first": ({"schema_version": 0}, r"schema_version: found 0, expected a number greater than or"),
 }

@@ -1,6 +1,6 @@
 """The spec of a layer: named residual branches, their order, and the placement of norms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
@@ -8,11 +8,13 @@ from torch import nn
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.blocks.attention.mask_spec import AttentionFields
-from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten
+from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten, suggest
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
 Placement = Literal["pre", "post", "inner_post", "sandwich"]
+MOST_IN_LAYER = 64
+"""Branches of a layer, and norms of single ones."""
 TAKEN = frozenset(("initial", "layer_input", "output_scale", "parallel_groups", "spec", *dir(nn.Module())))
 """Attributes of the module of a layer, which cannot be names of branches too."""
 Group = str | Annotated[tuple[str, ...], Field(min_length=1), Strict(False)]
@@ -40,7 +42,7 @@ class LayerSpec(Spec):
     """Residual branches around one hidden state, in `order`."""
 
     norm: Norm = Field(description="Norm of each branch.")
-    norms: Annotated[dict[str, Norm], Field(max_length=64), AfterValidator(freeze)] = Field(
+    norms: Annotated[dict[str, Norm], Field(max_length=MOST_IN_LAYER), AfterValidator(freeze)] = Field(
         default={}, description="Norms of single branches, by name, in place of `norm`."
     )
     placement: Placement = Field(
@@ -54,7 +56,7 @@ class LayerSpec(Spec):
         "in a nested list are parallel: all read the same hidden states, each through its own norm, and are added one after "
         "another (GPT-NeoX; Black et al. 2022, arXiv 2204.06745, section 2.1)."
     )
-    branches: Annotated[dict[str, Branch], Field(max_length=64), AfterValidator(freeze)] = Field(
+    branches: Annotated[dict[str, Branch], Field(max_length=MOST_IN_LAYER), AfterValidator(freeze)] = Field(
         description="Attention and feed-forward blocks by name."
     )
     residual: Annotated[BlockSpec, Slot("residual")] = Field(
@@ -68,14 +70,29 @@ class LayerSpec(Spec):
         "(Gemma 4). Default: none.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_branches(cls, document: Any) -> Any:
+        """Branches that order does not name, before their fields are validated: of a misspelt name, most are missing."""
+        order, branches = (document.get(name) if isinstance(document, Mapping) else None for name in ("order", "branches"))
+        if not isinstance(order, list | tuple) or not isinstance(branches, Mapping) or len(branches) > MOST_IN_LAYER:
+            return document
+        groups = [group if isinstance(group, list | tuple) else (group,) for group in order]
+        known = list(dict.fromkeys(name for group in groups for name in group if isinstance(name, str)))
+        present = [name for name in known if name in branches]
+        if others := [name for name in branches if name not in present]:
+            found, expected = "a branch that order does not name", f"one of {', '.join(present)}" if present else "none"
+            added = "To add a branch of this name, name it in order too."
+            near = {name: suggest(name, present) or suggest(name, known[:MOST_IN_LAYER]) for name in others}
+            raise nested([Problem(f"branches.{name}", found, expected, f"{near[name]} {added}".strip()) for name in others])
+        return document
+
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:
         names = [name for group in self._order for name in group]
         named = set(names)
         problems = []
         for name in self.branches:
-            if name not in named:
-                problems.append(Problem(f"branches.{name}", "a branch that order does not name", f"{name!r} in order"))
             if not name.isidentifier() or name.startswith("_"):
                 expected = "a name of letters, digits and underscores that starts with a letter"
                 problems.append(Problem(f"branches.{name}", "this name", expected))

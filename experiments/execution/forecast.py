@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
 from pairform.experiments.results.noise import Noise, noise_of
@@ -33,6 +34,8 @@ class VariantForecast:
     law:          N, D and C of its point on a ladder, by name, as in its results; D of the longest examples. Else empty.
     carried_parameters: of the checkpoints that it starts from; None: all weights are new.
     also:         other variants that are the same, and have no trials.
+    remarks:      what is probably not meant in it, as sentences about it.
+    match:        its size against the first variant's, as in `Match.row`, in a study that scales variants.
     """
 
     name: str
@@ -45,6 +48,8 @@ class VariantForecast:
     law: Mapping[str, int] = field(default_factory=dict)
     carried_parameters: int | None = None
     also: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    match: Mapping[str, Any] | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -165,6 +170,8 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
                 law_sizes(one, contents) if one.rung else {},
                 None if one.carried is None else one.carried.parameters,
                 one.also,
+                tuple(dict.fromkeys(remark for trial in trials for remark in trial.remarks)),
+                None if one.match is None else one.match.row,
             )
         )
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None

@@ -60,6 +60,7 @@ def run_study(
     wandb: str | None = None,
     command: list[str] | None = None,
     report: Report = lambda ended: None,
+    announce: Callable[[list[Trial]], None] = lambda planned: None,
 ) -> list[Trial]:
     """Run every trial that is not done yet.
 
@@ -79,6 +80,7 @@ def run_study(
         wandb: A project on Weights & Biases, to which metrics go too.
         command: The command line to record with the results.
         report: Called with each trial as it ends.
+        announce: Called with the planned trials before the first one starts.
 
     Returns:
         All trials of the study, by name. Some are not done if the study's minutes are over or if the run was stopped.
@@ -126,6 +128,7 @@ def run_study(
                 search.update()
             progress.ended(trial)
 
+        announce(planned)
         prepared: set[str] = set()
         for trials in rounds(out, study, planned, only):
             prepare(out, study, [trial for trial in trials if trial.name not in prepared], retry)
@@ -175,7 +178,10 @@ def updated(known: Trial, planned: Trial, retry: bool) -> Trial:
     """A known trial with what may change between runs, and planned again if it has failed and is to be retried."""
     known = known.at("planned") if retry and known.status == "failed" else known
     return known.model_copy(
-        update={name: getattr(planned, name) for name in ("number", "also", "spec", "match", "training", "sources", "costs")}
+        update={
+            name: getattr(planned, name)
+            for name in ("number", "also", "remarks", "spec", "match", "training", "sources", "costs")
+        }
     )
 
 

@@ -19,6 +19,7 @@ NOTES = ("same_losses", "time_to_loss")
 def findings(report: Report) -> Section | None:
     """A sentence for each variant and measure. A study of factors has none: its factors are compared instead."""
     found = [(variant.name, list(variant.findings.values())) for variant in report.variants if variant.findings]
+    found = [*noted(report), *found]
     if report.factors or not found:
         return None
     return Section("findings", "Findings", report.study.comparison.explanation, findings=found)
@@ -29,9 +30,14 @@ def factors(report: Report) -> Section | None:
     if not report.factors:
         return None
     tables = [factor_table(each, each is report.factors[0]) for each in report.factors]
-    notes = [(each.name, [each.findings[name] for name in NOTES if name in each.findings]) for each in report.variants]
-    told = [(name, sentences) for name, sentences in notes if sentences]
-    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=told, tables=tables)
+    own = [(each.name, [each.findings[name]]) for each in report.variants for name in NOTES if name in each.findings]
+    said = [*noted(report), *own]
+    return Section("factors", "Factors", FACTORS + report.study.comparison.explanation, findings=said, tables=tables)
+
+
+def noted(report: Report) -> list[tuple[str, list[str]]]:
+    """The notes of each variant, one by one, so that the page shows all of them."""
+    return [(variant.name, [note]) for variant in report.variants for note in variant.notes]
 
 
 def factor_table(found: FactorResults, first: bool) -> Table:

@@ -69,6 +69,7 @@ class Variant:
     measured:    mean and interval of each measure.
     change:      of the loss from the first variant at the same point of the grid, paired by seed; None for the first itself.
     findings:    what was found of each measure, as sentences without a subject.
+    notes:       what to know about it apart from its results, as such sentences.
     curves:      by split and measure.
     unread:      number of unreadable lines of metrics, by trial.
     """
@@ -82,6 +83,7 @@ class Variant:
     measured: dict[str, Measured]
     change: Measured | None
     findings: dict[str, str]
+    notes: tuple[str, ...]
     curves: dict[tuple[str, str], Curve]
     unread: dict[str, int]
 
@@ -179,6 +181,7 @@ def read_variant(
         measured={key: Measured(**found) for key, found in row["results"].items()},
         change=Measured(*(change[name] for name in ("mean", "half_width", "seeds"))) if change else None,
         findings=findings(row),
+        notes=notes(row),
         curves=read_curves({seed: lines for seed, (lines, _) in metrics.items()}),
         unread={trial.name: count for trial in done if (count := metrics[trial.seed][1])},
     )
@@ -187,13 +190,19 @@ def read_variant(
 def findings(row: dict[str, Any]) -> dict[str, str]:
     """What was found of each measure, and of how long it takes to the first variant's loss."""
     found = {}
-    if "also" in row:
-        names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row["also"])
-        found["also"] = f"The same model, training and weights as {names}, which has no trials of its own."
     if "same_losses" in row:
         found["same_losses"] = same_losses(cut_middle(row["same_losses"], LONGEST_NAME))
     found |= {measure: each["finding"] for measure, each in row.get("difference", {}).items()}
-    return found | ({"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {})
+    found |= {"time_to_loss": row["time_to_loss"]["finding"]} if found and "time_to_loss" in row else {}
+    return found
+
+
+def notes(row: dict[str, Any]) -> tuple[str, ...]:
+    """What to know about a variant apart from its results."""
+    names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row.get("also", ()))
+    same = f"The same model, training and weights as {names}, which has no trials of its own."
+    remarks = (remark[:1].upper() + remark[1:] for remark in row.get("remarks", ()))
+    return (*((same,) if names else ()), *remarks)
 
 
 def differences(study: StudySpec, trial: Trial) -> dict[str, tuple[Any, Any]]:

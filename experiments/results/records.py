@@ -47,6 +47,7 @@ class Match(Spec):
     wanted: Annotated[int | float, Field(gt=0)] = Field(description="Size of the first variant; seconds of a training step.")
     found: int | float = Field(description="Size of this variant.")
     tolerance: float | None = Field(default=None, description="Largest difference that the study allows, as a fraction.")
+    changed: Patch = Field(default={}, description="What was scaled: paths in the model's spec, with values before and after.")
 
     @property
     def difference(self) -> float:
@@ -57,6 +58,11 @@ class Match(Spec):
     def matched(self) -> bool:
         """Whether the difference is within the tolerance."""
         return self.tolerance is None or abs(self.difference) <= self.tolerance
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a document, with the difference and whether it is within the tolerance."""
+        return self.model_dump(mode="json") | {"difference": self.difference, "matched": self.matched}
 
     @property
     def caution(self) -> str:
@@ -137,6 +143,9 @@ class Trial(Spec):
     also: Annotated[tuple[str, ...], Strict(False)] = Field(
         default=(), description="Other variants with the same model, training and weights. They have no trials of their own."
     )
+    remarks: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="What is probably not meant in the variant, as sentences about it."
+    )
     costs: Patch = Field(default={}, description="Parameters, FLOPs and cache bytes at the longest lengths of the data.")
     status: Status = Field(default="planned", description="Progress.")
     error: str | None = Field(default=None, description="Message of a failed trial.")
@@ -145,8 +154,9 @@ class Trial(Spec):
     @property
     def plan(self) -> dict[str, Any]:
         """What was decided before it started."""
-        progress: dict[str, Any] = dict.fromkeys(("number", "point", "also", "costs", "status", "error", "attempts"), True)
-        progress |= {"match": {"tolerance"}, "training": {"checkpoint_every"}, "sources": {"__all__": {"modified"}}}
+        names = ("number", "point", "also", "remarks", "costs", "status", "error", "attempts")
+        progress: dict[str, Any] = dict.fromkeys(names, True)
+        progress |= {"match": {"tolerance", "changed"}, "training": {"checkpoint_every"}, "sources": {"__all__": {"modified"}}}
         return self.model_dump(mode="json", exclude=progress)
 
     @property

@@ -30,9 +30,9 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
         fewer than three values) and number of seeds of each measure; `rank` by loss, as in `ranks`; `difference`: of loss and
         other measures from the first variant at the same point of the grid, paired by seed, so that the noise they share
         cancels, with the fields of `Comparison`, the direction that is `better`, and what was found as a sentence, `finding`;
-        `also`: other variants that are the same, in whose rows its name is `same_as`; `same_losses`: a variant above whose
-        losses are the same; `time_to_loss`: how many seeds reach the first variant's loss, in a study that asks; `match`: its
-        size against the first variant's, in a study that scales variants.
+        `also`: other variants that are the same, in whose rows its name is `same_as`; `remarks`: what is probably not meant in
+        it; `same_losses`: a variant above whose losses are the same; `time_to_loss`: how many seeds reach the first variant's
+        loss, in a study that asks; `match`: its size against the first variant's, in a study that scales variants.
 
     Raises:
         OutputError: `study` is not a study's folder.
@@ -59,12 +59,14 @@ def summarise(study: Path, recipe: Recipe = "tuned") -> list[dict[str, Any]]:
                 row["difference"][each.measure] = asdict(each) | {"better": better[each.measure], "finding": finding}
         if own[0].also:
             row["also"] = list(own[0].also)
+        if own[0].remarks:
+            row["remarks"] = list(own[0].remarks)
         if variant in same:
             row["same_losses"] = same[variant]
         if variant in times:
             row["time_to_loss"] = times[variant].document()
         if match is not None:
-            row["match"] = match.model_dump() | {"difference": match.difference, "matched": match.matched}
+            row["match"] = match.row
         rows.append(row)
         rows += [second_row(name, row) for name in own[0].also]
     sweeps = read_sweeps(study) if recipe == "tuned" else {}

@@ -9,7 +9,9 @@ from pydantic import Field, Strict, ValidationError, ValidatorFunctionWrapHandle
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.statistics.factorial import MOST_FACTORS, generators, runs
-from pairform.registry import DocumentOf, Patch, Problem, Spec, shorten
+from pairform.experiments.study.values import comparable
+from pairform.registry import DocumentOf, Patch, Problem, Spec, join_path, shorten
+from pairform.registry.documents import PARTS
 
 Levels = Mapping[str, str]
 """A level by factor."""
@@ -82,6 +84,34 @@ def check_factors(factors: Factors, design: Design) -> Iterator[Problem]:
             elif chosen in seen:
                 yield Problem(where, "a combination that was listed before", "each combination once")
             seen.append(chosen)
+
+
+def check_combinations(factors: Factors, design: Design) -> Iterator[Problem]:
+    """Levels of two factors that set one field to different values, and are combined in a valid design."""
+    if isinstance(design, ChosenDesign):
+        combined = [pair for chosen in design.combinations for pair in itertools.combinations(chosen.items(), 2)]
+    else:  # of a fraction, any two levels meet too: its resolution is 3 or more
+        levels = [[(factor, level) for level in each] for factor, each in factors.items()]
+        combined = [pair for one, other in itertools.combinations(levels, 2) for pair in itertools.product(one, other)]
+    for (factor, level), (later, other) in dict.fromkeys(combined):
+        if path := conflict(factors[factor][level], factors[later][other]):
+            yield Problem(
+                f"factors.{later}.{other}",
+                f"{path}, which factors.{factor}.{level} sets to another value",
+                "a field that only one level of a combination sets",
+                'Leave this combination out with {"name": "chosen", "combinations": [...]} as the design, or write variants '
+                "instead of factors.",
+            )
+
+
+def conflict(patch: Any, other: Any, path: str = "") -> str:
+    """The path of a field that two patches set to different values, or an empty string."""
+    if isinstance(patch, Mapping) and isinstance(other, Mapping):
+        if path in PARTS and patch and "extends" in other and "extends" not in patch:
+            return path  # a stack that extends another one replaces what was there
+        inside = (conflict(value, other[key], join_path(path, key)) for key, value in patch.items() if key in other)
+        return next(filter(None, inside), "")
+    return "" if comparable(patch) == comparable(other) else path
 
 
 def count_combinations(factors: Factors, design: Design) -> int:

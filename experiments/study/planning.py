@@ -17,6 +17,7 @@ from pairform.experiments.evaluation.gathering import check
 from pairform.experiments.results.records import NEW, TRIALS, SourceFile, Trial
 from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.ladder import resolved_base
+from pairform.experiments.study.remarks import one_of_equals, remarks
 from pairform.experiments.study.size_matching import SizeMatching
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.variants import Combination, Variant, combination, make_variant
@@ -129,7 +130,7 @@ def make_variants(
             if variant.rung:
                 steps = variant.training.steps * variant.training.batch
                 found = {**found, **training_costs(variant.spec, lengths, variant.training.dtype, steps)}
-            variants.append(replace(variant, costs=found))
+            variants.append(replace(variant, costs=found, remarks=tuple(remarks(variant.spec))))
         except PairformError as error:
             shared = isinstance(error, CheckpointError)  # its problems name files
             for problem in error.problems:
@@ -183,25 +184,12 @@ def trials_for(study: StudySpec, contents: StudyContents, variants: list[Variant
             sources=sources[variant.full_name],
             match=variant.match,
             also=variant.also,
+            remarks=variant.remarks,
             costs=freeze(variant.costs),
         )
         for stage, seed in study.stages
         for variant in variants
     ]
-
-
-def one_of_equals(study: StudySpec, variants: list[Variant]) -> list[Variant]:
-    """The variants without those that are another one under a second name, which that one lists in `also`.
-
-    Of factors and tuned values every combination is kept, since effects and choices are computed from all.
-    """
-    if study.factors or study.tune:
-        return variants
-    names: dict[str, list[str]] = {}
-    for variant in variants:
-        names.setdefault(variant.identity, []).append(variant.name)
-    first = {own[0]: tuple(own[1:]) for own in names.values()}
-    return [replace(variant, also=first[variant.name]) for variant in variants if variant.name in first]
 
 
 def source_files(variant: Variant) -> tuple[SourceFile, ...]:

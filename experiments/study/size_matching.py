@@ -15,7 +15,7 @@ from pairform.experiments.study.limits import MatchSpec
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.steps import step_seconds
 from pairform.experiments.study.variants import Variant, make_variant
-from pairform.registry import Problem, SpecError, merge_patch, patch_at, read_json, thaw
+from pairform.registry import Problem, SpecError, difference, freeze, merge_patch, patch_at, read_json, thaw
 from pairform.training.costs.trials import costs
 from pairform.training.settings import TrainingSpec
 
@@ -74,7 +74,9 @@ class SizeMatching:
             self.found[kinds] = self.earlier(variant) or self.search(variant, self.first[point])
         patch, reached = self.found[kinds]
         changed = replace(variant, patches=(*variant.patches, patch))
-        return replace(make_variant(self.study, changed, self.folder) if patch else variant, match=reached)
+        sized = make_variant(self.study, changed, self.folder) if patch else variant
+        sizes = difference(variant.spec.document(), sized.spec.document())
+        return replace(sized, match=reached.model_copy(update={"changed": freeze(sizes)}))
 
     def search(self, variant: Variant, first: Variant) -> Found:
         """The patch that brings a variant closest to the first one, and its size."""

@@ -18,6 +18,7 @@ from pairform.experiments.study.factors import (
     Factors,
     FullDesign,
     Levels,
+    check_combinations,
     check_factors,
     combinations,
     count_combinations,
@@ -146,6 +147,8 @@ class StudySpec(Spec):
         if count > self.budget.trials:
             remedy = "Shorten the grid, or raise budget.trials."
             yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
+        elif self.factors:
+            yield from check_combinations(self.factors, self.design)
 
     def _check_measures(self) -> Iterator[Problem]:
         yield from check_measures(self.measures)

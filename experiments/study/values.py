@@ -7,6 +7,7 @@ from pydantic import Strict
 
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Problem, shorten, thaw
+from pairform.registry.validation import initials
 from pairform.training.settings import OptimizerSpec, TrainingSpec
 
 Values = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
@@ -36,6 +37,7 @@ def misplaced(name: str) -> str:
     """The path in the study of a setting of `training` that stands where a field of the model does; else an empty string."""
     places = {name: f"training.{name}" for name in TrainingSpec.model_fields}
     places |= {name: f"training.optimizer.{name}" for name in OptimizerSpec.model_fields if name != "name"}
+    places |= {initials(field): place for field, place in places.items() if initials(field) not in places}
     return "" if name in ModelSpec.model_fields else places.get(name, "")
 
 

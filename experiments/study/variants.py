@@ -12,16 +12,20 @@ from typing import Any
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.experiments.results.records import NEW, Carried, Match, Weights
 from pairform.experiments.study.factors import Levels
+from pairform.experiments.study.ladder import SCALE
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.values import misplaced
 from pairform.experiments.study.weights import initialise
-from pairform.registry import Problem, SpecError, merge_patch, patch_at, shorten, thaw
+from pairform.registry import Problem, SpecError, merge_patch, patch_at, shorten, suggest, thaw
+from pairform.registry.merge import fields_of
 from pairform.training.settings import TrainingSpec, check_ignored
 
 PLAIN = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9._=-]+")
 SETTINGS = ("training", "weights")
 """Keys of a patch that refer to the study, not to the model."""
+SHORT = 4
+"""Characters of a name that is too short to resemble another one by more than chance."""
 LONGEST = 100
 """Characters of a variant's name in the name of a trial's folder."""
 
@@ -83,6 +87,7 @@ class Variant(Combination):
     carried: how much of them comes from there; None: they are new.
     files:   the weight files of the source by name.
     also:    other variants of the study that are the same.
+    remarks: what is probably not meant, as sentences about it.
     costs:   of its model at the longest lengths of the data.
     """
 
@@ -93,6 +98,7 @@ class Variant(Combination):
     files: Mapping[str, Path] = field(default_factory=dict)
     match: Match | None = None
     also: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     costs: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -136,7 +142,8 @@ def make_variant(study: StudySpec, combination: Combination, folder: Path) -> Va
         settings = merge_patch(settings, {name: patch[name] for name in SETTINGS if name in patch}, StudySpec)
     weights = settings.get("weights")
     if not isinstance(weights, str | Mapping):
-        raise SpecError(Problem("weights", shorten(weights), f"{NEW}, a folder, a hub id, or {{convert: ...}}"))
+        found, remedy = ("null", f'Write "{NEW}" for new weights.') if weights is None else (shorten(weights), "")
+        raise SpecError(Problem("weights", found, f"{NEW}, a folder, a hub id, or {{convert: ...}}", remedy))
     training = TrainingSpec.read(settings.get("training"), where="training")
     check_ignored(training, *combination.patches)
     made = initialise(study.base, weights, model_patches(combination.patches), folder)
@@ -162,4 +169,17 @@ def model_patches(patches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     wrong = [(name, belongs) for patch in found for name in patch if (belongs := misplaced(name))]
     if wrong:
         raise SpecError(Problem(name, "a setting of `training` in a patch on the model", belongs) for name, belongs in wrong)
+    known = sorted({SCALE, *SETTINGS, *fields_of(ModelSpec)})
+    unknown = {name: value for patch in found for name, value in patch.items() if value is not None and name not in known}
+    if unknown:
+        settings = "`training` says how a variant is trained, `weights` where its weights come from."
+        raise SpecError(
+            Problem(
+                name,
+                f"an unknown field with value {shorten(value)}",
+                f"one of {', '.join(known)}",
+                f"{suggest(name, known) if len(name) > SHORT else ''} {settings}".strip(),
+            )
+            for name, value in unknown.items()
+        )
     return found

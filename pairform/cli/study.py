@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pairform.cli.display.remarks import print_remarks
 from pairform.cli.display.study import progress_line, show
 from pairform.cli.interruption import stop_message
 from pairform.cli.options import FieldPath, Json, Slurm, given_path, parse_named, parse_slurm, print_json
@@ -12,6 +13,7 @@ from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
     from pairform.experiments.execution.progress import Ended
+    from pairform.experiments.results.records import Trial
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare variants of a model: train and measure each.")
 Settings = Annotated[
@@ -57,6 +59,10 @@ def run(
         if not as_json:
             print(printable(progress_line(ended)), flush=True)
 
+    def announce(planned: "list[Trial]") -> None:
+        if not as_json:
+            print_remarks((trial.variant, trial.also, trial.remarks) for trial in planned)
+
     with stop_message("interrupted; run the same command to continue"):
         from pairform.experiments.execution.run import run_study
         from pairform.experiments.results.sweeps import sweeps_of
@@ -75,6 +81,7 @@ def run(
             wandb=wandb,
             command=["pairform", *sys.argv[1:]],
             report=report,
+            announce=announce,
         )
     show(target, as_json)
     left = sum(trial.status not in ("done", "failed") for trial in trials)

@@ -34,6 +34,16 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"training": {"learning_rate": 0.1}},
         ["training.learning_rate", "Did you mean 'optimizer.learning_rate'?"],
     ),
+    "an abbreviation of a setting": ({"training": {"lr": 0.1}}, ["training.lr", "Did you mean 'optimizer.learning_rate'?"]),
+    "an abbreviation of a setting in a variant": (
+        {"variants": {"odd": {"lr": 0.1}}},
+        ["variant 'odd': lr: found a setting of `training`", "expected training.optimizer.learning_rate."],
+    ),
+    "a field that a variant does not have": (
+        {"variants": {"odd": {"init": "new"}}},
+        ["variant 'odd': init: found an unknown field with value 'new'", " training, ", ", weights.", "`weights` where its"],
+    ),
+    "a misspelt stack": ({"variants": {"odd": {"decodr": {"depth": 2}}}}, ["decodr", "Did you mean 'decoder' or 'encoder'?"]),
     "a design by its name alone": ({"design": "full"}, ['design: found \'full\', expected an object. Write {"name": "full"}.']),
     "what to match by alone": ({"match": "flops"}, ['Write {"by": "flops"}.']),
     "a length of texts": (

@@ -1,6 +1,8 @@
 """Factors: which combinations of their levels are run, and what their effects are."""
 
+import contextlib
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from pairform.experiments.study.factor_results import factor_results
 from pairform.experiments.study.planning import plan_trials, read_study
 from pairform.registry import SpecError, merge_patch
 from tests.command_line.runner import CommandLine, document
-from tests.studies.small_study import run, write_study
+from tests.studies.small_study import STUDY, run, write_study
 
 RULES = ComparisonSpec()
 SIZES = {
@@ -188,7 +190,8 @@ def test_a_measure_that_a_combination_lacks_has_no_effects_and_a_reason(
 def test_a_fractional_design_says_what_it_cannot_tell_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    factors = {name: {"0": {}, "1": {"training": {"clip": 1.0 + place}}} for place, name in enumerate("abc")}
+    fields = {"a": "batch", "b": "log_every", "c": "steps"}
+    factors = {name: {"0": {}, "1": {"training": {field: 2}}} for name, field in fields.items()}
     file = write_study(tmp_path, {"variants": None, "factors": factors, "design": {"name": "fractional", "resolution": 3}})
     command = CommandLine(monkeypatch, capsys)
     found = document(command("study", "plan", file, "--no-time", "--json"))
@@ -229,9 +232,45 @@ def planned(file: Path) -> list[Trial]:
             {"factors": {"width": {"odd": {"decoder": {"dept": 3}}}}},
             "combination 'width=odd rate=high' and 2 others: decoder.dept",
         ),
+        (
+            {"factors": {"hidden": {"16": {}, "24": {"decoder": {"layer": {"branches": {"feed_forward": {"hidden": 24}}}}}}}},
+            "factors.hidden.24: found decoder.layer.branches.feed_forward.hidden, which factors.width.wide sets to another ",
+        ),
+        (
+            {"factors": {"stack": {"own": {}, "other": {"decoder": {"extends": "t5gemma-s-s"}}}}},
+            "factors.stack.other: found decoder, which factors.width.wide sets to another value",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_path(tmp_path: Path, patch: dict[str, Any], said: str) -> None:
     file = write_study(tmp_path, merge_patch({"variants": None, "factors": FACTORS}, patch))
     with pytest.raises(SpecError, match=said):
         planned(file)
+
+
+DIFFER: dict[str, tuple[Any, Any, bool]] = {
+    "numbers": ({"kv_heads": 1}, {"kv_heads": 2}, True),
+    "equal numbers": ({"kv_heads": 1}, {"kv_heads": 1.0}, False),
+    "null and an object": (None, {"kv_heads": 1}, True),
+    "an object and null": ({"kv_heads": 1}, None, True),
+    "two nulls": (None, None, False),
+    "other fields": ({"kv_heads": 1}, {"softcap": 2.0}, False),
+    "lists": ({"order": [1, 2]}, {"order": [1, 3]}, True),
+}
+
+
+@pytest.mark.parametrize("case", DIFFER)
+def test_levels_that_set_a_field_to_different_values_are_not_combined(tmp_path: Path, case: str) -> None:
+    one, other, refused = DIFFER[case]
+    file = tmp_path / "study.json"
+    levels = [{"decoder": {"layer": {"branches": {"cross_attention": value}}}} for value in (one, other)]
+    factors = {name: {"base": {}, "changed": level} for name, level in zip("ab", levels, strict=True)}
+    document = STUDY | {"factors": factors}
+    del document["variants"]
+    apart = [{"a": "base", "b": "base"}, {"a": "changed", "b": "base"}, {"a": "base", "b": "changed"}]
+    file.write_text(json.dumps(document))
+    said = "factors.b.changed: found decoder.layer.branches.cross_attention.*factors.a.changed.*Leave this combination out"
+    with pytest.raises(SpecError, match=said) if refused else contextlib.nullcontext():
+        read_study(file)
+    file.write_text(json.dumps(document | {"design": {"name": "chosen", "combinations": apart}}))
+    assert list(read_study(file).arms) == ["a=base b=base", "a=changed b=base", "a=base b=changed"]

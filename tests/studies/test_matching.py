@@ -230,3 +230,29 @@ def test_a_learning_rate_does_not_change_the_size(tmp_path: Path, monkeypatch: p
     timer(monkeypatch, scale=3.0)
     again = plan_trials(study, tmp_path, gather(study, tmp_path), known_matches(out, study))
     assert [trial.plan for trial in again] == [trial.plan for trial in planned]
+
+
+def test_a_plan_says_what_was_changed_and_what_stays_unmatched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    match = {"by": "parameters", "tolerance": 0.05, "multiple": 2, "unmatched": "flag"}
+    file = write_study(tmp_path, WIDER | {"match": match, "variants": {"deep": {"decoder": {"depth": 8}}}})
+    command = CommandLine(monkeypatch, capsys)
+    planned = json.loads(command("study", "plan", file, "--no-time", "--json").out)
+    first, merged, deep = (row["match"] for row in planned["variants"])
+    assert first is None
+    assert merged["matched"]
+    assert not deep["matched"]
+    assert set(merged["changed"]) == {f"encoder.{HIDDEN}", f"decoder.{HIDDEN}"}
+    before, after = merged["changed"][f"encoder.{HIDDEN}"]
+    assert before == 64
+    study = read_study(file)
+    trial = next(trial for trial in plan_trials(study, tmp_path, gather(study, tmp_path)) if trial.match)
+    assert hidden(trial.spec)[0] == after
+    lines = command("study", "plan", file, "--no-time").out.splitlines()
+    assert lines[0].split()[-3:] == ["size", "vs", "first"]
+    assert re.search(r" parameters [+-]\d\.\d\d% \(tolerance 5%\) *$", lines[2])
+    (changed,) = [line for line in lines if line.startswith("merged: ")]
+    assert changed.startswith(f"merged: encoder.{HIDDEN} 64 -> {after}, decoder.{HIDDEN} 8 -> ")
+    (left,) = [line for line in lines if line.startswith("deep: ")]
+    assert re.search(r"\. Not matched: parameters \+\d+\.\d\d%, which may explain a difference\.$", left)

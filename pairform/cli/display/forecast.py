@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.printing import Sheet, print_wide
+from pairform.cli.display.remarks import matched, print_remarks, print_sentences, resized
 from pairform.cli.display.text import duration
 from pairform.registry.errors import printable
 
@@ -39,14 +40,16 @@ def print_forecast(found: "Forecast", difference: float | None, file: Path) -> N
     table, timed = Sheet(), found.seconds is not None
     sizes = ("N", "D", "C") if found.study.ladder else ("parameters", "FLOPs")
     starts = ("carried over",) if any(variant.carried_parameters is not None for variant in found.variants) else ()
-    for column in ("variant", "trials", *sizes, *starts, *(("ms a step", "time of all") if timed else ())):
+    ends = ("size vs first",) if any(variant.match is not None for variant in found.variants) else ()
+    for column in ("variant", "trials", *sizes, *starts, *(("ms a step", "time of all") if timed else ()), *ends):
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant in found.variants:
         times = (f"{1000 * (variant.step_seconds or 0):.1f}", duration(variant.seconds or 0)) if timed else ()
         law = [f"{number:.3g}" for number in variant.law.values()]
         counts = law or (f"{variant.parameters:,}", f"{variant.flops:,}")
         kept = [f"{variant.carried_parameters or 0:,}" for _ in starts]
-        table.add_row(variant.name, str(variant.trials), *counts, *kept, *times)
+        match = ["" if variant.match is None else matched(variant.match) for _ in ends]
+        table.add_row(variant.name, str(variant.trials), *counts, *kept, *times, *match)
     print_wide(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"
     print(f"{found.trials} trials{total}; at most {found.bytes / 1e6:,.1f} MB of disk.")
@@ -58,10 +61,8 @@ def print_forecast(found: "Forecast", difference: float | None, file: Path) -> N
 
         said = "no scaling law" if found.law is None else FORMULAS[found.law]
         print(f"The sizes identify {said}.")
-    for variant in found.variants:
-        if variant.also:
-            names = ", ".join(variant.also)
-            print(printable(f"{names}: the same model, training and weights as {variant.name}, and not run."))
+    print_sentences((variant.name, resized(variant.match)) for variant in found.variants if variant.match is not None)
+    print_remarks((variant.name, variant.also, variant.remarks) for variant in found.variants)
     for group in found.aliases:
         print(printable(f"Aliased: {', '.join(group)}."))
     for line in noise_lines(found, difference, file):

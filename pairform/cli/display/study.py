@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pairform.cli.display.remarks import LONGEST_NAME, matched, print_remarks
 from pairform.cli.options import print_json
 from pairform.registry.errors import cut_end, cut_middle, printable
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from pairform.experiments.results.sweeps import Recipe
     from pairform.experiments.study.factor_results import FactorResults
 
-LONGEST_NAME, LONGEST_LINE = 80, 1000
-"""Characters of a variant's name, and of a line about a trial."""
+LONGEST_LINE = 1000
+"""Characters of a line about a trial."""
 
 
 def progress_line(ended: "Ended") -> str:
@@ -92,10 +93,8 @@ def print_findings(rows: list[dict[str, Any]], factors: "list[FactorResults]", m
     for row in rows if not factors else ():
         for found in (row["difference"][name] for name in measures if name in row.get("difference", {})):
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {found['finding']}"))
+    print_remarks((row["variant"], row.get("also", ()), row.get("remarks", ())) for row in rows)
     for row in rows:
-        if "also" in row:
-            names = ", ".join(cut_middle(name, LONGEST_NAME) for name in row["also"])
-            print(printable(f"{names}: the same model, training and weights as {cut_middle(row['variant'], LONGEST_NAME)}."))
         if "same_losses" in row:
             other = cut_middle(row["same_losses"], LONGEST_NAME)
             print(printable(f"{cut_middle(row['variant'], LONGEST_NAME)}: {same_losses(other)}"))
@@ -117,12 +116,6 @@ def cells(row: dict[str, Any], others: list[str]) -> tuple[str, ...]:
         *(f"{found[name]['mean']:,.0f}" if name in found else "" for name in ("parameters", "flops")),
         matched(row["match"]) if "match" in row else "",
     )
-
-
-def matched(match: dict[str, Any]) -> str:
-    """As in `parameters +0.31% (tolerance 1%)`."""
-    allowed = "" if match["tolerance"] is None else f" (tolerance {100 * match['tolerance']:g}%)"
-    return f"{match['by']} {match['difference']:+.2%}{allowed}{'' if match['matched'] else ' not matched'}"
 
 
 def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") -> str:
