@@ -71,9 +71,9 @@ def dynamic_tanh(sheet: Sheet) -> tuple[float, float]:
     plot = Plot(sheet, 64, 48, (-8, 8), (-1, 1), WIDE)
     plot.axes((-8, -4, 0, 4, 8), (-1, 0, 1), ("input of a channel", "output before scale and bias"))
     for kind, alpha, shift in (("one", 0.5, -4), ("two", 0.2, 12)):
-        norm = DynamicTanh(DynamicTanh.Spec(alpha=alpha), Sizes(1))
-        for name, parameter in norm.named_parameters():
-            torch.nn.init.constant_(parameter, norm.initial(name, 0.0).value)
+        norm = DynamicTanh(DynamicTanh.Spec(bias=False), Sizes(1))
+        torch.nn.init.constant_(norm.alpha, alpha)
+        torch.nn.init.ones_(norm.weight)
         values = torch.linspace(-8, 8, 65)[:, None]
         points = zip(values[:, 0].tolist(), norm(values)[:, 0].tolist(), strict=True)
         plot.curve(list(points), kind, f"alpha {alpha:g}", shift)
@@ -88,7 +88,7 @@ def retention(sheet: Sheet) -> tuple[float, float]:
     decays = block.decay(torch.zeros(1, 1, 16, dtype=torch.float64))[0, :, 0]
     for head, (kind, decay) in enumerate(zip(COLOURS, decays.tolist(), strict=True)):
         points = [(n, torch.exp(torch.tensor(decay * n)).item()) for n in range(0, 257, 4)]
-        plot.curve(points, kind, f"head {head}: 1 - 1/{2 ** (5 + head)}", {0: 12, 1: -4}.get(head, 4))
+        plot.curve(points, kind, f"head {head}: 1 - 1/{2 ** (5 + head)}", {0: 4, 1: -10}.get(head, 2))
     return 640, 308
 
 

@@ -1,6 +1,7 @@
 """Matrices of masks, computed by the masks that attention kernels read."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def cells(mask: JoinedMask) -> list[list[str]]:
     return [[kind if cell else "off" for kind, cell in zip(kinds, row, strict=True)] for row in rows.tolist()]
 
 
-def own(given: MaskPattern, queries: int = SIDE, **tokens: torch.Tensor) -> JoinedMask:
+def own(given: MaskPattern, queries: int = SIDE, **tokens: Any) -> JoinedMask:
     """The mask of the last `queries` of eight tokens."""
     return JoinedMask((Mask(given, SIDE - queries, queries, 0, SIDE, **tokens),))
 
