@@ -25,7 +25,7 @@ class SinusoidalPosition(nn.Module):
         formula: ClassVar[str] = r"""
         $$y_{p, 2i} = x_{p, 2i} + \sin(p \theta^{-2i/d}), \qquad y_{p, 2i + 1} = x_{p, 2i + 1} + \cos(p \theta^{-2i/d})$$
 
-        for position $p$ and $0 \le i \lt d/2$.
+        for position $p$ and $0 \le i \lt d/2$, with the layout `interleaved`.
         """
         theta: PositiveFloat = Field(default=10000.0, description="Ratio of the longest to the shortest wavelength.")
         layout: Literal["interleaved", "halves"] = Field(

@@ -32,7 +32,7 @@ class RotaryPosition(nn.Module):
         $$y_{i + c/2} = x_{i + c/2} \cos(p \omega_i) + x_i \sin(p \omega_i), \qquad \omega_i = \theta^{-2i/c}$$
 
         for a query or key $x$ at position $p$ with $c$ rotated channels, and $0 \le i \lt c/2$. The product of a rotated query
-        and a rotated key depends on their distance only.
+        and a rotated key depends on their distance only. A `scaling` changes the frequencies $\omega_i$.
         """
         theta: PositiveFloat = Field(
             default=10000.0, description="Base of the rotation frequencies `theta ** (-2 i / channels)`."

@@ -88,7 +88,7 @@ def retention(sheet: Sheet) -> tuple[float, float]:
     decays = block.decay(torch.zeros(1, 1, 16, dtype=torch.float64))[0, :, 0]
     for head, (kind, decay) in enumerate(zip(COLOURS, decays.tolist(), strict=True)):
         points = [(n, torch.exp(torch.tensor(decay * n)).item()) for n in range(0, 257, 4)]
-        plot.curve(points, kind, f"head {head}: 1 - 1/{2 ** (5 + head)}", {0: 4, 1: -10}.get(head, 2))
+        plot.curve(points, kind, f"head {head}: 1 - 1/{2 ** (5 + head)}", {0: 4, 1: -8, 2: -2}.get(head, 4))
     return 640, 308
 
 

@@ -107,7 +107,7 @@ def cross_attention(sheet: Sheet) -> tuple[float, float]:
     sheet.text(24, STEP + 14, "self-attention", "soft")
     sheet.text(24 + STEP, STEP + 14, "cross-attention", "soft")
     legend(sheet, STEP + 44, source=True)
-    return 3 * STEP + 72, STEP + 68
+    return 3 * STEP + 96, STEP + 68
 
 
 def merged_attention(sheet: Sheet) -> tuple[float, float]:
@@ -116,7 +116,7 @@ def merged_attention(sheet: Sheet) -> tuple[float, float]:
         joined = JoinedMask((*own(given).parts, source(6, 1)))
         sheet.matrix(24 + number * (STEP + 6 * CELL), 48, cells(joined), f"one softmax, {title}", CELL)
     legend(sheet, STEP + 20, source=True)
-    return 2 * (STEP + 6 * CELL) + 8, STEP + 44
+    return 2 * (STEP + 6 * CELL) + 80, STEP + 44
 
 
 def legend(sheet: Sheet, y: float, *, source: bool = False) -> None:
