@@ -33,7 +33,8 @@ class MergedAttention(OwnSequenceAttention):
         $$s_{ij} = \frac{q_i^\top W_K x_j}{\sqrt{c}}, \qquad s'_{il} = \frac{q_i^\top W_K z_l}{\sqrt{c}}, \qquad
         v_j = W_V x_j, \qquad v'_l = W_V z_l$$
 
-        for own tokens $x_j$ with mask $m_{ij}$ and source tokens $z_l$. The position applies to $s_{ij}$, not to $s'_{il}$.
+        for own tokens $x_j$ with mask $m_{ij}$ and source tokens $z_l$. The position rotates $q_i$ and own keys, or
+        adds a bias to $s_{ij}$; the keys of the source have none.
         """
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:

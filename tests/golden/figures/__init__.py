@@ -40,7 +40,7 @@ FIGURES: Mapping[str, Figure] = {
         "What is added to four channels by position: sine waves whose length grows with the channel", curves.sinusoidal
     ),
     "attention-self_attention": Figure(
-        "Three masks as matrices of queries and keys; below, four query heads that read four, two or one key head",
+        "Three masks as matrices of queries and keys; below, four query heads with four, two or one key head",
         masks.self_attention,
     ),
     "attention-cross_attention": Figure(
@@ -56,7 +56,7 @@ FIGURES: Mapping[str, Figure] = {
         flows.latent,
     ),
     "attention-differential_attention": Figure(
-        "Two softmaxes of a pair of heads read the same values; the second, times lambda, is subtracted from the first",
+        "Two softmaxes of a pair of heads weight the same values; the second output, times lambda, is subtracted from the first",
         flows.differential,
     ),
     "attention-retention": Figure(
