@@ -205,8 +205,8 @@ class SelfAttention(OwnSequenceAttention):
         $$s_{ij} = \frac{q_i^\top k_j}{\sqrt{c}}, \qquad a_{ij} = \frac{m_{ij} \exp(s_{ij})}{\sum_l m_{il} \exp(s_{il})}, \qquad
         y_i = W_O \sum_j a_{ij} v_j$$
 
-        in each head of $c$ channels; $W_O$ projects all heads. The mask $m_{ij}$ is 1 where query $i$ may attend to key $j$, else
-        0. The position rotates $q_i$ and $k_j$ or adds a bias to $s_{ij}$. With $K$ key heads, query head $h$ of $H$, counted
+        in each head of $c$ channels; $W_O$ projects all heads. The mask $m_{ij}$ is 1 where query $i$ may attend to key $j$,
+        else 0. The position rotates $q_i$ and $k_j$ or adds a bias to $s_{ij}$. With $K$ key heads, query head $h$ of $H$, counted
         from 0, attends to key head $\lfloor h K / H \rfloor$.
         """
 

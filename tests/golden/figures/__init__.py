@@ -56,7 +56,7 @@ FIGURES: Mapping[str, Figure] = {
         flows.latent,
     ),
     "attention-differential_attention": Figure(
-        "Two softmaxes of a pair of heads weight the same values; the second output, times lambda, is subtracted from the first",
+        "Two softmaxes of a pair of heads weight the same values; the second output times lambda is subtracted from the first",
         flows.differential,
     ),
     "attention-retention": Figure(
