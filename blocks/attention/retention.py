@@ -35,8 +35,8 @@ class Retention(nn.Module):
 
         $$y_t = W_O \left( \mathrm{silu}(W_G x_t) \odot \mathrm{RMSNorm}(o_t) \right)$$
 
-        in each head of $c$ channels; $W_O$ projects all heads. The decay of head $h$, counted from 0, is
-        $\gamma_t = 1 - 2^{-5-h}$ if it is fixed, and $\gamma_t = \sigma(w_h^\top x_t)^{1/\tau}$ with the temperature $\tau$ if it is gated.
+        in each head of $c$ channels; $W_O$ projects all heads. The decay of head $h$, counted from 0, is $\gamma_t = 1 -
+        2^{-5-h}$ if it is fixed, and $\gamma_t = \sigma(w_h^\top x_t)^{1/\tau}$ with the temperature $\tau$ if it is gated.
         """
         heads: Annotated[PositiveInt, Scales("heads")] = Field(examples=[8], description="Number of heads.")
         head_dim: Annotated[PositiveInt | None, Scales("head_dim")] = Field(

@@ -206,8 +206,8 @@ class SelfAttention(OwnSequenceAttention):
         y_i = W_O \sum_j a_{ij} v_j$$
 
         in each head of $c$ channels; $W_O$ projects all heads. The mask $m_{ij}$ is 1 where query $i$ may attend to key $j$,
-        else 0. The position rotates $q_i$ and $k_j$ or adds a bias to $s_{ij}$. With $K$ key heads, query head $h$ of $H$, counted
-        from 0, attends to key head $\lfloor h K / H \rfloor$.
+        else 0. The position rotates $q_i$ and $k_j$ or adds a bias to $s_{ij}$. With $K$ key heads, query head $h$ of $H$,
+        counted from 0, attends to key head $\lfloor h K / H \rfloor$.
         """
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
