@@ -26,7 +26,8 @@ FIGURES: Mapping[str, Figure] = {
         "Where norms stand in a branch under the placements pre, post, inner_post and sandwich", flows.placements
     ),
     "position-rope": Figure(
-        "The product of a rotated query and a rotated key falls with the distance, faster with theta 10,000 than 1,000,000",
+        "The product of a rotated query and a rotated key falls with the distance, faster with a smaller theta; below, the "
+        "rotation of four pairs of channels at positions 0 to 7, slower from pair to pair",
         curves.rope,
     ),
     "position-alibi": Figure(
@@ -60,7 +61,9 @@ FIGURES: Mapping[str, Figure] = {
         flows.differential,
     ),
     "attention-retention": Figure(
-        "The share of a token that is left in the state falls exponentially, more slowly from head to head", curves.retention
+        "In a step, the state decays, and the product of key and value is added; below, the share of a token that is left in "
+        "the state falls exponentially, more slowly from head to head",
+        curves.retention,
     ),
     "feed_forward-gated": Figure(
         "The input is projected twice; one projection passes the activation and gates the other", flows.gated
@@ -68,6 +71,9 @@ FIGURES: Mapping[str, Figure] = {
     "feed_forward-mixture": Figure(
         "A router chooses two of four experts for a token; their weighted output and that of a shared block are added",
         flows.mixture,
+    ),
+    "projector-average_pool": Figure(
+        "A square of 64 patches in four parts, each of which becomes one token", masks.average_pool
     ),
     "masks": Figure(
         "Eight masks as matrices of queries and keys: both directions, causal, a causal window, a window on both sides, a "

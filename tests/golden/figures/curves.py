@@ -1,5 +1,7 @@
 """Plots of functions, computed by the blocks."""
 
+from math import cos, sin
+
 import torch
 
 from pairform.blocks.attention.retention import Retention
@@ -8,13 +10,14 @@ from pairform.blocks.positions.absolute import SinusoidalPosition
 from pairform.blocks.positions.rotary_scaling import DefaultScaling
 from pairform.blocks.positions.score_biases import T5RelativePosition, slopes
 from pairform.registry import Sizes
+from tests.golden.figures.flows import recurrence
 from tests.golden.figures.sheet import COLOURS, Plot, Sheet
 
 WIDE = (420.0, 200.0)
 
 
 def rope(sheet: Sheet) -> tuple[float, float]:
-    """The product of a rotated query and a rotated key whose channels are all equal, against their distance."""
+    """The product of a rotated query and a rotated key whose channels are all equal, and the rotation of single pairs."""
     plot = Plot(sheet, 64, 48, (0, 256), (-0.25, 1), WIDE)
     plot.axes(
         (0, 64, 128, 192, 256), (0, 0.5, 1), ("distance between query and key", "product of equal vectors, at distance 0: 1")
@@ -24,7 +27,23 @@ def rope(sheet: Sheet) -> tuple[float, float]:
         distances = range(0, 257, 2)
         points = [(n, (frequencies * n).cos().mean().item()) for n in distances]
         plot.curve(points, kind, f"theta {theta:,.0f}", shift)
-    return 620, 308
+    turns(sheet, 64, 336)
+    return 620, 500
+
+
+def turns(sheet: Sheet, left: float, top: float) -> None:
+    """Where RoPE rotates a pair of channels at positions 0 to 7, for four pairs."""
+    frequencies = DefaultScaling().frequencies(10_000.0, 128, torch.device("cpu")).tolist()
+    radius = 44
+    for number, pair in enumerate((0, 8, 16, 32)):
+        x, y = left + 54 + number * 136, top + 64
+        sheet.text(x, top, f"pair {pair} of 64", "title", "middle")
+        sheet.path(f"M{x - radius:g} {y:g}a{radius} {radius} 0 1 1 {2 * radius} 0a{radius} {radius} 0 1 1 {-2 * radius} 0")
+        for position in range(7, -1, -1):
+            angle = position * frequencies[pair]
+            sheet.dot(x + radius * cos(angle), y - radius * sin(angle), *((3, "one") if position else (5, "two")))
+    sheet.key(left, top + 138, "two", "position 0")
+    sheet.key(left + 120, top + 138, "one", "positions 1 to 7, counterclockwise, theta 10,000")
 
 
 def alibi(sheet: Sheet) -> tuple[float, float]:
@@ -81,15 +100,16 @@ def dynamic_tanh(sheet: Sheet) -> tuple[float, float]:
 
 
 def retention(sheet: Sheet) -> tuple[float, float]:
-    """How much of a token remains in the state, with the fixed decay."""
-    plot = Plot(sheet, 64, 48, (0, 256), (0, 1), WIDE)
+    """A step of the recurrence, and how much of a token remains in the state with the fixed decay."""
+    recurrence(sheet)
+    plot = Plot(sheet, 64, 208, (0, 256), (0, 1), WIDE)
     plot.axes((0, 64, 128, 192, 256), (0, 0.5, 1), ("tokens since", "share of a token that is left in the state, fixed decay"))
     block = Retention(Retention.Spec(heads=4, decay="fixed"), Sizes(16))
     decays = block.decay(torch.zeros(1, 1, 16, dtype=torch.float64))[0, :, 0]
     for head, (kind, decay) in enumerate(zip(COLOURS, decays.tolist(), strict=True)):
         points = [(n, torch.exp(torch.tensor(decay * n)).item()) for n in range(0, 257, 4)]
         plot.curve(points, kind, f"head {head}: 1 - 1/{2 ** (5 + head)}", {0: 4, 1: -8, 2: -2}.get(head, 4))
-    return 640, 308
+    return 660, 468
 
 
 def comparisons(sheet: Sheet) -> tuple[float, float]:

@@ -126,6 +126,29 @@ def differential(sheet: Sheet) -> tuple[float, float]:
     return 736, 166
 
 
+def recurrence(sheet: Sheet) -> None:
+    """One step of retention, in the uppermost 150 pixels."""
+    sheet.box(24, 46, 90, "state before", "norm")
+    sheet.arrow((114, 46), (150, 46))
+    sheet.box(150, 46, 84, "\N{MULTIPLICATION SIGN} decay")
+    sheet.arrow((234, 46), (272, 46))
+    sheet.sum(280, 46)
+    sheet.arrow((288, 46), (326, 46))
+    sheet.box(326, 46, 90, "state", "norm")
+    sheet.arrow((416, 46), (560, 46))
+    sheet.text(568, 50, "next token")
+    sheet.text(150, 122, "key, value", anchor="end")
+    sheet.arrow((158, 118), (180, 118))
+    sheet.box(180, 118, 72, "product")
+    sheet.arrow((252, 118), (280, 118), (280, 54))
+    sheet.text(352, 122, "query", anchor="end")
+    sheet.arrow((358, 118), (386, 118))
+    sheet.arrow((402, 62), (402, 102))
+    sheet.box(386, 118, 72, "product")
+    sheet.arrow((458, 118), (486, 118))
+    sheet.box(486, 118, 134, "norm, gate, output")
+
+
 ROWS = {
     "embedding": 76.0,
     "self-attention": 128.0,

@@ -7,7 +7,9 @@ import torch
 
 from pairform.blocks.attention.mask_spec import MaskSpec
 from pairform.blocks.attention.masks import FULL, JoinedMask, Mask, MaskPattern
-from tests.golden.figures.sheet import Sheet
+from pairform.blocks.vision import AveragePoolProjector
+from pairform.registry import Sizes
+from tests.golden.figures.sheet import COLOURS, Sheet
 
 SIDE = 8
 CELL = 16
@@ -117,6 +119,21 @@ def merged_attention(sheet: Sheet) -> tuple[float, float]:
         sheet.matrix(24 + number * (STEP + 6 * CELL), 48, cells(joined), f"one softmax, {title}", CELL)
     legend(sheet, STEP + 20, source=True)
     return 2 * (STEP + 6 * CELL) + 80, STEP + 44
+
+
+def average_pool(sheet: Sheet) -> tuple[float, float]:
+    """Which patches the block averages to which token."""
+    spec = AveragePoolProjector.Spec.read({"name": "average_pool", "tokens": 4, "norm": {"name": "none"}})
+    projector = AveragePoolProjector(spec, Sizes(1, source_width=1, source_length=SIDE**2))
+    torch.nn.init.ones_(projector.weight)
+    # a picture for each patch, in which only this one is not zero
+    tokens = projector(torch.eye(SIDE**2)[..., None])[..., 0].argmax(-1).view(SIDE, SIDE)
+    sheet.matrix(24, 48, [[COLOURS[token] for token in row] for row in tokens.tolist()], "64 patches", CELL)
+    middle = 48.0 + SIDE * CELL / 2
+    sheet.text(STEP + 22, middle - 10, "mean", anchor="middle")
+    sheet.arrow((STEP - 8, middle), (STEP + 52, middle))
+    sheet.matrix(STEP + 72, middle - CELL, [list(COLOURS[:2]), list(COLOURS[2:])], "4 tokens", CELL)
+    return 2 * STEP, STEP + 24
 
 
 def legend(sheet: Sheet, y: float, *, source: bool = False) -> None:

@@ -40,6 +40,9 @@ class Sheet(Canvas):
         self.frames.append(f'<path d="M{x:g} {y - 11:g}h12v12h-12z" class="{kind}"/>')
         self.text(x + 18, y, words)
 
+    def dot(self, x: float, y: float, radius: float, kind: str) -> None:
+        self.cards.append(f'<circle cx="{round(x, 1):g}" cy="{round(y, 1):g}" r="{radius:g}" class="{kind}"/>')
+
     def box(self, x: float, y: float, width: float, words: str, kind: str = "card", height: float = 32) -> None:
         """A card with centred words; (x, y) is the middle of its left side."""
         self.card(x, y - height / 2, width, height, kind)
