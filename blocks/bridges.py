@@ -4,7 +4,7 @@ The `forward` of a bridge maps `[batch, source_length, encoder_width]` to the so
 source is, and whether merged attention has separate projections for it.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ class NoBridge(nn.Module):
 
     class Spec(BridgeSpec):
         name: Literal["none"] = "none"
+        formula: ClassVar[str] = r"$$y = x$$"
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()
@@ -39,6 +40,11 @@ class SeparateKeysBridge(NoBridge):
 
     class Spec(BridgeSpec):
         name: Literal["separate_keys"] = "separate_keys"
+        formula: ClassVar[str] = r"""
+        $$y = x$$
+
+        In merged attention, $k'_l = W'_K z_l$ and $v'_l = W'_V z_l$ are the keys and values of the source.
+        """
 
         @property
         def source_keys(self) -> Literal["shared", "separate"]:
@@ -50,6 +56,7 @@ class LinearBridge(nn.Module):
 
     class Spec(BridgeSpec):
         name: Literal["linear"] = "linear"
+        formula: ClassVar[str] = r"$$y = W x + b$$"
         std: PositiveFloat | None = Field(
             default=None,
             description="Standard deviation of the initial weights. Default: `encoder_width ** -0.5`, which preserves the mean "

@@ -1,7 +1,7 @@
 """Token embeddings: `[batch, length]` token IDs to `[batch, length, width]` hidden states."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -74,6 +74,11 @@ class TokenEmbedding(TableEmbedding):
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["token"] = "token"
+        formula: ClassVar[str] = r"""
+        $$y = s E_t$$
+
+        where $E_t$ is the row of the table for token $t$, and $s$ the `scale`.
+        """
         end_of_image: Annotated[int, Field(ge=0)] | None = Field(
             default=None,
             description="Token id with an embedding of its own that is not scaled, as in T5Gemma 2 (arXiv 2512.14856, section "
@@ -110,6 +115,11 @@ class FactorisedEmbedding(TableEmbedding):
 
     class Spec(TokenEmbeddingSpec):
         name: Literal["factorised"] = "factorised"
+        formula: ClassVar[str] = r"""
+        $$y = s W E_t$$
+
+        where $E_t$ is the row of the table for token $t$, of `rank` channels, and $s$ the `scale`.
+        """
         rank: Annotated[PositiveInt, Scales("width")] = Field(examples=[128], description="Width of the table.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:

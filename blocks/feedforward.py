@@ -82,6 +82,11 @@ class GatedFeedForward(DenseFeedForward):
 
     class Spec(FeedForwardSpec):
         name: Literal["gated"] = "gated"
+        formula: ClassVar[str] = r"""
+        $$y = W_{\mathrm{down}} \left( \phi(W_{\mathrm{gate}} x) \odot W_{\mathrm{up}} x \right)$$
+
+        where $\phi$ is the activation function.
+        """
 
     gated = True
 
@@ -95,6 +100,11 @@ class FeedForward(DenseFeedForward):
 
     class Spec(FeedForwardSpec):
         name: Literal["mlp"] = "mlp"
+        formula: ClassVar[str] = r"""
+        $$y = W_{\mathrm{down}} \phi(W_{\mathrm{up}} x)$$
+
+        where $\phi$ is the activation function.
+        """
 
     def forward(self, hidden: Float[Tensor, "batch length width"], context: Context) -> Float[Tensor, "batch length width"]:
         return self.down(ACTIVATIONS[self.spec.activation](self.up_proj(hidden)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,12 @@ class MixtureOfExperts(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["mixture"] = "mixture"
+        formula: ClassVar[str] = r"""
+        $$p = \mathrm{softmax}(W x), \qquad y = \sum_{e \in T} \frac{p_e}{\sum_{r \in T} p_r} E_e(x) + E_{\mathrm{shared}}(x)$$
+
+        where $T$ are the `top_k` experts with the largest $p_e$. Without `normalise` the weights are $p_e$, and without
+        `shared` the last term is absent. Norms and scales are left out here.
+        """
         experts: Annotated[int, Field(gt=0, le=MOST_EXPERTS)] = Field(examples=[8], description="Number of experts.")
         top_k: PositiveInt = Field(default=2, description="Experts that process each token.")
         expert: Annotated[BlockSpec, Slot("feed_forward")] = Field(

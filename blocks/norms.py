@@ -3,7 +3,7 @@
 The output has the dtype of the input, or that of the weights if it is narrower (float32 hidden states, float16 weights).
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,11 @@ class RMSNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["rmsnorm"] = "rmsnorm"
+        formula: ClassVar[str] = r"""
+        $$y = g \odot \frac{x}{\sqrt{\frac{1}{d} \sum_{c=1}^{d} x_c^2 + \epsilon}}$$
+
+        where $g$ is `weight`, or $1 +$ `weight` with `unit_offset`.
+        """
         eps: PositiveFloat = Field(default=1e-6, description="Added to the mean square before the square root.")
         unit_offset: bool = Field(default=False, description="Scale by `1 + weight`, as Gemma does, instead of `weight`.")
         affine: bool = Field(default=True, description="Learn a scale. Without it the norm has no weight.")
@@ -66,6 +71,10 @@ class LayerNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["layernorm"] = "layernorm"
+        formula: ClassVar[str] = r"""
+        $$y = g \odot \frac{x - \mu}{\sqrt{v + \epsilon}} + b, \qquad \mu = \frac{1}{d} \sum_{c=1}^{d} x_c, \qquad
+        v = \frac{1}{d} \sum_{c=1}^{d} (x_c - \mu)^2$$
+        """
         eps: PositiveFloat = Field(default=1e-5, description="Added to the variance before the square root.")
         bias: bool = Field(default=True, description="Add a learned bias.")
 
@@ -89,6 +98,11 @@ class ScaleNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["scalenorm"] = "scalenorm"
+        formula: ClassVar[str] = r"""
+        $$y = g \frac{x}{\max(\lVert x \rVert_2, \epsilon)}$$
+
+        where $g$ is one number.
+        """
         eps: PositiveFloat = Field(default=1e-5, description="Lower bound of the length `|x|` that is divided by.")
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
@@ -110,6 +124,11 @@ class DynamicTanh(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["dynamic_tanh"] = "dynamic_tanh"
+        formula: ClassVar[str] = r"""
+        $$y = g \odot \tanh(\alpha x) + b$$
+
+        where $\alpha$ is one number.
+        """
         alpha: PositiveFloat = Field(default=0.5, description="Initial value of the learned slope.")
         bias: bool = Field(default=True, description="Add a learned bias.")
 
@@ -134,6 +153,7 @@ class NoNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["none"] = "none"
+        formula: ClassVar[str] = r"$$y = x$$"
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ class Add(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["add"] = "add"
+        formula: ClassVar[str] = r"$$y = x + f(x)$$"
         keeps: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
@@ -40,6 +41,11 @@ class Scaled(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["scaled"] = "scaled"
+        formula: ClassVar[str] = r"""
+        $$y = x + s \odot f(x)$$
+
+        where $s$ is one number, or with `learned: "vector"` one for each channel.
+        """
         scale: Finite = Field(default=1.0, description="The fixed scale, or the initial value of a learned one.")
         learned: Literal["scalar", "vector"] | None = Field(
             default=None,
@@ -70,6 +76,7 @@ class Gated(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["gated"] = "gated"
+        formula: ClassVar[str] = r"$$y = (1 - g) \odot x + g \odot f(x), \qquad g = \sigma(W x + b)$$"
         bias: Finite = Field(
             default=-2.0, description="Initial value of b. Below zero, a deep stack starts near the identity (section 2.2)."
         )
@@ -104,6 +111,14 @@ class DeepNorm(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["deepnorm"] = "deepnorm"
+        formula: ClassVar[str] = r"""
+        $$y = \alpha x + f(x)$$
+
+        The layer then normalises $y$. Constants of an encoder-decoder with $N$ encoder layers and $M$ decoder layers:
+
+        $$\alpha_{\mathrm{enc}} = 0.81 (N^4 M)^{1/16}, \qquad \beta_{\mathrm{enc}} = 0.87 (N^4 M)^{-1/16}, \qquad
+        \alpha_{\mathrm{dec}} = (3M)^{1/4}, \qquad \beta_{\mathrm{dec}} = (12M)^{-1/4}$$
+        """
         alpha: PositiveFloat | None = Field(
             default=None, description="Weight of the hidden states. By default computed from the depths, as above."
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from math import isqrt
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from einops import rearrange, reduce
@@ -22,6 +22,11 @@ class PatchEmbedding(nn.Module):
 
     class Spec(PictureEmbeddingSpec):
         name: Literal["patches"] = "patches"
+        formula: ClassVar[str] = r"""
+        $$y_n = W p_n + b + E_n$$
+
+        where $p_n$ are the pixels of patch $n$ as one vector, and $E_n$ is the learned position of the patch.
+        """
         image_size: PositiveInt = Field(examples=[224], description="Side of the image in pixels.")
         patch_size: PositiveInt = Field(examples=[16], description="Side of a patch in pixels; divides `image_size`.")
         channels: PositiveInt = Field(default=3, description="Colour channels.")
@@ -61,6 +66,11 @@ class AveragePoolProjector(nn.Module):
 
     class Spec(ProjectorSpec):
         name: Literal["average_pool"] = "average_pool"
+        formula: ClassVar[str] = r"""
+        $$y_n = W \mathrm{norm}\left( \frac{1}{\lvert P_n \rvert} \sum_{m \in P_n} x_m \right)$$
+
+        where $P_n$ is square $n$ of neighbouring patches.
+        """
         tokens: PositiveInt = Field(
             examples=[49], description="Embeddings per picture: a square number whose root divides the patches' side."
         )

@@ -138,11 +138,14 @@ class BlockSpec(Spec):
         pools: of a head: it gives one result for each row, so that rows of several documents are refused.
         keeps: of a residual: it leaves the hidden states as they are where a branch adds zeros.
         placements: of a residual: the placements of norms that it works with.
+        formula: what the block computes, for the catalogue: Markdown with LaTeX between dollar signs. A backslash before
+            punctuation is lost in some Markdown viewers.
     """
 
     pools: ClassVar[bool] = False
     keeps: ClassVar[bool] = False
     placements: ClassVar[tuple[str, ...]] = ("pre", "post", "inner_post", "sandwich")
+    formula: ClassVar[str] = ""
 
     name: str
 

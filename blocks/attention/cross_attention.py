@@ -1,7 +1,7 @@
 """Attention of a decoder to its source, the encoder's output."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -102,6 +102,13 @@ class CrossAttention(AttentionHeads):
 
     class Spec(AttentionSpec):
         name: Literal["cross_attention"] = "cross_attention"
+        formula: ClassVar[str] = r"""
+        $$k_j = W_K z_j, \qquad v_j = W_V z_j, \qquad
+        a_{ij} = \frac{\exp(q_i^\top k_j / \sqrt{c})}{\sum_l \exp(q_i^\top k_l / \sqrt{c})},
+        \qquad y_i = W_O \sum_j a_{ij} v_j$$
+
+        where $z_j$ is token $j$ of the source and $q_i = W_Q x_i$; the sums omit padding.
+        """
         source_layer: Annotated[Literal["last", "matching"] | int, Scales("source_layer")] = Field(
             default="last",
             description="Encoder layer to attend to. last: the encoder's output; a number: that layer's output, from 0, or -1 "

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from math import exp
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,14 @@ class DifferentialAttention(OwnSequenceAttention):
 
     class Spec(OwnSequenceSpec):
         name: Literal["differential_attention"] = "differential_attention"
+        formula: ClassVar[str] = r"""
+        $$y = W_O (1 - \lambda_0) \mathrm{RMSNorm}(A_1 V - \lambda A_2 V)$$
+
+        $$\lambda = \exp(u_1^\top w_1) - \exp(u_2^\top w_2) + \lambda_0, \qquad \lambda_0 = 0.8 - 0.6 e^{-0.3 l}$$
+
+        in each pair of heads of layer $l$, counted from 0: $A_1$ and $A_2$ are the attention weights of the two heads, $V$
+        their common values, and $u_1, w_1, u_2, w_2$ learned vectors.
+        """
         eps: PositiveFloat = Field(default=1e-5, description="Added to the mean square in the norm of each pair of heads.")
         lambda_init: Probability | None = Field(
             default=None, description="Constant part of lambda. Default: `0.8 - 0.6 exp(-0.3 l)` in layer l, from 0."

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -31,6 +31,13 @@ class LatentAttention(OwnSequenceAttention):
 
     class Spec(OwnSequenceSpec):
         name: Literal["latent_attention"] = "latent_attention"
+        formula: ClassVar[str] = r"""
+        $$c_j = \mathrm{norm}(W_D x_j), \qquad k^h_j = \left[ W^h_K c_j, R_j W_R x_j \right], \qquad v^h_j = W^h_V c_j, \qquad
+        q^h_i = \left[ W^h_Q x_i, R_i W^h_S x_i \right]$$
+
+        where $R_p$ is the rotation at position $p$ and $W_R x_j$ is the shared key. Attention continues as in `self_attention`,
+        with scores divided by the square root of `head_dim + rope_dim`.
+        """
         head_dim: Annotated[PositiveInt | None, Scales("head_dim")] = Field(
             default=None, description="Channels of a head without those of `rope_dim`. Default: `width / heads`."
         )

@@ -26,6 +26,16 @@ class MergedAttention(OwnSequenceAttention):
     class Spec(OwnSequenceSpec):
         merged: ClassVar[bool] = True
         name: Literal["merged_attention"] = "merged_attention"
+        formula: ClassVar[str] = r"""
+        $$y_i = W_O \frac{\sum_j m_{ij} \exp(s_{ij}) v_j + \sum_l \exp(s'_{il}) v'_l}
+        {\sum_j m_{ij} \exp(s_{ij}) + \sum_l \exp(s'_{il})}$$
+
+        $$s_{ij} = \frac{q_i^\top W_K x_j}{\sqrt{c}}, \qquad s'_{il} = \frac{q_i^\top W_K z_l}{\sqrt{c}}, \qquad
+        v_j = W_V x_j, \qquad v'_l = W_V z_l$$
+
+        for own tokens $x_j$ with mask $m_{ij}$ and source tokens $z_l$. The position rotates $q_i$ and own keys, or
+        adds a bias to $s_{ij}$; the keys of the source have none.
+        """
 
         def check(self, sizes: Sizes) -> Iterator[Problem]:
             yield from super().check(sizes)

@@ -1,7 +1,7 @@
 """A recurrent mixer, whose state is one matrix per head at any sequence length."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -30,6 +30,14 @@ class Retention(nn.Module):
 
     class Spec(PositionedSpec):
         name: Literal["retention"] = "retention"
+        formula: ClassVar[str] = r"""
+        $$S_t = \gamma_t S_{t-1} + \frac{k_t v_t^\top}{\sqrt{c}}, \qquad o_t = S_t^\top q_t$$
+
+        $$y_t = W_O \left( \mathrm{silu}(W_G x_t) \odot \mathrm{RMSNorm}(o_t) \right)$$
+
+        in each head of $c$ channels; $W_O$ projects all heads. The decay of head $h$, counted from 0, is $\gamma_t = 1 -
+        2^{-5-h}$ if it is fixed, and $\gamma_t = \sigma(w_h^\top x_t)^{1/\tau}$ with the temperature $\tau$ if it is gated.
+        """
         heads: Annotated[PositiveInt, Scales("heads")] = Field(examples=[8], description="Number of heads.")
         head_dim: Annotated[PositiveInt | None, Scales("head_dim")] = Field(
             default=None, description="Channels of a head's queries and keys. Default: `width / heads`."

@@ -1,7 +1,7 @@
 """Attention of a sequence to itself."""
 
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -199,6 +199,16 @@ class SelfAttention(OwnSequenceAttention):
 
     class Spec(OwnSequenceSpec):
         name: Literal["self_attention"] = "self_attention"
+        formula: ClassVar[str] = r"""
+        $$q_i = W_Q x_i, \qquad k_j = W_K x_j, \qquad v_j = W_V x_j$$
+
+        $$s_{ij} = \frac{q_i^\top k_j}{\sqrt{c}}, \qquad a_{ij} = \frac{m_{ij} \exp(s_{ij})}{\sum_l m_{il} \exp(s_{il})}, \qquad
+        y_i = W_O \sum_j a_{ij} v_j$$
+
+        in each head of $c$ channels; $W_O$ projects all heads. The mask $m_{ij}$ is 1 where query $i$ may attend to key $j$,
+        else 0. The position rotates $q_i$ and $k_j$ or adds a bias to $s_{ij}$. With $K$ key heads, query head $h$ of $H$,
+        counted from 0, attends to key head $\lfloor h K / H \rfloor$.
+        """
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)

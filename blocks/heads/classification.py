@@ -75,6 +75,7 @@ class TokenClassificationHead(ProjectionHead):
 
     class Spec(ClassificationSpec):
         name: Literal["token_classification"] = "token_classification"
+        formula: ClassVar[str] = r"$$\ell_t = W x_t + b$$"
 
     def forward(
         self, hidden: Float[Tensor, "batch length width"], valid: Tensor | None, tied: Tensor | None
@@ -100,6 +101,12 @@ class SpanHead(ProjectionHead):
     class Spec(ProjectionSpec):
         pools: ClassVar[bool] = True
         name: Literal["span"] = "span"
+        formula: ClassVar[str] = r"""
+        $$(\ell^{\mathrm{start}}_t, \ell^{\mathrm{end}}_t) = W x_t + b, \qquad
+        P(\mathrm{start} = t) = \frac{\exp(\ell^{\mathrm{start}}_t)}{\sum_r \exp(\ell^{\mathrm{start}}_r)}$$
+
+        and the same for the end.
+        """
 
         @property
         def count(self) -> int:
@@ -128,6 +135,7 @@ class SequenceClassificationHead(ProjectionHead):
     class Spec(ClassificationSpec):
         pools: ClassVar[bool] = True
         name: Literal["sequence_classification"] = "sequence_classification"
+        formula: ClassVar[str] = r"$$\ell = W \mathrm{pool}(x_1, \dots, x_n) + b$$"
         pooling: Literal["mean", "first", "last", "late_mean"] = Field(
             default="last",
             description="How the hidden states of the tokens that are not padding become one vector: their mean, the first "

@@ -1,7 +1,7 @@
 """The head of masked language models."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,11 @@ class MaskedLMHead(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["masked_lm"] = "masked_lm"
+        formula: ClassVar[str] = r"""
+        $$\ell = W x + b$$
+
+        With `tie`, $W$ is the embedding table. A transform maps $x$ to $\mathrm{norm}(\phi(W' x + b'))$ first.
+        """
         tie: Literal["encoder", "decoder"] | None = Field(
             default=None,
             description="Stack whose embedding table is also the projection (tied embeddings). Default: the head has its own.",

@@ -65,6 +65,11 @@ class SentenceEmbeddingHead(nn.Module):
 
     class Spec(SentenceEmbeddingSpec):
         name: Literal["sentence_embedding"] = "sentence_embedding"
+        formula: ClassVar[str] = r"""
+        $$y = \frac{u}{\lVert u \rVert_2}, \qquad u = W \mathrm{pool}(x_1, \dots, x_n)$$
+
+        Without `projection` there is no $W$, without `normalise` the output is $u$.
+        """
 
     def __init__(self, spec: SentenceEmbeddingSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -98,6 +103,12 @@ class ContrastiveHead(SentenceEmbeddingHead):
 
     class Spec(SentenceEmbeddingSpec):
         name: Literal["contrastive"] = "contrastive"
+        formula: ClassVar[str] = r"""
+        $$\mathcal{L} = -\frac{1}{B} \sum_i \ln \frac{\exp(y_i^\top y_{p(i)} / \tau)}
+        {\sum_{j \ne i} \exp(y_i^\top y_j / \tau)}$$
+
+        for $B$ rows with a positive row $p(i)$; $y_i$ is the embedding of row $i$, and $\tau$ the temperature.
+        """
         temperature: PositiveFloat = Field(
             default=0.07, description="Divisor of the dot products, or the initial value of a learned one."
         )

@@ -8,7 +8,7 @@ rejected.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,11 @@ class LMHead(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["lm"] = "lm"
+        formula: ClassVar[str] = r"""
+        $$\ell = W x + b$$
+
+        and with a softcap $\kappa$, $\ell = \kappa \tanh((W x + b) / \kappa)$. With `tie`, $W$ is the embedding table.
+        """
         tie: Literal["encoder", "decoder"] | None = Field(
             default=None,
             description="Stack whose embedding table is also the projection (tied embeddings). Default: the head has its own.",
@@ -123,6 +128,7 @@ class NoHead(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["none"] = "none"
+        formula: ClassVar[str] = r"There is no formula: the output is the hidden states."
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

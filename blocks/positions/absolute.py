@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from math import log
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -22,6 +22,11 @@ class SinusoidalPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["sinusoidal"] = "sinusoidal"
+        formula: ClassVar[str] = r"""
+        $$y_{p, 2i} = x_{p, 2i} + \sin(p \theta^{-2i/d}), \qquad y_{p, 2i + 1} = x_{p, 2i + 1} + \cos(p \theta^{-2i/d})$$
+
+        for position $p$ and $0 \le i \lt d/2$, with the layout `interleaved`.
+        """
         theta: PositiveFloat = Field(default=10000.0, description="Ratio of the longest to the shortest wavelength.")
         layout: Literal["interleaved", "halves"] = Field(
             default="interleaved",
@@ -78,6 +83,11 @@ class LearnedPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["learned"] = "learned"
+        formula: ClassVar[str] = r"""
+        $$y_p = x_p + E_{p + o}$$
+
+        for position $p$, with a learned table $E$ and the offset $o$.
+        """
         length: PositiveInt = Field(
             examples=[512], description="Rows of the table: the longest sequence and the rows before the first position's."
         )

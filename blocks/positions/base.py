@@ -1,7 +1,7 @@
 """The absence of a positional encoding, and base classes: of score biases, and of specs with a positional encoding."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,6 +15,11 @@ class NoPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["none"] = "none"
+        formula: ClassVar[str] = r"""
+        $$y = x$$
+
+        for every query and key $x$.
+        """
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

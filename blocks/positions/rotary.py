@@ -1,7 +1,7 @@
 """Rotary position embedding (RoPE) of queries and keys, both `[batch, heads, length, head_dim]`."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,14 @@ class RotaryPosition(nn.Module):
 
     class Spec(BlockSpec):
         name: Literal["rope"] = "rope"
+        formula: ClassVar[str] = r"""
+        $$y_i = x_i \cos(p \omega_i) - x_{i + c/2} \sin(p \omega_i)$$
+
+        $$y_{i + c/2} = x_{i + c/2} \cos(p \omega_i) + x_i \sin(p \omega_i), \qquad \omega_i = \theta^{-2i/c}$$
+
+        for a query or key $x$ at position $p$ with $c$ rotated channels, and $0 \le i \lt c/2$. The product of a rotated query
+        and a rotated key depends on their distance only. A `scaling` changes the frequencies $\omega_i$.
+        """
         theta: PositiveFloat = Field(
             default=10000.0, description="Base of the rotation frequencies `theta ** (-2 i / channels)`."
         )

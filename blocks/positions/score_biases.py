@@ -1,7 +1,7 @@
 """Score biases: positional encodings added to attention scores by the distance between query and key."""
 
 from math import log
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,17 @@ class T5RelativePosition(ScoreBias):
 
     class Spec(ScoreBiasSpec):
         name: Literal["t5_relative"] = "t5_relative"
+        formula: ClassVar[str] = r"""
+        $$s^h_{ij} + T_{b(\lvert j - i \rvert), h}$$
+
+        with a learned table $T$ and, for $K$ buckets a direction and the largest distance $D$ (`max_distance`),
+
+        $$b(n) = n \quad \mathrm{for} \quad n \lt \frac{K}{2}, \qquad
+        b(n) = \min\left(K - 1, \frac{K}{2} + \left\lfloor \frac{K}{2} \frac{\ln(2n / K)}{\ln(2D / K)} \right\rfloor\right)
+        \quad \mathrm{otherwise}$$
+
+        A bidirectional table has $K$ further rows for keys after the query.
+        """
         buckets: PositiveInt = Field(default=32, description="Number of buckets.")
         max_distance: PositiveInt = Field(
             default=128, description="Distance in tokens from which all keys share the last bucket."
@@ -100,6 +111,11 @@ class ALiBi(ScoreBias):
 
     class Spec(ScoreBiasSpec):
         name: Literal["alibi"] = "alibi"
+        formula: ClassVar[str] = r"""
+        $$s^h_{ij} - m_h \lvert i - j \rvert, \qquad m_h = 2^{-8h/H}$$
+
+        for heads $h = 1, \dots, H$, where $H$ is a power of two. Other numbers of heads take slopes in between.
+        """
 
     def __init__(self, spec: Spec, sizes: Sizes) -> None:
         super().__init__()

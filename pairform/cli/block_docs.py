@@ -22,11 +22,15 @@ SOURCE_DEPENDENT = ("attention", "feed_forward", "embedding")
 
 @dataclass(frozen=True)
 class Page:
-    """Documentation of a block. fits: the fields that accept it; refused: where its own check rejects it."""
+    """Documentation of a block. fits: the fields that accept it; refused: where its own check rejects it.
+
+    formula: what it computes, as Markdown with LaTeX between dollar signs.
+    """
 
     kind: str
     name: str
     text: str
+    formula: str
     papers: tuple[str, ...]
     shapes: str
     fits: tuple[str, ...]
@@ -48,7 +52,8 @@ def page(kind: str, name: str) -> Page:
     return Page(
         kind,
         name,
-        "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")),
+        paragraphs(text),
+        paragraphs(inspect.cleandoc(getattr(block.Spec, "formula", ""))),
         tuple(dict.fromkeys(PAPER.findall(" ".join(f"{text} {own}".split())))),
         shapes(block),
         tuple(places(kind)),
@@ -56,6 +61,11 @@ def page(kind: str, name: str) -> Page:
         tuple(option for field in schema["properties"] if field != "name" for option in options(field, schema)),
         example(block.Spec),
     )
+
+
+def paragraphs(text: str) -> str:
+    """`text` with one line for each paragraph."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def example(spec: type[BlockSpec]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command `blocks`, and docs/blocks.md."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,11 @@ from pairform.cli.options import Json, print_json
 if TYPE_CHECKING:
     from pairform.cli.block_docs import Page
 
-HEAD = """# Blocks
+HEAD = r"""# Blocks
 
-Look up here which blocks a spec can name: the paper, tensor shapes and options of each, and a minimal example. `make schema`
-generates this page from the registry. The command line shows the same, including the blocks of other installed packages. From
-the repository's root:
+Look up here which blocks a spec can name: the formula, paper, tensor shapes and options of each, and a minimal example.
+`make schema` generates this page from the registry. The command line shows the same without formulas and pictures, and includes
+the blocks of other installed packages. From the repository's root:
 
 ```console
 $ make install
@@ -33,6 +34,11 @@ error: name: found 'rmsnrm', expected one of norm: ... Did you mean 'rmsnorm'?
 
 `--json` prints JSON. [Declare](declare.md) shows whole documents, [ablate](ablate.md) how to swap a block,
 [extend](extend.md) how to add one. An option without a default may be omitted unless it is required.
+
+In the formulas, $x$ is the hidden state of a token, with $d$ channels (the width), and $y$ is the block's output. $W$, $b$ and
+$g$ are learned weights, biases and scales, $\odot$ multiplies channel by channel, and $\sigma$ is the sigmoid. $f$ is a branch:
+its block and the norms around it. In attention, $i$ counts queries and $j$ keys, $z$ is a token of the source, and $s_{ij}$ is
+a score, the input of the softmax. $\ell$ are logits.
 """
 
 
@@ -105,8 +111,12 @@ def facts_of(page: "Page") -> dict[str, str]:
     }
 
 
-def markdown() -> str:
-    """docs/blocks.md: all kinds, all blocks."""
+def markdown(figures: Mapping[str, str]) -> str:
+    """docs/blocks.md: all kinds, all blocks.
+
+    Args:
+        figures: descriptions of pictures, by kind and name: `docs/figures/blocks/KIND-NAME.svg` shows the block.
+    """
     from pairform import blocks as registries
     from pairform.cli.block_docs import page
 
@@ -123,12 +133,16 @@ def markdown() -> str:
             f"{registry.summary[0].upper()}{registry.summary[1:]}. Used as: {'; '.join(pages[0].fits)}.",
         ]
         for each in pages:
-            lines += ["", *section(each)]
+            lines += ["", *section(each, figures.get(f"{kind}-{each.name}"))]
     return "\n".join(lines) + "\n"
 
 
-def section(page: "Page") -> list[str]:
+def section(page: "Page", figure: str | None) -> list[str]:
     lines = [f"### {page.kind} {page.name}", "", linked(page.text), ""]
+    if page.formula:
+        lines += [page.formula, ""]
+    if figure:
+        lines += [f"![{figure}](figures/blocks/{page.kind}-{page.name}.svg)", ""]
     lines.append(f"Shapes: {page.shapes}. Example: `{json.dumps(page.example)}`")
     if page.refused:
         lines += ["", f"Not allowed in {'; in '.join(page.refused)}."]

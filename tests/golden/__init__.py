@@ -1,4 +1,5 @@
-"""Committed files that the code must reproduce: the JSON Schema, the page of all blocks, each preset's size and expanded form.
+"""Committed files that the code must reproduce: the JSON Schema, the page of all blocks and the documentation's pictures, each
+preset's size and expanded form.
 
 `make schema` (`python -m tests.golden`) rewrites them, so that every change of a preset shows as a text diff.
 """
@@ -11,6 +12,7 @@ from typing import Any
 import pairform
 from pairform.cli.blocks import markdown
 from pairform.registry.documents import PRESET_SIZES
+from tests.golden.figures import FIGURES, draw
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "registry" / "pairform.schema.json"
@@ -22,10 +24,17 @@ EXPANDED = ROOT / "registry" / "presets" / "expanded"
 def golden_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
     """Each file with the document or text that it should hold."""
     yield SCHEMA, pairform.schema()
-    yield BLOCKS, markdown()
+    yield from page_files()
     yield PRESET_SIZES, {name: size(pairform.load_spec(name)) for name in pairform.presets()}
     for name in pairform.presets():
         yield EXPANDED / f"{name}.json", pairform.load_spec(name).document()
+
+
+def page_files() -> Iterator[tuple[Path, str]]:
+    """The page of all blocks, and the documentation's pictures."""
+    yield BLOCKS, markdown({name: figure.alt for name, figure in FIGURES.items()})
+    for name in FIGURES:
+        yield BLOCKS.parent / "figures" / "blocks" / f"{name}.svg", draw(name)
 
 
 def size(spec: pairform.ModelSpec) -> dict[str, Any]:
