@@ -136,7 +136,7 @@ class Plan(Spec):
         rows = [(part, kind, len(sizes), sum(sizes)) for (part, kind), sizes in parts.items()]
         dropped = self.totals["dropped"]
         rows += [("of the sources", "dropped", dropped["tensors"], dropped["parameters"])] if dropped["tensors"] else []
-        edits = [tuple(map(inline, (edit.path, edit.before, edit.after))) for edit in self.edits]
+        edits = [(edit.path, inline(edit.before), inline(edit.after)) for edit in self.edits]
         return fragment(
             f"plan of {len(self.targets):,} tensors",
             Table(rows, ("part", "kind", "tensors", "parameters")),
