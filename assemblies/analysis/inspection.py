@@ -19,11 +19,12 @@ from pairform.blocks.attention.cross_attention import CrossAttention
 from pairform.blocks.cache import Cache
 from pairform.blocks.spec_fields import PictureEmbeddingSpec
 from pairform.registry import InputError, Problem
+from pairform.registry.html import Table, fragment
 
 __all__ = ["Inspection", "Part", "inspect"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """Costs of one model.
 
@@ -44,6 +45,35 @@ class Inspection:
     pictures: int
     dtype: str
     tree: Part
+
+    def __repr__(self) -> str:
+        return f"<Inspection of {self.parameters['total']:,} parameters; the whole is in .document()>"
+
+    def __str__(self) -> str:
+        """The parts of the model, as on the command line."""
+        rows = [(name, f"{parameters:,}", f"{share:.1f} %", f"{gflops:,.1f}") for name, parameters, share, gflops in self.rows]
+        lines = [("part", "parameters", "share", "GFLOPs"), *rows]
+        first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+        aligned = [[name.ljust(first), *map(str.rjust, numbers, others)] for name, *numbers in lines]
+        return "\n".join([self.title, *map("  ".join, aligned)])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        costs = [(name, number) for name, number in self.parameters.items() if number]
+        costs += [(f"cache ({self.dtype}), {name}, bytes", number) for name, number in self.cache_bytes.items() if number]
+        parts = Table(self.rows, ("part", "parameters", "share in %", "GFLOPs"))
+        return fragment(self.title, Table(costs, ("parameters of", "")), parts)
+
+    @property
+    def title(self) -> str:
+        """The sizes of the batch."""
+        pictures = f", pictures {self.pictures}" if self.pictures else ""
+        return f"batch {self.batch}, source {self.source_length}, target {self.target_length}{pictures}"
+
+    @property
+    def rows(self) -> list[tuple[str, int, float, float]]:
+        """Each part, indented by its depth in the model: parameters, their share in percent, and GFLOPs."""
+        return list(self.tree.rows(self.parameters["total"]))
 
     def document(self) -> dict[str, Any]:
         """Plain data, as `pairform inspect --json` prints it."""

@@ -1,7 +1,7 @@
 """A model as a tree of parts with their parameters and FLOPs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,13 @@ class Part:
         share = self.parameters / whole if whole else 0.0
         document = {"name": self.name, "count": self.count, "parameters": self.parameters, "share": share, "flops": self.flops}
         return document | ({"parts": [part.document(whole) for part in self.parts]} if self.parts else {})
+
+    def rows(self, whole: int, indent: str = "") -> Iterator[tuple[str, int, float, float]]:
+        """The part and those inside it: indented name, parameters, their share of `whole` in percent, GFLOPs."""
+        name = f"{indent}{self.name}" + (f" x {self.count}" if self.count > 1 else "")
+        yield name, self.parameters, 100 * self.parameters / whole, self.flops / 1e9
+        for part in self.parts:
+            yield from part.rows(whole, indent + "  ")
 
     def size(self, *names: str) -> int:
         """Parameters of the parts inside this one that have one of these names."""

@@ -1,5 +1,6 @@
 """A plan of initialisation: where every target tensor comes from and where every source tensor goes, as plain data."""
 
+import json
 from collections import Counter
 from math import prod
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +11,7 @@ from pairform.assemblies.initialisation.operations import Fresh, Operation, Shap
 from pairform.assemblies.initialisation.options import DtypeName, Options
 from pairform.assemblies.specs.model import ModelSpec
 from pairform.registry import Spec
+from pairform.registry.html import Table, fragment
 
 MOST_PIECES = 10_000
 """The most old tokens that spell a new one."""
@@ -100,6 +102,11 @@ class Edit(Spec):
     after: Any = None
 
 
+def inline(value: Any) -> str:
+    """A value of a spec in a table; None is absent."""
+    return "absent" if value is None else json.dumps(value)
+
+
 class Plan(Spec):
     """Everything that `execute` needs. Each target and each source tensor is in it exactly once.
 
@@ -120,6 +127,22 @@ class Plan(Spec):
     def __repr__(self) -> str:
         totals = ", ".join(f"{total['tensors']} {kind}" for kind, total in self.totals.items() if total["tensors"])
         return f"<Plan of {len(self.targets)} tensors: {totals}; the whole is in .document()>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how the tensors of each part are made, the changes to the spec, and the notes."""
+        parts: dict[tuple[str, str], list[int]] = {}
+        for row in self.targets:
+            parts.setdefault((row.target.partition(".")[0], row.kind), []).append(row.parameters)
+        rows = [(part, kind, len(sizes), sum(sizes)) for (part, kind), sizes in parts.items()]
+        dropped = self.totals["dropped"]
+        rows += [("of the sources", "dropped", dropped["tensors"], dropped["parameters"])] if dropped["tensors"] else []
+        edits = [(edit.path, inline(edit.before), inline(edit.after)) for edit in self.edits]
+        return fragment(
+            f"plan of {len(self.targets):,} tensors",
+            Table(rows, ("part", "kind", "tensors", "parameters")),
+            Table(edits, ("changes to the spec", "source", "new model")),
+            notes=self.notes,
+        )
 
     @property
     def totals(self) -> dict[str, dict[str, int]]:

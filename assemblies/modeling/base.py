@@ -14,6 +14,7 @@ from pairform.assemblies.modeling.inputs import shift_right
 from pairform.assemblies.modeling.stack import Stack
 from pairform.assemblies.specs.generation import GenerationSpec
 from pairform.assemblies.specs.model import ModelSpec
+from pairform.assemblies.specs.view import show_model
 from pairform.blocks.context import Source
 from pairform.registry import InputError, Problem, build_block
 
@@ -93,6 +94,13 @@ class ModelParts(nn.Module):
         self.padding = spec.tokens_of(next(iter(spec.stacks))).padding
         self.ties = spec.tie_embeddings
         self.tie: str | None = spec.head_tie  # read once: torch cannot compile access to the spec
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows. A tensor that several parts share counts once."""
+        counted = {id(parameter): parameter for parameter in self.parameters()}.values()
+        dtypes, devices = (", ".join(sorted({str(getattr(each, name)) for each in counted})) for name in ("dtype", "device"))
+        numbers = (("parameters", sum(each.numel() for each in counted)), ("dtype", dtypes), ("device", devices))
+        return show_model(self.spec, f"model: {self.spec.assembly.replace('_', '-')}", numbers)
 
     def tied(self) -> Tensor | None:
         """The embedding table that the head shares, `[vocabulary, table_width]`, if it does."""

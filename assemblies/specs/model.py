@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pairform.assemblies.specs.layer import LayerSpec
 from pairform.assemblies.specs.stack import StackSpec, VisionSpec
 from pairform.assemblies.specs.tokens import TokenSpec
+from pairform.assemblies.specs.view import show_model
 from pairform.blocks.spec_fields import BridgeSpec, HeadSpec
 from pairform.registry import BlockSpec, PositiveFloat, PositiveInt, Problem, Sizes, Slot, Spec, join_path, nested
 
@@ -68,6 +69,10 @@ class ModelSpec(Spec):
     def __repr__(self) -> str:
         stacks = ", ".join(f"{name} of {stack.depth} layers, width {stack.width}" for name, stack in self.stacks.items())
         return f"<ModelSpec {self.assembly}: {stacks}, vocabulary {self.vocabulary}; the whole is in .document()>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return show_model(self)
 
     @property
     def stacks(self) -> dict[str, StackSpec]:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 from pairform.assemblies.specs.layer import LayerSpec, Norm
 from pairform.assemblies.specs.shared import check_shared_keys, check_shared_tables
 from pairform.assemblies.specs.tokens import TokenId, TokenSpec
+from pairform.assemblies.specs.view import show_stack
 from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.blocks.layer_inputs import LayerInputSpec
 from pairform.blocks.spec_fields import PictureEmbeddingSpec, ProjectorSpec
@@ -121,6 +122,10 @@ class StackSpec(Spec):
         except SpecError as error:
             raise nested(error.problems) from None
         return self
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return show_stack(self)
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:

@@ -23,7 +23,7 @@ from pairform.experiments.results.summary import summarise, timed_results, trial
 from pairform.experiments.statistics.comparisons import same_losses
 from pairform.experiments.study.factor_results import FactorResults, factor_results
 from pairform.experiments.study.spec import StudySpec
-from pairform.registry import difference, read_json, thaw
+from pairform.registry import difference, read_json, shorten, thaw
 from pairform.registry.errors import cut_middle
 from pairform.training.metrics import METRICS
 
@@ -108,7 +108,7 @@ class Variant:
         return f"Scaled to the size of the first variant: {sizes}, a difference of {self.match.difference:+.2%}{allowed}."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The contents of a report.
 
@@ -123,6 +123,18 @@ class Report:
     factors: list[FactorResults]
     ladder: list[VariantLaw]
     tuning: Tuning | None
+
+    def __repr__(self) -> str:
+        done = sum(trial.status == "done" for trial in self.trials)
+        return (
+            f"<Report of {shorten(self.study.name)}: {len(self.variants):,} variants, {done} of {len(self.trials)} trials done>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from pairform.experiments.report.view import show
+
+        return show(self)
 
     @property
     def first(self) -> str:

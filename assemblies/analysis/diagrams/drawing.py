@@ -24,7 +24,7 @@ def draw(spec: ModelSpec, old: ModelSpec | None = None, title: str = "") -> Diag
     """A diagram of `spec`; with `old`, of both, with the changes marked."""
     before = spec if old is None else old
     names = [name for name in ("encoder", "decoder") if name in {**before.stacks, **spec.stacks}]
-    columns = [draw_stack(name, spec, before) for name in names]
+    columns = [draw_in(name, spec, before) for name in names]
     last = columns[-1]
     columns[-1] = replace(last, below=(*last.below, *block("head", before.head, spec.head)))
     if "encoder" in names and {before.bridge.name, spec.bridge.name} != {"none"}:
@@ -33,11 +33,21 @@ def draw(spec: ModelSpec, old: ModelSpec | None = None, title: str = "") -> Diag
     return Diagram(heading, tuple(columns), spec.tie_embeddings, changes_outside(PARTS, before, spec))
 
 
-def draw_stack(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
+def draw_alone(stack: StackSpec) -> Diagram:
+    """A diagram of a stack without a model: what reads an encoder's output is drawn as in a decoder beside one."""
+    sizes = Sizes(stack.width, stack.width, source_depth=stack.depth)
+    return Diagram("stack", (draw_stack("layers", stack, stack, sizes),))
+
+
+def draw_in(name: str, spec: ModelSpec, old: ModelSpec) -> Column:
+    """The stack called `name` of a model, compared with that of another."""
     new, before = spec.stacks.get(name), old.stacks.get(name)
+    return draw_stack(name, new, before, (spec if new else old).sizes(name))
+
+
+def draw_stack(name: str, new: StackSpec | None, before: StackSpec | None, sizes: Sizes) -> Column:
     known = new or before
-    assert known is not None, "asked for by a stack's name"
-    sizes = (spec if new else old).sizes(name)
+    assert known is not None, "one of a pair"
     embeddings, positions, first_norms, visions, norms = (
         [getattr(stack, field, None) for stack in (before, new)]
         for field in ("embedding", "position", "embedding_norm", "vision", "norm")

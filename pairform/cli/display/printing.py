@@ -13,7 +13,7 @@ from rich.tree import Tree
 from pairform.registry.errors import printable
 
 if TYPE_CHECKING:
-    from pairform.assemblies.analysis.inspection import Inspection, Part
+    from pairform.assemblies.analysis.inspection import Inspection
     from pairform.assemblies.initialisation.plan import Plan
 
 console = Console(highlight=False, markup=False)
@@ -81,23 +81,13 @@ def print_diff(old: str, new: str, found: Mapping[str, tuple[Any, Any]]) -> None
 
 
 def print_inspection(title: str, found: "Inspection") -> None:
-    lengths = f"batch {found.batch}, source {found.source_length}, target {found.target_length}"
-    lengths += f", pictures {found.pictures}" if found.pictures else ""
     table = Sheet()
     table.add_column("part")
     for column in ("parameters", "share", "GFLOPs"):
         table.add_column(column, justify="right")
-    whole = found.parameters["total"]
-
-    def add(part: "Part", depth: int) -> None:
-        name = "  " * depth + part.name + (f" x {part.count}" if part.count > 1 else "")
-        share = f"{100 * part.parameters / whole:.1f} %"
-        table.add_row(name, f"{part.parameters:,}", share, f"{part.flops / 1e9:,.1f}")
-        for inner in part.parts:
-            add(inner, depth + 1)
-
-    add(found.tree, 0)
-    console.print(printable(f"{title} ({lengths})"), style="italic")
+    for name, parameters, share, gflops in found.rows:
+        table.add_row(name, f"{parameters:,}", f"{share:.1f} %", f"{gflops:,.1f}")
+    console.print(printable(f"{title} ({found.title})"), style="italic")
     console.print(table)
     console.print()
     numbers = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items() if count)
