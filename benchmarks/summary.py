@@ -1,4 +1,4 @@
-"""The speed table of README.md: one row for each kind of benchmark, built from the committed results."""
+"""Tables of speed and memory with a row for each result: all of them for docs/benchmarks.md, a few for README.md."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,6 +16,20 @@ def summary(found: Results) -> str:
     return "\n".join(rows)
 
 
+def headline(found: Results) -> str:
+    """The same table of one case of each kind of work."""
+    return summary({name: found[name] for name in HEADLINE if name in found})
+
+
+HEADLINE = (
+    "convert-gemma-2-2b",
+    "load-bfloat16",
+    "forward-t5gemma-9b-2b-2048-2-bfloat16-nvidia-h100-80gb-hbm3",
+    "forward-2048-2-bfloat16",
+    "decode-512-1-bfloat16",
+    "train-512-512-4-bfloat16",
+    "study",
+)
 Row = Iterator[tuple[str, str, str]]
 
 

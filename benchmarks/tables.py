@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import RESULTS
-from benchmarks.summary import summary
+from benchmarks.summary import headline, summary
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
@@ -226,6 +226,7 @@ REGIONS: Mapping[str, Callable[[Results], str]] = {
     "sizes": sizes,
     "machines": machines,
     "summary": summary,
+    "headline": headline,
 }
 
 

@@ -1,4 +1,4 @@
-"""docs/kerashub.md says every argument of KerasHub's backbone, in fields that exist."""
+"""docs/cookbook/kerashub.md says every argument of KerasHub's backbone, in fields that exist."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 import pairform
 from tests.pages import blocks
 
-PAGE = Path(__file__).parents[1] / "docs" / "kerashub.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cookbook" / "kerashub.md"
 NAMES = """
 vocabulary_size encoder_hidden_dim encoder_intermediate_dim encoder_num_layers encoder_num_attention_heads
 encoder_num_key_value_heads encoder_head_dim encoder_layer_types decoder_hidden_dim decoder_intermediate_dim
