@@ -17,10 +17,21 @@ copyright = author
 version = release = pairform.__version__
 language = "en"
 
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx_design", "fences", "mathml", "navigation", "source_pages", "reference"]
+extensions = [
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "accessible",
+    "fences",
+    "mathml",
+    "navigation",
+    "source_pages",
+    "reference",
+]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/**/README.md"]
-exclude_patterns = ["docs/_*", "**/.*", "**/__pycache__", "**/site-packages"]
+exclude_patterns = [".*", "docs/_*", "**/__pycache__"]
+maximum_signature_line_length = 90
 nitpick_ignore_regex = [("py:.*", r".*")]
 """Types of signatures that have no entry in the reference, those of other libraries among them. Pages link to pages."""
 

@@ -13,7 +13,7 @@ def inline(writer: HTML5Translator, node: nodes.math) -> None:
 
 
 def block(writer: HTML5Translator, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math-block" tabindex="0">{convert(node.astext(), display="block")}</div>')
+    writer.body.append(f'<div class="math-block">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 

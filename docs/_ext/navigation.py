@@ -1,4 +1,6 @@
-"""`pages`: a toctree in a given order that leaves out what does not exist, such as folders without pages yet."""
+"""`pages`: a toctree in a given order that leaves out patterns without pages; and a first page for the whole folder."""
+
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -8,18 +10,25 @@ from sphinx.util.typing import ExtensionMetadata
 
 
 class Pages(TocTree):
-    """Entries are absolute names of pages, or patterns of them."""
+    """Entries are absolute names of pages, or patterns of them, or `Title </page>`."""
 
     def run(self) -> list[nodes.Node]:
         self.options["glob"] = None
-        known = self.env.found_docs
-        entries = list(self.content)
-        for entry in entries:
-            if not list(patfilter(known, entry.strip().lstrip("/"))):
+        for entry in list(self.content):
+            name = entry.rpartition("<")[2].strip(" />")
+            if not list(patfilter({*self.env.found_docs, "genindex"}, name)):
                 self.content.remove(entry)
         return super().run()
 
 
+def front(app: Sphinx, error: Exception | None) -> None:
+    """The site's folders are the repository's; its own address leads to the first page."""
+    address = app.builder.get_target_uri(app.config.root_doc)
+    page = f'<!doctype html><html lang="en"><title>{app.config.project}</title><meta http-equiv="refresh" content="0; url={address}">'
+    (Path(app.outdir) / "index.html").write_text(f'{page}<a href="{address}">{app.config.project}</a></html>\n', "utf-8")
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("pages", Pages)
+    app.connect("build-finished", front)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -93,5 +93,3 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("fields", Fields)
     app.add_directive("commands", Commands)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-

@@ -35,7 +35,9 @@ class SourceLinks(SphinxTransform):
 
     def apply(self, **kwargs: Any) -> None:
         root = Path(self.env.srcdir).resolve()
-        for node in list(self.document.findall(lambda each: isinstance(each, addnodes.download_reference | addnodes.pending_xref))):
+        for node in list(
+            self.document.findall(lambda each: isinstance(each, addnodes.download_reference | addnodes.pending_xref))
+        ):
             assert isinstance(node, nodes.Element)
             target = Path(self.env.relfn2path(node.get("reftarget", ""), self.env.docname)[1]).resolve()
             if node.get("reftype") == "myst" and target.is_relative_to(root) and shown(target):
