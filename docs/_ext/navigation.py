@@ -24,8 +24,9 @@ class Pages(TocTree):
 def front(app: Sphinx, error: Exception | None) -> None:
     """The site's folders are the repository's; its own address leads to the first page."""
     address = app.builder.get_target_uri(app.config.root_doc)
-    page = f'<!doctype html><html lang="en"><title>{app.config.project}</title><meta http-equiv="refresh" content="0; url={address}">'
-    (Path(app.outdir) / "index.html").write_text(f'{page}<a href="{address}">{app.config.project}</a></html>\n', "utf-8")
+    refresh = f'<meta http-equiv="refresh" content="0; url={address}">'
+    page = f'<!doctype html><html lang="en"><title>{app.config.project}</title>{refresh}<a href="{address}">pairform</a></html>'
+    (Path(app.outdir) / "index.html").write_text(page, "utf-8")
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -40,11 +40,10 @@ class Api(SphinxDirective):
         return directive(form, head, found.module, "\n\n".join([self.source(found), *body(found)]))
 
     def value_text(self, found: Found) -> str:
-        said = found.comment or (found.value if isinstance(found.value, str) else repr(found.value))
-        return said
+        return found.comment or f"`{found.value!r}`"
 
     def source(self, found: Found) -> str:
-        assert found.file and found.line
+        assert found.file
         path = found.file.relative_to(self.env.srcdir).as_posix()
         return f"<a class='source-link' href='{source_page(self.env, path, found.line)}'>source: {path}</a>"
 
