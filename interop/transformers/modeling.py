@@ -94,6 +94,9 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             past_key_values: a `PairformCache` of an earlier call.
             use_cache: return a cache. By default only if `past_key_values` is given.
             num_items_in_batch: the number of labels that the sum of the losses is divided by.
+
+        Raises:
+            InputError: an argument is invalid, as for `pairform.Model.forward`, or a cache of another library.
         """
         if past_key_values is not None and not isinstance(past_key_values, PairformCache):
             expected = "the cache of an earlier call or of `generate`, a PairformCache"

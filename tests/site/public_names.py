@@ -29,8 +29,8 @@ def offered() -> Iterator[str]:
     """The names in a package's `__all__`, or else those that its `__init__` imports as themselves."""
     for package in PACKAGES:
         module = importlib.import_module(package)
-        for name in getattr(module, "__all__", None) or re.findall(r"import \w+ as (\w+)$", inspect.getsource(module), re.MULTILINE):
-            yield f"{package}.{name}"
+        again = re.findall(r"import \w+ as (\w+)$", inspect.getsource(module), re.MULTILINE)
+        yield from (f"{package}.{name}" for name in getattr(module, "__all__", again))
 
 
 def imported() -> Iterator[str]:
@@ -64,16 +64,17 @@ def identity(path: str) -> str:
     return f"{value.__module__}.{value.__qualname__}" if described else path.rpartition(".")[2]
 
 
-def functions(path: str) -> Iterator[tuple[str, Any]]:
-    """A function, or the public methods of a class that it defines itself, by name."""
+def functions(path: str) -> Iterator[tuple[str, Any, str]]:
+    """A function, or the public methods of a class that it defines itself: by name, with the docstring, inherited or not."""
     value = found(path)
     if inspect.isfunction(value):
-        yield path, inspect.unwrap(value)
+        yield path, inspect.unwrap(value), inspect.getdoc(value) or ""
     elif inspect.isclass(value):
         for name, method in list(vars(value).items()):
             plain = inspect.unwrap(getattr(method, "__func__", None) or getattr(method, "fget", None) or method)
-            if inspect.isfunction(plain) and not name.startswith("_") and plain.__module__.startswith("pairform"):
-                yield f"{path}.{name}", plain
+            own = inspect.isfunction(plain) and plain.__name__ == name and plain.__module__.startswith("pairform")
+            if own and not name.startswith("_"):
+                yield f"{path}.{name}", plain, inspect.getdoc(getattr(value, name)) or ""
 
 
 def raised(function: Any) -> set[str]:
