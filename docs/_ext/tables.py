@@ -74,7 +74,9 @@ def plain(annotation: ast.expr) -> str:
         return plain(annotation.slice.elts[0])
     if isinstance(annotation, ast.BinOp):
         return f"{plain(annotation.left)} | {plain(annotation.right)}"
-    return annotation.value if isinstance(annotation, ast.Constant) and annotation.value else ast.unparse(annotation)
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return annotation.value
+    return ast.unparse(annotation)
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

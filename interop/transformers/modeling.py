@@ -131,6 +131,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         return bool(getattr(self.config, name, False) if given is None else given)
 
     def get_encoder(self, modality: str | None = None) -> EncoderOf:
+        """The encoder as a module of its own; `InputError` for a model without one."""
         if self.encoder is None:
             raise InputError(Problem("get_encoder", "a model without an encoder", "one with an encoder"))
         return EncoderOf(self)
@@ -165,6 +166,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
+        """Whether some stack keeps only the inputs of its layers for the backward pass."""
         return any(stack.checkpointed for stack in (self.encoder, self.decoder) if stack is not None)
 
     @classmethod
