@@ -18,7 +18,7 @@ FAST := tests/test_specs.py tests/test_registry.py tests/test_schema.py tests/te
 	tests/command_line/test_errors.py tests/studies/test_broken_studies.py tests/studies/test_summary.py \
 	tests/studies/test_scheduling.py
 
-.PHONY: demo test test-fast test-portable lint format schema bench install dist
+.PHONY: demo test test-fast test-portable lint format schema bench install dist docs
 install: $(BIN)/.installed
 
 $(BIN)/.installed: pyproject.toml constraints.txt
@@ -57,6 +57,9 @@ schema: install ## rewrite the committed JSON Schema, the presets' expanded form
 dist: install ## build the sdist and the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m tests.release.distributions dist
+
+docs: install ## build the documentation's site in docs/_build/html; a warning or a broken link is an error
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -c docs -d docs/_build/doctrees . docs/_build/html
 
 bench: install ## measure everything against transformers (about half an hour); BENCH="--only forward" or "--device cuda"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"

@@ -75,7 +75,9 @@ class LinearBridge(nn.Module):
         self.bias = nn.Parameter(torch.empty(sizes.width)) if spec.bias else None
 
     def initial(self, parameter: str, spread: float) -> Initial:
+        """The distribution of a new weight."""
         return Constant() if parameter == "bias" else Normal(std=self.spec.std or self.weight.shape[1] ** -0.5)
 
     def forward(self, hidden: Float[Tensor, "batch length source_width"]) -> Float[Tensor, "batch length width"]:
+        """The projected hidden states."""
         return linear(hidden, self.weight, self.bias)

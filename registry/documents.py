@@ -66,6 +66,9 @@ def resolve(spec: type[BaseModel], document: Mapping[str, Any], folder: Path, *,
         confined: The document is part of a model's folder, which may be untrusted: it may extend only presets and files in that
             folder.
 
+    Returns:
+        The document without `extends`.
+
     Raises:
         SpecError: a base is missing, invalid, outside the folder, or extends itself; or the limits are exceeded.
     """
@@ -76,6 +79,9 @@ def apply_patch(spec: type[BaseModel], document: Mapping[str, Any], patch: Mappi
     """Apply a merge patch to a model document. A stack in the patch with an `extends` of its own replaces the document's.
 
     Args and errors are those of `resolve`.
+
+    Returns:
+        The patched document, without `extends`.
     """
     return Resolution(spec).patched(document, as_object(patch, "patch"), Place(folder, None))
 

@@ -31,6 +31,9 @@ def open_regular(path: str | Path) -> BufferedReader:
 
     The type is checked before opening and again on the descriptor, in case the path was replaced in between.
 
+    Returns:
+        The file, open for reading bytes.
+
     Raises:
         OSError: there is no such file, or it is a pipe, device or socket, which may block, never end or have side effects.
     """

@@ -31,6 +31,9 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES, content: bytes | None = N
         limit: Largest size in bytes.
         content: The file's content, if it has been read.
 
+    Returns:
+        The object as a dict.
+
     Raises:
         SpecError: the file cannot be read, is too large or too deeply nested, or is not an object; a key occurs twice, a number
             is not finite, or a string cannot be encoded as UTF-8.
@@ -97,7 +100,7 @@ def half_character(where: str, text: str) -> Problem:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON; `ValueError` with a message for users."""
+    """The value of a JSON text; `ValueError` with a message for users."""
     return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
 
 
@@ -129,6 +132,9 @@ def as_object(document: object, where: str = "") -> dict[str, Any]:
     Args:
         document: The object.
         where: Prefix of the paths in errors.
+
+    Returns:
+        The copy, made of dicts, lists and JSON's scalar types.
 
     Raises:
         SpecError: a value is not JSON, or the document is too large or too deeply nested.

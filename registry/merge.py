@@ -116,6 +116,9 @@ def merge_patch(document: Any, patch: Any, spec: type[BaseModel] | None = None) 
         patch: The patch.
         spec: The document's spec. A patch that changes the `name` of a block, or of another object that a `name` selects, then
             drops the fields that the newly selected one does not have. Without a spec, `name` is an ordinary field.
+
+    Returns:
+        The patched document.
     """
     return merged(document, patch, PLAIN if spec is None else Content(specs=(spec,)))
 

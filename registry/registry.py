@@ -168,7 +168,11 @@ def find_block(name: object, kinds: tuple[str, ...]) -> Any:
 
 
 def build_block(spec: Any, sizes: Any, *kinds: str) -> Any:
-    """Build the module that `spec` names."""
+    """Build the module that `spec` names.
+
+    Returns:
+        The module: an instance of the class that is registered under the spec's `name`.
+    """
     return find_block(spec.name, kinds)(spec, sizes)
 
 

@@ -79,6 +79,9 @@ class Spec(BaseModel):
             document: The spec as JSON data.
             where: Prefix of the paths in errors.
 
+        Returns:
+            The validated spec.
+
         Raises:
             SpecError: with the path of everything that is wrong.
         """
@@ -163,7 +166,7 @@ class BlockSpec(Spec):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        """A minimal document of the block: required fields have the first of their `examples`."""
+        """A minimal document of the block: required fields have the first of their `examples`; `SpecError` without one."""
         document: dict[str, Any] = {"name": cls.model_fields["name"].default}
         for field, info in cls.model_fields.items():
             if info.is_required():
@@ -200,6 +203,7 @@ class Slot:
         return "slot." + "-or-".join(self.kinds)
 
     def validate(self, value: object) -> BlockSpec:
+        """The spec of the block that a document names. Problems are raised as an error for pydantic."""
         if isinstance(value, BlockSpec):
             value = value.document()
         if not isinstance(value, Mapping):

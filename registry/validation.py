@@ -48,7 +48,11 @@ REQUIRED = "a value: this field is required"
 
 
 def nested(problems: Any) -> PydanticCustomError:
-    """Raise this in a pydantic validator to report problems, which a `ValueError` would flatten into one line."""
+    """Raise this in a pydantic validator to report problems, which a `ValueError` would flatten into one line.
+
+    Returns:
+        The error to raise.
+    """
     return PydanticCustomError("nested", "problems inside", {"problems": list(problems)})
 
 

@@ -105,7 +105,7 @@ class Loop:
             self.after(done)
 
     def step(self, step: int, batch: Batch) -> dict[str, Any] | None:
-        """One step, counted from 0. Its line of metrics, if it gets one."""
+        """One step, counted from 0. Its line of metrics, if it gets one; `DivergedError` if the loss is not finite."""
         fraction = rate(self.schedule, step, self.steps)
         self.optimizers.set_rate(fraction)
         self.optimizers.zero_grad()

@@ -101,6 +101,9 @@ def inspect(
         dtype: of the weights and the cache.
         revision: as for `load_spec`.
 
+    Returns:
+        The totals, and a tree of the model's parts.
+
     Raises:
         SpecError: the spec is invalid.
         InputError: a length is below 1, or the tokens of all pictures do not fit.

@@ -29,6 +29,7 @@ class Part:
     parts: list["Part"] = field(default_factory=list)
 
     def document(self, whole: int) -> dict[str, Any]:
+        """Plain data. whole: the parameters of the model, of which the part's share is computed."""
         share = self.parameters / whole if whole else 0.0
         document = {"name": self.name, "count": self.count, "parameters": self.parameters, "share": share, "flops": self.flops}
         return document | ({"parts": [part.document(whole) for part in self.parts]} if self.parts else {})

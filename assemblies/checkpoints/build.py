@@ -26,6 +26,9 @@ def build(
             None draws from torch's global random state.
         kernel: the attention kernel of every block; "auto" leaves the choice to the spec.
 
+    Returns:
+        The model.
+
     Raises:
         SpecError: the spec is invalid.
         InputError: the device, dtype, seed or kernel is invalid, or the kernel cannot do some block's work.

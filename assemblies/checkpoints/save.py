@@ -61,6 +61,9 @@ def load(
             reads only its rows of each tensor.
         precision: with a mesh, that of `pairform.shard`.
 
+    Returns:
+        The model.
+
     Raises:
         CheckpointError: the checkpoint cannot be read, or its values do not fit `dtype`.
         SpecError: the patch does not give a valid spec.

@@ -41,6 +41,7 @@ class Fused(NamedTuple):
 
     @property
     def by_expert(self) -> bool:
+        """Whether one tensor of theirs holds those of all experts."""
         return "{expert}" not in self.theirs and any("{expert}" in part for part in self.ours)
 
     def parts(self, known: Container[str]) -> list[list[str]]:
@@ -77,6 +78,7 @@ class NameTable:
         return row.ours if isinstance(row, Row) else None
 
     def spare(self, theirs: str) -> str | None:
+        """Our name for the tensor that one of theirs replaces if it is missing."""
         row = row_of(self._respelt(theirs), self.spares)
         return row.ours if isinstance(row, Row) else None
 
@@ -94,6 +96,7 @@ class NameTable:
         return None if row is None else row.theirs
 
     def reads(self, theirs: str) -> bool:
+        """Whether a tensor of theirs has an effect."""
         name = self._respelt(theirs)
         return not any(pattern(unread).match(name) for unread in self.unread)
 
@@ -180,7 +183,7 @@ class Family:
         return self.names.spare(theirs) or self.names.spare(self.base_prefix + theirs)
 
     def holder(self, ours: str, spec: ModelSpec) -> Row | Fused:
-        """The row to write a tensor of ours with."""
+        """The row to write a tensor of ours with; `SpecError` if the family has no name for it."""
         row = (self.names if self.written is None else self.written(spec)).holder(ours)
         if row is None:
             raise SpecError(Problem(ours, "a tensor that has no name there", f"only tensors that {self.model_type} has"))

@@ -65,6 +65,9 @@ def convert(
         overwrite: replace a model in `out`.
         progress: called with the bytes just written and the bytes in all.
 
+    Returns:
+        The folder, the plan that was carried out, the bytes written and the time.
+
     Raises:
         SpecError: as for `plan`, or transformers cannot express the spec.
         CheckpointError: as for `plan`, or values of a source are not finite.

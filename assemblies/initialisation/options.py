@@ -125,6 +125,7 @@ class Options(Spec):
     )
 
     def layers(self, part: str) -> Layers | None:
+        """The choice of layers for a stack, by its name."""
         return self.encoder_layers if part == "encoder" else self.decoder_layers
 
 

@@ -49,6 +49,9 @@ def plan(
         options: an `Options`.
         fields: fields of `Options` as keywords, in place of those of `options`.
 
+    Returns:
+        The plan, which `execute` carries out.
+
     Raises:
         SpecError: an argument is invalid, or the sources do not fit the spec.
         CheckpointError: a source cannot be read.

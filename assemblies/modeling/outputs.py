@@ -62,6 +62,7 @@ class ModelOutput:
 
     @property
     def logits(self) -> Tensor | None:
+        """The logits, `[batch, length, vocabulary]` of a language model; None without a head."""
         return None if self.prediction is None else self.prediction.logits
 
     def keys(self) -> tuple[str, ...]:
@@ -71,15 +72,19 @@ class ModelOutput:
         return tuple(sorted(named, key=lambda name: {"loss": 0, "logits": 1}.get(name, 2)))
 
     def values(self) -> tuple[Any, ...]:
+        """The parts that are not None, in the order of `keys`."""
         return tuple(getattr(self, name) for name in self.keys())
 
     def items(self) -> tuple[tuple[str, Any], ...]:
+        """The names and the parts that are not None."""
         return tuple(zip(self.keys(), self.values(), strict=True))
 
     def get(self, name: str, default: Any = None) -> Any:
+        """A part by name; `default` if it is None."""
         return getattr(self, name) if name in self.keys() else default
 
     def to_tuple(self) -> tuple[Any, ...]:
+        """As `values`, under transformers' name."""
         return self.values()
 
     def __getitem__(self, key: str | int | slice) -> Any:

@@ -38,6 +38,9 @@ def shard(model: Model, mesh: DeviceMesh | None, precision: Precision | None = N
     Gradients are **summed** over the processes, not averaged: with `loss_tokens`, the number of labels of the whole batch, they
     are those of one process that reads the whole batch. An optimiser must be created after this call.
 
+    Returns:
+        The same model.
+
     Raises:
         InputError: the model is wrapped, sharded already, quantised or prepacked, or the mesh does not fit.
     """

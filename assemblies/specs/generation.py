@@ -164,6 +164,7 @@ class GenerationSpec(Spec):
 
     @model_validator(mode="after")
     def known_names(self) -> Self:
+        """The settings themselves; an error for a name that transformers does not have."""
         names = self.model_extra or {}
         if unknown := [name for name in names if name not in UNSUPPORTED]:
             expected, known = "a setting of generation", tuple(type(self).model_fields)

@@ -142,6 +142,7 @@ class LayerSpec(Spec):
         return AttentionFields.of(self.branches.get("self_attention"))
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
+        """Problems of the layer's blocks in a stack with these sizes."""
         yield from (problem.inside("norm") for problem in self.norm.check(sizes))
         for name, norm in self.norms.items():
             yield from (problem.inside(f"norms.{name}") for problem in norm.check(sizes))

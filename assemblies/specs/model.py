@@ -91,6 +91,7 @@ class ModelSpec(Spec):
         return list(self.stacks.values())[-1]
 
     def vocabulary_of(self, part: str) -> int:
+        """The vocabulary size of a stack."""
         return self.stacks[part].vocabulary or self.vocabulary
 
     def tokens_of(self, part: str) -> TokenSpec:
@@ -114,6 +115,7 @@ class ModelSpec(Spec):
 
     @property
     def head_sizes(self) -> Sizes:
+        """The sizes for the head."""
         return Sizes(self.last.width, None, self.vocabulary_of(list(self.stacks)[-1]))
 
     def _check(self) -> Iterator[Problem]:

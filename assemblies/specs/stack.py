@@ -189,6 +189,7 @@ class StackSpec(Spec):
         return self.final_norm or self.layer.norm
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
+        """Problems of the stack's blocks in a model that gives it these sizes."""
         sizes = replace(sizes, depth=self.depth)
         for field in ("embedding", "position", "embedding_norm", "layer_input", "final_norm", "vision"):
             part: BlockSpec | VisionSpec | LayerInputSpec | None = getattr(self, field)
@@ -237,6 +238,7 @@ class VisionSpec(Spec):
         return ProjectorSpec.of(self.projector).tokens
 
     def check(self, sizes: Sizes) -> Iterator[Problem]:
+        """Problems of the tower and the projector in a stack with these sizes."""
         if sizes.source_width is not None:
             yield Problem("", "pictures in a decoder beside an encoder", "vision in the encoder, which reads the input")
         if self.tower.vision is not None:

@@ -42,6 +42,7 @@ class TokenSpec(Spec):
 
     @property
     def first(self) -> int | None:
+        """The token that a decoder starts from: `start`, or else `bos`."""
         return self.bos if self.start is None else self.start
 
     @property

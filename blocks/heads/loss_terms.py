@@ -42,6 +42,7 @@ class LossTerms:
 
     @property
     def factors(self) -> "Factors":
+        """The factors as numbers, as the fused loss takes them."""
         if self.teacher is None:
             return Factors(self.z_loss)
         return Factors(self.z_loss, self.teacher.weight, self.teacher.temperature, self.teacher.softcap or 0.0)

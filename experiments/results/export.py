@@ -25,6 +25,9 @@ def export(study: Path, out: Path, overwrite: bool = False) -> Path:
         out: A file that ends in .csv or .parquet.
         overwrite: Replace a file that exists.
 
+    Returns:
+        The absolute path of the file.
+
     Raises:
         OutputError: there is no study, or the file exists or cannot be written.
         InputError: another ending, or pyarrow is not installed.

@@ -227,7 +227,7 @@ def trials_of(study: Path) -> list[Trial]:
 
 
 def result_of(study: Path, name: str) -> dict[str, Any]:
-    """A trial's results: numbers by name, None for what could not be measured."""
+    """A trial's results: numbers by name, None for what could not be measured; `SpecError` for anything else."""
     file = study / TRIALS / name / RESULT
     result = read_json(file)
     for key, value in result.items():

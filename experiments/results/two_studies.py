@@ -66,6 +66,9 @@ def compare_studies(one: Path, other: Path) -> TwoStudies:
     A variant is compared seed by seed if both studies have the same data and the same finished seeds of it, and else by Welch's
     t-test, which does not assume that the seeds have anything in common.
 
+    Returns:
+        What they have in common and the comparisons of the variants of both.
+
     Raises:
         OutputError: a folder is not a study's.
     """

@@ -78,6 +78,9 @@ def compare(differences: Mapping[str, Sequence[float]], measure: Quality, rules:
         differences: From the first variant, of each seed that both have, by variant.
         measure: What differs.
         rules: The study's rules.
+
+    Returns:
+        The comparison of each variant, by name; one with too few seeds is marked so.
     """
     estimates = {name: of_pairs(values) for name, values in differences.items() if len(values) >= FEWEST}
     found = judge(estimates, measure, rules)

@@ -55,6 +55,9 @@ def read_study(file: Path, patch: Mapping[str, Any] | None = None) -> StudySpec:
         file: The study as JSON.
         patch: Merge patch on it.
 
+    Returns:
+        The study, which `plan_trials` takes.
+
     Raises:
         SpecError: the file cannot be read, or the study is invalid.
         CheckpointError: its base is a checkpoint or a conversion of some, and one cannot be read.

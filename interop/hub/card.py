@@ -50,6 +50,9 @@ def model_card(folder: str | Path, *, repository: str | None = None, license: st
         license: the licence, as the hub names it. Default: Gemma's terms if they bind one of the models that this one was made
             of, else the licence that all of them share; if that is unknown, the card says so.
 
+    Returns:
+        The text of the card.
+
     Raises:
         CheckpointError, SpecError: the folder holds no model.
         InputError: `license` is not a licence's name.

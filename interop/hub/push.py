@@ -75,6 +75,9 @@ def push(
         dry_run: check the folder and list its files; nothing is sent, and the hub is not asked.
         token: of the hub. Default: that of `hf auth login`, or of the variable HF_TOKEN.
 
+    Returns:
+        The repository, the branch, the commit and its files.
+
     Raises:
         CheckpointError, SpecError: the folder holds no model.
         OutputError: its files are not a model's, or the hub does not take them; the branch is then as it was,

@@ -94,6 +94,9 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
             past_key_values: a `PairformCache` of an earlier call.
             use_cache: return a cache. By default only if `past_key_values` is given.
             num_items_in_batch: the number of labels that the sum of the losses is divided by.
+
+        Raises:
+            InputError: an argument is invalid, as for `pairform.Model.forward`, or a cache of another library.
         """
         if past_key_values is not None and not isinstance(past_key_values, PairformCache):
             expected = "the cache of an earlier call or of `generate`, a PairformCache"
@@ -128,6 +131,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
         return bool(getattr(self.config, name, False) if given is None else given)
 
     def get_encoder(self, modality: str | None = None) -> EncoderOf:
+        """The encoder as a module of its own; `InputError` for a model without one."""
         if self.encoder is None:
             raise InputError(Problem("get_encoder", "a model without an encoder", "one with an encoder"))
         return EncoderOf(self)
@@ -162,6 +166,7 @@ class PairformPreTrainedModel(Model, PreTrainedModel):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
+        """Whether some stack keeps only the inputs of its layers for the backward pass."""
         return any(stack.checkpointed for stack in (self.encoder, self.decoder) if stack is not None)
 
     @classmethod

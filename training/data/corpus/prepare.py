@@ -51,6 +51,9 @@ def prepare(
         overwrite: Replace a corpus that was prepared from other files or settings.
         report: Called as files are read.
 
+    Returns:
+        The folder, opened.
+
     Raises:
         SpecError: the corpus is invalid, a file cannot be read, or has changed since the preparation began.
         OutputError: the folder cannot be written, holds something else, or another preparation.

@@ -105,6 +105,9 @@ class Shards:
     def open(cls, folder: str | Path) -> "Shards":
         """Open a folder made by `pairform data prepare`.
 
+        Returns:
+            The corpus, whose shards are read as memory maps.
+
         Raises:
             SpecError: the manifest is missing or invalid; a file is missing, a link, or not as long as the manifest says; the
                 tokenizer is another one.
@@ -127,10 +130,12 @@ class Shards:
             shard.verify()
 
     def parts(self, source: int, split: Split, stream: str) -> Parts:
+        """What the shards of a source's split hold of a stream of tokens."""
         wanted = (source, split, stream)
         return Parts([shard for name, shard in self.shards.items() if name[:3] == wanted])
 
     def streams(self, split: Split) -> list[Stream]:
+        """The sources of running text that have documents in the split."""
         sources = enumerate(self.manifest.sources)
         found = [
             Stream(record.name, record.weight, self.parts(index, split, TEXT))
@@ -140,6 +145,7 @@ class Shards:
         return [stream for stream in found if stream.documents]
 
     def pairs(self, split: Split) -> list[PairStream]:
+        """The sources of pairs that have some in the split."""
         sources = enumerate(self.manifest.sources)
         found = [
             PairStream(record.name, record.weight, *(self.parts(index, split, stream) for stream in PAIR))

@@ -81,6 +81,7 @@ class CorpusSpec(Spec):
     )
 
     def check(self) -> Iterator[Problem]:
+        """What is wrong between the sources."""
         for index, source in enumerate(self.sources):
             yield from (problem.inside(f"sources[{index}]") for problem in source.check())
         title, count = Counter(source.title for source in self.sources).most_common(1)[0]

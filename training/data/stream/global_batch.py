@@ -189,6 +189,7 @@ class Batches:
             begin, left = begin + world * some, left - some
 
     def micro_batch(self, rows: Sequence[Row]) -> MicroBatch:
+        """The tensors of some rows, with their numbers of labels and tokens."""
         inputs = self.layout.tensors(rows)
         pieces = [piece for row in rows for piece in row]
         padded = inputs["input_ids"].numel() + (inputs["labels"].numel() if self.layout.pairs else 0)

@@ -25,14 +25,23 @@ class Fragment(Protocol):
 
 @runtime_checkable
 class TextStream(Protocol):
-    """Running text of one source. length: tokens of all documents, with an end token each."""
+    """Running text of one source."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The source's name in reports."""
+        ...
+
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float:
+        """The share of the training examples, relative to the other sources'."""
+        ...
+
     @property
-    def length(self) -> int: ...
+    def length(self) -> int:
+        """Tokens of all documents, with an end token each."""
+        ...
+
     def fragments(self, begin: int, end: int) -> Sequence[Fragment]:
         """The documents in tokens `begin` to `end`, in order."""
         ...
@@ -40,14 +49,23 @@ class TextStream(Protocol):
 
 @runtime_checkable
 class PairStream(Protocol):
-    """Pairs of a source and a target from one source of data. documents: the number of pairs."""
+    """Pairs of a source and a target from one source of data."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As of a `TextStream`."""
+        ...
+
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float:
+        """As of a `TextStream`."""
+        ...
+
     @property
-    def documents(self) -> int: ...
+    def documents(self) -> int:
+        """The number of pairs."""
+        ...
+
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a source and of a target, int32, without end tokens."""
         ...
