@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, Strict, ValidationError, model_validator
 from torch import nn
 
 import pairform.blocks  # noqa: F401  (registers the built-in blocks)
 from pairform.blocks.attention.mask_spec import AttentionFields
 from pairform.registry import BlockSpec, Probability, Problem, Sizes, Slot, Spec, freeze, nested, shorten, suggest
+from pairform.registry.validation import problems_in
 
 Norm = Annotated[BlockSpec, Slot("norm")]
 Branch = Annotated[BlockSpec, Slot("attention", "feed_forward")]
@@ -70,28 +71,26 @@ class LayerSpec(Spec):
         "(Gemma 4). Default: none.",
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _no_other_branches(cls, document: Any) -> Any:
-        """Branches that order does not name, before their fields are validated: of a misspelt name, most are missing."""
-        order, branches = (document.get(name) if isinstance(document, Mapping) else None for name in ("order", "branches"))
-        if not isinstance(order, list | tuple) or not isinstance(branches, Mapping) or len(branches) > MOST_IN_LAYER:
-            return document
-        groups = [group if isinstance(group, list | tuple) else (group,) for group in order]
-        known = list(dict.fromkeys(name for group in groups for name in group if isinstance(name, str)))
-        present = [name for name in known if name in branches]
-        if others := [name for name in branches if name not in present]:
-            found, expected = "a branch that order does not name", f"one of {', '.join(present)}" if present else "none"
-            added = "To add a branch of this name, name it in order too."
-            near = {name: suggest(name, present) or suggest(name, known[:MOST_IN_LAYER]) for name in others}
-            raise nested([Problem(f"branches.{name}", found, expected, f"{near[name]} {added}".strip()) for name in others])
-        return document
+    def _unnamed_branches(cls, document: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Of a branch that order does not name, the error says so, and not what is wrong in it: the name may be misspelt."""
+        try:
+            return validate(document)
+        except ValidationError as error:
+            fields = document if isinstance(document, Mapping) else {}
+            unnamed = list(unnamed_branches(fields.get("order"), fields.get("branches")))
+            if not unnamed:
+                raise
+            there = tuple(f"{problem.where}." for problem in unnamed)
+            others = (each for each in problems_in(error, document, cls) if not f"{each.where}.".startswith(there))
+            raise nested([*unnamed, *others]) from None
 
     @model_validator(mode="after")
     def _order_names_branches(self) -> Self:
         names = [name for group in self._order for name in group]
         named = set(names)
-        problems = []
+        problems = list(unnamed_branches(self.order, self.branches))
         for name in self.branches:
             if not name.isidentifier() or name.startswith("_"):
                 expected = "a name of letters, digits and underscores that starts with a letter"
@@ -156,3 +155,23 @@ class LayerSpec(Spec):
         drop_path = {} if self.drop_path is None else self.drop_path.sited(sizes)
         found = {"branches": branches, "residual": self.residual.sited(sizes), "drop_path": drop_path}
         return {field: patch for field, patch in found.items() if patch}
+
+
+def unnamed_branches(order: Any, branches: Any) -> Iterator[Problem]:
+    """Branches that order does not name. Nothing of an order or of branches that are not valid by themselves."""
+    if not isinstance(order, list | tuple) or not isinstance(branches, Mapping) or len(branches) > MOST_IN_LAYER:
+        return
+    known = [name for group in order for name in (group if isinstance(group, list | tuple) else (group,))]
+    if not all(isinstance(name, str) for name in known):
+        return
+    present = [name for name in dict.fromkeys(known) if name in branches]
+    for name, branch in branches.items():
+        if name not in present and isinstance(branch, Mapping | BlockSpec):
+            near = suggest(name, present) or suggest(name, known[:MOST_IN_LAYER])
+            remedy = f"{near} To add a branch of this name, name it in order too.".strip()
+            yield Problem(
+                f"branches.{name}",
+                "a branch that order does not name",
+                f"one of {', '.join(present)}" if present else "none",
+                remedy,
+            )
