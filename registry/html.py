@@ -17,13 +17,14 @@ LARGEST_DRAWING = 100_000
 """Characters of a drawing that is shown. The diagrams of all presets have less than 30,000."""
 STYLE = """
 .pairform-view { line-height: 1.4; max-width: 60rem; }
-.pairform-view table { border-collapse: collapse; margin: .5em 0; font-variant-numeric: tabular-nums; }
-.pairform-view tbody tr, .pairform-view thead tr { background: none; border-bottom: 1px solid rgba(128, 128, 128, .35); }
-.pairform-view th, .pairform-view td { padding: .2em 1em .2em 0; text-align: left; vertical-align: top; white-space: pre-wrap; }
-.pairform-view .number { text-align: right; }
+.pairform-view.pairform-view table { border-collapse: collapse; margin: .5em 0; font-variant-numeric: tabular-nums; }
+.pairform-view.pairform-view tr { background: none; border-bottom: 1px solid rgba(128, 128, 128, .35); }
+.pairform-view.pairform-view tr > * { padding: .2em 1em .2em 0; text-align: left; vertical-align: top; white-space: pre-wrap; }
+.pairform-view.pairform-view tr > .number { text-align: right; }
 .pairform-view .drawing { max-height: 40rem; overflow: auto; }
 .pairform-view svg { max-width: 100%; height: auto; }
 """
+"""The class is doubled to precede the rules that Jupyter has for tables."""
 Cell: TypeAlias = str | int | float | None
 
 

@@ -59,10 +59,15 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        costs = [(name, number) for name, number in self.parameters.items() if number]
-        costs += [(f"cache ({self.dtype}), {name}, bytes", number) for name, number in self.cache_bytes.items() if number]
-        parts = Table(self.rows, ("part", "parameters", "share in %", "GFLOPs"))
-        return fragment(self.title, Table(costs, ("parameters of", "")), parts)
+        counted, cached = (
+            [(name, number) for name, number in numbers.items() if number] for numbers in (self.parameters, self.cache_bytes)
+        )
+        return fragment(
+            self.title,
+            Table(self.rows, ("part", "parameters", "share in %", "GFLOPs")),
+            Table(counted, ("purpose", "parameters")),
+            Table(cached, (f"cache ({self.dtype})", "bytes")),
+        )
 
     @property
     def title(self) -> str:

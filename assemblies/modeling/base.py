@@ -99,7 +99,7 @@ class ModelParts(nn.Module):
         """What a notebook shows. A tensor that several parts share counts once."""
         counted = {id(parameter): parameter for parameter in self.parameters()}.values()
         dtypes, devices = (", ".join(sorted({str(getattr(each, name)) for each in counted})) for name in ("dtype", "device"))
-        numbers = (("parameters", sum(each.numel() for each in counted)), ("dtype", dtypes), ("device", devices))
+        numbers = (("parameters", f"{sum(each.numel() for each in counted):,}"), ("dtype", dtypes), ("device", devices))
         return show_model(self.spec, f"model: {self.spec.assembly.replace('_', '-')}", numbers)
 
     def tied(self) -> Tensor | None:
