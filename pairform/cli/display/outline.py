@@ -36,7 +36,7 @@ def heading(name: str, rest: str) -> Text:
 
 
 def add_stack(tree: Outline, name: str, stack: Document, embedding: str) -> None:
-    node = tree.add(heading(name, f"width {stack['width']}, {stack['depth']} layers"))
+    node = tree.add(heading(name, f"width {stack['width']}, {stack['depth']} layer{'s' * (stack['depth'] != 1)}"))
     node.add(f"embedding  {embedding}")
     if "position" in stack:
         node.add(f"position  {words(stack['position'])}")
