@@ -13,7 +13,7 @@ from sphinx.highlighting import PygmentsBridge
 from sphinx.transforms import SphinxTransform
 from sphinx.util.typing import ExtensionMetadata
 
-LEXERS = {".py": "python", ".json": "json", ".toml": "toml"}
+LEXERS = {".py": "python", ".json": "json", ".toml": "toml", ".md": "markdown"}
 """The languages of files that a page shows; others can be downloaded."""
 LONGEST = 200_000
 """Characters of a file that a page shows."""
@@ -39,14 +39,22 @@ class SourceLinks(SphinxTransform):
             self.document.findall(lambda each: isinstance(each, addnodes.download_reference | addnodes.pending_xref))
         ):
             assert isinstance(node, nodes.Element)
-            target = Path(self.env.relfn2path(node.get("reftarget", ""), self.env.docname)[1]).resolve()
-            if node.get("reftype") == "myst" and target.is_relative_to(root) and shown(target):
+            target = self.target(node)
+            if target and target.is_relative_to(root) and shown(target):
                 address = source_page(self.env, target.relative_to(root).as_posix())
                 node.replace_self(nodes.reference("", "", *node.children, refuri=address, internal=True))
 
+    def target(self, node: nodes.Element) -> Path | None:
+        """The file or folder that a link of a page names, unless it is a page itself."""
+        name = node.get("reftarget", "")
+        if node.get("reftype") != "myst" or (node.get("refdomain") == "doc" and name in self.env.found_docs):
+            return None
+        path = f"/{name}.md" if node.get("refdomain") == "doc" else name
+        return Path(self.env.relfn2path(path, self.env.docname)[1]).resolve()
+
 
 def shown(path: Path) -> bool:
-    return path.is_dir() or (path.suffix in LEXERS and path.stat().st_size <= LONGEST)
+    return path.is_dir() or (path.is_file() and path.suffix in LEXERS and path.stat().st_size <= LONGEST)
 
 
 def collect(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -152,7 +152,7 @@ class Report:
 
 
 def read_report(folder: Path) -> Report:
-    """Read a study's folder; `OutputError` if it is none."""
+    """What the report shows of a study's folder; `OutputError` if it is none."""
     groups = trials_by_variant(folder)
     study = StudySpec.read(read_json(folder / STUDY))
     rows = [row for row in summarise(folder) if "same_as" not in row]

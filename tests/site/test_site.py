@@ -44,6 +44,13 @@ def test_links_to_source_lead_to_highlighted_lines(site: Path) -> None:
     assert "L-1" in page.anchors
 
 
+def test_formulas_need_no_script(site: Path) -> None:
+    for page in pages(site):
+        html = page.read_text("utf-8")
+        assert 'class="math ' not in html
+        assert "<math " not in html or "http://www.w3.org/1998/Math/MathML" in html
+
+
 def test_the_search_knows_the_pages(site: Path) -> None:
     index = (site / "searchindex.js").read_text("utf-8")
     assert "docs/convert" in index
