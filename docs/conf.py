@@ -29,7 +29,14 @@ extensions = [
     "reference",
 ]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/**/README.md", "tests/compatibility/README.md"]
+include_patterns = [
+    "docs/**",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/**/README.md",
+    "tests/compatibility/README.md",
+]
 exclude_patterns = [".*", "docs/_*", "**/__pycache__"]
 maximum_signature_line_length = 90
 nitpick_ignore_regex = [("py:.*", r".*")]
