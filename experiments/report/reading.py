@@ -8,17 +8,9 @@ from typing import Any
 
 from pairform.experiments.report.tuning_reading import Tuning, read_tuning
 from pairform.experiments.results.ladder import VariantLaw, ladder_results
+from pairform.experiments.results.matched_size import Match, amount
 from pairform.experiments.results.metric_lines import read_metrics
-from pairform.experiments.results.records import (
-    ENVIRONMENT,
-    NEW,
-    STUDY,
-    TRIALS,
-    Match,
-    Trial,
-    amount,
-    measurable,
-)
+from pairform.experiments.results.records import ENVIRONMENT, NEW, STUDY, TRIALS, Trial, measurable
 from pairform.experiments.results.summary import summarise, timed_results, trials_by_variant
 from pairform.experiments.statistics.comparisons import same_losses
 from pairform.experiments.study.factor_results import FactorResults, factor_results

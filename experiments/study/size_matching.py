@@ -9,7 +9,8 @@ from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import patch_spec
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.results.records import STUDY, Match, Trial, amount, trials_of
+from pairform.experiments.results.matched_size import Match, amount
+from pairform.experiments.results.records import STUDY, Trial, trials_of
 from pairform.experiments.study.contents import StudyContents
 from pairform.experiments.study.limits import MatchSpec
 from pairform.experiments.study.spec import StudySpec

@@ -3,33 +3,32 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.evaluation.specs import Measures, TimeToLoss, check_measures, qualities
+from pairform.experiments.evaluation.specs import Measures, qualities
 from pairform.experiments.results.records import Stage
 from pairform.experiments.statistics.rules import ComparisonSpec, Direction, Quality
+from pairform.experiments.study.checks import check_study
 from pairform.experiments.study.factors import (
     Design,
     Factors,
     FullDesign,
     Levels,
-    check_combinations,
-    check_factors,
     combinations,
     count_combinations,
     variant_name,
 )
-from pairform.experiments.study.ladder import Ladder, check_ladder
+from pairform.experiments.study.ladder import Ladder
 from pairform.experiments.study.limits import BudgetSpec, MatchSpec, SearchSpec
-from pairform.experiments.study.seeds import Seeds, SeedsUntil, all_seeds
-from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds, check_tuning
-from pairform.experiments.study.values import Values, check_values, misplaced
-from pairform.registry import DocumentOf, Patch, Problem, Spec, nested, shorten, suggest, thaw
+from pairform.experiments.study.seeds import Seeds, all_seeds
+from pairform.experiments.study.tuning import SETTINGS, TUNE_SEEDS, TuneSeeds
+from pairform.experiments.study.values import Values
+from pairform.registry import DocumentOf, Patch, Spec, nested, thaw
 from pairform.training.adaptation.recipe_parts import Converted
 from pairform.training.data.pairs import Pairs
 from pairform.training.data.synthetic_tasks import AnyTask
@@ -37,8 +36,6 @@ from pairform.training.data.texts import Text
 from pairform.training.settings import OptimizerSpec as OptimizerSpec
 from pairform.training.settings import TrainingSpec
 
-CHANGES_TIME = tuple(f"training.{name}" for name in ("batch", "dtype", "device", "threads", "optimizer", "optimizer.name"))
-"""Paths of the settings that the time of a step depends on."""
 Model = Annotated[Patch, DocumentOf(ModelSpec)]
 """A model's document or a patch on one."""
 
@@ -118,83 +115,10 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Self:
-        problems = list(self._check())
+        problems = list(check_study(self))
         if problems:
             raise nested(problems)
         return self
-
-    def _check(self) -> Iterator[Problem]:
-        seeds = all_seeds(self.seeds)
-        if len(set(seeds)) < len(seeds):
-            yield Problem("seeds", str(list(seeds)), "each seed once")
-        if isinstance(self.seeds, SeedsUntil) and self.search is not None:
-            yield Problem("seeds.until", "seeds until and search together", "a list of seeds in a search")
-        for path, values in self.grid.items():
-            yield from check_values("grid", path, values)
-        yield from self._check_tuning(seeds)
-        if self.match is not None and not self.factors and len(self.variants) < 2:
-            yield Problem("match", "one variant", "two or more: each is scaled towards the first")
-        if self.search is not None and not self.grid:
-            yield Problem("search", "no grid", "paths with the values to choose from")
-        if self.search is not None and self.match is not None:
-            yield Problem("match", "match and search together", "only one of the two")
-        yield from self._check_measures()
-        design = [*self._check_design(), *check_ladder(self.ladder, bool(self.factors), self.search is not None)]
-        yield from design
-        if design:
-            return
-        count = self.trials
-        if count > self.budget.trials:
-            remedy = "Shorten the grid, or raise budget.trials."
-            yield Problem("budget.trials", f"{count:,} trials", f"at most {self.budget.trials:,}", remedy)
-        elif self.factors:
-            yield from check_combinations(self.factors, self.design)
-
-    def _check_measures(self) -> Iterator[Problem]:
-        yield from check_measures(self.measures)
-        for index, measure in enumerate(self.measures):
-            if isinstance(measure, TimeToLoss) and self.training.evaluate_every is None:
-                expected = "training.evaluate_every, the steps between validations"
-                yield Problem(f"measures[{index}]", "time_to_loss and no validation before the end", expected)
-        known = self.qualities
-        named = [(f"comparison.measures[{place}]", name) for place, name in enumerate(self.comparison.measures)]
-        named += [("comparison.margins", name) for name in self.comparison.margins]
-        later = {name for measure in self.measures if not measure.trained for name in measure.qualities}
-        if self.search is not None:
-            named.append(("search.measure", self.search.measure))
-        for where, name in named:
-            if name not in known or (where == "search.measure" and name in later):
-                yield Problem(where, shorten(name), f"a measure of the study: {', '.join(known)}", suggest(name, known))
-
-    def _check_design(self) -> Iterator[Problem]:
-        if not self.factors:
-            if self.design != FullDesign():
-                yield Problem("design", "no factors", "factors whose combinations it chooses")
-            return
-        yield from check_factors(self.factors, self.design)
-        if self.variants != {"base": {}}:
-            yield Problem("variants", "variants and factors together", "one of them", "Make the variants levels of a factor.")
-        if self.grid:
-            yield Problem("grid", "a grid and factors together", "one of them", "Make the grid's values levels of a factor.")
-
-    def _check_tuning(self, seeds: tuple[int, ...]) -> Iterator[Problem]:
-        for path, values in self.tune.items():
-            yield from check_values("tune", path, values)
-        patches: dict[str, Mapping[str, Any]] = {f"variants.{name}": patch for name, patch in self.variants.items()}
-        patches |= {f"factors.{name}.{level}": patch for name, all_ in self.factors.items() for level, patch in all_.items()}
-        patches |= {f"ladder.{rung}": patch for rung, patch in self.ladder.items()}
-        yield from check_tuning(self.tune, self.tune_seeds, seeds, self.grid, patches)
-        if self.tune and self.search is not None:
-            yield Problem("tune", "tune and search together", "only one of the two", "Move the grid's paths to `tune`.")
-        of_time = [path for path in self.tune if path in CHANGES_TIME]
-        if self.match is not None and self.match.by == "seconds" and of_time:
-            remedy = "Each setting would be scaled to a time of its own. Match by parameters or FLOPs."
-            found = "match by seconds and a tuned value that changes them"
-            yield Problem(f"tune.{of_time[0]}", found, "only one of the two", remedy)
-        of_model = [path for path in self.tune if (first := path.partition(".")[0]) != "training" and not misplaced(first)]
-        if self.match is not None and of_model:
-            remedy = "Tuned variants would differ in size: tune values of `training` only."
-            yield Problem(f"tune.{of_model[0]}", "match and a tuned value outside of `training`", "only one of the two", remedy)
 
     @property
     def model(self) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pairform.assemblies.specs.model import ModelSpec
-from pairform.experiments.results.records import NEW, Carried, Match, Weights
+from pairform.experiments.results.matched_size import Match
+from pairform.experiments.results.records import NEW, Carried, Weights
 from pairform.experiments.study.factors import Levels
 from pairform.experiments.study.ladder import SCALE
 from pairform.experiments.study.spec import StudySpec

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pairform.experiments.results.records import Match, TrialFolder
+from pairform.experiments.results.matched_size import Match
+from pairform.experiments.results.records import TrialFolder
 from pairform.experiments.results.two_studies import compare_studies
 from pairform.registry import OutputError
 from tests.command_line.runner import CommandLine, document
