@@ -12,8 +12,9 @@ from pairform.experiments.statistics.effects import effect_deviations
 from pairform.experiments.statistics.factorial import alias_groups
 from pairform.experiments.statistics.scaling import Law, Observation, law_of
 from pairform.experiments.study.contents import StudyContents, gather
+from pairform.experiments.study.disk import room
 from pairform.experiments.study.factors import FractionalDesign
-from pairform.experiments.study.planning import plan_trials, room
+from pairform.experiments.study.planning import plan_trials
 from pairform.experiments.study.seeds import all_seeds
 from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec

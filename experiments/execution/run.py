@@ -16,7 +16,8 @@ from pairform.experiments.execution.stopping import PAUSE, Stop, requested, with
 from pairform.experiments.execution.worker import Work
 from pairform.experiments.results.records import DATA, ENVIRONMENT, LOCK, STUDY, Trial, TrialFolder, trials_of
 from pairform.experiments.study.contents import gather
-from pairform.experiments.study.planning import check_room, plan_trials
+from pairform.experiments.study.disk import check_room
+from pairform.experiments.study.planning import plan_trials
 from pairform.experiments.study.size_matching import known_matches
 from pairform.experiments.study.spec import StudySpec
 from pairform.experiments.study.tuning import most_trials
