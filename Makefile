@@ -26,8 +26,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: install ## make the folder demo/ anew: small checkpoints, and an unequal pair that is converted, checked and generates
-	rm -rf demo
+DEMO := gemma-large gemma-small gemma3 gemma3-wide gemma3-pictures modernbert paired silent exported
+demo: install ## make these folders in demo/ anew: small checkpoints, and an unequal pair that is converted, checked and generates
+	rm -rf $(DEMO:%=demo/%)
 	$(BIN)/python examples/checkpoints.py
 	$(BIN)/python examples/convert.py
 

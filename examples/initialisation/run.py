@@ -1,4 +1,4 @@
-"""How many tokens is initialisation worth? Two studies of pairs that start from language models, and from nothing.
+"""How many tokens is initialisation worth? Two studies of pairs that start from language models, and from scratch.
 
 Two Gemma 2-like language models are trained on the sources of Python's standard library. The studies adapt pairs of them, of
 equal and of unequal size, on this project's own text. Run it from the repository's root:

@@ -1,4 +1,4 @@
-"""A recipe as JSON: how a model is adapted (continued pretraining), trained from nothing, or fine-tuned."""
+"""A recipe as JSON: how a model is adapted (continued pretraining), trained from scratch, or fine-tuned."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

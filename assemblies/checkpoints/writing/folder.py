@@ -76,7 +76,8 @@ def check_content(target: Path, overwrite: bool) -> None:
     if not target.is_dir() or not any(target.iterdir()):
         return
     if not overwrite:
-        raise OutputError(Problem(str(target), "a folder that is not empty", "a new or empty one", "Or ask to overwrite it."))
+        remedy = "Or overwrite it: `--overwrite`, or `overwrite=True` in Python."
+        raise OutputError(Problem(str(target), "a folder that is not empty", "a new or empty one", remedy))
     if not holds_model(target):
         found = "a folder that holds no model, which is never overwritten"
         raise OutputError(Problem(str(target), found, f"one with {SPEC}, or with {CONFIG} and weights"))
