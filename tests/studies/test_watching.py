@@ -48,7 +48,11 @@ def test_ctrl_c_ends_the_watch_and_leaves_the_page(
 ) -> None:
     folder = write_results(tmp_path, {"first": [1.0, "planned"]})
     monkeypatch.setattr("time.sleep", lambda seconds: signal.raise_signal(signal.SIGINT))
-    ended = CommandLine(monkeypatch, capsys)("study", "report", folder, "--watch")
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start the tests with it ignored
+    try:
+        ended = CommandLine(monkeypatch, capsys)("study", "report", folder, "--watch")
+    finally:
+        signal.signal(signal.SIGINT, given)
     assert (ended.code, ended.out) == (130, f"{folder / 'report.html'}\n")
     assert ended.err == "stopped; the last report remains\n"
     assert (folder / "report.html").is_file()
