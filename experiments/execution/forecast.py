@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pairform.assemblies.checkpoints.reading.load_spec import load_spec
+from pairform.experiments.results.matched_size import Match
 from pairform.experiments.results.noise import Noise, noise_of
 from pairform.experiments.results.records import STUDY, Trial
 from pairform.experiments.statistics.effects import effect_deviations
@@ -36,7 +36,7 @@ class VariantForecast:
     carried_parameters: of the checkpoints that it starts from; None: all weights are new.
     also:         other variants that are the same, and have no trials.
     remarks:      what is probably not meant in it, as sentences about it.
-    match:        its size against the first variant's, as in `Match.row`, in a study that scales variants.
+    match:        its size against the first variant's, in a study that scales variants.
     """
 
     name: str
@@ -50,7 +50,7 @@ class VariantForecast:
     carried_parameters: int | None = None
     also: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    match: Mapping[str, Any] | None = None
+    match: Match | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -172,7 +172,7 @@ def forecast(study: StudySpec, source: Path, out: Path | None = None, timed: boo
                 None if one.carried is None else one.carried.parameters,
                 one.also,
                 tuple(dict.fromkeys(remark for trial in trials for remark in trial.remarks)),
-                None if one.match is None else one.match.row,
+                one.match,
             )
         )
     known = noise_of(out) if out is not None and (out / STUDY).is_file() else None

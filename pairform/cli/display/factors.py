@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.printing import Sheet, print_wide
+from pairform.cli.display.text import spread
 from pairform.experiments.statistics.rules import spoken
 from pairform.registry.errors import printable
 
@@ -48,8 +49,3 @@ def print_factors(found: "list[FactorResults]") -> None:
             name = " by ".join(f"{factor}={level}" for factor, level in pair.levels.items())
             found_of = pair.comparison.sentence(each.rules, interaction=True)
             print(printable(f"{name}: {found_of}{each.aliased(list(pair.levels))}"))
-
-
-def spread(mean: float, half_width: float | None, sign: str = "") -> str:
-    """A mean with the half-width of its interval."""
-    return f"{mean:{sign}.4f}" + ("" if half_width is None else f" ±{half_width:.4f}")

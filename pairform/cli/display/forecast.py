@@ -1,7 +1,7 @@
 """What a study would take, on the command line."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def forecast_rows(found: "Forecast", difference: float | None) -> dict[str, Any]:
     """The forecast as a document."""
     rows: dict[str, Any] = {
-        "variants": [asdict(variant) | {"seconds": variant.seconds} for variant in found.variants],
+        "variants": [
+            asdict(replace(variant, match=None))
+            | {"match": None if variant.match is None else variant.match.row, "seconds": variant.seconds}
+            for variant in found.variants
+        ],
         "trials": found.trials,
         "seconds": found.seconds,
         "bytes": found.bytes,
@@ -48,7 +52,7 @@ def print_forecast(found: "Forecast", difference: float | None, file: Path) -> N
         law = [f"{number:.3g}" for number in variant.law.values()]
         counts = law or (f"{variant.parameters:,}", f"{variant.flops:,}")
         kept = [f"{variant.carried_parameters or 0:,}" for _ in starts]
-        match = ["" if variant.match is None else matched(variant.match) for _ in ends]
+        match = ["" if variant.match is None else matched(variant.match.row) for _ in ends]
         table.add_row(variant.name, str(variant.trials), *counts, *kept, *times, *match)
     print_wide(table)
     total = "" if found.seconds is None else f"; training one after another takes about {duration(found.seconds)}"

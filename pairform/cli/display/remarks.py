@@ -1,9 +1,12 @@
 """Remarks on a study's variants in the terminal, the same before and after it runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pairform.registry.errors import cut_middle, printable
+
+if TYPE_CHECKING:
+    from pairform.experiments.results.matched_size import Match
 
 LONGEST_NAME, MOST_NAMES = 80, 3
 """Characters of a variant's name, and names in a line."""
@@ -35,10 +38,7 @@ def matched(match: Mapping[str, Any]) -> str:
     return f"{match['by']} {match['difference']:+.2%}{allowed}{'' if match['matched'] else ' not matched'}"
 
 
-def resized(match: Mapping[str, Any]) -> str:
+def resized(match: "Match") -> str:
     """What was changed to match a variant, as in `decoder.layer.branches.feed_forward.hidden 64 -> 104.`."""
-    changes = ", ".join(f"{path} {old} -> {new}" for path, (old, new) in match["changed"].items())
-    left = (
-        "" if match["matched"] else f" Not matched: {match['by']} {match['difference']:+.2%}, which may explain a difference."
-    )
-    return f"{changes or 'no size was changed'}.{left}"
+    changes = ", ".join(f"{path} {old} -> {new}" for path, (old, new) in match.changed.items())
+    return f"{changes or 'no size was changed'}.{match.caution}"

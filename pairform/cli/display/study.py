@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairform.cli.display.remarks import LONGEST_NAME, matched, print_remarks
+from pairform.cli.display.text import spread
 from pairform.cli.options import print_json
 from pairform.registry.errors import cut_end, cut_middle, printable
 
@@ -122,6 +123,6 @@ def with_interval(measured: dict[str, Any] | None, trials: int, sign: str = "") 
     """A mean with its interval, and its number of seeds if not all trials are done."""
     if measured is None:
         return ""
-    half, seeds = measured["half_width"], measured["seeds"]
+    seeds = measured["seeds"]
     part = "" if seeds == trials else f" ({seeds} of {trials} seeds)"
-    return f"{measured['mean']:{sign}.4f}" + ("" if half is None else f" ±{half:.4f}") + part
+    return spread(measured["mean"], measured["half_width"], sign) + part
