@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pairform.blocks.functional import blocked_ops
-from pairform.blocks.functional.dtypes import cast, narrower, wide, wide_dtype
+from pairform.blocks.functional.dtypes import narrower, wide, wide_dtype
 from pairform.blocks.functional.initializers import Constant, Initial
+from pairform.blocks.functional.rms_norm import rms_norm
 from pairform.registry import BlockSpec, PositiveFloat, Sizes
 
 
@@ -52,17 +52,10 @@ class RMSNorm(nn.Module):
     def forward(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         weight, dtype = self.weight, wide_dtype(hidden.dtype)
         if weight is None:
-            return cast(torch.rms_norm(cast(hidden, dtype), (self.width,), None, self.spec.eps), hidden.dtype)
+            return rms_norm(hidden, None, self.spec.eps)
         # converted before 1 is added, as in Gemma: bfloat16 would round 1 + weight to 8 bits
         scale = weight if weight.dtype == dtype else weight.to(dtype)
-        scale = 1 + scale if self.spec.unit_offset else scale
-        # norms are a fifth of the modules that a forward pass calls, so calls are saved where they do nothing
-        if hidden.dtype == dtype and hidden.numel() <= blocked_ops.AT_ONCE:
-            normed = torch.rms_norm(hidden, (self.width,), scale, self.spec.eps)
-        else:
-            normed = blocked_ops.by_rows(
-                lambda rows: cast(torch.rms_norm(rows.to(dtype), (self.width,), scale, self.spec.eps), rows.dtype), hidden
-            )
+        normed = rms_norm(hidden, 1 + scale if self.spec.unit_offset else scale, self.spec.eps)
         return normed if weight.dtype == hidden.dtype else normed.to(narrower(hidden.dtype, weight.dtype))
 
 

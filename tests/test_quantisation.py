@@ -165,9 +165,10 @@ def test_it_writes_with_and_without_a_cache_as_the_dequantised_weights_do(folder
     assert torch.equal(ahead.argmax(-1), written[:, 1:])
 
 
-def test_it_compiles(model: Model) -> None:
+@pytest.mark.parametrize("scheme", ["int8", "int8_dynamic"])
+def test_it_compiles(folder: Path, scheme: str) -> None:
     """In bfloat16, with few tokens and with many: the products differ."""
-    layer = model.get_submodule("encoder.layers.0.feed_forward.block")
+    layer = quantised(folder, scheme=scheme).get_submodule("encoder.layers.0.feed_forward.block")
     compiled = torch.compile(layer, dynamic=False)
     for length in (2, 20):
         hidden = torch.randn(1, length, 48, generator=torch.Generator().manual_seed(length)).bfloat16()
@@ -229,9 +230,9 @@ def test_without_torchao_it_says_what_to_install(folder: Path, monkeypatch: pyte
 @pytest.fixture(params=[True, False], ids=["integers", "float32"])
 def exact_sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on CPUs that multiply int8 with exact sums, if this is one, and as on the others."""
-    if request.param and not multiplies_int8():
+    if request.param and not multiplies_int8("cpu"):
         pytest.skip("this CPU multiplies int8 with sums that overflow")
-    monkeypatch.setattr(quantisation, "multiplies_int8", lambda: request.param)
+    monkeypatch.setattr(quantisation, "multiplies_int8", lambda device: request.param)
 
 
 @pytest.mark.usefixtures("exact_sums")

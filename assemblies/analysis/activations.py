@@ -17,6 +17,7 @@ from pairform.assemblies.modeling.base import Layers, layer_numbers
 from pairform.assemblies.modeling.build import skeleton
 from pairform.assemblies.modeling.model import Model
 from pairform.assemblies.specs.model import ModelSpec, StackSpec
+from pairform.blocks.functional.plain import META
 
 Arithmetic = Literal["float32", "bfloat16", "autocast"]
 """The dtype of weights and computation; `autocast`: float32 weights, and products in bfloat16."""
@@ -99,8 +100,12 @@ def measure_activations(
     ).train()
     model.source_layers = source_layers(spec)
     freeze(model, tuple(frozen), runs)
-    with watched(model) as (found, inputs), Substitutes(arithmetic == "autocast", fused), FlopCounter():
-        model(**batch_of(spec, rows, source_length, target_length))
+    stands_for = META.set("cuda" if fused else "cpu")
+    try:
+        with watched(model) as (found, inputs), Substitutes(arithmetic == "autocast", fused), FlopCounter():
+            model(**batch_of(spec, rows, source_length, target_length))
+    finally:
+        META.reset(stands_for)
     layers: dict[str, tuple[LayerActivations, ...]] = {}
     for path, stack in spec.stacks.items():
         each = [LayerActivations()] * stack.depth

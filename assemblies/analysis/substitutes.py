@@ -20,6 +20,7 @@ PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
     }
 )
 """What autocast computes in half precision."""
+NORMS: frozenset[Callable[..., Any]] = frozenset({nn.functional.rms_norm, torch.rms_norm})
 
 
 class Substitutes(TorchFunctionMode):
@@ -38,7 +39,7 @@ class Substitutes(TorchFunctionMode):
         if func is nn.functional.scaled_dot_product_attention:
             apply: Any = FusedAttention.apply  # torch leaves it untyped
             return apply(*args[:3], kwargs.get("attn_mask"))
-        if self.fused and func is nn.functional.rms_norm:
+        if self.fused and func in NORMS:
             apply = FusedNorm.apply
             return apply(args[0])
         return func(*args, **kwargs)

@@ -23,15 +23,24 @@ def by_rows(
     """
     first = tensors[0]
     whole = first.numel() <= AT_ONCE or first.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if whole or any(tensor.stride() != first.stride() for tensor in tensors):
-        return function(*tensors)
-    # rows in the order of memory: queries by head are rows of a projection by token
-    order = sorted(range(first.ndim - 1), key=first.stride, reverse=True)
-    if not first.permute(*order, -1).is_contiguous():
+    if whole:
         return function(*tensors)
     output = first if over else torch.empty_like(first)
+    flat = flat_rows(output, *tensors)
+    if flat is None:
+        return function(*tensors)
     rows = max(AT_ONCE // first.shape[-1], 1)
-    flat = (tensor.permute(*order, -1).view(-1, tensor.shape[-1]) for tensor in (output, *tensors))
     for part, *parts in zip(*(torch.split(tensor, rows) for tensor in flat), strict=True):
         part.copy_(function(*parts))
     return output
+
+
+def flat_rows(*tensors: Float[Tensor, "... width"]) -> tuple[Float[Tensor, "rows width"], ...] | None:
+    """Views of tensors of the same shape with their rows in the order of memory: queries by head are rows of a projection by
+    token. None if the tensors differ in this order or have gaps."""
+    first = tensors[0]
+    order = sorted(range(first.ndim - 1), key=first.stride, reverse=True)
+    same = all(tensor.stride() == first.stride() for tensor in tensors)
+    if not same or not first.permute(*order, -1).is_contiguous():
+        return None
+    return tuple(tensor.permute(*order, -1).view(-1, tensor.shape[-1]) for tensor in tensors)

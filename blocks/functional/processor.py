@@ -60,11 +60,11 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     return True
 
 
-@cache
-def multiplies_int8() -> bool:
-    """Whether oneDNN multiplies int8 matrices on this CPU with exact sums. Without instructions for it (VNNI), it adds pairs of
-    products in 16 bits, which overflow."""
-    if not has_onednn():
+@constant
+def multiplies_int8(device: str) -> bool:
+    """Whether oneDNN multiplies int8 matrices on this type of device with exact sums: on CPUs with instructions for it (VNNI).
+    On others it adds pairs of products in 16 bits, which overflow."""
+    if device != "cpu" or not has_onednn():
         return False
     largest = torch.full((2, 64), 127, dtype=torch.int8)
     try:

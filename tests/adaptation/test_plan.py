@@ -28,6 +28,7 @@ SIZES: dict[str, tuple[int, int, int, int, int]] = {
     "small": (64, 3, 2, 48, 32),
     "wide": (128, 4, 4, 96, 64),
     "long": (64, 2, 1, 320, 288),
+    "many": (128, 2, 4, 160, 144),  # more values than a norm on a CPU takes at once
 }
 """Width, layers, rows, source and target tokens."""
 PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
@@ -123,6 +124,8 @@ def test_activations_are_the_tensors_that_autograd_saves(size: str, precision: s
         ("wide", "mixed", "none"),
         ("wide", "mixed", "all"),
         ("long", "float32", "none"),
+        ("many", "float32", "none"),
+        ("many", "bfloat16", "all"),
         ("wide", "bfloat16", 2),
     ],
 )
@@ -130,6 +133,15 @@ def test_the_peak_of_a_step_is_within_a_sixth_of_the_estimate(size: str, precisi
     step = Step(size, precision, checkpointed)
     found = memory_of(step.spec, step.setting)
     assert (found.activations + found.working) / step.peak() == pytest.approx(1, abs=1 / 6)
+
+
+def test_norms_keep_their_input_and_a_number_for_each_token_where_they_are_fused() -> None:
+    width, depth, rows, source, target = SIZES["wide"]
+    options: Any = {"rows": rows, "source_length": source, "target_length": target}
+    whole, fused = (measure_activations(spec_of(width, depth), **options, fused=fused) for fused in (False, True))
+    normed = rows * source * width * torch.float32.itemsize
+    for before, after in zip(whole.layers["encoder"], fused.layers["encoder"], strict=True):
+        assert before.kept - after.kept >= 4 * normed
 
 
 def test_frozen_layers_keep_no_activations() -> None:

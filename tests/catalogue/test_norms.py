@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pairform
+from pairform.blocks.functional import blocked_ops
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 3, 4, 0, 0]])
 NORMS = ("rmsnorm", "layernorm", "scalenorm", "dynamic_tanh", "none")
@@ -76,6 +77,80 @@ PLACED = {
     "post": lambda hidden, block, norms: norms[0](hidden + block(hidden)),
     "sandwich": lambda hidden, block, norms: hidden + norms[1](block(norms[0](hidden))),
 }
+
+
+def torch_norm(hidden: Tensor, weight: Tensor) -> Tensor:
+    """The RMS norm of torch's operators."""
+    return torch.rms_norm(hidden.to(weight.dtype), weight.shape, 1 + weight, 1e-6).to(hidden.dtype)
+
+
+def many_rows(dtype: torch.dtype, layout: str) -> tuple[Tensor, Any]:
+    """Hidden states of 15 rows, the last dimension in order, and an RMS norm of width 8."""
+    norm = final_norm("rmsnorm", unit_offset=True).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    hidden = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
+    hidden = hidden.transpose(0, 1).contiguous().transpose(0, 1) if layout == "transposed" else hidden
+    hidden = hidden[..., ::2].repeat_interleave(2, -1)[:, ::2] if layout == "gaps" else hidden
+    return hidden.to(dtype).requires_grad_(), norm
+
+
+@pytest.fixture
+def four_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked_ops, "AT_ONCE", 32)
+
+
+@pytest.mark.usefixtures("four_rows_at_once")
+@pytest.mark.parametrize("layout", ["dense", "transposed", "gaps"])
+def test_gradients_of_an_rmsnorm_over_many_rows_are_torchs(layout: str) -> None:
+    hidden, norm = many_rows(torch.float64, layout)
+
+    def function(hidden: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(norm, {"weight": weight}, hidden)
+
+    weight = norm.weight.detach().clone().requires_grad_()
+    assert torch.equal(function(hidden, weight), torch_norm(hidden, weight))
+    assert torch.autograd.gradcheck(function, (hidden, weight))
+    assert torch.autograd.gradgradcheck(function, (hidden, weight))
+    for frozen in (hidden, weight):
+        frozen.requires_grad_(False)
+        found, expected = (
+            torch.autograd.grad(each(hidden, weight).cos().sum(), weight if frozen is hidden else hidden)
+            for each in (function, torch_norm)
+        )
+        torch.testing.assert_close(found, expected)
+        frozen.requires_grad_()
+
+
+@pytest.mark.usefixtures("four_rows_at_once")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_they_are_as_exact_as_torchs(dtype: torch.dtype) -> None:
+    """float64 is the judge; in half precision they are rounded once."""
+    hidden, norm = many_rows(dtype, "transposed")
+    given = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    exact, weight = hidden.detach().double().requires_grad_(), norm.weight.detach().double().requires_grad_()
+    expected = torch.autograd.grad(torch_norm(exact, weight), (exact, weight), given.double())
+    found = torch.autograd.grad(norm(hidden), (hidden, norm.weight), given)
+    composed = torch.autograd.grad(torch_norm(hidden, norm.weight), (hidden, norm.weight), given)
+    for mine, theirs, judge in zip(found, composed, expected, strict=True):
+        assert mine.dtype == theirs.dtype
+        bound = 2 * (theirs - judge).abs().max() + torch.finfo(torch.float32).eps * judge.abs().max()
+        assert (mine - judge).abs().max() <= bound
+    with torch.autocast("cpu", torch.bfloat16):
+        again = torch.autograd.grad(norm(hidden), (hidden, norm.weight), given)
+    assert all(map(torch.equal, again, found)), "autocast changes nothing"
+
+
+def test_an_rmsnorm_keeps_its_input_and_a_number_for_each_row() -> None:
+    norm = final_norm("rmsnorm").float()
+    hidden = torch.randn(10_000, 8, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        norm(hidden)
+    assert sum(kept.values()) <= hidden.nbytes * (1 + 1 / 8) + norm.weight.nbytes
 
 
 @pytest.mark.parametrize("placement", PLACED)

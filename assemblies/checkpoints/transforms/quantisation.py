@@ -61,12 +61,10 @@ class DynamicInt8Linear(Int8Linear):
             raise InputError(Problem("quantise", "int8_dynamic with an input that needs a gradient", expected))
         weight: Any = self.weight
         rows = input.reshape(-1, self.in_features)
-        scales = (
-            torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(127).clamp_min_(SMALLEST)
-        )
+        # not vector_norm, which takes seven times as long for many rows
+        scales = rows.abs().amax(1, keepdim=True).float().div_(127).clamp_min_(SMALLEST)
         steps = torch.div(rows, scales).round_().to(torch.int8)
-        product = integer_product(steps, weight.qdata) * weight.scale.view(-1).float()
-        product = product.mul_(scales).to(input.dtype)
+        product = integer_product(steps, weight.qdata).float().mul_(weight.scale.view(-1)).mul_(scales).to(input.dtype)
         return (product if self.bias is None else product + self.bias).view(*input.shape[:-1], self.out_features)
 
     def check_apply(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -78,7 +76,7 @@ class DynamicInt8Linear(Int8Linear):
 def integer_product(rows: Tensor, weight: Tensor) -> Tensor:
     """`rows @ weight^T` of int8 matrices: in int32, or on a CPU without instructions for it in float32, some rows of the weight
     at a time."""
-    if multiplies_int8():
+    if multiplies_int8(rows.device.type):
         return torch._int_mm(rows, weight.t())
     exact = rows.float()
     return torch.cat([exact @ part.t().float() for part in torch.split(weight, ROWS)], dim=1)
