@@ -61,7 +61,10 @@ class FusedRMSNorm(torch.autograd.Function):
         hidden, scale, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # gradients of these gradients are torch's
             normed = cast(torch.rms_norm(cast(hidden, scale.dtype), scale.shape, scale, ctx.eps), hidden.dtype)
-            return (*torch.autograd.grad(normed, (hidden, scale), gradient, create_graph=True, materialize_grads=True), None)
+            needed = ctx.needs_input_grad[:2]
+            wanted = [each for each, need in zip((hidden, scale), needed, strict=True) if need]
+            found = iter(torch.autograd.grad(normed, wanted, gradient, create_graph=True))
+            return (*(next(found) if need else None for need in needed), None)
         if gradient.stride() != hidden.stride():
             gradient = like(hidden).copy_(gradient)
         of_hidden, of_scale, width = like(hidden), torch.zeros_like(scale), len(scale)

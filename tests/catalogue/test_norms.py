@@ -112,11 +112,14 @@ def test_gradients_of_an_rmsnorm_over_many_rows_are_torchs(layout: str) -> None:
     assert torch.autograd.gradgradcheck(function, (hidden, weight))
     for frozen in (hidden, weight):
         frozen.requires_grad_(False)
-        found, expected = (
-            torch.autograd.grad(each(hidden, weight).cos().sum(), weight if frozen is hidden else hidden)
-            for each in (function, torch_norm)
-        )
-        torch.testing.assert_close(found, expected)
+        for again in (False, True):  # with and without a graph of the gradients
+            found, expected = (
+                torch.autograd.grad(
+                    each(hidden, weight).cos().sum(), weight if frozen is hidden else hidden, create_graph=again
+                )
+                for each in (function, torch_norm)
+            )
+            torch.testing.assert_close(found, expected)
         frozen.requires_grad_()
 
 
