@@ -237,7 +237,7 @@ def exact_sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("exact_sums")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("length", [1, 8, 40])
+@pytest.mark.parametrize("length", [1, 8, 40, 1100])
 def test_a_dynamic_product_is_that_of_quantised_tokens(folder: Path, dtype: torch.dtype, length: int) -> None:
     layer = quantised(folder, dtype, "int8_dynamic").get_submodule("encoder.layers.0.feed_forward.block.down_proj")
     weight = weight_of(layer)
