@@ -85,10 +85,15 @@ def translate(found: Results) -> Row:
     """Our compiled setting relative to CTranslate2, in float32 and in int8."""
     for name, result in found.items():
         if name.startswith("translate-"):
-            case, seconds = result["case"], {key: each["median_seconds"] for key, each in result["settings"].items()}
+            case = result["case"]
+            seconds = {key: each["median_seconds"] for key, each in result["settings"].items() if "refused" not in each}
             what = f"encoder and greedy decoding of {case['tokens']} tokens, T5Gemma B-B shapes without softcaps and windows"
-            float32, int8 = (seconds[f"ctranslate2{kind}"] / seconds[f"pairform{kind} compiled"] for kind in ("", " int8"))
-            figure = f"compiled: {float32:.2f} x as fast as CTranslate2 in float32, {int8:.2f} x in int8"
+            figures = [
+                f"{seconds[f'ctranslate2{kind}'] / seconds[f'pairform{kind} compiled']:.2f} x {where}"
+                for kind, where in (("", "as fast as CTranslate2 in float32"), (" int8", "in int8"))
+                if {f"ctranslate2{kind}", f"pairform{kind} compiled"} <= seconds.keys()
+            ]
+            figure = f"compiled: {', '.join(figures)}" if figures else "no setting ran"
             yield f"{what}, source {case['source']}, batch {case['batch']}", figure, "ctranslate2"
 
 
