@@ -1,7 +1,9 @@
 """The report's charts as a browser shows them: what can be done with them, on paper, and without scripts."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,12 +119,39 @@ def test_static_charts_are_shown_where_scripts_are_disabled(page: Path, opened: 
     opened.tools("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         opened.open(page)
-        root = opened.tools("DOM.getDocument", {})["root"]["nodeId"]
-        live, still = (
-            opened.tools("DOM.querySelector", {"nodeId": root, "selector": selector})["nodeId"]
-            for selector in (".live", ".still svg")
-        )
-        assert not live
-        assert opened.tools("DOM.getBoxModel", {"nodeId": still})["model"]["width"] > 100
+        # Without scripts the driver cannot tell when the page is loaded, and it asks for the document at times of its own,
+        # which gives each node a new nodeId: backendNodeId stays.
+        written = len(re.findall(r'class="[^"]*\bstill\b', page.read_text()))
+        wait(lambda: len(static_charts(document(opened))) == written)
+        root = document(opened)
+        assert not with_class(root, "live")
+        box = opened.tools("DOM.getBoxModel", {"backendNodeId": static_charts(root)[0]["backendNodeId"]})
+        assert box["model"]["width"] > 100
     finally:
         opened.tools("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def document(shown: Browser) -> dict[str, Any]:
+    """The nodes of the page, read at once."""
+    return dict(shown.tools("DOM.getDocument", {"depth": -1})["root"])
+
+
+def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A node of a document and everything in it, in order."""
+    yield node
+    for child in node.get("children", []):
+        yield from below(child)
+
+
+def static_charts(root: dict[str, Any]) -> list[dict[str, Any]]:
+    """The drawing of each static chart."""
+    figures = (below(figure) for figure in with_class(root, "still"))
+    return [drawing for nodes in figures if (drawing := next((node for node in nodes if node["nodeName"] == "svg"), None))]
+
+
+def with_class(root: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    def classes(node: dict[str, Any]) -> list[str]:
+        attributes = node.get("attributes", [])
+        return str(dict(zip(attributes[::2], attributes[1::2], strict=True)).get("class", "")).split()
+
+    return [node for node in below(root) if name in classes(node)]
