@@ -6,7 +6,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -50,14 +50,29 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Description of the machine and its software."""
+    """Description of the machine and its software; `limits` names the fewer instruction sets that the environment allows."""
     import torch
 
     from pairform.blocks.functional import processor
 
     found = {"cpu": processor.name(), "instructions": processor.instructions(), "cores": os.cpu_count()}
     found |= {"python": platform.python_version(), "torch": torch.__version__}
-    return found if device == "cpu" else {"gpu": torch.cuda.get_device_name(), **found}
+    if device != "cpu":
+        return {"gpu": torch.cuda.get_device_name(), **found}
+    limits = {os.environ[name].upper() for name in ("ATEN_CPU_CAPABILITY", *processor.LIMITS) if os.environ.get(name)}
+    return found | ({"limits": ", ".join(sorted(limits))} if limits else {})
+
+
+def apart(host: Mapping[str, Any]) -> str | None:
+    """What sets results apart from those of the whole CPU: the name of the GPU, or the limits of the CPU."""
+    limits = host.get("limits")
+    return str(host["gpu"]) if "gpu" in host else None if limits is None else f"limited to {limits}"
+
+
+def file_name(name: str, host: Mapping[str, Any]) -> str:
+    """The name of a result, or of a figure, with what sets it apart."""
+    of = (apart(host) or "").lower().replace(",", "")
+    return "-".join([name, *of.split()])
 
 
 def peers(threads: int) -> dict[str, Any]:
@@ -66,13 +81,12 @@ def peers(threads: int) -> dict[str, Any]:
 
 
 def save(name: str, result: dict[str, Any], folder: Path | None = RESULTS, device: str = "cpu") -> dict[str, Any]:
-    """Print a result and, if there is a folder, write it there. The file name of a GPU result includes the GPU."""
+    """Print a result and, if there is a folder, write it there, under its `file_name`."""
     host = machine(device)
     result = {"machine": {**host, **result.pop("machine", {})}, **result}
     text = json.dumps(result, indent=2) + "\n"
     print(text, flush=True)
     if folder is not None:
         folder.mkdir(exist_ok=True)
-        of = "" if device == "cpu" else "-" + "-".join(host["gpu"].lower().split())
-        (folder / f"{name}{of}.json").write_text(text)
+        (folder / f"{file_name(name, host)}.json").write_text(text)
     return result

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from benchmarks.measure import apart
+
 Results = Mapping[str, dict[str, Any]]
 
 
@@ -106,7 +108,8 @@ def compared(kind: str, what: str, shapes: str = "T5Gemma B-B") -> Callable[[Res
                 continue
             case = result["case"]
             words = [f"{key} {case[key]}" for key in ("source", "batch") if key in case] + [case["dtype"]]
-            on, option = (f" ({result['machine']['gpu']})", " --device cuda") if "gpu" in result["machine"] else ("", "")
+            place, option = apart(result["machine"]), " --device cuda" if "gpu" in result["machine"] else ""
+            on = f" ({place})" if place else ""
             of = [f"{case.get('preset', shapes)} shapes"] if shapes else []
             yield f"{', '.join([what, *of, *words])}{on}", figure(result), kind + option
 

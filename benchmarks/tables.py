@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, apart, file_name
 from benchmarks.summary import headline, summary
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,8 @@ def of_kind(found: Results, kind: str) -> dict[str, Result]:
 
 
 def device(result: Result) -> str:
-    return result["machine"].get("gpu", result["machine"]["cpu"])
+    host = result["machine"]
+    return host["gpu"] if "gpu" in host else ", ".join([host["cpu"], *([limits] if (limits := apart(host)) else [])])
 
 
 def case(result: Result) -> str:
@@ -55,7 +56,7 @@ def compared(found: Results, kind: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for result in of_kind(found, kind).values():
-        of = ", ".join([case(result), *([result["machine"]["gpu"]] if "gpu" in result["machine"] else [])])
+        of = ", ".join([case(result), *([place] if (place := apart(result["machine"])) else [])])
         default = result["settings"]["transformers"]["median_seconds"]
         shares = result.get("share_of_bandwidth") or result.get("share_of_matrix_rate") or {}
         for name, setting in result["settings"].items():
@@ -160,9 +161,12 @@ def cpu(host: Mapping[str, Any]) -> str:
 
 
 def of_set(found: Results, instructions: str) -> list[str]:
-    """The names of the results from a CPU with this instruction set."""
-    cpus = {name: result["machine"] for name, result in found.items() if "gpu" not in result["machine"]}
-    return sorted(name for name, host in cpus.items() if host.get("instructions", UNKNOWN) == instructions)
+    """The names of the results from a CPU with this instruction set; of a kind whose results are all from it, only the kind."""
+    sets = {name: result["machine"].get("instructions", UNKNOWN) for name, result in found.items()}
+    cpus = [name for name, result in found.items() if "gpu" not in result["machine"]]
+    others = {name.partition("-")[0] for name in cpus if sets[name] != instructions}
+    kinds = {name: name.partition("-")[0] for name in cpus if sets[name] == instructions}
+    return sorted({name if kind in others else kind for name, kind in kinds.items()})
 
 
 def hosts(found: Results) -> list[dict[str, Any]]:
@@ -190,14 +194,15 @@ class Plot:
 
 
 def figures(found: Results, kind: str) -> dict[str, Plot]:
-    """The plots of one kind of benchmark by file name: speed, and memory if measured, for each device."""
+    """The plots of one kind of benchmark by file name: speed, and memory if measured, for CPUs, for fewer instruction sets of
+    them, and for each GPU."""
     plots: dict[str, Plot] = {}
-    for name in dict.fromkeys(device(result) for result in of_kind(found, kind).values()):
-        here = [result for result in of_kind(found, kind).values() if device(result) == name]
-        of = f"-{'-'.join(name.lower().split())}" if "gpu" in here[0]["machine"] else ""
+    for place in dict.fromkeys(apart(result["machine"]) for result in of_kind(found, kind).values()):
+        here = [result for result in of_kind(found, kind).values() if apart(result["machine"]) == place]
+        devices = " and ".join(dict.fromkeys(map(device, here)))
         for what, (values, axis) in MEASURES.items():
             if cases := {case(result): measured for result in here if (measured := values(result))}:
-                plots[f"{kind}-{what}{of}"] = Plot(f"{KINDS[kind]}: {what} ({name})", axis, cases)
+                plots[file_name(f"{kind}-{what}", here[0]["machine"])] = Plot(f"{KINDS[kind]}: {what} ({devices})", axis, cases)
     return plots
 
 

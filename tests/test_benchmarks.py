@@ -26,6 +26,7 @@ from benchmarks import (
     small,
     start,
     study,
+    summary,
     tables,
     train,
 )
@@ -136,6 +137,24 @@ def test_a_result_records_the_instruction_set_and_tables_tell_results_of_differe
     said = tables.machines(found)
     assert "- With AVX512, amx_bf16: decode\n" in said
     assert "not comparable" in said
+
+
+def test_results_with_fewer_instruction_sets_stand_beside_those_of_the_whole_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = {name: {"median_seconds": seconds} for name, seconds in (("pairform", 1.0), ("transformers", 2.0))}
+    case = {"source": 512, "batch": 2, "dtype": "bfloat16"}
+    speedup = {"pairform": {"default": 2.0, "best": 2.0}}
+    result = {"case": case, "settings": timed, "best_of_transformers": "transformers", "speedup": speedup}
+    for limit in (None, "AVX2"):
+        for name, value in (("ATEN_CPU_CAPABILITY", limit and limit.lower()), ("ONEDNN_MAX_CPU_ISA", limit)):
+            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+        measure.save("forward-512", dict(result), tmp_path)
+    found = tables.results(tmp_path)
+    assert set(found) == {"forward-512", "forward-512-limited-to-avx2"}
+    assert set(tables.figures(found, "forward")) == {"forward-speed", "forward-speed-limited-to-avx2"}
+    assert "| source 512, batch 2, bfloat16, limited to AVX2 | pairform | 1 | 2.00 |" in tables.compared(found, "forward")
+    assert "batch 2, bfloat16 (limited to AVX2) | 2.00 x as fast" in summary.summary(found)
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)

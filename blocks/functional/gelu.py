@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast, wide
-from pairform.blocks.functional.plain import compiled_on_cpu, plain
+from pairform.blocks.functional.plain import compiled_on_cpu, differentiable, plain
 
 FEW = 1 << 13
 """Up to this many elements the calls of five operators take longer than torch's own kernel."""
@@ -23,8 +23,7 @@ def gelu_tanh(hidden: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     if compiled_on_cpu(hidden):
         inner = wide(hidden)
         return (inner * torch.sigmoid(2 * sqrt(2 / pi) * (inner + 0.044715 * inner**3))).to(hidden.dtype)
-    differentiable = torch.is_grad_enabled() and hidden.requires_grad
-    if hidden.dtype == torch.float64 or differentiable or not plain(hidden) or hidden.numel() <= FEW:
+    if hidden.dtype == torch.float64 or differentiable(hidden) or not plain(hidden) or hidden.numel() <= FEW:
         return functional.gelu(hidden, approximate="tanh")
     exact = wide(hidden)
     inner = torch.mul(exact, exact)

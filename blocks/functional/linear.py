@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from pairform.blocks.functional.dtypes import cast_to
 from pairform.blocks.functional.packing import COPIES, packed_linear
-from pairform.blocks.functional.plain import PLAIN, plain
+from pairform.blocks.functional.plain import PLAIN, differentiable, plain
 from pairform.blocks.functional.processor import HALVES, MANY, wide_rows, widens
 from pairform.blocks.functional.wide_products import wide_product
 
@@ -38,7 +38,7 @@ def linear(
         product = wide_product(rows, columns, None if bias is None else bias.to(dtype))
         return product.view(*hidden.shape[:-1], -1)
     one = hidden.numel() == weight.shape[1] and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
-    if not one or (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
+    if not one or differentiable(hidden, weight):
         return functional.linear(hidden, weight, bias)
     return one_row(hidden, weight, bias)
 

@@ -22,6 +22,11 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
+def differentiable(*tensors: Tensor) -> bool:
+    """Whether autograd records operators on these tensors."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def compiled_on_cpu(tensor: Tensor) -> bool:
     """Whether operators on this tensor are compiled for this CPU. An exported program is for all devices."""
     return torch.compiler.is_compiling() and tensor.device.type == "cpu" and not torch.compiler.is_exporting()

@@ -13,7 +13,7 @@ from torch import Tensor
 from pairform.blocks.functional import blocked_ops
 from pairform.blocks.functional.blocked_ops import flat_rows
 from pairform.blocks.functional.dtypes import cast, uncast, wide_dtype
-from pairform.blocks.functional.plain import plain
+from pairform.blocks.functional.plain import differentiable, plain
 
 LAYER_NORM = torch.ops.aten.native_layer_norm_backward.default
 ROWS = 256
@@ -34,15 +34,10 @@ def rms_norm(
 
     if few:
         return normed(hidden)
-    if scale is not None and trained(hidden, scale) and plain(hidden) and plain(scale) and flat_rows(hidden) is not None:
+    if scale is not None and differentiable(hidden, scale) and plain(hidden) and plain(scale) and flat_rows(hidden) is not None:
         fused: Tensor = FusedRMSNorm.apply(hidden, scale, eps)  # type: ignore[no-untyped-call]
         return fused
     return blocked_ops.by_rows(normed, hidden)
-
-
-def trained(*tensors: Tensor) -> bool:
-    """Whether gradients of any of these are computed."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 class FusedRMSNorm(torch.autograd.Function):

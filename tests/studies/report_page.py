@@ -27,7 +27,7 @@ def show_charts(shown: Browser) -> int:
     return count
 
 
-def wait(happened: Callable[[], Any], seconds: float = 10) -> None:
+def wait(happened: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end

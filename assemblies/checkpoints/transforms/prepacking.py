@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, put_constant
 from pairform.blocks.functional.packing import packed, packed_linear
+from pairform.blocks.functional.plain import differentiable
 from pairform.blocks.functional.processor import has_onednn, instructions, onednn_multiplies
 from pairform.registry import InputError, Problem, shorten
 
@@ -54,7 +55,7 @@ class PrepackedLinear(ConstantLinear):
         self.weight = nn.Parameter(packed(self.weight), requires_grad=False)
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if torch.is_grad_enabled() and input.requires_grad:
+        if differentiable(input):
             return functional.linear(input, self.weight.to_dense(), self.bias)
         if torch.compiler.is_compiling():  # which knows how to lower oneDNN's product only for constants of a graph
             product: Tensor = torch.ops.pairform.prepacked_linear(input, self.weight, self.bias)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pairform.assemblies.modeling.frozen_weights import ConstantLinear, put_constant
 from pairform.blocks.functional.linear import linear
+from pairform.blocks.functional.plain import differentiable
 from pairform.blocks.functional.processor import multiplies_int8
 from pairform.registry import InputError, Problem, shorten
 
@@ -45,7 +46,7 @@ class Int8Linear(ConstantLinear):
     held, option = "quantised weights", "quantise"
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if input.device.type != "cpu" or (torch.is_grad_enabled() and input.requires_grad):
+        if input.device.type != "cpu" or differentiable(input):
             return super().forward(input)
         weight: Any = self.weight
         rows = input.reshape(-1, self.in_features)
@@ -58,7 +59,7 @@ class DynamicInt8Linear(Int8Linear):
     """A linear layer that multiplies int8 by int8. Every token has its own scale, so that none depends on the others."""
 
     def forward(self, input: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        if torch.is_grad_enabled() and input.requires_grad:
+        if differentiable(input):
             expected = "torch.no_grad(): rounding has no gradient"
             raise InputError(Problem("quantise", "int8_dynamic with an input that needs a gradient", expected))
         weight: Any = self.weight
