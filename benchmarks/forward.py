@@ -7,6 +7,7 @@ on a CPU in torch 2.13; without that, flex_attention compiles only the attention
     python -m benchmarks.forward [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
 """
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.cases import Benchmark, Case
 from benchmarks.compare import Call, Make
 from benchmarks.options import Options
 from benchmarks.rates import matrix_rate
+from pairform.blocks.functional.processor import LIMITS
 
 CASES: list[Case] = [
     {"source": 512, "target": 128, "batch": 2, "dtype": "float32", "runs": 5},
@@ -79,7 +81,10 @@ def chosen(case: Case, options: Options) -> set[str]:
     if "preset" in case:  # of the larger one, a GPU of 80 GB holds two copies
         names |= {f"pairform {kernel}" for kernel in KERNELS}
         return names | ({"pairform compiled", "transformers flex"} if case["preset"] == "t5gemma-2b-2b" else set())
-    names |= {"pairform compiled", "transformers flex"}
+    names.add("pairform compiled")
+    if any(os.environ.get(limit) for limit in LIMITS):  # flex_attention of torch 2.13 ends the process then
+        return names
+    names.add("transformers flex")
     return names | ({"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set())
 
 
