@@ -62,6 +62,6 @@ dist: install ## build the sdist and the wheel into dist/
 docs: install ## build the documentation's site in docs/_build/html; a warning or a broken link is an error
 	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -c docs -d docs/_build/doctrees . docs/_build/html
 
-bench: install ## measure everything against transformers (about half an hour); BENCH="--only forward" or "--device cuda"
+bench: install ## measure everything against transformers (about two hours); BENCH="--only forward" or "--device cuda"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python -m benchmarks.all $(BENCH)
