@@ -82,7 +82,7 @@ def chosen(case: Case, options: Options) -> set[str]:
         names |= {f"pairform {kernel}" for kernel in KERNELS}
         return names | ({"pairform compiled", "transformers flex"} if case["preset"] == "t5gemma-2b-2b" else set())
     names.add("pairform compiled")
-    if any(os.environ.get(limit) for limit in LIMITS):  # flex_attention of torch 2.13 ends the process then
+    if any(os.environ.get(limit) for limit in LIMITS):  # torch 2.13: flex_attention ends the process, no code is cached
         return names
     names.add("transformers flex")
     return names | ({"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set())
