@@ -7,7 +7,6 @@ on a CPU in torch 2.13; without that, flex_attention compiles only the attention
     python -m benchmarks.forward [--only CASE ...] [--runs N] [--threads 2] [--device cpu] [--quick]
 """
 
-import os
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -20,9 +19,9 @@ import pairform
 from benchmarks import models
 from benchmarks.cases import Benchmark, Case
 from benchmarks.compare import Call, Make
+from benchmarks.measure import limits
 from benchmarks.options import Options
 from benchmarks.rates import matrix_rate
-from pairform.blocks.functional.processor import LIMITS
 
 CASES: list[Case] = [
     {"source": 512, "target": 128, "batch": 2, "dtype": "float32", "runs": 5},
@@ -82,7 +81,7 @@ def chosen(case: Case, options: Options) -> set[str]:
         names |= {f"pairform {kernel}" for kernel in KERNELS}
         return names | ({"pairform compiled", "transformers flex"} if case["preset"] == "t5gemma-2b-2b" else set())
     names.add("pairform compiled")
-    if any(os.environ.get(limit) for limit in LIMITS):  # torch 2.13: flex_attention ends the process, no code is cached
+    if limits():  # torch 2.13: flex_attention ends the process, no code is cached
         return names
     names.add("transformers flex")
     return names | ({"transformers compiled"} if case["source"] <= 512 or options.device != "cpu" else set())

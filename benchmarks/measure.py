@@ -59,20 +59,26 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     found |= {"python": platform.python_version(), "torch": torch.__version__}
     if device != "cpu":
         return {"gpu": torch.cuda.get_device_name(), **found}
-    limits = {os.environ[name].upper() for name in ("ATEN_CPU_CAPABILITY", *processor.LIMITS) if os.environ.get(name)}
-    return found | ({"limits": ", ".join(sorted(limits))} if limits else {})
+    return found | ({"limits": limited} if (limited := limits()) else {})
 
 
-def apart(host: Mapping[str, Any]) -> str | None:
-    """What sets results apart from those of the whole CPU: the name of the GPU, or the limits of the CPU."""
-    limits = host.get("limits")
-    return str(host["gpu"]) if "gpu" in host else None if limits is None else f"limited to {limits}"
+def limits() -> str:
+    """The fewer instruction sets that the environment allows torch or its libraries; empty for the whole CPU."""
+    from pairform.blocks.functional.processor import LIMITS
+
+    return ", ".join(sorted({os.environ[name].upper() for name in ("ATEN_CPU_CAPABILITY", *LIMITS) if os.environ.get(name)}))
+
+
+def apart(host: Mapping[str, Any]) -> str:
+    """What sets results apart: the name of the GPU, or the limits of the CPU; empty for those of a whole CPU."""
+    if "gpu" in host:
+        return str(host["gpu"])
+    return f"limited to {host['limits']}" if "limits" in host else ""
 
 
 def file_name(name: str, host: Mapping[str, Any]) -> str:
     """The name of a result, or of a figure, with what sets it apart."""
-    of = (apart(host) or "").lower().replace(",", "")
-    return "-".join([name, *of.split()])
+    return "-".join([name, *apart(host).lower().replace(",", "").split()])
 
 
 def peers(threads: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch._inductor.config
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, limits
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def parse(description: str | None, arguments: list[str] | None = None) -> Option
         parser.error(f"--device {read.device}: this machine has no GPU that torch can use")
     read.threads = read.threads or (1 if read.quick else os.cpu_count() or 1)
     torch.set_num_threads(read.threads)
-    if os.environ.get("ATEN_CPU_CAPABILITY"):  # torch 2.13 also finds code compiled for other instruction sets: wrong numbers
+    if limits():  # torch 2.13 also finds code compiled for other instruction sets: wrong numbers
         torch._inductor.config.force_disable_caches = True
     return Options(
         read.threads,

@@ -35,7 +35,7 @@ def of_kind(found: Results, kind: str) -> dict[str, Result]:
 
 def device(result: Result) -> str:
     host = result["machine"]
-    return host["gpu"] if "gpu" in host else ", ".join([host["cpu"], *([limits] if (limits := apart(host)) else [])])
+    return host["gpu"] if "gpu" in host else ", ".join(filter(None, (host["cpu"], apart(host))))
 
 
 def case(result: Result) -> str:
@@ -56,7 +56,7 @@ def compared(found: Results, kind: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for result in of_kind(found, kind).values():
-        of = ", ".join([case(result), *([place] if (place := apart(result["machine"])) else [])])
+        of = ", ".join(filter(None, (case(result), apart(result["machine"]))))
         default = result["settings"]["transformers"]["median_seconds"]
         shares = result.get("share_of_bandwidth") or result.get("share_of_matrix_rate") or {}
         for name, setting in result["settings"].items():
